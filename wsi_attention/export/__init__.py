@@ -1,0 +1,1 @@
+"""A `Prediction` as files other programs read."""

@@ -1,0 +1,1 @@
+"""Slides and a model to predictions, one or many."""

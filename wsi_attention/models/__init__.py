@@ -1,0 +1,1 @@
+"""One paper, one file, its own loss included."""

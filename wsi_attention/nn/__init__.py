@@ -1,0 +1,1 @@
+"""Trainable blocks; parts are passed in."""

@@ -1,0 +1,111 @@
+"""Every extension point on one page; outside packages implement these and register them as entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.geometry import Box, Grid
+from wsi_attention.structures import Counters, Output, Prediction, TileBatch, TileSet
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+@runtime_checkable
+class SlideReader(Protocol):
+    """Raw access to one open file. A reader only reads: `Slide` checks, whitens, counts and reopens.
+
+    Calling the class with a path opens it, or raises `SlideOpenError` / `UnsupportedSlideError` with one clear line.
+    """
+
+    name: ClassVar[str]
+    level_dimensions: tuple[tuple[int, int], ...]
+    level_downsamples: tuple[float, ...]
+    tile_sizes: tuple[tuple[int, int] | None, ...]
+    """Stored tile size (w, h) of each level, None where unknown."""
+    properties: Mapping[str, str]
+    """The file's own tags under their OpenSlide names where there is one."""
+    bounds: Box | None
+    associated: tuple[str, ...]
+
+    @classmethod
+    def recognises(cls, path: str) -> bool:
+        """Whether this reader should be tried on the path; cheap, never raises."""
+        ...
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3 or 4) of a stored level: location in level-0 pixels, size in that level's pixels.
+
+        Outside the slide the pixels are white or transparent. Safe to call from several threads.
+
+        Raises:
+            TileReadError: the pixels could not be read or decoded.
+        """
+        ...
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """A label, macro or thumbnail image, (h, w, 3)."""
+        ...
+
+    def close(self) -> None:
+        """Gives the handle back; reading afterwards is an error."""
+        ...
+
+
+@runtime_checkable
+class TileSource(Protocol):
+    """Where a model gets pixels: a slide, or plain tensors. The only thing a model ever sees of a slide."""
+
+    extent: tuple[int, int]
+    """(w, h) in level-0 pixels."""
+    batch: int
+    """Images side by side; 1 for a slide."""
+    counters: Counters
+    """What reading has cost so far."""
+
+    def downsample(self, mpp: float) -> float:
+        """Level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1."""
+        ...
+
+    def overview(self, downsample: float) -> Tensor:
+        """The whole extent, (b, c, h, w) with h = ceil(extent[1] / downsample): pixel (r, c) covers exactly its
+        downsample × downsample level-0 square; beyond the extent it is background."""
+        ...
+
+    def tissue(self, grid: Grid) -> Tensor:
+        """(b, rows, cols) bool: the cells worth looking at."""
+        ...
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        """All tiles of a glimpse in one request, in the order given."""
+        ...
+
+
+@runtime_checkable
+class AttentionModel(Protocol):
+    """An ordinary `torch.nn.Module` that classifies what a `TileSource` shows."""
+
+    def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
+        """One pass; draws come from the generator, and in eval mode the same generator state gives the same output."""
+        ...
+
+    def loss(self, output: Output, target: Tensor) -> Tensor:
+        """The paper's own loss, a scalar; target (b,) class indices."""
+        ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes one `Prediction` as one file or folder."""
+
+    suffix: str
+    """Where it goes in the results folder, e.g. "geojson/{slide}.geojson"."""
+
+    def __call__(self, prediction: Prediction, path: Path) -> None:
+        """Writes the file whole; the caller gives a temporary path and renames it."""
+        ...

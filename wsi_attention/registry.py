@@ -1,0 +1,42 @@
+"""name -> factory. Built-ins and outsiders come through the same entry points, imported only when used."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from wsi_attention.errors import InputError
+
+READERS = "wsi_attention.readers"
+MODELS = "wsi_attention.models"
+EXPORTERS = "wsi_attention.exporters"
+
+
+@cache
+def _table(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value))}
+
+
+def names(group: str) -> tuple[str, ...]:
+    """The registered names of a group, sorted."""
+    return tuple(_table(group))
+
+
+def origin(group: str, name: str) -> str:
+    """The package that registered a name, e.g. "wsi-attention"."""
+    dist = _table(group)[name].dist
+    return dist.name if dist else "unknown"
+
+
+def load(group: str, name: str) -> Any:
+    """The object registered under a name.
+
+    Raises:
+        InputError: no package registers that name; the text lists what there is.
+    """
+    table = _table(group)
+    if name not in table:
+        kind = group.rpartition(".")[2].removesuffix("s")
+        raise InputError(f"no {kind} named {name!r}; installed: {', '.join(table) or 'none'}")
+    return table[name].load()

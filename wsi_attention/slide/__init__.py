@@ -1,0 +1,1 @@
+"""Pixels out of files."""

@@ -1,0 +1,1 @@
+"""One library a file; each is a `SlideReader`."""

@@ -1,0 +1,230 @@
+"""The values that travel between rooms and processes. All are frozen; none holds a handle or slide pixels.
+
+Arrays are NumPy except in `TileBatch` and `Output`, which live inside a forward pass and hold torch tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.geometry import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TileSet:
+    """Coordinates of tiles to read: no pixels.
+
+    Attributes:
+        locations: (b, n, 2) int64, (x, y) of each top left corner in level-0 pixels; may lie outside the slide.
+        size: (w, h) of a tile in output pixels.
+        downsample: level-0 pixels per output pixel.
+    """
+
+    locations: NDArray[np.int64]
+    size: tuple[int, int]
+    downsample: float
+
+    def __post_init__(self) -> None:
+        locations = np.ascontiguousarray(self.locations, np.int64)
+        if locations.ndim == 2:
+            locations = locations[None]
+        if locations.ndim != 3 or locations.shape[-1] != 2:
+            raise ValueError(f"locations must be (b, n, 2), got {np.shape(self.locations)}")
+        object.__setattr__(self, "locations", locations)
+
+    def __len__(self) -> int:
+        return int(self.locations.shape[1])
+
+    @property
+    def footprint(self) -> tuple[int, int]:
+        """(w, h) of a tile in level-0 pixels, rounded."""
+        return round(self.size[0] * self.downsample), round(self.size[1] * self.downsample)
+
+    @property
+    def boxes(self) -> NDArray[np.int64]:
+        """(b, n, 4) int64: x, y, w, h in level-0 pixels."""
+        size = np.broadcast_to(np.array(self.footprint, np.int64), self.locations.shape)
+        return np.concatenate([self.locations, size], axis=-1)
+
+    def select(self, index: slice | NDArray[Any]) -> TileSet:
+        """The same tiles, only those the index picks along n."""
+        return replace(self, locations=self.locations[:, index])
+
+
+@dataclass(frozen=True, eq=False)
+class TileBatch:
+    """What a `TileSource` gives back: pixels, and which of them are real.
+
+    Attributes:
+        pixels: (b, n, c, h, w); uint8 from slides, any float from tensors; meaningless where `valid` is False.
+        valid: (b, n) bool; False where a tile could not be read. Such a tile leaves the bag; it is never white.
+    """
+
+    pixels: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What reading cost: `tiles`, their output `pixels`, file `bytes` asked for, `seconds` spent, `failed` tiles."""
+
+    tiles: int = 0
+    pixels: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            self.tiles + other.tiles,
+            self.pixels + other.pixels,
+            self.bytes + other.bytes,
+            self.seconds + other.seconds,
+            self.failed + other.failed,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMask:
+    """Where there is tissue, over the whole slide.
+
+    Attributes:
+        mask: (h, w) bool; pixel (r, c) covers level-0 [c·downsample, (c+1)·downsample) × [r·downsample, …).
+        downsample: level-0 pixels per mask pixel.
+        source: where it came from: "computed", or the path of a user's mask.
+    """
+
+    mask: NDArray[np.bool_]
+    downsample: float
+    source: str = "computed"
+
+    @property
+    def area(self) -> float:
+        """Tissue area in level-0 pixels."""
+        return float(self.mask.sum()) * self.downsample**2
+
+    def fraction(self, grid: Grid) -> NDArray[np.float64]:
+        """Share of each cell that is tissue, shape grid.shape, by summed areas with fractional borders."""
+        total = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
+        total[1:, 1:] = self.mask.cumsum(0).cumsum(1)
+        x = (grid.origin[0] + np.arange(grid.cols + 1) * grid.step[0]) / self.downsample
+        y = (grid.origin[1] + np.arange(grid.rows + 1) * grid.step[1]) / self.downsample
+        rows = _interpolate_rows(total, y)
+        corners = _interpolate_rows(rows.T, x).T
+        inside = np.diff(np.diff(corners, axis=0), axis=1)
+        cell = grid.step[0] * grid.step[1] / self.downsample**2
+        return np.clip(inside / cell, 0.0, 1.0)
+
+
+def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    at = np.clip(at, 0, table.shape[0] - 1)
+    low = np.minimum(at.astype(np.int64), table.shape[0] - 2)
+    share = (at - low)[:, None]
+    return table[low] * (1 - share) + table[low + 1] * share
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMap:
+    """One value per cell of a grid over the slide.
+
+    Attributes:
+        values: (rows, cols) float32; NaN where there is no tissue, so nothing was asked there.
+        grid: where the cells lie, level-0 pixels.
+        name: what the values are, e.g. "attention".
+    """
+
+    values: NDArray[np.float32]
+    grid: Grid
+    name: str = "attention"
+
+
+@dataclass(frozen=True, eq=False)
+class Glimpse:
+    """One request of a model: the tiles it read and what they counted for.
+
+    Attributes:
+        tiles: the boxes read, b = 1, in the order they were drawn.
+        weights: (n,) share of each tile in the slide's feature; sums to 1 over the valid tiles, 0 where a tile failed.
+        attention: (n,) the attention of the cell each tile was drawn from (its sampling probability in one draw).
+        valid: (n,) bool; False where the tile could not be read.
+        name: the stage, e.g. "tiles".
+    """
+
+    tiles: TileSet
+    weights: NDArray[np.float64]
+    attention: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    name: str = "tiles"
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a model's forward pass gives, for a batch of b images.
+
+    Attributes:
+        logits: (b, classes).
+        glimpses: per image, the glimpses in the order they were read.
+        maps: per image, the attention maps.
+        spread: (b,) standard error of the winning class's probability under the sampling; 0 where nothing was sampled.
+        terms: named tensors the model's own loss needs (attention, features …).
+    """
+
+    logits: Tensor
+    glimpses: tuple[tuple[Glimpse, ...], ...]
+    maps: tuple[tuple[AttentionMap, ...], ...]
+    spread: Tensor
+    terms: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A slide's label with the regions it rests on; plain values, so it pickles and can be written by any exporter.
+
+    Attributes:
+        slide: the slide's path as it was given.
+        extent: (w, h) of level 0.
+        mpp: µm per level-0 pixel.
+        bounds: (x, y) of the bounds that QuPath crops to; (0, 0) where the file names none.
+        classes: class names in the order of `probabilities`.
+        probabilities: (classes,) float64, sum 1.
+        spread: standard error of the winning probability under the sampling.
+        glimpses: what was read, first glimpse first.
+        maps: attention maps over the slide.
+        tissue: the mask that attention was confined to.
+        counters: what reading cost, tiles and overview together.
+        overview_pixels: pixels of the overview that attention looked at.
+        provenance: slide fingerprint, weights sha256, seed, versions, and where mpp came from.
+        notes: what a reader of the result should know, one sentence each; empty when all is well.
+    """
+
+    slide: str
+    extent: tuple[int, int]
+    mpp: float
+    bounds: tuple[int, int]
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    spread: float
+    glimpses: tuple[Glimpse, ...]
+    maps: tuple[AttentionMap, ...]
+    tissue: TissueMask
+    counters: Counters
+    overview_pixels: int
+    provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The class with the highest probability; the first of equals."""
+        return self.classes[int(np.argmax(self.probabilities))]
+
+    @property
+    def status(self) -> str:
+        """ "partial" where tiles failed or the slide is coarser than the model reads, else "done"."""
+        return "partial" if self.notes else "done"

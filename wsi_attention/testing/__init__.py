@@ -1,0 +1,1 @@
+"""Contract suites and synthetic slides; they ship with the package."""

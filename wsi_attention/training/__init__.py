@@ -1,0 +1,1 @@
+"""Labelled slides to a model folder."""
