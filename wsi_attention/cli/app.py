@@ -1,0 +1,42 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+import typer
+
+from wsi_attention.cli import classify, doctor, evaluate, export, info, methods, train
+
+app = typer.Typer(
+    name="wsi-attention",
+    help=(
+        "A slide label, with the regions it rests on, from the few tiles that attention asks for. "
+        "Research use only.\n\n"
+        "Add --debug to any command to see a traceback instead of one line."
+    ),
+    epilog="Start here: wsi-attention classify -i slides/ -o results/ -m demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for command in (
+    classify.classify,
+    train.train,
+    evaluate.evaluate,
+    info.info,
+    export.export,
+    export.validate,
+    methods.methods,
+    doctor.doctor,
+):
+    app.command(no_args_is_help=command not in (methods.methods, doctor.doctor))(command)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from wsi_attention import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit

@@ -1,0 +1,76 @@
+"""`wsi-attention doctor`: does this installation work, on this machine, end to end."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import typer
+
+PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image", "distributed")
+
+
+def doctor() -> None:
+    """Prints versions, devices and readers, then classifies a small generated slide as a self-test (about ten seconds).
+
+    Example: wsi-attention doctor
+    """
+    from wsi_attention import __version__
+
+    typer.echo(f"wsi-attention {__version__}, Python {platform.python_version()}, {platform.system()}")
+    for package in PACKAGES:
+        typer.echo(f"  {package:<18}{_version(package)}")
+    typer.echo(f"devices: {', '.join(_devices())}")
+    with TemporaryDirectory() as folder:
+        checks: dict[str, Callable[[Path], str]] = {"readers": _readers, "classify": _classify}
+        passed = [_check(name, check, Path(folder)) for name, check in checks.items()]
+    if not all(passed):
+        raise typer.Exit(1)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed (optional)"
+
+
+def _devices() -> list[str]:
+    import torch
+
+    cards = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    return [f"cpu ({torch.get_num_threads()} threads)", *cards, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def _check(name: str, check: Callable[[Path], str], folder: Path) -> bool:
+    try:
+        typer.echo(f"{name}: {check(folder)}")
+    except Exception as error:  # a doctor reports whatever is wrong
+        typer.echo(f"{name}: FAILED, {type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def _readers(folder: Path) -> str:
+    from wsi_attention.slide.slide import open_slide
+    from wsi_attention.testing.slides import SlideSpec, write_slide
+
+    works = []
+    for suffix, reader in ((".svs", "openslide"), (".ome.tif", "tiffslide"), (".ome.zarr", "zarr")):
+        path = folder / f"self-test{suffix}"
+        write_slide(path, SlideSpec(size=1024, seed=1))
+        with open_slide(str(path), reader) as slide:
+            slide.read((0, 0), 0, (64, 64))
+        works.append(reader)
+    return f"{', '.join(works)} work"
+
+
+def _classify(folder: Path) -> str:
+    from wsi_attention import load_model, open_slide, predict
+
+    with open_slide(str(folder / "self-test.svs")) as slide:
+        prediction = predict(slide, load_model("demo"))
+    return f"works ({prediction.counters.tiles} tiles read in {prediction.counters.seconds:.2f} s)"

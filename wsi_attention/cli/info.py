@@ -1,0 +1,94 @@
+"""`wsi-attention info SLIDE`: what a file says of itself, and what is odd about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from wsi_attention.slide.slide import Slide
+
+
+def info(
+    slides: Annotated[list[str], typer.Argument(help="Slide files, OME-Zarr folders or URLs.")],
+    reader: Annotated[str, typer.Option(help="Reader to use.")] = "auto",
+    mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the file is wrong or silent.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a slide.")] = False,
+) -> None:
+    """Shows levels, µm/px and its source, bounds, associated images, the reader, and what is odd about a slide.
+
+    Example: wsi-attention info slide.svs
+    """
+    import json
+
+    from wsi_attention.errors import SlideError
+    from wsi_attention.slide.slide import open_slide
+
+    failed = False
+    for path in slides:
+        try:
+            with open_slide(path, reader, mpp) as slide:
+                facts = describe(slide)
+        except SlideError as error:
+            typer.echo(f"wsi-attention: error: {' '.join(str(error).split())}", err=True)
+            failed = True
+            continue
+        typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else _page(facts))
+    if failed:
+        raise typer.Exit(1)
+
+
+def describe(slide: Slide) -> dict[str, Any]:
+    """What a file says of itself, as plain JSON-able values."""
+    levels = [
+        {"width": w, "height": h, "downsample": round(d, 6), "tile": t}
+        for (w, h), d, t in zip(slide.level_dimensions, slide.level_downsamples, slide.tile_sizes, strict=True)
+    ]
+    return {
+        "slide": slide.path,
+        "reader": slide.reader,
+        "vendor": slide.vendor,
+        "size": list(slide.dimensions),
+        "mpp": list(slide.mpp_xy) if slide.mpp_xy else None,
+        "mpp_source": slide.mpp_source,
+        "objective_power": slide.objective_power,
+        "bounds": list(slide.bounds) if slide.bounds else None,
+        "associated": list(slide.associated),
+        "levels": levels,
+        "fingerprint": slide.fingerprint,
+        "odd": [*slide.oddities(), *_looks(slide)],
+    }
+
+
+def _looks(slide: Slide) -> tuple[str, ...]:
+    from wsi_attention.errors import SlideError
+    from wsi_attention.slide.tissue import check_brightfield
+    from wsi_attention.slide.view import View
+
+    try:
+        check_brightfield(View(slide, max(slide.dimensions) / 256).read_whole(), slide.path)
+    except SlideError as error:
+        return (str(error),)
+    return ()
+
+
+def _page(facts: dict[str, Any]) -> str:
+    mpp = " x ".join(f"{value:.4g}" for value in facts["mpp"]) + " µm/px" if facts["mpp"] else "unknown"
+    rows = [
+        ("slide", facts["slide"]),
+        ("reader", facts["reader"]),
+        ("vendor", facts["vendor"] or "unknown"),
+        ("size", "{} x {} px".format(*facts["size"])),
+        ("mpp", f"{mpp} (from: {facts['mpp_source']})"),
+        ("objective", facts["objective_power"] or "unknown"),
+        ("bounds", facts["bounds"] or "whole slide"),
+        ("associated", ", ".join(facts["associated"]) or "none"),
+    ]
+    for number, level in enumerate(facts["levels"]):
+        tile = "x".join(map(str, level["tile"])) if level["tile"] else "unknown"
+        size = f"{level['width']} x {level['height']} px"
+        rows.append((f"level {number}", f"{size}, downsample {level['downsample']:g}, stored tiles {tile}"))
+    rows.append(("fingerprint", facts["fingerprint"]))
+    rows += [("odd", text) for text in facts["odd"]] or [("odd", "nothing")]
+    return "\n".join(f"{name:<12} {value}" for name, value in rows) + "\n"
