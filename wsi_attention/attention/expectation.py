@@ -1,0 +1,195 @@
+"""Estimates of Φ = Σ_i a_i f_i from a few drawn cells, and their gradients.
+
+An estimator is a rule for coefficients: F = Σ_j c_j f_{I_j}. Wherever E[F] = Φ for every set of features, the
+attention gradient c_j·⟨g, f_j⟩ / a_j is unbiased too, so one surrogate serves them all (`expectation`):
+
+    F = Σ_j sg(c_j)·(a_{I_j} / sg(a_{I_j}))·f_{I_j},        sg = stop-gradient.
+
+The loss is not linear in F, so its gradient keeps a bias of the order of F's variance, with any estimator.
+
+Equations: Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711, for the draws with and without
+replacement; Duffield et al. 2007 and Kool et al., ICML 2019, https://arxiv.org/abs/1903.06059, for the threshold.
+The attention gradients released with ATS and its PyTorch port are biased for two or more draws; they stand here only
+to reproduce published results (`expectation_as_released`, `expectation_as_ported`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def coefficients_with_replacement(attention: Tensor) -> Tensor:
+    """c_j = 1/n for independent draws (ATS eq. 6).
+
+    Args:
+        attention: (b, n) attention of the drawn cells.
+    """
+    return torch.full_like(attention, 1.0 / attention.shape[-1]).detach()
+
+
+def coefficients_sequential(attention: Tensor) -> Tensor:
+    """c_j = (pm_j + (n − j)·a_j) / n for successive draws without replacement; Σ_j c_j = 1 always.
+
+    pm_j = 1 − Σ_{k<j} a_k is the mass still available before draw j (1-based). The order of the draws counts.
+
+    Args:
+        attention: (b, n) attention of the drawn cells, in the order they were drawn; of maps that sum to 1.
+    """
+    a = attention.detach()
+    n = a.shape[-1]
+    left = (1.0 - (a.cumsum(dim=-1) - a)).clamp(min=0.0)
+    later = torch.arange(n - 1, -1, -1, device=a.device, dtype=a.dtype)
+    return (left + later * a) / n
+
+
+def inclusion(attention: Tensor, threshold: Tensor) -> Tensor:
+    """q_j = 1 − exp(−exp(log a_j − κ)): the chance that cell j's key passes the threshold κ.
+
+    Args:
+        attention: (b, n) attention of the drawn cells.
+        threshold: (b,) κ, the (n + 1)-th largest Gumbel key; −inf gives q = 1.
+    """
+    rate = (attention.detach().double().log() - threshold[:, None]).exp()
+    return -torch.expm1(-rate).to(attention.dtype)
+
+
+def coefficients_threshold(attention: Tensor, threshold: Tensor) -> Tensor:
+    """c_j = a_j / q_j: unbiased, but Σ_j c_j is only 1 on average.
+
+    Poor where features share a strong common part; there use `coefficients_normalised_threshold`.
+
+    Args:
+        attention: (b, n) attention of the drawn cells.
+        threshold: (b,) κ of the draw.
+    """
+    return attention.detach() / inclusion(attention, threshold)
+
+
+def coefficients_normalised_threshold(attention: Tensor, threshold: Tensor) -> Tensor:
+    """c_j = (a_j / q_j) / Σ_k (a_k / q_k): a small bias, the lowest variance, and exact where every cell is drawn.
+
+    Args:
+        attention: (b, n) attention of the drawn cells.
+        threshold: (b,) κ of the draw.
+    """
+    c = coefficients_threshold(attention, threshold)
+    return c / c.sum(dim=-1, keepdim=True)
+
+
+def without_failed(coefficients: Tensor, valid: Tensor) -> Tensor:
+    """Coefficients after failed tiles left the bag: 0 for those, the rest scaled up so that the sum stays.
+
+    An image with no valid tile gets zeros throughout; whoever reads tiles must refuse it first.
+
+    Args:
+        coefficients: (b, n).
+        valid: (b, n) bool.
+    """
+    kept = coefficients * valid
+    total, left = coefficients.sum(dim=-1, keepdim=True), kept.sum(dim=-1, keepdim=True)
+    return kept * torch.where(left > 0, total / left.clamp(min=torch.finfo(kept.dtype).tiny), torch.zeros_like(left))
+
+
+def expectation(features: Tensor, attention: Tensor, coefficients: Tensor) -> Tensor:
+    """F = Σ_j c_j f_j, (b, d), with the gradients ∂/∂f_j = c_j·g and ∂/∂a_j = c_j·⟨g, f_j⟩ / a_j.
+
+    Args:
+        features: (b, n, d) of the drawn cells.
+        attention: (b, n) attention of the drawn cells, above 0; carries the gradient.
+        coefficients: (b, n); taken as constants.
+    """
+    score = attention / attention.detach()
+    return _weighted(features, coefficients.detach() * score)
+
+
+def self_normalised_expectation(features: Tensor, attention: Tensor, coefficients: Tensor) -> Tensor:
+    """F = Σ_j c_j f_j / Σ_j c_j, (b, d), with ∂/∂a_j = c_j·⟨g, f_j − F⟩ / (a_j·Σ_k c_k).
+
+    The gradient of the ratio itself, with inclusion probabilities held fixed. Taking F off each feature removes the
+    part common to all features, which tells nothing about where to look and is most of the gradient's noise; the
+    price is a bias of order 1/n, as in F itself. Exact where every cell is drawn.
+
+    Args:
+        features: (b, n, d) of the drawn cells.
+        attention: (b, n) attention of the drawn cells, above 0; carries the gradient.
+        coefficients: (b, n); taken as constants.
+    """
+    ratio = coefficients.detach() * (attention / attention.detach())
+    return _weighted(features, ratio / ratio.sum(dim=-1, keepdim=True))
+
+
+def expectation_as_released(features: Tensor, attention: Tensor) -> Tensor:
+    """The sequential estimate with the attention gradient of the official code (idiap/attention-sampling); biased.
+
+    ∂/∂a_j = (1/n)·⟨g, E_j·pm_j/a_j + Σ_{m<j} f_m − (j − 1)·f_j⟩ with pm_j as in `coefficients_sequential`. The
+    value and the feature gradient equal those of `expectation` with sequential coefficients.
+
+    Args:
+        features: (b, n, d) of the drawn cells, in the order they were drawn.
+        attention: (b, n) attention of the drawn cells.
+    """
+    result: Tensor = _AsReleased.apply(features, attention)
+    return result
+
+
+def expectation_as_ported(features: Tensor, attention: Tensor) -> Tensor:
+    """The sequential estimate with both gradients of the PyTorch port (sara-nl/attention-sampling-pytorch); biased.
+
+    The port sums inclusively where the official code sums exclusively: the value is the same, the feature gradient
+    lacks a_j/n, and the attention gradient is biased in another way.
+
+    Args:
+        features: (b, n, d) of the drawn cells, in the order they were drawn.
+        attention: (b, n) attention of the drawn cells.
+    """
+    result: Tensor = _AsPorted.apply(features, attention)
+    return result
+
+
+def _weighted(features: Tensor, weights: Tensor) -> Tensor:
+    return (weights.unsqueeze(-1) * features).sum(dim=-2)
+
+
+def _steps(features: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+    """The mass left before each draw (b, n) and the step estimates E_j (b, n, d)."""
+    left = 1.0 - (attention.cumsum(dim=-1) - attention)
+    seen = attention.unsqueeze(-1) * features
+    return left, seen.cumsum(dim=-2) - seen + left.unsqueeze(-1) * features
+
+
+class _AsReleased(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, attention: Tensor) -> Tensor:
+        ctx.save_for_backward(features, attention)
+        return _weighted(features, coefficients_sequential(attention))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        features, attention = ctx.saved_tensors
+        grad, n = grads[0].unsqueeze(-2), attention.shape[-1]
+        left, step = _steps(features, attention)
+        before = features.cumsum(dim=-2) - features
+        drawn = torch.arange(n, device=features.device, dtype=features.dtype)[:, None]
+        term = step * (left / attention).unsqueeze(-1) + before - drawn * features
+        return coefficients_sequential(attention).unsqueeze(-1) * grad, (grad * term).sum(dim=-1) / n
+
+
+class _AsPorted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, attention: Tensor) -> Tensor:
+        ctx.save_for_backward(features, attention)
+        return _weighted(features, coefficients_sequential(attention))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        features, attention = ctx.saved_tensors
+        grad, n = grads[0].unsqueeze(-2), attention.shape[-1]
+        left, step = _steps(features, attention)
+        left = left - attention
+        drawn = torch.arange(n, device=features.device, dtype=features.dtype)[:, None]
+        term = step * (left / attention).unsqueeze(-1) + features.cumsum(dim=-2) - drawn * features
+        coefficients = coefficients_sequential(attention) - attention / n
+        return coefficients.unsqueeze(-1) * grad, (grad * term).sum(dim=-1) / n
