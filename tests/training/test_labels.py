@@ -1,0 +1,109 @@
+"""The labels CSV as people write it, and the files its names mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsi_attention.errors import InputError
+from wsi_attention.training.labels import LabelRow, bare_name, find_slides, read_labels
+
+
+def labels_file(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "labels.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slide,label,patient,mpp\na.svs,tumour,p1,0.25\n",
+        "\ufeffSlide ; Label;patient ;mpp\r\n a.svs; tumour ;p1;0,25\r\n\r\n;;;\r\n",
+        'mpp\tpatient\tslide\tlabel\n0.25\tp1\t"a.svs"\ttumour\n',
+    ],
+)
+def test_one_row_however_it_is_written(tmp_path: Path, text: str) -> None:
+    assert read_labels(labels_file(tmp_path, text)) == (LabelRow("a.svs", "tumour", "p1", 0.25),)
+
+
+def test_the_slide_stands_in_for_the_patient(tmp_path: Path) -> None:
+    row = read_labels(labels_file(tmp_path, "slide,label,split\nsub\\a,1,Val\n"))[0]
+    assert row == LabelRow("sub/a", "1", "sub/a", None, "val")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide,class\na,1\n", "column 'label' is missing; found: slide, class"),
+        ("", "column 'slide' is missing; found: nothing"),
+        ("slide,label\n", "no rows"),
+        ("slide,label\na,1\nb,\n", "line 3: label is empty"),
+        ("slide,label\na,1\na,0\n", "1 slides stand more than once: a"),
+        ("slide,label,mpp\na,1,20x\n", "line 2: mpp is '20x'"),
+        ("slide,label,mpp\na,1,0\n", "line 2: mpp is '0'"),
+        ("slide,label,split\na,1,dev\n", "line 2: split is 'dev'; possible: train, val, test"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_labels(labels_file(tmp_path, text))
+    assert "labels.csv" in str(caught.value)
+
+
+def test_no_file_and_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.csv does not exist"):
+        read_labels(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_labels(labels_file(tmp_path, "slide,label\nä,1\n", "latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "bare"),
+    [
+        ("a.svs", "a"),
+        ("x/a.b.ome.tiff", "x/a.b"),
+        ("a.ome.zarr", "a"),
+        ("a.ome.zarr.zip", "a"),
+        ("x.y/a", "x.y/a"),
+        ("a", "a"),
+    ],
+)
+def test_bare_names(name: str, bare: str) -> None:
+    assert bare_name(name) == bare
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    folder = tmp_path / "slides"
+    (folder / "sub" / "c.ome.zarr" / "0").mkdir(parents=True)
+    (folder / "sub" / "c.ome.zarr" / "0" / "a.svs").touch()
+    for name in ("a.svs", "b.tif", "b.geojson", "sub/d.svs", "e.svs", "sub/e.svs"):
+        (folder / name).touch()
+    return folder
+
+
+def test_names_with_and_without_suffix_and_path(slides: Path) -> None:
+    found = find_slides(["a", "b.tif", "sub/c", "d", "sub/e.svs"], [slides], "labels.csv")
+    relative = {name: path.relative_to(slides).as_posix() for name, path in found.items()}
+    assert relative == {
+        "a": "a.svs",
+        "b.tif": "b.tif",
+        "sub/c": "sub/c.ome.zarr",
+        "d": "sub/d.svs",
+        "sub/e.svs": "sub/e.svs",
+    }
+
+
+def test_single_files_are_inputs_too(slides: Path) -> None:
+    assert find_slides(["a"], [slides / "a.svs"], "labels.csv") == {"a": slides / "a.svs"}
+
+
+def test_names_that_fit_nothing_several_or_the_same(slides: Path) -> None:
+    with pytest.raises(InputError, match=r"labels.csv: 2 of 3 slides not in .*: x, y"):
+        find_slides(["a", "x", "y"], [slides], "labels.csv")
+    with pytest.raises(InputError, match=r"'a' and 'a.svs' are both .*a.svs"):
+        find_slides(["a", "a.svs"], [slides], "labels.csv")
+    with pytest.raises(InputError, match="gone does not exist"):
+        find_slides(["a"], [slides / "gone"], "labels.csv")
