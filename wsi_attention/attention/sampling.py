@@ -48,7 +48,7 @@ def smoothed_softmax(logits: Tensor, floor: float = 0.0) -> Tensor:
         logits = logits.float()
     reachable = logits > -torch.inf
     if not bool(reachable.any(dim=-1).all()):
-        raise ValueError("attention needs at least one cell with a finite logit in each image; a row is -inf throughout")
+        raise ValueError("nothing to attend to: all logits of an image are -inf")
     if not bool((logits < torch.inf).all()):
         raise ValueError("attention logits hold NaN or +inf; the attention network has diverged")
     softmax = logits.softmax(dim=-1)
@@ -140,7 +140,5 @@ def _check(attention: Tensor, n: int, needed: int) -> None:
     fewest = int(available(attention).min()) if attention.numel() else 0
     if fewest < needed:
         raise ValueError(
-            f"asked for {n} different cells, but an image has only {fewest} with attention above 0; draw at most {fewest}"
-            if fewest
-            else "nothing to draw from: an image has no cell with attention above 0"
+            f"asked for {n} different cells, but an image has {fewest} with attention above 0; draw fewer, or mask less"
         )

@@ -1,0 +1,77 @@
+"""Estimators by name: which cells to draw, what they count for, and how the gradient reaches the attention."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from wsi_attention.attention import expectation as rules
+from wsi_attention.attention import sampling
+
+ESTIMATORS = ("with-replacement", "sequential", "threshold", "normalised-threshold")
+GRADIENTS = ("unbiased", "centred", "as-released", "as-ported")
+
+
+class DrawnCells(NamedTuple):
+    """Cells (b, n) in the order they were drawn, their coefficients (b, n), and how much chance each had (b, n)."""
+
+    cells: Tensor
+    coefficients: Tensor
+    chance: Tensor
+
+
+def draw_sample(attention: Tensor, n: int, estimator: str, generator: Generator | None) -> DrawnCells:
+    """n random cells an image and the coefficients that the named estimator gives them.
+
+    Args:
+        attention: (b, K).
+        n: cells an image.
+        estimator: one of `ESTIMATORS`.
+        generator: source of the noise.
+    """
+    if estimator == "with-replacement":
+        cells = sampling.draw_with_replacement(attention, n, generator)
+        coefficients = rules.coefficients_with_replacement(attention.gather(-1, cells))
+        return DrawnCells(cells, coefficients, torch.ones_like(coefficients))
+    draw = sampling.draw_without_replacement(attention, n, generator)
+    at_cells = attention.gather(-1, draw.cells)
+    if estimator == "sequential":
+        coefficients = rules.coefficients_sequential(at_cells)
+        return DrawnCells(draw.cells, coefficients, torch.ones_like(coefficients))
+    chance = 1.0 - rules.inclusion(at_cells, draw.threshold)
+    if estimator == "threshold":
+        return DrawnCells(draw.cells, rules.coefficients_threshold(at_cells, draw.threshold), chance)
+    return DrawnCells(draw.cells, rules.coefficients_normalised_threshold(at_cells, draw.threshold), chance)
+
+
+def draw_top(attention: Tensor, n: int) -> DrawnCells:
+    """The n cells with the highest attention, weighted by it; nothing random (ATS page §2.4).
+
+    Args:
+        attention: (b, K).
+        n: cells an image.
+    """
+    cells = sampling.top_k(attention, n)
+    kept = attention.detach().gather(-1, cells)
+    return DrawnCells(cells, kept / kept.sum(dim=-1, keepdim=True), torch.zeros_like(kept))
+
+
+def estimate(features: Tensor, attention: Tensor, coefficients: Tensor, gradient: str) -> Tensor:
+    """The mean feature (b, d) = Σ_j c_j f_j with the named gradient.
+
+    Args:
+        features: (b, n, d) of the drawn cells; 0 where a tile failed.
+        attention: (b, n) attention of the drawn cells, in the order they were drawn.
+        coefficients: (b, n); 0 where a tile failed.
+        gradient: one of `GRADIENTS`. "centred" divides by Σ c; the last two need sequential coefficients.
+    """
+    features = features.to(attention.dtype)
+    if gradient == "centred":
+        return rules.expectation_centred(features, attention, coefficients)
+    if gradient == "unbiased":
+        return rules.expectation(features, attention, coefficients)
+    released = rules.expectation_as_released if gradient == "as-released" else rules.expectation_as_ported
+    left = rules.coefficients_sequential(attention) * (coefficients > 0)
+    return released(features, attention) / left.sum(dim=-1, keepdim=True)

@@ -1,0 +1,38 @@
+"""How much a result hangs on which cells were drawn: the jackknife over the drawn tiles."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def leave_one_out(features: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean of the features without tile j, for each j: (b, n, d).
+
+    Where tile j carries all the weight nothing remains to average; its entry is the mean of all tiles.
+
+    Args:
+        features: (b, n, d).
+        weights: (b, n), non-negative, above 0 somewhere in each row.
+    """
+    n = weights.shape[-1]
+    others = weights.unsqueeze(-2) * (1.0 - torch.eye(n, dtype=weights.dtype, device=weights.device))
+    left = others.sum(dim=-1, keepdim=True)
+    full = weights.unsqueeze(-2).expand_as(others)
+    rows = torch.where(left > 1e-6 * weights.sum(dim=-1)[:, None, None], others, full)
+    return (rows / rows.sum(dim=-1, keepdim=True)) @ features
+
+
+def jackknife_error(without: Tensor, full: Tensor, chance: Tensor) -> Tensor:
+    """Standard error of a scalar from its leave-one-out values: sqrt((n − 1)/n · Σ_j chance_j·(θ_(j) − θ)²), (b,).
+
+    `chance` is the finite-population factor: a cell that was bound to be drawn adds no uncertainty.
+
+    Args:
+        without: (b, n) θ_(j), the value without tile j.
+        full: (b,) θ, the value with all tiles.
+        chance: (b, n) in [0, 1]: 1 − q_j for threshold draws, 1 where nothing is known, 0 for a failed tile.
+    """
+    counted = (chance > 0).sum(dim=-1).clamp(min=1)
+    total = (chance * (without - full.unsqueeze(-1)).square()).sum(dim=-1)
+    return ((counted - 1) / counted * total).sqrt()

@@ -1,0 +1,303 @@
+"""ATS: one dense look at the overview, a few tiles at full resolution, one class.
+
+Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019,
+https://arxiv.org/abs/1905.03711. Where we differ from the paper: attention is confined to tissue; the attention
+gradient is a correct one by default (the released one is biased, see `attention.expectation`); the draw at test time
+is repeatable; a tile that cannot be read leaves the bag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from wsi_attention.attention.estimators import ESTIMATORS, GRADIENTS, DrawnCells, draw_sample, draw_top, estimate
+from wsi_attention.attention.expectation import without_failed
+from wsi_attention.attention.regularizers import negative_entropy
+from wsi_attention.attention.sampling import available, smoothed_softmax
+from wsi_attention.attention.spread import jackknife_error, leave_one_out
+from wsi_attention.errors import InputError, NoTissueError, TileReadError
+from wsi_attention.geometry import Grid
+from wsi_attention.models.records import glimpses, maps, padded
+from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
+from wsi_attention.nn.bags import encode
+from wsi_attention.nn.encoders import MnistEncoder, SmallEncoder
+from wsi_attention.nn.heads import ScaledLinear
+from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise
+from wsi_attention.nn.resnet import ResNet18
+from wsi_attention.protocols import TileSource
+from wsi_attention.structures import Output, TileSet
+
+INFERENCE = ("sample", "top")
+ENCODERS = ("small", "resnet18")
+EVAL_SEED = 0
+"""Seeds the draw in eval mode where the caller passes no generator."""
+
+
+class AttentionSampling(nn.Module):
+    """Attention over the overview, `draws` tiles sampled from it, their weighted mean feature, a classifier.
+
+    Args:
+        attention: (b, c, h, w) -> logits (b, h / stride, w / stride), with an attribute `stride`.
+        encoder: (m, c, h, w) -> (m, d), rows of length 1.
+        classifier: (..., d) -> (..., classes).
+        preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
+        tile_size: side of a tile in pixels.
+        tile_mpp: µm per pixel of the tiles.
+        overview_mpp: µm per pixel of the overview; the source may take a coarser one for a very large slide.
+        draws: N, tiles per image; fewer where an image has fewer cells of tissue.
+        estimator: one of `ESTIMATORS`.
+        gradient: one of `GRADIENTS`; the last two reproduce released codes and need estimator "sequential".
+        inference: in eval mode, "sample" draws as in training but from a seeded generator; "top" takes the cells with
+            the highest attention, weights renormalised: biased, nothing random.
+        entropy_weight: ρ of the loss; above 0 it pushes attention towards uniform.
+        floor: s, share of the attention that is spread evenly over the tissue.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        attention: nn.Module,
+        encoder: nn.Module,
+        classifier: nn.Module,
+        preprocess: nn.Module,
+        *,
+        tile_size: int,
+        tile_mpp: float,
+        overview_mpp: float,
+        draws: int,
+        estimator: str = "normalised-threshold",
+        gradient: str = "centred",
+        inference: str = "sample",
+        entropy_weight: float = 1e-4,
+        floor: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        _one_of("estimator", estimator, ESTIMATORS)
+        _one_of("gradient", gradient, GRADIENTS)
+        _one_of("inference", inference, INFERENCE)
+        if gradient.startswith("as-") and estimator != "sequential":
+            raise InputError(f"gradient {gradient!r} belongs to estimator 'sequential', not {estimator!r}")
+        if draws < 1 or tile_size < 1 or tile_mpp <= 0 or overview_mpp <= 0 or not 0 <= floor < 1:
+            raise InputError(
+                f"draws and tile_size must be at least 1, mpp above 0 and floor in [0, 1); got draws {draws}, "
+                f"tile_size {tile_size}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}, floor {floor}"
+            )
+        self.attention, self.encoder = attention, encoder
+        self.classifier, self.preprocess = classifier, preprocess
+        self.tile_size, self.tile_mpp, self.overview_mpp = tile_size, tile_mpp, overview_mpp
+        self.draws, self.estimator, self.gradient, self.inference = draws, estimator, gradient, inference
+        self.entropy_weight, self.floor = entropy_weight, floor
+        self.register_buffer("class_weights", None, persistent=False)
+
+    def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
+        """Looks at the overview, reads the drawn tiles in one request, classifies.
+
+        Args:
+            source: b images side by side; all of them get as many draws as the one with the fewest cells allows.
+            generator: of the draw. Without one, training uses torch's global generator and eval mode a fixed seed.
+
+        Returns:
+            logits (b, classes), one glimpse and one attention map an image, the spread, and as terms: `attention`
+            (b, K), `cells`, `coefficients`, `valid` (b, n), `features` (b, n, d), `mean` (b, d).
+
+        Raises:
+            NoTissueError: an image has no cell of tissue.
+            TileReadError: not one tile of some image could be read.
+        """
+        logits, grid = self.score(source)
+        if bool((logits == -torch.inf).all(dim=-1).any()):
+            raise NoTissueError(f"no tissue in any of the {grid.rows} × {grid.cols} cells: there is nothing to look at")
+        attention = smoothed_softmax(logits, self.floor)
+        drawn = self.draw(attention, generator)
+        tiles = self._tiles(source, grid, drawn.cells)
+        batch = source.read(tiles)
+        valid = batch.valid.to(attention.device)
+        if not bool(valid.any(dim=-1).all()):
+            raise TileReadError(f"none of the {len(tiles)} tiles that attention asked for could be read")
+        features = encode(batch, self.preprocess, self.encoder)
+        coefficients = without_failed(drawn.coefficients, valid)
+        at_cells = attention.gather(-1, drawn.cells)
+        mean = estimate(features, at_cells, coefficients, self.gradient)
+        scores = self.classifier(mean.to(features.dtype))
+        return Output(
+            logits=scores,
+            glimpses=glimpses(tiles, coefficients, at_cells, valid),
+            maps=maps(attention, logits, grid),
+            spread=self._spread(features, coefficients, drawn.chance * valid, scores),
+            terms={
+                "attention": attention,
+                "cells": drawn.cells,
+                "coefficients": coefficients,
+                "valid": valid,
+                "features": features,
+                "mean": mean,
+            },
+        )
+
+    def score(self, source: TileSource) -> tuple[Tensor, Grid]:
+        """Logits (b, K) of all cells, −inf outside the tissue, and the grid they lie on."""
+        stride = int(self.attention.stride)  # type: ignore[arg-type]
+        downsample = source.overview_downsample(self.overview_mpp)
+        grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
+        view = padded(source.overview(downsample), (grid.rows * stride, grid.cols * stride))
+        logits: Tensor = self.attention(self.preprocess(view))
+        outside = ~source.tissue(grid).to(logits.device)
+        return logits.float().masked_fill(outside, -torch.inf).flatten(1), grid
+
+    def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
+        """Cells for one pass over attention (b, K), by the mode: train and "sample" draw at random, "top" does not."""
+        n = min(self.draws, int(available(attention).min()))
+        if self.training:
+            return draw_sample(attention, n, self.estimator, generator)
+        if self.inference == "top":
+            return draw_top(attention, n)
+        return draw_sample(attention, n, self.estimator, generator or Generator().manual_seed(EVAL_SEED))
+
+    def loss(self, output: Output, target: Tensor) -> Tensor:
+        """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6), a scalar (ATS §3.4); `class_weights` weigh the classes if set.
+
+        Args:
+            output: of `forward`.
+            target: (b,) class indices.
+        """
+        entropy = functional.cross_entropy(output.logits.float(), target, weight=self.class_weights)
+        return entropy + self.entropy_weight * negative_entropy(output.terms["attention"])
+
+    def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
+        size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
+        return TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
+
+    @torch.no_grad()
+    def _spread(self, features: Tensor, coefficients: Tensor, chance: Tensor, scores: Tensor) -> Tensor:
+        probabilities = scores.softmax(dim=-1)
+        best = probabilities.argmax(dim=-1, keepdim=True)
+        without = leave_one_out(features, coefficients.to(features.dtype))
+        each = self.classifier(without).softmax(dim=-1).gather(-1, best[:, None].expand(-1, without.shape[1], -1))
+        return jackknife_error(each.squeeze(-1), probabilities.gather(-1, best).squeeze(-1), chance)
+
+
+def ats(
+    classes: int,
+    *,
+    tile_size: int = 256,
+    tile_mpp: float = 0.5,
+    overview_mpp: float = 16.0,
+    draws: int = 32,
+    mean: Sequence[float] = HE_MEAN,
+    std: Sequence[float] = HE_STD,
+    encoder: str = "small",
+    encoder_widths: Sequence[int] = (24, 48, 96, 128),
+    features: int = 128,
+    pool: str = "mean+max",
+    attention_widths: Sequence[int] = (24, 48, 64),
+    context: int = 7,
+    estimator: str = "normalised-threshold",
+    gradient: str = "centred",
+    inference: str = "sample",
+    entropy_weight: float = 1e-4,
+    floor: float = 1e-4,
+) -> AttentionSampling:
+    """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
+
+    Args:
+        classes: number of classes.
+        tile_size: side of a tile in pixels.
+        tile_mpp: µm per pixel of the tiles.
+        overview_mpp: µm per pixel of the overview; best tile_size·tile_mpp over 2 to the number of attention_widths.
+        draws: tiles read per slide.
+        mean: of each channel, of 1.
+        std: of each channel, of 1.
+        encoder: "small" or "resnet18".
+        encoder_widths: channels of the small encoder's stages.
+        features: length of the small encoder's feature.
+        pool: "mean", "max" or "mean+max", of the small encoder.
+        attention_widths: channels of the attention network's stages, each halving the overview.
+        context: side of the attention network's depthwise kernel, in cells.
+        estimator: see `AttentionSampling`.
+        gradient: see `AttentionSampling`.
+        inference: see `AttentionSampling`.
+        entropy_weight: see `AttentionSampling`.
+        floor: see `AttentionSampling`.
+
+    Raises:
+        InputError: an argument is out of range or names nothing.
+    """
+    _one_of("encoder", encoder, ENCODERS)
+    small = encoder == "small"
+    network = SmallEncoder(len(mean), encoder_widths, features, pool) if small else ResNet18(len(mean))
+    return AttentionSampling(
+        TissueAttentionNet(len(mean), attention_widths, context),
+        network,
+        ScaledLinear(network.dim, classes),
+        Normalise(mean, std),
+        tile_size=tile_size,
+        tile_mpp=tile_mpp,
+        overview_mpp=overview_mpp,
+        draws=draws,
+        estimator=estimator,
+        gradient=gradient,
+        inference=inference,
+        entropy_weight=entropy_weight,
+        floor=floor,
+    )
+
+
+def ats_mnist(
+    classes: int = 10,
+    *,
+    tile_size: int = 50,
+    tile_mpp: float = 1.0,
+    overview_mpp: float = 1500 / 180,
+    draws: int = 10,
+    channels: int = 1,
+    estimator: str = "sequential",
+    gradient: str = "unbiased",
+    inference: str = "sample",
+    entropy_weight: float = 1e-4,
+    floor: float = 1e-5,
+) -> AttentionSampling:
+    """ATS with the paper's networks and numbers for Megapixel MNIST: 1500² canvases seen at 180², tiles of 50².
+
+    Scales are in canvas pixels (a source with mpp 1). The classifier is one linear layer, as in the paper.
+
+    Args:
+        classes: number of classes.
+        tile_size: side of a tile in pixels.
+        tile_mpp: scale of the tiles.
+        overview_mpp: scale of the overview.
+        draws: tiles read per image.
+        channels: of the images.
+        estimator: see `AttentionSampling`.
+        gradient: see `AttentionSampling`; "as-released" for what the authors trained with.
+        inference: see `AttentionSampling`.
+        entropy_weight: see `AttentionSampling`.
+        floor: see `AttentionSampling`.
+
+    Raises:
+        InputError: an argument is out of range or names nothing.
+    """
+    return AttentionSampling(
+        MnistAttentionNet(channels),
+        MnistEncoder(channels),
+        nn.Linear(MnistEncoder.dim, classes),
+        Normalise((0.0,) * channels, (1.0,) * channels),
+        tile_size=tile_size,
+        tile_mpp=tile_mpp,
+        overview_mpp=overview_mpp,
+        draws=draws,
+        estimator=estimator,
+        gradient=gradient,
+        inference=inference,
+        entropy_weight=entropy_weight,
+        floor=floor,
+    )
+
+
+def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{option} {value!r} is not known; there is: {', '.join(choices)}")

@@ -1,0 +1,56 @@
+"""From tensors of a forward pass to the records it leaves: glimpses and attention maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_attention.geometry import Grid
+from wsi_attention.nn.preprocess import background
+from wsi_attention.structures import AttentionMap, Glimpse, TileSet
+
+
+def padded(view: Tensor, size: tuple[int, int]) -> Tensor:
+    """The view (b, c, h, w) cut, or filled up with background at the right and below, to (rows, cols) pixels."""
+    view = view[..., : size[0], : size[1]]
+    missing = (0, size[1] - view.shape[-1], 0, size[0] - view.shape[-2])
+    return functional.pad(view, missing, value=background(view)) if any(missing) else view
+
+
+def glimpses(tiles: TileSet, coefficients: Tensor, attention: Tensor, valid: Tensor) -> tuple[tuple[Glimpse, ...], ...]:
+    """One glimpse for each of b images; weights are the coefficients scaled to sum 1.
+
+    Args:
+        tiles: (b, n) boxes that were read.
+        coefficients: (b, n), 0 where a tile failed.
+        attention: (b, n) of the cells the tiles were drawn from.
+        valid: (b, n) bool.
+    """
+    weights = _array(coefficients, np.float64)
+    weights = weights / weights.sum(axis=-1, keepdims=True)
+    at_cells, real = _array(attention, np.float64), _array(valid, np.bool_)
+    return tuple(
+        (Glimpse(TileSet(tiles.locations[i], tiles.size, tiles.downsample), weights[i], at_cells[i], real[i]),)
+        for i in range(len(weights))
+    )
+
+
+def maps(attention: Tensor, logits: Tensor, grid: Grid) -> tuple[tuple[AttentionMap, ...], ...]:
+    """One attention map for each of b images; NaN where the logit is −inf.
+
+    Args:
+        attention: (b, K).
+        logits: (b, K).
+        grid: of K cells.
+    """
+    values = _array(attention.masked_fill(logits == -torch.inf, torch.nan), np.float32)
+    return tuple((AttentionMap(one.reshape(grid.shape), grid),) for one in values)
+
+
+def _array(values: Tensor, dtype: Any) -> NDArray[Any]:
+    return values.detach().cpu().numpy().astype(dtype)

@@ -1,0 +1,82 @@
+"""Networks that score an overview: (b, c, h, w) -> logits (b, h / stride, w / stride), one per cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wsi_attention.nn.blocks import ChannelNorm
+
+
+class MnistAttentionNet(nn.Module):
+    """The paper's network for Megapixel MNIST: conv 8 tanh, conv 8 tanh, conv 1, all 3×3, one logit a pixel.
+
+    Args:
+        channels: of the overview.
+    """
+
+    stride = 1
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(8, 1, 3, padding=1),
+        )
+
+    def forward(self, view: Tensor) -> Tensor:
+        """(b, c, h, w) -> logits (b, h, w)."""
+        logits: Tensor = self.layers(view)
+        return logits.squeeze(1)
+
+
+class TissueAttentionNet(nn.Module):
+    """A small convolutional trunk with some context, for stained tissue; one logit per stride × stride pixels.
+
+    Each stage halves the view by a 4×4 convolution, whose field is centred on the cell it stands for. Normalisation is
+    per pixel and nothing is pooled over space, so a strip with its surroundings gives what the whole gives. The last
+    layer starts near zero: attention starts near uniform.
+
+    Args:
+        channels: of the overview.
+        widths: channels after each stage; the stride is 2 to their number.
+        context: side of the depthwise kernel over cells, odd.
+    """
+
+    def __init__(self, channels: int = 3, widths: Sequence[int] = (24, 48, 64), context: int = 7) -> None:
+        super().__init__()
+        self.stride = 2 ** len(widths)
+        stages: list[nn.Module] = []
+        for before, after in zip((channels, *widths), widths, strict=False):
+            stages += [nn.Conv2d(before, after, 4, stride=2, padding=1), ChannelNorm(after), nn.GELU()]
+        self.trunk = nn.Sequential(*stages)
+        self.context = _Context(widths[-1], context)
+        self.score = nn.Conv2d(widths[-1], 1, 1)
+        with torch.no_grad():
+            self.score.weight.mul_(0.1)
+            torch.nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
+
+    def forward(self, view: Tensor) -> Tensor:
+        """(b, c, h, w) -> logits (b, h / stride, w / stride); h and w are multiples of the stride."""
+        logits: Tensor = self.score(self.context(self.trunk(view)))
+        return logits.squeeze(1)
+
+
+class _Context(nn.Module):
+    """A residual ConvNeXt block: depthwise convolution over cells, then two 1×1 convolutions."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = ChannelNorm(channels)
+        self.expand = nn.Conv2d(channels, 2 * channels, 1)
+        self.contract = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.contract(nn.functional.gelu(self.expand(self.norm(self.mix(x)))))
+        return x + y

@@ -1,0 +1,59 @@
+"""Small blocks that several networks share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel (ConvNeXt): local, so any crop gives the same values.
+
+    Args:
+        channels: c.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> the same shape."""
+        rows = x.permute(0, 2, 3, 1)
+        rows = functional.layer_norm(rows, rows.shape[-1:], self.weight, self.bias, 1e-6)
+        return rows.permute(0, 3, 1, 2)
+
+
+class UnitNorm(nn.Module):
+    """Features of length 1: with equal norms, sampling in proportion to attention is the best choice (ATS §3.2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(m, d) -> (m, d), float32 at least."""
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        return functional.normalize(x, dim=-1)
+
+
+class GlobalMax(nn.Module):
+    """(m, c, h, w) -> (m, c): the largest value of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(m, c, h, w) -> (m, c)."""
+        return x.amax(dim=(-2, -1))
+
+
+class GlobalMean(nn.Module):
+    """(m, c, h, w) -> (m, c): the mean of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(m, c, h, w) -> (m, c)."""
+        return x.mean(dim=(-2, -1))
+
+
+class GlobalMeanMax(nn.Module):
+    """(m, c, h, w) -> (m, 2c): the mean of each channel, then the largest value of each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(m, c, h, w) -> (m, 2c)."""
+        return torch.cat([x.mean(dim=(-2, -1)), x.amax(dim=(-2, -1))], dim=-1)

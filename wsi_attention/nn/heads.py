@@ -1,0 +1,32 @@
+"""From the slide's feature to class scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ScaledLinear(nn.Module):
+    """logits = scale·(W F) + bias, with one learnable positive scale (an inverse temperature).
+
+    Mean features of unit length are at most 1 long, and much shorter where tiles differ; the scale spares W from
+    having to grow.
+
+    Args:
+        dim: d, length of the feature.
+        classes: number of classes.
+        scale: where the scale starts, above 0.
+    """
+
+    def __init__(self, dim: int, classes: int, scale: float = 10.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, classes, bias=False)
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., d) -> (..., classes)."""
+        logits: Tensor = self.log_scale.exp() * self.linear(features) + self.bias
+        return logits

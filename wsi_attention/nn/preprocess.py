@@ -1,0 +1,48 @@
+"""Stored pixels to what a network takes: on the device, as floats, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+HE_MEAN = (0.76, 0.62, 0.75)
+"""Typical channel means of haematoxylin-eosin views with some white in them, of 1."""
+HE_STD = (0.18, 0.24, 0.17)
+"""Typical channel standard deviations of the same, of 1."""
+
+
+class Normalise(nn.Module):
+    """(x − mean) / std per channel; uint8 pixels are divided by 255 first, floats are taken as they are.
+
+    Bytes, not floats, travel to the device. The result is channels-last in memory, which convolutions on CPUs and on
+    tensor cores prefer.
+
+    Args:
+        mean: per channel, of 1.
+        std: per channel, of 1, above 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = HE_MEAN, std: Sequence[float] = HE_STD) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise ValueError(f"mean and std need one value a channel and std above 0, got mean {mean}, std {std}")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(m, c, h, w) uint8 or float of any device -> (m, c, h, w) float32 on this module's device."""
+        x = pixels.to(self.mean.device, non_blocking=True)
+        x = x.to(self.mean.dtype, memory_format=torch.channels_last)
+        if pixels.dtype == torch.uint8:
+            return (x - 255.0 * self.mean) / (255.0 * self.std)
+        return (x - self.mean) / self.std
+
+
+def background(pixels: Tensor) -> float:
+    """The value of empty surroundings: white for bytes of a brightfield slide, 0 for plain float images."""
+    return 255.0 if pixels.dtype == torch.uint8 else 0.0
