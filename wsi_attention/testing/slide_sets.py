@@ -1,0 +1,71 @@
+"""Whole sets of synthetic slides from the command line: slides, labels.csv, groundtruth/."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from wsi_attention.testing.slides import CLASSES, SUFFIXES, SlideSpec, SlideTruth, write_slide, write_truth
+
+
+def set_of_slides(
+    count: int, seed: int, size: int, formats: Sequence[str], lesion_scale: float
+) -> Iterator[tuple[str, SlideSpec]]:
+    """(file name, spec) of every slide of a set: classes and formats take turns, every slide has its own seed."""
+    for index in range(count):
+        name = f"slide_{seed + index:06d}{SUFFIXES[formats[index // 2 % len(formats)]]}"
+        yield name, SlideSpec((size, size), seed=seed + index, label=CLASSES[index % 2], lesion_scale=lesion_scale)
+
+
+def _write(job: tuple[Path, str, SlideSpec]) -> tuple[str, SlideTruth]:
+    folder, name, spec = job
+    truth = write_slide(folder / name, spec)
+    write_truth(folder / "groundtruth" / f"{name.split('.')[0]}.geojson", truth)
+    return name, truth
+
+
+def write_set(folder: Path, slides: Sequence[tuple[str, SlideSpec]], workers: int) -> None:
+    """Writes the slides side by side, then labels.csv; shows how far it is."""
+    from rich.progress import track
+
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(folder, name, spec) for name, spec in slides]
+    if workers > 1:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            done = list(track(pool.map(_write, jobs), "writing slides", total=len(jobs)))
+    else:
+        done = [_write(job) for job in track(jobs, "writing slides")]
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["slide", "label", "patient"])
+        rows.writerows([name, truth.label, f"patient_{name.split('.')[0].split('_')[-1]}"] for name, truth in done)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m wsi_attention.testing.slides",
+        description="Writes synthetic H&E slides with known lesions.",
+        epilog="example: python -m wsi_attention.testing.slides slides/ --count 200 --seed 1000 --size 6144",
+    )
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--count", type=int, default=10, help="how many slides (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first slide; the others count up from it")
+    parser.add_argument("--size", type=int, default=8192, help="width and height in pixels at 0.5 µm/px")
+    parser.add_argument("--formats", default="svs", help=f"comma-separated, of {', '.join(SUFFIXES)} (default: svs)")
+    parser.add_argument("--lesion-scale", type=float, default=1.0, help="factor on the area of lesions")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    formats = given.formats.split(",")
+    if unknown := [name for name in formats if name not in SUFFIXES]:
+        parser.error(f"--formats: unknown {', '.join(unknown)}; possible: {', '.join(SUFFIXES)}")
+    slides = list(set_of_slides(given.count, given.seed, given.size, formats, given.lesion_scale))
+    write_set(given.out, slides, given.workers)
+
+
+if __name__ == "__main__":
+    main()

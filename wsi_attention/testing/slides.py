@@ -1,0 +1,177 @@
+"""Synthetic H&E slides with known lesions: for samples, tests, and training.
+
+    python -m wsi_attention.testing.slides OUT --count 200 --seed 1000 --size 6144
+
+writes slides, `labels.csv` and `groundtruth/`. The same spec gives the same pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import InputError
+from wsi_attention.testing.slide_plan import Blob, SlidePlan
+
+CLASSES = ("benign", "lesion")
+SUFFIXES = {"svs": ".svs", "tiff": ".tiff", "ome-tiff": ".ome.tiff"}
+LARGEST_SHARE = 0.0045
+"""Share of the tissue that all lesions of a slide take together, at most, at lesion scale 1."""
+
+
+@dataclass(frozen=True)
+class SlideSpec:
+    """A slide in numbers.
+
+    Attributes:
+        size: (w, h) of level 0 in pixels; need not be divisible by anything.
+        mpp: µm per level-0 pixel.
+        seed: fixes everything else.
+        label: "benign" or "lesion".
+        lesions: (x, y, radius) in level-0 pixels of lesions at given places, tissue grows around them; with None and
+            the label "lesion" one or two are placed at random, at most 0.45 % of the tissue together.
+        lesion_scale: factor on the area of lesions placed at random.
+        coverage: share of the slide that is tissue.
+        level_factor: each level is so many times coarser than the one before.
+        quality: JPEG quality.
+    """
+
+    size: tuple[int, int] = (8192, 8192)
+    mpp: float = 0.5
+    seed: int = 0
+    label: str = "benign"
+    lesions: tuple[tuple[float, float, float], ...] | None = None
+    lesion_scale: float = 1.0
+    coverage: float = 0.3
+    level_factor: int = 4
+    quality: int = 75
+
+    def __post_init__(self) -> None:
+        if self.label not in CLASSES:
+            raise InputError(f"a slide cannot be labelled {self.label!r}; possible: {', '.join(CLASSES)}")
+
+
+@dataclass(frozen=True, eq=False)
+class SlideTruth:
+    """What is known about a written slide.
+
+    Attributes:
+        label: "benign" or "lesion".
+        extent: (w, h) in level-0 pixels.
+        lesions: polygons (n, 2) of (x, y) in level-0 pixels, inside the slide.
+        aggregates: polygons of the lymphoid aggregates, which look alike from afar.
+        tissue_area: level-0 pixels.
+        lesion_area: level-0 pixels.
+    """
+
+    label: str
+    extent: tuple[int, int]
+    lesions: tuple[NDArray[np.float64], ...]
+    aggregates: tuple[NDArray[np.float64], ...] = field(default=())
+    tissue_area: float = 0.0
+    lesion_area: float = 0.0
+
+    def geojson(self) -> dict[str, Any]:
+        """The lesions as annotations in QuPath's GeoJSON."""
+        features = [_feature(polygon, index) for index, polygon in enumerate(self.lesions)]
+        return {"type": "FeatureCollection", "features": features}
+
+
+def _feature(polygon: NDArray[np.float64], index: int) -> dict[str, Any]:
+    ring = np.round(np.vstack([polygon, polygon[:1]]), 1).tolist()
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "annotation",
+            "name": f"lesion {index + 1}",
+            "classification": {"name": "Lesion", "color": [200, 0, 0]},
+        },
+    }
+
+
+def paint_slide(spec: SlideSpec) -> tuple[NDArray[np.uint8], SlideTruth]:
+    """Level 0 as RGB (h, w, 3), and what is on it; takes 6 bytes of memory a pixel."""
+    from wsi_attention.testing import slide_scene
+    from wsi_attention.testing.stain import Stain
+
+    rng = np.random.default_rng([spec.seed, 3])
+    fixed = tuple(Blob(x, y, r, spec.seed + k) for k, (x, y, r) in enumerate(spec.lesions or ()))
+    shares = _shares(spec, rng)
+    plan = slide_scene.plan_slide(rng, spec.size, spec.mpp, spec.coverage, fixed, shares)
+    stain = Stain.drawn(rng)
+    return slide_scene.colour(slide_scene.paint(plan, spec.mpp, rng), plan, stain, rng), _truth(spec, plan)
+
+
+def _shares(spec: SlideSpec, rng: np.random.Generator) -> tuple[float, ...]:
+    share, two = rng.uniform(0.0022, LARGEST_SHARE * 0.95) * spec.lesion_scale, rng.random() < 0.25
+    if spec.label == "benign" or spec.lesions is not None:
+        return ()
+    return (share * 0.6, share * 0.4) if two else (share,)
+
+
+def _truth(spec: SlideSpec, plan: SlidePlan) -> SlideTruth:
+    lesions = tuple(np.clip(blob.polygon(), 0, spec.size) for blob in plan.lesions)
+    area = sum(_area(polygon) for polygon in lesions)
+    aggregates = tuple(np.clip(blob.polygon(), 0, spec.size) for blob in plan.aggregates)
+    return SlideTruth(spec.label, spec.size, lesions, aggregates, float(plan.tissue.sum()) * plan.step**2, area)
+
+
+def _area(polygon: NDArray[np.float64]) -> float:
+    x, y = polygon.T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def format_of(path: Path) -> str:
+    """The format that a file name asks for.
+
+    Raises:
+        InputError: no format has that suffix.
+    """
+    for name, suffix in sorted(SUFFIXES.items(), key=lambda item: -len(item[1])):
+        if path.name.lower().endswith(suffix):
+            return name
+    raise InputError(f"{path}: no slide format ends like this; possible: {', '.join(SUFFIXES.values())}")
+
+
+def write_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
+    """Paints a slide and writes it in the format that the path's suffix names, whole or not at all.
+
+    Raises:
+        InputError: the suffix names no format.
+    """
+    from wsi_attention.testing import slide_writers
+
+    path = Path(path)
+    write = {
+        "svs": slide_writers.write_svs,
+        "tiff": slide_writers.write_tiff,
+        "ome-tiff": slide_writers.write_ome_tiff,
+    }[format_of(path)]
+    rgb, truth = paint_slide(spec)
+    levels = slide_writers.pyramid(rgb, spec.level_factor)
+    part = path.with_name(f".{os.getpid()}.part.{path.name}")
+    try:
+        write(part, levels, spec.mpp, slide_writers.jpeg_encoder(spec.quality))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return truth
+
+
+def write_truth(path: Path, truth: SlideTruth) -> None:
+    """Writes the lesions as a GeoJSON file that QuPath opens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(truth.geojson()) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from wsi_attention.testing.slide_sets import main
+
+    main()
