@@ -1,0 +1,45 @@
+"""Class maps: the pooling identity and the normalisation, by the OAA page."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from wsi_attention.attention import cam
+
+
+def random_tensor(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+def test_a_head_after_pooling_equals_pooled_class_maps() -> None:
+    features = random_tensor(2, 5, 3, 4)
+    head = nn.Linear(5, 3).double()
+    maps = cam.class_maps(features, head.weight, head.bias)
+    torch.testing.assert_close(cam.class_scores(maps), head(features.mean(dim=(2, 3))))
+
+
+def test_class_maps_equal_a_pointwise_convolution() -> None:
+    features = random_tensor(2, 5, 3, 4)
+    layer = nn.Conv2d(5, 3, 1, bias=False).double()
+    torch.testing.assert_close(cam.class_maps(features, layer.weight[:, :, 0, 0]), layer(features))
+
+
+def test_a_constant_on_the_map_adds_to_the_score() -> None:
+    maps = random_tensor(2, 3, 4, 4)
+    torch.testing.assert_close(cam.class_scores(maps), maps.flatten(2).mean(-1))
+    torch.testing.assert_close(cam.class_scores(maps + 2.5), cam.class_scores(maps) + 2.5)
+
+
+def test_attention_maps_reach_one_and_leave_their_input_alone() -> None:
+    maps = random_tensor(2, 3, 4, 4)
+    before = maps.clone()
+    found = cam.attention_maps(maps)
+    assert torch.equal(maps, before)
+    assert (found >= 0).all()
+    torch.testing.assert_close(found.amax((2, 3)), torch.ones(2, 3, dtype=torch.float64), atol=1e-7, rtol=0)
+    assert torch.equal(found == 0, maps <= 0)
+
+
+def test_all_negative_maps_give_zero_not_nan() -> None:
+    assert torch.equal(cam.attention_maps(-random_tensor(1, 2, 3, 3).abs()), torch.zeros(1, 2, 3, 3).double())

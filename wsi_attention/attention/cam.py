@@ -1,0 +1,49 @@
+"""Class activation maps: where in a feature map the evidence for each class lies.
+
+Zhou et al. 2016, https://arxiv.org/abs/1512.04150, in the class-aware form of OAA (Jiang et al., ICCV 2019). Axes:
+b images, d channels, k classes, h × w positions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-8
+"""Added to a map's maximum before dividing (OAA §2.2)."""
+
+
+def class_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F^c = Σ_d weight_cd · features_d + bias_c: a 1 × 1 convolution, or a linear head moved before the pooling.
+
+    The identity behind class-aware convolution: pooling is linear, so `class_scores` of these maps equals the linear
+    head on the pooled features, and the maps of the last convolution are the class activation maps themselves.
+
+    Args:
+        features: (b, d, h, w).
+        weight: (k, d), of the head or of the convolution.
+        bias: (k,); spread evenly over the positions.
+
+    Returns:
+        (b, k, h, w), any sign.
+    """
+    maps = torch.einsum("kd,bdhw->bkhw", weight, features)
+    return maps if bias is None else maps + bias[:, None, None]
+
+
+def class_scores(maps: Tensor) -> Tensor:
+    """s_c = mean over positions of F^c, (b, k): the logits that belong to class maps (b, k, h, w)."""
+    return maps.mean(dim=(-2, -1))
+
+
+def attention_maps(maps: Tensor) -> Tensor:
+    """A^c = ReLU(F^c) / (max ReLU(F^c) + 1e-8), in [0, 1]; all zero where no position speaks for the class (OAA §2.2).
+
+    Each class and image is stretched to a maximum of 1, so a barely confident map counts as much as a sure one. The
+    released code clips its feature map in place; here the input stays as it is.
+
+    Args:
+        maps: (b, k, h, w), any sign.
+    """
+    positive = maps.relu()
+    return positive / (positive.amax(dim=(-2, -1), keepdim=True) + EPSILON)
