@@ -1,0 +1,104 @@
+"""`wsi-attention classify`: a folder of slides in, a results folder out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsi_attention.inference.batch import Report, Watch
+
+WHAT = "geojson,tiles,heatmap,heatmap-zarr"
+SHOWN = 20
+
+
+def classify(
+    inputs: Annotated[
+        list[str] | None, typer.Option("-i", "--input", help="Slides, folders of slides, URLs, or slides CSVs.")
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(help="More inputs: -i slides/*.svs works.")] = None,
+    results: Annotated[Path, typer.Option("-o", "--output", help="The results folder.")] = Path("results"),
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A model folder or a shipped name such as demo.")
+    ] = "demo",
+    workers: Annotated[int, typer.Option("-n", "--workers", help="Slides computed side by side.")] = 1,
+    batch: Annotated[int, typer.Option("-b", "--batch", help="Tiles read by one task.")] = 32,
+    device: Annotated[str, typer.Option(help="Where the model computes, e.g. cpu or cuda:1.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="32, bf16, or auto: bf16 on a GPU that has it.")] = "auto",
+    mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the files are wrong or silent.")] = None,
+    slides_csv: Annotated[Path | None, typer.Option(help="CSV slide[,mpp][,mask]: which slides of -i.")] = None,
+    limit: Annotated[float, typer.Option(help="Seconds a slide may take before it counts as failed.")] = 1800.0,
+    what: Annotated[str, typer.Option(help="What to write for each slide, with commas between.")] = WHAT,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove earlier results first.")] = False,
+) -> None:
+    """Labels slides, and shows the regions each label rests on. A second run does only what is missing.
+
+    Exit status: 0 all slides done, 1 some failed (the table says which), 2 the call was wrong, 130 interrupted.
+
+    Example: wsi-attention classify -i slides/ -o results/ -m demo
+    """
+    from wsi_attention.inference.batch import classify as classify_slides
+    from wsi_attention.models.checkpoint import load_model
+
+    with _progress() as watch:
+        report = classify_slides(
+            [*(inputs or ()), *(more or ())],
+            results,
+            load_model(model),
+            slides_csv=slides_csv,
+            mpp=mpp,
+            workers=workers,
+            batch=batch,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]  # checked there, with an error that lists what there is
+            limit=limit,
+            what=[name.strip() for name in what.split(",") if name.strip()],
+            existing="overwrite" if overwrite else "resume",
+            watch=watch,
+        )
+    typer.echo(summary(report))
+    if report.threads_left:  # a slide that hangs in a library must not keep the command from ending
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(report.exit_status)
+    raise typer.Exit(report.exit_status)
+
+
+@contextmanager
+def _progress() -> Iterator[Watch | None]:
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda name, done, total: bar.update(task, completed=done, total=total, description=name)
+
+
+def summary(report: Report) -> str:
+    """What a user wants to know at the end, a few lines."""
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(report.statuses.items()))
+    lines = [f"{report.total} slide{'s' * (report.total != 1)}: {counts or 'none'} in {report.seconds:.1f} s"]
+    if report.kept:
+        lines.append(f"{report.kept} had been finished by an earlier run and were kept")
+    if report.others:
+        shown = ", ".join(Path(path).name for path in report.others[:3])
+        lines.append(f"{len(report.others)} other files skipped: {shown}{', ...' * (len(report.others) > 3)}")
+    lines += [f"  failed: {name}: {reason}" for name, reason in sorted(report.failures)[:SHOWN]]
+    if len(report.failures) > SHOWN:
+        lines.append(f"  and {len(report.failures) - SHOWN} more, see the table")
+    lines.append(f"table: {report.results / 'predictions.csv'}")
+    if report.interrupted:
+        done = report.statuses.total()
+        lines.append(f"interrupted: {done} of {report.total} slides are finished; the same command does the rest")
+    return "\n".join(lines)

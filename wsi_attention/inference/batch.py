@@ -1,0 +1,269 @@
+"""Many slides over an executor: each one alone, the folder resumable at any moment, the same bytes for any order."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from threading import Semaphore
+from typing import Any, Literal
+
+import torch
+
+from wsi_attention.errors import InputError
+from wsi_attention.inference.discovery import SlideFile, with_mpp
+from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide, exporter_of, reason_of
+from wsi_attention.inference.names import assign_names
+from wsi_attention.inference.predict import Precision, device_of, precision_on, versions
+from wsi_attention.inference.results import Results, open_results
+from wsi_attention.inference.slides_csv import gather_slides
+from wsi_attention.inference.states import RunKey, SlideKey, State
+from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.structures import Counters
+
+EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr")
+LIMIT = 1800.0
+"""Seconds a slide may take."""
+
+Watch = Callable[[str, int, int], None]
+"""Called with a slide's name, how many are done, and how many there are."""
+
+
+@dataclass
+class Report:
+    """How a batch went.
+
+    Attributes:
+        results: the results folder.
+        total: slides asked for.
+        statuses: status -> number of slides, earlier results included.
+        kept: slides that were finished already.
+        failures: (name, reason) of slides that failed now.
+        others: files that were no slides.
+        interrupted: whether the user stopped it.
+        threads_left: whether threads may still be running that would keep the process alive.
+        counters: what reading cost in this run.
+        seconds: how long it all took.
+    """
+
+    results: Path
+    total: int
+    statuses: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    others: tuple[str, ...] = ()
+    interrupted: bool = False
+    threads_left: bool = False
+    counters: Counters = field(default_factory=Counters)
+    seconds: float = 0.0
+
+    @property
+    def exit_status(self) -> int:
+        """130 interrupted, 1 some slides failed, 0 all done."""
+        return 130 if self.interrupted else int(bool(self.failures))
+
+
+def classify(
+    inputs: Sequence[str | Path],
+    results: str | Path,
+    classifier: Classifier,
+    *,
+    slides_csv: str | Path | None = None,
+    mpp: float | None = None,
+    workers: int = 1,
+    batch: int = 32,
+    device: str = "cpu",
+    precision: Precision = "auto",
+    limit: float = LIMIT,
+    what: Sequence[str] = EXPORTS,
+    existing: Literal["resume", "overwrite"] = "resume",
+    executor: Executor | None = None,
+    watch: Watch | None = None,
+) -> Report:
+    """Classifies slides into a results folder; a second call does only what is missing.
+
+    Args:
+        inputs: slides, folders of slides, URLs, slides CSVs.
+        results: the results folder, created if need be.
+        classifier: what `load_model` gives.
+        slides_csv: slide[,mpp][,mask]; then `inputs` are the folders its paths lie in.
+        mpp: µm per level-0 pixel for all slides that the CSV gives none for.
+        workers: slides computed side by side; one more is being opened meanwhile.
+        batch: tiles read by one task.
+        device: where the model computes.
+        precision: "32", "bf16" or "auto", as in `predict`.
+        limit: seconds a slide may take before it counts as failed.
+        what: exporters to run, by registered name.
+        existing: "resume", or "overwrite" to remove the results of earlier runs first.
+        executor: runs the slides elsewhere, such as `distributed.Client.get_executor()`; threads here where None.
+        watch: is told of each slide that is done.
+
+    Raises:
+        InputError: no slides, or an argument is wrong.
+        ResultsError: the results folder cannot be written or holds something else; what is finished is kept.
+    """
+    start = time.monotonic()
+    settings = _settings(classifier, Path(results), what, device, precision, batch, limit)
+    found = gather_slides(inputs, slides_csv, outside=results)
+    slides = with_mpp(found.slides, mpp)
+    _check_positive(workers=workers, batch=batch, limit=limit)
+    report = Report(Path(results), len(slides), others=found.others)
+    arguments = {"inputs": [str(given) for given in inputs], "slides_csv": slides_csv and str(slides_csv), "mpp": mpp}
+    arguments |= {"workers": workers, "existing": existing}
+    with open_results(results, settings.run, existing) as folder:
+        folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
+        jobs = list(_jobs(folder, slides, settings))
+        batch_run = _Batch(folder, report, watch)
+        try:
+            batch_run.run(jobs, executor, workers)
+        finally:
+            report.seconds = time.monotonic() - start
+        folder.write_table()
+        folder.write_run(_facts(report, settings, arguments))
+    return report
+
+
+class _Batch:
+    def __init__(self, folder: Results, report: Report, watch: Watch | None) -> None:
+        self._folder = folder
+        self._report = report
+        self._watch = watch
+        self._running: dict[Future[Outcome], Job] = {}
+
+    def run(self, jobs: Sequence[Job], executor: Executor | None, workers: int) -> None:
+        """Does all jobs, at most workers + 1 in flight; on Ctrl-C those that run are left behind."""
+        turn: AbstractContextManager[Any] = nullcontext() if executor else Semaphore(workers)
+        pool = executor or ThreadPoolExecutor(workers + 1, thread_name_prefix="classify")
+        try:
+            self._run(iter(jobs), pool, turn, workers + 1)
+        except KeyboardInterrupt:
+            self._report.interrupted = True
+            self._take_finished()
+        finally:
+            for future in self._running:
+                future.cancel()
+            self._report.threads_left |= bool(self._running)
+            if executor is None:
+                pool.shutdown(wait=not self._report.interrupted, cancel_futures=True)
+
+    def _run(self, jobs: Iterator[Job], pool: Executor, turn: AbstractContextManager[Any], window: int) -> None:
+        while True:
+            for job in islice(jobs, window - len(self._running)):
+                self._running[pool.submit(classify_slide, job, turn)] = job
+            if not self._running:
+                return
+            wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
+            self._take_finished()
+
+    def _take_finished(self) -> None:
+        for future in [future for future in self._running if future.done()]:
+            job = self._running.pop(future)
+            self._take(_outcome(future, job))
+
+    def _take(self, outcome: Outcome) -> None:
+        report, name = self._report, outcome.job.name
+        report.threads_left |= outcome.left_behind
+        report.counters += outcome.counters
+        if outcome.error is not None:
+            raise outcome.error
+        earlier = self._folder.states.get(name)
+        if outcome.state is None and earlier is not None:
+            report.kept += 1
+            report.statuses[earlier.status] += 1
+        elif outcome.state is not None:
+            self._take_new(outcome.state, earlier)
+        if self._watch:
+            self._watch(name, report.statuses.total(), report.total)
+
+    def _take_new(self, state: State, earlier: State | None) -> None:
+        self._report.statuses[state.status] += 1
+        if state.finished or not _still_holds(earlier, state):
+            self._folder.add(state)
+        if not state.finished:
+            kept = " (the earlier result is kept)" if _still_holds(earlier, state) else ""
+            self._report.failures.append((state.name, state.reason + kept))
+
+
+def _still_holds(earlier: State | None, now: State) -> bool:
+    """Whether a finished result outlives a failure: the slide is the same, or cannot even be opened now."""
+    return earlier is not None and earlier.finished and now.slide in (earlier.slide, SlideKey())
+
+
+def _outcome(future: Future[Outcome], job: Job) -> Outcome:
+    try:
+        return future.result()
+    except Exception as error:  # the worker itself died, or could not be reached
+        run, slide = job.settings.run, job.slide
+        return Outcome(job, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey()))
+
+
+def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> Iterator[Job]:
+    names = assign_names([(slide.key, slide.relative) for slide in slides], folder.known())
+    suffixes = [exporter_of(what).suffix for what in settings.what]
+    for slide in slides:
+        name = names[slide.key]
+        earlier = folder.states.get(name)
+        wanted = {suffix.format(slide=name) for suffix in suffixes}
+        whole = earlier is not None and (earlier.status == "no_tissue" or _all_there(folder.folder, earlier, wanted))
+        yield Job(slide, name, settings, earlier.slide if earlier and earlier.finished and whole else None)
+
+
+def _all_there(folder: Path, earlier: State, wanted: set[str]) -> bool:
+    return wanted <= set(earlier.exports) and all((folder / path).exists() for path in wanted)
+
+
+def run_key(classifier: Classifier, precision: str) -> RunKey:
+    """What has to be the same for results to lie in one folder."""
+    names = ("method", "arguments", "mpp", "mean", "std")
+    settings = {name: classifier.config.get(name) for name in names}
+    settings |= {"classes": list(classifier.classes), "precision": precision}
+    return RunKey(classifier.name, classifier.weights_sha256, settings)
+
+
+def _settings(
+    classifier: Classifier,
+    results: Path,
+    what: Sequence[str],
+    device: str,
+    precision: Precision,
+    batch: int,
+    limit: float,
+) -> Settings:
+    for name in what:
+        exporter_of(name)
+    where = device_of(device)
+    exact = precision_on(where, precision)
+    classifier.model.to(where)
+    return Settings(classifier, results, run_key(classifier, exact), tuple(what), device, exact, batch, limit)
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value > 0:
+            raise InputError(f"{name} must be above 0, got {value}")
+
+
+def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "arguments": arguments
+        | {"what": list(settings.what), "device": settings.device, "precision": settings.precision}
+        | {"batch": settings.batch, "limit": settings.limit},
+        "model": {"name": settings.run.model, "weights_sha256": settings.run.weights_sha256},
+        "versions": versions(),
+        "torch_threads": torch.get_num_threads(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(report.seconds, 3),
+        "ended": "interrupted" if report.interrupted else "complete",
+        "slides": report.total,
+        "statuses": dict(report.statuses),
+        "kept": report.kept,
+        "failures": dict(report.failures),
+        "other_files_skipped": list(report.others),
+        "counters": asdict(report.counters),
+    }

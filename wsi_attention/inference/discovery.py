@@ -1,0 +1,183 @@
+"""Which slides a call is about: folders walked, stores and series taken as one slide each, everything else counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from wsi_attention.errors import InputError, SlideError
+from wsi_attention.inference.names import SUFFIXES, suffix_of
+from wsi_attention.slide.slide import open_slide
+
+UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", ".swp", ".bak", "~")
+"""Endings of files that somebody is still writing, or has put aside."""
+
+SIGNATURES = ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"), (128, b"DICM"))
+"""(offset, bytes) of TIFF, BigTIFF and DICOM: files without a known suffix that are slides all the same."""
+
+DICOM = (".dcm", ".dicom")
+
+
+@dataclass(frozen=True)
+class SlideFile:
+    """A slide to classify.
+
+    Attributes:
+        path: the file, OME-Zarr folder or URL, as it was given or found.
+        relative: its path inside the input folder, with `/`; its place in the results folder follows from it.
+        mpp: µm per level-0 pixel where the caller knows better than the file.
+        mask: path of the user's own tissue mask.
+    """
+
+    path: str
+    relative: str
+    mpp: float | None = None
+    mask: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The path made absolute: what tells two slides apart."""
+        return self.path if "://" in self.path else str(Path(self.path).absolute())
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found: `slides`, sorted by relative path, and the paths of `others` that are no slides."""
+
+    slides: tuple[SlideFile, ...] = ()
+    others: tuple[str, ...] = field(default=())
+
+    def __add__(self, other: Found) -> Found:
+        return Found(self.slides + other.slides, self.others + other.others)
+
+
+def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None) -> Found:
+    """All slides among files, folders and URLs, each once.
+
+    Folders are walked: hidden and half-written files are left out, an OME-Zarr store is one slide, so are all instances
+    of one DICOM series in a folder, and a `.mrxs` with its companion folder. Files given by name are always taken.
+
+    Args:
+        inputs: files, folders, OME-Zarr stores, URLs.
+        outside: a folder to stay out of, such as the results folder inside the input folder.
+
+    Raises:
+        InputError: an input does not exist, or there is no slide at all.
+    """
+    found = Found()
+    for given in map(str, inputs):
+        found += _found_in(given, str(Path(outside).absolute()) if outside else None)
+    slides = {slide.key: slide for slide in reversed(found.slides)}
+    merged = _merge_series(sorted(slides.values(), key=lambda slide: (slide.relative, slide.key)))
+    if not merged:
+        where = ", ".join(map(str, inputs)) or "nothing"
+        raise InputError(
+            f"no slides in {where}; other files there: {len(found.others)}; known suffixes: {' '.join(SUFFIXES)}"
+        )
+    return Found(tuple(merged), tuple(sorted(set(found.others))))
+
+
+def _found_in(given: str, outside: str | None) -> Found:
+    if "://" in given:
+        return Found((SlideFile(given, _last_part(given)),))
+    path = Path(given)
+    if not path.exists():
+        raise InputError(f"{given}: no such file or folder; -i takes slides, folders and URLs")
+    if not path.is_dir() or is_store(path):
+        return Found((SlideFile(given, path.absolute().name),))
+    slides, others = [], []
+    for file in _walk(path, outside, set()):
+        if is_slide(file):
+            slides.append(SlideFile(str(file), file.relative_to(path).as_posix()))
+        else:
+            others.append(str(file))
+    return Found(tuple(slides), tuple(others))
+
+
+def _last_part(url: str) -> str:
+    return url.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def _walk(folder: Path, outside: str | None, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    state = folder.stat()
+    if (state.st_dev, state.st_ino) in seen or str(folder.absolute()) == outside:
+        return
+    seen.add((state.st_dev, state.st_ino))
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+    companions = {name[: -len(".mrxs")].casefold() for name in names if name.casefold().endswith(".mrxs")}
+    for name in names:
+        path = folder / name
+        if name.startswith((".", "~$")) or (name.casefold() in companions and path.is_dir()):
+            continue
+        if path.is_dir() and not is_store(path):
+            if not is_results(path):
+                yield from _walk(path, outside, seen)
+        elif path.exists():
+            yield path
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is one Zarr store, by its name or what lies at its top; such a folder is never walked."""
+    if not folder.is_dir():
+        return False
+    return folder.name.lower().endswith(".zarr") or any(
+        (folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+    )
+
+
+def is_results(folder: Path) -> bool:
+    """Whether a folder holds results of an earlier run, whose heatmap pyramids are no slides."""
+    return (folder / "states").is_dir() and (folder / "predictions.csv").is_file()
+
+
+def is_slide(path: Path) -> bool:
+    """Whether a file found in a folder is to be tried: by its suffix, else by its first bytes."""
+    if path.name.lower().endswith(UNFINISHED):
+        return False
+    if suffix_of(path.name) or is_store(path):
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError:
+        return False
+    return any(head[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES)
+
+
+def _merge_series(slides: list[SlideFile]) -> list[SlideFile]:
+    series: set[tuple[str, str]] = set()
+    kept = []
+    for slide in slides:
+        uid = _series_of(slide) if slide.path.lower().endswith(DICOM) else None
+        where = (str(Path(slide.key).parent), uid or slide.key)
+        if where not in series:
+            kept.append(slide)
+        series.add(where)
+    return kept
+
+
+def _series_of(slide: SlideFile) -> str | None:
+    if sum(path.name.lower().endswith(DICOM) for path in Path(slide.key).parent.iterdir()) < 2:
+        return None
+    try:
+        with open_slide(slide.path, "openslide") as opened:
+            return opened.properties.get("dicom.SeriesInstanceUID")
+    except (SlideError, OSError):
+        return None
+
+
+def with_mpp(slides: Sequence[SlideFile], mpp: float | None) -> tuple[SlideFile, ...]:
+    """The slides with one mpp for all that have none of their own from the slides CSV.
+
+    Raises:
+        InputError: the mpp is not a positive number.
+    """
+    if mpp is None:
+        return tuple(slides)
+    if not 0 < mpp < float("inf"):
+        raise InputError(f"mpp must be a positive number of µm per pixel, got {mpp}")
+    return tuple(slide if slide.mpp is not None else replace(slide, mpp=mpp) for slide in slides)

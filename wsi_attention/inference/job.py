@@ -1,0 +1,196 @@
+"""One slide of a batch, from its path to temporary export files and a `State`; what runs in a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wsi_attention import registry
+from wsi_attention.errors import InputError, NoTissueError, ResultsError, WsiAttentionError
+from wsi_attention.export.record import to_record
+from wsi_attention.inference.discovery import SlideFile
+from wsi_attention.inference.limits import TimeLimit
+from wsi_attention.inference.predict import Precision, look, prepare
+from wsi_attention.inference.results import prediction_row
+from wsi_attention.inference.states import RunKey, SlideKey, State
+from wsi_attention.inference.writing import remove, results_errors, temporary
+from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.slide.slide import Slide, open_slide
+from wsi_attention.slide.tissue import load_mask
+from wsi_attention.structures import Counters, Prediction
+from wsi_attention.tiles.source import SlideSource
+
+LONGEST_REASON = 400
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all slides of a batch share; arguments as in `batch.classify`."""
+
+    classifier: Classifier
+    results: Path
+    run: RunKey
+    what: tuple[str, ...]
+    device: str = "cpu"
+    precision: Precision = "auto"
+    batch: int = 32
+    limit: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One slide to do; `finished` is the key of its finished earlier result, if everything wanted is there."""
+
+    slide: SlideFile
+    name: str
+    settings: Settings
+    finished: SlideKey | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        job: the job.
+        state: to be written; None where the earlier result still holds, or the results folder failed.
+        error: the results folder cannot be written: no further slide makes sense.
+        left_behind: whether a thread of this slide may still be running.
+        counters: what reading cost.
+    """
+
+    job: Job
+    state: State | None = None
+    error: ResultsError | None = None
+    left_behind: bool = False
+    counters: Counters = field(default_factory=Counters)
+
+
+def classify_slide(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
+    """Does one slide within its time limit; whatever goes wrong with it is a state, not an exception.
+
+    Opening the slide, finding its tissue and exporting happen outside `turn`, so that they overlap with another slide's
+    forward pass. Exports get temporary names; whoever writes the state publishes them.
+    """
+    work = _Work(job)
+    try:
+        done = work.run(turn)
+        return Outcome(job, done, left_behind=work.limit.left_behind, counters=work.counters)
+    except ResultsError as error:
+        return Outcome(job, error=error, left_behind=work.limit.left_behind)
+    except Exception as error:  # one slide's failure, even out of memory, touches no other
+        return Outcome(job, work.failure(error), left_behind=work.limit.left_behind)
+    finally:
+        work.close()
+
+
+class _Work:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.limit = TimeLimit(job.settings.limit, job.slide.path)
+        self.key = SlideKey()
+        self.counters = Counters()
+        self._slide: Slide | None = None
+
+    def run(self, turn: AbstractContextManager[Any]) -> State | None:
+        slide, self.key = self.limit.run(self._open)
+        if self.key == self.job.finished:
+            return None
+        settings = self.job.settings
+        source = self.limit.run(partial(self._prepare, slide))
+        with turn:
+            prediction = self.limit.run(
+                partial(look, slide, source, settings.classifier, device=settings.device, precision=settings.precision)
+            )
+        self.counters = prediction.counters
+        return self.limit.run(partial(self._finish, prediction, source))
+
+    def close(self) -> None:
+        if self._slide is not None and not self.limit.left_behind:  # a thread left behind may still be reading
+            self._slide.close()
+
+    def failure(self, error: Exception) -> State:
+        status = "no_tissue" if isinstance(error, NoTissueError) else "failed"
+        trace = None if status == "no_tissue" else "".join(traceback.format_exception(error))
+        return self._state(status, reason_of(error), traceback=trace)
+
+    def _open(self) -> tuple[Slide, SlideKey]:
+        given = self.job.slide
+        self._slide = slide = open_slide(given.path, mpp=given.mpp)
+        return slide, SlideKey(slide.fingerprint, given.mpp, _sha256(given.mask))
+
+    def _prepare(self, slide: Slide) -> SlideSource:
+        mask = self.job.slide.mask
+        tissue = load_mask(mask, slide.dimensions) if mask else None
+        return prepare(slide, tissue=tissue, batch=self.job.settings.batch)
+
+    def _finish(self, prediction: Prediction, source: SlideSource) -> State:
+        exports = tuple(self._export(name, prediction, source) for name in self.job.settings.what)
+        return self._state(
+            prediction.status,
+            "; ".join(prediction.notes),
+            row=prediction_row(prediction),
+            exports=exports,
+            record=to_record(prediction),
+        )
+
+    def _export(self, what: str, prediction: Prediction, source: SlideSource) -> str:
+        exporter = exporter_of(what)
+        relative = exporter.suffix.format(slide=self.job.name)
+        path = temporary(self.job.settings.results / relative)
+        with results_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove(path)
+            if "overview" in inspect.signature(exporter).parameters:
+                exporter(prediction, path, overview=overview_of(source, self.job.settings.classifier))
+            else:
+                exporter(prediction, path)
+        return relative
+
+    def _state(self, status: str, reason: str, **more: Any) -> State:
+        job = self.job
+        return State(
+            job.name, job.slide.key, status, reason, job.settings.run, self.key, seconds=self.limit.spent, **more
+        )
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as one line for a table; its type too where nobody raised it on purpose."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, WsiAttentionError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
+
+
+def exporter_of(name: str) -> Callable[..., None] | Any:
+    """The exporter registered under a name.
+
+    Raises:
+        InputError: there is none; the text lists those there are. Or its files would lie outside the results folder.
+    """
+    exporter = registry.load(registry.EXPORTERS, name)()
+    parts = Path(exporter.suffix).parts
+    if "{slide}" not in exporter.suffix or len(parts) < 2 or ".." in parts or Path(exporter.suffix).is_absolute():
+        raise InputError(f"exporter {name!r} writes to {exporter.suffix!r}; it must be a path like kind/{{slide}}.json")
+    return exporter
+
+
+def overview_of(source: SlideSource, classifier: Classifier) -> Any:
+    """The overview the model looked at, (h, w, 3) uint8."""
+    return source.overview_rgb(source.downsample(classifier.model.overview_mpp))
+
+
+def _sha256(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: the mask cannot be read ({error.strerror})") from error

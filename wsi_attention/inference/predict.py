@@ -1,0 +1,178 @@
+"""One slide and one model give one `Prediction`: the same draws, and so the same regions, on every run."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_attention import __version__
+from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
+from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.slide.slide import Slide
+from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
+from wsi_attention.tiles.source import SlideSource
+
+Precision = Literal["auto", "32", "bf16"]
+PACKAGES = ("torch", "numpy", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr")
+
+
+def predict(
+    slide: Slide,
+    classifier: Classifier,
+    *,
+    tissue: TissueMask | None = None,
+    device: str = "cpu",
+    batch: int = 32,
+    precision: Precision = "auto",
+) -> Prediction:
+    """The slide's label with the regions it rests on.
+
+    The draws are seeded by the slide's content and the weights: the same slide and model give the same prediction on
+    every run, for any batch size and any number of workers.
+
+    Args:
+        slide: an open slide whose mpp is known.
+        classifier: what `load_model` gives.
+        tissue: where to look; found on the overview where None.
+        device: where the model computes, e.g. "cpu" or "cuda:1".
+        batch: tiles read by one task.
+        precision: "32", "bf16" (autocast), or "auto": bf16 on a GPU that has it, else 32.
+
+    Raises:
+        MissingMppError: nobody says how large a pixel is.
+        NoTissueError: the tissue mask is empty.
+        TileReadError: more than half of the tiles could not be read.
+        ModelError: the model's logits are not finite.
+        InputError: this machine has no such device.
+    """
+    source = prepare(slide, tissue=tissue, batch=batch)
+    return look(slide, source, classifier, device=device, precision=precision)
+
+
+def prepare(slide: Slide, *, tissue: TissueMask | None = None, batch: int = 32) -> SlideSource:
+    """The slide as a `TileSource`, its tissue already found: the part of the work that needs no model.
+
+    Raises:
+        MissingMppError: nobody says how large a pixel is.
+        NoTissueError: the tissue mask is empty.
+    """
+    _ = slide.mpp
+    source = SlideSource(slide, tissue=tissue, batch=batch)
+    if not source.tissue_mask.mask.any():
+        raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
+    return source
+
+
+def look(
+    slide: Slide, source: SlideSource, classifier: Classifier, *, device: str = "cpu", precision: Precision = "auto"
+) -> Prediction:
+    """One pass of the model over a prepared source; arguments and errors as in `predict`."""
+    where = device_of(device)
+    exact = precision_on(where, precision)
+    seed = seed_of(slide.fingerprint, classifier.weights_sha256)
+    torch.get_num_threads()  # a new thread takes over the process's number of threads only when asked
+    model = classifier.model.to(where)
+    with torch.inference_mode(), _autocast(where, exact):
+        output: Output = model(source, torch.Generator().manual_seed(seed))
+    glimpses = output.glimpses[0]
+    return Prediction(
+        slide=slide.path,
+        extent=slide.dimensions,
+        mpp=slide.mpp,
+        bounds=(slide.bounds.x, slide.bounds.y) if slide.bounds else (0, 0),
+        classes=tuple(classifier.classes),
+        probabilities=_probabilities(output.logits[0], slide.path),
+        spread=float(output.spread[0]),
+        glimpses=glimpses,
+        maps=output.maps[0],
+        tissue=source.tissue_mask,
+        counters=source.counters,
+        overview_pixels=source.overview_pixels,
+        provenance=_provenance(slide, classifier, seed, exact),
+        notes=(*source.notes, *_unread(slide.path, source.failures, glimpses)),
+    )
+
+
+def seed_of(fingerprint: str, weights_sha256: str) -> int:
+    """The seed of a slide's draws: the first 8 bytes of sha256(fingerprint + weights sha256), big-endian."""
+    digest = hashlib.sha256(f"{fingerprint}{weights_sha256}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        InputError: there is no such device here; the text lists those there are.
+    """
+    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"no device {name!r} here; found: {', '.join(found)}") from error
+    return device
+
+
+def precision_on(device: torch.device, precision: Precision) -> Literal["32", "bf16"]:
+    """What "auto" means on a device; anything else is returned as it is."""
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
+    if precision not in ("32", "bf16"):
+        raise InputError(f"no precision {precision!r}; possible: auto, 32, bf16")
+    return precision
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that pixels and numbers come from."""
+    found = {"wsi-attention": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _autocast(device: torch.device, precision: Literal["32", "bf16"]) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _probabilities(logits: torch.Tensor, path: str) -> NDArray[np.float64]:
+    if not torch.isfinite(logits).all():
+        raise ModelError(f"{path}: the model's logits are not finite ({logits.tolist()}); its weights cannot be right")
+    values: NDArray[np.float64] = torch.softmax(logits.double(), -1).cpu().numpy()
+    return values
+
+
+def _unread(path: str, failures: list[str], glimpses: tuple[Glimpse, ...]) -> tuple[str, ...]:
+    total = sum(len(glimpse.valid) for glimpse in glimpses)
+    failed = sum(int(np.count_nonzero(~glimpse.valid)) for glimpse in glimpses)
+    if not failed:
+        return ()
+    text = f"{failed} of {total} tiles could not be read: {failures[0] if failures else 'no reason given'}"
+    if 2 * failed > total:
+        raise TileReadError(f"{path}: {text}")
+    return (text,)
+
+
+def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str) -> dict[str, Any]:
+    return {
+        "fingerprint": slide.fingerprint,
+        "weights_sha256": classifier.weights_sha256,
+        "model": classifier.name,
+        "seed": seed,
+        "precision": precision,
+        "mpp_source": slide.mpp_source,
+        "reader": slide.reader,
+        "versions": dict(versions()),
+    }

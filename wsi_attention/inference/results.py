@@ -1,0 +1,188 @@
+"""The results folder: one run at a time writes it, every file whole, states last; a second run does the rest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wsi_attention.errors import ResultsError
+from wsi_attention.export.coverage import area_read
+from wsi_attention.inference.states import FOLDER, RunKey, State, read_states, to_text
+from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
+from wsi_attention.structures import Prediction
+
+TABLE = "predictions.csv"
+LOCK = ".lock"
+DECIMALS = 6
+"""Of probabilities, spread and areas in tables: beyond them a different machine may differ."""
+
+
+class Results:
+    """An open results folder, owned by this run alone.
+
+    Attributes:
+        folder: where it is.
+        run: what all its slides have in common.
+        states: name -> state without its record, for every slide that has one.
+    """
+
+    def __init__(self, folder: Path, run: RunKey, states: dict[str, State]) -> None:
+        self.folder = folder
+        self.run = run
+        self.states = states
+        self._table_due = 0.0
+
+    def known(self) -> dict[str, str]:
+        """Absolute slide path -> name, for slides with a state; a name whose slide has moved away is free again."""
+        return {
+            state.path: name for name, state in self.states.items() if "://" in state.path or Path(state.path).exists()
+        }
+
+    def clean(self, folders: Iterable[str]) -> None:
+        """Removes what a killed run left unfinished in the given folders below this one, and in `states`."""
+        with results_errors(self.folder):
+            for name in {FOLDER, *folders}:
+                remove_unfinished(self.folder / name)
+            for pattern in (TABLE, "run_*.json"):
+                for path in self.folder.glob(temporary(Path(pattern)).name):
+                    remove(path)
+
+    def add(self, state: State) -> None:
+        """Takes a slide in: its exports get their names, then its state is written, then the table (at most once a
+        second; `write_table` at the end).
+
+        Raises:
+            ResultsError: disk full, or writing is not permitted.
+        """
+        before = self.states.pop(state.name, None)
+        path = self.folder / FOLDER / f"{state.name}.json"
+        with results_errors(path):
+            path.unlink(missing_ok=True)
+            for stale in set(before.exports if before else ()) - set(state.exports):
+                remove(self.folder / stale)
+        for export in state.exports:
+            publish(self.folder / export)
+        write_text(path, to_text(state))
+        self.states[state.name] = state.without_record()
+        if time.monotonic() >= self._table_due:
+            self.write_table()
+
+    def write_table(self) -> None:
+        """Writes predictions.csv anew from the states, sorted by slide."""
+        write_text(self.folder / TABLE, table(self.states, self.run.settings["classes"]))
+        self._table_due = time.monotonic() + 1.0
+
+    def write_run(self, facts: Mapping[str, Any]) -> Path:
+        """Writes run_<timestamp>.json beside those of earlier runs and gives its path."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        path = self.folder / f"run_{stamp}.json"
+        write_text(path, json.dumps({**facts, "host": socket.gethostname()}, indent=2, sort_keys=True) + "\n")
+        return path
+
+
+@contextmanager
+def open_results(folder: str | Path, run: RunKey, existing: str = "resume") -> Iterator[Results]:
+    """Opens a results folder for writing, creating it if need be, and locks it until the end.
+
+    Args:
+        folder: where results go.
+        run: model and settings; results of others are not mixed with them.
+        existing: "resume" keeps finished slides, "overwrite" removes the results of earlier runs first.
+
+    Raises:
+        ResultsError: the folder cannot be written, another run writes it now, or it holds results of another model or
+            configuration.
+    """
+    root = Path(folder)
+    with _locked(root):
+        with results_errors(root):
+            states = {state.name: state for state in map(State.without_record, read_states(root))}
+            if existing == "overwrite":
+                _remove_all(root, states)
+                states = {}
+            _check_same_run(root, run, states)
+        yield Results(root, run, states)
+
+
+def prediction_row(prediction: Prediction) -> dict[str, str]:
+    """A prediction's values for predictions.csv, rounded, as text."""
+    shares = prediction.probabilities
+    return {
+        "label": prediction.label,
+        **{f"prob_{name}": f"{p:.{DECIMALS}f}" for name, p in zip(prediction.classes, shares, strict=True)},
+        "spread": f"{prediction.spread:.{DECIMALS}f}",
+        "tiles_read": str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
+        "area_read": f"{area_read(prediction):.{DECIMALS}f}",
+    }
+
+
+def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
+    """predictions.csv: a row a slide, sorted by name; `area_read` is the share of the tissue that tiles covered."""
+    shares = [f"prob_{name}" for name in classes]
+    columns = ["slide", "status", "label", *shares, "spread", "tiles_read", "area_read", "seconds", "reason"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for name in sorted(states):
+        state = states[name]
+        fixed = {"slide": name, "status": state.status, "seconds": f"{state.seconds:.3f}", "reason": state.reason}
+        writer.writerow({**state.row, **fixed})
+    return text.getvalue()
+
+
+def _check_same_run(root: Path, run: RunKey, states: Mapping[str, State]) -> None:
+    for state in states.values():
+        difference = state.run.difference(run)
+        if difference:
+            raise ResultsError(
+                f"{root} holds results of {difference}; give another folder with -o, or --overwrite to remove them"
+            )
+
+
+def _remove_all(root: Path, states: Mapping[str, State]) -> None:
+    for state in states.values():
+        remove(root / FOLDER / f"{state.name}.json")
+        for export in state.exports:
+            remove(root / export)
+    remove(root / TABLE)
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ResultsError(f"{root}: cannot be written ({error.strerror}); give another folder with -o") from error
+    try:
+        if not _take(lock):
+            holder = os.pread(lock, 200, 0).decode(errors="replace") or "another process"
+            raise ResultsError(f"{root}: another run is writing it now ({holder}); wait for it, or give another folder")
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks of this kind
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems know no locks
+        return True
+    return True

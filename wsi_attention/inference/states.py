@@ -1,0 +1,152 @@
+"""What a results folder remembers of a slide: its status, its row, what it depends on, and the prediction itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from wsi_attention.errors import ResultsError
+from wsi_attention.export.record import from_record
+from wsi_attention.structures import Prediction
+
+FORMAT = 1
+FOLDER = "states"
+FINISHED = ("done", "partial", "no_tissue")
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What all slides of one results folder have in common.
+
+    Attributes:
+        model: the model's name, for messages only.
+        weights_sha256: of the weights.
+        settings: everything else that changes results: method, arguments, classes, scale, precision.
+    """
+
+    model: str
+    weights_sha256: str
+    settings: dict[str, Any]
+
+    def difference(self, other: RunKey) -> str | None:
+        """What tells this key from another, in a few words; None where results may lie side by side."""
+        if self.weights_sha256 != other.weights_sha256:
+            mine, theirs = self.weights_sha256[:12], other.weights_sha256[:12]
+            return f"model {self.model} (weights {mine}), asked for {other.model} (weights {theirs})"
+        for name in sorted(self.settings.keys() | other.settings.keys()):
+            mine, theirs = self.settings.get(name), other.settings.get(name)
+            if json.dumps(mine, sort_keys=True) != json.dumps(theirs, sort_keys=True):
+                return f"{name} {mine!r}, asked for {theirs!r}"
+        return None
+
+
+@dataclass(frozen=True)
+class SlideKey:
+    """What one slide's result depends on besides the run: its content, a given mpp, a given mask's content."""
+
+    fingerprint: str = ""
+    mpp: float | None = None
+    mask_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """One slide's file in `states/`; written last, so what it names is really there.
+
+    Attributes:
+        name: the slide's name in the results folder.
+        path: the slide's absolute path.
+        status: done, partial, no_tissue or failed.
+        reason: one line: why not done; empty when all is well.
+        run: what the whole folder has in common.
+        slide: what this slide's result depends on.
+        row: label, probabilities and costs for predictions.csv.
+        seconds: how long the slide took.
+        exports: files and folders made from the prediction, relative to the results folder.
+        traceback: of a failure.
+        record: the prediction (`export.record`), where there is one.
+    """
+
+    name: str
+    path: str
+    status: str
+    reason: str
+    run: RunKey
+    slide: SlideKey
+    row: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    exports: tuple[str, ...] = ()
+    traceback: str | None = None
+    record: dict[str, Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a later run has nothing to do for this slide; failures are tried again."""
+        return self.status in FINISHED
+
+    def without_record(self) -> State:
+        """The same state, light enough to keep thousands in memory."""
+        return State(**{**_shallow(self), "record": None, "traceback": None})
+
+
+def to_text(state: State) -> str:
+    """The state as JSON; the same state gives the same text."""
+    values = {**_shallow(state), "run": asdict(state.run), "slide": asdict(state.slide)}
+    return json.dumps({"format": FORMAT, **values}, sort_keys=True, allow_nan=False) + "\n"
+
+
+def read_state(path: Path) -> State | None:
+    """The state in a file; None where the file is damaged, so that the slide is done again.
+
+    Raises:
+        ResultsError: a newer version of this package wrote it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise ResultsError(f"{path}: format {version}, this version knows {FORMAT}; upgrade wsi-attention")
+        run, slide = RunKey(**values.pop("run")), SlideKey(**values.pop("slide"))
+        exports = tuple(map(str, values.pop("exports")))
+        sound = version == FORMAT and all(_stays_inside(export) for export in exports)
+        return State(run=run, slide=slide, exports=exports, **values) if sound else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def read_states(results: Path) -> Iterator[State]:
+    """All states of a results folder that can be read, sorted by path; one in memory at a time."""
+    folder = results / FOLDER
+    for path in sorted(folder.rglob("*.json")):
+        state = None if path.name.startswith(".") else read_state(path)
+        if state is not None and f"{state.name}.json" == path.relative_to(folder).as_posix():
+            yield state
+
+
+def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterator[tuple[str, Prediction]]:
+    """(name, prediction) of all slides in a results folder that have one, or of the named ones.
+
+    Raises:
+        ResultsError: the folder holds no states, or a named slide has no prediction there.
+    """
+    folder, wanted = Path(results), set(names)
+    if not (folder / FOLDER).is_dir():
+        raise ResultsError(f"{folder}: no results here (no folder {FOLDER}); give the folder that classify wrote")
+    for state in read_states(folder):
+        if state.record is not None and (not names or state.name in wanted):
+            wanted.discard(state.name)
+            yield state.name, from_record(state.record)
+    if wanted:
+        raise ResultsError(f"{folder}: no prediction for {', '.join(sorted(wanted))}")
+
+
+def _stays_inside(relative: str) -> bool:
+    path = PurePosixPath(relative)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def _shallow(state: State) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in State.__dataclass_fields__}

@@ -1,0 +1,104 @@
+"""Files that are there whole or not at all: written under a temporary name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsi_attention.errors import ResultsError
+
+PREFIX = ".tmp-"
+"""How temporary files begin; a killed run leaves some behind, the next run removes them."""
+
+STOPS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing is not permitted",
+    errno.EPERM: "writing is not permitted",
+}
+"""Errors of the results folder rather than of one slide: no other slide could be written either."""
+
+
+def temporary(path: Path) -> Path:
+    """The temporary name of a file, in the same folder and with the same suffix."""
+    return path.with_name(PREFIX + path.name)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole, on disk before it has its name; creates its folder.
+
+    Raises:
+        ResultsError: disk full, or writing is not permitted.
+    """
+    with results_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(path).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary(path).replace(path)
+
+
+def publish(path: Path) -> None:
+    """Gives a finished temporary file or folder its name, in place of what had it before.
+
+    Raises:
+        ResultsError: disk full, or writing is not permitted.
+    """
+    with results_errors(path):
+        finished = temporary(path)
+        if finished.is_file():
+            _sync(finished)
+        if path.is_dir():
+            shutil.rmtree(path)
+        finished.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes temporary files anywhere below a folder; looks into no finished Zarr store."""
+    for where, folders, files in os.walk(folder):
+        for name in [name for name in (*folders, *files) if name.startswith(PREFIX)]:
+            remove(Path(where) / name)
+        folders[:] = [name for name in folders if not name.startswith(PREFIX) and not name.endswith(".zarr")]
+
+
+@contextmanager
+def results_errors(path: Path) -> Iterator[None]:
+    """Turns "disk full" and its like, however deeply a library wrapped it, into a `ResultsError` with the way out."""
+    try:
+        yield
+    except ResultsError:
+        raise
+    except Exception as error:
+        reason = _stop_reason(error)
+        if reason is None:
+            raise
+        raise ResultsError(
+            f"{path}: cannot be written: {reason}; what is finished is kept, and the same command goes on from there"
+        ) from error
+
+
+def _stop_reason(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in STOPS:
+            return STOPS[error.errno]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
