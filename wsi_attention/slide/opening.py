@@ -1,0 +1,131 @@
+"""From a path to an open reader: which one, and every way it can go wrong told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsi_attention.errors import InputError, SlideOpenError, WsiAttentionError
+from wsi_attention.protocols import SlideReader
+from wsi_attention.registry import READERS, load, names
+from wsi_attention.slide.brightfield import check_metadata
+
+FIRST = ("zarr", "openslide")
+LAST = ("tiffslide",)
+NEVER = ("array",)
+"""What `auto` tries first and last; readers of other packages come between; `array` is only used when asked for."""
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """An error's text on one line, with its class where the text alone says little."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) or len(text) < 12:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL that fsspec would open."""
+    return "://" in path
+
+
+@contextmanager
+def opening(path: str, reader: str) -> Iterator[None]:
+    """Turns whatever a library raises on a broken file into `SlideOpenError`, one line that names the file."""
+    try:
+        yield
+    except WsiAttentionError:
+        raise
+    except Exception as error:  # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
+        raise SlideOpenError(
+            f"{path}: {reader} cannot open it: {one_line(error).replace(f'Reading {path}: ', '')}; the file is damaged or in a variant it does not know"
+        ) from error
+
+
+def opener(origin: object, path: str, name: str) -> Callable[[], SlideReader]:
+    """A function that opens a slide afresh with the named reader.
+
+    Args:
+        origin: what the reader is given: the path, or levels in memory.
+        path: what stands for it in messages.
+        name: the reader's.
+    """
+
+    def open_fresh() -> SlideReader:
+        with opening(path, name):
+            reader: SlideReader = load(READERS, name)(origin)
+            try:
+                check_metadata(path, reader.properties)
+            except BaseException:
+                reader.close()
+                raise
+            return reader
+
+    return open_fresh
+
+
+def choose(path: str) -> str:
+    """The name of the reader that `auto` takes for a path.
+
+    OpenSlide's word counts where it knows the vendor: should it then fail to open the file, nothing else is tried.
+    tiffslide gets what OpenSlide does not know, URLs, and OME-TIFF whose smaller levels OpenSlide does not see.
+
+    Raises:
+        SlideOpenError: there is no such file, or no reader knows it.
+    """
+    if not is_url(path):
+        _check_exists(path)
+    others = tuple(name for name in names(READERS) if name not in FIRST + LAST + NEVER)
+    order = [name for name in (*FIRST, *others, *LAST) if name in names(READERS)]
+    for name in order:
+        if load(READERS, name).recognises(path):
+            return _more_levels(path) if name == "openslide" else name
+    raise SlideOpenError(f"{path}: {_impression(path)}; tried {', '.join(order)}")
+
+
+def check_name(name: str) -> str:
+    """A reader's name, checked.
+
+    Raises:
+        InputError: no reader has that name.
+    """
+    if name != "auto" and name not in names(READERS):
+        raise InputError(f"no reader named {name!r}; possible: auto, {', '.join(names(READERS))}")
+    return name
+
+
+def _more_levels(path: str) -> str:
+    """ "tiffslide" where it sees levels that OpenSlide does not and both give the same pixels, else "openslide"."""
+    from wsi_attention.slide.readers.subifds import levels_hidden_from_openslide
+
+    return "tiffslide" if levels_hidden_from_openslide(path) else "openslide"
+
+
+def _check_exists(path: str) -> None:
+    file = Path(path)
+    if not file.exists():
+        raise SlideOpenError(f"{path}: no such file or folder; check the path")
+    if file.is_file() and file.stat().st_size == 0:
+        raise SlideOpenError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    if file.is_file():
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise SlideOpenError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _impression(path: str) -> str:
+    """What a file that nobody recognises looks like, and what to do about it."""
+    if is_url(path):
+        return "no reader can open this URL"
+    file = Path(path)
+    if file.is_dir():
+        return "a folder that is neither an OME-Zarr store nor a DICOM series; give a slide file inside it"
+    with file.open("rb") as stream:
+        head = stream.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "a web page or XML text, not a slide (a failed download?); download it again"
+    if file.suffix.lower() == ".mrxs" and not file.with_suffix("").is_dir():
+        return f"a MIRAX index without its folder {file.stem!r}; copy the folder beside it"
+    return "in no format that a reader knows; it is damaged, or not a slide"

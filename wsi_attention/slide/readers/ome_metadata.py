@@ -1,0 +1,100 @@
+"""OME-Zarr's metadata, checked: which arrays are the levels, which axis is which, how large a pixel is.
+
+OME-Zarr 0.4 (https://ngff.openmicroscopy.org/0.4/) keeps `multiscales` in the group's attributes, 0.5 under `ome`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from wsi_attention.errors import SlideOpenError, UnsupportedSlideError
+from wsi_attention.geometry import same_scale
+from wsi_attention.slide.metadata import number, scaled
+from wsi_attention.slide.readers.limits import downsamples
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """One pyramid.
+
+    Attributes:
+        paths: the array of each level below the group, finest first.
+        axes: one letter a dimension, e.g. "cyx".
+        units: the unit of each axis, "" where none is named.
+        scales: a level's factors an axis; empty where the file names none.
+    """
+
+    paths: tuple[str, ...]
+    axes: str
+    units: tuple[str, ...]
+    scales: tuple[tuple[float, ...], ...]
+
+    def mpp(self) -> tuple[float, float] | None:
+        """(x, y) µm per pixel of the finest level; None without a usable scale and unit."""
+        if not self.scales:
+            return None
+        x, y = (scaled(self.scales[0][self.axes.index(axis)], self.units[self.axes.index(axis)]) for axis in "xy")
+        return None if x is None or y is None else (x, y)
+
+    def downsamples(self, levels: tuple[tuple[int, int], ...]) -> tuple[float, ...]:
+        """What the scales say, where they fit the shapes within 5 %; else what the shapes say."""
+        by_shape = downsamples(levels)
+        if not self.scales:
+            return by_shape
+        x, y = self.axes.index("x"), self.axes.index("y")
+        first = self.scales[0]
+        by_scale = tuple((scale[x] / first[x] + scale[y] / first[y]) / 2 for scale in self.scales)
+        return by_scale if all(map(same_scale, by_scale, by_shape)) else by_shape
+
+
+def multiscale(attributes: Mapping[str, Any], path: str) -> Multiscale | None:
+    """The first pyramid that a group's attributes describe; None where they describe none.
+
+    Raises:
+        SlideOpenError: the description is broken, or names an array outside the store.
+        UnsupportedSlideError: it has no x, y and colour axes.
+    """
+    described = attributes.get("ome", attributes)
+    entries = described.get("multiscales") if isinstance(described, Mapping) else None
+    if not entries:
+        return None
+    entry = entries[0]
+    axes, units = _axes(entry.get("axes"), path)
+    datasets = entry.get("datasets") or []
+    if not datasets:
+        raise SlideOpenError(f"{path}: its OME-Zarr metadata names no levels; the store is damaged")
+    paths = tuple(_inside(dataset["path"], path) for dataset in datasets)
+    outer = _scale(entry, len(axes)) or (1.0,) * len(axes)
+    scales = [_scale(dataset, len(axes)) for dataset in datasets]
+    combined = tuple(tuple(a * b for a, b in zip(scale, outer, strict=True)) for scale in scales if scale)
+    return Multiscale(paths, axes, units, combined if len(combined) == len(paths) else ())
+
+
+def _axes(described: Any, path: str) -> tuple[str, tuple[str, ...]]:
+    if not described:
+        return "tczyx", ("",) * 5
+    entries = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in described]
+    axes = tuple(str(axis.get("name", "")).lower() for axis in entries)
+    if not {"c", "y", "x"} <= set(axes) <= set("tczyx") or len(set(axes)) != len(axes):
+        raise UnsupportedSlideError(f"{path}: axes {axes}; an RGB slide has c, y and x (and t and z of length one)")
+    return "".join(axes), tuple(str(axis.get("unit", "")) for axis in entries)
+
+
+def _inside(name: Any, path: str) -> str:
+    """A dataset's path, refused where it would lead out of the store."""
+    parts = PurePosixPath(str(name)).parts
+    if not parts or str(name).startswith("/") or ".." in parts or "\\" in str(name) or ":" in str(name):
+        raise SlideOpenError(f"{path}: its metadata names a level at {str(name)!r}, outside the store; do not trust it")
+    return "/".join(parts)
+
+
+def _scale(entry: Mapping[str, Any], length: int) -> tuple[float, ...] | None:
+    for transform in entry.get("coordinateTransformations") or ():
+        if transform.get("type") == "scale":
+            factors = tuple(number(factor) for factor in transform.get("scale") or ())
+            if len(factors) == length and None not in factors:
+                return tuple(factor for factor in factors if factor is not None)
+    return None

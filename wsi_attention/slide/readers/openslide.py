@@ -1,0 +1,113 @@
+"""Slides through OpenSlide: the widest coverage of vendor formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.geometry import Box
+from wsi_attention.slide.pixels import on_white
+from wsi_attention.slide.readers.limits import check_dimensions
+from wsi_attention.slide.readers.tiff_checks import check_openslide_tiff
+
+
+def vendor_of(path: str) -> str | None:
+    """The vendor OpenSlide detects, None where it knows the file not at all."""
+    try:
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
+    except Exception:  # a probe must not fail on any file
+        return None
+    return vendor
+
+
+class OpenSlideReader:
+    """One open slide; a DICOM series is opened by any of its instances or by its folder.
+
+    OpenSlide latches errors: after one damaged tile a handle fails for good. `Slide` then opens a fresh one.
+    """
+
+    name: ClassVar[str] = "openslide"
+
+    def __init__(self, path: str) -> None:
+        file = dicom_instance(path) if Path(path).is_dir() else path
+        self._slide = openslide.OpenSlide(file)
+        try:
+            self.properties: Mapping[str, str] = dict(self._slide.properties)
+            self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
+            check_dimensions(path, self.level_dimensions)
+            check_openslide_tiff(file, self.properties.get("openslide.vendor"))
+        except BaseException:
+            self._slide.close()
+            raise
+        self.level_downsamples: tuple[float, ...] = self._slide.level_downsamples
+        self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_dimensions)))
+        self.bounds = _bounds(self.properties)
+        self.associated: tuple[str, ...] = tuple(self._slide.associated_images)
+
+    @classmethod
+    def recognises(cls, path: str) -> bool:
+        """Whether OpenSlide detects a vendor's format, or the folder holds a DICOM series."""
+        try:
+            return (dicom_instance(path) is not None) if Path(path).is_dir() else vendor_of(path) is not None
+        except (OSError, SlideOpenError):
+            return False
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """RGBA pixels (h, w, 4); outside the slide and in holes they are transparent.
+
+        Raises:
+            TileReadError: OpenSlide could not read or decode; the handle is of no more use.
+        """
+        try:
+            return np.asarray(self._slide.read_region(location, level, size))
+        except (openslide.OpenSlideError, ValueError, MemoryError) as error:
+            raise TileReadError(str(error)) from error
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """A label, macro or thumbnail image, (h, w, 3)."""
+        return on_white(np.asarray(self._slide.associated_images[name]))
+
+    def close(self) -> None:
+        """Gives the handle back."""
+        self._slide.close()
+
+    def _tile_size(self, level: int) -> tuple[int, int] | None:
+        w, h = (self.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
+        return (int(w), int(h)) if w and h else None
+
+
+def dicom_instance(folder: str) -> str:
+    """A file that stands for the one DICOM series in a folder.
+
+    Raises:
+        SlideOpenError: the folder holds no DICOM slide, or several.
+    """
+    found: dict[str, str] = {}
+    problem = "no DICOM slide in this folder"
+    for file in sorted(Path(folder).glob("*.dcm")):
+        if vendor_of(str(file)) != "dicom":
+            continue
+        try:
+            with openslide.OpenSlide(str(file)) as slide:
+                found.setdefault(slide.properties.get("dicom.SeriesInstanceUID", ""), str(file))
+        except openslide.OpenSlideError as error:
+            problem = str(error)
+        if len(found) > 1:
+            raise SlideOpenError(f"{folder}: the folder holds several DICOM series; give one instance (.dcm) of one")
+    if not found:
+        raise SlideOpenError(f"{folder}: {problem}; give a slide file, an OME-Zarr store or the folder of a series")
+    return next(iter(found.values()))
+
+
+def _bounds(properties: Mapping[str, str]) -> Box | None:
+    try:
+        x, y, w, h = (int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height"))
+    except (KeyError, ValueError):
+        return None
+    return Box(x, y, w, h)

@@ -1,0 +1,91 @@
+"""How many bytes of a file a read touches: from a TIFF's index, or from the mean over the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+Extent = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelBytes:
+    """One level: the size (w, h) of its stored tiles, and the bytes of each, (rows, cols)."""
+
+    tile: Extent
+    counts: NDArray[np.int64]
+
+    def touched(self, corner: tuple[float, float], size: Extent) -> int:
+        """Bytes of the tiles that a rectangle of the level meets."""
+        first = [max(int(corner[side] // self.tile[side]), 0) for side in (0, 1)]
+        last = [max(-int(-(corner[side] + size[side]) // self.tile[side]), 0) for side in (0, 1)]
+        return int(self.counts[first[1] : last[1], first[0] : last[0]].sum())
+
+
+@dataclass(frozen=True, eq=False)
+class StoredBytes:
+    """Bytes of a slide's levels.
+
+    Attributes:
+        dimensions: (w, h) of each level.
+        levels: by level; a level is missing where its tiles are not known.
+        per_pixel: mean bytes per pixel over all levels, which stands in for the missing ones; 0 where unknown.
+    """
+
+    dimensions: tuple[Extent, ...]
+    levels: dict[int, LevelBytes]
+    per_pixel: float
+
+    @classmethod
+    def of(cls, path: str | None, dimensions: Sequence[Extent]) -> StoredBytes:
+        """Looks at a file's index; of a folder or a series only the mean is known, of a URL or array nothing."""
+        if path is None or "://" in path:
+            return cls(tuple(dimensions), {}, 0.0)
+        pixels = sum(w * h for w, h in dimensions)
+        return cls(tuple(dimensions), _tiff_levels(path, dimensions), _total_bytes(Path(path)) / pixels)
+
+    def touched(self, level: int, corner: tuple[float, float], size: Extent) -> int:
+        """Bytes that reading a rectangle (corner and size in the level's pixels) asks for."""
+        if level in self.levels:
+            return self.levels[level].touched(corner, size)
+        extent = self.dimensions[level]
+        w, h = (max(min(at + n, end) - max(at, 0), 0) for at, n, end in zip(corner, size, extent, strict=True))
+        return round(self.per_pixel * w * h)
+
+
+def _total_bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if path.suffix.lower() == ".dcm":
+        return sum(file.stat().st_size for file in path.parent.glob("*.dcm"))
+    return path.stat().st_size
+
+
+def _tiff_levels(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelBytes]:
+    import tifffile
+
+    found: dict[int, LevelBytes] = {}
+    try:
+        with tifffile.TiffFile(path) as tif:
+            first = tif.pages.first
+            for page in (*tif.pages, *(first.pages or ())):
+                extent = (page.imagewidth, page.imagelength)
+                if page.is_tiled and extent in dimensions:
+                    found.setdefault(list(dimensions).index(extent), _level_bytes(page))
+    except Exception:  # an estimate must not fail: no TIFF, or one that tifffile cannot parse
+        return {}
+    return found
+
+
+def _level_bytes(page: TiffPage) -> LevelBytes:
+    rows, cols = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
+    counts = np.asarray(page.databytecounts, np.int64)[: rows * cols].reshape(rows, cols)
+    return LevelBytes((page.tilewidth, page.tilelength), counts)

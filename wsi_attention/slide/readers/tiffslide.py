@@ -1,0 +1,123 @@
+"""TIFF slides through tiffslide: OME-TIFF with SubIFDs, plain TIFF, and URLs by way of fsspec."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tiffslide
+from numpy.typing import NDArray
+from tifffile import TiffFile
+
+from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.geometry import Box
+from wsi_attention.slide.pixels import level_location, on_white, padded
+from wsi_attention.slide.readers.limits import downsamples
+from wsi_attention.slide.readers.tiff_checks import check_chain, check_levels, check_single_plane, series_levels
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class _LevelFrame(tiffslide.TiffSlide):
+    """tiffslide with locations in the level's own pixels, so that our rounding is the only one."""
+
+    def _read_region_loc_transform(self, location: tuple[int, int], level: int) -> tuple[int, int]:
+        del level
+        return location
+
+
+class TiffSlideReader:
+    """One open TIFF. Locations are taken to the level's nearest whole pixel."""
+
+    name: ClassVar[str] = "tiffslide"
+
+    def __init__(self, path: str) -> None:
+        self._slide = _open(path)
+        try:
+            tif = self._slide.ts_tifffile
+            check_chain(tif, path)
+            series = tif.series[0]
+            check_single_plane(series.axes, series.shape, path)
+            check_levels(series_levels(tif), path)
+            _drop_unusable_resolution(tif)
+            self.properties: Mapping[str, str] = _properties(self._slide)
+            self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
+            pages = series_levels(tif)
+        except BaseException:
+            self._slide.ts_tifffile.close()
+            raise
+        self.level_downsamples = downsamples(self.level_dimensions)
+        self.tile_sizes = tuple((page.tilewidth, page.tilelength) if page.is_tiled else None for page in pages)
+        self.bounds: Box | None = None
+        self.associated: tuple[str, ...] = tuple(name for name in self._slide.associated_images if name)
+
+    @classmethod
+    def recognises(cls, path: str) -> bool:
+        """Whether it is a URL, or a file that begins as a TIFF does."""
+        if "://" in path:
+            return True
+        try:
+            with Path(path).open("rb") as stream:
+                return stream.read(4) in _MAGIC
+        except OSError:
+            return False
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3 or 4); outside the slide they are white.
+
+        Raises:
+            TileReadError: the pixels could not be read or decoded.
+        """
+
+        def crop(rows: slice, cols: slice) -> NDArray[np.uint8]:
+            place, extent = (cols.start, rows.start), (cols.stop - cols.start, rows.stop - rows.start)
+            return np.asarray(self._slide.read_region(place, level, extent, as_array=True), np.uint8)
+
+        corner = level_location(location, self.level_downsamples[level])
+        try:
+            return padded(crop, self.level_dimensions[level], corner, size)
+        except Exception as error:  # tifffile and the codecs raise whatever a damaged tile leads them to
+            raise TileReadError(str(error) or type(error).__name__) from error
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """A label, macro or thumbnail image, (h, w, 3)."""
+        return on_white(np.asarray(self._slide.associated_images[name].convert("RGBA")))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._slide.close()
+
+
+def _open(path: str) -> _LevelFrame:
+    try:
+        return _LevelFrame(path)
+    except FileNotFoundError as error:
+        raise SlideOpenError(f"{path}: no such file; check the path or URL") from error
+
+
+def _drop_unusable_resolution(tif: TiffFile) -> None:
+    """Takes out resolution tags that are no fractions (0/0 …): tiffslide cannot open a file that has them."""
+    tags = tif.series[0].keyframe.tags
+    for name in ("XResolution", "YResolution"):
+        value = tags.valueof(name)
+        if value is not None and not _is_fraction(value):
+            del tags[name]
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value) and value[1] > 0
+
+
+def _properties(slide: tiffslide.TiffSlide) -> dict[str, str]:
+    """The file's tags as text, under OpenSlide's names where tiffslide has its own."""
+    tif = slide.ts_tifffile
+    if tif.is_ndpi or tif.is_bif:  # tiffslide warns that it knows them in part; what it has is enough
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            found = slide.properties
+    else:
+        found = slide.properties
+    return {key.replace("tiffslide.", "openslide.", 1): str(value) for key, value in found.items() if value is not None}

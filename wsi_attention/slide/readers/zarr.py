@@ -1,0 +1,180 @@
+"""OME-Zarr slides: 0.4 on zarr format 2 and 0.5 on format 3, as a folder or in a zip file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore, ZipStore
+
+from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlideError
+from wsi_attention.geometry import Box
+from wsi_attention.slide.pixels import level_location, padded
+from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
+from wsi_attention.slide.readers.ome_metadata import Multiscale, multiscale
+
+_MARKERS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+_CODECS = {"bytes", "blosc", "bz2", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed", "shuffle"}
+_CODECS |= {"transpose", "zlib", "zstd"}
+"""Codecs that only pack bytes; others (pickle above all) are refused, whatever is installed."""
+
+
+class ZarrReader:
+    """One OME-Zarr store, opened read-only. Locations are taken to the level's nearest whole pixel."""
+
+    name: ClassVar[str] = "zarr"
+
+    def __init__(self, path: str) -> None:
+        self._store = _open_store(path)
+        try:
+            group, pyramid = _pyramid(self._store, _root(path), path)
+            self._axes = pyramid.axes
+            self._arrays = [_level(group, name, path) for name in pyramid.paths]
+            self.level_dimensions = tuple(self._extent(array, path) for array in self._arrays)
+            check_dimensions(path, self.level_dimensions)
+            for array in self._arrays:
+                _check_storage(array, path)
+        except BaseException:
+            self._store.close()
+            raise
+        x, y = self._axes.index("x"), self._axes.index("y")
+        self.level_downsamples = pyramid.downsamples(self.level_dimensions)
+        self.tile_sizes: tuple[tuple[int, int] | None, ...] = tuple(
+            (array.chunks[x], array.chunks[y]) for array in self._arrays
+        )
+        self.properties: Mapping[str, str] = _properties(group, pyramid)
+        self.bounds: Box | None = None
+        self.associated: tuple[str, ...] = ()
+
+    @classmethod
+    def recognises(cls, path: str) -> bool:
+        """Whether a folder or zip file holds zarr metadata at its top, or in the one folder it contains."""
+        try:
+            return "://" not in path and _root(path) is not None
+        except (OSError, zipfile.BadZipFile):
+            return False
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3 or 4); outside the slide they are white.
+
+        Raises:
+            TileReadError: a chunk could not be read or decoded.
+        """
+        corner = level_location(location, self.level_downsamples[level])
+        try:
+            return padded(lambda *yx: self._crop(level, *yx), self.level_dimensions[level], corner, size)
+        except Exception as error:  # zarr and its codecs raise whatever a damaged chunk leads them to
+            raise TileReadError(str(error) or type(error).__name__) from error
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """OME-Zarr keeps no label or macro image.
+
+        Raises:
+            KeyError: always.
+        """
+        raise KeyError(name)
+
+    def close(self) -> None:
+        """Closes the store."""
+        self._store.close()
+
+    def _crop(self, level: int, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        selection = tuple({"y": rows, "x": cols, "c": slice(None)}.get(axis, 0) for axis in self._axes)
+        kept = "".join(axis for axis in self._axes if axis in "yxc")
+        pixels = np.asarray(self._arrays[level][selection])
+        return pixels.transpose([kept.index(axis) for axis in "yxc"])
+
+    def _extent(self, array: zarr.Array[Any], path: str) -> tuple[int, int]:
+        length = dict(zip(self._axes, array.shape, strict=False))
+        planes = {axis: n for axis, n in length.items() if axis in "tz" and n != 1}
+        if array.dtype != np.uint8 or len(array.shape) != len(self._axes) or length["c"] not in (3, 4) or planes:
+            raise UnsupportedSlideError(
+                f"{path}: level {array.path!r} is {array.dtype} {array.shape} with axes {self._axes};"
+                " only 8-bit RGB brightfield slides (3 channels, one plane) can be classified"
+            )
+        return length["x"], length["y"]
+
+
+def _root(path: str) -> str | None:
+    """Where the zarr metadata lies: "" at the top, a folder's name inside a zip, None where there is none."""
+    file = Path(path)
+    if file.is_dir():
+        return "" if any((file / marker).is_file() for marker in _MARKERS) else None
+    if not zipfile.is_zipfile(file):
+        return None
+    with zipfile.ZipFile(file) as archive:
+        places = [PurePosixPath(name) for name in archive.namelist()]
+    found = {str(place.parent) for place in places if place.name in _MARKERS and len(place.parts) <= 2}
+    if "." in found:
+        return ""
+    return found.pop() if len(found) == 1 else None
+
+
+def _open_store(path: str) -> LocalStore | ZipStore:
+    if Path(path).is_dir():
+        return LocalStore(path, read_only=True)
+    return ZipStore(path, mode="r", read_only=True)
+
+
+def _pyramid(store: LocalStore | ZipStore, root: str | None, path: str) -> tuple[zarr.Group, Multiscale]:
+    """The group that holds the pyramid: the root, or "0" below it as bioformats2raw lays it out."""
+    base = root or ""
+    for place in (base, f"{base}/0".lstrip("/")):
+        try:
+            group = zarr.open_group(store, path=place, mode="r", use_consolidated=False)
+        except (FileNotFoundError, zarr.errors.NodeNotFoundError, zarr.errors.ContainsArrayError):
+            continue
+        found = multiscale(group.attrs.asdict(), path)
+        if found is not None:
+            return group, found
+    raise SlideOpenError(f"{path}: a zarr store without OME-Zarr image metadata (multiscales); write it as OME-Zarr")
+
+
+def _level(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise SlideOpenError(f"{path}: its metadata names a level {name!r} that is not there; the store is incomplete")
+    return array
+
+
+def _check_storage(array: zarr.Array[Any], path: str) -> None:
+    """Refuses chunks too large to decode, and codecs that do more than pack bytes."""
+    if int(np.prod(array.shards or array.chunks)) > 3 * MAX_SEGMENT_PIXELS and array.shards is None:
+        raise SlideOpenError(f"{path}: chunks of {array.chunks}, too large to decode in pieces; rechunk it first")
+    for codec in _codec_names(array):
+        if codec not in _CODECS:
+            raise UnsupportedSlideError(f"{path}: zarr codec {codec!r} is not accepted; write it with blosc or zstd")
+
+
+def _codec_names(array: zarr.Array[Any]) -> list[str]:
+    stored: dict[str, Any] = array.metadata.to_dict()
+    if stored.get("zarr_format") == 2:
+        packed = [stored.get("compressor"), *(stored.get("filters") or ())]
+        return [str(codec["id"] if isinstance(codec, Mapping) else codec.codec_id) for codec in packed if codec]
+    return _nested_names(stored.get("codecs") or ())
+
+
+def _nested_names(codecs: Any) -> list[str]:
+    found = []
+    for codec in codecs:
+        found.append(str(codec["name"]).removeprefix("numcodecs."))
+        inner = codec.get("configuration") or {}
+        found += _nested_names(inner.get("codecs") or ()) + _nested_names(inner.get("index_codecs") or ())
+    return found
+
+
+def _properties(group: zarr.Group, pyramid: Multiscale) -> dict[str, str]:
+    found = {
+        "openslide.vendor": "ome-zarr",
+        "ome-zarr.axes": pyramid.axes,
+        "zarr.format": str(group.metadata.zarr_format),
+    }
+    mpp = pyramid.mpp()
+    if mpp is not None:
+        found |= {"ome-zarr.mpp-x": repr(mpp[0]), "ome-zarr.mpp-y": repr(mpp[1])}
+    return found

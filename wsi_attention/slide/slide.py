@@ -1,0 +1,302 @@
+"""An opened slide: what it is, and its pixels at stored levels."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import InputError, MissingMppError, SlideError, SlideOpenError, TileReadError
+from wsi_attention.geometry import Box
+from wsi_attention.protocols import SlideReader
+from wsi_attention.slide import fingerprint, metadata
+from wsi_attention.slide.handles import Handles, Lease
+from wsi_attention.slide.opening import check_name, choose, one_line, opener
+from wsi_attention.slide.pixels import on_white
+
+if TYPE_CHECKING:
+    from wsi_attention.slide.readers.array import ArrayLevels
+    from wsi_attention.slide.readers.stored import StoredBytes
+
+MAX_PIXELS = 2**28
+"""The most pixels one read may ask for (0.8 GB of RGB)."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What opening a slide tells; pixels play no part."""
+
+    level_dimensions: tuple[tuple[int, int], ...]
+    level_downsamples: tuple[float, ...]
+    tile_sizes: tuple[tuple[int, int] | None, ...]
+    properties: Mapping[str, str]
+    bounds: Box | None
+    associated: tuple[str, ...]
+
+    @classmethod
+    def of(cls, reader: SlideReader) -> _Facts:
+        return cls(
+            tuple((int(w), int(h)) for w, h in reader.level_dimensions),
+            tuple(float(downsample) for downsample in reader.level_downsamples),
+            tuple(reader.tile_sizes),
+            MappingProxyType(dict(reader.properties)),
+            reader.bounds,
+            tuple(reader.associated),
+        )
+
+
+def open_slide(
+    path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
+    reader: str = "auto",
+    mpp: float | None = None,
+) -> Slide:
+    """Opens a slide; reads metadata only.
+
+    Args:
+        path: a file, an OME-Zarr or DICOM folder, a URL; or arrays (h, w, 3) uint8, one a level, finest first.
+        reader: a registered reader's name, or "auto".
+        mpp: µm per level-0 pixel, in place of what the file says.
+
+    Raises:
+        SlideOpenError: missing, broken, or in no format that a reader knows.
+        UnsupportedSlideError: no RGB brightfield slide.
+        InputError: no such reader, or an mpp that is no positive number.
+    """
+    return Slide(path, reader, mpp)
+
+
+class Slide:
+    """One slide. Safe in threads; pickles as path, reader and mpp, and reopens where it lands on first use.
+
+    Attributes:
+        path: the path as it was given ("array" for arrays).
+        reader: the name of the reader in use.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
+        reader: str = "auto",
+        mpp: float | None = None,
+    ) -> None:
+        given = metadata.given_mpp(mpp)
+        check_name(reader)
+        if isinstance(path, str | os.PathLike):
+            origin: str | ArrayLevels = os.fspath(path)
+            name = choose(str(origin)) if reader == "auto" else reader
+        else:
+            from wsi_attention.slide.readers.array import as_levels
+
+            origin, name = as_levels(path), "array"
+        self.__setstate__((origin, name, given))
+        _ = self._facts
+
+    def __getstate__(self) -> tuple[str | ArrayLevels, str, float | None]:
+        return self._origin, self.reader, self._given
+
+    def __setstate__(self, state: tuple[str | ArrayLevels, str, float | None]) -> None:
+        self._origin, self.reader, self._given = state
+        self.path = self._origin if isinstance(self._origin, str) else self._origin.name
+        self._handles = Handles(opener(self._origin, self.path, self.reader))
+
+    def __repr__(self) -> str:
+        return f"Slide({self.path!r}, reader={self.reader!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the file back; reads under way end first, later ones raise `SlideError`."""
+        self._handles.close()
+
+    @cached_property
+    def _facts(self) -> _Facts:
+        with self._handles.borrow() as lease:
+            return _Facts.of(lease.reader)
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(w, h) of level 0."""
+        return self._facts.level_dimensions[0]
+
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        """(w, h) of each level, finest first."""
+        return self._facts.level_dimensions
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        """Level-0 pixels per pixel of each level, as the file says; not powers of two."""
+        return self._facts.level_downsamples
+
+    @property
+    def tile_sizes(self) -> tuple[tuple[int, int] | None, ...]:
+        """Stored tile size (w, h) of each level; None where it has none."""
+        return self._facts.tile_sizes
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The file's own tags."""
+        return self._facts.properties
+
+    @property
+    def bounds(self) -> Box | None:
+        """The scanned area that the file names, in level-0 pixels."""
+        return self._facts.bounds
+
+    @property
+    def associated(self) -> tuple[str, ...]:
+        """Names of label, macro and thumbnail images."""
+        return self._facts.associated
+
+    @property
+    def vendor(self) -> str | None:
+        """Who wrote the file; None where that is unknown."""
+        return self.properties.get("openslide.vendor")
+
+    @property
+    def objective_power(self) -> float | None:
+        """The objective's magnification; None where the file does not say."""
+        return metadata.objective_power(self.properties)
+
+    @property
+    def series_id(self) -> str | None:
+        """The DICOM series that this file is an instance of; None for slides of one file."""
+        return fingerprint.series_id(self.properties)
+
+    @cached_property
+    def _mpp(self) -> metadata.Mpp:
+        if self._given is not None:
+            return metadata.Mpp((self._given, self._given), "given")
+        return metadata.file_mpp(self.properties)
+
+    @property
+    def mpp(self) -> float:
+        """µm per level-0 pixel: the geometric mean of x and y.
+
+        Raises:
+            MissingMppError: neither the file nor the caller says.
+        """
+        if self._mpp.xy is None:
+            raise MissingMppError(
+                f"{self.path}: the file does not say how large a pixel is; give µm per pixel with --mpp,"
+                " a mpp column in the slides CSV, or open_slide(path, mpp=…)"
+            )
+        x, y = self._mpp.xy
+        return x if x == y else math.sqrt(x * y)
+
+    @property
+    def mpp_xy(self) -> tuple[float, float] | None:
+        """µm per level-0 pixel in x and y; None where unknown."""
+        return self._mpp.xy
+
+    @property
+    def mpp_source(self) -> str:
+        """Which tag mpp comes from; "given" by the caller, or "none"."""
+        return self._mpp.source
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the content, from little of it; the same under any name and at any place."""
+        path = self._origin if isinstance(self._origin, str) else None
+        return self._attempt(lambda reader: fingerprint.of_slide(path, reader), "its fingerprint")
+
+    def oddities(self) -> tuple[str, ...]:
+        """What is odd about the slide, a sentence each; empty where nothing is."""
+        found = []
+        if len(self.level_dimensions) == 1:
+            found.append("one level only: coarse views are computed from full resolution")
+        steps = zip(self.level_downsamples[1:], self.level_downsamples[:-1], strict=True)
+        if any(coarse / fine > 8 for coarse, fine in steps):
+            found.append("levels are more than 8× apart: views between them read many pixels")
+        if self.tile_sizes[0] is None:
+            found.append("level 0 is not tiled: every read decodes whole strips")
+        if self.bounds is not None and tuple(self.bounds) != (0, 0, *self.dimensions):
+            x, y, w, h = self.bounds
+            found.append(f"only {w}×{h} pixels at ({x}, {y}) were scanned (bounds)")
+        return (*found, *metadata.mpp_oddities(self._mpp, metadata.file_mpp(self.properties)))
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3) of a stored level on white; outside the slide they are white.
+
+        Args:
+            location: (x, y) of the top left corner in level-0 pixels.
+            level: index of the level.
+            size: (w, h) in the level's pixels.
+
+        Raises:
+            TileReadError: twice, the second time on a fresh handle, the pixels could not be read or decoded.
+            InputError: no such level, or an empty or absurdly large size.
+        """
+        place, wanted = (int(location[0]), int(location[1])), (int(size[0]), int(size[1]))
+        if not 0 <= level < len(self.level_dimensions):
+            raise InputError(f"{self.path}: no level {level}; it has levels 0 to {len(self.level_dimensions) - 1}")
+        if min(wanted) < 1 or wanted[0] * wanted[1] > MAX_PIXELS:
+            raise InputError(f"{self.path}: cannot read {wanted[0]}×{wanted[1]} pixels; 1 to {MAX_PIXELS} are possible")
+        what = f"{wanted[0]}×{wanted[1]} pixels at {place} of level {level}"
+        return self._attempt(lambda reader: _checked(reader.read(place, level, wanted), wanted), what)
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """A label, macro or thumbnail image, (h, w, 3).
+
+        Raises:
+            InputError: the slide has no image of that name.
+            TileReadError: it could not be read or decoded.
+        """
+        if name not in self.associated:
+            there = ", ".join(self.associated) or "none"
+            raise InputError(f"{self.path}: no associated image {name!r}; there are: {there}")
+        return self._attempt(lambda reader: on_white(reader.read_associated(name)), f"the image {name!r}")
+
+    def bytes_read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> int:
+        """About how many file bytes a read asks for: its stored tiles, whole; 0 where that is unknown."""
+        downsample = self.level_downsamples[level]
+        return self._stored.touched(level, (location[0] / downsample, location[1] / downsample), size)
+
+    @cached_property
+    def _stored(self) -> StoredBytes:
+        from wsi_attention.slide.readers.stored import StoredBytes
+
+        return StoredBytes.of(self.path if isinstance(self._origin, str) else None, self.level_dimensions)
+
+    def _attempt(self, request: Callable[[SlideReader], T], what: str) -> T:
+        """A request on the shared handle; where it fails, once more on a fresh one that nobody else uses."""
+        with self._handles.borrow() as lease:
+            try:
+                return request(lease.reader)
+            except Exception:  # a reader of another package may raise anything; what counts is the second attempt
+                return self._second_attempt(lease, request, what)
+
+    def _second_attempt(self, lease: Lease, request: Callable[[SlideReader], T], what: str) -> T:
+        try:
+            fresh = self._handles.open_fresh()
+        except SlideOpenError:
+            self._handles.retire(lease)
+            raise
+        try:
+            result = request(fresh)
+        except Exception as error:
+            fresh.close()
+            self._handles.retire(lease)
+            raise TileReadError(f"{self.path}: {what} cannot be read: {one_line(error)}") from error
+        self._handles.retire(lease, heir=fresh)
+        return result
+
+
+def _checked(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A reader's pixels on white, refused where they are not what was asked for."""
+    if pixels.dtype != np.uint8 or pixels.shape not in {(size[1], size[0], 3), (size[1], size[0], 4)}:
+        raise SlideError(f"the reader gave {pixels.dtype} {pixels.shape} for {size[0]}×{size[1]} pixels")
+    return on_white(pixels)
