@@ -158,7 +158,7 @@ def folds(rng: np.random.Generator, tissue: NDArray[np.bool_], count: int) -> Ma
         path = []
         for _ in range(length):
             path.append((float(point[0]), float(point[1])))
-            point = point + (np.cos(way), np.sin(way))
+            point = point + np.array([np.cos(way), np.sin(way)])
             way += bend + rng.normal(0, 0.06)
         ImageDraw.Draw(canvas).line(path, fill=255, width=int(rng.integers(3, 8)), joint="curve")
     return (gaussian_filter(np.asarray(canvas, np.float32) / 255, 0.8) * tissue).astype(np.float32)

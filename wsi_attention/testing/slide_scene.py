@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from wsi_attention.testing.slide_plan import (
@@ -33,6 +32,8 @@ from wsi_attention.testing.tissue_painter import (
     turned_stamps,
 )
 
+Layers = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
 INKS = ((28, 52, 128), (22, 96, 62), (38, 36, 44), (46, 40, 110))
 
 
@@ -56,7 +57,7 @@ def plan_slide(
     """
     step = STEP_UM / mpp
     shape = (int(np.ceil(extent[1] / step)) + 1, int(np.ceil(extent[0] / step)) + 1)
-    outline = tissue_outline(rng, shape, coverage, list(fixed), step)
+    outline = tissue_outline(rng, shape, coverage, fixed, step)
     tissue = outline > 0
     folded = folds(rng, tissue, int(rng.integers(0, 4)))
     ink = pen_strokes(rng, shape, int(rng.integers(1, 3)) if rng.random() < 0.3 else 0)
@@ -190,15 +191,13 @@ def colour(canvas: Canvas, plan: SlidePlan, stain: Stain, rng: np.random.Generat
     """RGB (h, w, 3) of the whole slide: stain, folds, ink and dust."""
     w, h = plan.extent
     rgb = np.empty((h, w, 3), np.uint8)
-    rgb[:] = np.array(stain.white, np.uint8)
+    rgb.reshape(h, -1)[:] = np.tile(np.array(stain.white, np.uint8), w)
     table = stain.table()
     for box in blocks(plan, plan.outline > -4):
-        part = (
-            _folded(canvas.inner(*box), enlarged(plan.fold, box, plan.step))
-            if _any(plan.fold, box, plan.step)
-            else canvas.inner(*box)
-        )
-        rgb[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = coloured(*part, table)
+        layers = canvas.inner(*box)
+        if _any(plan.fold, box, plan.step):
+            layers = _folded(layers, enlarged(plan.fold, box, plan.step))
+        coloured(*layers, table, rgb[box[1] : box[1] + box[3], box[0] : box[0] + box[2]])
     ink = 1 - np.array(INKS[int(rng.integers(len(INKS)))]) / 255
     for box in blocks(plan, plan.pen > 0.01):
         window = rgb[box[1] : box[1] + box[3], box[0] : box[0] + box[2]]

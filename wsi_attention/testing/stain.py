@@ -57,9 +57,11 @@ class Stain:
         return colour.view(np.uint32).reshape(-1)
 
 
-def coloured(h: NDArray[np.uint8], e: NDArray[np.uint8], table: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """RGB (rows, cols, 3) of two concentration images under a slide's table."""
+def coloured(h: NDArray[np.uint8], e: NDArray[np.uint8], table: NDArray[np.uint32], rgb: NDArray[np.uint8]) -> None:
+    """Writes the colour of two concentration images (rows, cols) under a slide's table into rgb (rows, cols, 3)."""
     index = h.astype(np.uint16)
     index <<= 8
     index |= e
-    return table[index].view(np.uint8).reshape(*h.shape, 4)[..., :3]
+    pixels = np.take(table, index).view(np.uint8).reshape(*h.shape, 4)
+    for channel in range(3):
+        rgb[..., channel] = pixels[..., channel]

@@ -12,7 +12,7 @@ from scipy.fft import fftfreq, irfft2, rfft2, rfftfreq
 from scipy.ndimage import map_coordinates
 
 from wsi_attention.testing.slide_plan import Blob, Map, SlidePlan
-from wsi_attention.testing.stain import Stain, coloured, level
+from wsi_attention.testing.stain import level
 from wsi_attention.testing.stamps import POOL_SEED, Stamp, stamp_pool, symmetries
 
 BLOCK = 512
@@ -50,7 +50,7 @@ class Canvas:
 
 @cache
 def fibres(mpp: float) -> tuple[Map, Map]:
-    """(bundles, strands): periodic wavy noise of deviation 1 running left to right, FIELD² each."""
+    """(bundles, strands): periodic wavy noise of deviation 1 running left to right, (FIELD + BLOCK)² each."""
     rng = np.random.default_rng([POOL_SEED, 1])
     px = 1 / mpp
 
@@ -62,7 +62,7 @@ def fibres(mpp: float) -> tuple[Map, Map]:
     cols = np.broadcast_to(np.arange(FIELD)[None], rows.shape)
     bundles, strands = noise(1.7, 22) + 0.5 * noise(4, 40), noise(0.45, 9)
     warped = (map_coordinates(field, [rows, cols], order=1, mode="grid-wrap") for field in (bundles, strands))
-    return tuple(np.asarray(field, np.float32) for field in warped)  # type: ignore[return-value]
+    return tuple(np.pad(field, ((0, BLOCK), (0, BLOCK)), mode="wrap") for field in warped)  # type: ignore[return-value]
 
 
 def periodic_noise(rng: np.random.Generator, sigma: tuple[float, float]) -> Map:
@@ -88,15 +88,9 @@ def enlarged(values: Map, box: tuple[int, int, int, int], step: float) -> Map:
     return np.asarray(image.resize((w, h), Image.Resampling.BILINEAR, box=part))
 
 
-def _wrapped(field: Map, x: int, y: int, w: int, h: int) -> Map:
-    """A window of a periodic field."""
-    rows = np.arange(y, y + h) % FIELD
-    cols = np.arange(x, x + w) % FIELD
-    return (
-        field[rows[0] : rows[0] + h, cols[0] : cols[0] + w]
-        if rows[-1] > rows[0] and cols[-1] > cols[0]
-        else field[np.ix_(rows, cols)]
-    )
+def _window(field: Map, x: int, y: int, w: int, h: int) -> Map:
+    """A window of a periodic field; w and h at most BLOCK."""
+    return field[y % FIELD : y % FIELD + h, x % FIELD : x % FIELD + w]
 
 
 def paint_stroma(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> None:
@@ -105,8 +99,8 @@ def paint_stroma(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> N
     shift = rng.integers(0, FIELD, 4)
     for box in blocks(plan, plan.outline > -2):
         x, y, w, h = box
-        lying = [_wrapped(field, x + shift[0], y + shift[1], w, h) for field in (bundles, strands)]
-        standing = [_wrapped(field, y + shift[2], x + shift[3], h, w).T for field in (bundles, strands)]
+        lying = [_window(field, x + shift[0], y + shift[1], w, h) for field in (bundles, strands)]
+        standing = [_window(field, y + shift[2], x + shift[3], h, w).T for field in (bundles, strands)]
         share = enlarged(plan.direction, box, plan.step)
         bundle = lying[0] + share * (standing[0] - lying[0])
         strand = lying[1] + share * (standing[1] - lying[1])
@@ -151,7 +145,7 @@ def packed(rng: np.random.Generator, blob: Blob, spacing: float, shrink: float =
     points = grid.reshape(-1, 2) + rng.normal(0, 0.2 * spacing, (grid.size // 2, 2))
     angle = np.arctan2(points[:, 1], points[:, 0])
     points = points[np.hypot(*points.T) < shrink * blob.outline(angle)]
-    return np.round(points + (blob.x, blob.y)).astype(np.int64)
+    return np.round(points + np.array([blob.x, blob.y])).astype(np.int64)
 
 
 def stamp_nuclei(canvas: Canvas, points: NDArray[np.int64], stamps: list[Stamp], picks: NDArray[np.int64]) -> None:
