@@ -1,0 +1,78 @@
+"""The slides CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsi_attention.errors import InputError
+from wsi_attention.inference.slides_csv import gather_slides, read_slides_csv
+
+
+def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "slides.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def test_columns_and_relative_paths(tmp_path: Path) -> None:
+    table = write(tmp_path, "slide,mpp,mask,label\na/x.svs,0.25,a/x.png,tumour\n\n/far/y.svs,,,\n", "utf-8-sig")
+    first, second = read_slides_csv(table).slides
+    assert (first.path, first.relative, first.mpp) == (str(tmp_path / "a/x.svs"), "a/x.svs", 0.25)
+    assert first.mask == str(tmp_path / "a/x.png")
+    assert (second.path, second.relative, second.mpp, second.mask) == ("/far/y.svs", "y.svs", None, None)
+
+
+def test_semicolons_and_decimal_commas(tmp_path: Path) -> None:
+    (slide,) = read_slides_csv(write(tmp_path, "Slide;MPP\nx.svs;0,25\n")).slides
+    assert (slide.relative, slide.mpp) == ("x.svs", 0.25)
+
+
+def test_input_folder_comes_before_the_table_s_own(tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    (folder / "x.svs").touch()
+    table = write(tmp_path, "slide\nx.svs\ny.svs\n")
+    found = gather_slides([folder], table).slides
+    assert [slide.path for slide in found] == [str(folder / "x.svs"), str(tmp_path / "y.svs")]
+
+
+def test_a_table_among_the_inputs(tmp_path: Path) -> None:
+    (tmp_path / "x.svs").touch()
+    (tmp_path / "z.svs").touch()
+    table = write(tmp_path, "slide,mpp\nx.svs,0.5\n")
+    assert [(slide.relative, slide.mpp) for slide in gather_slides([table]).slides] == [("x.svs", 0.5)]
+    both = gather_slides([table, tmp_path]).slides
+    assert [(slide.relative, slide.mpp) for slide in both] == [("x.svs", 0.5), ("z.svs", None)]
+
+
+def test_a_path_that_climbs_out_gets_a_plain_name(tmp_path: Path) -> None:
+    (slide,) = read_slides_csv(write(tmp_path, "slide\n../x.svs\n")).slides
+    assert slide.relative == "x.svs"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,mpp\nx.svs,1\n", r"slides\.csv: no column slide; found: path, mpp; wanted: slide\[,mpp\]\[,mask\]"),
+        ("", "no column slide; found: nothing"),
+        ("slide\n", "no rows"),
+        ("slide,mpp\nx.svs,fine\n", r"slides\.csv, line 2: mpp 'fine' is not a positive number"),
+        ("slide,mpp\nx.svs,nan\n", "mpp 'nan' is not a positive number"),
+        ("slide,mpp\nx.svs,1\n,2\n", "line 3: the column slide is empty"),
+        ("slide\nx.svs\n./x.svs\n", r"line 3: \./x\.svs is listed twice"),
+    ],
+)
+def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_slides_csv(write(tmp_path, text))
+
+
+def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_slides_csv(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="not UTF-8 text"):
+        read_slides_csv(write(tmp_path, "slide\n\xe9.svs\n", "latin-1"))
+    with pytest.raises(InputError, match="not a folder; with --slides-csv"):
+        gather_slides([tmp_path / "x.svs"], write(tmp_path, "slide\nx.svs\n"))
