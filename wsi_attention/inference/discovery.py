@@ -165,7 +165,7 @@ def _series_of(slide: SlideFile) -> str | None:
         return None
     try:
         with open_slide(slide.path, "openslide") as opened:
-            return opened.properties.get("dicom.SeriesInstanceUID")
+            return opened.series_id
     except (SlideError, OSError):
         return None
 

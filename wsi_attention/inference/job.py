@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import traceback
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +14,10 @@ from typing import Any
 from wsi_attention import registry
 from wsi_attention.errors import InputError, NoTissueError, ResultsError, WsiAttentionError
 from wsi_attention.export.record import to_record
+from wsi_attention.export.table import prediction_row
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.limits import TimeLimit
 from wsi_attention.inference.predict import Precision, look, prepare
-from wsi_attention.inference.results import prediction_row
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
 from wsi_attention.models.checkpoint import Classifier
@@ -143,7 +142,7 @@ class _Work:
 
     def _export(self, what: str, prediction: Prediction, source: SlideSource) -> str:
         exporter = exporter_of(what)
-        relative = exporter.suffix.format(slide=self.job.name)
+        relative = str(exporter.suffix.format(slide=self.job.name))
         path = temporary(self.job.settings.results / relative)
         with results_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +168,7 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
 
 
-def exporter_of(name: str) -> Callable[..., None] | Any:
+def exporter_of(name: str) -> Any:
     """The exporter registered under a name.
 
     Raises:
@@ -184,7 +183,7 @@ def exporter_of(name: str) -> Callable[..., None] | Any:
 
 def overview_of(source: SlideSource, classifier: Classifier) -> Any:
     """The overview the model looked at, (h, w, 3) uint8."""
-    return source.overview_rgb(source.downsample(classifier.model.overview_mpp))
+    return source.overview_rgb(source.overview_downsample(classifier.model.overview_mpp))
 
 
 def _sha256(path: str | None) -> str | None:

@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attention.errors import ResultsError
-from wsi_attention.export.coverage import area_read
+from wsi_attention.export.table import columns
 from wsi_attention.inference.states import FOLDER, RunKey, State, read_states, to_text
 from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
-from wsi_attention.structures import Prediction
 
 TABLE = "predictions.csv"
 LOCK = ".lock"
-DECIMALS = 6
-"""Of probabilities, spread and areas in tables: beyond them a different machine may differ."""
 
 
 class Results:
@@ -113,24 +110,10 @@ def open_results(folder: str | Path, run: RunKey, existing: str = "resume") -> I
         yield Results(root, run, states)
 
 
-def prediction_row(prediction: Prediction) -> dict[str, str]:
-    """A prediction's values for predictions.csv, rounded, as text."""
-    shares = prediction.probabilities
-    return {
-        "label": prediction.label,
-        **{f"prob_{name}": f"{p:.{DECIMALS}f}" for name, p in zip(prediction.classes, shares, strict=True)},
-        "spread": f"{prediction.spread:.{DECIMALS}f}",
-        "tiles_read": str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
-        "area_read": f"{area_read(prediction):.{DECIMALS}f}",
-    }
-
-
 def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
-    """predictions.csv: a row a slide, sorted by name; `area_read` is the share of the tissue that tiles covered."""
-    shares = [f"prob_{name}" for name in classes]
-    columns = ["slide", "status", "label", *shares, "spread", "tiles_read", "area_read", "seconds", "reason"]
+    """predictions.csv: a row a slide, sorted by name; `seconds` is the time the slide took, waiting left out."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns(classes), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for name in sorted(states):
         state = states[name]

@@ -37,9 +37,10 @@ class RunKey:
             mine, theirs = self.weights_sha256[:12], other.weights_sha256[:12]
             return f"model {self.model} (weights {mine}), asked for {other.model} (weights {theirs})"
         for name in sorted(self.settings.keys() | other.settings.keys()):
-            mine, theirs = self.settings.get(name), other.settings.get(name)
-            if json.dumps(mine, sort_keys=True) != json.dumps(theirs, sort_keys=True):
-                return f"{name} {mine!r}, asked for {theirs!r}"
+            here = json.dumps(self.settings.get(name), sort_keys=True)
+            there = json.dumps(other.settings.get(name), sort_keys=True)
+            if here != there:
+                return f"{name} {here:.200}, asked for {there:.200}"
         return None
 
 
