@@ -1,0 +1,105 @@
+"""TNet's grid of overlapping regions: where crops lie, what integer position each has, and how that is encoded.
+
+Papadopoulos, Korus & Memon, "Hard-Attention for Scalable Image Classification", NeurIPS 2021,
+https://arxiv.org/abs/2102.10212, released as Tpap/TNet. Cells of an n × n grid are numbered row by row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_attention.errors import InputError
+
+
+class CropGrid(NamedTuple):
+    """Where overlapping crops lie along one axis (§2.2): crop i starts at i · stride − before and is `patch` long.
+
+    Attributes:
+        patch: length of a crop, in pixels of the parent.
+        stride: from one crop to the next.
+        before: padding in front; the start of the first crop lies this far outside.
+        after: padding behind.
+    """
+
+    patch: int
+    stride: int
+    before: int
+    after: int
+
+
+def crop_grid(size: int, overlap: float, n: int) -> CropGrid:
+    """The grid of n crops along an axis of the given size; each finer level magnifies by 1 / overlap.
+
+    The crops cover the axis where n · patch ≥ S. That follows from o · n ≥ 1 but for the rounding: at o · n = 1 a patch
+    that was rounded down leaves a pixel between crops (S = 77, o = 0.5, n = 2). None of the published grids does.
+
+    Args:
+        size: S, length of the parent in pixels.
+        overlap: o, length of a crop over its parent's; siblings overlap where o · n > 1.
+        n: crops along the axis, at least 2.
+
+    Raises:
+        InputError: n or overlap allow no grid.
+    """
+    if n < 2 or not 0 < overlap <= 1:
+        raise InputError(f"a crop grid needs n >= 2 crops of a share in (0, 1], got n={n}, overlap={overlap}")
+    patch = round(overlap * size)
+    stride = -(-(size - patch) // (n - 1))
+    total = (n - 1) * stride + patch - size
+    return CropGrid(patch, stride, -(-total // 2), total // 2)
+
+
+def child_locations(parents: Tensor, cells: Tensor, grid: tuple[CropGrid, CropGrid], n: int) -> Tensor:
+    """Top left corners of the attended crops, in the pixels that the grid was made for (level 0 on a slide).
+
+    Args:
+        parents: (b, 2) int64 (x, y), top left corners of the parent regions.
+        cells: (b, k) int64 flat cells of the n × n grid.
+        grid: crop grids along x and y.
+        n: cells along an axis.
+
+    Returns:
+        (b, k, 2) int64 (x, y); may lie outside the image by the padding.
+    """
+    column_row = torch.stack([cells % n, cells // n], dim=-1)
+    stride = torch.tensor([axis.stride for axis in grid], device=cells.device)
+    before = torch.tensor([axis.before for axis in grid], device=cells.device)
+    return parents.unsqueeze(-2) + column_row * stride - before
+
+
+def child_positions(parents: Tensor, cells: Tensor, n: int) -> Tensor:
+    """(y·n + gy, x·n + gx, s + 1) of the attended cells; the overview is (0, 0, 0) (§2.4).
+
+    Args:
+        parents: (b, 3) int64 (y, x, s).
+        cells: (b, k) int64 flat cells.
+        n: cells along an axis.
+
+    Returns:
+        (b, k, 3) int64.
+    """
+    y, x, scale = parents.unsqueeze(-1).unbind(dim=-2)
+    return torch.stack([y * n + cells // n, x * n + cells % n, (scale + 1).expand(cells.shape)], dim=-1)
+
+
+def positional_encoding(positions: Tensor, channels: int) -> Tensor:
+    """Sines, then cosines, of y, of x, then of the scale, each over q = channels // 6 frequencies (§2.4).
+
+    ω_i = 100^(−i/(q−1)) from 1 down to 0.01; a single frequency is 1. Left-over channels stay 0.
+
+    Args:
+        positions: (..., 3) (y, x, s).
+        channels: c, at least 6.
+
+    Returns:
+        (..., c) float32.
+    """
+    q = channels // 6
+    omega = 100.0 ** -(torch.arange(q, dtype=torch.float64, device=positions.device) / max(q - 1, 1))
+    angles = positions.double().unsqueeze(-1) * omega
+    encoding = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2).float()
+    return functional.pad(encoding, (0, channels - 6 * q))
