@@ -34,8 +34,6 @@ EXAMPLES = {
 }
 """Kinds of example predictions, and the (w, h) of their slides in level-0 pixels."""
 
-STEP = 100.0
-
 
 def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> Prediction:
     """A prediction as a model could have made it, without slide or model; the same arguments give the same values.
@@ -56,7 +54,7 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
         raise InputError(f"no example prediction {kind!r}; possible: {', '.join(EXAMPLES)}")
     rng = np.random.default_rng([seed, len(kind)])
     extent = EXAMPLES[kind]
-    step = 300.0 if kind == "one_cell" else min(STEP * max(extent) / 8000, max(extent) / 4)
+    step = 300.0 if kind == "one_cell" else max(max(extent) / 80, 2.0)
     grid = Grid.covering(extent, (step, step * 1.01))
     tissue = _tissue(extent, max(extent) / 400)
     found = AttentionMap(_attention(rng, grid, tissue), grid)
@@ -134,15 +132,18 @@ class ExporterContract:
     kinds: ClassVar[tuple[str, ...]] = tuple(EXAMPLES)
 
     def test_is_an_exporter(self) -> None:
+        """It has a suffix and can be called."""
         assert isinstance(self.exporter, Exporter)
 
     def test_suffix_names_one_place_per_slide_inside_the_folder(self) -> None:
+        """Two slides never share a place, and no place lies outside the results folder."""
         suffix = self.exporter.suffix
         assert suffix.format(slide="a/b") != suffix.format(slide="a/c")
         path = PurePosixPath(suffix.format(slide="a/b"))
         assert not path.is_absolute() and ".." not in path.parts and "\\" not in suffix
 
     def test_writes_every_kind_of_prediction_and_nothing_beside(self, tmp_path: Path) -> None:
+        """Exactly the path that was given, also for odd predictions."""
         for kind in self.kinds:
             place = tmp_path / kind / f"a slide{self._ending()}"
             place.parent.mkdir()
@@ -151,34 +152,40 @@ class ExporterContract:
             assert any(_contents(place).values()), f"{kind}: nothing was written"
 
     def test_same_prediction_gives_same_bytes(self, tmp_path: Path) -> None:
+        """No clock, no random value, no order of a set gets into the file."""
         for kind in self.kinds:
             first = self._written(example_prediction(3, kind), tmp_path / f"{kind}-1{self._ending()}")
             second = self._written(example_prediction(3, kind), tmp_path / f"{kind}-2{self._ending()}")
             assert first == second, kind
 
     def test_a_recorded_prediction_gives_the_same_bytes(self, tmp_path: Path) -> None:
+        """What `wsi-attention export` makes later equals what classify made."""
         prediction = example_prediction(5)
         again = from_record(json.loads(json.dumps(to_record(prediction))))
         first = self._written(prediction, tmp_path / f"1{self._ending()}")
         assert first == self._written(again, tmp_path / f"2{self._ending()}")
 
     def test_another_prediction_gives_other_bytes(self, tmp_path: Path) -> None:
+        """The file depends on the prediction."""
         first = self._written(example_prediction(1), tmp_path / f"1{self._ending()}")
         assert first != self._written(example_prediction(2), tmp_path / f"2{self._ending()}")
 
     def test_leaves_the_prediction_alone(self, tmp_path: Path) -> None:
+        """Exporters share one prediction."""
         prediction = example_prediction(7)
         before = json.dumps(to_record(prediction))
         self.exporter(prediction, tmp_path / f"slide{self._ending()}")
         assert json.dumps(to_record(prediction)) == before
 
     def test_writes_over_what_an_interrupted_run_left(self, tmp_path: Path) -> None:
+        """Leftovers at the path do not shine through."""
         place = tmp_path / f"slide{self._ending()}"
         self._written(example_prediction(1), place)
         again = self._written(example_prediction(2), place)
         assert again == self._written(example_prediction(2), tmp_path / f"fresh{self._ending()}")
 
     def test_several_threads_give_the_same_bytes(self, tmp_path: Path) -> None:
+        """Slides are exported side by side."""
         alone = [self._written(example_prediction(k), tmp_path / f"a{k}{self._ending()}") for k in range(4)]
         with ThreadPoolExecutor(4) as pool:
             places = [tmp_path / f"b{k}{self._ending()}" for k in range(4)]

@@ -1,0 +1,232 @@
+"""What QuPath shows of a prediction: every tile that was read as a tile object, the heaviest regions as annotations.
+
+QuPath crops a slide to its bounds, so coordinates are level-0 pixels minus the bounds offset; the offset stands in the
+file's `metadata`, which QuPath skips.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsi_attention.errors import GeoJSONError, InputError
+from wsi_attention.export.coverage import clipped
+from wsi_attention.export.qupath_rules import validate
+from wsi_attention.export.ranking import deciding, heaviest, map_of, percentiles
+from wsi_attention.structures import Glimpse, Prediction
+
+_GEOS: Any = shapely
+"""Shapely's array functions carry no types."""
+
+Bounds = Literal["auto", "none"]
+
+NAMESPACE = UUID("5b6ae4c3-30cf-5d0c-9d5c-8d2f9a1c7e40")
+"""Ids are UUIDv5 in this namespace; changing it would change the ids of every export."""
+
+DIGITS = 5
+"""Significant digits of measurements: more than a reader needs, and 20,000 tiles stay below 8 MB."""
+
+INSPECTED = {"color": [0, 114, 178], "name": "Inspected"}
+UNREADABLE = {"color": [128, 128, 128], "name": "Not readable"}
+CLASS_COLORS = ([0, 158, 115], [213, 94, 0], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
+"""Told apart with every kind of colour vision (Okabe and Ito); class k of the model gets colour k, then round again."""
+
+
+def features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> dict[str, Any]:
+    """A prediction as a GeoJSON FeatureCollection in QuPath's terms.
+
+    Tiles carry what they counted for. `Attention` is the raw attention of the cell a tile was drawn from,
+    `Attention percentile` the percent of the map's tissue cells that are no higher, `Sampling probability` the chance
+    of one draw to pick that cell, `Weight` the tile's share in the slide's feature. Numbers that are not finite are
+    left out. A tile that could not be read carries no weight and the class "Not readable".
+
+    Args:
+        prediction: what to show.
+        bounds: "auto" subtracts the offset of the slide's bounds, as QuPath shows it; "none" keeps level-0 pixels.
+        top: how many of the heaviest tiles become annotations; those that touch become one.
+
+    Raises:
+        InputError: bounds is neither "auto" nor "none".
+    """
+    if bounds not in ("auto", "none"):
+        raise InputError(f"bounds {bounds!r} is unknown; possible: auto, none")
+    offset = prediction.bounds if bounds == "auto" else (0, 0)
+    found = [one for number in range(len(prediction.glimpses)) for one in _tiles(prediction, number, offset)]
+    return {
+        "type": "FeatureCollection",
+        "features": [*_regions(prediction, offset, top), *found],
+        "metadata": _metadata(prediction, offset),
+    }
+
+
+class GeoJSONExporter:
+    """Writes `features` for QuPath, never a file that QuPath would drop.
+
+    Args:
+        bounds: "auto" for coordinates as QuPath shows the slide, "none" for level-0 pixels.
+        top: how many of the heaviest tiles become annotations.
+    """
+
+    suffix: ClassVar[str] = "geojson/{slide}.geojson"
+
+    def __init__(self, bounds: Bounds = "auto", top: int = 5) -> None:
+        self.bounds: Bounds = bounds
+        self.top = top
+
+    def __call__(self, prediction: Prediction, path: Path) -> None:
+        """Writes the file; compressed where the path ends in .gz. The same prediction gives the same bytes.
+
+        Raises:
+            GeoJSONError: QuPath would drop or change an object; nothing is written.
+        """
+        collection = features(prediction, self.bounds, self.top)
+        offset = collection["metadata"]["offset"]
+        width, height = prediction.extent[0] - offset[0], prediction.extent[1] - offset[1]
+        problems = validate(collection, (width, height))
+        if problems:
+            more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise GeoJSONError(f"{prediction.slide}: QuPath would not read the objects as meant: {problems[0]}{more}")
+        text = json.dumps(collection, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+        path.write_bytes(gzip.compress(text, 6, mtime=0) if path.suffix == ".gz" else text)
+
+
+def _tiles(prediction: Prediction, number: int, offset: tuple[int, int]) -> list[dict[str, Any]]:
+    """The tiles of one glimpse; a box drawn several times is one object with its weights added."""
+    glimpse = prediction.glimpses[number]
+    boxes = _shown(prediction, glimpse, offset)
+    _, first, member = np.unique(glimpse.tiles.locations[0], axis=0, return_index=True, return_inverse=True)
+    weights = np.bincount(member.ravel(), glimpse.weights, minlength=len(first))[member.ravel()]
+    weights = np.where(glimpse.valid, weights, np.nan)
+    order = np.sort(first[(boxes[first, 2] > 0) & (boxes[first, 3] > 0)])
+    columns = {
+        "Attention": _short_numbers(glimpse.attention[order]),
+        "Attention percentile": _short_numbers(percentiles(glimpse.attention, map_of(prediction, number))[order]),
+        "Sampling probability": _short_numbers(glimpse.attention[order]),
+        "Weight": _short_numbers(weights[order]),
+    }
+    names = _identities(prediction, number, glimpse, order)
+    rows = zip(names, boxes[order].tolist(), glimpse.valid[order].tolist(), *columns.values(), strict=True)
+    return [_tile(name, box, valid, dict(zip(columns, values, strict=True))) for name, box, valid, *values in rows]
+
+
+def _tile(name: str, box: list[int], valid: bool, numbers: dict[str, float]) -> dict[str, Any]:
+    x, y, w, h = box
+    ring = [[x, y], [x + w, y], [x + w, y + h], [x, y + h], [x, y]]
+    properties = {
+        "objectType": "tile",
+        "classification": INSPECTED if valid else UNREADABLE,
+        "measurements": {key: value for key, value in numbers.items() if math.isfinite(value)},
+    }
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
+
+
+def _regions(prediction: Prediction, offset: tuple[int, int], top: int) -> list[dict[str, Any]]:
+    """The heaviest tiles of the deciding glimpse, united where they touch, heaviest region first."""
+    glimpse = deciding(prediction)
+    if glimpse is None:
+        return []
+    boxes = _shown(prediction, glimpse, offset)
+    picked = np.array([k for k in heaviest(glimpse, top) if boxes[k, 2] > 0 and boxes[k, 3] > 0], np.int64)
+    if not len(picked):
+        return []
+    x, y, w, h = boxes[picked].T
+    squares = _GEOS.box(x, y, x + w, y + h)
+    parts = _GEOS.get_parts(_GEOS.unary_union(squares))
+    inside = np.array([_GEOS.covers(part, squares) for part in parts])
+    total = np.array([_weight_of(glimpse, picked[members]) for members in inside])
+    order = np.lexsort((np.argmax(inside, axis=1), -total))
+    return [
+        _region(prediction, rank, parts[k], float(total[k]), picked[inside[k]]) for rank, k in enumerate(order, start=1)
+    ]
+
+
+def _region(prediction: Prediction, rank: int, shape: Any, weight: float, tiles: NDArray[np.int64]) -> dict[str, Any]:
+    at = prediction.classes.index(prediction.label)
+    number = next(n for n, one in enumerate(prediction.glimpses) if one is deciding(prediction))
+    glimpse = prediction.glimpses[number]
+    measurements = {"Rank": rank, "Tiles": len(tiles), "Weight": _short_numbers(np.array([weight]))[0]}
+    highest = percentiles(glimpse.attention[tiles], map_of(prediction, number))
+    if np.isfinite(highest).any():
+        measurements["Attention percentile"] = _short_numbers(np.array([np.nanmax(highest)]))[0]
+    properties = {
+        "objectType": "annotation",
+        "name": f"Attention rank {rank}",
+        "classification": {"name": prediction.label, "color": CLASS_COLORS[at % len(CLASS_COLORS)]},
+        "measurements": measurements,
+    }
+    shape = _GEOS.normalize(_GEOS.simplify(shape, 0))
+    return {
+        "type": "Feature",
+        "id": _identity(f"{_origin(prediction)}/region/{rank}/{shape.wkt}"),
+        "geometry": {"type": "Polygon", "coordinates": _rings(shape)},
+        "properties": properties,
+    }
+
+
+def _rings(shape: Any) -> list[list[list[int]]]:
+    """Whole-pixel rings of a polygon, outer ring first and turning as RFC 7946 asks, holes the other way."""
+    shape = _GEOS.geometry.polygon.orient(shape)
+    return [[[int(x), int(y)] for x, y in ring.coords] for ring in (shape.exterior, *shape.interiors)]
+
+
+def _weight_of(glimpse: Glimpse, tiles: NDArray[np.int64]) -> float:
+    """Weight of some boxes together, every draw of them counted."""
+    same = (glimpse.tiles.locations[0][:, None] == glimpse.tiles.locations[0][tiles]).all(axis=2).any(axis=1)
+    return float(glimpse.weights[same & glimpse.valid].sum())
+
+
+def _shown(prediction: Prediction, glimpse: Glimpse, offset: tuple[int, int]) -> NDArray[np.int64]:
+    """(n, 4) boxes of a glimpse in QuPath's coordinates, clipped to what QuPath shows."""
+    moved = glimpse.tiles.boxes[0] - np.array([*offset, 0, 0])
+    return clipped(moved, (prediction.extent[0] - offset[0], prediction.extent[1] - offset[1]))
+
+
+def _origin(prediction: Prediction) -> str:
+    facts = prediction.provenance
+    return f"{facts.get('fingerprint') or prediction.slide}/{facts.get('weights_sha256', '')}"
+
+
+def _identities(prediction: Prediction, number: int, glimpse: Glimpse, order: NDArray[np.int64]) -> list[str]:
+    """UUIDv5 of slide, weights, glimpse and box: the same tile of the same run's heir has the same id."""
+    stem = f"{_origin(prediction)}/{number}/{glimpse.name}"
+    boxes = glimpse.tiles.boxes[0][order].tolist()
+    return [_identity(f"{stem}/{x},{y},{w},{h}") for x, y, w, h in boxes]
+
+
+def _identity(name: str) -> str:
+    """The UUIDv5 of a name; the standard library's takes eight times as long, which tells with many tiles."""
+    code = hashlib.sha1(NAMESPACE.bytes + name.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(code[16], 16) & 3]
+    return f"{code[:8]}-{code[8:12]}-5{code[13:16]}-{variant}{code[17:20]}-{code[20:32]}"
+
+
+def _short_numbers(values: NDArray[np.float64]) -> list[float]:
+    """At most `DIGITS` significant digits, so that JSON writes no more."""
+    return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+
+
+def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, Any]:
+    probabilities = _short_numbers(np.asarray(prediction.probabilities, np.float64))
+    facts = {
+        "slide": Path(prediction.slide).name,
+        "label": prediction.label,
+        "probabilities": dict(zip(prediction.classes, probabilities, strict=True)),
+        "status": prediction.status,
+        "notes": list(prediction.notes),
+        "extent": list(prediction.extent),
+        "offset": [int(value) for value in offset],
+        "units": "level-0 pixels minus offset",
+        "use": "research use only",
+    }
+    known = ("fingerprint", "weights_sha256", "seed", "versions")
+    return facts | {key: prediction.provenance[key] for key in known if key in prediction.provenance}

@@ -1,0 +1,150 @@
+"""What QuPath asks of an object's geometry; all regions of a file are checked together, so many tiles cost little."""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+DEPTHS = {"Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2, "Polygon": 2, "MultiPolygon": 3}
+"""The geometries QuPath reads, and how many lists deep their points lie."""
+
+PRECISION = 0.01
+"""QuPath keeps coordinates to 1/100 px; a region smaller than that arrives empty."""
+
+_GEOS: Any = shapely
+"""Shapely's array functions carry no types."""
+
+
+class GeometryChecks:
+    """Takes the geometries of many features one by one, then checks their points and regions all at once.
+
+    Args:
+        extent: (w, h) of the image in QuPath's coordinates; None where it is not known.
+    """
+
+    def __init__(self, extent: tuple[int, int] | None) -> None:
+        self._extent = extent
+        self._flat: list[float] = []
+        """x, y, x, y … of all points."""
+        self._lines: list[tuple[int, int]] = []
+        """(feature, points) of each line, ring, or set of points."""
+        self._rings: list[tuple[int, int, int]] = []
+        """(line, polygon, region) of each ring; a region is a Polygon or a MultiPolygon."""
+        self._polygons = 0
+        self._regions: list[int] = []
+        """Feature of each region."""
+
+    def take(self, feature: int, geometry: Any) -> str | None:
+        """Keeps a geometry for `finish`; or says at once why QuPath cannot read it, and keeps nothing."""
+        if not isinstance(geometry, dict) or not geometry:
+            return f"geometry is missing or empty ({str(geometry)[:40]}); QuPath drops the file"
+        kind = geometry.get("type")
+        if kind not in DEPTHS:
+            return f"geometry type {str(kind)[:40]!r} is none that QuPath reads ({', '.join(DEPTHS)})"
+        parts = _parts(geometry.get("coordinates"), DEPTHS[kind])
+        if parts is None:
+            return f"coordinates of the {kind} are missing, empty or not nested as its type asks; QuPath drops the file"
+        lines = list(chain.from_iterable(parts))
+        problem = next((text for text in (_line_problem(line, kind) for line in lines) if text), None)
+        if problem is None:
+            self._keep(feature, kind, parts)
+        return problem
+
+    def finish(self) -> list[tuple[int, str]]:
+        """(feature, problem) of points outside the image and of regions that are invalid or have no area."""
+        if not self._flat:
+            return []
+        points = np.array(self._flat, np.float64).reshape(-1, 2)
+        lines = np.array(self._lines, np.int64)
+        return [*self._outside(points, lines), *self._invalid(points, lines)]
+
+    def _keep(self, feature: int, kind: str, parts: list[list[list[Any]]]) -> None:
+        for part in parts:
+            for line in part:
+                if kind.endswith("Polygon"):
+                    self._rings.append((len(self._lines), self._polygons, len(self._regions)))
+                self._lines.append((feature, len(line)))
+                self._flat += chain.from_iterable(point[:2] for point in line)
+            self._polygons += 1
+        if kind.endswith("Polygon"):
+            self._regions.append(feature)
+
+    def _outside(self, points: NDArray[np.float64], lines: NDArray[np.int64]) -> list[tuple[int, str]]:
+        if self._extent is None:
+            return []
+        out = ((points < 0) | (points > np.array(self._extent))).any(axis=1)
+        owners, first = np.unique(np.repeat(lines[:, 0], lines[:, 1])[out], return_index=True)
+        size = f"{self._extent[0]} x {self._extent[1]} px image"
+        return [
+            (int(owner), f"({x:g}, {y:g}) lies outside the {size}; is the bounds offset right?")
+            for owner, (x, y) in zip(owners, points[out][first], strict=True)
+        ]
+
+    def _invalid(self, points: NDArray[np.float64], lines: NDArray[np.int64]) -> list[tuple[int, str]]:
+        if not self._rings:
+            return []
+        line, polygon, region = np.array(self._rings, np.int64).T
+        is_ring = np.zeros(len(lines), bool)
+        is_ring[line] = True
+        on_ring = np.repeat(is_ring, lines[:, 1])
+        rings = _GEOS.linearrings(points[on_ring], indices=np.repeat(np.arange(len(line)), lines[line, 1]))
+        shapes = _GEOS.polygons(rings) if len(rings) == len(self._regions) else _joined(rings, polygon, region)
+        found = [
+            (self._regions[at], f"region is invalid: {reason}; QuPath 0.6 drops the file")
+            for at, reason in _reasons(shapes)
+        ]
+        empty = np.flatnonzero(_GEOS.area(shapes) < PRECISION**2)
+        return found + [(self._regions[at], "region has no area; it arrives empty in QuPath") for at in empty]
+
+
+def _joined(rings: NDArray[Any], polygon: NDArray[np.int64], region: NDArray[np.int64]) -> NDArray[Any]:
+    """Rings as polygons with holes, polygons as regions."""
+    _, first, polygon = np.unique(polygon, return_index=True, return_inverse=True)
+    shapes: NDArray[Any] = _GEOS.multipolygons(_GEOS.polygons(rings, indices=polygon), indices=region[first])
+    return shapes
+
+
+def _reasons(shapes: NDArray[Any]) -> list[tuple[int, str]]:
+    bad = np.flatnonzero(~_GEOS.is_valid(shapes))
+    return [(int(at), str(_GEOS.is_valid_reason(shapes[at]))) for at in bad]
+
+
+def _parts(coordinates: Any, depth: int) -> list[list[list[Any]]] | None:
+    """Coordinates of any type as parts of lines of points; None where the nesting is wrong or a list is empty."""
+    for _ in range(3 - depth):
+        coordinates = [coordinates]
+    if not _filled(coordinates) or not all(map(_filled, coordinates)):
+        return None
+    return coordinates if all(map(_filled, chain.from_iterable(coordinates))) else None
+
+
+def _filled(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _line_problem(line: list[Any], kind: str) -> str | None:
+    if not all(type(point) is list and 2 <= len(point) <= 3 for point in line):
+        return f"a point must be [x, y], found {str(line)[:40]}; QuPath drops the file"
+    values = list(chain.from_iterable(line))
+    if not {int, float}.issuperset(map(type, values)) or not _finite(values):
+        return f"a coordinate is no finite number in {str(line)[:60]}; QuPath drops the file"
+    if kind.endswith("LineString") and len(line) < 2:
+        return f"{kind} needs at least two points; QuPath drops the file"
+    if kind.endswith("Polygon"):
+        if len(line) < 4:
+            return f"a ring has {len(line)} points, at least 4 are needed; QuPath drops the file"
+        if line[0][:2] != line[-1][:2]:
+            return "a ring is not closed: its last point must repeat its first; QuPath drops the file"
+    return None
+
+
+def _finite(values: list[float]) -> bool:
+    try:
+        return all(map(math.isfinite, values))
+    except OverflowError:
+        return False

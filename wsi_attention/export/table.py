@@ -1,0 +1,80 @@
+"""Tables other programs read: a slide's tiles with WSInfer's column names, and its row in predictions.csv."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from wsi_attention.export.coverage import area_read
+from wsi_attention.export.ranking import map_of, percentiles
+from wsi_attention.structures import Prediction
+
+TILE_COLUMNS = (
+    "minx",
+    "miny",
+    "width",
+    "height",
+    "attention",
+    "attention_percentile",
+    "weight",
+    "glimpse",
+    "read",
+)
+"""The first four are WSInfer's: level-0 pixels of the tile as it was asked for, also where it hangs over the slide."""
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """The columns of predictions.csv for a model with these classes."""
+    shares = [f"prob_{name}" for name in classes]
+    return ["slide", "status", "label", *shares, "spread", "tiles_read", "area_read", "seconds", "reason"]
+
+
+def prediction_row(prediction: Prediction) -> dict[str, str]:
+    """A prediction as a row of predictions.csv, as text.
+
+    Probabilities, spread and `area_read` (share of the tissue area that tiles covered) have six decimals, seconds spent
+    reading three; `reason` joins the notes.
+    """
+    shares = zip(prediction.classes, prediction.probabilities, strict=True)
+    return {
+        "slide": prediction.slide,
+        "status": prediction.status,
+        "label": prediction.label,
+        **{f"prob_{name}": f"{share:.6f}" for name, share in shares},
+        "spread": f"{prediction.spread:.6f}",
+        "tiles_read": str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
+        "area_read": f"{area_read(prediction):.6f}",
+        "seconds": f"{prediction.counters.seconds:.3f}",
+        "reason": "; ".join(prediction.notes),
+    }
+
+
+def tile_rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
+    """One row a tile asked for, in the order of drawing; numbers that are not finite are left empty."""
+    for number, glimpse in enumerate(prediction.glimpses):
+        ranks = percentiles(glimpse.attention, map_of(prediction, number))
+        boxes = glimpse.tiles.boxes[0].tolist()
+        facts = zip(boxes, glimpse.attention, ranks, glimpse.weights, glimpse.valid, strict=True)
+        for box, attention, rank, weight, valid in facts:
+            values = (*box, _number(attention), _number(rank), _number(weight), glimpse.name, int(valid))
+            yield dict(zip(TILE_COLUMNS, values, strict=True))
+
+
+class TilesExporter:
+    """Writes `tile_rows` as CSV; a slide where nothing was read gives the header alone."""
+
+    suffix: ClassVar[str] = "tiles/{slide}.csv"
+
+    def __call__(self, prediction: Prediction, path: Path) -> None:
+        """Writes the file; the same prediction gives the same bytes."""
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, TILE_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(tile_rows(prediction))
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""

@@ -1,0 +1,115 @@
+"""An attention map as an OME-Zarr 0.5 pyramid at the slide's geometry, to lay over the slide, e.g. in napari.
+
+Layout: axes c, y, x in micrometers; channel 0 the attention, channel 1 the share of each cell that was read. Cells
+without tissue are NaN in both. Specification: https://ngff.openmicroscopy.org/0.5/ .
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import ResultsError
+from wsi_attention.export.coverage import covered, read_boxes
+from wsi_attention.geometry import Grid
+from wsi_attention.structures import AttentionMap, Prediction
+
+VERSION = "0.5"
+CHUNK = 512
+"""Cells along y and x of one stored chunk; a map of usual size is one file a level."""
+
+SMALLEST = 64
+"""Levels are halved until neither side is longer than this."""
+
+
+def levels(found: AttentionMap, prediction: Prediction) -> list[NDArray[np.float32]]:
+    """The pyramid, finest first: (2, rows, cols) float32, attention and share read, each level half the one before.
+
+    A coarse cell is the mean of its tissue cells; NaN where it has none.
+    """
+    read = np.where(np.isfinite(found.values), covered(read_boxes(prediction), found.grid), np.nan)
+    pyramid = [np.stack([found.values, read]).astype(np.float32)]
+    while max(pyramid[-1].shape[1:]) > SMALLEST:
+        pyramid.append(_halved(pyramid[-1]))
+    return pyramid
+
+
+def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[str, Any]:
+    """The group's attributes for a pyramid of `count` levels.
+
+    A pixel's coordinate is its centre, as napari and the slide's own OME-Zarr have it: level-0 pixel 0 lies at 0 µm, so
+    a cell that starts at pixel s and is d pixels wide lies at (s + (d - 1) / 2) · mpp.
+    """
+    scales = [_placed(found.grid, prediction.mpp, 2**level) for level in range(count)]
+    space = [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
+    multiscale = {
+        "name": found.name,
+        "type": "mean",
+        "axes": [{"name": "c", "type": "channel"}, *space],
+        "datasets": [{"path": str(n), "coordinateTransformations": placed} for n, placed in enumerate(scales)],
+    }
+    highest = float(np.nanmax(found.values)) if np.isfinite(found.values).any() else 0.0
+    channels = [_channel(found.name, "FFFFFF", highest), _channel("inspected", "00B4FF", 1.0)]
+    return {"ome": {"version": VERSION, "multiscales": [multiscale], "omero": {"channels": channels}}}
+
+
+class HeatmapPyramidExporter:
+    """Writes the last attention map of a prediction as an OME-Zarr folder."""
+
+    suffix: ClassVar[str] = "heatmaps/{slide}.ome.zarr"
+
+    def __call__(self, prediction: Prediction, path: Path) -> None:
+        """Writes the folder anew; the same prediction gives the same bytes.
+
+        Raises:
+            ResultsError: the prediction holds no attention map.
+        """
+        import zarr
+
+        if not prediction.maps:
+            raise ResultsError(f"{prediction.slide}: the prediction holds no attention map to write as {path.name}")
+        found = prediction.maps[-1]
+        pyramid = levels(found, prediction)
+        group = zarr.open_group(path, mode="w", zarr_format=3, attributes=metadata(found, prediction, len(pyramid)))
+        for number, values in enumerate(pyramid):
+            array = group.create_array(
+                str(number),
+                shape=values.shape,
+                dtype=values.dtype,
+                chunks=(len(values), min(CHUNK, values.shape[1]), min(CHUNK, values.shape[2])),
+                fill_value=float("nan"),
+                dimension_names=("c", "y", "x"),
+                chunk_key_encoding={"name": "default", "separator": "/"},
+            )
+            array[:] = values
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    channels, rows, cols = values.shape
+    padded = np.pad(values, ((0, 0), (0, rows % 2), (0, cols % 2)), constant_values=np.nan)
+    blocks = padded.reshape(channels, (rows + 1) // 2, 2, (cols + 1) // 2, 2)
+    total = np.nansum(blocks, axis=(2, 4), dtype=np.float64)
+    known = np.isfinite(blocks).sum(axis=(2, 4))
+    mean = np.full(total.shape, np.nan)
+    np.divide(total, known, out=mean, where=known > 0)
+    return mean.astype(np.float32)
+
+
+def _placed(grid: Grid, mpp: float, factor: int) -> list[dict[str, Any]]:
+    (dx, dy), (x, y) = grid.step, grid.origin
+    scale = [1.0, dy * factor * mpp, dx * factor * mpp]
+    translation = [0.0, (y + (dy * factor - 1) / 2) * mpp, (x + (dx * factor - 1) / 2) * mpp]
+    return [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
+
+
+def _channel(label: str, color: str, end: float) -> dict[str, Any]:
+    top = end if end > 0 else 1.0
+    return {
+        "label": label,
+        "color": color,
+        "active": True,
+        "window": {"start": 0.0, "min": 0.0, "end": top, "max": top},
+    }
