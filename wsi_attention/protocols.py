@@ -72,6 +72,10 @@ class TileSource(Protocol):
         """Level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1."""
         ...
 
+    def overview_downsample(self, mpp: float) -> float:
+        """Where to take the overview: as `downsample`, but coarser where the overview would have too many pixels."""
+        ...
+
     def overview(self, downsample: float) -> Tensor:
         """The whole extent, (b, c, h, w) with h = ceil(extent[1] / downsample): pixel (r, c) covers exactly its
         downsample × downsample level-0 square; beyond the extent it is background."""

@@ -1,0 +1,60 @@
+"""Area averaging with exact fractional borders, one axis after the other (NumPy)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def overlaps(start: float, step: float, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """How much of each source pixel lies in each of `count` cells of width `step`, the first beginning at `start`.
+
+    Args:
+        start: left border of the first cell, in source pixels; need not be whole.
+        step: width of a cell in source pixels, > 0.
+        count: number of cells.
+
+    Returns:
+        The first source pixel that each cell touches, (count,), and the shares of that pixel and those after it,
+        (count, span); every row sums to 1.
+    """
+    edges = np.round(start + step * np.arange(count + 1), 6)
+    first = np.floor(edges[:-1]).astype(np.int64)
+    span = int((np.ceil(edges[1:]) - first).max(initial=1))
+    pixels = first[:, None] + np.arange(span)
+    inside = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    shares = np.clip(inside, 0.0, None)
+    return first, (shares / shares.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _along_rows(pixels: NDArray[np.generic], start: float, step: float, count: int) -> NDArray[np.float32]:
+    first, shares = overlaps(start, step, count)
+    flat = pixels.reshape(pixels.shape[0], -1)
+    mean = np.zeros((count, flat.shape[1]), np.float32)
+    part = np.empty_like(mean)
+    for k in range(shares.shape[1]):
+        np.multiply(flat.take(first + k, axis=0, mode="clip"), shares[:, k, None], out=part)
+        mean += part
+    return mean.reshape(count, *pixels.shape[1:])
+
+
+def area_mean(
+    pixels: NDArray[np.uint8], start: tuple[float, float], step: float, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The mean colour of each step × step cell of an image.
+
+    A box filter that counts a source pixel either wholly or not at all shifts the picture by up to half a source
+    pixel where the step is not whole; here a pixel on a border counts by the share of it that lies inside.
+
+    Args:
+        pixels: (h, w, c) uint8; must cover all cells.
+        start: (x, y) of the first cell's top left corner, in source pixels.
+        step: side of a cell in source pixels.
+        size: (w, h) of the result.
+
+    Returns:
+        (size[1], size[0], c) uint8, rounded half up.
+    """
+    rows = _along_rows(pixels, start[1], step, size[1])
+    columns = _along_rows(np.ascontiguousarray(rows.swapaxes(0, 1)), start[0], step, size[0])
+    return np.ascontiguousarray((columns + 0.5).astype(np.uint8).swapaxes(0, 1))

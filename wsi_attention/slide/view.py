@@ -1,0 +1,156 @@
+"""View: a slide at one downsample. Chooses the stored level, reads it in bounded blocks, area-averages the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import InputError
+from wsi_attention.geometry import same_scale
+from wsi_attention.slide.resample import area_mean
+
+if TYPE_CHECKING:
+    from wsi_attention.slide.slide import Slide
+
+MAX_SOURCE_PIXELS = 8_000_000
+"""Stored pixels held at once: about 24 MB, and not much more than that again while they are averaged."""
+
+
+def snapped(level_downsamples: Sequence[float], downsample: float) -> float:
+    """The stored downsample within 5 % of the wanted one, else the wanted one; never below 1."""
+    nearest = _nearest(level_downsamples, downsample)
+    found = level_downsamples[nearest] if same_scale(downsample, level_downsamples[nearest]) else downsample
+    return max(1.0, float(found))
+
+
+def best_level(level_downsamples: Sequence[float], downsample: float) -> int:
+    """The coarsest stored level that is at least as fine as wanted; a level within 5 % counts as equal."""
+    nearest = _nearest(level_downsamples, downsample)
+    if same_scale(downsample, level_downsamples[nearest]):
+        return nearest
+    finer = [level for level, stored in enumerate(level_downsamples) if stored <= downsample]
+    return max(finer, key=level_downsamples.__getitem__, default=0)
+
+
+def _nearest(level_downsamples: Sequence[float], downsample: float) -> int:
+    ratios = [abs(math.log(stored / downsample)) for stored in level_downsamples]
+    return ratios.index(min(ratios))
+
+
+class View:
+    """A slide seen at one downsample: output pixel (r, c) of a region covers the level-0 square
+    [x + c·downsample, x + (c+1)·downsample) × [y + r·downsample, …).
+
+    A stored level within 5 % of the wanted downsample is taken as it is: every output pixel is the stored pixel at its
+    centre, and nothing is blended. Otherwise the nearest finer level is area-averaged. Beyond the slide all is white.
+
+    Attributes:
+        slide: the slide that is looked at.
+        downsample: level-0 pixels per output pixel, as asked but never below 1; ask at `snapped` for stored pixels.
+        size: (w, h) of the whole view, ceil(extent / downsample).
+    """
+
+    def __init__(self, slide: Slide, downsample: float) -> None:
+        """Chooses the level; reads nothing.
+
+        Raises:
+            InputError: the downsample is no positive number.
+        """
+        if not 0 < downsample < math.inf:
+            raise InputError(
+                f"{slide.path}: a view at downsample {downsample} was asked; it must be positive, 1 is finest"
+            )
+        self.slide = slide
+        self.downsample = max(1.0, float(downsample))
+        width, height = slide.dimensions
+        self.size: tuple[int, int] = (math.ceil(width / self.downsample), math.ceil(height / self.downsample))
+        self._level = best_level(slide.level_downsamples, self.downsample)
+        self._stored = float(slide.level_downsamples[self._level])
+        self._step = self.downsample / self._stored
+
+    def read(self, location: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels of one region.
+
+        Args:
+            location: (x, y) of the top left corner in level-0 pixels; may lie outside the slide.
+            size: (w, h) of the region in output pixels.
+
+        Returns:
+            (h, w, 3) uint8, white beyond the slide.
+
+        Raises:
+            TileReadError: the file's pixels could not be read.
+        """
+        blocks = list(self._blocks(size))
+        if len(blocks) == 1:
+            return self._read_block(location, (0, 0), size)
+        pixels = np.empty((size[1], size[0], 3), np.uint8)
+        for (left, top), (width, height) in blocks:
+            pixels[top : top + height, left : left + width] = self._read_block(location, (left, top), (width, height))
+        return pixels
+
+    def read_whole(self) -> NDArray[np.uint8]:
+        """The whole slide, (size[1], size[0], 3) uint8, read block by block so that memory stays bounded.
+
+        Raises:
+            TileReadError: the file's pixels could not be read.
+        """
+        return self.read((0, 0), self.size)
+
+    def bytes_read(self, location: tuple[int, int], size: tuple[int, int]) -> int:
+        """An estimate of the file bytes that `read` asks for; 0 where the reader cannot tell."""
+        regions = (self._region(location, offset, block) for offset, block in self._blocks(size))
+        return sum(self.slide.bytes_read(self._level, where, shape) for where, shape, _ in regions)
+
+    def _blocks(self, size: tuple[int, int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """Near-square blocks (offset, size) in output pixels; square ones decode the fewest stored tiles twice."""
+        limit = MAX_SOURCE_PIXELS / self._step**2
+        if size[0] * size[1] <= limit:
+            yield (0, 0), size
+            return
+        width = min(size[0], max(1, int(math.sqrt(limit)), int(limit / size[1])))
+        height = min(size[1], max(1, int(limit / width)))
+        for top in range(0, size[1], height):
+            for left in range(0, size[0], width):
+                yield (left, top), (min(width, size[0] - left), min(height, size[1] - top))
+
+    def _read_block(
+        self, location: tuple[int, int], offset: tuple[int, int], size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        where, shape, start = self._region(location, offset, size)
+        pixels = self.slide.read(where, self._level, shape)
+        if not same_scale(self._step, 1.0):
+            return area_mean(pixels, start, self._step, size)
+        if shape == size:
+            return pixels
+        rows = _centres(start[1], self._step, size[1])
+        columns = _centres(start[0], self._step, size[0])
+        return pixels[rows[:, None], columns]
+
+    def _region(
+        self, location: tuple[int, int], offset: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[tuple[int, int], tuple[int, int], tuple[float, float]]:
+        """What to ask the slide for: level-0 location, size in stored pixels; and where the block begins in them."""
+        left = (location[0] + offset[0] * self.downsample) / self._stored
+        top = (location[1] + offset[1] * self.downsample) / self._stored
+        x, width = self._span(left, size[0])
+        y, height = self._span(top, size[1])
+        where = round(x * self._stored), round(y * self._stored)
+        return where, (width, height), (left - x, top - y)
+
+    def _span(self, start: float, count: int) -> tuple[int, int]:
+        """First stored pixel and number of stored pixels that `count` output pixels from `start` on need."""
+        if same_scale(self._step, 1.0):
+            picked = _centres(start, self._step, count)
+            return int(picked[0]), int(picked[-1] - picked[0] + 1)
+        first = math.floor(round(start, 6))
+        return first, math.ceil(round(start + count * self._step, 6)) - first
+
+
+def _centres(start: float, step: float, count: int) -> NDArray[np.int64]:
+    """The stored pixels at the centres of output pixels; a centre on a border belongs to the pixel after it."""
+    return np.asarray(np.floor(start + (np.arange(count) + 0.5) * step + 1e-6), np.int64)

@@ -1,0 +1,205 @@
+"""`TileSource` over a slide: its overview, its tissue, its tiles, and what reading them cost."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_attention.errors import InputError, NoTissueError
+from wsi_attention.geometry import MPP_TOLERANCE, Grid, downsample_of
+from wsi_attention.slide.slide import Slide
+from wsi_attention.slide.tissue import check_brightfield, find_tissue
+from wsi_attention.slide.view import View, snapped
+from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
+from wsi_attention.tiles.cells import cells_with_tissue
+from wsi_attention.tiles.lazy import read_tiles
+from wsi_attention.tiles.tensors import TensorSource
+
+__all__ = ["SlideSource", "TensorSource"]
+
+TISSUE_MPP = 16.0
+"""µm/px of the overview that tissue is looked for on, where no overview has been read before."""
+
+
+class SlideSource:
+    """One slide as a model sees it. Not for several threads at once; the reading inside it is parallel.
+
+    Attributes:
+        extent: (w, h) of level 0.
+        batch: 1, one slide.
+        counters: what reading has cost so far, overview and tiles together. `tiles` and `pixels` count what was read,
+            `failed` the tiles that could not be read.
+        failures: one line for each tile that could not be read.
+    """
+
+    def __init__(
+        self, slide: Slide, tissue: TissueMask | None = None, batch: int = 32, max_overview: int = 4_000_000
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            slide: an open slide.
+            tissue: where to look; found on the overview if None.
+            batch: tiles per task.
+            max_overview: the most pixels that an overview may have.
+        """
+        self.slide = slide
+        self.extent: tuple[int, int] = slide.dimensions
+        self.batch = 1
+        self.counters = Counters()
+        self.failures: list[str] = []
+        self._tiles_per_task, self._max_overview = batch, max_overview
+        self._overviews: dict[float, NDArray[np.uint8]] = {}
+        self._notes: dict[str, None] = {}
+        self._tissue = tissue
+        self._shown: float | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know, one sentence each; empty when all is well."""
+        return tuple(self._notes)
+
+    def downsample(self, mpp: float) -> float:
+        """Level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1.
+
+        A slide coarser than wanted is read as it is, and a note says so.
+
+        Raises:
+            MissingMppError: nobody says how large the slide's pixels are.
+        """
+        finest = self.slide.mpp
+        wanted = downsample_of(mpp, finest)
+        if wanted < 1 - MPP_TOLERANCE:
+            self._note(f"the finest level is {finest:.3g} µm/px, the model reads {mpp:.3g}: read as it is")
+        return snapped(self.slide.level_downsamples, wanted)
+
+    def overview_downsample(self, mpp: float) -> float:
+        """As `downsample`, but coarse enough for the overview to stay within its most pixels; a note says if it was.
+
+        Raises:
+            MissingMppError: nobody says how large the slide's pixels are.
+        """
+        wanted = self.downsample(mpp)
+        if self._pixels(wanted) <= self._max_overview:
+            return wanted
+        coarser = self._smallest_overview()
+        self._note(
+            f"the overview at {mpp:.3g} µm/px would exceed {self._max_overview / 1e6:g} Mpx:"
+            f" seen at {coarser * self.slide.mpp:.3g} µm/px"
+        )
+        return coarser
+
+    def overview(self, downsample: float) -> Tensor:
+        """The whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.
+
+        Raises:
+            InputError: more pixels than an overview may have.
+            UnsupportedSlideError: not brightfield.
+            TileReadError: the file's pixels could not be read.
+        """
+        rgb = self.overview_rgb(downsample)
+        self._shown = downsample
+        return torch.from_numpy(np.array(np.moveaxis(rgb, -1, 0)[None], order="C"))
+
+    def overview_rgb(self, downsample: float) -> NDArray[np.uint8]:
+        """The same as (h, w, 3) uint8; read once for each downsample. Errors as in `overview`."""
+        if downsample not in self._overviews:
+            pixels = self._pixels(downsample)
+            if pixels > self._max_overview:
+                raise InputError(
+                    f"{self.slide.path}: an overview at downsample {downsample:g} has {pixels / 1e6:.3g} Mpx, the most"
+                    f" is {self._max_overview / 1e6:g}; ask `overview_downsample` first"
+                )
+            self._overviews[downsample] = self._read_overview(downsample)
+        return self._overviews[downsample]
+
+    @property
+    def overview_pixels(self) -> int:
+        """Pixels of the overview that the model looked at; of the one tissue was found on, if it looked at none."""
+        downsample = self._shown or next(iter(self._overviews), None)
+        return self._pixels(downsample) if downsample else 0
+
+    @property
+    def tissue_mask(self) -> TissueMask:
+        """Where there is tissue: as given, or found on the first overview that was read. May be empty.
+
+        Raises:
+            MissingMppError: nobody says how large the slide's pixels are.
+            UnsupportedSlideError: not brightfield.
+            TileReadError: the file's pixels could not be read.
+        """
+        if self._tissue is None:
+            downsample = next(iter(self._overviews), None) or self._tissue_downsample()
+            self._tissue = find_tissue(self.overview_rgb(downsample), downsample, self.slide.mpp)
+        return self._tissue
+
+    def tissue(self, grid: Grid) -> Tensor:
+        """(1, rows, cols) bool: the cells of which 10 % or more is tissue, or those with the most where none has that.
+
+        Raises:
+            NoTissueError: there is none.
+        """
+        cells = cells_with_tissue(self.tissue_mask, grid)
+        if not cells.any():
+            raise NoTissueError(f"{self.slide.path}: no tissue found; if there is some, give a mask of your own")
+        return torch.from_numpy(cells[None])
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        """All tiles in one request, (1, n, 3, h, w) uint8 in the order given; white beyond the slide.
+
+        A tile that cannot be read is not valid, is counted, and leaves a line in `failures`; no error is raised, even
+        if all of them fail.
+
+        Raises:
+            ValueError: not one image's locations, or finer than level 0.
+        """
+        if tiles.downsample < 1:
+            raise ValueError(f"{self.slide.path}: tiles at downsample {tiles.downsample} asked; the finest is 1")
+        start = time.perf_counter()
+        pixels = np.zeros((len(tiles), tiles.size[1], tiles.size[0], 3), np.uint8)
+        valid = np.zeros(len(tiles), np.bool_)
+        asked = 0
+        for part, block in read_tiles(self.slide, tiles, self._tiles_per_task):
+            pixels[part], valid[part] = block.pixels, block.valid
+            asked += block.bytes
+            self.failures += block.errors
+        good, area = int(valid.sum()), tiles.size[0] * tiles.size[1]
+        self._count(Counters(good, good * area, asked, time.perf_counter() - start, len(tiles) - good))
+        return TileBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2)[None], torch.from_numpy(valid)[None])
+
+    def _read_overview(self, downsample: float) -> NDArray[np.uint8]:
+        start = time.perf_counter()
+        view = View(self.slide, downsample)
+        rgb = view.read_whole()
+        cost = view.bytes_read((0, 0), view.size)
+        self._count(Counters(pixels=rgb.shape[0] * rgb.shape[1], bytes=cost, seconds=time.perf_counter() - start))
+        check_brightfield(rgb, self.slide.path)
+        return rgb
+
+    def _tissue_downsample(self) -> float:
+        """Where to look for tissue unasked; what is too coarse or too large for it is no news to the reader."""
+        wanted = snapped(self.slide.level_downsamples, downsample_of(TISSUE_MPP, self.slide.mpp))
+        return wanted if self._pixels(wanted) <= self._max_overview else self._smallest_overview()
+
+    def _smallest_overview(self) -> float:
+        """The smallest downsample whose overview has no more than the allowed pixels, or a stored level just above."""
+        width, height = self.extent
+        downsample = max(1.0, math.sqrt(width * height / self._max_overview))
+        while self._pixels(downsample) > self._max_overview:
+            downsample *= 1.0005
+        stored = snapped(self.slide.level_downsamples, downsample)
+        return max(stored, downsample)
+
+    def _pixels(self, downsample: float) -> int:
+        return math.ceil(self.extent[0] / downsample) * math.ceil(self.extent[1] / downsample)
+
+    def _count(self, cost: Counters) -> None:
+        self.counters = self.counters + cost
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
