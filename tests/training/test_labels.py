@@ -103,7 +103,9 @@ def test_single_files_are_inputs_too(slides: Path) -> None:
 def test_names_that_fit_nothing_several_or_the_same(slides: Path) -> None:
     with pytest.raises(InputError, match=r"labels.csv: 2 of 3 slides not in .*: x, y"):
         find_slides(["a", "x", "y"], [slides], "labels.csv")
+    with pytest.raises(InputError, match=r"'e.svs' could be .*e.svs, .*e.svs; write its path"):
+        find_slides(["sub/d", "e.svs"], [slides], "labels.csv")
     with pytest.raises(InputError, match=r"'a' and 'a.svs' are both .*a.svs"):
         find_slides(["a", "a.svs"], [slides], "labels.csv")
-    with pytest.raises(InputError, match="gone does not exist"):
+    with pytest.raises(InputError, match="gone: no such file"):
         find_slides(["a"], [slides / "gone"], "labels.csv")

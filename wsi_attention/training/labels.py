@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_attention import registry
 from wsi_attention.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -97,7 +95,7 @@ def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: st
     found: dict[str, Path] = {}
     missing = []
     for name in names:
-        matches = _matches(name, index)
+        matches = index.get(name) or index.get(name.removeprefix("./")) or []
         if not matches:
             missing.append(name)
         elif len(matches) > 1:
@@ -154,31 +152,12 @@ def _one_name_a_file(found: Mapping[str, Path], asked_by: str | Path) -> None:
 
 
 def _index(inputs: Sequence[str | Path]) -> dict[str, list[Path]]:
+    from wsi_attention.inference import discovery
+
     index: dict[str, list[Path]] = {}
-    for given in map(Path, inputs):
-        if not given.exists():
-            raise InputError(f"{given} does not exist")
-        single = given.is_file() or given.suffix == ".zarr"
-        root = given.parent if single else given
-        for path in [given] if single else _walk(given):
-            relative = path.relative_to(root).as_posix()
-            names = {relative, path.name, bare_name(relative), bare_name(path.name), path.resolve().as_posix()}
-            for name in names:
-                index.setdefault(name, []).append(path)
+    for slide in discovery.find_slides(inputs).slides:
+        path, relative = Path(slide.path), slide.relative
+        names = {relative, path.name, bare_name(relative), bare_name(path.name), Path(slide.key).as_posix()}
+        for name in names:
+            index.setdefault(name, []).append(path)
     return index
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
-        stores = [name for name in folders if name.endswith(".zarr")]
-        folders[:] = sorted(name for name in folders if name not in stores and not name.startswith("."))
-        yield from (Path(here, name) for name in sorted([*files, *stores]) if not name.startswith("."))
-
-
-def _matches(name: str, index: Mapping[str, list[Path]]) -> list[Path]:
-    candidates = index.get(name) or index.get(name.removeprefix("./")) or []
-    if len(candidates) < 2:
-        return candidates
-    readers = [registry.load(registry.READERS, reader) for reader in registry.names(registry.READERS)]
-    slides = [path for path in candidates if any(reader.recognises(str(path)) for reader in readers)]
-    return slides or candidates

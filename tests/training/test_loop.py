@@ -1,0 +1,225 @@
+"""The loop learns, stops, resumes to the same bits, and names what goes wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from wsi_attention.config import Augmentation, Optimiser, Recipe
+from wsi_attention.errors import InputError, SlideOpenError
+from wsi_attention.models.attention_sampling import ats
+from wsi_attention.training.devices import fabric_on
+from wsi_attention.training.examples import Example
+from wsi_attention.training.listener import Silent
+from wsi_attention.training.loop import DivergedError, Job, fit
+from wsi_attention.training.state import EpochRecord, TrainingState, copied, load_state, save_state
+
+Examples = Callable[[int, int], tuple[Example, ...]]
+RECIPE = Recipe(
+    epochs=3,
+    patience=100,
+    batch=4,
+    seed=1,
+    optimiser=Optimiser(learning_rate=3e-3, warmup_epochs=0.5),
+    augmentation=Augmentation(brightness=0.02),
+)
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.stages: list[tuple[str, int, int]] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.stages.append((stage, done, total))
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return ats(
+        2,
+        tile_size=16,
+        tile_mpp=1.0,
+        overview_mpp=4.0,
+        draws=4,
+        encoder_widths=(8, 16),
+        features=16,
+        attention_widths=(8, 8),
+        context=3,
+    )
+
+
+def start(model: nn.Module) -> TrainingState:
+    return TrainingState({"all": "x"}, "32", {name: copied(value) for name, value in model.state_dict().items()})
+
+
+def job(train: tuple[Example, ...], validation: tuple[Example, ...], recipe: Recipe = RECIPE, **kept: Any) -> Job:
+    saved = kept.get("saved", [])
+    return Job(train, validation, recipe, (1.0, 1.0), saved.append, kept.get("heard", Silent()))
+
+
+def same(a: TrainingState, b: TrainingState) -> bool:
+    groups = [(a.weights, b.weights), (a.best, b.best), (a.optimiser, b.optimiser)]
+    return a.history == b.history and all(
+        x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in groups
+    )
+
+
+def test_it_learns_to_find_the_square(spotted_examples: Examples) -> None:
+    model, heard = small_model(), Heard()
+    recipe = replace(RECIPE, epochs=8, optimiser=Optimiser(learning_rate=1e-2, warmup_epochs=0.5))
+    work = job(spotted_examples(24, 0), spotted_examples(12, 100), recipe, heard=heard)
+    state = fit(fabric_on("cpu", 1, "32"), model, work, start(model))
+    best = state.history[state.best_epoch - 1]
+    assert best.val_auroc >= 0.95
+    assert state.history[-1].train_loss < 0.8 * state.history[0].train_loss
+    assert ("epoch 1", 24, 24) in heard.stages
+    assert ("validation 1", 12, 12) in heard.stages
+    assert heard.lines[0].startswith("epoch 1: loss ")
+
+
+def test_a_resumed_run_is_the_undisturbed_run(spotted_examples: Examples, tmp_path: Path) -> None:
+    train, validation = spotted_examples(6, 0), spotted_examples(4, 50)
+    saved: list[TrainingState] = []
+    whole = fit(fabric_on("cpu", 1, "32"), small_model(), job(train, validation, saved=saved), start(small_model()))
+    save_state(tmp_path, saved[0])
+    torch.manual_seed(99)
+    kept = load_state(tmp_path)
+    assert kept is not None and kept.epoch == 1
+    resumed = fit(fabric_on("cpu", 1, "32"), small_model(5), job(train, validation), kept)
+    assert same(whole, resumed)
+    assert not same(whole, fit(fabric_on("cpu", 1, "32"), small_model(), job(train, validation), start(small_model(5))))
+
+
+def test_training_leaves_the_callers_chance_alone(spotted_examples: Examples) -> None:
+    work = job(spotted_examples(2, 0), spotted_examples(2, 50), replace(RECIPE, epochs=1))
+    model = small_model()
+    before = torch.get_rng_state()
+    fit(fabric_on("cpu", 1, "32"), model, work, start(model))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bfloat16_trains(spotted_examples: Examples) -> None:
+    work = job(spotted_examples(4, 0), spotted_examples(2, 50), replace(RECIPE, epochs=1))
+    model = small_model()
+    state = fit(fabric_on("cpu", 1, "bf16"), model, work, start(model))
+    assert math.isfinite(state.history[0].train_loss)
+    assert all(value.dtype != torch.bfloat16 for value in state.weights.values())
+
+
+def test_patience_ends_it_and_the_best_weights_are_kept(spotted_examples: Examples) -> None:
+    frozen = replace(RECIPE, epochs=50, patience=2, optimiser=Optimiser(learning_rate=1e-9, weight_decay=0.0))
+    model = small_model()
+    state = fit(
+        fabric_on("cpu", 1, "32"), model, job(spotted_examples(2, 0), spotted_examples(4, 50), frozen), start(model)
+    )
+    assert state.epoch == state.best_epoch + 2 < 50
+
+
+def test_ties_go_to_the_lower_loss() -> None:
+    from wsi_attention.training.schedule import better
+
+    base = EpochRecord(1, 1e-3, 1.0, 0.5, 0.9, 1.0, 1.0, 4, 0)
+    assert better(replace(base, val_auroc=0.91, val_loss=9.0), base)
+    assert better(replace(base, val_loss=0.4), base)
+    assert not better(base, base)
+    assert not better(replace(base, val_auroc=math.nan), base)
+    assert better(replace(base, val_auroc=math.nan, val_loss=0.1), replace(base, val_auroc=math.nan))
+
+
+def test_the_rate_rises_and_falls() -> None:
+    from wsi_attention.training.schedule import learning_rate
+
+    recipe = replace(RECIPE, epochs=10, optimiser=Optimiser(learning_rate=1.0, warmup_epochs=2.0))
+    rates = [learning_rate(recipe, progress) for progress in (1, 2, 6, 10)]
+    assert rates == pytest.approx([0.5, 1.0, 0.5, 0.0])
+    steady = replace(recipe, optimiser=replace(recipe.optimiser, schedule="constant"))
+    assert learning_rate(steady, 9) == 1.0
+
+
+def broken(name: str) -> Example:
+    def opens() -> Any:
+        raise SlideOpenError(f"{name} is broken")
+
+    return Example(name, 0, name, opens)
+
+
+def test_a_broken_slide_is_left_out_reported_and_counted(spotted_examples: Examples) -> None:
+    heard, model = Heard(), small_model()
+    train = (*spotted_examples(4, 0), broken("bad"))
+    validation = (*spotted_examples(2, 50), broken("worse"))
+    state = fit(fabric_on("cpu", 1, "32"), model, job(train, validation, heard=heard), start(model))
+    assert dict(state.failed) == {"bad": "bad is broken", "worse": "worse is broken"}
+    assert [record.slides for record in state.history] == [5, 4, 4]
+    assert [record.failed for record in state.history] == [2, 2, 2]
+    assert heard.lines[0] == "left out: bad: bad is broken"
+    assert sum(line.startswith("left out") for line in heard.lines) == 2
+
+
+def test_more_than_half_broken_is_an_error(spotted_examples: Examples) -> None:
+    train = (*spotted_examples(2, 0), *(broken(f"b{i}") for i in range(5)))
+    model = small_model()
+    with pytest.raises(InputError, match=r"5 of 9 slides cannot be used, more than half; the first: b\d is broken"):
+        fit(fabric_on("cpu", 1, "32"), model, job(train, spotted_examples(2, 50)), start(model))
+
+
+def test_a_loss_that_is_no_number_names_the_slide(spotted_examples: Examples, canvas_source: Any) -> None:
+    bad = Example("poison", 0, "poison", lambda: nullcontext(canvas_source(torch.full((1, 3, 64, 64), torch.nan))))
+    model = small_model()
+    with pytest.raises(DivergedError, match="epoch 1, slide poison"):
+        fit(fabric_on("cpu", 1, "32"), model, job((*spotted_examples(4, 0), bad), ()), start(model))
+
+
+def test_an_exploding_rate_stops_and_keeps_the_last_good_epoch(spotted_examples: Examples) -> None:
+    class Exploding(nn.Module):
+        overview_mpp = 4.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_model()
+            self.calls = 0
+
+        def forward(self, source: Any, generator: Any) -> Any:
+            self.calls += self.training
+            return self.inner(source, generator)
+
+        def loss(self, output: Any, target: Any) -> Any:
+            return self.inner.loss(output, target) * (math.nan if self.calls > 5 else 1.0)
+
+    saved: list[TrainingState] = []
+    model = Exploding()
+    work = job(spotted_examples(4, 0), spotted_examples(2, 50), replace(RECIPE, batch=2), saved=saved)
+    with pytest.raises(
+        DivergedError, match=r"the loss is nan at epoch 2, step 1, slide s\d; the last whole epoch is kept"
+    ):
+        fit(fabric_on("cpu", 1, "32"), model, work, start(model))
+    assert [state.epoch for state in saved] == [1]
+
+
+def test_class_weights_count(spotted_examples: Examples) -> None:
+    runs = []
+    for weights in ((1.0, 1.0), (0.1, 1.9)):
+        work = replace(
+            job(spotted_examples(4, 0), spotted_examples(4, 50), replace(RECIPE, epochs=1)), class_weights=weights
+        )
+        model = small_model()
+        runs.append(fit(fabric_on("cpu", 1, "32"), model, work, start(model)).history[0])
+    assert runs[0].train_loss != runs[1].train_loss
+
+
+def test_devices_that_are_not_there() -> None:
+    with pytest.raises(InputError, match=r"no device 'tpu' here; found: cpu"):
+        fabric_on("tpu", 1, "32")
+    with pytest.raises(InputError, match="0 processes do not fit device 'cpu'"):
+        fabric_on("cpu", 0, "32")

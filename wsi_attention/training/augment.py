@@ -1,0 +1,183 @@
+"""A training slide never looks the same twice: flips and quarter turns of the whole slide, stain and light changes.
+
+`AugmentedSource` wraps any `TileSource`. Overview, tissue and tiles change together, and coordinates are mapped, so a
+model sees one consistent slide that happens to be mirrored, turned and stained differently.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from wsi_attention import config
+from wsi_attention.geometry import Grid
+from wsi_attention.protocols import TileSource
+from wsi_attention.structures import Counters, TileBatch, TileSet
+
+OPTICAL_DENSITY_FLOOR = 1.0
+"""Added to the 8-bit value before the logarithm, so that black has a finite density."""
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """One of the 8 symmetries of a rectangle's axes: first swap x and y, then mirror x, then mirror y."""
+
+    swap: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    def image(self, pixels: Tensor) -> Tensor:
+        """Pixels (..., h, w) seen through the symmetry."""
+        pixels = pixels.transpose(-1, -2) if self.swap else pixels
+        axes = [axis for axis, mirrored in ((-1, self.mirror_x), (-2, self.mirror_y)) if mirrored]
+        return pixels.flip(axes) if axes else pixels
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(w, h) after the symmetry from (w, h) before, and the other way round."""
+        return (size[1], size[0]) if self.swap else size
+
+
+@dataclass(frozen=True, eq=False)
+class ColourChange:
+    """A linear change of optical density, and of the light.
+
+    Attributes:
+        matrix: (3, 3) float32; new density = density @ matrix.
+        light: factor on the resulting grey values.
+    """
+
+    matrix: Tensor
+    light: float
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (..., 3, h, w) to the same; white stays white apart from the light."""
+        density = _densities(pixels.device)[pixels.long()].movedim(-3, -1)
+        white = 255 + OPTICAL_DENSITY_FLOOR
+        grey = (white * torch.exp(-(density @ self.matrix.to(density)))).sub_(OPTICAL_DENSITY_FLOOR).mul_(self.light)
+        return grey.round_().clamp_(0, 255).to(torch.uint8).movedim(-1, -3).contiguous()
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What one training view of a slide differs by."""
+
+    symmetry: Symmetry
+    colour: ColourChange | None
+
+
+def draw_change(strengths: config.Augmentation, generator: Generator) -> Change:
+    """A random change; each stain's strength and the light vary uniformly within ± the given shares."""
+    bits, uniform = torch.randint(0, 2, (3,), generator=generator), torch.rand(4, generator=generator) * 2 - 1
+    dihedral = strengths.symmetry == "dihedral"
+    symmetry = Symmetry(*(bool(bit) for bit in bits)) if dihedral else Symmetry()
+    if not strengths.stain and not strengths.brightness:
+        return Change(symmetry, None)
+    stains = _stains()
+    scale = torch.diag(1 + strengths.stain * uniform[:3]).double()
+    matrix = (torch.linalg.inv(stains) @ scale @ stains).float()
+    return Change(symmetry, ColourChange(matrix, 1 + strengths.brightness * float(uniform[3])))
+
+
+class AugmentedSource:
+    """A `TileSource` that shows another one changed.
+
+    The mirror line is the far edge of the overview at `overview_downsample`, so mirrored overviews show exactly the
+    same pixels as plain ones. Overviews at another downsample are aligned to the nearest of their own pixels.
+
+    Args:
+        source: the slide as it is.
+        change: what to change; colours change only in 8-bit RGB pixels.
+        overview_downsample: where the model takes its overview.
+    """
+
+    def __init__(self, source: TileSource, change: Change, overview_downsample: float) -> None:
+        self._source, self._change, self._symmetry = source, change, change.symmetry
+        d = overview_downsample
+        pixels = self._symmetry.size((math.ceil(source.extent[0] / d), math.ceil(source.extent[1] / d)))
+        self._lines = (pixels[0] * d, pixels[1] * d)
+        self._mirrored = (self._symmetry.mirror_x, self._symmetry.mirror_y)
+        sides = zip(self._symmetry.size(source.extent), self._lines, self._mirrored, strict=True)
+        width, height = (math.floor(line) if mirrored else side for side, line, mirrored in sides)
+        self.extent: tuple[int, int] = (width, height)
+        self.batch = source.batch
+
+    @property
+    def counters(self) -> Counters:
+        """What reading has cost so far."""
+        return self._source.counters
+
+    def downsample(self, mpp: float) -> float:
+        """As the wrapped source's."""
+        return self._source.downsample(mpp)
+
+    def overview_downsample(self, mpp: float) -> float:
+        """As the wrapped source's."""
+        return self._source.overview_downsample(mpp)
+
+    def overview(self, downsample: float) -> Tensor:
+        """(b, c, h, w) of the changed slide."""
+        swapped = Symmetry(swap=self._symmetry.swap).image(self._coloured(self._source.overview(downsample)))
+        width = round(self._lines[0] / downsample) if self._mirrored[0] else swapped.shape[-1]
+        height = round(self._lines[1] / downsample) if self._mirrored[1] else swapped.shape[-2]
+        return replace(self._symmetry, swap=False).image(_fitted(swapped, width, height))
+
+    def tissue(self, grid: Grid) -> Tensor:
+        """(b, rows, cols) bool of a grid over the changed slide."""
+        origin, span = grid.origin, (grid.cols * grid.step[0], grid.rows * grid.step[1])
+        x = self._lines[0] - origin[0] - span[0] if self._symmetry.mirror_x else origin[0]
+        y = self._lines[1] - origin[1] - span[1] if self._symmetry.mirror_y else origin[1]
+        plain = replace(grid, origin=(x, y))
+        if self._symmetry.swap:
+            plain = Grid(grid.cols, grid.rows, (grid.step[1], grid.step[0]), (y, x))
+        return self._symmetry.image(self._source.tissue(plain))
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        """Tiles at places of the changed slide."""
+        size = self._symmetry.size(tiles.size)
+        batch = self._source.read(TileSet(self._plain_locations(tiles), size, tiles.downsample))
+        return replace(batch, pixels=self._symmetry.image(self._coloured(batch.pixels)))
+
+    def _plain_locations(self, tiles: TileSet) -> NDArray[np.int64]:
+        w, h = tiles.size[0] * tiles.downsample, tiles.size[1] * tiles.downsample
+        x, y = tiles.locations[..., 0].astype(np.float64), tiles.locations[..., 1].astype(np.float64)
+        x = self._lines[0] - x - w if self._symmetry.mirror_x else x
+        y = self._lines[1] - y - h if self._symmetry.mirror_y else y
+        ordered = (y, x) if self._symmetry.swap else (x, y)
+        return np.round(np.stack(ordered, axis=-1)).astype(np.int64)
+
+    def _coloured(self, pixels: Tensor) -> Tensor:
+        usable = self._change.colour is not None and pixels.dtype == torch.uint8 and pixels.shape[-3] == 3
+        return self._change.colour(pixels) if usable and self._change.colour else pixels
+
+
+def _fitted(pixels: Tensor, width: int, height: int) -> Tensor:
+    """Cut, or filled with background, on the right and below."""
+    h, w = pixels.shape[-2:]
+    if (h, w) == (height, width):
+        return pixels
+    background = 255 if pixels.dtype == torch.uint8 else 0
+    canvas = pixels.new_full((*pixels.shape[:-2], height, width), background)
+    canvas[..., : min(h, height), : min(w, width)] = pixels[..., :height, :width]
+    return canvas
+
+
+@cache
+def _densities(device: torch.device) -> Tensor:
+    """Natural optical density of each 8-bit value, (256,) float32."""
+    values = torch.arange(256, device=device, dtype=torch.float64)
+    white = 255 + OPTICAL_DENSITY_FLOOR
+    return torch.log(white / (values + OPTICAL_DENSITY_FLOOR)).float()
+
+
+@cache
+def _stains() -> Tensor:
+    """Rows: the RGB densities of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001), as scikit-image has them."""
+    from skimage.color import rgb_from_hed
+
+    return torch.from_numpy(np.array(rgb_from_hed, np.float64))

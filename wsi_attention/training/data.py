@@ -1,0 +1,187 @@
+"""Labelled slides as training examples; their overviews and tissue masks are kept in memory between epochs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from torch import Tensor
+
+from wsi_attention.errors import NoTissueError, WsiAttentionError
+from wsi_attention.geometry import Grid
+from wsi_attention.slide.slide import open_slide
+from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
+from wsi_attention.tiles.source import SlideSource
+from wsi_attention.training.examples import Example
+from wsi_attention.training.labels import LabelRow
+
+MEMORY_BYTES = 2 << 30
+"""Overviews and masks kept between epochs; a slide has 1 to 4 Mpx of them."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What opening every slide once told.
+
+    Attributes:
+        fingerprints: slide name -> content fingerprint, of the slides that can be used.
+        failed: slide name -> why it cannot be used.
+    """
+
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """What is kept of a slide: its tissue, and overviews (b, c, h, w) by downsample."""
+
+    tissue: TissueMask
+    overviews: Mapping[float, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Memory this takes."""
+        return self.tissue.mask.nbytes + sum(view.nbytes for view in self.overviews.values())
+
+
+class OverviewMemory:
+    """The least recently used overviews and masks leave when there are more than `limit` bytes. Safe in threads."""
+
+    def __init__(self, limit: int = MEMORY_BYTES) -> None:
+        self.limit = limit
+        self._kept: OrderedDict[str, Remembered] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Memory in use."""
+        return sum(kept.bytes for kept in self._kept.values())
+
+    def get(self, key: str) -> Remembered | None:
+        """What is kept of a slide, None where nothing is."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: str, remembered: Remembered) -> None:
+        """Keeps it, in place of what was kept under that key, and lets go of the oldest where there is too much."""
+        with self._lock:
+            self._kept[key] = remembered
+            self._kept.move_to_end(key)
+            while self._kept and self.bytes > self.limit:
+                self._kept.popitem(last=False)
+
+
+class RememberingSource:
+    """A slide's `TileSource` whose overview is read once and kept in an `OverviewMemory`."""
+
+    def __init__(self, source: SlideSource, key: str, memory: OverviewMemory) -> None:
+        self._source, self._key, self._memory = source, key, memory
+        self._overviews: dict[float, Tensor] = dict(kept.overviews) if (kept := memory.get(key)) else {}
+        self.extent: tuple[int, int] = source.extent
+        self.batch = source.batch
+
+    @property
+    def counters(self) -> Counters:
+        """What reading has cost so far; an overview from memory costs nothing."""
+        return self._source.counters
+
+    @property
+    def tissue_mask(self) -> TissueMask:
+        """Where there is tissue."""
+        return self._source.tissue_mask
+
+    def downsample(self, mpp: float) -> float:
+        """As the slide's."""
+        return self._source.downsample(mpp)
+
+    def overview_downsample(self, mpp: float) -> float:
+        """As the slide's."""
+        return self._source.overview_downsample(mpp)
+
+    def overview(self, downsample: float) -> Tensor:
+        """(1, 3, h, w) uint8."""
+        if downsample not in self._overviews:
+            self._overviews[downsample] = self._source.overview(downsample)
+            self._memory.put(self._key, Remembered(self.tissue_mask, dict(self._overviews)))
+        return self._overviews[downsample]
+
+    def tissue(self, grid: Grid) -> Tensor:
+        """As the slide's."""
+        return self._source.tissue(grid)
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        """As the slide's."""
+        return self._source.read(tiles)
+
+
+def survey(slides: Mapping[str, Path], rows: Sequence[LabelRow]) -> Survey:
+    """Opens every slide once, for its fingerprint and to see whether it can be used."""
+    with ThreadPoolExecutor(4) as pool:
+        looked = list(pool.map(lambda row: _look(slides[row.slide], row.mpp), rows))
+    fingerprints = {row.slide: text for row, (text, failure) in zip(rows, looked, strict=True) if not failure}
+    failed = {row.slide: failure for row, (_, failure) in zip(rows, looked, strict=True) if failure}
+    return Survey(fingerprints, failed)
+
+
+def slide_examples(
+    rows: Sequence[LabelRow],
+    slides: Mapping[str, Path],
+    surveyed: Survey,
+    classes: Sequence[str],
+    memory: OverviewMemory,
+    overview_mpp: float,
+) -> tuple[Example, ...]:
+    """The usable rows as examples; opening one also reads the overview that a model at `overview_mpp` will ask for."""
+
+    def example(row: LabelRow) -> Example:
+        key = surveyed.fingerprints[row.slide]
+        return Example(
+            row.slide,
+            classes.index(row.label),
+            key,
+            lambda: opened(slides[row.slide], row.mpp, key, memory, overview_mpp),
+        )
+
+    return tuple(example(row) for row in rows if row.slide in surveyed.fingerprints)
+
+
+@contextmanager
+def opened(
+    path: Path, mpp: float | None, key: str, memory: OverviewMemory, overview_mpp: float
+) -> Iterator[RememberingSource]:
+    """A slide's source with its overview at hand.
+
+    Raises:
+        SlideError: it cannot be opened or read, its mpp is unknown, or it has no tissue.
+    """
+    kept = memory.get(key)
+    with open_slide(str(path), mpp=mpp) as slide:
+        source = RememberingSource(SlideSource(slide, tissue=kept.tissue if kept else None), key, memory)
+        if not source.tissue_mask.mask.any():
+            raise NoTissueError(f"{path}: no tissue found")
+        source.overview(source.overview_downsample(overview_mpp))
+        yield source
+
+
+def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str]) -> str:
+    """sha256 over the sorted pairs of slide fingerprint and label: what a model was trained on, whatever the names."""
+    lines = sorted(f"{fingerprints[name]} {labels[name]}" for name in fingerprints)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _look(path: Path, mpp: float | None) -> tuple[str, str]:
+    try:
+        with open_slide(str(path), mpp=mpp) as slide:
+            _ = slide.mpp
+            return slide.fingerprint, ""
+    except (WsiAttentionError, OSError) as error:
+        return "", " ".join(str(error).split())

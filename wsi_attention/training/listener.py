@@ -1,0 +1,27 @@
+"""Who hears how training goes; the loop itself prints nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Listener(Protocol):
+    """Told about a run as it goes on."""
+
+    def line(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """How far a stage ("epoch 3", "validation 3") has come, in slides."""
+        ...
+
+
+class Silent:
+    """A listener that drops everything."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Nothing."""

@@ -1,0 +1,228 @@
+"""The training loop over any images: gradients of a few of them summed into a step, validation, early stopping.
+
+lightning_fabric supplies devices, precision and processes. With several processes each takes its share of every step's
+images, and gradients are summed before the step, so an image that drops out stalls nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import AdamW
+
+from wsi_attention.config import Recipe
+from wsi_attention.errors import InputError, SlideError, WsiAttentionError
+from wsi_attention.protocols import TileSource
+from wsi_attention.structures import Output
+from wsi_attention.training.augment import AugmentedSource, draw_change
+from wsi_attention.training.examples import Example, ahead
+from wsi_attention.training.listener import Listener
+from wsi_attention.training.processes import agreed, gathered, share_buffers, sum_gradients
+from wsi_attention.training.schedule import better, finished, learning_rate
+from wsi_attention.training.state import (
+    EpochRecord,
+    TrainingState,
+    copied,
+    optimiser_tensors,
+    restore_optimiser,
+    seed_of,
+)
+from wsi_attention.training.validation import scores_of, validate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class DivergedError(WsiAttentionError, ArithmeticError):
+    """The loss or gradient is no number any more."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `fit` works on.
+
+    Attributes:
+        train: images to learn from.
+        validation: images that judge.
+        recipe: all numbers.
+        class_weights: factor on the loss of each class.
+        save: called with the state after each epoch, in the first process only.
+        listener: told how it goes.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    recipe: Recipe
+    class_weights: tuple[float, ...]
+    save: Callable[[TrainingState], None]
+    listener: Listener
+
+
+def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> TrainingState:
+    """Trains from `state` until the epochs or the patience are used up; the model ends with the last weights.
+
+    Raises:
+        DivergedError: loss or gradient is not finite; the state of the last whole epoch is still saved.
+        InputError: more than half of the images cannot be used.
+    """
+    model = fabric.to_device(model)
+    model.load_state_dict(dict(state.weights))
+    settings = job.recipe.optimiser
+    optimiser = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    restore_optimiser(optimiser, state.optimiser)
+    cards = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(cards), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        while not finished(state, job.recipe):
+            state = _epoch(fabric, model, optimiser, job, state)
+            if fabric.is_global_zero:
+                job.save(state)
+            fabric.barrier()
+    return state
+
+
+def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: TrainingState) -> TrainingState:
+    number = state.epoch + 1
+    train = [example for example in job.train if example.name not in state.failed]
+    loss, failed = _train(fabric, model, optimiser, job, train, number)
+    failed = {**state.failed, **failed}
+    judges = [example for example in job.validation if example.name not in failed]
+    stage = f"validation {number}"
+    probabilities, lost = validate(
+        fabric,
+        model,
+        judges,
+        job.recipe.validation_passes,
+        lambda done: job.listener.progress(stage, done, len(judges)),
+    )
+    failed |= lost
+    _report_failures(job, state.failed, failed)
+    scores = scores_of(probabilities, judges, job.class_weights)
+    record = EpochRecord(
+        number,
+        optimiser.param_groups[0]["lr"],
+        loss,
+        scores.loss,
+        scores.auroc,
+        scores.accuracy,
+        scores.f1,
+        len(train),
+        len(failed),
+    )
+    weights = {name: copied(value) for name, value in model.state_dict().items()}
+    state = replace(
+        state,
+        weights=weights,
+        optimiser=optimiser_tensors(optimiser),
+        history=(*state.history, record),
+        failed=failed,
+    )
+    if state.best_epoch == 0 or better(record, state.history[state.best_epoch - 1]):
+        state = replace(state, best=weights, best_epoch=number)
+    job.listener.line(_summary(record, state.best_epoch))
+    return state
+
+
+def _train(
+    fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, examples: Sequence[Example], epoch: int
+) -> tuple[float, dict[str, str]]:
+    """One pass over the images: mean loss, and those that failed."""
+    order = torch.randperm(len(examples), generator=Generator().manual_seed(seed_of(job.recipe.seed, "order", epoch)))
+    steps = np.array_split(order.numpy(), math.ceil(len(examples) / job.recipe.batch))
+    shares = [[examples[i] for i in step[fabric.global_rank :: fabric.world_size]] for step in steps]
+    failed: dict[str, str] = {}
+    losses: dict[str, Tensor] = {}
+    done = 0
+    model.train()
+    with closing(ahead([example for share in shares for example in share])) as opened:
+        for number, (step, share) in enumerate(zip(steps, shares, strict=True)):
+            rate = learning_rate(job.recipe, epoch - 1 + (number + 1) / len(steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.zero_grad(set_to_none=True)
+            for _ in share:
+                example, source = next(opened)
+                try:
+                    loss = _loss(fabric, model, job, example, source, epoch)
+                except SlideError as error:
+                    failed[example.name] = str(error)
+                    continue
+                if not math.isfinite(float(loss.detach())):
+                    raise _diverged("loss", float(loss.detach()), example.name, epoch, number, job.recipe)
+                fabric.backward(loss / len(step))
+                losses[example.name] = loss.detach().double().cpu()
+            done += len(step)
+            if sum_gradients(fabric, model):
+                norm = nn.utils.clip_grad_norm_(model.parameters(), job.recipe.optimiser.clip)
+                if not math.isfinite(float(norm)):
+                    names = ", ".join(example.name for example in share)
+                    raise _diverged("gradient", float(norm), names, epoch, number, job.recipe)
+                optimiser.step()
+            job.listener.progress(f"epoch {epoch}", done, len(examples))
+    share_buffers(fabric, model)
+    every = gathered(fabric, examples, losses)
+    return float(every.nanmean()) if len(every) else math.nan, agreed(fabric, examples, failed)
+
+
+def _loss(
+    fabric: Fabric, model: nn.Module, job: Job, example: Example, source: TileSource | SlideError, epoch: int
+) -> Tensor:
+    if isinstance(source, SlideError):
+        raise source
+    torch.manual_seed(seed_of(job.recipe.seed, "layers", epoch, example.key))
+    change = draw_change(job.recipe.augmentation, _generator(job.recipe.seed, "change", epoch, example.key))
+    draws = _generator(job.recipe.seed, "draws", epoch, example.key)
+    augmented = AugmentedSource(source, change, source.overview_downsample(model.overview_mpp))  # type: ignore[arg-type]
+    with fabric.autocast():
+        try:
+            output: Output = model(augmented, draws)
+        except WsiAttentionError:
+            raise
+        except ValueError as error:
+            raise DivergedError(f"the model cannot go on at epoch {epoch}, slide {example.name}: {error}") from error
+        target = torch.tensor([example.label], device=output.logits.device)
+        loss: Tensor = model.loss(output, target) * job.class_weights[example.label]  # type: ignore[operator]
+    return loss
+
+
+def _diverged(what: str, value: float, name: str, epoch: int, step: int, recipe: Recipe) -> DivergedError:
+    return DivergedError(
+        f"the {what} is {value} at epoch {epoch}, step {step + 1}, slide {name}; the last whole epoch is kept; "
+        f"a learning rate below {recipe.optimiser.learning_rate:g} or precision 32 may help, in a new output folder"
+    )
+
+
+def _report_failures(job: Job, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name in now:
+        if name not in before:
+            job.listener.line(f"left out: {name}: {now[name]}")
+    too_many_failed(now, len(job.train) + len(job.validation))
+
+
+def too_many_failed(failed: Mapping[str, str], total: int) -> None:
+    """Refuses to go on when more than half of the slides cannot be used.
+
+    Raises:
+        InputError: so it is; the text gives the first reason.
+    """
+    if 2 * len(failed) > total:
+        reason = next(iter(failed.values()))
+        raise InputError(f"{len(failed)} of {total} slides cannot be used, more than half; the first: {reason}")
+
+
+def _summary(record: EpochRecord, best: int) -> str:
+    mark = "  (best)" if best == record.epoch else f"  (best: {best})"
+    return (
+        f"epoch {record.epoch}: loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, "
+        f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f}{mark}"
+    )
+
+
+def _generator(*parts: object) -> Generator:
+    return Generator().manual_seed(seed_of(*parts))

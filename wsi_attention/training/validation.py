@@ -1,0 +1,75 @@
+"""Judging a model on images it does not learn from, with draws that are the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor, nn
+
+from wsi_attention.errors import InputError, SlideError
+from wsi_attention.protocols import TileSource
+from wsi_attention.training.examples import Example, ahead
+from wsi_attention.training.metrics import Scores, score
+from wsi_attention.training.processes import agreed, gathered
+from wsi_attention.training.state import seed_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def validate(
+    fabric: Fabric, model: nn.Module, examples: Sequence[Example], passes: int, told: Callable[[int], None]
+) -> tuple[Tensor, dict[str, str]]:
+    """Probabilities (n, classes) of every image from repeatable draws, and why some have none (their rows are NaN)."""
+    mine = list(examples)[fabric.global_rank :: fabric.world_size]
+    rows: dict[str, Tensor] = {}
+    failed: dict[str, str] = {}
+    with _evaluating(model), torch.no_grad(), closing(ahead(mine)) as opened:
+        for done, (example, source) in enumerate(opened, start=1):
+            try:
+                rows[example.name] = _probabilities(fabric, model, example, source, passes)
+            except SlideError as error:
+                failed[example.name] = str(error)
+            told(min(done * fabric.world_size, len(examples)))
+    return gathered(fabric, examples, rows), agreed(fabric, examples, failed)
+
+
+def scores_of(probabilities: Tensor, examples: Sequence[Example], weights: Sequence[float]) -> Scores:
+    """Scores over the rows that have probabilities.
+
+    Raises:
+        InputError: none has.
+    """
+    labels = torch.tensor([example.label for example in examples], dtype=torch.long)
+    known = probabilities.isfinite().all(1) & (probabilities.shape[1] > 0)
+    if not bool(known.any()):
+        raise InputError("no validation slide can be used; the lines above say why")
+    return score(probabilities[known], labels[known], weights)
+
+
+def _probabilities(
+    fabric: Fabric, model: nn.Module, example: Example, source: TileSource | SlideError, passes: int
+) -> Tensor:
+    if isinstance(source, SlideError):
+        raise source
+    with fabric.autocast():
+        outputs = [model(source, _generator(example, i)) for i in range(passes)]
+    return torch.stack([output.logits[0].double().softmax(-1) for output in outputs]).mean(0).cpu()
+
+
+def _generator(example: Example, number: int) -> Generator:
+    return Generator().manual_seed(seed_of("validation", example.key, number))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
