@@ -1,0 +1,282 @@
+"""Many slides: each alone, resumable, the same for any number of workers."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wsi_attention.errors import InputError, ResultsError
+from wsi_attention.inference import batch as module
+from wsi_attention.inference import job as job_module
+from wsi_attention.inference.batch import Report, classify
+from wsi_attention.inference.states import stored_predictions
+from wsi_attention.models.checkpoint import Classifier
+
+WHAT = ("geojson", "tiles")
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything in a results folder but timings, run files and hidden files."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not path.name.startswith((".lock", "run_")):
+            found[name] = _timeless(name, path)
+    return found
+
+
+def _timeless(name: str, path: Path) -> Any:
+    if name == "predictions.csv":
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(path.parent).values()]
+    if name.startswith("states/"):
+        return _without_seconds(json.loads(path.read_text()))
+    return path.read_bytes()
+
+
+def _without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_seconds(part) for key, part in value.items() if key != "seconds"}
+    return value
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}
+
+
+def run(slides: Path, results: Path, classifier: Classifier, **more: Any) -> Report:
+    return classify([slides], results, classifier, **{"what": WHAT, **more})
+
+
+@pytest.fixture
+def slides(tmp_path: Path, write_slide) -> Path:
+    folder = tmp_path / "slides"
+    for number, name in enumerate(("a.tif", "b/a.tif", "c.tif")):
+        write_slide(folder / name, seed=number)
+    return folder
+
+
+def test_a_folder_becomes_results(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    (slides / "notes.txt").touch()
+    report = run(slides, tmp_path / "out", tiny)
+    assert (report.exit_status, report.total, dict(report.statuses)) == (0, 3, {"done": 3})
+    assert report.others == (str(slides / "notes.txt"),)
+    table = rows(tmp_path / "out")
+    assert list(table) == ["a", "b/a", "c"]
+    shares = [float(table["a"][f"prob_{name}"]) for name in tiny.classes]
+    assert sum(shares) == pytest.approx(1, abs=2e-6)
+    assert 0 < float(table["a"]["area_read"]) < 1
+    for name in table:
+        assert (tmp_path / f"out/geojson/{name}.geojson").is_file()
+        assert (tmp_path / f"out/tiles/{name}.csv").is_file()
+    stored = dict(stored_predictions(tmp_path / "out"))
+    assert [f"{share:.6f}" for share in stored["c"].probabilities] == [table["c"][f"prob_{n}"] for n in tiny.classes]
+    facts = json.loads(next((tmp_path / "out").glob("run_*.json")).read_text())
+    assert (facts["ended"], facts["slides"], facts["counters"]["tiles"]) == ("complete", 3, 24)
+    assert facts["model"]["weights_sha256"] == tiny.weights_sha256
+
+
+def test_workers_and_order_change_nothing(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    run(slides, tmp_path / "one", tiny)
+    run(slides, tmp_path / "many", tiny, workers=3, batch=3)
+    with ThreadPoolExecutor(2) as pool:
+        run(slides, tmp_path / "elsewhere", tiny, executor=pool)
+    expected = contents(tmp_path / "one")
+    assert len(expected) == 3 * 3 + 1
+    assert contents(tmp_path / "many") == expected
+    assert contents(tmp_path / "elsewhere") == expected
+
+
+def test_a_second_run_does_only_what_is_missing(slides: Path, tmp_path: Path, tiny: Classifier, write_slide) -> None:
+    run(slides, tmp_path / "out", tiny)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/states").rglob("*.json")}
+    write_slide(slides / "c.tif", seed=9)
+    (tmp_path / "out/tiles/b/a.csv").unlink()
+    write_slide(slides / "d.tif", seed=10)
+    report = run(slides, tmp_path / "out", tiny)
+    assert (report.kept, dict(report.statuses)) == (1, {"done": 4})
+    done = {
+        path.name
+        for path in (tmp_path / "out/states").rglob("*.json")
+        if path.stat().st_mtime_ns not in before.values()
+    }
+    assert done == {"a.json", "c.json", "d.json"}
+    assert (tmp_path / "out/states/a.json").stat().st_mtime_ns in before.values()
+    run(slides, tmp_path / "fresh", tiny)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_other_settings_are_refused_unless_told(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    run(slides, tmp_path / "out", tiny)
+    other = replace(tiny, config={**tiny.config, "arguments": {"draws": 9}})
+    with pytest.raises(ResultsError, match=r"arguments .*draws.* asked for .*--overwrite"):
+        run(slides, tmp_path / "out", other)
+    assert run(slides, tmp_path / "out", other, existing="overwrite").kept == 0
+
+
+def test_one_slide_s_failure_touches_no_other(slides: Path, tmp_path: Path, tiny: Classifier, write_slide) -> None:
+    (slides / "broken.svs").write_bytes(b"not a slide")
+    write_slide(slides / "silent.tif", mpp=None)
+    write_slide(slides / "white.tif", tissue=False)
+    report = run(slides, tmp_path / "out", tiny, workers=2)
+    assert report.exit_status == 1
+    assert dict(report.statuses) == {"done": 3, "failed": 2, "no_tissue": 1}
+    table = rows(tmp_path / "out")
+    assert {name: row["status"] for name, row in table.items() if row["status"] != "done"} == {
+        "broken": "failed",
+        "silent": "failed",
+        "white": "no_tissue",
+    }
+    assert "--mpp" in table["silent"]["reason"]
+    assert all(row["reason"] for row in table.values() if row["status"] != "done")
+    assert "Traceback" in json.loads((tmp_path / "out/states/broken.json").read_text())["traceback"]
+    again = run(slides, tmp_path / "out", tiny, mpp=0.5)
+    assert {name for name, _ in again.failures} == {"broken"}
+    assert rows(tmp_path / "out")["silent"]["status"] == "done"
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("odd"), RecursionError("deep")])
+def test_unexpected_errors_are_rows_too(
+    slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    look = job_module.look
+
+    def sometimes(slide: Any, *rest: Any, **more: Any) -> Any:
+        if slide.path.endswith("c.tif"):
+            raise error
+        return look(slide, *rest, **more)
+
+    monkeypatch.setattr(job_module, "look", sometimes)
+    report = run(slides, tmp_path / "out", tiny)
+    assert report.failures == [("c", f"{type(error).__name__}: {error}")]
+    assert rows(tmp_path / "out")["a"]["status"] == "done"
+
+
+def test_a_slide_that_hangs_is_left_behind(
+    slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, release = job_module.look, threading.Event()
+
+    def sometimes(slide: Any, *rest: Any, **more: Any) -> Any:
+        if slide.path.endswith("b/a.tif"):
+            release.wait(60)
+        return look(slide, *rest, **more)
+
+    monkeypatch.setattr(job_module, "look", sometimes)
+    report = run(slides, tmp_path / "out", tiny, limit=2)
+    release.set()
+    assert report.threads_left
+    ((name, reason),) = report.failures
+    assert (name, dict(report.statuses)) == ("b/a", {"done": 2, "failed": 1})
+    assert "not finished after 2 s" in reason
+
+
+def test_ctrl_c_leaves_a_folder_that_can_be_resumed(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    def stop(name: str, done: int, total: int) -> None:
+        assert total == 3
+        if done == 1:
+            raise KeyboardInterrupt
+
+    report = run(slides, tmp_path / "out", tiny, watch=stop)
+    assert (report.interrupted, report.exit_status) == (True, 130)
+    assert 1 <= report.statuses["done"] < 3
+    assert len(rows(tmp_path / "out")) == report.statuses["done"]
+    again = run(slides, tmp_path / "out", tiny)
+    assert (again.exit_status, again.kept) == (0, report.statuses["done"])
+    run(slides, tmp_path / "fresh", tiny)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_full_disk_stops_the_batch_and_keeps_what_is_finished(
+    slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter_of = job_module.exporter_of
+
+    def full(name: str) -> Any:
+        exporter = exporter_of(name)
+
+        class Full:
+            suffix = exporter.suffix
+
+            def __call__(self, prediction: Any, path: Path) -> None:
+                if prediction.slide.endswith("c.tif"):
+                    path.write_text("half of it")
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                exporter(prediction, path)
+
+        return Full()
+
+    monkeypatch.setattr(job_module, "exporter_of", full)
+    with pytest.raises(ResultsError, match="the disk is full; what is finished is kept"):
+        run(slides, tmp_path / "out", tiny)
+    monkeypatch.undo()
+    finished = len(list((tmp_path / "out/states").rglob("*.json")))
+    assert finished >= 1
+    assert run(slides, tmp_path / "out", tiny).kept == finished
+    run(slides, tmp_path / "fresh", tiny)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_finished_result_outlives_a_slide_that_cannot_be_opened(
+    slides: Path, tmp_path: Path, tiny: Classifier
+) -> None:
+    run(slides, tmp_path / "out", tiny)
+    before = contents(tmp_path / "out")
+    (slides / "c.tif").write_bytes(b"")
+    report = run(slides, tmp_path / "out", tiny)
+    assert report.exit_status == 1
+    assert report.failures[0][1].endswith("(the earlier result is kept)")
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_slide_list_with_mpp_and_mask(tmp_path: Path, tiny: Classifier, write_slide) -> None:
+    from PIL import Image
+
+    write_slide(tmp_path / "s/x.tif", mpp=None)
+    Image.new("L", (12, 12), 255).save(tmp_path / "s/x.png")
+    table = tmp_path / "s/list.csv"
+    table.write_text("slide,mpp,mask\nx.tif,0.5,x.png\n")
+    assert run(table, tmp_path / "out", tiny).exit_status == 0
+    (state,) = (json.loads(path.read_text()) for path in (tmp_path / "out/states").glob("*.json"))
+    assert state["slide"]["mpp"] == 0.5
+    assert run(table, tmp_path / "out", tiny).kept == 1
+    Image.new("L", (12, 12), 0).save(tmp_path / "s/x.png")
+    again = run(table, tmp_path / "out", tiny)
+    assert (again.kept, dict(again.statuses)) == (0, {"no_tissue": 1})
+    assert not list((tmp_path / "out/tiles").iterdir())
+
+
+def test_wrong_arguments(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    for wrong in ({"workers": 0}, {"limit": -1}, {"batch": 0}, {"what": ("nope",)}, {"device": "abacus"}):
+        with pytest.raises(InputError):
+            run(slides, tmp_path / "out", tiny, **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_number_of_torch_threads_is_the_same_in_every_slide(
+    slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, look = set(), job_module.look
+
+    def noted(*given: Any, **more: Any) -> Any:
+        prediction = look(*given, **more)
+        seen.add(torch.get_num_threads())
+        return prediction
+
+    monkeypatch.setattr(job_module, "look", noted)
+    run(slides, tmp_path / "out", tiny, workers=3)
+    assert seen == {torch.get_num_threads()}
+
+
+def test_default_exports_are_registered() -> None:
+    for name in module.EXPORTS:
+        assert "{slide}" in job_module.exporter_of(name).suffix

@@ -1,0 +1,130 @@
+"""One slide and one model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wsi_attention.errors import InputError, MissingMppError, ModelError, NoTissueError, TileReadError
+from wsi_attention.inference import predict as module
+from wsi_attention.inference.predict import look, predict, prepare, seed_of
+from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.slide.slide import open_slide
+from wsi_attention.structures import Prediction, TileBatch, TileSet, TissueMask
+
+
+def exactly(prediction: Prediction) -> tuple[object, ...]:
+    (glimpse,) = prediction.glimpses
+    (found,) = prediction.maps
+    arrays = (prediction.probabilities, glimpse.tiles.locations, glimpse.weights, found.values)
+    return (prediction.label, prediction.spread, *(array.tobytes() for array in arrays))
+
+
+def test_a_prediction_says_where_it_comes_from(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        prediction = predict(slide, tiny)
+        fingerprint = slide.fingerprint
+    assert prediction.probabilities.dtype == np.float64
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-12)
+    assert (prediction.extent, prediction.mpp, prediction.status) == ((768, 768), pytest.approx(0.5), "done")
+    known = {"fingerprint": fingerprint, "weights_sha256": "ab" * 32, "precision": "32", "reader": "openslide"}
+    assert known.items() <= prediction.provenance.items()
+    assert prediction.provenance["seed"] == seed_of(fingerprint, "ab" * 32)
+    assert {"wsi-attention", "torch", "openslide-bin"} <= prediction.provenance["versions"].keys()
+    assert prediction.counters.tiles == 8
+    assert prediction.overview_pixels == 96 * 96
+
+
+def test_seed_is_the_head_of_a_hash() -> None:
+    digest = hashlib.sha256(b"ab" + b"cd").hexdigest()
+    assert seed_of("ab", "cd") == int(digest[:16], 16)
+    assert torch.Generator().manual_seed(2**64 - 1).initial_seed() == 2**64 - 1
+
+
+def test_same_slide_same_prediction(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    write_slide(tmp_path / "x.tif")
+    seen = set()
+    for batch in (32, 3, 1):
+        torch.manual_seed(batch)
+        with open_slide(tmp_path / "x.tif") as slide:
+            seen.add(exactly(predict(slide, tiny, batch=batch)))
+    assert len(seen) == 1
+    with open_slide(tmp_path / "x.tif") as slide:
+        assert exactly(predict(slide, replace(tiny, weights_sha256="cd" * 32))) not in seen
+
+
+def test_a_mask_confines_attention(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    mask = np.zeros((12, 12), bool)
+    mask[5:8, 5:8] = True
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        prediction = predict(slide, tiny, tissue=TissueMask(mask, 64.0, "mine.png"))
+        centres = prediction.glimpses[0].tiles.locations[0] + 16
+        assert prediction.tissue.source == "mine.png"
+        with pytest.raises(NoTissueError, match=r"x\.tif: no tissue"):
+            predict(slide, tiny, tissue=TissueMask(np.zeros((12, 12), bool), 64.0))
+    assert (centres >= 5 * 64).all()
+    assert (centres <= 8 * 64).all()
+
+
+def test_slides_without_tissue_or_mpp_are_errors(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    with open_slide(write_slide(tmp_path / "white.tif", tissue=False)) as slide, pytest.raises(NoTissueError):
+        predict(slide, tiny)
+    with open_slide(write_slide(tmp_path / "silent.tif", mpp=None)) as slide, pytest.raises(MissingMppError):
+        predict(slide, tiny)
+    with open_slide(tmp_path / "silent.tif", mpp=0.5) as slide:
+        assert predict(slide, tiny).provenance["mpp_source"] == "given"
+
+
+@pytest.mark.parametrize("broken", [1, 4, 5])
+def test_unreadable_tiles_leave_the_bag(
+    tmp_path: Path, write_slide, tiny: Classifier, monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        source = prepare(slide)
+        read = source.read
+
+        def damaged(tiles: TileSet) -> TileBatch:
+            batch = read(tiles)
+            valid = batch.valid.clone()
+            valid[:, :broken] = False
+            source.failures.append("tile at (3, 4): broken JPEG")
+            return replace(batch, valid=valid)
+
+        monkeypatch.setattr(source, "read", damaged)
+        text = f"{broken} of 8 tiles could not be read: tile at \\(3, 4\\): broken JPEG"
+        if broken > 4:
+            with pytest.raises(TileReadError, match=rf"x\.tif: {text}"):
+                look(slide, source, tiny)
+            return
+        prediction = look(slide, source, tiny)
+    assert prediction.status == "partial"
+    assert text.replace("\\", "") in prediction.notes
+    assert (prediction.glimpses[0].weights[:broken] == 0).all()
+
+
+def test_wrong_weights_and_devices(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, source: object, generator: object) -> object:
+            output = tiny.model(source, generator)
+            return replace(output, logits=output.logits * torch.nan)
+
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        with pytest.raises(ModelError, match="logits are not finite"):
+            predict(slide, replace(tiny, model=Broken()))
+        with pytest.raises(InputError, match=r"no device 'abacus' here; found: cpu"):
+            predict(slide, tiny, device="abacus")
+        with pytest.raises(InputError, match="no precision '8'; possible: auto, 32, bf16"):
+            predict(slide, tiny, precision="8")  # type: ignore[arg-type]
+
+
+def test_bf16_is_used_where_asked_for(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        rough, exact = predict(slide, tiny, precision="bf16"), predict(slide, tiny)
+    assert rough.provenance["precision"] == "bf16"
+    assert rough.probabilities == pytest.approx(exact.probabilities, abs=0.05)
+    assert module.precision_on(torch.device("cpu"), "auto") == "32"
