@@ -85,7 +85,7 @@ def test_unreadable_tiles_leave_the_bag(
     tmp_path: Path, write_slide, tiny: Classifier, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:
-        source = prepare(slide)
+        source = prepare(slide, tiny)
         read = source.read
 
         def damaged(tiles: TileSet) -> TileBatch:
@@ -109,6 +109,8 @@ def test_unreadable_tiles_leave_the_bag(
 
 def test_wrong_weights_and_devices(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     class Broken(torch.nn.Module):
+        overview_mpp = tiny.model.overview_mpp
+
         def forward(self, source: object, generator: object) -> object:
             output = tiny.model(source, generator)
             return replace(output, logits=output.logits * torch.nan)

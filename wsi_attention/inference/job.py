@@ -17,7 +17,7 @@ from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.limits import TimeLimit
-from wsi_attention.inference.predict import Precision, look, prepare
+from wsi_attention.inference.predict import Precision, look, overview_of, prepare
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
 from wsi_attention.models.checkpoint import Classifier
@@ -128,7 +128,7 @@ class _Work:
     def _prepare(self, slide: Slide) -> SlideSource:
         mask = self.job.slide.mask
         tissue = load_mask(mask, slide.dimensions) if mask else None
-        return prepare(slide, tissue=tissue, batch=self.job.settings.batch)
+        return prepare(slide, self.job.settings.classifier, tissue=tissue, batch=self.job.settings.batch)
 
     def _finish(self, prediction: Prediction, source: SlideSource) -> State:
         exports = tuple(self._export(name, prediction, source) for name in self.job.settings.what)
@@ -179,11 +179,6 @@ def exporter_of(name: str) -> Any:
     if "{slide}" not in exporter.suffix or len(parts) < 2 or ".." in parts or Path(exporter.suffix).is_absolute():
         raise InputError(f"exporter {name!r} writes to {exporter.suffix!r}; it must be a path like kind/{{slide}}.json")
     return exporter
-
-
-def overview_of(source: SlideSource, classifier: Classifier) -> Any:
-    """The overview the model looked at, (h, w, 3) uint8."""
-    return source.overview_rgb(source.overview_downsample(classifier.model.overview_mpp))
 
 
 def _sha256(path: str | None) -> str | None:

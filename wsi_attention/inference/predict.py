@@ -52,19 +52,21 @@ def predict(
         ModelError: the model's logits are not finite.
         InputError: this machine has no such device.
     """
-    source = prepare(slide, tissue=tissue, batch=batch)
+    source = prepare(slide, classifier, tissue=tissue, batch=batch)
     return look(slide, source, classifier, device=device, precision=precision)
 
 
-def prepare(slide: Slide, *, tissue: TissueMask | None = None, batch: int = 32) -> SlideSource:
-    """The slide as a `TileSource`, its tissue already found: the part of the work that needs no model.
+def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = 32) -> SlideSource:
+    """The slide as a `TileSource`, its overview read and its tissue found: the part of the work without a forward pass.
 
     Raises:
         MissingMppError: nobody says how large a pixel is.
+        UnsupportedSlideError: not brightfield.
         NoTissueError: the tissue mask is empty.
+        TileReadError: the overview could not be read.
     """
-    _ = slide.mpp
     source = SlideSource(slide, tissue=tissue, batch=batch)
+    overview_of(source, classifier)
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
     return source
@@ -98,6 +100,11 @@ def look(
         provenance=_provenance(slide, classifier, seed, exact),
         notes=(*source.notes, *_unread(slide.path, source.failures, glimpses)),
     )
+
+
+def overview_of(source: SlideSource, classifier: Classifier) -> NDArray[np.uint8]:
+    """The overview that the model looks at, (h, w, 3); read once."""
+    return source.overview_rgb(source.overview_downsample(classifier.model.overview_mpp))
 
 
 def seed_of(fingerprint: str, weights_sha256: str) -> int:

@@ -1,0 +1,67 @@
+"""Exports made again from a results folder: what classify recorded is enough, no model and no slide is needed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import SlideError
+from wsi_attention.inference.job import exporter_of
+from wsi_attention.inference.states import stored_predictions
+from wsi_attention.inference.writing import publish, remove, results_errors, temporary
+from wsi_attention.structures import Prediction
+
+SHOWN = 1500
+"""Longer side of the overview behind a heatmap, where the recorded tissue mask does not say the scale."""
+
+
+def export_again(
+    results: str | Path, exporter: Any = "geojson", names: Iterable[str] = (), ending: str = ""
+) -> Iterator[Path]:
+    """Writes one kind of export for the slides of a results folder, giving each path once it is whole.
+
+    A heatmap shows the slide where it can still be opened, the tissue mask where it cannot.
+
+    Args:
+        results: the folder that classify wrote.
+        exporter: an `Exporter`, or the name of a registered one.
+        names: slides as predictions.csv names them; all if empty.
+        ending: put behind every path, e.g. ".gz" for compressed GeoJSON.
+
+    Raises:
+        ResultsError: no results there, no such slide, or the folder cannot be written.
+        InputError: no such exporter.
+    """
+    chosen = exporter_of(exporter) if isinstance(exporter, str) else exporter
+    for name, prediction in stored_predictions(results, names):
+        path = Path(results) / f"{chosen.suffix.format(slide=name)}{ending}"
+        unfinished = temporary(path)
+        with results_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove(unfinished)
+            if "overview" in inspect.signature(chosen).parameters:
+                chosen(prediction, unfinished, overview=reopened_overview(prediction))
+            else:
+                chosen(prediction, unfinished)
+            publish(path)
+        yield path
+
+
+def reopened_overview(prediction: Prediction) -> NDArray[np.uint8] | None:
+    """The slide as classify saw it, (h, w, 3); None where it has moved, changed or cannot be read."""
+    from wsi_attention.slide.slide import open_slide
+    from wsi_attention.slide.view import View
+
+    computed = prediction.tissue.source == "computed"
+    downsample = prediction.tissue.downsample if computed else max(1.0, max(prediction.extent) / SHOWN)
+    try:
+        with open_slide(prediction.slide, mpp=prediction.mpp) as slide:
+            same = slide.fingerprint == prediction.provenance.get("fingerprint", slide.fingerprint)
+            return View(slide, downsample).read_whole() if same else None
+    except (SlideError, OSError):
+        return None
