@@ -1,0 +1,184 @@
+"""Zoom-In's estimator: tiles drawn with replacement, sub-tiles inside each without, expectations of expectations.
+
+Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects", CVPR 2022,
+https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. What is estimated is (eq. 5)
+
+    Φ = Σ_c α_c Σ_c' β^c_c' f(c, c')     by     Φ̂ = Σ_c (n_c/N) Σ_j c^c_j f_{J_j},
+
+which is `expectation` of the tiles' own `expectation`s: value and the gradients for α, β and f are unbiased (eq. 9
+without its slips in the indices). One `Stage` a zoom step: every stage but the last draws with replacement, so any
+number of stages nests. The entries of a stage that were drawn, row by row, are the rows of the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wsi_attention.attention.expectation import (
+    coefficients_sequential,
+    expectation,
+    expectation_as_ported,
+    without_failed,
+)
+from wsi_attention.attention.sampling import Draw, available
+
+SubtileDraw = Callable[[Tensor, int], Draw]
+"""(attention (r, K), n) -> n different cells of each row: `sampling.draw_without_replacement`, or one of `counts`."""
+Coefficients = Callable[[Tensor, Tensor], Tensor]
+"""(attention of the drawn cells (r, n), threshold (r,)) -> coefficients (r, n): `sequential`, or a threshold rule."""
+
+
+class Stage(NamedTuple):
+    """What one zoom step drew in each of t regions (t images in the first stage), padded to m entries.
+
+    Attributes:
+        cells: (t, m) int64 flat cells; 0 where nothing was drawn.
+        counts: (t, m) int64, how often; 0 where nothing was drawn.
+        attention: (t, m) of these cells, carrying the gradient; 1 where nothing was drawn.
+        coefficients: (t, m), sum 1 in each row for the sequential rule; 0 where nothing was drawn.
+    """
+
+    cells: Tensor
+    counts: Tensor
+    attention: Tensor
+    coefficients: Tensor
+
+    @property
+    def drawn(self) -> Tensor:
+        """(t, m) bool: which entries are real."""
+        return self.counts > 0
+
+    @property
+    def visits(self) -> Tensor:
+        """(rows of the next stage,) int64: how often each region was drawn, so how many draws it gets."""
+        return self.counts[self.drawn]
+
+
+def sequential(attention: Tensor, threshold: Tensor) -> Tensor:
+    """The paper's coefficients (eq. 9); the threshold is not needed."""
+    return coefficients_sequential(attention)
+
+
+def tile_stage(attention: Tensor, counts: Tensor) -> Stage:
+    """The distinct tiles of draws with replacement, each once, in scan order, with coefficients n_c / N.
+
+    Args:
+        attention: (t, K), α; carries the gradient.
+        counts: (t, K) int64, from `counts.draw_counts` or `counts.rounded_counts`.
+    """
+    visited = counts > 0
+    width = int(visited.sum(dim=-1).max())
+    cells = visited.long().sort(dim=-1, descending=True, stable=True).indices[:, :width]
+    chosen = counts.gather(-1, cells)
+    share = chosen.to(attention.dtype) / counts.sum(dim=-1, keepdim=True)
+    return _stage(attention, cells, chosen, share)
+
+
+def subtile_stage(attention: Tensor, visits: Tensor, draw: SubtileDraw, rule: Coefficients = sequential) -> Stage:
+    """m_c = min(n_c, K'_c) different sub-tiles of each tile, in the order they were drawn: the last stage.
+
+    A tile with fewer sub-tiles than it was drawn gives all it has and keeps its weight n_c / N: its own estimate is
+    unbiased for any m_c ≥ 1, so the whole stays unbiased. The paper leaves the case open.
+
+    Args:
+        attention: (t, K'), β of every visited tile; carries the gradient.
+        visits: (t,) int64, n_c, `visits` of the stage before.
+        draw: chooses the cells, e.g. `functools.partial(draw_without_replacement, generator=generator)`.
+        rule: coefficients of what was drawn; a threshold rule has the lower variance.
+    """
+    m = visits.minimum(available(attention))
+    cells = torch.zeros(len(m), int(m.max()), dtype=torch.int64, device=m.device)
+    coefficients = torch.zeros(cells.shape, dtype=attention.dtype, device=m.device)
+    for n in sorted(set(m.tolist())):
+        rows = (m == n).nonzero().flatten()
+        found = draw(attention.detach()[rows], n)
+        cells[rows, :n] = found.cells
+        among = attention.detach()[rows].gather(-1, found.cells)
+        coefficients[rows, :n] = rule(among, found.threshold)
+    drawn = torch.arange(cells.shape[-1], device=m.device) < m.unsqueeze(-1)
+    return _stage(attention, cells, drawn.long(), coefficients)
+
+
+def _stage(attention: Tensor, cells: Tensor, counts: Tensor, coefficients: Tensor) -> Stage:
+    drawn = counts > 0
+    of_cells = attention.gather(-1, cells).where(drawn, torch.ones_like(coefficients))
+    return Stage(cells.where(drawn, torch.zeros_like(cells)), counts, of_cells, coefficients)
+
+
+def nested_expectation(features: Tensor, stages: Sequence[Stage]) -> Tensor:
+    """Φ̂, (b, d), with the unbiased gradients of section 4 for every stage's attention and for the features.
+
+    Args:
+        features: (leaves, d), of the entries drawn in the last stage, row by row.
+        stages: first to last; the first has a row an image.
+    """
+    values = features
+    for stage in reversed(stages):
+        values = expectation(_padded(values, stage.drawn), stage.attention, stage.coefficients)
+    return values
+
+
+def nested_expectation_as_released(features: Tensor, stages: Sequence[Stage]) -> Tensor:
+    """Φ̂ with the released backward for β and f, copied from the PyTorch port of ATS; biased from two draws a tile on.
+
+    The value is that of `nested_expectation` with sequential coefficients. For reproduction only.
+    """
+    last = stages[-1]
+    padded, size = _padded(features, last.drawn), last.drawn.sum(dim=-1)
+    values = torch.zeros_like(padded[:, 0])
+    for n in sorted(set(size.tolist())):
+        rows = (size == n).nonzero().flatten()
+        values[rows] = expectation_as_ported(padded[rows, :n], last.attention[rows, :n])
+    return nested_expectation(values, stages[:-1])
+
+
+def leaf_weights(stages: Sequence[Stage]) -> Tensor:
+    """(leaves,) what each leaf counts in its image's Φ̂: the product of the coefficients on its way down."""
+    return _along([stage.coefficients for stage in stages], stages)
+
+
+def leaf_attention(stages: Sequence[Stage]) -> Tensor:
+    """(leaves,) the product of attention on each leaf's way down, α_c·β^c_c': its share in the exact Φ."""
+    return _along([stage.attention for stage in stages], stages)
+
+
+def leaf_images(stages: Sequence[Stage]) -> Tensor:
+    """(leaves,) int64: the row of the first stage that each leaf belongs to."""
+    image = torch.arange(len(stages[0].counts), device=stages[0].counts.device)
+    for stage in stages:
+        image = image.unsqueeze(-1).expand(stage.counts.shape)[stage.drawn]
+    return image
+
+
+def without_failed_leaves(stages: Sequence[Stage], valid: Tensor) -> tuple[Stage, ...]:
+    """The stages after unreadable leaves left the bag: their siblings share the weight, then their tile's siblings.
+
+    Args:
+        stages: first to last.
+        valid: (leaves,) bool.
+    """
+    kept: list[Stage] = []
+    for stage in reversed(stages):
+        present = _padded(valid.unsqueeze(-1), stage.drawn).squeeze(-1)
+        kept.append(stage._replace(coefficients=without_failed(stage.coefficients, present)))
+        valid = present.any(dim=-1)
+    return tuple(reversed(kept))
+
+
+def _padded(values: Tensor, drawn: Tensor) -> Tensor:
+    if len(values) != int(drawn.sum()):
+        raise ValueError(f"the stage drew {int(drawn.sum())} regions, got values of {len(values)}; pass one a region")
+    padded = values.new_zeros(*drawn.shape, values.shape[-1])
+    padded[drawn] = values
+    return padded
+
+
+def _along(factors: Sequence[Tensor], stages: Sequence[Stage]) -> Tensor:
+    product = torch.ones_like(factors[0][:, 0])
+    for factor, stage in zip(factors, stages, strict=True):
+        product = (product.unsqueeze(-1) * factor)[stage.drawn]
+    return product
