@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import cast
 
 from torch import Tensor
 
 from wsi_attention.errors import NoTissueError, WsiAttentionError
 from wsi_attention.geometry import Grid
+from wsi_attention.protocols import TileSource
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.source import SlideSource
@@ -157,7 +159,7 @@ def slide_examples(
 @contextmanager
 def opened(
     path: Path, mpp: float | None, key: str, memory: OverviewMemory, overview_mpp: float
-) -> Iterator[RememberingSource]:
+) -> Iterator[TileSource]:
     """A slide's source with its overview at hand.
 
     Raises:
@@ -169,7 +171,7 @@ def opened(
         if not source.tissue_mask.mask.any():
             raise NoTissueError(f"{path}: no tissue found")
         source.overview(source.overview_downsample(overview_mpp))
-        yield source
+        yield cast(TileSource, source)
 
 
 def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str]) -> str:

@@ -40,7 +40,7 @@ def read_labels(path: str | Path) -> tuple[LabelRow, ...]:
     Raises:
         InputError: no such file, no text, a column or a value is missing, a slide stands twice, a number is none.
     """
-    table = read_table(path)
+    table = _lower_case(read_table(path))
     for column in ("slide", "label"):
         if column not in table.columns:
             raise InputError(f"{path}: column {column!r} is missing; found: {', '.join(table.columns) or 'nothing'}")
@@ -53,7 +53,7 @@ def read_labels(path: str | Path) -> tuple[LabelRow, ...]:
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV in memory: lower-case column names, and (line number, cells by column) for each row that is not empty."""
+    """A CSV in memory: column names, and (line number, cells by column) for each row that is not empty."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[int, Mapping[str, str]], ...]
@@ -75,7 +75,7 @@ def read_table(path: str | Path) -> Table:
     header = lines[0] if lines else ""
     separator = max(",;\t", key=header.count)
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    columns = tuple(name.strip().lower() for name in next(reader, []))
+    columns = tuple(name.strip() for name in next(reader, []))
     rows = []
     for cells in reader:
         if any(cell.strip() for cell in cells):
@@ -113,6 +113,11 @@ def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: st
 def bare_name(path: str | Path) -> str:
     """The path as labels may write it: forward slashes, without suffix; "a/b.ome.zarr" and "a/b.svs" are both "a/b"."""
     return _SUFFIX.sub("", str(path).replace("\\", "/"))
+
+
+def _lower_case(table: Table) -> Table:
+    rows = ((line, {column.lower(): cell for column, cell in cells.items()}) for line, cells in table.rows)
+    return Table(tuple(column.lower() for column in table.columns), tuple(rows))
 
 
 def _row(path: str | Path, line: int, cells: Mapping[str, str]) -> LabelRow:

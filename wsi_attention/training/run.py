@@ -6,9 +6,10 @@ import csv
 import inspect
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,7 @@ def train(
     weights = class_weights([example.label for example in train_set], len(plan.split.classes))
     if fabric.is_global_zero:
         _write_split(folder / FOLDER, plan.split)
-    job = Job(
-        train_set, validation_set, recipe, weights, lambda new: save_state(folder / FOLDER, new), listener
-    )
+    job = Job(train_set, validation_set, recipe, weights, lambda new: save_state(folder / FOLDER, new), listener)
     before = state.epoch
     state = fit(fabric, model, job, state)
     result = TrainingResult(
@@ -195,8 +194,8 @@ def _finished_before(folder: Path, plan: _Plan) -> TrainingResult | None:
             raise InputError(f"{folder} holds a model that was not trained there; choose another output folder")
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        best = EpochRecord(**{name: float("nan") if value is None else value for name, value in facts["best"].items()})
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        best = EpochRecord(**{name: math.nan if value is None else value for name, value in facts["best"].items()})
         _same_plan(folder, facts["plan"], plan)
         return TrainingResult(folder, best, facts["epochs"], 0, facts["failed"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
@@ -241,9 +240,7 @@ def _new_state(plan: _Plan, precision: str, memory: OverviewMemory) -> TrainingS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(plan.recipe.seed, "weights"))
         weights = {name: copied(value) for name, value in _built(plan, arguments).state_dict().items()}
-    return TrainingState(
-        plan.digests, precision, weights, failed=dict(plan.surveyed.failed), arguments=arguments
-    )
+    return TrainingState(plan.digests, precision, weights, failed=dict(plan.surveyed.failed), arguments=arguments)
 
 
 def _built(plan: _Plan, arguments: Mapping[str, Any]) -> nn.Module:
@@ -253,14 +250,10 @@ def _built(plan: _Plan, arguments: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"recipe [model] of method {plan.recipe.method}: {error}") from error
 
 
-def _examples(
-    plan: _Plan, model: nn.Module, memory: OverviewMemory
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def _examples(plan: _Plan, model: nn.Module, memory: OverviewMemory) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     mpp = float(model.overview_mpp)  # type: ignore[arg-type]
     parts = (plan.split.train, plan.split.validation)
-    one, other = (
-        slide_examples(part, plan.slides, plan.surveyed, plan.split.classes, memory, mpp) for part in parts
-    )
+    one, other = (slide_examples(part, plan.slides, plan.surveyed, plan.split.classes, memory, mpp) for part in parts)
     return one, other
 
 
@@ -279,7 +272,7 @@ def _finish(plan: _Plan, model: nn.Module, state: TrainingState, result: Trainin
     save(result.folder, model, plan, state, command)
     folder = result.folder / FOLDER
     write_metrics(folder, state.history)
-    best = {name: None if value != value else value for name, value in vars(result.best).items()}  # noqa: PLR0124
+    best = {name: _json_number(value) for name, value in vars(result.best).items()}
     facts = {
         "plan": dict(state.plan),
         "best": best,
@@ -289,3 +282,7 @@ def _finish(plan: _Plan, model: nn.Module, state: TrainingState, result: Trainin
     }
     write_text(folder / FINISHED, json.dumps(facts, indent=2, sort_keys=True) + "\n")
     (folder / STATE).unlink(missing_ok=True)
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,84 @@
+"""A results folder against the truth: names as people write them, tiles against outlines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wsi_attention.errors import InputError
+from wsi_attention.training.evaluation import evaluate
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    (folder / "tiles" / "sub").mkdir(parents=True)
+    (folder / "predictions.csv").write_text(
+        "slide,status,label,prob_benign,prob_Lesion,spread,tiles_read,area_read,seconds,reason\n"
+        "sub/a,done,Lesion,0.1,0.9,0,1,1,1,\n"
+        "b,partial,benign,0.8,0.2,0,1,1,1,few\n"
+        "c,done,benign,0.6,0.4,0,1,1,1,\n"
+        "d,failed,,,,,,,1,broken\n"
+        "e,done,Lesion,0.3,0.7,0,1,1,1,\n"
+    )
+    tiles = "minx,miny,width,height,attention,attention_percentile,weight,glimpse,read\n"
+    (folder / "tiles" / "sub" / "a.csv").write_text(tiles + "0,0,10,10,0,0,0.1,tiles,1\n90,90,20,20,0,0,0.9,tiles,1\n")
+    (folder / "tiles" / "c.csv").write_text(tiles + "0,0,10,10,0,0,0.9,tiles,1\n90,90,20,20,0,0,,tiles,0\n")
+    (tmp_path / "truth").mkdir()
+    square = {"type": "Polygon", "coordinates": [[[105, 105], [150, 105], [150, 150], [105, 150], [105, 105]]]}
+    feature = {"type": "Feature", "geometry": square, "properties": {}}
+    (tmp_path / "truth" / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    (tmp_path / "truth" / "b.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
+    (tmp_path / "truth" / "c.geojson").write_text(json.dumps([feature]))
+    return folder
+
+
+def labels_csv(folder: Path, text: str) -> Path:
+    path = folder / "labels.csv"
+    path.write_text(text)
+    return path
+
+
+def test_table_and_tiles(results: Path, tmp_path: Path) -> None:
+    labels = labels_csv(tmp_path, "slide;label\na.svs;lesion\nb.ome.tiff;benign\nc;Lesion\nd;benign\nz;benign\n")
+    found = evaluate(results / "predictions.csv", labels, tmp_path / "truth")
+    assert found.classes == ("benign", "Lesion")
+    assert found.scores.n == 3
+    assert found.scores.auroc == 1.0
+    assert found.scores.accuracy == pytest.approx(2 / 3)
+    assert found.scores.confusion == ((1, 0), (1, 1))
+    assert found.unpredicted == ("d", "z")
+    assert found.unlabelled == ("e",)
+    assert found.localisation is not None
+    assert (found.localisation.positives, found.localisation.hits, found.localisation.missed) == (2, 1, ("c",))
+    assert found.localisation.share == 0.5
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["auroc"] == 1.0
+    assert evaluate(results, labels).localisation is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide,label\na,grade 3\n", r"label 'grade 3' is no class of the predictions \(benign, Lesion\)"),
+        ("slide,label\nx,benign\n", "no slide has both"),
+        ("slide\na\n", "column 'label' is missing"),
+    ],
+)
+def test_labels_that_do_not_fit(results: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(results, labels_csv(tmp_path, text))
+
+
+def test_files_that_are_not_what_they_should_be(results: Path, tmp_path: Path) -> None:
+    labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\n")
+    with pytest.raises(InputError, match="nowhere is no folder"):
+        evaluate(results, labels, tmp_path / "nowhere")
+    (tmp_path / "truth" / "a.geojson").write_text("{")
+    with pytest.raises(InputError, match=r"a.geojson cannot be read as GeoJSON"):
+        evaluate(results, labels, tmp_path / "truth")
+    with pytest.raises(InputError, match="two columns prob_<class>; found: slide, label"):
+        evaluate(labels, labels)
+    with pytest.raises(InputError, match=r"none.csv does not exist"):
+        evaluate(tmp_path / "none.csv", labels)

@@ -1,0 +1,75 @@
+"""`wsi-attention train`: slides with labels in, a model folder out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from wsi_attention.training.listener import Listener
+
+
+def train(
+    labels: Annotated[Path, typer.Option("-l", "--labels", help="CSV slide,label[,patient][,mpp][,split].")],
+    slides: Annotated[list[Path], typer.Option("-i", "--input", help="Folders or files with the labelled slides.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder.")],
+    method: Annotated[
+        str | None, typer.Option(help="See wsi-attention methods. [default: the recipe's, else ats]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A recipe (TOML); the method's own where none is given.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier training first.")] = False,
+) -> None:
+    """Trains a model on labelled slides. Started again after an interruption, it goes on to the same result.
+
+    Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method ats
+    """
+    from wsi_attention.config import changed, default_recipe, load_recipe
+    from wsi_attention.training import run
+
+    recipe = load_recipe(config) if config else default_recipe(method or "ats")
+    recipe = changed(recipe, method=method, epochs=epochs, seed=seed)
+    if overwrite:
+        run.forget(output)
+    command = shlex.join(["wsi-attention", *sys.argv[1:]])
+    with _listener() as listener:
+        result = run.train(
+            labels, slides, output, recipe, device=device, processes=devices, command=command, listener=listener
+        )
+    if not result.first_process:
+        return
+    if not result.epochs_now:
+        typer.echo(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
+    best = result.best
+    typer.echo(
+        f"{output}: best of {result.epochs} epochs is {best.epoch}: validation AUROC {best.val_auroc:.4f}, "
+        f"accuracy {best.val_accuracy:.3f}; {len(result.failed)} slides left out"
+    )
+
+
+@contextmanager
+def _listener() -> Iterator[Listener]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        class Shown:
+            def line(self, text: str) -> None:
+                console.print(text, markup=False)
+
+            def progress(self, stage: str, done: int, total: int) -> None:
+                bar.update(task, description=stage, completed=done, total=total)
+
+        yield Shown()

@@ -1,0 +1,1 @@
+"""What a trained model folder says of itself."""
