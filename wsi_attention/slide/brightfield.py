@@ -9,6 +9,10 @@ from wsi_attention.errors import UnsupportedSlideError
 
 _WAVELENGTH = re.compile(r"\bExcitationWave[Ll]ength=([1-9]\d*)")
 _OME_FLUORESCENT = re.compile(r"\b(?:ExcitationWavelength|Fluor|IlluminationType)\s*=\s*[\"']([^\"']+)[\"']")
+_CHANNEL_NAME = re.compile(r"<(?:\w+:)?Channel\b[^>]*\bName\s*=\s*[\"']([^\"']+)[\"']")
+_FLUOROPHORE = re.compile(
+    r"\b(dapi|hoechst|fitc|tritc|cy ?[357]|alexa|gfp|rfp|yfp|cfp|mcherry|texas ?red|autofluorescence)\b", re.IGNORECASE
+)
 _ILLUMINATION = (".illumination-source", "SLIDE_TYPE", "IlluminationTypeCodeSequence[0].CodeMeaning")
 
 
@@ -36,4 +40,7 @@ def _fluorescence(properties: Mapping[str, str]) -> str:
         for value in _OME_FLUORESCENT.findall(description):
             if value not in {"Transmitted", "Oblique", "NonLinear", "Other"}:
                 return f"its OME-XML names {value!r}"
+    channels = ", ".join((properties.get("ome-zarr.channels", ""), *_CHANNEL_NAME.findall(description)))
+    if dye := _FLUOROPHORE.search(channels):
+        return f"a channel is called {dye[0]!r}"
     return ""

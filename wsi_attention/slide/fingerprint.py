@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsi_attention.protocols import SlideReader
+from wsi_attention.slide.readers.limits import is_tiff
 
 SAMPLES = 16
 SAMPLE_BYTES = 2**16
 SAMPLE_SIDE = 256
 
-_MANY_FILES = {"dicom", "mirax", "hamamatsu", "synthetic"}
-"""Vendors whose slides may be several files: OpenSlide's own hash covers them all."""
-
 
 def of_slide(path: str | None, reader: SlideReader) -> str:
-    """sha256 (hex) over OpenSlide's hash for slides of several files, samples of a single file, or sampled pixels.
+    """sha256 (hex) over samples of a TIFF's bytes, OpenSlide's hash of its other formats, or sampled pixels.
+
+    A DICOM or MIRAX slide is several files; OpenSlide's hash is the same from any of them. An OME-Zarr store has one
+    fingerprint as a folder and as a zip file.
 
     Args:
         path: the slide's path; None where there is no file.
-        reader: an open reader, asked for pixels where there is no single file (folders, arrays).
+        reader: an open reader, asked for pixels where the other two do not apply.
     """
-    quickhash = reader.properties.get("openslide.quickhash-1")
-    if quickhash and reader.properties.get("openslide.vendor") in _MANY_FILES:
-        return _digest("quickhash", quickhash, *map(str, reader.level_dimensions))
-    if path is not None and ("://" in path or Path(path).is_file()) and not path.lower().endswith(".zip"):
+    if path is not None and ("://" in path or is_tiff(path)):
         return _of_file(path)
+    quickhash = reader.properties.get("openslide.quickhash-1")
+    if quickhash:
+        return hashlib.sha256(f"quickhash {quickhash} {reader.level_dimensions}".encode()).hexdigest()
     return _of_pixels(reader)
 
 
@@ -41,8 +41,8 @@ def _of_file(path: str) -> str:
     """Size, and blocks spread evenly from the first byte to the last."""
     import fsspec
 
-    opened: Any = fsspec.open(path, "rb")
-    with opened as stream:
+    open_any: Callable[..., Any] = fsspec.open
+    with open_any(path, "rb") as stream:
         size = stream.seek(0, 2)
         digest = hashlib.sha256(f"file {size}".encode())
         last = max(size - SAMPLE_BYTES, 0)
@@ -64,7 +64,3 @@ def _of_pixels(reader: SlideReader) -> str:
             x, y = (w - side[0]) * col // 3, (h - side[1]) * row // 3
             digest.update(reader.read((round(x * downsample), round(y * downsample)), level, side).tobytes())
     return digest.hexdigest()
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

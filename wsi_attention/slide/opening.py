@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from wsi_attention.errors import InputError, SlideOpenError, WsiAttentionError
+from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.protocols import SlideReader
 from wsi_attention.registry import READERS, load, names
 from wsi_attention.slide.brightfield import check_metadata
+from wsi_attention.slide.failures import opening
 
 FIRST = ("zarr", "openslide")
 LAST = ("tiffslide",)
@@ -17,30 +17,9 @@ NEVER = ("array",)
 """What `auto` tries first and last; readers of other packages come between; `array` is only used when asked for."""
 
 
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """An error's text on one line, with its class where the text alone says little."""
-    text = " ".join(str(error).split())
-    if isinstance(error, KeyError) or len(text) < 12:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def is_url(path: str) -> bool:
     """Whether a path is a URL that fsspec would open."""
     return "://" in path
-
-
-@contextmanager
-def opening(path: str, reader: str) -> Iterator[None]:
-    """Turns whatever a library raises on a broken file into `SlideOpenError`, one line that names the file."""
-    try:
-        yield
-    except WsiAttentionError:
-        raise
-    except Exception as error:  # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
-        raise SlideOpenError(
-            f"{path}: {reader} cannot open it: {one_line(error).replace(f'Reading {path}: ', '')}; the file is damaged or in a variant it does not know"
-        ) from error
 
 
 def opener(origin: object, path: str, name: str) -> Callable[[], SlideReader]:

@@ -17,8 +17,9 @@ from wsi_attention.errors import InputError, MissingMppError, SlideError, SlideO
 from wsi_attention.geometry import Box
 from wsi_attention.protocols import SlideReader
 from wsi_attention.slide import fingerprint, metadata
+from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.handles import Handles, Lease
-from wsi_attention.slide.opening import check_name, choose, one_line, opener
+from wsi_attention.slide.opening import check_name, choose, opener
 from wsi_attention.slide.pixels import on_white
 
 if TYPE_CHECKING:
@@ -282,9 +283,9 @@ class Slide:
     def _second_attempt(self, lease: Lease, request: Callable[[SlideReader], T], what: str) -> T:
         try:
             fresh = self._handles.open_fresh()
-        except SlideOpenError:
+        except SlideOpenError as error:
             self._handles.retire(lease)
-            raise
+            raise TileReadError(f"{self.path}: {what} cannot be read: {one_line(error)}") from error
         try:
             result = request(fresh)
         except Exception as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, UnsupportedSlideError
 from wsi_attention.geometry import Box
+from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import check_dimensions, downsamples
 
@@ -45,7 +46,8 @@ class ArrayReader:
     name: ClassVar[str] = "array"
 
     def __init__(self, source: str | ArrayLevels) -> None:
-        self._source = source if isinstance(source, ArrayLevels) else _from_npy(source)
+        with opening(str(getattr(source, "name", source)), self.name):
+            self._source = source if isinstance(source, ArrayLevels) else _from_npy(source)
         _check_levels(self._source)
         self.level_dimensions = tuple((level.shape[1], level.shape[0]) for level in self._source.levels)
         check_dimensions(self._source.name, self.level_dimensions)

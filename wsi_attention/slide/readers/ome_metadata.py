@@ -73,6 +73,14 @@ def multiscale(attributes: Mapping[str, Any], path: str) -> Multiscale | None:
     return Multiscale(paths, axes, units, combined if len(combined) == len(paths) else ())
 
 
+def channel_labels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a group's `omero` attributes call its channels; empty where they say nothing."""
+    described = attributes.get("ome", attributes)
+    rendering = described.get("omero") if isinstance(described, Mapping) else None
+    channels = rendering.get("channels") if isinstance(rendering, Mapping) else None
+    return tuple(str(channel.get("label", "")) for channel in channels or () if isinstance(channel, Mapping))
+
+
 def _axes(described: Any, path: str) -> tuple[str, tuple[str, ...]]:
     if not described:
         return "tczyx", ("",) * 5

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
+from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.limits import check_dimensions
-from wsi_attention.slide.readers.tiff_checks import check_openslide_tiff
+from wsi_attention.slide.readers.tiff_checks import check_openslide_tiff, explain_tiff
 
 
 def vendor_of(path: str) -> str | None:
@@ -36,15 +37,17 @@ class OpenSlideReader:
 
     def __init__(self, path: str) -> None:
         file = dicom_instance(path) if Path(path).is_dir() else path
-        self._slide = openslide.OpenSlide(file)
-        try:
+        with opening(path, self.name):
+            try:
+                self._slide = openslide.OpenSlide(file)
+            except openslide.OpenSlideError:
+                explain_tiff(file)  # its index often says more plainly what is wrong
+                raise
+        with opening(path, self.name, self._slide.close):
             self.properties: Mapping[str, str] = dict(self._slide.properties)
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
             check_dimensions(path, self.level_dimensions)
             check_openslide_tiff(file, self.properties.get("openslide.vendor"))
-        except BaseException:
-            self._slide.close()
-            raise
         self.level_downsamples: tuple[float, ...] = self._slide.level_downsamples
         self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_dimensions)))
         self.bounds = _bounds(self.properties)
@@ -54,9 +57,11 @@ class OpenSlideReader:
     def recognises(cls, path: str) -> bool:
         """Whether OpenSlide detects a vendor's format, or the folder holds a DICOM series."""
         try:
-            return (dicom_instance(path) is not None) if Path(path).is_dir() else vendor_of(path) is not None
-        except (OSError, SlideOpenError):
+            if Path(path).is_dir():
+                return any(vendor_of(str(file)) == "dicom" for file in Path(path).glob("*.dcm"))
+        except OSError:
             return False
+        return vendor_of(path) is not None
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """RGBA pixels (h, w, 4); outside the slide and in holes they are transparent.

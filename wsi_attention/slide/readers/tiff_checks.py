@@ -79,7 +79,8 @@ def check_kind(page: TiffPage, path: str) -> None:
     """
     samples, depth = int(page.samplesperpixel), int(np.max(page.bitspersample))
     photometric = getattr(page.photometric, "name", str(page.photometric))
-    if samples not in (3, 4) or depth != 8 or page.dtype != np.uint8 or photometric not in _COLOURS:
+    alpha = samples == 4 and tuple(map(int, page.extrasamples)) in {(1,), (2,)}
+    if (samples != 3 and not alpha) or depth != 8 or page.dtype != np.uint8 or photometric not in _COLOURS:
         raise UnsupportedSlideError(
             f"{path}: {samples} channel(s) of {depth}-bit {page.dtype or 'unknown'} values, photometric {photometric};"
             " only 8-bit RGB brightfield slides can be classified"
@@ -154,9 +155,29 @@ def check_openslide_tiff(path: str, vendor: str | None) -> None:
     except Exception:  # OpenSlide could read it, so what stops tifffile does not count
         return
     with tif:
+        if tif.is_ome:
+            _soft(lambda: check_single_plane(tif.series[0].axes, tif.series[0].shape, path))
         for page in pages:
             _soft(check_kind, page, path)
             _soft(_check_segments, page, path, SOME_LOST)
+
+
+def explain_tiff(path: str) -> None:
+    """Looks for what is wrong with a TIFF that OpenSlide could not open; returns where nothing is found.
+
+    Raises:
+        SlideOpenError: a loop, absurd dimensions, missing tiles.
+        UnsupportedSlideError: no 8-bit RGB, or in an unknown compression.
+    """
+    import tifffile
+
+    try:
+        tif = tifffile.TiffFile(path)
+    except Exception:  # no TIFF: OpenSlide's own words stand
+        return
+    with tif:
+        _soft(check_chain, tif, path)
+        _soft(lambda: check_levels(series_levels(tif), path))
 
 
 def _soft(check: Any, *arguments: Any) -> None:

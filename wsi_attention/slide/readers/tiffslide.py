@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +13,10 @@ from tifffile import TiffFile
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
+from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, on_white, padded
-from wsi_attention.slide.readers.limits import downsamples
+from wsi_attention.slide.readers.limits import downsamples, is_tiff
 from wsi_attention.slide.readers.tiff_checks import check_chain, check_levels, check_single_plane, series_levels
-
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class _LevelFrame(tiffslide.TiffSlide):
@@ -35,8 +33,9 @@ class TiffSlideReader:
     name: ClassVar[str] = "tiffslide"
 
     def __init__(self, path: str) -> None:
-        self._slide = _open(path)
-        try:
+        with opening(path, self.name):
+            self._slide = _open(path)
+        with opening(path, self.name, self._slide.ts_tifffile.close):
             tif = self._slide.ts_tifffile
             check_chain(tif, path)
             series = tif.series[0]
@@ -46,9 +45,6 @@ class TiffSlideReader:
             self.properties: Mapping[str, str] = _properties(self._slide)
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
             pages = series_levels(tif)
-        except BaseException:
-            self._slide.ts_tifffile.close()
-            raise
         self.level_downsamples = downsamples(self.level_dimensions)
         self.tile_sizes = tuple((page.tilewidth, page.tilelength) if page.is_tiled else None for page in pages)
         self.bounds: Box | None = None
@@ -57,13 +53,7 @@ class TiffSlideReader:
     @classmethod
     def recognises(cls, path: str) -> bool:
         """Whether it is a URL, or a file that begins as a TIFF does."""
-        if "://" in path:
-            return True
-        try:
-            with Path(path).open("rb") as stream:
-                return stream.read(4) in _MAGIC
-        except OSError:
-            return False
+        return "://" in path or is_tiff(path)
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Pixels (h, w, 3 or 4); outside the slide they are white.

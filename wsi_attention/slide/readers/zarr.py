@@ -14,9 +14,10 @@ from zarr.storage import LocalStore, ZipStore
 
 from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlideError
 from wsi_attention.geometry import Box
+from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
-from wsi_attention.slide.readers.ome_metadata import Multiscale, multiscale
+from wsi_attention.slide.readers.ome_metadata import Multiscale, channel_labels, multiscale
 
 _MARKERS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _CODECS = {"bytes", "blosc", "bz2", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed", "shuffle"}
@@ -30,18 +31,19 @@ class ZarrReader:
     name: ClassVar[str] = "zarr"
 
     def __init__(self, path: str) -> None:
-        self._store = _open_store(path)
-        try:
-            group, pyramid = _pyramid(self._store, _root(path), path)
+        with opening(path, self.name):
+            root = _root(path)
+            if root is None:
+                raise SlideOpenError(f"{path}: no zarr metadata there; give an OME-Zarr folder or zip file")
+            self._store = _open_store(path)
+        with opening(path, self.name, self._store.close):
+            group, pyramid = _pyramid(self._store, root, path)
             self._axes = pyramid.axes
             self._arrays = [_level(group, name, path) for name in pyramid.paths]
             self.level_dimensions = tuple(self._extent(array, path) for array in self._arrays)
             check_dimensions(path, self.level_dimensions)
             for array in self._arrays:
                 _check_storage(array, path)
-        except BaseException:
-            self._store.close()
-            raise
         x, y = self._axes.index("x"), self._axes.index("y")
         self.level_downsamples = pyramid.downsamples(self.level_dimensions)
         self.tile_sizes: tuple[tuple[int, int] | None, ...] = tuple(
@@ -60,7 +62,7 @@ class ZarrReader:
             return False
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3 or 4); outside the slide they are white.
+        """Pixels (h, w, 3); outside the slide they are white.
 
         Raises:
             TileReadError: a chunk could not be read or decoded.
@@ -92,7 +94,7 @@ class ZarrReader:
     def _extent(self, array: zarr.Array[Any], path: str) -> tuple[int, int]:
         length = dict(zip(self._axes, array.shape, strict=False))
         planes = {axis: n for axis, n in length.items() if axis in "tz" and n != 1}
-        if array.dtype != np.uint8 or len(array.shape) != len(self._axes) or length["c"] not in (3, 4) or planes:
+        if array.dtype != np.uint8 or len(array.shape) != len(self._axes) or length["c"] != 3 or planes:
             raise UnsupportedSlideError(
                 f"{path}: level {array.path!r} is {array.dtype} {array.shape} with axes {self._axes};"
                 " only 8-bit RGB brightfield slides (3 channels, one plane) can be classified"
@@ -121,9 +123,8 @@ def _open_store(path: str) -> LocalStore | ZipStore:
     return ZipStore(path, mode="r", read_only=True)
 
 
-def _pyramid(store: LocalStore | ZipStore, root: str | None, path: str) -> tuple[zarr.Group, Multiscale]:
+def _pyramid(store: LocalStore | ZipStore, base: str, path: str) -> tuple[zarr.Group, Multiscale]:
     """The group that holds the pyramid: the root, or "0" below it as bioformats2raw lays it out."""
-    base = root or ""
     for place in (base, f"{base}/0".lstrip("/")):
         try:
             group = zarr.open_group(store, path=place, mode="r", use_consolidated=False)
@@ -144,7 +145,7 @@ def _level(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
 
 def _check_storage(array: zarr.Array[Any], path: str) -> None:
     """Refuses chunks too large to decode, and codecs that do more than pack bytes."""
-    if int(np.prod(array.shards or array.chunks)) > 3 * MAX_SEGMENT_PIXELS and array.shards is None:
+    if int(np.prod(array.chunks)) > 3 * MAX_SEGMENT_PIXELS:
         raise SlideOpenError(f"{path}: chunks of {array.chunks}, too large to decode in pieces; rechunk it first")
     for codec in _codec_names(array):
         if codec not in _CODECS:
@@ -174,6 +175,7 @@ def _properties(group: zarr.Group, pyramid: Multiscale) -> dict[str, str]:
         "ome-zarr.axes": pyramid.axes,
         "zarr.format": str(group.metadata.zarr_format),
     }
+    found["ome-zarr.channels"] = ", ".join(channel_labels(group.attrs.asdict()))
     mpp = pyramid.mpp()
     if mpp is not None:
         found |= {"ome-zarr.mpp-x": repr(mpp[0]), "ome-zarr.mpp-y": repr(mpp[1])}

@@ -1,0 +1,40 @@
+"""Errors of libraries as one line that names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from wsi_attention.errors import SlideOpenError, WsiAttentionError
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """An error's text on one line, with its class where the text alone says little."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) or len(text) < 12:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@contextmanager
+def opening(path: str, reader: str, undo: Callable[[], None] | None = None) -> Iterator[None]:
+    """Turns whatever a library raises on a broken file into `SlideOpenError`, one line that names the file.
+
+    Args:
+        path: the file's name, for the message.
+        reader: who is opening it.
+        undo: called on any error, to give back what is already open.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if undo is not None:
+            with suppress(Exception):  # half-open things may fail to close; the first error is the one to tell
+                undo()
+        if isinstance(error, WsiAttentionError) or not isinstance(error, Exception):
+            raise
+        # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
+        reason = one_line(error).replace(f"Reading {path}: ", "").rstrip(".")
+        raise SlideOpenError(
+            f"{path}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know"
+        ) from error
