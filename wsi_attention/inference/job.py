@@ -118,7 +118,8 @@ class _Work:
     def failure(self, error: Exception) -> State:
         status = "no_tissue" if isinstance(error, NoTissueError) else "failed"
         trace = None if status == "no_tissue" else "".join(traceback.format_exception(error))
-        return self._state(status, reason_of(error), traceback=trace)
+        reason = reason_of(error).removeprefix(f"{self.job.slide.path}: ")
+        return self._state(status, reason, traceback=trace)
 
     def _open(self) -> tuple[Slide, SlideKey]:
         given = self.job.slide

@@ -66,9 +66,9 @@ def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None =
         TileReadError: the overview could not be read.
     """
     source = SlideSource(slide, tissue=tissue, batch=batch)
-    overview_of(source, classifier)
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
+    overview_of(source, classifier)
     return source
 
 
@@ -79,7 +79,7 @@ def look(
     where = device_of(device)
     exact = precision_on(where, precision)
     seed = seed_of(slide.fingerprint, classifier.weights_sha256)
-    torch.get_num_threads()  # a new thread takes over the process's number of threads only when asked
+    torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
     model = classifier.model.to(where)
     with torch.inference_mode(), _autocast(where, exact):
         output: Output = model(source, torch.Generator().manual_seed(seed))
