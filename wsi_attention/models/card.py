@@ -1,0 +1,77 @@
+"""What to know about a model, and its model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+LIMITS = (
+    "Research use only. Not a medical device; not validated for diagnosis.",
+    "The label of a slide rests on the few tiles listed with it; tissue that was not inspected may hold anything.",
+    "Slides from other scanners, stains, organs or laboratories than those it was trained on may be labelled wrongly "
+    "without any sign of it.",
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model folder says besides the weights.
+
+    Attributes:
+        method: registered name of the builder, e.g. "ats".
+        arguments: of the builder, without the number of classes; defaults may be left out.
+        classes: class names in the order of the logits.
+        recipe: how it was trained, plain values.
+        metrics: name -> number, e.g. of the validation slides.
+        data_fingerprint: sha256 over the training slides and labels.
+        command: the command that trained it.
+        notes: further lines for the reader.
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    classes: tuple[str, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    command: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def readme(card: ModelCard, config: Mapping[str, Any]) -> str:
+    """The model card in Markdown, with the front matter that the Hugging Face hub reads."""
+    parts = [
+        "---\nlibrary_name: wsi-attention\ntags: [digital-pathology, whole-slide-image, attention]\n---",
+        f"# {card.method}: {', '.join(card.classes)}",
+        f"A whole-slide classifier of wsi-attention {config['package_version']}. It reads tiles at {config['mpp']:g} "
+        "µm/px.",
+        *card.notes,
+        "## Limits\n" + "\n".join(f"* {line}" for line in LIMITS),
+        "## Classes\n" + "\n".join(f"{i}. {name}" for i, name in enumerate(card.classes, 1)),
+        _metrics(card.metrics),
+        "## Training\n" + _command(card.command),
+        f"Data fingerprint: `{card.data_fingerprint or 'not given'}`  \nWeights sha256: `{config['weights_sha256']}`",
+        f"Recipe:\n\n```json\n{_json(card.recipe)}\n```",
+        f"Arguments of `{card.method}`:\n\n```json\n{_json(config['arguments'])}\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _command(command: str) -> str:
+    return f"```bash\n{command}\n```" if command else "The command was not recorded."
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    if not metrics:
+        return "## Metrics\nNone were recorded."
+    rows = [
+        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
+        for name, value in metrics.items()
+    ]
+    return "## Metrics\n| metric | value |\n|---|---|\n" + "\n".join(rows)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, default=list)

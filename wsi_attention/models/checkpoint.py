@@ -1,0 +1,278 @@
+"""A model as a folder: config.json, model.safetensors and README.md, as on the Hugging Face hub; never unpickled.
+
+The configuration names the builder and every argument it was called with, so a folder stays readable when defaults
+change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from wsi_attention import __version__, registry
+from wsi_attention.errors import InputError, ModelError
+from wsi_attention.models.card import ModelCard, readme
+from wsi_attention.models.folder import write_folder
+
+FORMAT = 1
+"""Version of the folder's layout; raised when an older version of the package could not read a folder."""
+CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
+SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
+REQUIRED: dict[str, Any] = {
+    "method": str,
+    "arguments": dict,
+    "classes": list,
+    "mpp": (int, float),
+    "weights_sha256": str,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A loaded model; pickles as the folder it came from, and loads again where it lands.
+
+    Attributes:
+        model: in eval mode.
+        classes: class names in the order of the logits.
+        config: what config.json says.
+        weights_sha256: of the weights file.
+        name: of the folder.
+        folder: absolute path of the folder; None if the model was made in memory.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    config: dict[str, Any]
+    weights_sha256: str
+    name: str
+    folder: Path | None = field(default=None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.folder is None:
+            raise ModelError(f"model {self.name} has no folder, so it cannot go to another process; save it first")
+        device = next(self.model.parameters()).device
+        return _load_again, (str(self.folder), str(device), self.weights_sha256)
+
+
+def build_model(method: str, classes: int, **arguments: Any) -> nn.Module:
+    """A new model with fresh weights, by the registered name of its builder.
+
+    Args:
+        method: e.g. "ats".
+        classes: number of classes.
+        **arguments: of the builder; what is left out takes the builder's default.
+
+    Raises:
+        InputError: no such method, or an argument the builder does not take or refuses.
+    """
+    builder = registry.load(registry.MODELS, method)
+    complete(method, arguments)
+    try:
+        model: nn.Module = builder(classes, **arguments)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"method {method} cannot be built with {_brief(arguments)}: {error}") from error
+    return model
+
+
+def complete(method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with the builder's defaults for those left out, plain values.
+
+    Raises:
+        InputError: no such method, or an argument that its builder does not take.
+    """
+    accepted = list(inspect.signature(registry.load(registry.MODELS, method)).parameters.values())[1:]
+    names = [one.name for one in accepted if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    unknown = [name for name in arguments if name not in names]
+    if unknown and len(names) == len(accepted):
+        raise InputError(f"method {method} takes no argument {unknown[0]!r}; it takes: {', '.join(names)}")
+    defaults = {one.name: one.default for one in accepted if one.default is not inspect.Parameter.empty}
+    return {**defaults, **arguments}
+
+
+def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
+    """Writes a model folder: into a temporary folder that is renamed, or, where the folder exists, file by file.
+
+    Other files in an existing folder stay. Each file is written under a temporary name and renamed, the configuration
+    last; a folder caught between old and new weights is refused by `load_model`, for the hash does not fit.
+
+    Args:
+        folder: where to; missing parents are made.
+        model: what `card.method` builds from `card.arguments`, trained.
+        card: what to know about it.
+
+    Returns:
+        The sha256 of the weights.
+
+    Raises:
+        InputError: the card's method or arguments name nothing.
+        ModelError: the folder cannot be written.
+    """
+    weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+    sha256 = hashlib.sha256(weights).hexdigest()
+    arguments = complete(card.method, card.arguments)
+    config = {
+        "format": FORMAT,
+        "package_version": __version__,
+        "method": card.method,
+        "arguments": arguments,
+        "classes": list(card.classes),
+        "mpp": float(model.tile_mpp),  # type: ignore[arg-type]
+        "mean": arguments.get("mean"),
+        "std": arguments.get("std"),
+        "recipe": dict(card.recipe),
+        "data_fingerprint": card.data_fingerprint,
+        "metrics": dict(card.metrics),
+        "weights_sha256": sha256,
+    }
+    text = json.dumps(_finite(config), indent=2) + "\n"
+    files = {WEIGHTS: weights, README: readme(card, config).encode(), CONFIG: text.encode()}
+    try:
+        write_folder(Path(folder), files)
+    except OSError as error:
+        raise ModelError(f"model folder {folder} cannot be written: {error.strerror or error}") from error
+    return sha256
+
+
+def load_model(path: str | Path, device: str = "cpu") -> Classifier:
+    """A model from its folder, or a shipped one by name, in eval mode.
+
+    Args:
+        path: a folder that `save_model` wrote, or a shipped name such as "demo".
+        device: where to put the weights.
+
+    Raises:
+        ModelError: no such folder, not a model folder, of another version, a method that is not installed, weights
+            that are damaged, were exchanged, or do not fit.
+    """
+    folder = _find(path)
+    config = _read_config(folder)
+    weights, sha256 = _read_weights(folder, config)
+    try:
+        model = build_model(config["method"], len(config["classes"]), **config["arguments"])
+    except InputError as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from error
+    _check_fit(weights, model.state_dict(), folder)
+    model.load_state_dict(weights)
+    try:
+        model = model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"model {folder} cannot be put on device {device!r}: {error}") from error
+    name = folder.resolve().name
+    return Classifier(model, tuple(config["classes"]), config, sha256, name, folder.resolve())
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models that come with the package."""
+    return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")))
+
+
+def _load_again(folder: str, device: str, sha256: str) -> Classifier:
+    classifier = load_model(folder, device)
+    if classifier.weights_sha256 != sha256:
+        raise ModelError(f"model {folder} has changed since it was loaded first; start again")
+    return classifier
+
+
+def _find(path: str | Path) -> Path:
+    folder, shipped = Path(path), SHIPPED / str(path)
+    if (folder / CONFIG).is_file():
+        return folder
+    if str(path) in shipped_models():
+        return shipped
+    known = ", ".join(shipped_models()) or "none"
+    if folder.is_dir():
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
+        raise ModelError(f"{folder} is no model folder: it has no {CONFIG}, it has {found}; shipped models: {known}")
+    if folder.exists():
+        raise ModelError(
+            f"{folder} is a file; a model is a folder with {CONFIG} and {WEIGHTS}; shipped models: {known}"
+        )
+    raise ModelError(f"no model folder {folder}, and no shipped model of that name; shipped models: {known}")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ModelError(f"{file} is no JSON: {error}") from error
+    if not isinstance(config, dict) or "format" not in config:
+        raise ModelError(f"{file} is no configuration of this package: it names no format; expected format {FORMAT}")
+    if config["format"] != FORMAT:
+        made = config.get("package_version", "an unknown version")
+        raise ModelError(
+            f"{file} has format {config['format']!r}, written by wsi-attention {made}; version {__version__} reads "
+            f"format {FORMAT}: install the version that wrote it, or train again"
+        )
+    for key, kind in REQUIRED.items():
+        if not isinstance(config.get(key), kind):
+            raise ModelError(f"{file}: {key!r} is missing or of the wrong kind, found {_brief(config.get(key))}")
+    classes = config["classes"]
+    if not classes or len(set(map(str, classes))) < len(classes) or not all(isinstance(one, str) for one in classes):
+        raise ModelError(f"{file}: 'classes' must be different names, found {_brief(classes)}")
+    return config
+
+
+def _read_weights(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    file = folder / WEIGHTS
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
+    sha256 = hashlib.sha256(raw).hexdigest()
+    if sha256 != config["weights_sha256"]:
+        raise ModelError(
+            f"{file} has sha256 {sha256[:12]}…, {CONFIG} expects {config['weights_sha256'][:12]}…: damaged, cut short, "
+            "or of another model; copy the whole folder again"
+        )
+    try:
+        return load_tensors(raw), sha256
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{file} is no safetensors file: {error}") from error
+
+
+def _check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
+    file = folder / WEIGHTS
+    for name, value in wanted.items():
+        if name not in weights:
+            raise ModelError(f"{file} does not fit {CONFIG}: it lacks {name}, shape {tuple(value.shape)}")
+        if weights[name].shape != value.shape:
+            found, expected = tuple(weights[name].shape), tuple(value.shape)
+            raise ModelError(f"{file} does not fit {CONFIG}: {name} has shape {found}, the model has {expected}")
+        if not bool(torch.isfinite(weights[name]).all()):
+            raise ModelError(f"{file} cannot be used: {name} holds values that are not finite; train again")
+    for name in weights:
+        if name not in wanted:
+            raise ModelError(f"{file} does not fit {CONFIG}: it has {name}, the model has not")
+
+
+def _finite(value: Any) -> Any:
+    """The value with NaN and infinities as null and tuples as lists, as JSON wants it."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
