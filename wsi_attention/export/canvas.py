@@ -13,6 +13,8 @@ INK = (28, 32, 38)
 MUTED = (104, 110, 120)
 PAPER = (255, 255, 255)
 LINE = (206, 210, 216)
+MARK = (200, 16, 46)
+HATCH = (70, 74, 84)
 
 RAMP = ((0.0, (43, 72, 140)), (0.33, (28, 133, 141)), (0.66, (92, 190, 94)), (1.0, (253, 231, 37)))
 """Blue, teal, green, yellow: lightness rises evenly, and no step looks like haematoxylin or eosin."""

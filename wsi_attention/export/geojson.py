@@ -57,15 +57,26 @@ def features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> d
     Raises:
         InputError: bounds is neither "auto" nor "none".
     """
-    if bounds not in ("auto", "none"):
-        raise InputError(f"bounds {bounds!r} is unknown; possible: auto, none")
-    offset = prediction.bounds if bounds == "auto" else (0, 0)
+    offset = prediction.bounds if bounds_of(bounds) == "auto" else (0, 0)
     found = [one for number in range(len(prediction.glimpses)) for one in _tiles(prediction, number, offset)]
     return {
         "type": "FeatureCollection",
         "features": [*_regions(prediction, offset, top), *found],
         "metadata": _metadata(prediction, offset),
     }
+
+
+def bounds_of(text: str) -> Bounds:
+    """The text as a choice of bounds.
+
+    Raises:
+        InputError: neither "auto" nor "none".
+    """
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return "none"
+    raise InputError(f"QuPath bounds {text!r} are unknown; possible: auto, none")
 
 
 class GeoJSONExporter:
@@ -79,7 +90,7 @@ class GeoJSONExporter:
     suffix: ClassVar[str] = "geojson/{slide}.geojson"
 
     def __init__(self, bounds: Bounds = "auto", top: int = 5) -> None:
-        self.bounds: Bounds = bounds
+        self.bounds: Bounds = bounds_of(bounds)
         self.top = top
 
     def __call__(self, prediction: Prediction, path: Path) -> None:

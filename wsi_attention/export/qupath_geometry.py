@@ -44,7 +44,7 @@ class GeometryChecks:
         if not isinstance(geometry, dict) or not geometry:
             return f"geometry is missing or empty ({str(geometry)[:40]}); QuPath drops the file"
         kind = geometry.get("type")
-        if kind not in DEPTHS:
+        if not isinstance(kind, str) or kind not in DEPTHS:
             return f"geometry type {str(kind)[:40]!r} is none that QuPath reads ({', '.join(DEPTHS)})"
         parts = _parts(geometry.get("coordinates"), DEPTHS[kind])
         if parts is None:

@@ -32,7 +32,7 @@ def to_record(prediction: Prediction) -> dict[str, Any]:
     """A prediction as JSON-able values; arrays as zlib + base64, so `from_record` gives back the same bits.
 
     Raises:
-        ResultsError: provenance holds something JSON cannot carry.
+        InputError: provenance holds something JSON cannot carry. Tuples there come back as lists.
     """
     record = {
         "format": FORMAT,

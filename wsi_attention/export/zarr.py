@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import ResultsError
+from wsi_attention.errors import SlideError
 from wsi_attention.export.coverage import covered, read_boxes
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Prediction
@@ -65,12 +65,12 @@ class HeatmapPyramidExporter:
         """Writes the folder anew; the same prediction gives the same bytes.
 
         Raises:
-            ResultsError: the prediction holds no attention map.
+            SlideError: the prediction holds no attention map.
         """
         import zarr
 
         if not prediction.maps:
-            raise ResultsError(f"{prediction.slide}: the prediction holds no attention map to write as {path.name}")
+            raise SlideError(f"{prediction.slide}: the prediction holds no attention map to write as {path.name}")
         found = prediction.maps[-1]
         pyramid = levels(found, prediction)
         group = zarr.open_group(path, mode="w", zarr_format=3, attributes=metadata(found, prediction, len(pyramid)))

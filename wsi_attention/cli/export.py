@@ -1,0 +1,77 @@
+"""`wsi-attention export` and `wsi-attention validate`: exports made again, and GeoJSON checked as QuPath reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
+    what: Annotated[str, typer.Option(help="geojson, tiles, heatmap, heatmap-zarr; commas between.")] = "geojson",
+    slide: Annotated[list[str] | None, typer.Option(help="Only this slide, as predictions.csv names it.")] = None,
+    qupath_bounds: Annotated[
+        str, typer.Option(help="auto: coordinates as QuPath crops the slide; none: level-0 pixels.")
+    ] = "auto",
+    gzip: Annotated[bool, typer.Option("--gzip", help="Compress GeoJSON; QuPath reads .geojson.gz too.")] = False,
+) -> None:
+    """Makes exports again from what a results folder remembers; neither model nor slides are needed.
+
+    Example: wsi-attention export results/ --what geojson --qupath-bounds none
+    """
+    from wsi_attention.errors import InputError
+    from wsi_attention.export.geojson import GeoJSONExporter, bounds_of
+    from wsi_attention.inference.again import export_again
+
+    kinds = [kind.strip() for kind in what.split(",") if kind.strip()]
+    if gzip and kinds != ["geojson"]:
+        raise InputError(f"--gzip compresses GeoJSON, found --what {what}; give --what geojson, or leave --gzip out")
+    geojson = GeoJSONExporter(bounds_of(qupath_bounds))
+    count = 0
+    for kind in kinds:
+        chosen = geojson if kind == "geojson" else kind
+        for path in export_again(results, chosen, slide or (), ".gz" if gzip else ""):
+            typer.echo(path)
+            count += 1
+    if not count:
+        typer.echo("wsi-attention: nothing to export: no slide has a prediction", err=True)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="GeoJSON files, also compressed (.gz).")],
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT of the image in QuPath: finds objects outside it.")
+    ] = None,
+) -> None:
+    """Checks GeoJSON as QuPath reads it: one bad object makes QuPath drop the whole file.
+
+    Exit status: 0 QuPath reads everything as it is meant, 1 problems were found, 2 the call was wrong.
+
+    Example: wsi-attention validate results/geojson/*.geojson
+    """
+    from wsi_attention.export.qupath_rules import inspect
+
+    extent = _size(size)
+    bad = False
+    for path in files:
+        report = inspect(path, extent)
+        for problem in report.problems:
+            typer.echo(f"{path}: {problem}")
+        for remark in report.remarks:
+            typer.echo(f"{path}: note: {remark}")
+        typer.echo(f"{path}: {report.features} objects, {len(report.problems) or 'no'} problems")
+        bad = bad or bool(report.problems)
+    raise typer.Exit(int(bad))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from wsi_attention.errors import InputError
+
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise InputError(f"--size {text}: expected WIDTHxHEIGHT in pixels, e.g. --size 98304x65536")
+    return int(width), int(height)

@@ -1,0 +1,195 @@
+"""A picture of where the model looked: the slide, attention over it, the tiles that were read, and what was not.
+
+Attention is shown as attention × cells: 1 is the average over the tissue. Only cells above the average are coloured, on
+a logarithmic scale, so that a flat map stays blank and a sharp one shows more than its highest cell.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from wsi_attention.export import canvas
+from wsi_attention.export.coverage import covered, read_boxes
+from wsi_attention.export.frame import Frame
+from wsi_attention.export.legend import legend, title
+from wsi_attention.export.ranking import deciding, heaviest
+from wsi_attention.geometry import Grid
+from wsi_attention.structures import AttentionMap, Prediction
+
+TOP = 5
+"""Tiles that get a strong outline and their rank."""
+DISC = 12.0
+"""Radius of a rank's disc in pixels."""
+LEAST_RANGE = 10.0
+"""The colour bar ends no lower than this many times the average, so that noise does not look like a finding."""
+
+Place = tuple[float, float, float, float]
+"""Left, top, right, bottom in the picture."""
+
+
+def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> Image.Image:
+    """The picture of a prediction, RGB, at most 1600 pixels on its longer side.
+
+    Args:
+        prediction: what to show.
+        overview: (h, w, 3) uint8, the whole slide at any size; without it the tissue mask stands in.
+    """
+    frame = Frame.around(prediction.extent)
+    grid = frame.grid
+    tissue = _sampled(prediction.tissue.mask, _mask_grid(prediction), grid)
+    ratio = _above_average(prediction.maps[-1]) if prediction.maps else None
+    top = max(LEAST_RANGE, float(np.nanmax(ratio.values, initial=0.0))) if ratio else LEAST_RANGE
+    background = _without_overview(tissue) if overview is None else _background(overview, prediction, frame)
+    pixels = background.astype(np.float32)
+    _hatch(pixels, tissue & (covered(read_boxes(prediction), grid) < 0.5))
+    if ratio:
+        _overlay(pixels, _sampled(ratio.values, ratio.grid, grid), top)
+    image = Image.new("RGB", frame.size, canvas.PAPER)
+    image.paste(Image.fromarray(pixels.round().astype(np.uint8)), frame.origin)
+    pen = ImageDraw.Draw(image)
+    x, y = frame.origin
+    pen.rectangle((x - 1, y - 1, x + frame.slide[0], y + frame.slide[1]), outline=canvas.LINE)
+    _tiles(pen, prediction, frame)
+    title(pen, prediction, frame)
+    legend(image, prediction, frame, top if ratio else None)
+    return image
+
+
+class HeatmapExporter:
+    """Writes the picture as PNG."""
+
+    suffix: ClassVar[str] = "heatmaps/{slide}.png"
+
+    def __call__(self, prediction: Prediction, path: Path, overview: NDArray[np.uint8] | None = None) -> None:
+        """Writes the file; the same prediction and overview give the same bytes.
+
+        Args:
+            prediction: what to show.
+            path: where to write, whatever its suffix.
+            overview: (h, w, 3) uint8, the whole slide; without it the tissue mask stands in.
+        """
+        draw(prediction, overview).save(path, format="PNG", compress_level=6)
+
+
+def _mask_grid(prediction: Prediction) -> Grid:
+    step = prediction.tissue.downsample
+    rows, cols = prediction.tissue.mask.shape
+    return Grid(rows, cols, (step, step))
+
+
+def _sampled(values: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
+    """Each target cell takes the value at its centre; beyond the source NaN, or False for masks."""
+    rows = ((np.arange(target.rows) + 0.5) * target.step[1] - source.origin[1]) / source.step[1]
+    cols = ((np.arange(target.cols) + 0.5) * target.step[0] - source.origin[0]) / source.step[0]
+    r, c = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
+    inside_r, inside_c = (r >= 0) & (r < values.shape[0]), (c >= 0) & (c < values.shape[1])
+    found = values[np.clip(r, 0, values.shape[0] - 1)][:, np.clip(c, 0, values.shape[1] - 1)]
+    found[~inside_r] = found[:, ~inside_c] = False if values.dtype == bool else np.nan
+    return np.asarray(found)
+
+
+def _above_average(found: AttentionMap) -> AttentionMap:
+    """Attention × cells: each value over the mean of the tissue cells; NaN stays NaN."""
+    known = np.isfinite(found.values)
+    mean = float(found.values[known].mean(dtype=np.float64)) if known.any() else 0.0
+    values = found.values / mean if mean > 0 else np.where(known, 0.0, np.nan)
+    return AttentionMap(values.astype(np.float32), found.grid, found.name)
+
+
+def _background(overview: NDArray[np.uint8], prediction: Prediction, frame: Frame) -> NDArray[np.uint8]:
+    """The overview at the picture's size, without what its last row and column show beyond the slide."""
+    picture = Image.fromarray(np.ascontiguousarray(overview[..., :3]))
+    downsample = _downsample_of(picture.size, prediction)
+    shown = [min(e / downsample, float(p)) for e, p in zip(prediction.extent, picture.size, strict=True)]
+    method = Image.Resampling.NEAREST if max(shown) * 8 < max(frame.slide) else Image.Resampling.BICUBIC
+    return np.asarray(picture.resize(frame.slide, method, box=(0, 0, shown[0], shown[1]), reducing_gap=2.0))
+
+
+def _downsample_of(size: tuple[int, int], prediction: Prediction) -> float:
+    """Level-0 pixels per overview pixel: the tissue mask's where that gives this size, else the least that does."""
+    mask = prediction.tissue.downsample
+    if tuple(math.ceil(e / mask) for e in prediction.extent) == size:
+        return mask
+    return max(e / s for e, s in zip(prediction.extent, size, strict=True))
+
+
+def _without_overview(tissue: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.array([[250, 250, 250], [232, 205, 218]], np.uint8)[tissue.astype(np.uint8)]
+
+
+def _hatch(pixels: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
+    """Thin light diagonals, 1 pixel in 9."""
+    y, x = np.ogrid[0 : where.shape[0], 0 : where.shape[1]]
+    distance = (x + y) % 9
+    for step, share in ((0, 0.42), (1, 0.16), (8, 0.16)):
+        line = where & (distance == step)
+        pixels[line] += (np.array(canvas.HATCH, np.float32) - pixels[line]) * share
+
+
+def _overlay(pixels: NDArray[np.float32], ratio: NDArray[np.float32], top: float) -> None:
+    """Colours cells above the average, more strongly the higher they are."""
+    with np.errstate(invalid="ignore"):
+        above = ratio > 1.0
+    level = np.log(ratio[above]) / np.log(top)
+    share = (0.35 + 0.45 * level)[:, None]
+    pixels[above] += (canvas.ramp(level) - pixels[above]) * share
+
+
+def _placed(box: NDArray[np.int64], frame: Frame) -> Place:
+    """Left, top, right, bottom of a level-0 box in the picture; never so small that it cannot be seen."""
+    x0, y0 = frame.origin[0] + box[0] * frame.scale[0], frame.origin[1] + box[1] * frame.scale[1]
+    x1, y1 = x0 + box[2] * frame.scale[0], y0 + box[3] * frame.scale[1]
+    grow_x, grow_y = max(0.0, 7 - (x1 - x0)) / 2, max(0.0, 7 - (y1 - y0)) / 2
+    left, upper = frame.origin
+    right, lower = left + frame.slide[0] - 1, upper + frame.slide[1] - 1
+    return (
+        float(np.clip(round(x0 - grow_x), left, right)),
+        float(np.clip(round(y0 - grow_y), upper, lower)),
+        float(np.clip(round(x1 + grow_x) - 1, left, right)),
+        float(np.clip(round(y1 + grow_y) - 1, upper, lower)),
+    )
+
+
+def _tiles(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> None:
+    for box in read_boxes(prediction):
+        place = _placed(box, frame)
+        pen.rectangle(place, outline=canvas.INK, width=2 if place[2] - place[0] > 40 else 1)
+    glimpse = deciding(prediction)
+    if glimpse is None:
+        return
+    strongest = [_placed(box, frame) for box in glimpse.tiles.boxes[0][heaviest(glimpse, TOP)]]
+    for left, top, right, bottom in strongest:
+        pen.rectangle((left - 3, top - 3, right + 3, bottom + 3), outline=canvas.PAPER, width=5)
+        pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), outline=canvas.MARK, width=3)
+    discs: list[Place] = []
+    for rank, place in enumerate(strongest, start=1):
+        disc = _beside(place, frame, discs, strongest)
+        discs.append(disc)
+        pen.ellipse(disc, fill=canvas.MARK, outline=canvas.PAPER, width=2)
+        canvas.write(pen, ((disc[0] + disc[2]) / 2, (disc[1] + disc[3]) / 2), str(rank), 15, canvas.PAPER, "mm")
+
+
+def _beside(place: Place, frame: Frame, discs: list[Place], tiles: list[Place]) -> Place:
+    """Where the rank of a tile fits best: inside the slide, off other ranks, off outlined tiles, near its own."""
+    left, top, right, bottom = place
+    x, y, r = (left + right) / 2, (top + bottom) / 2, DISC
+    near = [(right + r, top - r), (left - r, top - r), (right + r, bottom + r), (left - r, bottom + r)]
+    far = [(x, top - r - 4), (x, bottom + r + 4), (right + r + 4, y), (left - r - 4, y)]
+    found = [(cx - r, cy - r, cx + r, cy + r) for cx, cy in near + far]
+    (x0, y0), (w, h) = frame.origin, frame.slide
+
+    def trouble(disc: Place) -> int:
+        outside = disc[0] < x0 or disc[1] < y0 or disc[2] > x0 + w or disc[3] > y0 + h
+        return 100 * sum(_meet(disc, d) for d in discs) + 10 * outside + sum(_meet(disc, t) for t in tiles)
+
+    return min(found, key=trouble)
+
+
+def _meet(a: Place, b: Place) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
