@@ -17,7 +17,8 @@ import torch
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.inference import batch as module
 from wsi_attention.inference import job as job_module
-from wsi_attention.inference.batch import Report, classify
+from wsi_attention.inference.batch import classify
+from wsi_attention.inference.report import Report
 from wsi_attention.inference.states import stored_predictions
 from wsi_attention.models.checkpoint import Classifier
 

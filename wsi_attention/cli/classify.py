@@ -13,10 +13,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsi_attention.inference.batch import Report, Watch
+    from wsi_attention.inference.batch import Watch
 
 WHAT = "geojson,tiles,heatmap,heatmap-zarr"
-SHOWN = 20
 
 
 def classify(
@@ -45,6 +44,7 @@ def classify(
     Example: wsi-attention classify -i slides/ -o results/ -m demo
     """
     from wsi_attention.inference.batch import classify as classify_slides
+    from wsi_attention.inference.report import summary
     from wsi_attention.models.checkpoint import load_model
 
     with _progress() as watch:
@@ -83,22 +83,3 @@ def _progress() -> Iterator[Watch | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda name, done, total: bar.update(task, completed=done, total=total, description=name)
-
-
-def summary(report: Report) -> str:
-    """What a user wants to know at the end, a few lines."""
-    counts = ", ".join(f"{number} {status}" for status, number in sorted(report.statuses.items()))
-    lines = [f"{report.total} slide{'s' * (report.total != 1)}: {counts or 'none'} in {report.seconds:.1f} s"]
-    if report.kept:
-        lines.append(f"{report.kept} had been finished by an earlier run and were kept")
-    if report.others:
-        shown = ", ".join(Path(path).name for path in report.others[:3])
-        lines.append(f"{len(report.others)} other files skipped: {shown}{', ...' * (len(report.others) > 3)}")
-    lines += [f"  failed: {name}: {reason}" for name, reason in sorted(report.failures)[:SHOWN]]
-    if len(report.failures) > SHOWN:
-        lines.append(f"  and {len(report.failures) - SHOWN} more, see the table")
-    lines.append(f"table: {report.results / 'predictions.csv'}")
-    if report.interrupted:
-        done = report.statuses.total()
-        lines.append(f"interrupted: {done} of {report.total} slides are finished; the same command does the rest")
-    return "\n".join(lines)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -21,11 +20,11 @@ from wsi_attention.inference.discovery import SlideFile, with_mpp
 from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide, exporter_of, reason_of
 from wsi_attention.inference.names import assign_names
 from wsi_attention.inference.predict import Precision, device_of, precision_on, versions
+from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results, open_results
 from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.models.checkpoint import Classifier
-from wsi_attention.structures import Counters
 
 EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr")
 LIMIT = 1800.0
@@ -33,40 +32,6 @@ LIMIT = 1800.0
 
 Watch = Callable[[str, int, int], None]
 """Called with a slide's name, how many are done, and how many there are."""
-
-
-@dataclass
-class Report:
-    """How a batch went.
-
-    Attributes:
-        results: the results folder.
-        total: slides asked for.
-        statuses: status -> number of slides, earlier results included.
-        kept: slides that were finished already.
-        failures: (name, reason) of slides that failed now.
-        others: files that were no slides.
-        interrupted: whether the user stopped it.
-        threads_left: whether threads may still be running that would keep the process alive.
-        counters: what reading cost in this run.
-        seconds: how long it all took.
-    """
-
-    results: Path
-    total: int
-    statuses: Counter[str] = field(default_factory=Counter)
-    kept: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    others: tuple[str, ...] = ()
-    interrupted: bool = False
-    threads_left: bool = False
-    counters: Counters = field(default_factory=Counters)
-    seconds: float = 0.0
-
-    @property
-    def exit_status(self) -> int:
-        """130 interrupted, 1 some slides failed, 0 all done."""
-        return 130 if self.interrupted else int(bool(self.failures))
 
 
 def classify(

@@ -1,0 +1,101 @@
+"""`wsi-attention classify`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from wsi_attention import cli
+from wsi_attention.cli import classify as module
+from wsi_attention.errors import ResultsError
+from wsi_attention.inference import batch
+from wsi_attention.inference.report import Report
+from wsi_attention.models import checkpoint
+
+app = typer.Typer()
+app.command()(module.classify)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command passes on; nothing is classified."""
+    seen: dict[str, Any] = {}
+
+    def instead(inputs: list[str], results: Path, classifier: Any, **more: Any) -> Report:
+        seen.update(more, inputs=inputs, results=results, classifier=classifier)
+        return seen.get("report") or Report(results, 1, Counter(done=1))
+
+    monkeypatch.setattr(batch, "classify", instead)
+    monkeypatch.setattr(checkpoint, "load_model", lambda name: f"model {name}")
+    return seen
+
+
+def run(arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_options_reach_the_function(called: dict[str, Any]) -> None:
+    ran = run("-i a.svs b.svs c.svs -o out -m mine -n 3 -b 8 --mpp 0.25 --what tiles,geojson --overwrite")
+    assert ran.exit_code == 0, ran.output
+    assert called["inputs"] == ["a.svs", "b.svs", "c.svs"]
+    assert (called["results"], called["classifier"]) == (Path("out"), "model mine")
+    assert (called["workers"], called["batch"], called["mpp"]) == (3, 8, 0.25)
+    assert (called["what"], called["existing"]) == (["tiles", "geojson"], "overwrite")
+    assert called["watch"] is None
+
+
+def test_default_exports_are_those_of_the_function() -> None:
+    assert tuple(module.WHAT.split(",")) == batch.EXPORTS
+
+
+def test_summary_says_what_happened_and_where(called: dict[str, Any], tmp_path: Path) -> None:
+    report = Report(tmp_path, 4, Counter(done=3, failed=1), kept=2, others=("a/notes.txt",), seconds=1.25)
+    report.failures.append(("b/x", "broken"))
+    called["report"] = report
+    ran = run("-i slides")
+    assert ran.exit_code == 1
+    assert ran.output.splitlines() == [
+        "4 slides: 3 done, 1 failed in 1.2 s",
+        "2 had been finished by an earlier run and were kept",
+        "1 other file skipped: notes.txt",
+        "  failed: b/x: broken",
+        f"table: {tmp_path / 'predictions.csv'}",
+    ]
+
+
+def test_interruption_says_how_to_go_on(called: dict[str, Any], tmp_path: Path) -> None:
+    called["report"] = Report(tmp_path, 40, Counter(done=12), interrupted=True)
+    ran = run("-i slides")
+    assert ran.exit_code == 130
+    assert ran.output.splitlines()[-1] == "interrupted: 12 of 40 slides are finished; the same command does the rest"
+
+
+def test_threads_that_hang_do_not_keep_the_command(
+    called: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    called["report"] = Report(tmp_path, 1, Counter(failed=1), failures=[("x", "slow")], threads_left=True)
+    run("-i slides")
+    assert left == [1]
+
+
+def test_errors_are_one_line_and_status_two(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], called: dict[str, Any]
+) -> None:
+    def refuse(*given: Any, **more: Any) -> Report:
+        raise ResultsError("out holds results\nof something else")
+
+    monkeypatch.setattr(batch, "classify", refuse)
+    monkeypatch.setattr(sys, "argv", ["wsi-attention", "classify", "-i", "slides", "-o", "out"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "wsi-attention: error: out holds results of something else\n"
