@@ -9,6 +9,8 @@ from wsi_attention.slide.regions import without_specks
 
 STROKE = 30_000.0
 """µm²: a pen leaves strokes, not specks; less ink-coloured area than this is pigment, a counterstain or dirt."""
+GLASS, LEAST_GLASS = 0.05, 0.02
+"""Pens write on glass: ink is only looked for where this share of the slide lets light through, up to that density."""
 LARGEST_OF_SLIDE, LARGEST_OF_STAIN = 0.2, 0.9
 """Where more than this of the slide, or of all coloured area, looks like ink, it is the stain's own colour."""
 
@@ -25,10 +27,12 @@ def find_ink(density: NDArray[np.float32], stained: NDArray[np.bool_], pixel_are
         pixel_area: µm² per pixel.
 
     Returns:
-        (h, w) bool; empty where the colour is so common that it is the stain.
+        (h, w) bool; empty where the colour is so common that it is the stain, and where no glass is to be seen.
     """
     from skimage.filters import apply_hysteresis_threshold
 
+    if (density.max(0) < GLASS).mean() < LEAST_GLASS:
+        return np.zeros_like(stained)
     inky = np.maximum(_coloured(density), _black(density))
     ink = np.asarray(apply_hysteresis_threshold(inky, 0.5, 1.5), np.bool_)  # type: ignore[no-untyped-call]
     ink = without_specks(ink, STROKE / pixel_area)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.geometry import same_scale
 from wsi_attention.slide.resample import area_mean
 
@@ -68,8 +68,11 @@ class View:
         self.downsample = max(1.0, float(downsample))
         width, height = slide.dimensions
         self.size: tuple[int, int] = (math.ceil(width / self.downsample), math.ceil(height / self.downsample))
-        self._level = best_level(slide.level_downsamples, self.downsample)
-        self._stored = float(slide.level_downsamples[self._level])
+        self._look_through(best_level(slide.level_downsamples, self.downsample))
+
+    def _look_through(self, level: int) -> None:
+        self._level = level
+        self._stored = float(self.slide.level_downsamples[level])
         self._step = self.downsample / self._stored
 
     def read(self, location: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -96,10 +99,19 @@ class View:
     def read_whole(self) -> NDArray[np.uint8]:
         """The whole slide, (size[1], size[0], 3) uint8, read block by block so that memory stays bounded.
 
+        Where a stored level is damaged, the next finer one is averaged instead.
+
         Raises:
-            TileReadError: the file's pixels could not be read.
+            TileReadError: the file's pixels could not be read at any level.
         """
-        return self.read((0, 0), self.size)
+        try:
+            return self.read((0, 0), self.size)
+        except TileReadError:
+            finer = [stored for stored in self.slide.level_downsamples if stored < self._stored]
+            if not finer:
+                raise
+            self._look_through(self.slide.level_downsamples.index(max(finer)))
+            return self.read_whole()
 
     def bytes_read(self, location: tuple[int, int], size: tuple[int, int]) -> int:
         """An estimate of the file bytes that `read` asks for; 0 where the reader cannot tell."""

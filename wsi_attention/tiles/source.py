@@ -24,6 +24,8 @@ __all__ = ["SlideSource", "TensorSource"]
 
 TISSUE_MPP = 16.0
 """µm/px of the overview that tissue is looked for on, where no overview has been read before."""
+LEAST_PIXELS = 4_096
+"""Tissue is not told from glass on fewer pixels; slides of less than about a millimetre are looked at closer for it."""
 
 
 class SlideSource:
@@ -134,7 +136,7 @@ class SlideSource:
             TileReadError: the file's pixels could not be read.
         """
         if self._tissue is None:
-            downsample = next(iter(self._overviews), None) or self._tissue_downsample()
+            downsample = self._tissue_downsample()
             self._tissue = find_tissue(self.overview_rgb(downsample), downsample, self.slide.mpp)
         return self._tissue
 
@@ -182,9 +184,14 @@ class SlideSource:
         return rgb
 
     def _tissue_downsample(self) -> float:
-        """Where to look for tissue unasked; what is too coarse or too large for it is no news to the reader."""
-        wanted = snapped(self.slide.level_downsamples, downsample_of(TISSUE_MPP, self.slide.mpp))
-        return wanted if self._pixels(wanted) <= self._max_overview else self._smallest_overview()
+        """An overview that has been read, or where to read one; that it has its limits is no news to the reader."""
+        read = next((downsample for downsample in self._overviews if self._pixels(downsample) >= LEAST_PIXELS), None)
+        if read is not None:
+            return read
+        closest = math.sqrt(self.extent[0] * self.extent[1] / LEAST_PIXELS)
+        wanted = min(downsample_of(TISSUE_MPP, self.slide.mpp), closest)
+        stored = snapped(self.slide.level_downsamples, wanted)
+        return stored if self._pixels(stored) <= self._max_overview else self._smallest_overview()
 
     def _smallest_overview(self) -> float:
         """The smallest downsample whose overview has no more than the allowed pixels, or a stored level just above."""

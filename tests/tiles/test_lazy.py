@@ -1,0 +1,115 @@
+"""Batches of tiles through dask: the same pixels however they are cut, and failures that stay failures."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+
+from wsi_attention.errors import TileReadError
+from wsi_attention.slide.slide import Slide, open_slide
+from wsi_attention.slide.view import View
+from wsi_attention.structures import TileSet
+from wsi_attention.tiles.lazy import MAX_TASKS, along_rows, batch_of, lazy_tiles, read_block, read_tiles
+
+
+def noisy_slide() -> Slide:
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 1100, 3)).astype(np.uint8)
+    return open_slide([pixels, pixels[::4, ::4]])
+
+
+def scattered(n: int, downsample: float = 1.0, size: tuple[int, int] = (24, 16)) -> TileSet:
+    places = np.random.default_rng(1).integers(-20, 1090, (n, 2))
+    return TileSet(places, size, downsample)
+
+
+def one_by_one(slide: Slide, tiles: TileSet) -> np.ndarray:
+    view = View(slide, tiles.downsample)
+    return np.stack([view.read((int(x), int(y)), tiles.size) for x, y in tiles.locations[0]])
+
+
+class FailingSlide:
+    """Some places cannot be read; remembers the order of requests."""
+
+    path, dimensions, level_downsamples = "broken.svs", (1000, 1000), (1.0,)
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
+        self.asked.append(location)
+        if location[0] % 2:
+            raise TileReadError(f"broken.svs: no pixels at {location}")
+        return np.full((size[1], size[0], 3), location[0] % 251, np.uint8)
+
+    def bytes_read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> int:
+        return 1000
+
+
+@pytest.mark.parametrize("downsample", [1.0, 2.5, 4.0])
+def test_same_pixels_for_any_batch_and_any_number_of_workers(downsample: float) -> None:
+    slide, tiles = noisy_slide(), scattered(41, downsample)
+    expected = one_by_one(slide, tiles)
+    for batch in (1, 7, 32, 1000):
+        lazy = lazy_tiles(slide, tiles, batch)
+        assert (lazy.shape, lazy.dtype) == ((41, 16, 24, 3), np.uint8)
+        for workers in (1, 5):
+            np.testing.assert_array_equal(lazy.compute(scheduler="threads", num_workers=workers), expected)
+        pixels = np.empty_like(expected)
+        for part, block in read_tiles(slide, tiles, batch):
+            pixels[part] = block.pixels
+        np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_part_of_the_lazy_array_reads_only_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    slide, tiles = noisy_slide(), scattered(40)
+    expected = one_by_one(slide, tiles)
+    asked = []
+    monkeypatch.setattr(Slide, "read", lambda self, *request, read=Slide.read: asked.append(1) or read(self, *request))
+    np.testing.assert_array_equal(lazy_tiles(slide, tiles, 10)[12].compute(scheduler="sync"), expected[12])
+    assert len(asked) == 10
+
+
+def test_tasks_run_in_other_processes() -> None:
+    slide, tiles = noisy_slide(), scattered(6)
+    with dask.config.set({"multiprocessing.context": "spawn"}):
+        pixels = lazy_tiles(slide, tiles, 3).compute(scheduler="processes", num_workers=1)
+    np.testing.assert_array_equal(pixels, one_by_one(slide, tiles))
+
+
+@pytest.mark.parametrize(("n", "batch", "tasks"), [(100, 32, 4), (32, 32, 1), (60_000, 32, MAX_TASKS)])
+def test_one_task_a_batch_and_never_many_thousands(n: int, batch: int, tasks: int) -> None:
+    lazy = lazy_tiles(noisy_slide(), scattered(n), batch)
+    assert lazy.npartitions == tasks
+    (optimised,) = dask.optimize(lazy)
+    assert len(dict(optimised.__dask_graph__())) <= 2 * tasks <= 1000
+    assert -(-n // batch_of(n, batch)) <= MAX_TASKS
+
+
+def test_failed_tiles_are_told_apart_and_the_others_stay_in_order() -> None:
+    slide = FailingSlide()
+    places = np.array([[10, 0], [3, 0], [200, 7], [7, 90], [12, 5]])
+    block = read_block(places, slide, (4, 4), 1.0)  # type: ignore[arg-type]
+    assert block.valid.tolist() == [True, False, True, False, True]
+    assert block.pixels[:, 0, 0, 0].tolist() == [10, 0, 200, 0, 12]
+    assert block.errors == ("broken.svs: no pixels at (3, 0)", "broken.svs: no pixels at (7, 90)")
+    assert block.bytes == 3000
+    with pytest.raises(TileReadError, match=r"no pixels at \(3, 0\)"):
+        lazy_tiles(slide, TileSet(places, (4, 4), 1.0)).compute(scheduler="sync")  # type: ignore[arg-type]
+
+
+def test_neighbours_are_read_one_after_the_other() -> None:
+    slide = FailingSlide()
+    rows = np.array([[600, 4], [0, 300], [400, 300], [200, 0], [200, 310]])
+    read_block(rows, slide, (256, 256), 1.0)  # type: ignore[arg-type]
+    assert slide.asked == [(200, 0), (600, 4), (0, 300), (200, 310), (400, 300)]
+    order = along_rows(np.random.default_rng(0).integers(-900, 900, (50, 2)), 100)
+    assert sorted(order) == list(range(50))
+
+
+def test_no_tiles_and_two_images() -> None:
+    nothing = TileSet(np.zeros((1, 0, 2)), (8, 8), 1.0)
+    assert list(read_tiles(noisy_slide(), nothing)) == []
+    assert lazy_tiles(noisy_slide(), nothing).compute(scheduler="sync").shape == (0, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"\(1, n, 2\)"):
+        lazy_tiles(noisy_slide(), TileSet(np.zeros((2, 3, 2)), (8, 8), 1.0))
