@@ -10,8 +10,8 @@ import pytest
 import tifffile
 import torch
 
-from wsi_attention.models.attention_sampling import ats
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.models.card import ModelCard
+from wsi_attention.models.checkpoint import Classifier, build_model, load_model, save_model
 
 WriteSlide = Callable[..., Path]
 
@@ -42,9 +42,8 @@ def write_slide() -> WriteSlide:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Classifier:
-    """A model with random weights that reads eight tiles of 32 pixels."""
-    torch.manual_seed(0)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A model with random weights that reads eight tiles of 32 pixels, loaded from a folder."""
     arguments = {
         "tile_size": 32,
         "overview_mpp": 4.0,
@@ -53,6 +52,8 @@ def tiny() -> Classifier:
         "features": 16,
         "attention_widths": [8, 8],
     }
-    model = ats(2, **arguments).eval()  # type: ignore[arg-type]
-    config = {"method": "ats", "arguments": arguments, "mpp": 0.5, "mean": [0.5] * 3, "std": [0.2] * 3}
-    return Classifier(model=model, classes=("benign", "lesion"), config=config, weights_sha256="ab" * 32, name="tiny")
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    card = ModelCard(method="ats", classes=("benign", "lesion"), arguments=arguments)
+    save_model(folder, build_model("ats", 2, **arguments), card)
+    return load_model(folder)

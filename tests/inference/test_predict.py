@@ -32,9 +32,14 @@ def test_a_prediction_says_where_it_comes_from(tmp_path: Path, write_slide, tiny
     assert prediction.probabilities.dtype == np.float64
     assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-12)
     assert (prediction.extent, prediction.mpp, prediction.status) == ((768, 768), pytest.approx(0.5), "done")
-    known = {"fingerprint": fingerprint, "weights_sha256": "ab" * 32, "precision": "32", "reader": "openslide"}
+    known = {
+        "fingerprint": fingerprint,
+        "weights_sha256": tiny.weights_sha256,
+        "precision": "32",
+        "reader": "openslide",
+    }
     assert known.items() <= prediction.provenance.items()
-    assert prediction.provenance["seed"] == seed_of(fingerprint, "ab" * 32)
+    assert prediction.provenance["seed"] == seed_of(fingerprint, tiny.weights_sha256)
     assert {"wsi-attention", "torch", "openslide-bin"} <= prediction.provenance["versions"].keys()
     assert prediction.counters.tiles == 8
     assert prediction.overview_pixels == 96 * 96

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from wsi_attention.inference.batch import EXPORTS, classify
-from wsi_attention.models.checkpoint import Classifier, load_model, save_model
+from wsi_attention.models.checkpoint import Classifier
 
 KILLED_AT_A_RENAME = """
 import os, signal, sys
@@ -64,39 +64,33 @@ def everything(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-def model(tmp_path: Path, tiny: Classifier) -> Path:
-    save_model(tmp_path / "model", tiny.model, tiny.config)
-    return tmp_path / "model"
-
-
-def killed(script: str, *arguments: str | Path | int) -> None:
+def killed(script: str, *arguments: object) -> None:
     ran = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr.decode()[-2000:]
 
 
-def test_killed_between_any_two_files(tmp_path: Path, write_slide, model: Path) -> None:
+def test_killed_between_any_two_files(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     for seed in range(3):
         write_slide(tmp_path / f"slides/{seed}.tif", seed=seed)
     out = tmp_path / "out"
     for renames, finished in ((2, 0), (5, 1), (6, 2)):
-        killed(KILLED_AT_A_RENAME, tmp_path / "slides", out, model, renames)
+        killed(KILLED_AT_A_RENAME, tmp_path / "slides", out, tiny.folder, renames)
         assert len(list((out / "states").glob("[!.]*.json"))) == finished
-    report = classify([tmp_path / "slides"], out, load_model(str(model)))
+    report = classify([tmp_path / "slides"], out, tiny)
     assert (report.kept, report.statuses["done"]) == (2, 3)
-    classify([tmp_path / "slides"], tmp_path / "fresh", load_model(str(model)))
+    classify([tmp_path / "slides"], tmp_path / "fresh", tiny)
     assert len(everything(out)) > 3 * len(EXPORTS)
     assert everything(out) == everything(tmp_path / "fresh")
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments(tmp_path: Path, write_slide, model: Path) -> None:
+def test_killed_at_ten_random_moments(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     for seed in range(24):
         write_slide(tmp_path / f"slides/{seed % 4}/{seed}.tif", seed=seed)
     (tmp_path / "slides/broken.svs").write_bytes(b"no slide")
-    classify([tmp_path / "slides"], tmp_path / "fresh", load_model(str(model)))
+    classify([tmp_path / "slides"], tmp_path / "fresh", tiny)
     moments = random.Random(0)
-    command = [sys.executable, "-c", PLAIN, tmp_path / "slides", tmp_path / "out", model]
+    command = [sys.executable, "-c", PLAIN, tmp_path / "slides", tmp_path / "out", tiny.folder]
     for _ in range(10):
         process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE)
         assert process.stdout is not None
@@ -104,5 +98,5 @@ def test_killed_at_ten_random_moments(tmp_path: Path, write_slide, model: Path) 
         time.sleep(moments.uniform(0, 1))
         process.kill()
         process.communicate()
-    classify([tmp_path / "slides"], tmp_path / "out", load_model(str(model)), workers=2)
+    classify([tmp_path / "slides"], tmp_path / "out", tiny, workers=2)
     assert everything(tmp_path / "out") == everything(tmp_path / "fresh")

@@ -104,7 +104,7 @@ def look(
 
 def overview_of(source: SlideSource, classifier: Classifier) -> NDArray[np.uint8]:
     """The overview that the model looks at, (h, w, 3); read once."""
-    return source.overview_rgb(source.overview_downsample(classifier.model.overview_mpp))
+    return source.overview_rgb(source.overview_downsample(float(classifier.model.overview_mpp)))  # type: ignore[arg-type]
 
 
 def seed_of(fingerprint: str, weights_sha256: str) -> int:
