@@ -36,6 +36,12 @@ def test_kept_by_mass(mass: float, expected: int) -> None:
         assert rule(M, mass)[0].tolist() == [i < expected for i in range(4)]
 
 
+def test_the_patch_that_reaches_the_mass_is_not_kept() -> None:
+    halves = torch.tensor([[0.5, 0.25, 0.25]])
+    assert count(0.75, halves) == 1
+    assert not re.kept_as_released(halves, 0.5).any()
+
+
 def test_one_patch_with_all_the_mass_stays_though_released_code_drops_it() -> None:
     m = torch.tensor([[0.2, 0.7, 0.1]])
     assert not re.kept_as_released(m, 0.6).any()

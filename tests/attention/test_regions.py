@@ -116,3 +116,5 @@ def test_enlarged_keeps_the_corners_of_the_box() -> None:
     assert crop.shape == (9, 12)
     corners = [crop[0, 0], crop[0, -1], crop[-1, 0], crop[-1, -1]]
     assert [float(corner) for corner in corners] == [10, 13, 26, 29]
+    torch.testing.assert_close(crop[0], torch.linspace(10, 13, 12))
+    torch.testing.assert_close(crop[:, 0], torch.linspace(10, 26, 9))
