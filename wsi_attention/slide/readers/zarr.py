@@ -5,12 +5,10 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore, ZipStore
 
 from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlideError
 from wsi_attention.geometry import Box
@@ -18,6 +16,10 @@ from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.ome_metadata import Multiscale, channel_labels, multiscale
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.storage import LocalStore, ZipStore
 
 _MARKERS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _CODECS = {"bytes", "blosc", "bz2", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed", "shuffle"}
@@ -118,6 +120,8 @@ def _root(path: str) -> str | None:
 
 
 def _open_store(path: str) -> LocalStore | ZipStore:
+    from zarr.storage import LocalStore, ZipStore
+
     if Path(path).is_dir():
         return LocalStore(path, read_only=True)
     return ZipStore(path, mode="r", read_only=True)
@@ -125,6 +129,8 @@ def _open_store(path: str) -> LocalStore | ZipStore:
 
 def _pyramid(store: LocalStore | ZipStore, base: str, path: str) -> tuple[zarr.Group, Multiscale]:
     """The group that holds the pyramid: the root, or "0" below it as bioformats2raw lays it out."""
+    import zarr
+
     for place in (base, f"{base}/0".lstrip("/")):
         try:
             group = zarr.open_group(store, path=place, mode="r", use_consolidated=False)
@@ -137,6 +143,8 @@ def _pyramid(store: LocalStore | ZipStore, base: str, path: str) -> tuple[zarr.G
 
 
 def _level(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
+    import zarr
+
     array = group.get(name)
     if not isinstance(array, zarr.Array):
         raise SlideOpenError(f"{path}: its metadata names a level {name!r} that is not there; the store is incomplete")
