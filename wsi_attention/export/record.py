@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import ResultsError
+from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Counters, Glimpse, Prediction, TileSet, TissueMask
 
@@ -58,9 +58,7 @@ def to_record(prediction: Prediction) -> dict[str, Any]:
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ResultsError(
-            f"{prediction.slide}: cannot be recorded as JSON ({error}); provenance must be plain"
-        ) from None
+        raise InputError(f"{prediction.slide}: not JSON-able ({error}); keep provenance to plain values") from None
     return record
 
 

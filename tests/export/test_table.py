@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsi_attention.export.table import TILE_COLUMNS, TilesExporter, columns, prediction_row, tile_rows
+from wsi_attention.testing.exporters import ExporterContract, example_prediction
+
+
+class TestTilesExporter(ExporterContract):
+    exporter = TilesExporter()
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_row_a_tile_in_the_order_of_drawing(tmp_path: Path) -> None:
+    prediction = example_prediction()
+    TilesExporter()(prediction, tmp_path / "a.csv")
+    rows, glimpse = read(tmp_path / "a.csv"), prediction.glimpses[0]
+    assert tuple(rows[0]) == TILE_COLUMNS
+    boxes = [[int(row[name]) for name in ("minx", "miny", "width", "height")] for row in rows]
+    assert boxes == glimpse.tiles.boxes[0].tolist()
+    assert [bool(int(row["read"])) for row in rows] == glimpse.valid.tolist()
+    for name, values in (("attention", glimpse.attention), ("weight", glimpse.weights)):
+        assert [float(row[name]) for row in rows] == pytest.approx(values.tolist(), rel=1e-5)
+    assert max(float(row["attention_percentile"]) for row in rows) == 100
+    assert {row["glimpse"] for row in rows} == {"tiles"}
+
+
+def test_unknown_numbers_are_empty() -> None:
+    prediction = example_prediction()
+    glimpse = replace(prediction.glimpses[0], attention=np.full(32, np.nan), name='=cmd|x!A1, "quoted"')
+    row = next(tile_rows(replace(prediction, glimpses=(glimpse,))))
+    assert (row["attention"], row["attention_percentile"]) == ("", "")
+
+
+def test_odd_names_survive_csv(tmp_path: Path) -> None:
+    prediction = example_prediction()
+    glimpse = replace(prediction.glimpses[0], name='a, "b"\nc; é')
+    TilesExporter()(replace(prediction, glimpses=(glimpse,)), tmp_path / "a.csv")
+    assert {row["glimpse"] for row in read(tmp_path / "a.csv")} == {'a, "b"\nc; é'}
+
+
+def test_a_row_has_exactly_the_columns_of_the_table() -> None:
+    prediction = example_prediction()
+    row = prediction_row(prediction)
+    assert list(row) == columns(prediction.classes)
+    assert row["label"] == "tumour"
+    assert (row["prob_normal"], row["prob_tumour"]) == ("0.062500", "0.937500")
+    assert (row["status"], row["spread"], row["tiles_read"], row["seconds"]) == ("partial", "0.021300", "31", "0.250")
+    assert 0 < float(row["area_read"]) < 0.1
+    assert row["reason"] == "1 of 32 tiles could not be read: made up"
+
+
+def test_a_slide_where_nothing_was_read_has_a_row_too() -> None:
+    row = prediction_row(example_prediction(kind="no_glimpses"))
+    assert (row["tiles_read"], row["area_read"], row["reason"]) == ("0", "0.000000", "")
