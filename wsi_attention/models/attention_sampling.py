@@ -3,7 +3,10 @@
 Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019,
 https://arxiv.org/abs/1905.03711. Where we differ from the paper: attention is confined to tissue; the attention
 gradient is a correct one by default (the released one is biased, see `attention.expectation`); the draw at test time
-is repeatable; a tile that cannot be read leaves the bag.
+is repeatable; a tile that cannot be read leaves the bag. The practical builder adds one thing: while it trains, the
+attention-weighted mean of what the overview itself shows is classified too (`overview_weight`). With small lesions and
+labels for whole slides only, sampled tiles hardly ever show one at first, and the paper's loss stands still for
+hundreds of epochs; the overview's cells are all seen in every step, so attention finds its way at once.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ class AttentionSampling(nn.Module):
     """Attention over the overview, `draws` tiles sampled from it, their weighted mean feature, a classifier.
 
     Args:
-        attention: (b, c, h, w) -> logits (b, h / stride, w / stride), with an attribute `stride`.
+        attention: (b, c, h, w) -> logits (b, gh, gw) and features (b, d', gh, gw); gh = h / stride, gw = w / stride;
+            has an attribute `stride`.
         encoder: (m, c, h, w) -> (m, d), rows of length 1.
         classifier: (..., d) -> (..., classes).
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
@@ -55,6 +59,9 @@ class AttentionSampling(nn.Module):
             the highest attention, weights renormalised: biased, nothing random.
         entropy_weight: ρ of the loss; above 0 it pushes attention towards uniform.
         floor: s, share of the attention that is spread evenly over the tissue.
+        evidence: attention features (b, d', gh, gw) -> class scores of each cell (b, classes, gh, gw), for the loss
+            on the overview; None leaves that loss out, as the paper does.
+        overview_weight: factor on the loss on the overview.
     """
 
     class_weights: Tensor | None
@@ -75,6 +82,8 @@ class AttentionSampling(nn.Module):
         inference: str = "sample",
         entropy_weight: float = 1e-4,
         floor: float = 1e-4,
+        evidence: nn.Module | None = None,
+        overview_weight: float = 1.0,
     ) -> None:
         super().__init__()
         _one_of("estimator", estimator, ESTIMATORS)
@@ -92,6 +101,7 @@ class AttentionSampling(nn.Module):
         self.tile_size, self.tile_mpp, self.overview_mpp = tile_size, tile_mpp, overview_mpp
         self.draws, self.estimator, self.gradient, self.inference = draws, estimator, gradient, inference
         self.entropy_weight, self.floor = entropy_weight, floor
+        self.evidence, self.overview_weight = evidence, overview_weight
         self.register_buffer("class_weights", None, persistent=False)
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
@@ -103,13 +113,14 @@ class AttentionSampling(nn.Module):
 
         Returns:
             logits (b, classes), one glimpse and one attention map an image, the spread, and as terms: `attention`
-            (b, K), `cells`, `coefficients`, `valid` (b, n), `features` (b, n, d), `mean` (b, d).
+            (b, K), `cells`, `coefficients`, `valid` (b, n), `features` (b, n, d), `mean` (b, d), and
+            `overview_logits` (b, classes), None without `evidence`.
 
         Raises:
             NoTissueError: an image has no cell of tissue.
             TileReadError: not one tile of some image could be read.
         """
-        logits, grid = self.score(source)
+        logits, cell_features, grid = self.score(source)
         if bool((logits == -torch.inf).all(dim=-1).any()):
             raise NoTissueError(f"no tissue in any of the {grid.rows} × {grid.cols} cells: there is nothing to look at")
         attention = smoothed_softmax(logits, self.floor)
@@ -136,18 +147,19 @@ class AttentionSampling(nn.Module):
                 "valid": valid,
                 "features": features,
                 "mean": mean,
+                "overview_logits": self._overview_logits(attention, cell_features),
             },
         )
 
-    def score(self, source: TileSource) -> tuple[Tensor, Grid]:
-        """Logits (b, K) of all cells, −inf outside the tissue, and the grid they lie on."""
+    def score(self, source: TileSource) -> tuple[Tensor, Tensor, Grid]:
+        """Logits (b, K) of all cells, −inf outside the tissue; features (b, d', rows, cols); the grid they lie on."""
         stride = int(self.attention.stride)  # type: ignore[arg-type]
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
         view = padded(source.overview(downsample), (grid.rows * stride, grid.cols * stride))
-        logits: Tensor = self.attention(self.preprocess(view))
+        logits, features = self.attention(self.preprocess(view))
         outside = ~source.tissue(grid).to(logits.device)
-        return logits.float().masked_fill(outside, -torch.inf).flatten(1), grid
+        return logits.float().masked_fill(outside, -torch.inf).flatten(1), features, grid
 
     def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
         """Cells for one pass over attention (b, K), by the mode: train and "sample" draw at random, "top" does not."""
@@ -159,14 +171,28 @@ class AttentionSampling(nn.Module):
         return draw_sample(attention, n, self.estimator, generator or Generator().manual_seed(EVAL_SEED))
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6), a scalar (ATS §3.4); `class_weights` weigh the classes if set.
+        """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) (ATS §3.4) + the cross-entropy on the overview, a scalar.
+
+        `class_weights` weigh the classes in both cross-entropies if set.
 
         Args:
             output: of `forward`.
             target: (b,) class indices.
         """
-        entropy = functional.cross_entropy(output.logits.float(), target, weight=self.class_weights)
-        return entropy + self.entropy_weight * negative_entropy(output.terms["attention"])
+        total = self._cross_entropy(output.logits, target)
+        if output.terms["overview_logits"] is not None:
+            total = total + self.overview_weight * self._cross_entropy(output.terms["overview_logits"], target)
+        return total + self.entropy_weight * negative_entropy(output.terms["attention"])
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(logits.float(), target, weight=self.class_weights)
+
+    def _overview_logits(self, attention: Tensor, features: Tensor) -> Tensor | None:
+        """Σ_i a_i S_i over all cells, (b, classes): attention-based MIL (Ilse et al., ICML 2018) on the overview."""
+        if self.evidence is None:
+            return None
+        scores: Tensor = self.evidence(features).float().flatten(2)
+        return (scores * attention.unsqueeze(1)).sum(dim=-1)
 
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
@@ -201,6 +227,7 @@ def ats(
     inference: str = "sample",
     entropy_weight: float = 1e-4,
     floor: float = 1e-4,
+    overview_weight: float = 1.0,
 ) -> AttentionSampling:
     """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
 
@@ -223,6 +250,7 @@ def ats(
         inference: see `AttentionSampling`.
         entropy_weight: see `AttentionSampling`.
         floor: see `AttentionSampling`.
+        overview_weight: see `AttentionSampling`; 0 is the paper's loss.
 
     Raises:
         InputError: an argument is out of range or names nothing.
@@ -230,8 +258,9 @@ def ats(
     _one_of("encoder", encoder, ENCODERS)
     small = encoder == "small"
     network = SmallEncoder(len(mean), encoder_widths, features, pool) if small else ResNet18(len(mean))
+    attention = TissueAttentionNet(len(mean), attention_widths, context)
     return AttentionSampling(
-        TissueAttentionNet(len(mean), attention_widths, context),
+        attention,
         network,
         ScaledLinear(network.dim, classes),
         Normalise(mean, std),
@@ -244,6 +273,8 @@ def ats(
         inference=inference,
         entropy_weight=entropy_weight,
         floor=floor,
+        evidence=nn.Conv2d(attention.dim, classes, 1),
+        overview_weight=overview_weight,
     )
 
 

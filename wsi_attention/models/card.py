@@ -27,7 +27,7 @@ class ModelCard:
         metrics: name -> number, e.g. of the validation slides.
         data_fingerprint: sha256 over the training slides and labels.
         command: the command that trained it.
-        notes: further lines for the reader.
+        page: README.md in full; written from all the rest where empty.
     """
 
     method: str
@@ -37,17 +37,18 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
     command: str = ""
-    notes: tuple[str, ...] = ()
+    page: str = ""
 
 
 def readme(card: ModelCard, config: Mapping[str, Any]) -> str:
-    """The model card in Markdown, with the front matter that the Hugging Face hub reads."""
+    """The model card in Markdown with the front matter of the Hugging Face hub; `card.page` if there is one."""
+    if card.page:
+        return card.page
     parts = [
         "---\nlibrary_name: wsi-attention\ntags: [digital-pathology, whole-slide-image, attention]\n---",
         f"# {card.method}: {', '.join(card.classes)}",
         f"A whole-slide classifier of wsi-attention {config['package_version']}. It reads tiles at {config['mpp']:g} "
         "µm/px.",
-        *card.notes,
         "## Limits\n" + "\n".join(f"* {line}" for line in LIMITS),
         "## Classes\n" + "\n".join(f"{i}. {name}" for i, name in enumerate(card.classes, 1)),
         _metrics(card.metrics),

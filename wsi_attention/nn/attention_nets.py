@@ -1,4 +1,4 @@
-"""Networks that score an overview: (b, c, h, w) -> logits (b, h / stride, w / stride), one per cell."""
+"""Networks that look at an overview: (b, c, h, w) -> one logit and one feature per cell of stride × stride pixels."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from wsi_attention.nn.blocks import ChannelNorm
 
 
 class MnistAttentionNet(nn.Module):
-    """The paper's network for Megapixel MNIST: conv 8 tanh, conv 8 tanh, conv 1, all 3×3, one logit a pixel.
+    """The paper's network for Megapixel MNIST: conv 8 tanh, conv 8 tanh, conv 1, all 3×3, one cell a pixel.
 
     Args:
         channels: of the overview.
     """
 
     stride = 1
+    dim = 8
 
     def __init__(self, channels: int = 1) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
+        self.trunk = nn.Sequential(
             nn.Conv2d(channels, 8, 3, padding=1),
             nn.Tanh(),
             nn.Conv2d(8, 8, 3, padding=1),
             nn.Tanh(),
-            nn.Conv2d(8, 1, 3, padding=1),
         )
+        self.score = nn.Conv2d(8, 1, 3, padding=1)
 
-    def forward(self, view: Tensor) -> Tensor:
-        """(b, c, h, w) -> logits (b, h, w)."""
-        logits: Tensor = self.layers(view)
-        return logits.squeeze(1)
+    def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, c, h, w) -> logits (b, h, w) and features (b, 8, h, w)."""
+        features: Tensor = self.trunk(view)
+        return self.score(features).squeeze(1), features
 
 
 class TissueAttentionNet(nn.Module):
-    """A small convolutional trunk with some context, for stained tissue; one logit per stride × stride pixels.
+    """A small convolutional trunk with some context, for stained tissue; a cell is stride × stride pixels.
 
     Each stage halves the view by a 4×4 convolution, whose field is centred on the cell it stands for. Normalisation is
     per pixel and nothing is pooled over space, so a strip with its surroundings gives what the whole gives. The last
@@ -50,7 +51,7 @@ class TissueAttentionNet(nn.Module):
 
     def __init__(self, channels: int = 3, widths: Sequence[int] = (24, 48, 64), context: int = 7) -> None:
         super().__init__()
-        self.stride = 2 ** len(widths)
+        self.stride, self.dim = 2 ** len(widths), widths[-1]
         stages: list[nn.Module] = []
         for before, after in zip((channels, *widths), widths, strict=False):
             stages += [nn.Conv2d(before, after, 4, stride=2, padding=1), ChannelNorm(after), nn.GELU()]
@@ -61,10 +62,13 @@ class TissueAttentionNet(nn.Module):
             self.score.weight.mul_(0.1)
             torch.nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
 
-    def forward(self, view: Tensor) -> Tensor:
-        """(b, c, h, w) -> logits (b, h / stride, w / stride); h and w are multiples of the stride."""
-        logits: Tensor = self.score(self.context(self.trunk(view)))
-        return logits.squeeze(1)
+    def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, c, h, w) -> logits (b, gh, gw) and features (b, dim, gh, gw) with gh = h / stride, gw = w / stride.
+
+        h and w are multiples of the stride.
+        """
+        features: Tensor = self.context(self.trunk(view))
+        return self.score(features).squeeze(1), features
 
 
 class _Context(nn.Module):
