@@ -45,9 +45,9 @@ def train(
         result = run.train(
             labels, slides, output, recipe, device=device, processes=devices, command=command, listener=listener
         )
-    if not result.first_process:
+    if not result.reports:
         return
-    if not result.epochs_now:
+    if result.finished_before:
         typer.echo(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
     best = result.best
     typer.echo(

@@ -142,7 +142,7 @@ def _train(
     model.train()
     with closing(ahead([example for share in shares for example in share])) as opened:
         for number, (step, share) in enumerate(zip(steps, shares, strict=True)):
-            rate = learning_rate(job.recipe, epoch - 1 + (number + 1) / len(steps))
+            rate = learning_rate(job.recipe, epoch - 1 + (number + 0.5) / len(steps))
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.zero_grad(set_to_none=True)

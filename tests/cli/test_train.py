@@ -1,0 +1,195 @@
+"""The whole way on generated slides: labels and slides in, a model folder out; killed and resumed, the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from wsi_attention.cli.app import app
+from wsi_attention.errors import InputError
+from wsi_attention.models.checkpoint import load_model
+from wsi_attention.testing.slides import SlideSpec, write_slide
+
+RECIPE = """
+epochs = 3
+patience = 10
+batch = 2
+validation_share = 0.34
+[model]
+draws = 4
+tile_size = 64
+tile_mpp = 1.0
+overview_mpp = 8.0
+encoder_widths = [8, 16]
+features = 16
+attention_widths = [8, 8]
+context = 3
+[optimiser]
+learning_rate = 0.003
+"""
+
+
+@pytest.fixture(scope="module")
+def slide_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("slide", "label"))
+        for seed in range(6):
+            label = ("benign", "lesion")[seed % 2]
+            write_slide(folder / f"s{seed}.svs", SlideSpec(size=(1024, 1000), seed=seed, label=label, lesion_scale=8))
+            rows.writerow((f"s{seed}", label))
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+def arguments(slides: Path, output: Path, *more: str) -> list[str]:
+    given = {"-l": slides / "labels.csv", "-i": slides, "-o": output, "--config": slides / "recipe.toml"}
+    return ["train", *(str(part) for pair in given.items() for part in pair), "--device", "cpu", *more]
+
+
+def run(slides: Path, output: Path, *more: str) -> str:
+    result = CliRunner().invoke(app, arguments(slides, output, *more), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("README.md",))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def trained(slide_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("model") / "straight"
+    assert "best of 3 epochs is" in run(slide_set, output)
+    return output
+
+
+def test_the_folder_is_a_model_with_all_that_made_it(slide_set: Path, trained: Path) -> None:
+    classifier = load_model(trained)
+    assert classifier.classes == ("benign", "lesion")
+    config = json.loads((trained / "config.json").read_text())
+    assert config["arguments"]["draws"] == 4
+    assert config["mpp"] == 1.0
+    assert config["recipe"]["epochs"] == 3
+    assert len(config["data_fingerprint"]) == 64
+    assert config["metrics"]["validation slides"] == 2
+    assert config["metrics"]["training slides"] == 4
+    with (trained / "training" / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    split = (trained / "training" / "split.csv").read_text().splitlines()
+    assert len(split) == 7
+    assert sum(line.endswith(",val") for line in split) == 2
+    assert sorted(path.name for path in (trained / "training").iterdir()) == [
+        "finished.json",
+        "metrics.csv",
+        "split.csv",
+    ]
+    assert "## Training\n```bash\nwsi-attention " in (trained / "README.md").read_text()
+
+
+def test_killed_and_resumed_is_the_undisturbed_run(slide_set: Path, trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    code = "from wsi_attention.cli import main; main()"
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", code, *arguments(slide_set, output)]
+    process = subprocess.Popen(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (output / "training" / "state.safetensors").is_file():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (output / "config.json").exists()
+    assert "going on after epoch" in run(slide_set, output)
+    assert contents(output) == contents(trained)
+
+
+def test_a_finished_folder_is_left_as_it_is(slide_set: Path, trained: Path) -> None:
+    before = contents(trained)
+    assert "finished already after 3 epochs" in run(slide_set, trained)
+    assert contents(trained) == before
+
+
+def test_another_recipe_or_other_labels_are_refused(slide_set: Path, trained: Path, tmp_path: Path) -> None:
+    before = contents(trained)
+    with pytest.raises(InputError, match=r"a different recipe; choose another output folder, or --overwrite"):
+        run(slide_set, trained, "--epochs", "4")
+    labels = tmp_path / "labels.csv"
+    labels.write_text((slide_set / "labels.csv").read_text().replace("s0,benign", "s0,lesion"))
+    with pytest.raises(InputError, match="a different labels"):
+        run(slide_set, trained, "-l", str(labels))
+    assert contents(trained) == before
+
+
+def test_overwrite_begins_anew_and_touches_nothing_else(slide_set: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    run(slide_set, output, "--epochs", "1")
+    first = load_model(output).weights_sha256
+    assert "best of 1 epochs" in run(slide_set, output, "--epochs", "1", "--seed", "5", "--overwrite")
+    assert load_model(output).weights_sha256 != first
+    assert (output / "notes.txt").read_text() == "mine"
+
+
+def test_a_model_from_elsewhere_is_never_touched(slide_set: Path, trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "foreign"
+    output.mkdir()
+    (output / "config.json").write_text("{}")
+    for more in ((), ("--overwrite",)):
+        with pytest.raises(InputError, match="was not trained there"):
+            run(slide_set, output, *more)
+    assert contents(output) == {"config.json": hashlib.sha256(b"{}").hexdigest()}
+
+
+def test_a_broken_and_an_empty_slide_are_left_out(slide_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    for path in slide_set.glob("*.svs"):
+        (tmp_path / "slides" / path.name).symlink_to(path)
+    (tmp_path / "slides" / "broken.svs").write_bytes(b"II*\0 no slide")
+    blank = tmp_path / "slides" / "blank.svs"
+    write_slide(blank, SlideSpec(size=(600, 600), coverage=0.0))
+    labels = tmp_path / "labels.csv"
+    labels.write_text((slide_set / "labels.csv").read_text() + "broken,benign\nblank,benign\n")
+    output = run(slide_set, tmp_path / "m", "-i", str(tmp_path / "slides"), "-l", str(labels), "--epochs", "1")
+    assert "left out: broken: " in output
+    assert load_model(tmp_path / "m").config["metrics"]["slides left out"] >= 1
+
+
+def test_the_tissue_gives_the_colours(slide_set: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.replace("epochs = 3", 'epochs = 1\nstatistics = "tissue"'))
+    run(slide_set, tmp_path / "m", "--config", str(recipe))
+    config = load_model(tmp_path / "m").config
+    assert config["mean"] == config["arguments"]["mean"]
+    assert config["mean"][1] < min(config["mean"][0], config["mean"][2])  # pink and violet absorb green most
+    assert all(0.02 < value < 0.4 for value in config["std"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[model]\ndraw = 3", r"recipe \[model\] of method ats: unknown key 'draw'; did you mean 'draws'\?"),
+        ("[model]\nestimator = 'best'", "estimator 'best' is not known"),
+        ("method = 'atz'", "no model named 'atz'; installed: .*ats"),
+    ],
+)
+def test_recipe_slips(slide_set: Path, tmp_path: Path, text: str, message: str) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text)
+    with pytest.raises(InputError, match=message):
+        run(slide_set, tmp_path / "m", "--config", str(recipe))
+    assert not (tmp_path / "m").exists()

@@ -1,0 +1,153 @@
+"""What a run is about, settled before anything is computed: recipe, split, slides, and whether the folder fits them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_attention import registry
+from wsi_attention.config import Recipe, unknown_key
+from wsi_attention.errors import InputError
+from wsi_attention.training.data import Survey, data_fingerprint, survey
+from wsi_attention.training.labels import LabelRow, find_slides, read_labels
+from wsi_attention.training.listener import Listener
+from wsi_attention.training.loop import too_many_failed
+from wsi_attention.training.split import Split, split_rows
+from wsi_attention.training.state import STATE, EpochRecord, plan_of
+
+FOLDER = "training"
+"""Subfolder of the model folder for everything that classifying does not need."""
+FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a run.
+
+    Attributes:
+        recipe: the numbers.
+        split: which rows train and which validate.
+        slides: slide name -> file.
+        surveyed: fingerprints of the usable slides, and why others are not.
+    """
+
+    recipe: Recipe
+    split: Split
+    slides: Mapping[str, Path]
+    surveyed: Survey
+
+    @property
+    def rows(self) -> tuple[LabelRow, ...]:
+        """Training rows, then validation rows."""
+        return (*self.split.train, *self.split.validation)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """A digest of each part, to tell one run from another."""
+        labels = {row.slide: (row.label, row.patient, row.mpp, row.part) for row in self.rows}
+        return plan_of(recipe=self.recipe.as_dict(), labels=labels, slides=dict(self.surveyed.fingerprints))
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over slides and labels, whatever the slides' names."""
+        return data_fingerprint(self.surveyed.fingerprints, {row.slide: row.label for row in self.rows})
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished folder says: the best epoch, the number of epochs, and slides left out with the reason."""
+
+    best: EpochRecord
+    epochs: int
+    failed: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; NaN is None."""
+        best = {name: value if math.isfinite(value) else None for name, value in vars(self.best).items()}
+        return {"best": best, "epochs": self.epochs, "failed": dict(self.failed)}
+
+
+def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listener: Listener) -> Plan:
+    """Reads the labels, splits them, and opens every slide once.
+
+    Raises:
+        InputError: recipe or labels are wrong, slides are missing, or more than half of them cannot be used.
+    """
+    check_arguments(recipe)
+    split = split_rows(read_labels(labels), recipe.validation_share, recipe.seed, labels)
+    rows = (*split.train, *split.validation)
+    found = find_slides([row.slide for row in rows], slides, labels)
+    listener.line(f"looking at {len(rows)} slides")
+    surveyed = survey(found, rows)
+    for name, reason in surveyed.failed.items():
+        listener.line(f"left out: {name}: {reason}")
+    too_many_failed(surveyed.failed, len(rows))
+    plan = Plan(recipe, split, found, surveyed)
+    for note in (*split.notes, *_same_slides(plan)):
+        listener.line(f"note: {note}")
+    for label in split.classes:
+        counts = [sum(row.label == label for row in part) for part in (split.train, split.validation)]
+        listener.line(f"class {label}: {counts[0]} slides to train, {counts[1]} to validate")
+    return plan
+
+
+def check_arguments(recipe: Recipe) -> None:
+    """Whether the method exists and its builder takes the recipe's [model].
+
+    Raises:
+        InputError: no such method, or an unknown argument; the nearest valid one is named.
+    """
+    valid = tuple(inspect.signature(registry.load(registry.MODELS, recipe.method)).parameters)[1:]
+    for key in recipe.model:
+        if key not in valid:
+            raise unknown_key(key, valid, f"recipe [model] of method {recipe.method}")
+
+
+def finished_before(folder: Path, plan: Plan) -> Finished | None:
+    """What a finished run of the same plan left, None where the folder is empty or the run unfinished.
+
+    Raises:
+        InputError: the folder holds another run, or a model from elsewhere.
+    """
+    path = folder / FOLDER / FINISHED
+    if not path.is_file():
+        if (folder / "config.json").is_file() and not (folder / FOLDER / STATE).is_file():
+            raise InputError(f"{folder} holds a model that was not trained there; choose another output folder")
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = {name: math.nan if x is None else x for name, x in content["best"].items()}
+        best = EpochRecord(**values)
+        stored, found = content["plan"], Finished(best, content["epochs"], content["failed"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); train with --overwrite to begin anew") from error
+    check_same_plan(folder, stored, plan)
+    return found
+
+
+def check_same_plan(folder: Path, stored: Mapping[str, str], plan: Plan) -> None:
+    """Whether the digests in a folder are those of the plan.
+
+    Raises:
+        InputError: they are not; the text names the parts that differ.
+    """
+    other = [name for name, digest in plan.digests.items() if stored.get(name) != digest]
+    if other:
+        raise InputError(
+            f"{folder} holds a training with a different {' and '.join(other)}; "
+            "choose another output folder, or --overwrite to begin anew"
+        )
+
+
+def _same_slides(plan: Plan) -> tuple[str, ...]:
+    first: dict[str, str] = {}
+    twins = []
+    for name, fingerprint in plan.surveyed.fingerprints.items():
+        if first.setdefault(fingerprint, name) != name:
+            twins.append(f"{first[fingerprint]} and {name}")
+    return (f"{len(twins)} slides are copies of others: {', '.join(twins[:3])}",) if twins else ()
