@@ -1,0 +1,185 @@
+"""A small vision transformer whose attention can be asked for; without asking, it runs on fused kernels.
+
+Dosovitskiy et al., ICLR 2021, https://arxiv.org/abs/2010.11929: patches of pixels as tokens, class tokens in front of
+them, blocks with normalisation first. What RAMS-Trans and TRT need on top: a class token for each scale, every block's
+attention matrices, the class token's row alone, and a block with an attention rule of one's own. Axes: b images,
+t tokens, d channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Attend = Callable[[Tensor], Tensor]
+"""Scores (b, heads, t, t) -> attention of the same shape: a softmax, or e.g. a partial `masked_attention`."""
+
+
+def softmax_rows(scores: Tensor) -> Tensor:
+    """The usual rule: a softmax over each row, in float32 at least."""
+    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention.
+
+    Args:
+        dim: d; a multiple of heads.
+        heads: attention heads.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim must be a multiple of heads, got dim={dim}, heads={heads}")
+        self.heads = heads
+        self.mix = nn.Linear(dim, 3 * dim)
+        self.project = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, d) -> (b, t, d), by the fused kernel; no attention matrix exists."""
+        return self._joined(functional.scaled_dot_product_attention(*self._split(x)))
+
+    def through(self, x: Tensor, attend: Attend = softmax_rows) -> tuple[Tensor, Tensor]:
+        """The same with the matrix at hand: (b, t, d) -> (b, t, d) and the attention (b, heads, t, t)."""
+        query, key, value = self._split(x)
+        attention = attend(_scores(query, key))
+        return self._joined(attention @ value), attention
+
+    def with_class_row(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The fused output, and the first token's attention (b, heads, t): one row a head instead of t."""
+        query, key, value = self._split(x)
+        out = functional.scaled_dot_product_attention(query, key, value)
+        return self._joined(out), softmax_rows(_scores(query[:, :, :1], key)).squeeze(-2)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mixed = self.mix(x).reshape(*x.shape[:2], 3, self.heads, -1)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def _joined(self, x: Tensor) -> Tensor:
+        out: Tensor = self.project(x.transpose(1, 2).flatten(2))
+        return out
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    scale: float = query.shape[-1] ** -0.5
+    return query @ key.mT * scale
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each normalised first and added to its input.
+
+    Args:
+        dim: d.
+        heads: attention heads.
+        ratio: width of the perceptron over d.
+    """
+
+    def __init__(self, dim: int, heads: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        width = round(dim * ratio)
+        self.attention_norm, self.attention = nn.LayerNorm(dim, 1e-6), SelfAttention(dim, heads)
+        self.mlp_norm = nn.LayerNorm(dim, 1e-6)
+        self.mlp = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, d) -> (b, t, d)."""
+        return self._rest(x, self.attention(self.attention_norm(x)))
+
+    def through(self, x: Tensor, attend: Attend = softmax_rows) -> tuple[Tensor, Tensor]:
+        """(b, t, d) -> (b, t, d) and the attention (b, heads, t, t)."""
+        mixed, attention = self.attention.through(self.attention_norm(x), attend)
+        return self._rest(x, mixed), attention
+
+    def with_class_row(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, t, d) -> (b, t, d) and the first token's attention (b, heads, t)."""
+        mixed, row = self.attention.with_class_row(self.attention_norm(x))
+        return self._rest(x, mixed), row
+
+    def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + mixed
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+class VisionTransformer(nn.Module):
+    """Images to tokens; as an encoder, images (b, c, h, w) to the class token's feature (b, d).
+
+    Args:
+        channels: c, of the images.
+        patch: pixels along a patch's side.
+        grid: (rows, cols) of patches that the position embedding is made for; other sizes are interpolated.
+        dim: d.
+        depth: blocks.
+        heads: attention heads of a block.
+        scales: class tokens, one a scale; all start as copies of one another (RAMS-Trans §2.4).
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        patch: int = 16,
+        grid: tuple[int, int] = (14, 14),
+        dim: int = 192,
+        depth: int = 6,
+        heads: int = 3,
+        scales: int = 1,
+    ) -> None:
+        super().__init__()
+        self.patch, self.dim = patch, dim
+        self.embed_patches = nn.Conv2d(channels, dim, patch, stride=patch)
+        self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, dim, *grid), std=0.02))
+        token = nn.init.trunc_normal_(torch.empty(1, dim), std=0.02)
+        self.class_tokens = nn.Parameter(token.repeat(scales, 1))
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, 1e-6)
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """(rows, cols) of the patches of images (b, c, h, w).
+
+        Raises:
+            ValueError: a side is no multiple of the patch.
+        """
+        height, width = images.shape[-2:]
+        if height % self.patch or width % self.patch or not height or not width:
+            raise ValueError(f"image sides must be multiples of the {self.patch}-pixel patch, got {height} x {width}")
+        return height // self.patch, width // self.patch
+
+    def embed(self, images: Tensor, scales: Sequence[int] = (0,)) -> Tensor:
+        """Class tokens of the given scales, then the patches row by row: (b, len(scales) + rows · cols, d).
+
+        RAMS-Trans's paper gives each pass the token of its scale; the released code gives every pass all of them. The
+        class token's own position is part of the token: two learned vectors that are only ever added are one.
+        """
+        grid = self.grid(images)
+        patches = self.embed_patches(images) + self._positions(grid)
+        tokens = self.class_tokens[list(scales)].expand(len(images), -1, -1)
+        return torch.cat([tokens, patches.flatten(2).mT], dim=1)
+
+    def forward(self, images: Tensor, scale: int = 0) -> Tensor:
+        """(b, c, h, w) -> (b, d), the normalised class token of the scale after the last block; fused throughout."""
+        x = self.embed(images, (scale,))
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.norm(x)[:, 0]
+        return out
+
+    def with_attention(self, images: Tensor, scales: Sequence[int] = (0,)) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All normalised tokens (b, t, d), and every block's attention (b, heads, t, t), first block first.
+
+        Costs memory for depth · heads · t² values an image; `rollout.rollout` takes what comes out.
+        """
+        x, layers = self.embed(images, scales), []
+        for block in self.blocks:
+            x, attention = block.through(x)  # type: ignore[operator]
+            layers.append(attention)
+        return self.norm(x), tuple(layers)
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        if self.positions.shape[-2:] == grid:
+            return self.positions
+        return functional.interpolate(self.positions, grid, mode="bicubic", align_corners=False)
