@@ -51,12 +51,15 @@ class SlidePlan:
         glandular: 0..1, how far a place belongs to the glandular zone.
         fatty: 0..1, how far it belongs to fat.
         direction: 0..1, which of two fibre directions prevails.
+        cellular: 0..2, relative density of the stroma's own cells; 0 outside the tissue.
+        vascular: 0..1, how likely a vessel lies at a place where one fits.
         eosin: about 1, how strongly the stroma is stained.
         looseness: 0..1, how loose its fibres lie.
         fold: 0..1, where the section lies double.
         pen: 0..1, ink on the glass.
         aggregates: lymphoid aggregates.
         lesions: nests of tumour cells.
+        fibre_shift: where the periodic fibre texture starts, (x, y) of the lying and of the standing fibres.
     """
 
     extent: tuple[int, int]
@@ -65,12 +68,15 @@ class SlidePlan:
     glandular: Map
     fatty: Map
     direction: Map
+    cellular: Map
+    vascular: Map
     eosin: Map
     looseness: Map
     fold: Map
     pen: Map
     aggregates: tuple[Blob, ...]
     lesions: tuple[Blob, ...]
+    fibre_shift: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @cached_property
     def tissue(self) -> NDArray[np.bool_]:
@@ -102,7 +108,7 @@ def _pieces(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
 
 
 def tissue_outline(
-    rng: np.random.Generator, shape: tuple[int, int], coverage: float, kept: list[Blob], step: float
+    rng: np.random.Generator, shape: tuple[int, int], coverage: float, kept: tuple[Blob, ...], step: float
 ) -> Map:
     """A signed map whose positive part covers the wanted share of the slide, lesions always inside."""
     span = max(shape)

@@ -69,19 +69,26 @@ def plan_slide(
     count = int(rng.integers(2, 5)) + int(rng.poisson(min(0.5 * size, 4)))
     radii = [float(rng.uniform(28, 95)) / mpp for _ in range(count)]
     aggregates = free_spots(rng, room, radii, step)
+    glandular, fatty = zone(rng, shape, 60, 0.38), zone(rng, shape, 45, 0.10, 0.15)
+    deep = np.clip((outline - 6) / 3, 0, 1)
     return SlidePlan(
-        extent,
-        step,
-        outline,
-        zone(rng, shape, 60, 0.38),
-        zone(rng, shape, 45, 0.10, 0.15),
-        zone(rng, shape, 22, 0.5, 0.5),
-        (1 + 0.12 * smooth(rng, shape, 40) + 0.06 * smooth(rng, shape, 8)).astype(np.float32),
-        np.clip(0.62 + 0.22 * smooth(rng, shape, 30) + 0.08 * smooth(rng, shape, 6), 0, 1.2).astype(np.float32),
-        folded,
-        ink,
-        tuple(aggregates),
-        (*fixed, *lesions),
+        extent=extent,
+        step=step,
+        outline=outline,
+        glandular=glandular * (1 - fatty) * deep,
+        fatty=fatty * np.clip(outline, 0, 1),
+        direction=zone(rng, shape, 22, 0.5, 0.5),
+        cellular=(np.clip(outline - 0.7, 0, 1) * np.exp(0.5 * smooth(rng, shape, 18))).astype(np.float32),
+        vascular=(0.55 * (1 - glandular) * deep).astype(np.float32),
+        eosin=(1 + 0.12 * smooth(rng, shape, 40) + 0.06 * smooth(rng, shape, 8)).astype(np.float32),
+        looseness=np.clip(0.62 + 0.22 * smooth(rng, shape, 30) + 0.08 * smooth(rng, shape, 6), 0, 1.2).astype(
+            np.float32
+        ),
+        fold=folded,
+        pen=ink,
+        aggregates=tuple(aggregates),
+        lesions=(*fixed, *lesions),
+        fibre_shift=tuple(rng.integers(0, 1 << 20, 4).tolist()),
     )
 
 
@@ -100,7 +107,7 @@ def _room(free: NDArray[np.bool_], fixed: tuple[Blob, ...], step: float) -> NDAr
 def paint(plan: SlidePlan, mpp: float, rng: np.random.Generator) -> Canvas:
     """All tissue of a plan on one canvas."""
     canvas = Canvas.empty(plan.extent, mpp)
-    paint_stroma(canvas, plan, rng)
+    paint_stroma(canvas, plan)
     _stromal_cells(canvas, plan, rng)
     _structures(canvas, plan, rng)
     for blob in plan.aggregates:
@@ -112,32 +119,26 @@ def paint(plan: SlidePlan, mpp: float, rng: np.random.Generator) -> Canvas:
 
 def _stromal_cells(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> None:
     """Fibroblasts along the fibres, paler round nuclei, and single lymphocytes."""
-    inside = np.clip(plan.outline - 0.7, 0, 1)
-    cellular = np.exp(0.5 * smooth(rng, inside.shape, 18)).astype(np.float32)
-    points = scatter(rng, 900 * inside * cellular, plan, canvas.mpp)
-    cells = np.minimum((points // plan.step).astype(np.int64), np.array(inside.shape)[::-1] - 1)
+    shape = plan.outline.shape
+    points = scatter(rng, 900 * plan.cellular, plan, canvas.mpp)
+    cells = np.minimum((points // plan.step).astype(np.int64), np.array(shape)[::-1] - 1)
     upright = plan.direction[cells[:, 1], cells[:, 0]] > rng.random(len(points))
     ways = (np.round(rng.normal(0, 1.3, len(points))).astype(np.int64) + np.where(upright, 6, 0)) % 12
     spindles = [stamp for way in stamp_pool(canvas.mpp).fibroblasts for stamp in way]
     stamp_nuclei(canvas, points, spindles, ways * 6 + rng.integers(0, 6, len(points)))
-    inflamed = np.exp(1.1 * smooth(rng, inside.shape, 14)).astype(np.float32)
-    for kind, per_mm2 in (("plump", 260 * cellular), ("lymphocytes", 110 * inflamed)):
+    inflamed = np.exp(1.1 * smooth(rng, shape, 14)).astype(np.float32)
+    for kind, per_mm2 in (("plump", 260 * plan.cellular), ("lymphocytes", 110 * inflamed * (plan.cellular > 0))):
         stamps = turned_stamps(canvas.mpp, kind)
-        points = scatter(rng, inside * per_mm2, plan, canvas.mpp)
+        points = scatter(rng, per_mm2, plan, canvas.mpp)
         stamp_nuclei(canvas, points, stamps, rng.integers(0, len(stamps), len(points)))
 
 
 def _structures(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> None:
     """Fat, glands and vessels in their zones, away from the tissue's border."""
-    inside = np.clip((plan.outline - 6) / 3, 0, 1)
-    for kind, spacing_um, share in (
-        ("fat", 62.0, plan.fatty * np.clip(plan.outline, 0, 1)),
-        ("glands", 128.0, plan.glandular * (1 - plan.fatty) * inside),
-        ("vessels", 240.0, 0.55 * (1 - plan.glandular) * inside),
-    ):
+    kinds = (("fat", 62.0, plan.fatty), ("glands", 128.0, plan.glandular), ("vessels", 240.0, plan.vascular))
+    everywhere = Blob(plan.extent[0] / 2, plan.extent[1] / 2, float(np.hypot(*plan.extent)) * 0.65)
+    for kind, spacing_um, share in kinds:
         stamps = turned_stamps(canvas.mpp, kind)
-        radius = np.hypot(*plan.extent) / 2
-        everywhere = Blob(plan.extent[0] / 2, plan.extent[1] / 2, float(radius) * 1.3)
         points = packed(rng, everywhere, spacing_um / canvas.mpp)
         points = points[((points >= 0) & (points < np.array(plan.extent))).all(axis=1)]
         cells = (points / plan.step).astype(np.int64)
@@ -178,13 +179,8 @@ def _lesion(canvas: Canvas, blob: Blob) -> None:
     rng = np.random.default_rng([blob.seed, 13])
     stamps = turned_stamps(canvas.mpp, "tumour")
     _fill(canvas, blob, rng.uniform(0.20, 0.28), rng.uniform(0.40, 0.52), rng)
-    points = packed(rng, blob, rng.uniform(12.0, 14.5) / canvas.mpp, shrink=0.97)
-    stamp_opaque_nuclei(canvas, points, rng.integers(0, len(stamps), len(points)))
-
-
-def stamp_opaque_nuclei(canvas: Canvas, points: NDArray[np.int64], picks: NDArray[np.int64]) -> None:
-    """Tumour nuclei that lie over each other, each with its own border."""
-    stamp_opaque(canvas, points, turned_stamps(canvas.mpp, "tumour"), picks)
+    points = packed(rng, blob, rng.uniform(12.5, 15.0) / canvas.mpp, shrink=0.92)
+    stamp_opaque(canvas, points, stamps, rng.integers(0, len(stamps), len(points)))
 
 
 def colour(canvas: Canvas, plan: SlidePlan, stain: Stain, rng: np.random.Generator) -> NDArray[np.uint8]:

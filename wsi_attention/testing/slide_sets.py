@@ -9,7 +9,16 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from wsi_attention.testing.slides import CLASSES, SUFFIXES, SlideSpec, SlideTruth, write_slide, write_truth
+from wsi_attention.testing.slides import (
+    CLASSES,
+    SUFFIXES,
+    SlideSpec,
+    SlideTruth,
+    truth_name,
+    write_large_slide,
+    write_slide,
+    write_truth,
+)
 
 
 def set_of_slides(
@@ -24,12 +33,12 @@ def set_of_slides(
 def _write(job: tuple[Path, str, SlideSpec]) -> tuple[str, SlideTruth]:
     folder, name, spec = job
     truth = write_slide(folder / name, spec)
-    write_truth(folder / "groundtruth" / f"{name.split('.')[0]}.geojson", truth)
+    write_truth(folder / "groundtruth" / truth_name(name), truth)
     return name, truth
 
 
-def write_set(folder: Path, slides: Sequence[tuple[str, SlideSpec]], workers: int) -> None:
-    """Writes the slides side by side, then labels.csv; shows how far it is."""
+def write_set(folder: Path, slides: Sequence[tuple[str, SlideSpec]], workers: int) -> list[tuple[str, SlideTruth]]:
+    """Writes the slides side by side, then labels.csv; shows how far it is; gives (file name, truth) of each."""
     from rich.progress import track
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +48,21 @@ def write_set(folder: Path, slides: Sequence[tuple[str, SlideSpec]], workers: in
             done = list(track(pool.map(_write, jobs), "writing slides", total=len(jobs)))
     else:
         done = [_write(job) for job in track(jobs, "writing slides")]
+    write_labels(folder, done)
+    return done
+
+
+def write_giant(folder: Path, seed: int, kind: str) -> None:
+    """Writes one slide of 100,000² pixels with lesions, its label and its ground truth."""
+    name = f"giant_{seed:06d}"
+    spec = SlideSpec((100_000, 100_000), mpp=0.25, seed=seed, label="lesion")
+    truth = write_large_slide(folder / f"{name}{SUFFIXES[kind]}", spec)
+    write_truth(folder / "groundtruth" / truth_name(name), truth)
+    write_labels(folder, [(f"{name}{SUFFIXES[kind]}", truth)])
+
+
+def write_labels(folder: Path, done: Sequence[tuple[str, SlideTruth]]) -> None:
+    """labels.csv: slide, label, patient; every slide is its own patient."""
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["slide", "label", "patient"])
@@ -59,10 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--formats", default="svs", help=f"comma-separated, of {', '.join(SUFFIXES)} (default: svs)")
     parser.add_argument("--lesion-scale", type=float, default=1.0, help="factor on the area of lesions")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--giant", action="store_true", help="one slide of 100,000 pixels a side at 0.25 µm/px instead")
     given = parser.parse_args(arguments)
     formats = given.formats.split(",")
     if unknown := [name for name in formats if name not in SUFFIXES]:
         parser.error(f"--formats: unknown {', '.join(unknown)}; possible: {', '.join(SUFFIXES)}")
+    if given.giant:
+        write_giant(given.out, given.seed, formats[0])
+        return
     slides = list(set_of_slides(given.count, given.seed, given.size, formats, given.lesion_scale))
     write_set(given.out, slides, given.workers)
 

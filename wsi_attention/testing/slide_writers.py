@@ -1,84 +1,23 @@
-"""A painted slide as a file: Aperio SVS, generic pyramidal TIFF, OME-TIFF."""
+"""Pyramids as files: Aperio SVS, generic TIFF and OME-TIFF from encoded tiles, OME-Zarr from pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import imagecodecs
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
-TILE = 256
+from wsi_attention.testing.slide_levels import TILE, EncodedLevel, Pixels
 
-Level = NDArray[np.uint8]
-Encoder = Callable[[Level], bytes]
-
-
-def pyramid(rgb: Level, factor: int, smallest: int = 512) -> list[Level]:
-    """Level 0 and area averages of it, each `factor` times coarser, until one is no larger than `smallest` pixels.
-
-    A level is floor(size / factor) pixels as scanners write it, so that odd sizes give downsamples such as 4.0003.
-    """
-    levels = [rgb]
-    while max(levels[-1].shape[:2]) > smallest and min(levels[-1].shape[:2]) >= 2 * factor:
-        levels.append(reduced(levels[-1], factor))
-    return levels
+TiledWriter = Callable[[Path, list[EncodedLevel], float, Pixels], None]
+"""Takes the path, the levels from fine to coarse, µm per level-0 pixel, and a small picture of the whole slide."""
 
 
-def reduced(rgb: Level, factor: int) -> Level:
-    """The area average over factor × factor pixels; rows and columns left over are dropped."""
-    rows, cols = rgb.shape[0] // factor, rgb.shape[1] // factor
-    small = np.empty((rows, cols, 3), np.uint8)
-    band = max(1, (1 << 22) // (rgb.shape[1] * factor))
-    for row in range(0, rows, band):
-        part = rgb[row * factor : min(row + band, rows) * factor, : cols * factor]
-        small[row : row + band] = np.asarray(Image.fromarray(np.ascontiguousarray(part)).reduce(factor))
-    return small
-
-
-def jpeg_encoder(quality: int) -> Encoder:
-    """Encodes an RGB tile as a whole JPEG stream in YCbCr 4:2:0; even tiles are encoded once."""
-    plain: dict[bytes, bytes] = {}
-
-    def encode(tile: Level) -> bytes:
-        if _even(tile):
-            key = tile[0, 0].tobytes()
-            if key not in plain:
-                plain[key] = _jpeg(tile, quality)
-            return plain[key]
-        return _jpeg(tile, quality)
-
-    return encode
-
-
-def _even(tile: Level) -> bool:
-    rows = tile.reshape(tile.shape[0], -1)
-    return bool((tile[0] == tile[0, 0]).all() and (rows[::32] == rows[0]).all() and (rows == rows[0]).all())
-
-
-def _jpeg(tile: Level, quality: int) -> bytes:
-    stream = imagecodecs.jpeg_encode(tile, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="420")
-    return bytes(stream)
-
-
-def tiles_of(level: Level, encode: Encoder) -> Iterator[bytes]:
-    """The encoded tiles of a level, row by row; the last ones are filled up with their border pixels."""
-    height, width = level.shape[:2]
-    for y in range(0, height, TILE):
-        for x in range(0, width, TILE):
-            tile = level[y : y + TILE, x : x + TILE]
-            short = (TILE - tile.shape[0], TILE - tile.shape[1])
-            if any(short):
-                tile = np.pad(tile, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
-            yield encode(np.ascontiguousarray(tile))
-
-
-def tile_options(mpp: float, downsample: float) -> dict[str, Any]:
-    """tifffile's options for pre-encoded JPEG tiles of a level, with its resolution in pixels a cm."""
+def _options(mpp: float, downsample: float) -> dict[str, Any]:
+    """tifffile's options for a level of JPEG tiles, with its resolution in pixels a cm."""
     pixels_a_cm = 1e4 / (mpp * downsample)
     return {
         "dtype": np.uint8,
@@ -93,32 +32,34 @@ def tile_options(mpp: float, downsample: float) -> dict[str, Any]:
     }
 
 
-def write_svs(path: Path, levels: list[Level], mpp: float, encode: Encoder) -> None:
+def _write_level(file: tifffile.TiffWriter, level: EncodedLevel, mpp: float, downsample: float, **more: Any) -> None:
+    options = _options(mpp, downsample) | more
+    file.write(iter(level.tiles), shape=(level.size[1], level.size[0], 3), **options)
+
+
+def write_svs(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels) -> None:
     """An Aperio-tagged TIFF: level 0, thumbnail, the other levels, label, macro."""
-    height, width = levels[0].shape[:2]
-    power = 10 / mpp
-    head = f"Aperio Image Library v12.0.0\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q=80"
-    told = f"|AppMag = {power:g}|MPP = {mpp:.4f}"
-    thumbnail = np.asarray(
-        Image.fromarray(levels[-1]).resize(
-            (max(1, 512 * width // max(width, height)), max(1, 512 * height // max(width, height)))
-        )
-    )
+    width, height = levels[0].size
+    head = f"Aperio Image Library v12.0.0\n{width}x{height} [0,0 {width}x{height}] ({TILE}x{TILE})"
+    told = f"|AppMag = {10 / mpp:g}|MPP = {mpp:.4f}"
+    thumbnail = Image.fromarray(small)
+    thumbnail.thumbnail((512, 512))
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for index, level in enumerate(levels):
-            size = f"{level.shape[1]}x{level.shape[0]}"
-            text = head + told if index == 0 else f"{head} -> {size} JPEG/RGB Q=80{told}"
-            options = tile_options(mpp, width / level.shape[1])
-            file.write(tiles_of(level, encode), shape=level.shape, description=text, subfiletype=0, **options)
+            arrow = f" -> {level.size[0]}x{level.size[1]}" if index else ""
+            text = f"{head}{arrow} JPEG/RGB{told}"
+            _write_level(file, level, mpp, width / level.size[0], description=text, subfiletype=0)
             if index == 0:
-                _flat(file, thumbnail, f"{head} -> {thumbnail.shape[1]}x{thumbnail.shape[0]} - {told}", 0)
-        _flat(file, _label_picture(path.name), "Aperio Image Library v12.0.0\nlabel 384x384", 1)
-        _flat(file, _macro_picture(thumbnail), "Aperio Image Library v12.0.0\nmacro 1024x384", 9)
+                _picture(file, thumbnail, f"{head} -> {thumbnail.width}x{thumbnail.height} - {told}", 0)
+        label = _label_picture()
+        _picture(file, label, f"Aperio Image Library v12.0.0\nlabel {label.width}x{label.height}", 1)
+        macro = _macro_picture(label, thumbnail)
+        _picture(file, macro, f"Aperio Image Library v12.0.0\nmacro {macro.width}x{macro.height}", 9)
 
 
-def _flat(file: tifffile.TiffWriter, picture: Level, text: str, subfiletype: int) -> None:
+def _picture(file: tifffile.TiffWriter, picture: Image.Image, text: str, subfiletype: int) -> None:
     file.write(
-        picture,
+        np.asarray(picture),
         description=text,
         subfiletype=subfiletype,
         photometric="rgb",
@@ -128,45 +69,91 @@ def _flat(file: tifffile.TiffWriter, picture: Level, text: str, subfiletype: int
     )
 
 
-def _label_picture(name: str) -> Level:
-    from PIL import ImageDraw
-
+def _label_picture() -> Image.Image:
     picture = Image.new("RGB", (384, 384), (250, 250, 246))
     draw = ImageDraw.Draw(picture)
     draw.text((24, 40), "SYNTHETIC", fill=(20, 20, 20), font_size=44)
     draw.text((24, 120), "wsi-attention", fill=(20, 20, 20), font_size=36)
-    return np.asarray(picture)
+    return picture
 
 
-def _macro_picture(thumbnail: Level) -> Level:
+def _macro_picture(label: Image.Image, thumbnail: Image.Image) -> Image.Image:
     picture = Image.new("RGB", (1024, 384), (236, 236, 236))
-    picture.paste(Image.fromarray(_label_picture("")).resize((300, 384)), (0, 0))
-    small = Image.fromarray(thumbnail)
-    small.thumbnail((640, 360))
-    picture.paste(small, (340, 12))
-    return np.asarray(picture)
+    picture.paste(label.resize((300, 384)), (0, 0))
+    section = thumbnail.copy()
+    section.thumbnail((640, 360))
+    picture.paste(section, (340, 12))
+    return picture
 
 
-def write_tiff(path: Path, levels: list[Level], mpp: float, encode: Encoder) -> None:
+def write_tiff(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels) -> None:
     """A generic tiled pyramid: further levels flagged as reduced images, the resolution in pixels a cm."""
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for index, level in enumerate(levels):
-            options = tile_options(mpp, levels[0].shape[1] / level.shape[1])
-            file.write(tiles_of(level, encode), shape=level.shape, subfiletype=int(index > 0), **options)
+            _write_level(file, level, mpp, levels[0].size[0] / level.size[0], subfiletype=int(index > 0))
 
 
-def write_ome_tiff(path: Path, levels: list[Level], mpp: float, encode: Encoder) -> None:
+def write_ome_tiff(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels) -> None:
     """An OME-TIFF whose coarser levels are SubIFDs of the first page."""
-    pixel = {
-        "axes": "YXS",
-        "PhysicalSizeX": mpp,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": mpp,
-        "PhysicalSizeYUnit": "µm",
-    }
+    size = {f"PhysicalSize{axis}": mpp for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
     with tifffile.TiffWriter(path, bigtiff=True, ome=True) as file:
+        first: dict[str, Any] = {"metadata": {"axes": "YXS", **size}, "subifds": len(levels) - 1}
         for index, level in enumerate(levels):
-            options = tile_options(mpp, levels[0].shape[1] / level.shape[1])
-            if index == 0:
-                options |= {"metadata": pixel, "subifds": len(levels) - 1}
-            file.write(tiles_of(level, encode), shape=level.shape, subfiletype=int(index > 0), **options)
+            more = {"subfiletype": 1} if index else first
+            _write_level(file, level, mpp, levels[0].size[0] / level.size[0], **more)
+
+
+TILED: dict[str, TiledWriter] = {"svs": write_svs, "tiff": write_tiff, "ome-tiff": write_ome_tiff}
+"""The formats that take encoded tiles, so that a slide can be written without its pixels in memory."""
+
+
+def write_ome_zarr(path: Path, levels: list[Pixels], mpp: float, version: Literal["0.4", "0.5"]) -> None:
+    """An OME-Zarr image with axes c, y, x: 0.4 on zarr format 2, 0.5 on format 3; a zip file where the path says so."""
+    import zarr
+
+    multiscale: dict[str, Any] = {
+        "name": path.name.split(".")[0],
+        "axes": [
+            {"name": "c", "type": "channel"},
+            {"name": "y", "type": "space", "unit": "micrometer"},
+            {"name": "x", "type": "space", "unit": "micrometer"},
+        ],
+        "datasets": [_dataset(index, level, levels[0], mpp) for index, level in enumerate(levels)],
+    }
+    if version == "0.4":
+        attributes: dict[str, Any] = {"multiscales": [{"version": "0.4", **multiscale}], "omero": _omero()}
+    else:
+        attributes = {"ome": {"version": "0.5", "multiscales": [multiscale], "omero": _omero()}}
+    store = zarr.storage.ZipStore(path, mode="w") if path.suffix == ".zip" else zarr.storage.LocalStore(path)
+    group = zarr.create_group(store, zarr_format=2 if version == "0.4" else 3, attributes=attributes)
+    for index, level in enumerate(levels):
+        _write_array(group, str(index), np.moveaxis(level, -1, 0))
+    store.close()
+
+
+def _dataset(index: int, level: Pixels, finest: Pixels, mpp: float) -> dict[str, Any]:
+    scale = [1.0, mpp * finest.shape[0] / level.shape[0], mpp * finest.shape[1] / level.shape[1]]
+    return {"path": str(index), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+
+
+def _omero() -> dict[str, Any]:
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    colours = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
+    return {"channels": [{"label": name, "color": code, "window": window, "active": True} for name, code in colours]}
+
+
+def _write_array(group: Any, name: str, pixels: Pixels) -> None:
+    """One level in chunks of a tile's size; on zarr format 3 up to 8 × 8 of them lie in one shard."""
+    from numcodecs import Blosc
+    from zarr.codecs import BloscCodec
+
+    chunk = [min(TILE, length) for length in pixels.shape[1:]]
+    if group.metadata.zarr_format == 2:
+        separated = {"name": "v2", "separator": "/"}
+        options: dict[str, Any] = {"chunk_key_encoding": separated, "compressors": Blosc("zstd", 6, Blosc.NOSHUFFLE)}
+    else:
+        shard = [min(8, -(-length // side)) * side for length, side in zip(pixels.shape[1:], chunk, strict=True)]
+        codec = BloscCodec(cname="zstd", clevel=6, shuffle="noshuffle")
+        options = {"shards": (3, *shard), "compressors": codec, "dimension_names": ("c", "y", "x")}
+    options |= {"shape": pixels.shape, "chunks": (3, *chunk), "dtype": "uint8", "fill_value": 255}
+    group.create_array(name, **options)[:] = pixels

@@ -2,16 +2,20 @@
 
     python -m wsi_attention.testing.slides OUT --count 200 --seed 1000 --size 6144
 
-writes slides, `labels.csv` and `groundtruth/`. The same spec gives the same pixels.
+writes slides, `labels.csv` and `groundtruth/`; `--giant` writes one of 100,000 pixels a side. The same spec gives the
+same pixels.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +24,13 @@ from wsi_attention.errors import InputError
 from wsi_attention.testing.slide_plan import Blob, SlidePlan
 
 CLASSES = ("benign", "lesion")
-SUFFIXES = {"svs": ".svs", "tiff": ".tiff", "ome-tiff": ".ome.tiff"}
+SUFFIXES = {
+    "svs": ".svs",
+    "tiff": ".tiff",
+    "ome-tiff": ".ome.tiff",
+    "ome-zarr": ".ome.zarr",
+    "ome-zarr-zip": ".ome.zarr.zip",
+}
 LARGEST_SHARE = 0.0045
 """Share of the tissue that all lesions of a slide take together, at most, at lesion scale 1."""
 
@@ -39,7 +49,8 @@ class SlideSpec:
         lesion_scale: factor on the area of lesions placed at random.
         coverage: share of the slide that is tissue.
         level_factor: each level is so many times coarser than the one before.
-        quality: JPEG quality.
+        quality: JPEG quality; OME-Zarr is lossless.
+        ngff: version of OME-Zarr, "0.4" (zarr format 2) or "0.5" (zarr format 3).
     """
 
     size: tuple[int, int] = (8192, 8192)
@@ -51,6 +62,7 @@ class SlideSpec:
     coverage: float = 0.3
     level_factor: int = 4
     quality: int = 75
+    ngff: Literal["0.4", "0.5"] = "0.5"
 
     def __post_init__(self) -> None:
         if self.label not in CLASSES:
@@ -146,23 +158,65 @@ def write_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
     Raises:
         InputError: the suffix names no format.
     """
-    from wsi_attention.testing import slide_writers
+    from wsi_attention.testing import slide_levels, slide_writers
 
     path = Path(path)
-    write = {
-        "svs": slide_writers.write_svs,
-        "tiff": slide_writers.write_tiff,
-        "ome-tiff": slide_writers.write_ome_tiff,
-    }[format_of(path)]
+    kind = format_of(path)
     rgb, truth = paint_slide(spec)
-    levels = slide_writers.pyramid(rgb, spec.level_factor)
+    levels = slide_levels.pyramid(rgb, spec.level_factor)
+    with replacing(path) as part:
+        if kind in slide_writers.TILED:
+            encoded = slide_levels.encoded(levels, spec.quality)
+            slide_writers.TILED[kind](part, encoded, spec.mpp, levels[-1])
+        else:
+            slide_writers.write_ome_zarr(part, levels, spec.mpp, spec.ngff)
+    return truth
+
+
+def write_large_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
+    """Writes a slide of any size in seconds, from a pool of encoded tiles and with less than 1 GB of memory.
+
+    There are levels at downsample 1, 4, 16 and 64; lesions come in nests of 60-90 µm radius at random places. Pen,
+    folds and slow changes of stain are left out.
+
+    Raises:
+        InputError: the suffix names no format that takes encoded tiles, or the spec places lesions itself.
+    """
+    from wsi_attention.testing import slide_mosaic, slide_writers
+
+    path = Path(path)
+    kind = format_of(path)
+    if kind not in slide_writers.TILED or spec.lesions is not None:
+        raise InputError(f"{path}: a large slide is one of {', '.join(slide_writers.TILED)}, its lesions at random")
+    nests = slide_mosaic.NESTS if spec.label == "lesion" else 0
+    mosaic = slide_mosaic.Mosaic.planned(spec.size, spec.mpp, spec.seed, spec.coverage, nests)
+    with replacing(path) as part:
+        levels = slide_mosaic.encoded(mosaic, spec.quality)
+        slide_writers.TILED[kind](part, levels, spec.mpp, mosaic.picture())
+    lesions = tuple(blob.polygon() for blob in mosaic.lesions)
+    area = sum(_area(polygon) for polygon in lesions)
+    return SlideTruth(spec.label, spec.size, lesions, (), mosaic.tissue_area, area)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside the wanted one that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
-        write(part, levels, spec.mpp, slide_writers.jpeg_encoder(spec.quality))
+        yield part
+        if path.is_dir():
+            shutil.rmtree(path)
         part.replace(path)
     finally:
+        if part.is_dir():
+            shutil.rmtree(part)
         part.unlink(missing_ok=True)
-    return truth
+
+
+def truth_name(name: str) -> str:
+    """The file name of a slide's ground truth: its own up to the first dot, then `.geojson`."""
+    return f"{name.partition('.')[0]}.geojson"
 
 
 def write_truth(path: Path, truth: SlideTruth) -> None:

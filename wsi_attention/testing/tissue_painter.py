@@ -93,10 +93,10 @@ def _window(field: Map, x: int, y: int, w: int, h: int) -> Map:
     return field[y % FIELD : y % FIELD + h, x % FIELD : x % FIELD + w]
 
 
-def paint_stroma(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> None:
+def paint_stroma(canvas: Canvas, plan: SlidePlan) -> None:
     """Wavy collagen in two directions, looser and denser, wherever the plan has tissue; ragged at its border."""
     bundles, strands = fibres(canvas.mpp)
-    shift = rng.integers(0, FIELD, 4)
+    shift = plan.fibre_shift
     for box in blocks(plan, plan.outline > -2):
         x, y, w, h = box
         lying = [_window(field, x + shift[0], y + shift[1], w, h) for field in (bundles, strands)]
