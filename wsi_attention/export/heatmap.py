@@ -133,11 +133,11 @@ def _hatch(pixels: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
 
 
 def _overlay(pixels: NDArray[np.float32], ratio: NDArray[np.float32], top: float) -> None:
-    """Colours cells above the average, more strongly the higher they are."""
+    """Colours cells above the average, from nothing at the average to nearly opaque at the top."""
     with np.errstate(invalid="ignore"):
         above = ratio > 1.0
     level = np.log(ratio[above]) / np.log(top)
-    share = (0.35 + 0.45 * level)[:, None]
+    share = 0.8 * np.sqrt(level)[:, None]
     pixels[above] += (canvas.ramp(level) - pixels[above]) * share
 
 

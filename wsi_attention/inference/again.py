@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError
 from wsi_attention.inference.job import exporter_of
+from wsi_attention.inference.picture import picture_downsample
 from wsi_attention.inference.states import stored_predictions
 from wsi_attention.inference.writing import publish, remove, results_errors, temporary
+from wsi_attention.slide.slide import open_slide
+from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction
-
-SHOWN = 1500
-"""Longer side of the overview behind a heatmap, where the recorded tissue mask does not say the scale."""
 
 
 def export_again(
@@ -53,15 +53,10 @@ def export_again(
 
 
 def reopened_overview(prediction: Prediction) -> NDArray[np.uint8] | None:
-    """The slide as classify saw it, (h, w, 3); None where it has moved, changed or cannot be read."""
-    from wsi_attention.slide.slide import open_slide
-    from wsi_attention.slide.view import View
-
-    computed = prediction.tissue.source == "computed"
-    downsample = prediction.tissue.downsample if computed else max(1.0, max(prediction.extent) / SHOWN)
+    """The slide for its heatmap, (h, w, 3) uint8; None where it has moved, changed or cannot be read."""
     try:
         with open_slide(prediction.slide, mpp=prediction.mpp) as slide:
             same = slide.fingerprint == prediction.provenance.get("fingerprint", slide.fingerprint)
-            return View(slide, downsample).read_whole() if same else None
+            return View(slide, picture_downsample(slide, prediction)).read_whole() if same else None
     except (SlideError, OSError):
         return None
