@@ -24,7 +24,7 @@ DICOM = "dicom.OpticalPathSequence[0].IlluminationTypeCodeSequence[0].CodeMeanin
     ],
 )
 def test_fluorescence_is_refused(properties: dict[str, str]) -> None:
-    with pytest.raises(UnsupportedSlideError, match="^slide.x: a fluorescence slide .*brightfield"):
+    with pytest.raises(UnsupportedSlideError, match=r"^slide\.x: a fluorescence slide .*brightfield"):
         check_metadata("slide.x", properties)
 
 

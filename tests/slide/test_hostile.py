@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,14 @@ def test_missing_file_and_plain_folder(tmp_path: Path) -> None:
         open_slide(tmp_path / "nothing.svs")
     with pytest.raises(SlideOpenError, match="a folder that is neither"):
         open_slide(tmp_path)
+
+
+def test_damaged_zips_never_leak_another_exception(tmp_path: Path, write_ome_zarr: Callable[..., Path]) -> None:
+    whole = write_ome_zarr(tmp_path / "whole.zarr.zip").read_bytes()
+    for index, content in enumerate(flipped(whole[-4000:], 5)):
+        broken = tmp_path / f"{index}.zarr.zip"
+        broken.write_bytes(whole[:-4000] + content)
+        attempt(broken)
 
 
 def flipped(whole: bytes, seed: int) -> Iterator[bytes]:

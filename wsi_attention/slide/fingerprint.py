@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from wsi_attention.protocols import SlideReader
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import TileReadError
 from wsi_attention.slide.readers.limits import is_tiff
 
 SAMPLES = 16
@@ -14,7 +17,30 @@ SAMPLE_BYTES = 2**16
 SAMPLE_SIDE = 256
 
 
-def of_slide(path: str | None, reader: SlideReader) -> str:
+class Opened(Protocol):
+    """What is asked of an open slide."""
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The file's own tags."""
+        ...
+
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        """(w, h) of each level."""
+        ...
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        """Level-0 pixels per pixel of each level."""
+        ...
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3)."""
+        ...
+
+
+def of_slide(path: str | None, slide: Opened) -> str:
     """sha256 (hex) over samples of a TIFF's bytes, OpenSlide's hash of its other formats, or sampled pixels.
 
     A DICOM or MIRAX slide is several files; OpenSlide's hash is the same from any of them. An OME-Zarr store has one
@@ -22,14 +48,14 @@ def of_slide(path: str | None, reader: SlideReader) -> str:
 
     Args:
         path: the slide's path; None where there is no file.
-        reader: an open reader, asked for pixels where the other two do not apply.
+        slide: asked for pixels where the other two do not apply; what cannot be read counts as unreadable.
     """
     if path is not None and ("://" in path or is_tiff(path)):
         return _of_file(path)
-    quickhash = reader.properties.get("openslide.quickhash-1")
+    quickhash = slide.properties.get("openslide.quickhash-1")
     if quickhash:
-        return hashlib.sha256(f"quickhash {quickhash} {reader.level_dimensions}".encode()).hexdigest()
-    return _of_pixels(reader)
+        return hashlib.sha256(f"quickhash {quickhash} {slide.level_dimensions}".encode()).hexdigest()
+    return _of_pixels(slide)
 
 
 def series_id(properties: Mapping[str, str]) -> str | None:
@@ -52,15 +78,18 @@ def _of_file(path: str) -> str:
     return digest.hexdigest()
 
 
-def _of_pixels(reader: SlideReader) -> str:
+def _of_pixels(slide: Opened) -> str:
     """Level dimensions, and squares spread over the coarsest and the finest level."""
-    digest = hashlib.sha256(f"pixels {reader.level_dimensions}".encode())
-    for level in {len(reader.level_dimensions) - 1, 0}:
-        w, h = reader.level_dimensions[level]
-        downsample = reader.level_downsamples[level]
+    digest = hashlib.sha256(f"pixels {slide.level_dimensions}".encode())
+    for level in {len(slide.level_dimensions) - 1, 0}:
+        w, h = slide.level_dimensions[level]
+        downsample = slide.level_downsamples[level]
         side = (min(w, SAMPLE_SIDE), min(h, SAMPLE_SIDE))
         for index in range(SAMPLES):
             row, col = divmod(index, 4)
             x, y = (w - side[0]) * col // 3, (h - side[1]) * row // 3
-            digest.update(reader.read((round(x * downsample), round(y * downsample)), level, side).tobytes())
+            try:
+                digest.update(slide.read((round(x * downsample), round(y * downsample)), level, side).tobytes())
+            except TileReadError:
+                digest.update(b"unreadable")
     return digest.hexdigest()

@@ -58,7 +58,9 @@ def choose(path: str) -> str:
     others = tuple(name for name in names(READERS) if name not in FIRST + LAST + NEVER)
     order = [name for name in (*FIRST, *others, *LAST) if name in names(READERS)]
     for name in order:
-        if load(READERS, name).recognises(path):
+        with opening(path, name):
+            recognised = bool(load(READERS, name).recognises(path))
+        if recognised:
             return _more_levels(path) if name == "openslide" else name
     raise SlideOpenError(f"{path}: {_impression(path)}; tried {', '.join(order)}")
 

@@ -212,7 +212,7 @@ class Slide:
     def fingerprint(self) -> str:
         """sha256 (hex) of the content, from little of it; the same under any name and at any place."""
         path = self._origin if isinstance(self._origin, str) else None
-        return self._attempt(lambda reader: fingerprint.of_slide(path, reader), "its fingerprint")
+        return fingerprint.of_slide(path, self)
 
     def oddities(self) -> tuple[str, ...]:
         """What is odd about the slide, a sentence each; empty where nothing is."""

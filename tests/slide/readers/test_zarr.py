@@ -149,6 +149,7 @@ def test_a_damaged_chunk_fails_alone(tmp_path: Path, write_ome_zarr: Writer, pyr
         with pytest.raises(TileReadError, match="64×64 pixels at"):
             slide.read((64, 64), 0, (64, 64))
         assert np.array_equal(slide.read((0, 0), 0, (64, 64)), pyramid[0][:64, :64])
+        assert len(slide.fingerprint) == 64
 
 
 def test_channels_named_after_dyes_are_refused(tmp_path: Path, write_ome_zarr: Writer) -> None:

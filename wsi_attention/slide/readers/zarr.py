@@ -60,7 +60,7 @@ class ZarrReader:
         """Whether a folder or zip file holds zarr metadata at its top, or in the one folder it contains."""
         try:
             return "://" not in path and _root(path) is not None
-        except (OSError, zipfile.BadZipFile):
+        except Exception:  # zipfile raises more than BadZipFile on broken archives, and a probe must not fail
             return False
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
