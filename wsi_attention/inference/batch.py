@@ -147,9 +147,9 @@ class _Batch:
             self._watch(name, report.statuses.total(), report.total)
 
     def _take_new(self, state: State, earlier: State | None) -> None:
-        self._report.statuses[state.status] += 1
         if state.finished or not _still_holds(earlier, state):
             self._folder.add(state)
+        self._report.statuses[state.status] += 1
         if not state.finished:
             kept = " (the earlier result is kept)" if _still_holds(earlier, state) else ""
             self._report.failures.append((state.name, state.reason + kept))

@@ -144,8 +144,9 @@ class _Work:
     def _export(self, what: str, prediction: Prediction, source: SlideSource) -> str:
         exporter = exporter_of(what)
         relative = str(exporter.suffix.format(slide=self.job.name))
-        path = temporary(self.job.settings.results / relative)
-        with results_errors(path):
+        final = self.job.settings.results / relative
+        path = temporary(final)
+        with results_errors(final):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove(path)
             if "overview" in inspect.signature(exporter).parameters:
