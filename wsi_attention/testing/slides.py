@@ -122,10 +122,12 @@ def paint_slide(spec: SlideSpec) -> tuple[NDArray[np.uint8], SlideTruth]:
 
 
 def _shares(spec: SlideSpec, rng: np.random.Generator) -> tuple[float, ...]:
+    """Shares of the tissue for lesions at random places: one, or two where both would be wider than 70 µm."""
     share, two = rng.uniform(0.0022, LARGEST_SHARE * 0.95) * spec.lesion_scale, rng.random() < 0.25
     if spec.label == "benign" or spec.lesions is not None:
         return ()
-    return (share * 0.6, share * 0.4) if two else (share,)
+    tissue = spec.size[0] * spec.size[1] * spec.coverage * spec.mpp**2
+    return (share * 0.6, share * 0.4) if two and 0.4 * share * tissue > np.pi * 35**2 else (share,)
 
 
 def _truth(spec: SlideSpec, plan: SlidePlan) -> SlideTruth:
