@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsi_attention import __version__
 from wsi_attention.config import Recipe, default_recipe
 from wsi_attention.errors import InputError
 from wsi_attention.inference.writing import remove_unfinished, write_text
@@ -197,7 +196,7 @@ def _finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, en
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)
-    content = {"plan": dict(state.plan), "version": __version__, **end.as_dict()}
+    content = {"plan": dict(state.plan), **end.as_dict()}
     write_text(folder / FOLDER / FINISHED, json.dumps(content, indent=2, sort_keys=True) + "\n")
     _tidy(folder / FOLDER)
 
