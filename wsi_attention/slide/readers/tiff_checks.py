@@ -159,15 +159,18 @@ def _check_once(path: str, size: int, changed: int) -> None:
 
     try:
         tif = tifffile.TiffFile(path)
-        pages = [page for page in tif.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
     except Exception:  # OpenSlide could read it, so what stops tifffile does not count
         return
     with tif:
-        if tif.is_ome:
-            _soft(lambda: check_single_plane(tif.series[0].axes, tif.series[0].shape, path))
-        for page in pages:
-            _soft(check_kind, page, path)
-            _soft(_check_segments, page, path, SOME_LOST)
+        _soft(_check_tiled_pages, tif, path)
+
+
+def _check_tiled_pages(tif: TiffFile, path: str) -> None:
+    if tif.is_ome:
+        _soft(lambda: check_single_plane(tif.series[0].axes, tif.series[0].shape, path))
+    for page in [page for page in tif.pages if getattr(page, "is_tiled", False)]:
+        _soft(check_kind, page, path)
+        _soft(_check_segments, page, path, SOME_LOST)
 
 
 def explain_tiff(path: str) -> None:
