@@ -46,11 +46,11 @@ def smoothed_softmax(logits: Tensor, floor: float = 0.0) -> Tensor:
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
+    if not bool((logits < torch.inf).all()):
+        raise ValueError("attention logits hold NaN or +inf; the attention network has diverged")
     reachable = logits > -torch.inf
     if not bool(reachable.any(dim=-1).all()):
         raise ValueError("nothing to attend to: all logits of an image are -inf")
-    if not bool((logits < torch.inf).all()):
-        raise ValueError("attention logits hold NaN or +inf; the attention network has diverged")
     softmax = logits.softmax(dim=-1)
     if floor == 0.0:
         return softmax

@@ -59,7 +59,7 @@ class TissueAttentionNet(nn.Module):
         self.context = _Context(widths[-1], context)
         self.score = nn.Conv2d(widths[-1], 1, 1)
         with torch.no_grad():
-            self.score.weight.mul_(0.1)
+            self.score.weight.mul_(0.05)
             torch.nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,272 @@
+"""ATS as a model: the shipped contract, the paper's numbers, failed tiles, gradients, learning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from wsi_attention.errors import InputError, NoTissueError, TileReadError
+from wsi_attention.models.attention_sampling import AttentionSampling, ats, ats_mnist
+from wsi_attention.nn.heads import ScaledLinear
+from wsi_attention.structures import TileBatch, TileSet
+from wsi_attention.testing.models import FailingSource, ModelContract
+from wsi_attention.tiles.tensors import TensorSource
+
+SMALL = {
+    "tile_size": 32,
+    "tile_mpp": 1.0,
+    "overview_mpp": 4.0,
+    "draws": 8,
+    "encoder_widths": (8, 16),
+    "features": 16,
+    "attention_widths": (8, 8, 8),
+    "context": 3,
+}
+
+
+def small(**arguments: object) -> AttentionSampling:
+    torch.manual_seed(0)
+    return ats(2, **{**SMALL, **arguments}).eval()  # type: ignore[arg-type]
+
+
+class TestPractical(ModelContract):
+    def build(self) -> nn.Module:
+        return ats(self.classes, **SMALL)  # type: ignore[arg-type]
+
+
+class TestTop(ModelContract):
+    def build(self) -> nn.Module:
+        return ats(self.classes, inference="top", overview_weight=0.0, **SMALL)  # type: ignore[arg-type]
+
+    def test_loss_reaches_every_parameter(self) -> None:
+        """As in the class above; the head on the overview gets zeros."""
+        super().test_loss_reaches_every_parameter()
+
+
+class TestMnist(ModelContract):
+    classes, channels = 4, 1
+
+    def build(self) -> nn.Module:
+        return ats_mnist(4, tile_size=26, overview_mpp=4.0)
+
+
+@pytest.mark.parametrize("estimator", ["with-replacement", "sequential", "threshold"])
+@pytest.mark.parametrize("gradient", ["unbiased", "centred"])
+def test_contract_holds_for_every_estimator(estimator: str, gradient: str) -> None:
+    class Contract(ModelContract):
+        def build(self) -> nn.Module:
+            return ats(self.classes, estimator=estimator, gradient=gradient, **SMALL)  # type: ignore[arg-type]
+
+    for name in ("glimpses_are_what_was_read", "one_cell_of_tissue_is_enough", "a_failed_tile_leaves_the_bag"):
+        getattr(Contract(), f"test_{name}")()
+
+
+@pytest.mark.parametrize("gradient", ["as-released", "as-ported"])
+def test_released_gradients_give_the_same_output(gradient: str) -> None:
+    images = TestPractical().images(2)
+    for source in (TensorSource(images), FailingSource(images, (1, 3))):
+        one = small(estimator="sequential", gradient="unbiased")(source, Generator().manual_seed(1))
+        other = small(estimator="sequential", gradient=gradient)(source, Generator().manual_seed(1))
+        torch.testing.assert_close(one.logits, other.logits, atol=1e-5, rtol=1e-5)
+
+
+class CoordinateSource(TensorSource):
+    """Remembers the tiles that were asked for."""
+
+    asked: TileSet
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        self.asked = tiles
+        return super().read(tiles)
+
+
+def test_papers_coordinates() -> None:
+    """1500² seen at 180², tiles of 50: cell 0 starts at −21, cell 179 at 1471."""
+    source = CoordinateSource(torch.rand(1, 1, 1500, 1500))
+    model = ats_mnist().eval()
+    output = model(source, Generator().manual_seed(0))
+    grid = output.maps[0][0].grid
+    assert grid.shape == (180, 180)
+    corners = grid.locations(np.array([0, 179, 180 * 180 - 1]), (50, 50), 1.0)
+    assert corners.tolist() == [[-21, -21], [1471, -21], [1471, 1471]]
+    cells = output.terms["cells"].numpy()
+    assert (source.asked.locations == grid.locations(cells, (50, 50), 1.0)).all()
+    assert source.asked.size == (50, 50)
+
+
+def test_order_of_the_draws_is_kept_and_read_at_once() -> None:
+    source = CoordinateSource(TestPractical().images(2))
+    output = small()(source, Generator().manual_seed(0))
+    for i, (glimpse,) in enumerate(output.glimpses):
+        assert (glimpse.tiles.locations[0] == source.asked.locations[i]).all()
+        at_cells = output.maps[i][0].values.flatten()[output.terms["cells"][i].numpy()]
+        np.testing.assert_allclose(glimpse.attention, at_cells, rtol=1e-6)
+    assert source.counters.tiles == 16
+
+
+def test_pixels_of_failed_tiles_do_not_matter_but_their_absence_does() -> None:
+    images, model = TestPractical().images(), small()
+    failing = model(FailingSource(images, (2,)), Generator().manual_seed(0))
+    whole = model(TensorSource(images), Generator().manual_seed(0))
+    kept = [i for i in range(8) if i != 2]
+    weights = whole.glimpses[0][0].weights[kept]
+    np.testing.assert_allclose(failing.glimpses[0][0].weights[kept], weights / weights.sum(), rtol=1e-5)
+    features = whole.terms["features"][0, kept]
+    mean = (torch.from_numpy(weights / weights.sum()).float()[:, None] * features).sum(0)
+    torch.testing.assert_close(failing.terms["mean"][0], mean, atol=1e-5, rtol=1e-4)
+
+
+def test_one_image_without_a_readable_tile_is_an_error() -> None:
+    with pytest.raises(TileReadError, match="none of the 8 tiles"):
+        small()(FailingSource(TestPractical().images(), tuple(range(8))))
+
+
+def test_images_with_different_tissue_get_equally_many_draws() -> None:
+    tissue = torch.zeros(2, 136, 200, dtype=torch.bool)
+    tissue[0, :, :] = True
+    tissue[1, :32, :96] = True
+    source = CoordinateSource(TestPractical().images(2), tissue)
+    output = small()(source, Generator().manual_seed(0))
+    assert output.terms["cells"].shape == (2, 3)
+    assert sorted(output.terms["cells"][1].tolist()) == [0, 1, 2]
+    assert np.nansum(output.maps[1][0].values) == pytest.approx(1.0, abs=1e-5)
+
+
+class EmptySource(TensorSource):
+    def tissue(self, grid: object) -> Tensor:
+        return torch.zeros(1, grid.rows, grid.cols, dtype=torch.bool)  # type: ignore[attr-defined]
+
+
+def test_no_tissue_is_an_error() -> None:
+    with pytest.raises(NoTissueError, match="nothing to look at"):
+        small()(EmptySource(TestPractical().images()))
+
+
+def test_every_cell_drawn_leaves_no_spread() -> None:
+    output = small(draws=500)(TensorSource(TestPractical().images()), Generator().manual_seed(0))
+    assert output.terms["cells"].shape == (1, 35)
+    assert float(output.spread) == 0.0
+    features, attention = output.terms["features"][0], output.terms["attention"][0]
+    exact = (attention[output.terms["cells"][0], None] * features).sum(0)
+    torch.testing.assert_close(output.terms["mean"][0], exact, atol=1e-5, rtol=1e-4)
+
+
+def test_spread_is_about_what_new_draws_show() -> None:
+    model, source = small(draws=6), TensorSource(TestPractical().images())
+    with torch.no_grad():
+        model.classifier.linear.weight.mul_(8.0)
+        outputs = [model(source, Generator().manual_seed(seed)) for seed in range(60)]
+    first = outputs[0].logits.argmax()
+    seen = torch.stack([one.logits.softmax(-1)[0, first] for one in outputs]).std()
+    told = torch.stack([one.spread for one in outputs]).mean()
+    assert 0.4 < float(told / seen) < 2.5
+
+
+def test_top_takes_the_cells_with_most_attention() -> None:
+    output = small(inference="top")(TensorSource(TestPractical().images()))
+    attention = output.terms["attention"][0].detach()
+    assert output.terms["cells"][0].tolist() == attention.sort(descending=True, stable=True).indices[:8].tolist()
+    (glimpse,) = output.glimpses[0]
+    np.testing.assert_allclose(glimpse.weights, glimpse.attention / glimpse.attention.sum(), rtol=1e-6)
+    assert float(output.spread) == 0.0
+
+
+def test_training_draws_are_random_even_with_top() -> None:
+    model, source = small(inference="top").train(), TensorSource(TestPractical().images())
+    torch.manual_seed(1)
+    drawn = {tuple(model(source).terms["cells"][0].tolist()) for _ in range(3)}
+    assert len(drawn) == 3
+
+
+def test_loss_by_hand() -> None:
+    model, source = small(entropy_weight=0.1, overview_weight=0.5), TensorSource(TestPractical().images(2))
+    output, target = model(source), torch.tensor([0, 1])
+    a = output.terms["attention"]
+    entropy = (a * (a + 1e-6).log()).sum(-1).mean()
+    parts = [nn.functional.cross_entropy(x, target) for x in (output.logits, output.terms["overview_logits"])]
+    torch.testing.assert_close(model.loss(output, target), parts[0] + 0.5 * parts[1] + 0.1 * entropy)
+    model.class_weights = torch.tensor([3.0, 1.0])
+    weighted = model.loss(output, target)
+    each = [
+        nn.functional.cross_entropy(x, target, reduction="none")
+        for x in (output.logits, output.terms["overview_logits"])
+    ]
+    expected = sum(f * (3 * e[0] + e[1]) / 4 for f, e in zip((1.0, 0.5), each, strict=True)) + 0.1 * entropy
+    torch.testing.assert_close(weighted, expected)
+    assert "class_weights" not in model.state_dict()
+
+
+def test_the_papers_loss_has_no_overview() -> None:
+    model = ats_mnist(2, tile_size=26, overview_mpp=4.0)
+    output = model(TensorSource(torch.rand(1, 1, 64, 64)))
+    assert output.terms["overview_logits"] is None
+    assert isinstance(model.classifier, nn.Linear)
+
+
+def test_bytes_and_floats_give_the_same_inside_the_image() -> None:
+    images, model = TestPractical().images()[..., :128, :192], small()
+    one = model(TensorSource(images), Generator().manual_seed(0))
+    other = model(TensorSource(images / 255), Generator().manual_seed(0))
+    torch.testing.assert_close(one.terms["attention"], other.terms["attention"], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"estimator": "magic"}, "estimator 'magic' is not known; there is: with-replacement"),
+        ({"gradient": "steep"}, "gradient 'steep'"),
+        ({"inference": "guess"}, "inference 'guess'"),
+        ({"encoder": "vgg"}, "encoder 'vgg'"),
+        ({"gradient": "as-released"}, "belongs to estimator 'sequential'"),
+        ({"draws": 0}, "draws 0"),
+        ({"floor": 1.0}, "floor 1.0"),
+        ({"tile_mpp": 0.0}, "tile_mpp 0.0"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        small(**arguments)
+
+
+def test_diverged_attention_is_not_sampled() -> None:
+    model = small()
+    nn.init.constant_(model.attention.score.bias, float("nan"))
+    with pytest.raises(ValueError, match="diverged"):
+        model(TensorSource(TestPractical().images()))
+
+
+def test_resnet_runs() -> None:
+    model = ats(3, encoder="resnet18", tile_size=64, tile_mpp=1.0, overview_mpp=8.0, draws=2).eval()
+    assert model(TensorSource(TestPractical().images())).logits.shape == (1, 3)
+    assert isinstance(model.classifier, ScaledLinear)
+
+
+def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Noise of 192², with a bright checked blob of 40² on every second one."""
+    images, target = torch.rand(n, 3, 192, 192, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
+    for i in range(1, n, 2):
+        x, y = torch.randint(0, 152, (2,), generator=generator).tolist()
+        checks = (torch.rand(1, 10, 10, generator=generator) > 0.5).float()
+        images[i, :, y : y + 40, x : x + 40] += 0.2 + 0.2 * checks.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return images, target
+
+
+def test_learns_where_to_look() -> None:
+    """From labels of whole images alone, in a hundred steps; attention ends up on the blob."""
+    generator = Generator().manual_seed(0)
+    (images, target), (fresh, truth) = canvases(96, generator), canvases(60, generator)
+    model = small(draws=4, encoder_widths=(8, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3).train()
+    optimiser = torch.optim.Adam(model.parameters(), 4e-3)
+    for _ in range(110):
+        chosen = torch.randperm(96, generator=generator)[:12]
+        loss = model.loss(model(TensorSource(images[chosen]), generator), target[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    with torch.no_grad():
+        output = model.eval()(TensorSource(fresh))
+    assert float((output.logits.argmax(-1) == truth).float().mean()) > 0.95
+    assert float(output.terms["attention"][truth == 1].amax(-1).mean()) > 4 / 36

@@ -1,0 +1,258 @@
+"""Model folders: there and back, never half, and one clear line for each way they can be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wsi_attention.errors import InputError, ModelError
+from wsi_attention.models import checkpoint
+from wsi_attention.models.card import ModelCard
+from wsi_attention.models.checkpoint import (
+    CONFIG,
+    README,
+    WEIGHTS,
+    Classifier,
+    build_model,
+    complete,
+    load_model,
+    save_model,
+    shipped_models,
+)
+from wsi_attention.tiles.tensors import TensorSource
+
+ARGUMENTS: dict[str, Any] = {
+    "tile_size": 32,
+    "tile_mpp": 1.0,
+    "overview_mpp": 4.0,
+    "draws": 4,
+    "encoder_widths": (8, 16),
+    "features": 16,
+    "attention_widths": (8, 8),
+}
+CARD = ModelCard(
+    method="ats",
+    arguments=ARGUMENTS,
+    classes=("benign", "lesion"),
+    recipe={"epochs": 3, "seed": 0},
+    metrics={"val_auroc": 0.987654, "val_f1": float("nan"), "slides": 12},
+    data_fingerprint="cd" * 32,
+    command="wsi-attention train -l labels.csv -i slides/ -o model/",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_model(tmp_path / "models" / "mine", build_model("ats", 2, **ARGUMENTS), CARD)
+    return tmp_path / "models" / "mine"
+
+
+def change(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / CONFIG).read_text()) | values
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def refusal(path: Path | str) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_there_and_back(folder: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model("ats", 2, **ARGUMENTS).eval()
+    loaded = load_model(folder)
+    assert isinstance(loaded, Classifier)
+    assert loaded.classes == ("benign", "lesion")
+    assert loaded.name == "mine"
+    assert not any(module.training for module in loaded.model.modules())
+    images = torch.rand(1, 3, 100, 120)
+    with torch.no_grad():
+        one, other = model(TensorSource(images)), loaded.model(TensorSource(images))
+    assert bool((one.logits == other.logits).all())
+
+
+def test_configuration(folder: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    assert config == load_model(folder).config
+    assert config["format"] == 1
+    assert config["method"] == "ats"
+    assert config["arguments"]["encoder_widths"] == [8, 16]
+    assert config["arguments"]["estimator"] == "normalised-threshold"
+    assert config["mean"] == config["arguments"]["mean"]
+    assert config["mpp"] == 1.0
+    assert config["metrics"] == {"val_auroc": 0.987654, "val_f1": None, "slides": 12}
+    assert config["data_fingerprint"] == "cd" * 32
+    assert len(config["weights_sha256"]) == 64
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted((CONFIG, WEIGHTS, README))
+
+
+def test_same_weights_same_bytes(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_model(tmp_path / "again", build_model("ats", 2, **ARGUMENTS), CARD)
+    for name in (CONFIG, WEIGHTS, README):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_model_card(folder: Path) -> None:
+    text = (folder / README).read_text()
+    for part in ("benign", "lesion", "0.9877", "1 µm/px", "cd" * 32, CARD.command, "Research use only", '"epochs": 3'):
+        assert part in text
+    save_model(folder, load_model(folder).model, ModelCard("ats", ARGUMENTS, ("a", "b"), page="# Own words\n"))
+    assert (folder / README).read_text() == "# Own words\n"
+
+
+def test_a_folder_keeps_its_other_files(folder: Path) -> None:
+    (folder / "training").mkdir()
+    (folder / "training" / "metrics.csv").write_text("epoch\n")
+    torch.manual_seed(1)
+    new = save_model(folder, build_model("ats", 2, **ARGUMENTS), CARD)
+    assert load_model(folder).weights_sha256 == new
+    assert (folder / "training" / "metrics.csv").exists()
+    assert [entry.name for entry in folder.parent.iterdir()] == ["mine"]
+
+
+def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_model(folder).weights_sha256
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for target in (folder, folder.parent / "new"):
+        with pytest.raises(ModelError, match=r"cannot be written: No space left"):
+            save_model(target, build_model("ats", 2, **ARGUMENTS), CARD)
+    assert [entry.name for entry in folder.parent.iterdir()] == ["mine"]
+    assert load_model(folder).weights_sha256 == before
+
+
+def test_pickles_as_its_folder(folder: Path) -> None:
+    loaded = load_model(folder)
+    raw = pickle.dumps(loaded)
+    assert len(raw) < 1000
+    again = pickle.loads(raw)
+    assert again.weights_sha256 == loaded.weights_sha256
+    save_model(folder, build_model("ats", 2, **ARGUMENTS), CARD)
+    with pytest.raises(ModelError, match="has changed since"):
+        pickle.loads(raw)
+
+
+def test_survives_a_new_process_elsewhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    (tmp_path / "it").write_bytes(pickle.dumps(load_model("mine")))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).classes)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "it")], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "('benign', 'lesion')", done.stderr
+
+
+def test_a_model_in_memory_does_not_pickle() -> None:
+    with pytest.raises(ModelError, match="save it first"):
+        pickle.dumps(Classifier(torch.nn.Identity(), ("a",), {}, "", "tiny"))
+
+
+def test_shipped_names(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", folder.parent)
+    monkeypatch.chdir(tmp_path)
+    assert shipped_models() == ("mine",)
+    assert load_model("mine").name == "mine"
+    (tmp_path / "mine").mkdir()
+    assert load_model("mine").folder == folder.resolve()
+    assert "shipped models: mine" in refusal("other")
+
+
+def test_missing_and_foreign_folders(tmp_path: Path) -> None:
+    assert "no model folder" in refusal(tmp_path / "gone")
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "a.svs").touch()
+    text = refusal(tmp_path / "slides")
+    assert "is no model folder" in text
+    assert "a.svs" in text
+    assert "is a file" in refusal(tmp_path / "slides" / "a.svs")
+
+
+def test_broken_configurations(folder: Path) -> None:
+    good = (folder / CONFIG).read_text()
+    change(folder, format=2, package_version="9.0")
+    assert "format 2, written by wsi-attention 9.0" in refusal(folder)
+    (folder / CONFIG).write_text(good[:40])
+    assert "is no JSON" in refusal(folder)
+    (folder / CONFIG).write_bytes(b"\xff\xfe\x00")
+    assert "is no JSON" in refusal(folder)
+    for text in ("[1]", "{}"):
+        (folder / CONFIG).write_text(text)
+        assert "names no format" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"method": "magic"}, "no model named 'magic'; installed: ats"),
+        ({"method": 3}, "'method' is missing or of the wrong kind, found 3"),
+        ({"arguments": None}, "'arguments' is missing or of the wrong kind"),
+        ({"arguments": {"colour": 1}}, "takes no argument 'colour'; it takes: tile_size"),
+        ({"arguments": {**ARGUMENTS, "estimator": "magic"}}, "estimator 'magic'"),
+        ({"arguments": {**ARGUMENTS, "features": "many"}}, "cannot be built with"),
+        ({"classes": []}, "'classes' must be different names"),
+        ({"classes": ["a", "a"]}, "'classes' must be different names"),
+        ({"classes": ["a", 2]}, "'classes' must be different names"),
+        ({"classes": ["a", "b", "c"]}, "classifier.bias has shape (2,), the model has (3,)"),
+        ({"arguments": {**ARGUMENTS, "attention_widths": [8, 8, 8]}}, "it lacks attention.trunk.6.weight"),
+        ({"arguments": {**ARGUMENTS, "attention_widths": [8]}}, "attention.trunk.3"),
+    ],
+)
+def test_configurations_that_do_not_fit(folder: Path, values: dict[str, Any], text: str) -> None:
+    change(folder, **values)
+    assert text in refusal(folder)
+
+
+def test_damaged_weights(folder: Path) -> None:
+    weights = folder / WEIGHTS
+    raw = weights.read_bytes()
+    weights.write_bytes(raw[:-100])
+    assert "damaged, cut short" in refusal(folder)
+    weights.write_bytes(b"\x80\x04 no tensors")
+    change(folder, weights_sha256=checkpoint.hashlib.sha256(weights.read_bytes()).hexdigest())
+    assert "no safetensors file" in refusal(folder)
+    weights.unlink()
+    assert "No such file" in refusal(folder)
+
+
+def test_weights_that_are_no_numbers(folder: Path) -> None:
+    model = load_model(folder).model
+    torch.nn.init.constant_(model.get_parameter("classifier.bias"), float("nan"))
+    save_model(folder, model, CARD)
+    assert "classifier.bias holds values that are not finite" in refusal(folder)
+
+
+def test_unknown_device(folder: Path) -> None:
+    with pytest.raises(ModelError, match="'warp'"):
+        load_model(folder, "warp")
+
+
+def test_build_model_refuses() -> None:
+    with pytest.raises(InputError, match="no model named 'nothing'"):
+        build_model("nothing", 2)
+    with pytest.raises(InputError, match="takes no argument 'drawz'"):
+        build_model("ats", 2, drawz=3)
+    with pytest.raises(InputError, match="draws 0"):
+        build_model("ats", 2, draws=0)
+
+
+def test_complete_fills_in_defaults() -> None:
+    arguments = complete("ats", {"draws": 7})
+    assert arguments["draws"] == 7
+    assert arguments["tile_size"] == 256
+    assert "classes" not in arguments

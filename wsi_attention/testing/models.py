@@ -1,0 +1,214 @@
+"""The contract of a model, as tests: a package that brings its own model proves it with them.
+
+    from wsi_attention.testing.models import ModelContract
+
+    class TestMyModel(ModelContract):
+        classes = 2
+
+        def build(self):
+            return my_builder(self.classes)
+
+pytest collects the methods; without pytest, `MyContract().check()` runs them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from wsi_attention.errors import TileReadError
+from wsi_attention.structures import Output, TileBatch, TileSet
+from wsi_attention.tiles.tensors import TensorSource
+
+BAD = 7
+"""What unreadable tiles hold in `FailingSource`: nothing that a model may use."""
+
+
+class FailingSource(TensorSource):
+    """A `TensorSource` some of whose tiles cannot be read.
+
+    Args:
+        images: (b, c, h, w).
+        failed: which tiles of each request fail, flat indices along n; None for all of them.
+    """
+
+    def __init__(self, images: Tensor, failed: tuple[int, ...] | None) -> None:
+        super().__init__(images)
+        self._failed = failed
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        """As always, with the failing tiles marked and their pixels spoilt."""
+        batch = super().read(tiles)
+        index = list(range(len(tiles))) if self._failed is None else [i for i in self._failed if i < len(tiles)]
+        batch.pixels[:, index] = BAD
+        batch.valid[:, index] = False
+        return batch
+
+
+class ModelContract:
+    """Subclass it and override `build`.
+
+    Attributes:
+        classes: number of classes.
+        channels: of the images.
+        size: (w, h) of the images, in level-0 pixels of 1 µm; at least two cells of the model each way.
+        attends: whether the model has attention that its loss must reach; names of parameters contain this.
+    """
+
+    classes: int = 2
+    channels: int = 3
+    size: tuple[int, int] = (200, 136)
+    attends: str = "attention"
+
+    def build(self) -> nn.Module:
+        """A fresh model that fits the images: tiles and cells a few of them across."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Runs every test of the contract.
+
+        Raises:
+            AssertionError: the first promise that the model breaks.
+        """
+        for name in sorted(dir(self)):
+            if name.startswith("test_"):
+                getattr(self, name)()
+
+    def images(self, b: int = 1) -> Tensor:
+        """Random images (b, c, h, w) of bytes."""
+        shape = (b, self.channels, self.size[1], self.size[0])
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=Generator().manual_seed(11))
+
+    def model(self) -> Any:
+        """`build` with fixed weights, in eval mode."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.build().eval()
+
+    def test_says_its_scales(self) -> None:
+        """The scales of tiles and overview are positive numbers, µm per pixel."""
+        model = self.model()
+        assert float(model.tile_mpp) > 0
+        assert float(model.overview_mpp) > 0
+
+    def test_output_is_whole(self) -> None:
+        """Logits, spread, a tuple of glimpses and of maps for each image, all finite."""
+        for b in (1, 3):
+            output = _look(self.model(), TensorSource(self.images(b)))
+            assert output.logits.shape == (b, self.classes)
+            assert output.spread.shape == (b,)
+            assert bool(output.logits.isfinite().all())
+            assert bool((output.spread >= 0).all())
+            assert len(output.glimpses) == len(output.maps) == b
+
+    def test_glimpses_are_what_was_read(self) -> None:
+        """Weights sum to 1, attention is positive, boxes overlap the image, the counters agree."""
+        source = TensorSource(self.images())
+        output = _look(self.model(), source)
+        for glimpse in output.glimpses[0]:
+            n = len(glimpse.tiles)
+            assert glimpse.weights.shape == glimpse.attention.shape == glimpse.valid.shape == (n,)
+            assert abs(glimpse.weights.sum() - 1.0) < 1e-6
+            assert (glimpse.weights >= 0).all()
+            assert (glimpse.attention > 0).all()
+            assert glimpse.tiles.locations.shape == (1, n, 2)
+            x, y, w, h = glimpse.tiles.boxes[0].T
+            assert ((x < self.size[0]) & (y < self.size[1]) & (x + w > 0) & (y + h > 0)).all()
+        assert source.counters.tiles == sum(len(glimpse.tiles) for glimpse in output.glimpses[0])
+
+    def test_maps_lie_on_the_image(self) -> None:
+        """Maps have their grid's shape and cover the image; attention sums to 1."""
+        for found in _look(self.model(), TensorSource(self.images())).maps[0]:
+            assert found.values.shape == found.grid.shape
+            assert found.grid.cols * found.grid.step[0] >= self.size[0] - 1
+            assert found.grid.rows * found.grid.step[1] >= self.size[1] - 1
+            if found.name == "attention":
+                assert abs(np.nansum(found.values) - 1.0) < 1e-4
+
+    def test_same_generator_same_output(self) -> None:
+        """In eval mode the generator's state decides everything; without one the result is fixed too."""
+        model, images = self.model(), self.images(2)
+        for seed in (3, None):
+            one, other = (_look(model, TensorSource(images), seed) for _ in range(2))
+            assert bool((one.logits == other.logits).all())
+            for mine, yours in zip(one.glimpses, other.glimpses, strict=True):
+                for a, b in zip(mine, yours, strict=True):
+                    assert (a.tiles.locations == b.tiles.locations).all()
+                    assert (a.weights == b.weights).all()
+
+    def test_global_noise_is_left_alone(self) -> None:
+        """An eval pass neither uses nor advances torch's global generator."""
+        model, source = self.model(), TensorSource(self.images())
+        before = torch.random.get_rng_state()
+        _look(model, source, None)
+        assert bool((before == torch.random.get_rng_state()).all())
+
+    def test_background_is_never_looked_at(self) -> None:
+        """Outside the tissue maps are NaN, and no tile is centred there."""
+        tissue = torch.zeros((1, self.size[1], self.size[0]), dtype=torch.bool)
+        tissue[:, :, : self.size[0] // 2] = True
+        source = TensorSource(self.images(), tissue)
+        output = _look(self.model(), source)
+        for found in output.maps[0]:
+            cells = source.tissue(found.grid)[0].numpy()
+            assert (np.isnan(found.values) == ~cells).all()
+        for glimpse in output.glimpses[0]:
+            x, _, w, _ = glimpse.tiles.boxes[0].T
+            assert (x + w / 2 <= self.size[0] / 2 + w).all()
+
+    def test_one_cell_of_tissue_is_enough(self) -> None:
+        """With fewer cells than tiles wanted the model reads fewer."""
+        tissue = torch.zeros((1, self.size[1], self.size[0]), dtype=torch.bool)
+        tissue[:, 0, 0] = True
+        output = _look(self.model(), TensorSource(self.images(), tissue))
+        assert bool(output.logits.isfinite().all())
+        assert bool(output.spread.isfinite().all())
+
+    def test_a_failed_tile_leaves_the_bag(self) -> None:
+        """It is marked, weighs nothing, and its pixels do not matter."""
+        model, images = self.model(), self.images()
+        output = _look(model, FailingSource(images, (0,)))
+        for glimpse in output.glimpses[0]:
+            assert not glimpse.valid[0]
+            assert glimpse.weights[0] == 0.0
+            assert abs(glimpse.weights.sum() - 1.0) < 1e-6
+        assert bool(output.logits.isfinite().all())
+
+    def test_only_failed_tiles_are_an_error(self) -> None:
+        """`TileReadError` when not one tile could be read."""
+        if not _look(self.model(), TensorSource(self.images())).glimpses[0]:
+            return
+        try:
+            _look(self.model(), FailingSource(self.images(), None))
+        except TileReadError:
+            return
+        raise AssertionError("all tiles failed, and the model gave a label")
+
+    def test_loss_reaches_every_parameter(self) -> None:
+        """The loss is a finite scalar; with it gradients arrive, and those of the attention are not all zero."""
+        model = self.model().train()
+        output = model(TensorSource(self.images(2)), Generator().manual_seed(0))
+        loss = model.loss(output, torch.tensor([0, self.classes - 1]))
+        assert loss.shape == ()
+        loss.backward()
+        gradients = {name: value.grad for name, value in model.named_parameters() if value.requires_grad}
+        assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients.values())
+        reached = [float(gradient.abs().sum()) for name, gradient in gradients.items() if self.attends in name]
+        assert not self.attends or any(value > 0 for value in reached)
+
+    def test_modes_are_left_alone(self) -> None:
+        """A pass changes no mode of any part, and no weight."""
+        model = self.model()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        _look(model, TensorSource(self.images()))
+        assert not any(module.training for module in model.modules())
+        assert all(bool((value == before[name]).all()) for name, value in model.state_dict().items())
+
+
+def _look(model: Any, source: TensorSource, seed: int | None = 0) -> Output:
+    with torch.no_grad():
+        output: Output = model(source, None if seed is None else Generator().manual_seed(seed))
+    return output
