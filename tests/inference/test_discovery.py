@@ -79,6 +79,15 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
 def test_results_are_not_taken_for_slides(tmp_path: Path) -> None:
     lay(tmp_path, "x.svs", "out/heatmaps/x.ome.zarr/zarr.json", "old/predictions.csv", "old/states/x.json", "old/y.tif")
     assert relatives(tmp_path, outside=tmp_path / "out") == ["x.svs"]
+    with pytest.raises(InputError, match="results cannot go into the folder of the slides itself"):
+        find_slides([tmp_path], tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    lay(tmp_path, "x.svs")
+    os.mkfifo(tmp_path / "pipe")
+    assert relatives(tmp_path) == ["x.svs"]
 
 
 def test_urls_are_taken_as_they_are() -> None:

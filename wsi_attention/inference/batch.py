@@ -205,7 +205,8 @@ def _settings(
     where = device_of(device)
     exact = precision_on(where, precision)
     classifier.model.to(where)
-    return Settings(classifier, results, run_key(classifier, exact), tuple(what), device, exact, batch, limit)
+    run, threads = run_key(classifier, exact), torch.get_num_threads()
+    return Settings(classifier, results, run, tuple(what), device, exact, batch, limit, threads)
 
 
 def _check_positive(**numbers: float) -> None:
@@ -221,7 +222,7 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
         | {"batch": settings.batch, "limit": settings.limit},
         "model": {"name": settings.run.model, "weights_sha256": settings.run.weights_sha256},
         "versions": versions(),
-        "torch_threads": torch.get_num_threads(),
+        "torch_threads": settings.threads,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(report.seconds, 3),
         "ended": "interrupted" if report.interrupted else "complete",

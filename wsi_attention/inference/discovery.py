@@ -67,7 +67,7 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
     """
     found = Found()
     for given in map(str, inputs):
-        found += _found_in(given, str(Path(outside).absolute()) if outside else None)
+        found += _found_in(given, Path(outside) if outside else None)
     slides = {slide.key: slide for slide in reversed(found.slides)}
     merged = _merge_series(sorted(slides.values(), key=lambda slide: (slide.relative, slide.key)))
     if not merged:
@@ -78,7 +78,7 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
     return Found(tuple(merged), tuple(sorted(set(found.others))))
 
 
-def _found_in(given: str, outside: str | None) -> Found:
+def _found_in(given: str, outside: Path | None) -> Found:
     if "://" in given:
         return Found((SlideFile(given, _last_part(given)),))
     path = Path(given)
@@ -86,8 +86,11 @@ def _found_in(given: str, outside: str | None) -> Found:
         raise InputError(f"{given}: no such file or folder; -i takes slides, folders and URLs")
     if not path.is_dir() or is_store(path):
         return Found((SlideFile(given, path.absolute().name),))
+    seen = {_identity(outside)} if outside and outside.exists() else set()
+    if _identity(path) in seen:
+        raise InputError(f"{given}: results cannot go into the folder of the slides itself; give another with -o")
     slides, others = [], []
-    for file in _walk(path, outside, set()):
+    for file in _walk(path, seen):
         if is_slide(file):
             slides.append(SlideFile(str(file), file.relative_to(path).as_posix()))
         else:
@@ -99,11 +102,15 @@ def _last_part(url: str) -> str:
     return url.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
-def _walk(folder: Path, outside: str | None, seen: set[tuple[int, int]]) -> Iterator[Path]:
+def _identity(folder: Path) -> tuple[int, int]:
     state = folder.stat()
-    if (state.st_dev, state.st_ino) in seen or str(folder.absolute()) == outside:
+    return state.st_dev, state.st_ino
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    if _identity(folder) in seen:
         return
-    seen.add((state.st_dev, state.st_ino))
+    seen.add(_identity(folder))
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
@@ -115,7 +122,7 @@ def _walk(folder: Path, outside: str | None, seen: set[tuple[int, int]]) -> Iter
             continue
         if path.is_dir() and not is_store(path):
             if not is_results(path):
-                yield from _walk(path, outside, seen)
+                yield from _walk(path, seen)
         elif path.exists():
             yield path
 
@@ -140,6 +147,8 @@ def is_slide(path: Path) -> bool:
         return False
     if suffix_of(path.name) or is_store(path):
         return True
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(132)

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wsi_attention import registry
 from wsi_attention.errors import InputError, NoTissueError, ResultsError, WsiAttentionError
 from wsi_attention.export.record import to_record
@@ -31,7 +33,10 @@ LONGEST_REASON = 400
 
 @dataclass(frozen=True)
 class Settings:
-    """What all slides of a batch share; arguments as in `batch.classify`."""
+    """What all slides of a batch share; arguments as in `batch.classify`.
+
+    `threads` is torch's number of threads, the same wherever a slide lands, because the last digits depend on it.
+    """
 
     classifier: Classifier
     results: Path
@@ -41,6 +46,7 @@ class Settings:
     precision: Precision = "auto"
     batch: int = 32
     limit: float = 1800.0
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -102,12 +108,9 @@ class _Work:
         slide, self.key = self.limit.run(self._open)
         if self.key == self.job.finished:
             return None
-        settings = self.job.settings
         source = self.limit.run(partial(self._prepare, slide))
         with turn:
-            prediction = self.limit.run(
-                partial(look, slide, source, settings.classifier, device=settings.device, precision=settings.precision)
-            )
+            prediction = self.limit.run(partial(self._look, slide, source))
         self.counters = prediction.counters
         return self.limit.run(partial(self._finish, prediction, source))
 
@@ -130,6 +133,11 @@ class _Work:
         mask = self.job.slide.mask
         tissue = load_mask(mask, slide.dimensions) if mask else None
         return prepare(slide, self.job.settings.classifier, tissue=tissue, batch=self.job.settings.batch)
+
+    def _look(self, slide: Slide, source: SlideSource) -> Prediction:
+        settings = self.job.settings
+        torch.set_num_threads(settings.threads)
+        return look(slide, source, settings.classifier, device=settings.device, precision=settings.precision)
 
     def _finish(self, prediction: Prediction, source: SlideSource) -> State:
         exports = tuple(self._export(name, prediction, source) for name in self.job.settings.what)
