@@ -17,6 +17,7 @@ import torch
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.inference import batch as module
 from wsi_attention.inference import job as job_module
+from wsi_attention.inference.again import export_again
 from wsi_attention.inference.batch import classify
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.states import stored_predictions
@@ -114,6 +115,15 @@ def test_a_second_run_does_only_what_is_missing(slides: Path, tmp_path: Path, ti
     assert (tmp_path / "out/states/a.json").stat().st_mtime_ns in before.values()
     run(slides, tmp_path / "fresh", tiny)
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_exports_made_again_are_the_same(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    run(slides, tmp_path / "out", tiny, what=module.EXPORTS)
+    before = contents(tmp_path / "out")
+    assert sum(name.startswith("heatmaps/") for name in before) > 3 * 2
+    for what in module.EXPORTS:
+        assert len(list(export_again(tmp_path / "out", what))) == 3
+    assert contents(tmp_path / "out") == before
 
 
 def test_other_settings_are_refused_unless_told(slides: Path, tmp_path: Path, tiny: Classifier) -> None:

@@ -11,14 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wsi_attention import registry
-from wsi_attention.errors import InputError, NoTissueError, ResultsError, WsiAttentionError
+from wsi_attention.errors import InputError, NoTissueError, ResultsError, SlideError, WsiAttentionError
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.limits import TimeLimit
+from wsi_attention.inference.picture import picture_downsample
 from wsi_attention.inference.predict import Precision, look, overview_of, prepare
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
@@ -158,10 +161,16 @@ class _Work:
             path.parent.mkdir(parents=True, exist_ok=True)
             remove(path)
             if "overview" in inspect.signature(exporter).parameters:
-                exporter(prediction, path, overview=overview_of(source, self.job.settings.classifier))
+                exporter(prediction, path, overview=self._picture(prediction, source))
             else:
                 exporter(prediction, path)
         return relative
+
+    def _picture(self, prediction: Prediction, source: SlideSource) -> NDArray[np.uint8]:
+        try:
+            return source.overview_rgb(picture_downsample(source.slide, prediction))
+        except SlideError:  # what the model saw could be read, a finer level for the picture alone need not be
+            return overview_of(source, self.job.settings.classifier)
 
     def _state(self, status: str, reason: str, **more: Any) -> State:
         job = self.job
