@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -33,6 +35,9 @@ from wsi_attention.testing.tissue_painter import (
 )
 
 Layers = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+RIM_UM = 34.0
+"""Width of the pale stroma around a lesion."""
 
 INKS = ((28, 52, 128), (22, 96, 62), (38, 36, 44), (46, 40, 110))
 
@@ -167,7 +172,7 @@ def _aggregate(canvas: Canvas, blob: Blob) -> None:
     """A lymphoid aggregate: closely packed small, round, even nuclei that thin out around it."""
     rng = np.random.default_rng([blob.seed, 11])
     stamps = turned_stamps(canvas.mpp, "lymphocytes")
-    _fill(canvas, blob, 0.10, rng.uniform(0.22, 0.34), rng)
+    _fill(canvas, blob, 0.08, rng.uniform(0.12, 0.22), rng)
     points = packed(rng, blob, rng.uniform(7.2, 8.6) / canvas.mpp)
     halo = rng.normal(0, 1, (len(points) // 2, 2)) * blob.radius * 0.75 + (blob.x, blob.y)
     points = np.concatenate([points, np.round(halo).astype(np.int64)])
@@ -175,10 +180,11 @@ def _aggregate(canvas: Canvas, blob: Blob) -> None:
 
 
 def _lesion(canvas: Canvas, blob: Blob) -> None:
-    """A nest of crowded, large, irregular, dark nuclei in purple cytoplasm."""
+    """A nest of crowded, large, irregular, dark nuclei in dense red-purple cytoplasm, in a pale desmoplastic rim."""
     rng = np.random.default_rng([blob.seed, 13])
     stamps = turned_stamps(canvas.mpp, "tumour")
-    _fill(canvas, blob, rng.uniform(0.20, 0.28), rng.uniform(0.40, 0.52), rng)
+    _fill(canvas, replace(blob, radius=blob.radius + RIM_UM / canvas.mpp), 0.05, rng.uniform(0.16, 0.24), rng)
+    _fill(canvas, blob, rng.uniform(0.24, 0.32), rng.uniform(0.80, 0.95), rng)
     points = packed(rng, blob, rng.uniform(12.5, 15.0) / canvas.mpp, shrink=0.92)
     stamp_opaque(canvas, points, stamps, rng.integers(0, len(stamps), len(points)))
 

@@ -168,7 +168,7 @@ def _tumour(rng: np.random.Generator, px: float) -> Stamp:
         spot = centre + rng.normal(0, 0.3 * radius * px, 2)
         near = np.hypot(y - spot[0], x - spot[1]) < rng.uniform(0.9, 1.6) * px
         h[near & stamp.mask] = level(1.12)
-    return stamp._replace(h=h.astype(np.uint8))
+    return stamp._replace(h=h.astype(np.uint8), e=np.full_like(stamp.e, level(0.6)))
 
 
 def _paste(target: tuple[NDArray[np.float64], NDArray[np.float64]], stamp: Stamp, y: float, x: float) -> None:
