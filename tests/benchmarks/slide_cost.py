@@ -97,12 +97,12 @@ def main() -> None:
     parser.add_argument("--encode", type=int, default=1024, help="tissue tiles to encode; 0 for all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    from wsi_attention.testing.slides import write_giant
+    from wsi_attention.testing.slides import SlideSpec, write_large_slide
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "giant.svs"
         start = time.perf_counter()
-        write_giant(path, size=options.size)
+        write_large_slide(path, SlideSpec((options.size, options.size), mpp=0.25, seed=1, label="lesion"))
         print(f"{options.size} x {options.size} slide, {path.stat().st_size / 1e6:,.0f} MB, ", end="")
         print(f"written in {time.perf_counter() - start:.1f} s")
         sides = {
