@@ -21,7 +21,7 @@ from wsi_attention.training.devices import fabric_on
 from wsi_attention.training.examples import Example
 from wsi_attention.training.listener import Silent
 from wsi_attention.training.loop import DivergedError, Job, fit
-from wsi_attention.training.state import EpochRecord, TrainingState, copied, load_state, save_state
+from wsi_attention.training.state import TrainingState, copied, load_state, save_state
 
 Examples = Callable[[int, int], tuple[Example, ...]]
 RECIPE = Recipe(
@@ -153,27 +153,6 @@ def test_patience_ends_it_and_the_best_weights_are_kept(spotted_examples: Exampl
     assert state.epoch == state.best_epoch + 2 < 50
 
 
-def test_ties_go_to_the_lower_loss() -> None:
-    from wsi_attention.training.schedule import better
-
-    base = EpochRecord(1, 1e-3, 1.0, 0.5, 0.9, 1.0, 1.0, 4, 0)
-    assert better(replace(base, val_auroc=0.91, val_loss=9.0), base)
-    assert better(replace(base, val_loss=0.4), base)
-    assert not better(base, base)
-    assert not better(replace(base, val_auroc=math.nan), base)
-    assert better(replace(base, val_auroc=math.nan, val_loss=0.1), replace(base, val_auroc=math.nan))
-
-
-def test_the_rate_rises_and_falls() -> None:
-    from wsi_attention.training.schedule import learning_rate
-
-    recipe = replace(RECIPE, epochs=10, optimiser=Optimiser(learning_rate=1.0, warmup_epochs=2.0))
-    rates = [learning_rate(recipe, progress) for progress in (1, 2, 6, 10)]
-    assert rates == pytest.approx([0.5, 1.0, 0.5, 0.0])
-    steady = replace(recipe, optimiser=replace(recipe.optimiser, schedule="constant"))
-    assert learning_rate(steady, 9) == 1.0
-
-
 def broken(name: str) -> Example:
     def opens() -> Any:
         raise SlideOpenError(f"{name} is broken")
@@ -242,10 +221,3 @@ def test_class_weights_count(spotted_examples: Examples) -> None:
         model = small_model()
         runs.append(fit(fabric_on("cpu", 1, "32"), model, work, start(model)).history[0])
     assert runs[0].train_loss != runs[1].train_loss
-
-
-def test_devices_that_are_not_there() -> None:
-    with pytest.raises(InputError, match=r"no device 'tpu' here; found: cpu"):
-        fabric_on("tpu", 1, "32")
-    with pytest.raises(InputError, match="0 processes do not fit device 'cpu'"):
-        fabric_on("cpu", 0, "32")

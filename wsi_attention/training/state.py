@@ -79,7 +79,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     Raises:
         ResultsError: disk full, or writing is not permitted.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     groups = {"weights": state.weights, "optimiser": state.optimiser}
     groups |= {} if state.best_epoch == state.epoch else {"best": state.best}
@@ -96,7 +96,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     path = folder / STATE
     with results_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary(path), metadata={"training": json.dumps(facts, sort_keys=True)})
+        temporary(path).write_bytes(save(tensors, metadata={"training": json.dumps(facts, sort_keys=True)}))
     publish(path)
     write_metrics(folder, state.history)
 
