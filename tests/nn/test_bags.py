@@ -20,7 +20,7 @@ class Recording(nn.Module):
     def forward(self, tiles: Tensor) -> Tensor:
         """(m, c, h, w) -> (m, c)."""
         self.sizes.append(len(tiles))
-        self.largest = max(self.largest, float(tiles.max()))
+        self.largest = max(self.largest, float(tiles.detach().max()))
         return tiles.mean((-1, -2))
 
 

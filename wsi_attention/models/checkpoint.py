@@ -257,7 +257,7 @@ def _check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fold
             raise ModelError(f"{file} does not fit {CONFIG}: {name} has shape {found}, the model has {expected}")
         if not bool(torch.isfinite(weights[name]).all()):
             raise ModelError(f"{file} cannot be used: {name} holds values that are not finite; train again")
-    for name in weights:
+    for name in sorted(weights):
         if name not in wanted:
             raise ModelError(f"{file} does not fit {CONFIG}: it has {name}, the model has not")
 
