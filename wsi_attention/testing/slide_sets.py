@@ -22,12 +22,17 @@ from wsi_attention.testing.slides import (
 
 
 def set_of_slides(
-    count: int, seed: int, size: int, formats: Sequence[str], lesion_scale: float
+    count: int, seed: int, size: int, formats: Sequence[str], lesion_scales: Sequence[float]
 ) -> Iterator[tuple[str, SlideSpec]]:
-    """(file name, spec) of every slide of a set: classes and formats take turns, every slide has its own seed."""
+    """(file name, spec) of every slide: classes, formats and lesion scales take turns, every slide has its own seed."""
     for index in range(count):
         name = f"slide_{seed + index:06d}{SUFFIXES[formats[index // 2 % len(formats)]]}"
-        yield name, SlideSpec((size, size), seed=seed + index, label=CLASSES[index % 2], lesion_scale=lesion_scale)
+        scale = lesion_scales[index // 2 % len(lesion_scales)]
+        yield name, SlideSpec((size, size), seed=seed + index, label=CLASSES[index % 2], lesion_scale=scale)
+
+
+def _scales(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 def _write(job: tuple[Path, str, SlideSpec]) -> tuple[str, SlideTruth]:
@@ -79,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--count", type=int, default=10, help="how many slides (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first slide; the others count up from it")
-    parser.add_argument("--size", type=int, default=8192, help="width and height in pixels at 0.5 µm/px")
+    parser.add_argument("--size", type=int, default=6144, help="width and height in pixels at 0.5 µm/px")
     parser.add_argument("--formats", default="svs", help=f"comma-separated, of {', '.join(SUFFIXES)} (default: svs)")
-    parser.add_argument("--lesion-scale", type=float, default=1.0, help="factor on the area of lesions")
+    parser.add_argument("--lesion-scale", type=_scales, default=[1.0], help="factors on lesion area, taking turns")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--giant", action="store_true", help="one slide of 100,000 pixels a side at 0.25 µm/px instead")
     given = parser.parse_args(arguments)
