@@ -29,7 +29,7 @@ def classify(
     ] = "demo",
     workers: Annotated[int, typer.Option("-n", "--workers", help="Slides computed side by side.")] = 1,
     batch: Annotated[int, typer.Option("-b", "--batch", help="Tiles read by one task.")] = 32,
-    device: Annotated[str, typer.Option(help="Where the model computes, e.g. cpu or cuda:1.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda:1 …; auto is the first GPU, else the CPU.")] = "auto",
     precision: Annotated[str, typer.Option(help="32, bf16, or auto: bf16 on a GPU that has it.")] = "auto",
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the files are wrong or silent.")] = None,
     slides_csv: Annotated[Path | None, typer.Option(help="CSV slide[,mpp][,mask]: which slides of -i.")] = None,

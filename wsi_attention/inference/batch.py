@@ -43,7 +43,7 @@ def classify(
     mpp: float | None = None,
     workers: int = 1,
     batch: int = 32,
-    device: str = "cpu",
+    device: str = "auto",
     precision: Precision = "auto",
     limit: float = LIMIT,
     what: Sequence[str] = EXPORTS,
@@ -61,7 +61,7 @@ def classify(
         mpp: µm per level-0 pixel for all slides that the CSV gives none for.
         workers: slides computed side by side; one more is being opened meanwhile.
         batch: tiles read by one task.
-        device: where the model computes.
+        device: where the model computes; "auto" is the first GPU, else the CPU.
         precision: "32", "bf16" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
         what: exporters to run, by registered name.
@@ -206,7 +206,7 @@ def _settings(
     exact = precision_on(where, precision)
     classifier.model.to(where)
     run, threads = run_key(classifier, exact), torch.get_num_threads()
-    return Settings(classifier, results, run, tuple(what), device, exact, batch, limit, threads)
+    return Settings(classifier, results, run, tuple(what), str(where), exact, batch, limit, threads)
 
 
 def _check_positive(**numbers: float) -> None:

@@ -28,7 +28,7 @@ def predict(
     classifier: Classifier,
     *,
     tissue: TissueMask | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     batch: int = 32,
     precision: Precision = "auto",
 ) -> Prediction:
@@ -41,7 +41,7 @@ def predict(
         slide: an open slide whose mpp is known.
         classifier: what `load_model` gives.
         tissue: where to look; found on the overview where None.
-        device: where the model computes, e.g. "cpu" or "cuda:1".
+        device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
         precision: "32", "bf16" (autocast), or "auto": bf16 on a GPU that has it, else 32.
 
@@ -73,7 +73,7 @@ def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None =
 
 
 def look(
-    slide: Slide, source: SlideSource, classifier: Classifier, *, device: str = "cpu", precision: Precision = "auto"
+    slide: Slide, source: SlideSource, classifier: Classifier, *, device: str = "auto", precision: Precision = "auto"
 ) -> Prediction:
     """One pass of the model over a prepared source; arguments and errors as in `predict`."""
     where = device_of(device)
@@ -114,11 +114,13 @@ def seed_of(fingerprint: str, weights_sha256: str) -> int:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name.
+    """The device of that name; "auto" is the first GPU, else the CPU.
 
     Raises:
         InputError: there is no such device here; the text lists those there are.
     """
+    if name == "auto":
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     found += ["mps"] if torch.backends.mps.is_available() else []
     try:
