@@ -208,10 +208,10 @@ def test_large_slide_has_its_lesions_where_it_says_on_every_level(tmp_path):
                 corner, size = (x // 64 * 64 - 256, y // 64 * 64 - 256), 512 // d
                 coarse = np.asarray(slide.read_region(corner, level, (size, size)).convert("RGB")).astype(int)
                 fine = np.asarray(slide.read_region(corner, 0, (512, 512)).convert("RGB").reduce(d))
-                off = {
-                    shift: np.abs(np.roll(coarse, shift, (0, 1)) - fine).mean() for shift in [(0, 0), (0, 1), (1, 0)]
-                }
-                assert off[0, 0] < 0.6 * min(off[0, 1], off[1, 0]), (level, off)
+                shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
+                off = {shift: np.abs(np.roll(coarse, shift, (0, 1)) - fine).mean() for shift in shifts}
+                # half a pixel out of place, one neighbour would fit as well as no shift at all
+                assert off[0, 0] < 0.8 * min(off[shift] for shift in shifts[1:]), (level, off)
 
 
 def test_samples_are_half_positive_and_in_every_format():
