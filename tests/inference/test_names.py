@@ -55,6 +55,14 @@ def test_known_slides_keep_their_name_and_others_never_get_it() -> None:
     }
 
 
+@pytest.mark.parametrize("relatives", [("x.svs", "x.tif"), ("x.svs", "x.tif", "X.SVS", "x.svs.svs", "y.svs")])
+def test_an_interrupted_batch_goes_on_under_the_same_names(relatives: tuple[str, ...]) -> None:
+    whole = named(*relatives)
+    for finished in range(2 ** len(relatives)):
+        known = {path: name for bit, (path, name) in enumerate(whole.items()) if finished >> bit & 1}
+        assert named(*relatives, known=known) == whole
+
+
 @pytest.mark.parametrize(
     ("relative", "name"),
     [

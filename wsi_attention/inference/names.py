@@ -61,7 +61,8 @@ def safe_name(relative: str) -> str:
 def assign_names(slides: Sequence[tuple[str, str]], known: Mapping[str, str]) -> dict[str, str]:
     """A name for each slide path: the relative path without suffix, with it where two share a stem.
 
-    Names are compared without case, because not every file system tells `A` from `a`.
+    Names are compared without case, because not every file system tells `A` from `a`. Slides that have a name already
+    count as the others do, so that a batch that goes on gives the same names as one that was never interrupted.
 
     Args:
         slides: (path, path relative to the input folder), each path once.
@@ -71,15 +72,17 @@ def assign_names(slides: Sequence[tuple[str, str]], known: Mapping[str, str]) ->
     taken = {_folded(name) for name in known.values()}
     waiting = [(path, relative) for path, relative in slides if path not in names]
     for form in (_without_suffix, _with_suffix):
-        names |= _unique(waiting, form, taken)
+        count = Counter(_folded(form(relative)) for _, relative in slides)
+        names |= _unique(waiting, form, count, taken)
         taken |= {_folded(name) for name in names.values()}
         waiting = [(path, relative) for path, relative in waiting if path not in names]
     return names | {path: _with_digest(path, relative) for path, relative in waiting}
 
 
-def _unique(slides: list[tuple[str, str]], form: Callable[[str], str], taken: set[str]) -> dict[str, str]:
+def _unique(
+    slides: list[tuple[str, str]], form: Callable[[str], str], count: Mapping[str, int], taken: set[str]
+) -> dict[str, str]:
     proposed = {path: form(relative) for path, relative in slides}
-    count = Counter(map(_folded, proposed.values()))
     return {path: name for path, name in proposed.items() if count[_folded(name)] == 1 and _folded(name) not in taken}
 
 
