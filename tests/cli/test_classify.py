@@ -51,8 +51,11 @@ def test_options_reach_the_function(called: dict[str, Any]) -> None:
     assert called["watch"] is None
 
 
-def test_default_exports_are_those_of_the_function() -> None:
-    assert tuple(module.WHAT.split(",")) == batch.EXPORTS
+def test_all_exports_are_written_unless_told(called: dict[str, Any]) -> None:
+    assert run("-i slides").exit_code == 0
+    assert called["what"] == batch.EXPORTS
+    for name in batch.EXPORTS:
+        assert name in run("--help").output
 
 
 def test_summary_says_what_happened_and_where(called: dict[str, Any], tmp_path: Path) -> None:
@@ -61,13 +64,24 @@ def test_summary_says_what_happened_and_where(called: dict[str, Any], tmp_path: 
     called["report"] = report
     ran = run("-i slides")
     assert ran.exit_code == 1
-    assert ran.output.splitlines() == [
+    assert ran.stdout.splitlines() == [
         "4 slides: 3 done, 1 failed in 1.2 s",
         "2 had been finished by an earlier run and were kept",
         "1 other file skipped: notes.txt",
-        "  failed: b/x: broken",
         f"table: {tmp_path / 'predictions.csv'}",
     ]
+    assert ran.stderr == "wsi-attention: b/x: broken\n"
+
+
+def test_every_slide_without_a_label_is_a_line_on_stderr(called: dict[str, Any], tmp_path: Path) -> None:
+    called["report"] = Report(tmp_path, 3, Counter(no_tissue=1, failed=24), empty=[("a", "no tissue found")])
+    called["report"].failures += [(f"s{number:02}", "broken") for number in range(24)]
+    ran = run("-i slides")
+    lines = ran.stderr.splitlines()
+    assert lines[:2] == ["wsi-attention: a: no tissue found", "wsi-attention: s00: broken"]
+    assert (len(lines), lines[-1]) == (21, "wsi-attention: 5 more slides without a label, see the table")
+    called["report"] = Report(tmp_path, 1, Counter(no_tissue=1), empty=[("a", "no tissue found")])
+    assert run("-i slides").exit_code == 1
 
 
 def test_interruption_says_how_to_go_on(called: dict[str, Any], tmp_path: Path) -> None:

@@ -152,6 +152,9 @@ def test_one_slide_s_failure_touches_no_other(slides: Path, tmp_path: Path, tiny
     assert "Traceback" in json.loads((tmp_path / "out/states/broken.json").read_text())["traceback"]
     again = run(slides, tmp_path / "out", tiny, mpp=0.5)
     assert {name for name, _ in again.failures} == {"broken"}
+    third = run(slides, tmp_path / "out", tiny, mpp=0.5)
+    assert [name for name, _ in report.empty] == [name for name, _ in third.empty] == ["white"]
+    assert "no tissue found; if there is some, give a mask" in third.empty[0][1]
     assert rows(tmp_path / "out")["silent"]["status"] == "done"
 
 
@@ -262,7 +265,7 @@ def test_a_slide_list_with_mpp_and_mask(tmp_path: Path, tiny: Classifier, write_
     assert run(table, tmp_path / "out", tiny).kept == 1
     Image.new("L", (12, 12), 0).save(tmp_path / "s/x.png")
     again = run(table, tmp_path / "out", tiny)
-    assert (again.kept, dict(again.statuses)) == (0, {"no_tissue": 1})
+    assert (again.kept, dict(again.statuses), again.exit_status) == (0, {"no_tissue": 1}, 1)
     assert not list((tmp_path / "out/tiles").iterdir())
 
 

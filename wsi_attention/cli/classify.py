@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from wsi_attention.inference.batch import Watch
-
-WHAT = "geojson,tiles,heatmap,heatmap-zarr"
 
 
 def classify(
@@ -34,21 +26,25 @@ def classify(
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the files are wrong or silent.")] = None,
     slides_csv: Annotated[Path | None, typer.Option(help="CSV slide[,mpp][,mask]: which slides of -i.")] = None,
     limit: Annotated[float, typer.Option(help="Seconds a slide may take before it counts as failed.")] = 1800.0,
-    what: Annotated[str, typer.Option(help="What to write for each slide, with commas between.")] = WHAT,
+    what: Annotated[
+        str | None, typer.Option(help="geojson, tiles, heatmap, heatmap-zarr; commas between. [default: all]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove earlier results first.")] = False,
 ) -> None:
     """Labels slides, and shows the regions each label rests on. A second run does only what is missing.
 
-    Exit status: 0 all slides done, 1 some failed (the table says which), 2 the call was wrong, 130 interrupted.
+    Exit status: 0 all slides done, 1 some failed or have no tissue (the table says which), 2 the call was wrong,
+    130 interrupted.
 
     Example: wsi-attention classify -i slides/ -o results/ -m demo
     """
-    from wsi_attention.inference.batch import classify as classify_slides
-    from wsi_attention.inference.report import summary
+    from wsi_attention.cli.progress import watching
+    from wsi_attention.inference import batch as batches
+    from wsi_attention.inference.report import complaints, summary
     from wsi_attention.models.checkpoint import load_model
 
-    with _progress() as watch:
-        report = classify_slides(
+    with watching() as watch:
+        report = batches.classify(
             [*(inputs or ()), *(more or ())],
             results,
             load_model(model),
@@ -59,27 +55,15 @@ def classify(
             device=device,
             precision=precision,  # type: ignore[arg-type]  # checked there, with an error that lists what there is
             limit=limit,
-            what=[name.strip() for name in what.split(",") if name.strip()],
+            what=batches.EXPORTS if what is None else [name.strip() for name in what.split(",") if name.strip()],
             existing="overwrite" if overwrite else "resume",
             watch=watch,
         )
+    for line in complaints(report):
+        typer.echo(f"wsi-attention: {line}", err=True)
     typer.echo(summary(report))
     if report.threads_left:  # a slide that hangs in a library must not keep the command from ending
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(report.exit_status)
     raise typer.Exit(report.exit_status)
-
-
-@contextmanager
-def _progress() -> Iterator[Watch | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda name, done, total: bar.update(task, completed=done, total=total, description=name)

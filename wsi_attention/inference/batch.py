@@ -140,7 +140,7 @@ class _Batch:
         earlier = self._folder.states.get(name)
         if outcome.state is None and earlier is not None:
             report.kept += 1
-            report.statuses[earlier.status] += 1
+            self._count(earlier)
         elif outcome.state is not None:
             self._take_new(outcome.state, earlier)
         if self._watch:
@@ -149,10 +149,15 @@ class _Batch:
     def _take_new(self, state: State, earlier: State | None) -> None:
         if state.finished or not _still_holds(earlier, state):
             self._folder.add(state)
-        self._report.statuses[state.status] += 1
+        self._count(state)
         if not state.finished:
             kept = " (the earlier result is kept)" if _still_holds(earlier, state) else ""
             self._report.failures.append((state.name, state.reason + kept))
+
+    def _count(self, state: State) -> None:
+        self._report.statuses[state.status] += 1
+        if state.status == "no_tissue":
+            self._report.empty.append((state.name, state.reason))
 
 
 def _still_holds(earlier: State | None, now: State) -> bool:
@@ -230,6 +235,7 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
         "statuses": dict(report.statuses),
         "kept": report.kept,
         "failures": dict(report.failures),
+        "without_tissue": dict(report.empty),
         "other_files_skipped": list(report.others),
         "counters": asdict(report.counters),
     }

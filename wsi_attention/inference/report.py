@@ -9,7 +9,7 @@ from pathlib import Path
 from wsi_attention.structures import Counters
 
 SHOWN = 20
-"""Failures that the text names; the table has all."""
+"""Slides without a label that are named; the table has all."""
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Report:
         statuses: status -> number of slides, earlier results included.
         kept: slides that were finished already.
         failures: (name, reason) of slides that failed now.
+        empty: (name, reason) of slides without tissue, earlier results included.
         others: files that were no slides.
         interrupted: whether the user stopped it.
         threads_left: whether threads may still be running that would keep the process alive.
@@ -34,6 +35,7 @@ class Report:
     statuses: Counter[str] = field(default_factory=Counter)
     kept: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    empty: list[tuple[str, str]] = field(default_factory=list)
     others: tuple[str, ...] = ()
     interrupted: bool = False
     threads_left: bool = False
@@ -42,8 +44,16 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """130 interrupted, 1 some slides failed, 0 all done."""
-        return 130 if self.interrupted else int(bool(self.failures))
+        """130 interrupted, 1 some slides failed or have no tissue, 0 all done."""
+        return 130 if self.interrupted else int(bool(self.failures or self.empty))
+
+
+def complaints(report: Report) -> list[str]:
+    """A line for each slide without a label, which names it and says why; beyond `SHOWN` they are only counted."""
+    unlabelled = sorted(report.failures + report.empty)
+    lines = [f"{name}: {reason}" for name, reason in unlabelled[:SHOWN]]
+    more = len(unlabelled) - SHOWN
+    return [*lines, f"{more} more slides without a label, see the table"] if more > 0 else lines
 
 
 def summary(report: Report) -> str:
@@ -55,9 +65,6 @@ def summary(report: Report) -> str:
     if report.others:
         count, shown = len(report.others), ", ".join(Path(path).name for path in report.others[:3])
         lines.append(f"{count} other file{'s' * (count > 1)} skipped: {shown}{', ...' * (count > 3)}")
-    lines += [f"  failed: {name}: {reason}" for name, reason in sorted(report.failures)[:SHOWN]]
-    if len(report.failures) > SHOWN:
-        lines.append(f"  and {len(report.failures) - SHOWN} more, see the table")
     lines.append(f"table: {report.results / 'predictions.csv'}")
     if report.interrupted:
         done = report.statuses.total()
