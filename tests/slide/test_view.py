@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.errors import InputError, MissingMppError, TileReadError
 from wsi_attention.slide import view as view_module
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.resample import area_mean
@@ -66,6 +66,18 @@ def test_a_stored_level_comes_as_it_is_stored() -> None:
         assert view.size == (80, 60)
         np.testing.assert_array_equal(view.read_whole(), coarse)
         np.testing.assert_array_equal(view.read((40, 80), (16, 12)), coarse[20:32, 10:26])
+
+
+def test_a_view_at_micrometres_per_pixel() -> None:
+    coarse = noise(60, 80)
+    slide = open_slide([noise(240, 320), coarse], mpp=0.499)
+    np.testing.assert_array_equal(View.at_mpp(slide, 2.0).read_whole(), coarse)
+    assert View.at_mpp(slide, 4.99).downsample == pytest.approx(10)
+    assert View.at_mpp(slide, 0.25).downsample == 1
+    with pytest.raises(MissingMppError, match="--mpp"):
+        View.at_mpp(slide_of(coarse), 2.0)
+    with pytest.raises(InputError, match="-1 µm per pixel"):
+        View.at_mpp(slide, -1)
 
 
 def test_locations_between_stored_pixels_take_the_nearest_pixel() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, TileReadError
-from wsi_attention.geometry import same_scale
+from wsi_attention.geometry import downsample_of, same_scale
 from wsi_attention.slide.resample import area_mean
 
 if TYPE_CHECKING:
@@ -69,6 +69,18 @@ class View:
         width, height = slide.dimensions
         self.size: tuple[int, int] = (math.ceil(width / self.downsample), math.ceil(height / self.downsample))
         self._look_through(best_level(slide.level_downsamples, self.downsample))
+
+    @classmethod
+    def at_mpp(cls, slide: Slide, mpp: float) -> Self:
+        """The slide at a scale in µm per pixel: at a stored level within 5 % of it, never finer than level 0.
+
+        Raises:
+            InputError: the scale is no positive number.
+            MissingMppError: nobody says how large the slide's pixels are.
+        """
+        if not 0 < mpp < math.inf:
+            raise InputError(f"{slide.path}: a view at {mpp} µm per pixel was asked; it must be a positive number")
+        return cls(slide, snapped(slide.level_downsamples, downsample_of(mpp, slide.mpp)))
 
     def _look_through(self, level: int) -> None:
         self._level = level
