@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,15 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
             open_results(folder, RUN),
         ):
             pass
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(lock: int, text: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ResultsError, match=r"\.lock: cannot be written: the disk is full"), open_results(tmp_path, RUN):
+        pass
 
 
 def test_slides_keep_their_name_while_they_are_there(tmp_path: Path) -> None:

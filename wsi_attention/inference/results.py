@@ -148,10 +148,11 @@ def _locked(root: Path) -> Iterator[None]:
         raise ResultsError(f"{root}: cannot be written ({error.strerror}); give another folder with -o") from error
     try:
         if not _take(lock):
-            holder = os.pread(lock, 200, 0).decode(errors="replace") or "another process"
+            holder = os.read(lock, 200).decode(errors="replace") or "another process"
             raise ResultsError(f"{root}: another run is writing it now ({holder}); wait for it, or give another folder")
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        with results_errors(root / LOCK):
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         os.close(lock)
