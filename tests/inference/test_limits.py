@@ -18,6 +18,10 @@ def test_results_and_errors_come_through() -> None:
     assert not limit.left_behind
 
 
+def test_there_may_be_no_limit() -> None:
+    assert TimeLimit(float("inf"), "x.svs").run(lambda: 42) == 42
+
+
 def test_a_step_that_hangs_is_left_behind() -> None:
     release = threading.Event()
     limit = TimeLimit(0.05, "x.svs")

@@ -45,7 +45,7 @@ class TimeLimit:
         start = time.monotonic()
         thread = threading.Thread(target=call, daemon=True, name="slide")
         thread.start()
-        thread.join(max(0.0, self.seconds - self.spent))
+        thread.join(min(max(0.0, self.seconds - self.spent), threading.TIMEOUT_MAX))
         self.spent += time.monotonic() - start
         if thread.is_alive():
             self.left_behind = True
