@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import ResultsError
+from wsi_attention.export.record import to_record
 from wsi_attention.inference.states import RunKey, SlideKey, State, read_state, read_states, stored_predictions, to_text
+from wsi_attention.testing.exporters import example_prediction
 
 RUN = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"], "precision": "32"})
 STATE = State(
@@ -74,6 +76,22 @@ def test_differences_name_both_sides() -> None:
     bf16 = replace(RUN, settings={**RUN.settings, "precision": "bf16"})
     assert RUN.difference(bf16) == 'precision "32", asked for "bf16"'
     assert RUN.difference(replace(RUN, settings={**RUN.settings, "classes": ("benign", "lesion")})) is None
+
+
+def test_a_damaged_prediction_is_named(tmp_path: Path) -> None:
+    path = store(tmp_path, STATE)
+    with pytest.raises(ResultsError) as refused:
+        list(stored_predictions(tmp_path))
+    assert str(refused.value).startswith(f"{path}: record: field 'classes' is missing")
+
+
+def test_a_slide_given_by_a_relative_path_is_found_from_elsewhere(tmp_path: Path) -> None:
+    record, slide = to_record(example_prediction()), tmp_path / "x.svs"
+    given = record["slide"]
+    store(tmp_path, replace(STATE, path=str(slide), record=record))
+    assert [found.slide for _, found in stored_predictions(tmp_path)] == [given]
+    slide.touch()
+    assert [found.slide for _, found in stored_predictions(tmp_path)] == [str(slide)]
 
 
 def test_predictions_can_only_come_from_results(tmp_path: Path) -> None:

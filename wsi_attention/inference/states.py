@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -131,7 +131,7 @@ def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterat
     """(name, prediction) of all slides in a results folder that have one, or of the named ones.
 
     Raises:
-        ResultsError: the folder holds no states, or a named slide has no prediction there.
+        ResultsError: the folder holds no states, a named slide has no prediction there, or a prediction is damaged.
     """
     folder, wanted = Path(results), set(names)
     if not (folder / FOLDER).is_dir():
@@ -139,9 +139,19 @@ def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterat
     for state in read_states(folder):
         if state.record is not None and (not names or state.name in wanted):
             wanted.discard(state.name)
-            yield state.name, from_record(state.record)
+            yield state.name, _prediction_of(state, folder)
     if wanted:
         raise ResultsError(f"{folder}: no prediction for {', '.join(sorted(wanted))}")
+
+
+def _prediction_of(state: State, results: Path) -> Prediction:
+    """A state's prediction; a slide that was given by a relative path is found from another folder too."""
+    try:
+        found = from_record(state.record)
+    except ResultsError as error:
+        raise ResultsError(f"{results / FOLDER / state.name}.json: {error}") from error
+    moved = not Path(found.slide).exists() and Path(state.path).exists()
+    return replace(found, slide=state.path) if moved else found
 
 
 def _stays_inside(relative: str) -> bool:
