@@ -11,7 +11,9 @@ from wsi_attention.attention import expectation as rules
 from wsi_attention.attention import sampling
 
 ESTIMATORS = ("with-replacement", "sequential", "threshold", "normalised-threshold")
+"""All are unbiased but the last, which has a small bias and the lowest variance."""
 GRADIENTS = ("unbiased", "centred", "as-released", "as-ported")
+"""Only the first is unbiased, with an unbiased estimator; see `expectation` for what each is good for."""
 
 
 class DrawnCells(NamedTuple):
@@ -65,7 +67,8 @@ def estimate(features: Tensor, attention: Tensor, coefficients: Tensor, gradient
         features: (b, n, d) of the drawn cells; 0 where a tile failed.
         attention: (b, n) attention of the drawn cells, in the order they were drawn.
         coefficients: (b, n); 0 where a tile failed.
-        gradient: one of `GRADIENTS`. "centred" divides by Σ c; the last two need sequential coefficients.
+        gradient: one of `GRADIENTS`. "centred" divides by Σ c. The last two take sequential coefficients whatever is
+            given, and from `coefficients` only which tiles failed.
     """
     features = features.to(attention.dtype)
     if gradient == "centred":

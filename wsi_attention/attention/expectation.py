@@ -9,7 +9,7 @@ The loss is not linear in F, so its gradient keeps a bias of the order of F's va
 
 Equations: Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711, for the draws with and without
 replacement; Duffield et al. 2007 and Kool et al., ICML 2019, https://arxiv.org/abs/1903.06059, for the threshold.
-`expectation_centred` trades that unbiasedness for far less noise. The attention gradients released with ATS and its
+`expectation_centred` gives that unbiasedness up for less noise. The attention gradients released with ATS and its
 PyTorch port are biased for two or more draws; they stand here only to reproduce published results
 (`expectation_as_released`, `expectation_as_ported`).
 """
@@ -107,12 +107,14 @@ def expectation(features: Tensor, attention: Tensor, coefficients: Tensor) -> Te
 
 
 def expectation_centred(features: Tensor, attention: Tensor, coefficients: Tensor) -> Tensor:
-    """F = Σ_j c_j f_j / Σ_j c_j, (b, d), with ∂/∂a_j = c_j·⟨g, f_j − F⟩ / (a_j·Σ_k c_k): little noise, a small bias.
+    """F = Σ_j c_j f_j / Σ_j c_j, (b, d), with ∂/∂a_j = c_j·⟨g, f_j − F⟩ / (a_j·Σ_k c_k): less noise, but biased.
 
     The gradient of the ratio itself, inclusion probabilities held fixed. Not in the paper. Taking F off each feature
     removes the part common to all features, which says nothing about where to look and can be most of the gradient's
-    noise: over 200 cells with features 1 ± 0.3 and 10 draws the error of one draw's gradient falls tenfold. The price
-    is a bias of order 1/n, as in F itself. Exact where every cell is drawn.
+    noise: over 200 cells with features 1 ± 0.3 and 10 draws the mean squared error of one draw's gradient falls
+    tenfold; without a common part little is gained. The price, with any coefficients, is a bias of order 1/n: even
+    attention gets a gradient that is 1/n too short on average, and a single draw gives none at all. Exact where every
+    cell is drawn.
 
     Args:
         features: (b, n, d) of the drawn cells.
