@@ -1,9 +1,10 @@
 """ATS: one dense look at the overview, a few tiles at full resolution, one class.
 
 Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019,
-https://arxiv.org/abs/1905.03711. Where we differ from the paper: attention is confined to tissue; the attention
-gradient is a correct one by default (the released one is biased, see `attention.expectation`); the draw at test time
-is repeatable; a tile that cannot be read leaves the bag. The practical builder adds one thing: while it trains, the
+https://arxiv.org/abs/1905.03711. Where we differ from the paper: attention is confined to tissue; the draw at test
+time is repeatable; a tile that cannot be read leaves the bag; and the gradient of the attention is never the released
+one unless asked for. Exact on average is `estimator="sequential", gradient="unbiased"`; the defaults trade that for
+less noise and have a bias of the order of one over the draws in value and gradient (see `attention.expectation`). The practical builder adds one thing: while it trains, the
 attention-weighted mean of what the overview itself shows is classified too (`overview_weight`). With small lesions and
 labels for whole slides only, sampled tiles hardly ever show one at first, and the paper's loss stands still for
 hundreds of epochs; the overview's cells are all seen in every step, so attention finds its way at once.
@@ -53,8 +54,10 @@ class AttentionSampling(nn.Module):
         tile_mpp: µm per pixel of the tiles.
         overview_mpp: µm per pixel of the overview; the source may take a coarser one for a very large slide.
         draws: N, tiles per image; fewer where an image has fewer cells of tissue.
-        estimator: one of `ESTIMATORS`.
-        gradient: one of `GRADIENTS`; the last two reproduce released codes and need estimator "sequential".
+        estimator: one of `ESTIMATORS`; all are unbiased but "normalised-threshold".
+        gradient: one of `GRADIENTS`. "unbiased" is that with any unbiased estimator. "centred" is biased, has less noise,
+            divides the estimate by Σ c, and needs two draws or more. The last two reproduce released codes, are biased,
+            and need estimator "sequential".
         inference: in eval mode, "sample" draws as in training but from a seeded generator; "top" takes the cells with
             the highest attention, weights renormalised: biased, nothing random.
         entropy_weight: ρ of the loss; above 0 it pushes attention towards uniform.
@@ -63,8 +66,6 @@ class AttentionSampling(nn.Module):
             on the overview; None leaves that loss out, as the paper does.
         overview_weight: factor on the loss on the overview.
     """
-
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -91,6 +92,10 @@ class AttentionSampling(nn.Module):
         _one_of("inference", inference, INFERENCE)
         if gradient.startswith("as-") and estimator != "sequential":
             raise InputError(f"gradient {gradient!r} belongs to estimator 'sequential', not {estimator!r}")
+        if gradient == "centred" and draws == 1:
+            raise InputError(
+                "gradient 'centred' is always 0 with draws 1; take 2 draws or more, or gradient 'unbiased'"
+            )
         if draws < 1 or tile_size < 1 or tile_mpp <= 0 or overview_mpp <= 0 or not 0 <= floor < 1:
             raise InputError(
                 f"draws and tile_size must be at least 1, mpp above 0 and floor in [0, 1); got draws {draws}, "
@@ -102,7 +107,6 @@ class AttentionSampling(nn.Module):
         self.draws, self.estimator, self.gradient, self.inference = draws, estimator, gradient, inference
         self.entropy_weight, self.floor = entropy_weight, floor
         self.evidence, self.overview_weight = evidence, overview_weight
-        self.register_buffer("class_weights", None, persistent=False)
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """Looks at the overview, reads the drawn tiles in one request, classifies.
@@ -133,7 +137,7 @@ class AttentionSampling(nn.Module):
         features = encode(batch, self.preprocess, self.encoder)
         coefficients = without_failed(drawn.coefficients, valid)
         at_cells = attention.gather(-1, drawn.cells)
-        mean = estimate(features, at_cells, coefficients, self.gradient)
+        mean = estimate(features, at_cells, coefficients, self.gradient if self._at_random else "centred")
         scores = self.classifier(mean.to(features.dtype))
         return Output(
             logits=scores,
@@ -164,28 +168,28 @@ class AttentionSampling(nn.Module):
     def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
         """Cells for one pass over attention (b, K), by the mode: train and "sample" draw at random, "top" does not."""
         n = min(self.draws, int(available(attention).min()))
-        if self.training:
-            return draw_sample(attention, n, self.estimator, generator)
-        if self.inference == "top":
+        if not self._at_random:
             return draw_top(attention, n)
-        return draw_sample(attention, n, self.estimator, generator or Generator().manual_seed(EVAL_SEED))
+        if generator is None and not self.training:
+            generator = Generator().manual_seed(EVAL_SEED)
+        return draw_sample(attention, n, self.estimator, generator)
+
+    @property
+    def _at_random(self) -> bool:
+        return self.training or self.inference == "sample"
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) (ATS §3.4) + the cross-entropy on the overview, a scalar.
-
-        `class_weights` weigh the classes in both cross-entropies if set.
 
         Args:
             output: of `forward`.
             target: (b,) class indices.
         """
-        total = self._cross_entropy(output.logits, target)
-        if output.terms["overview_logits"] is not None:
-            total = total + self.overview_weight * self._cross_entropy(output.terms["overview_logits"], target)
+        total = functional.cross_entropy(output.logits.float(), target)
+        overview: Tensor | None = output.terms["overview_logits"]
+        if overview is not None:
+            total = total + self.overview_weight * functional.cross_entropy(overview, target)
         return total + self.entropy_weight * negative_entropy(output.terms["attention"])
-
-    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(logits.float(), target, weight=self.class_weights)
 
     def _overview_logits(self, attention: Tensor, features: Tensor) -> Tensor | None:
         """Σ_i a_i S_i over all cells, (b, classes): attention-based MIL (Ilse et al., ICML 2018) on the overview."""
