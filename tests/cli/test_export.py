@@ -104,6 +104,11 @@ def test_validate_with_a_size_finds_objects_outside(results: Path) -> None:
     assert isinstance(run("validate", path, "--size", "big").exception, InputError)
 
 
+def test_a_file_that_is_missing_is_a_wrong_call(tmp_path: Path) -> None:
+    ran = run("validate", tmp_path / "gone.geojson")
+    assert isinstance(ran.exception, InputError) and "gone.geojson: no such file" in str(ran.exception)
+
+
 def test_validate_says_what_is_merely_old(shared_data: Path) -> None:
     old = shared_data / "annotations/qupath-0.2/histoqc-geojson_example.json"
     ran = run("validate", old)

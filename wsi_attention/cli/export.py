@@ -51,8 +51,12 @@ def validate(
 
     Example: wsi-attention validate results/geojson/*.geojson
     """
+    from wsi_attention.errors import InputError
     from wsi_attention.export.qupath_rules import inspect
 
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give GeoJSON files, such as results/geojson/*.geojson")
     extent = _size(size)
     bad = False
     for path in files:
