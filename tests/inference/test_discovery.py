@@ -72,8 +72,16 @@ def test_a_slide_given_twice_is_one_slide(tmp_path: Path) -> None:
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     lay(tmp_path, "a/x.svs")
     (tmp_path / "a/loop").symlink_to(tmp_path, target_is_directory=True)
-    (tmp_path / "gone.svs").symlink_to(tmp_path / "nothing")
-    assert relatives(tmp_path) == ["a/x.svs"]
+    (tmp_path / "self.svs").symlink_to(tmp_path / "self.svs")
+    assert relatives(tmp_path) == ["a/x.svs", "self.svs"]
+
+
+def test_links_that_lead_nowhere_are_not_passed_over(tmp_path: Path) -> None:
+    for name in ("gone.svs", "gone.txt"):
+        (tmp_path / name).symlink_to(tmp_path / "nothing")
+    found = find_slides([tmp_path])
+    assert [slide.relative for slide in found.slides] == ["gone.svs"]
+    assert found.others == (str(tmp_path / "gone.txt"),)
 
 
 def test_results_are_not_taken_for_slides(tmp_path: Path) -> None:
@@ -93,6 +101,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
 def test_urls_are_taken_as_they_are() -> None:
     (slide,) = find_slides(["https://example.org/a/x.svs?token=1"]).slides
     assert (slide.relative, slide.key) == ("x.svs", "https://example.org/a/x.svs?token=1")
+    assert relatives("https://example.org/a/x.dcm") == ["x.dcm"]
 
 
 def test_wrong_inputs_say_what_was_found(tmp_path: Path) -> None:

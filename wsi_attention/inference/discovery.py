@@ -123,7 +123,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if path.is_dir() and not is_store(path):
             if not is_results(path):
                 yield from _walk(path, seen)
-        elif path.exists():
+        elif path.exists() or path.is_symlink():  # a link to a disk that is not there is a slide that fails
             yield path
 
 
@@ -170,6 +170,8 @@ def _merge_series(slides: list[SlideFile]) -> list[SlideFile]:
 
 
 def _series_of(slide: SlideFile) -> str | None:
+    if "://" in slide.path:
+        return None
     if sum(path.name.lower().endswith(DICOM) for path in Path(slide.key).parent.iterdir()) < 2:
         return None
     try:

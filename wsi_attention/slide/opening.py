@@ -86,7 +86,8 @@ def _more_levels(path: str) -> str:
 def _check_exists(path: str) -> None:
     file = Path(path)
     if not file.exists():
-        raise SlideOpenError(f"{path}: no such file or folder; check the path")
+        found = "a link to something that is not there" if file.is_symlink() else "no such file or folder"
+        raise SlideOpenError(f"{path}: {found}; check the path")
     if file.is_file() and file.stat().st_size == 0:
         raise SlideOpenError(f"{path}: the file is empty (0 bytes); copy or download it again")
     if file.is_file():
