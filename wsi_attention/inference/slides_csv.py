@@ -70,6 +70,19 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    (_, header), *rows = _lines(path) or [(0, [])]
+    names = [name.strip().lower() for name in header]
+    if "slide" not in names:
+        raise InputError(f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask]")
+    return [
+        (line, dict(zip(names, (cell.strip() for cell in row), strict=False)))
+        for line, row in rows
+        if any(cell.strip() for cell in row)
+    ]
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of a file with comma or semicolon between columns, whichever its header has more of."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -78,14 +91,12 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text), delimiter=";" if header.count(";") > header.count(",") else ",")
-    names = [name.strip().lower() for name in next(reader, [])]
-    if "slide" not in names:
-        raise InputError(f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask]")
-    return [
-        (reader.line_num, dict(zip(names, (cell.strip() for cell in row), strict=False)))
-        for row in reader
-        if any(cell.strip() for cell in row)
-    ]
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: not CSV ({error}); is a quotation mark left open?"
+        ) from error
 
 
 def _placed(name: str, places: Sequence[Path]) -> tuple[str, str]:
