@@ -384,19 +384,6 @@ def test_wrong_calls_say_what_is_possible(tiled_tiff: Path) -> None:
         open_slide(tiled_tiff, reader="nobody")
 
 
-def test_bytes_read_counts_whole_stored_tiles(tiled_tiff: Path, ome_zarr: Path) -> None:
-    with open_slide(tiled_tiff) as slide:
-        one = slide.bytes_read(0, (64, 64), (64, 64))
-        assert 0 < slide.bytes_read(0, (70, 70), (8, 8)) == one < slide.bytes_read(0, (63, 64), (64, 64))
-        assert slide.bytes_read(0, (-500, -500), (64, 64)) == 0
-        whole = sum(slide.bytes_read(level, (0, 0), size) for level, size in enumerate(slide.level_dimensions))
-        assert 0.9 * tiled_tiff.stat().st_size < whole <= tiled_tiff.stat().st_size
-    with open_slide(ome_zarr) as slide:
-        assert slide.bytes_read(0, (0, 0), (64, 64)) > 0
-    with open_slide(np.zeros((8, 8, 3), np.uint8)) as slide:
-        assert slide.bytes_read(0, (0, 0), (8, 8)) == 0
-
-
 def test_readers_keep_the_protocol(tiled_tiff: Path) -> None:
     from wsi_attention.registry import READERS as GROUP
     from wsi_attention.registry import load

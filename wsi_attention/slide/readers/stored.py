@@ -62,11 +62,11 @@ class StoredBytes:
 
 
 def _total_bytes(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    if path.suffix.lower() == ".dcm":
-        return sum(file.stat().st_size for file in path.parent.glob("*.dcm"))
-    return path.stat().st_size
+    files = path.rglob("*") if path.is_dir() else path.parent.glob("*.dcm") if path.suffix.lower() == ".dcm" else [path]
+    try:
+        return sum(file.stat().st_size for file in files if file.is_file())
+    except OSError:  # an estimate must not fail: a folder that cannot be listed, a file that is just being removed
+        return 0
 
 
 def _tiff_levels(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelBytes]:
