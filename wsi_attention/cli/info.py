@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from wsi_attention.slide.slide import Slide
 
 
 def info(
@@ -23,6 +20,7 @@ def info(
     import json
 
     from wsi_attention.errors import SlideError
+    from wsi_attention.slide.description import describe
     from wsi_attention.slide.slide import open_slide
 
     failed = False
@@ -37,40 +35,6 @@ def info(
         typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else _page(facts))
     if failed:
         raise typer.Exit(1)
-
-
-def describe(slide: Slide) -> dict[str, Any]:
-    """What a file says of itself, as plain JSON-able values."""
-    levels = [
-        {"width": w, "height": h, "downsample": round(d, 6), "tile": t}
-        for (w, h), d, t in zip(slide.level_dimensions, slide.level_downsamples, slide.tile_sizes, strict=True)
-    ]
-    return {
-        "slide": slide.path,
-        "reader": slide.reader,
-        "vendor": slide.vendor,
-        "size": list(slide.dimensions),
-        "mpp": list(slide.mpp_xy) if slide.mpp_xy else None,
-        "mpp_source": slide.mpp_source,
-        "objective_power": slide.objective_power,
-        "bounds": list(slide.bounds) if slide.bounds else None,
-        "associated": list(slide.associated),
-        "levels": levels,
-        "fingerprint": slide.fingerprint,
-        "odd": [*slide.oddities(), *_looks(slide)],
-    }
-
-
-def _looks(slide: Slide) -> tuple[str, ...]:
-    from wsi_attention.errors import SlideError
-    from wsi_attention.slide.tissue import check_brightfield
-    from wsi_attention.slide.view import View
-
-    try:
-        check_brightfield(View(slide, max(slide.dimensions) / 256).read_whole(), slide.path)
-    except SlideError as error:
-        return (str(error),)
-    return ()
 
 
 def _page(facts: dict[str, Any]) -> str:

@@ -1,0 +1,53 @@
+"""What a slide says of itself, and what is odd about it, as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsi_attention.errors import SlideError
+from wsi_attention.slide.slide import Slide
+from wsi_attention.slide.tissue import check_brightfield
+from wsi_attention.slide.view import View, best_level
+
+SEEN = 256
+"""Longer side in pixels of the view that is looked at."""
+AFFORDABLE = 64_000_000
+"""The most stored pixels that are read for it; a slide without a level that small is not looked at."""
+
+
+def describe(slide: Slide) -> dict[str, Any]:
+    """A slide's size, levels, mpp and its source, bounds, associated images, reader and oddities, JSON-able.
+
+    Metadata, a few samples of the file, and one coarse view are read.
+    """
+    levels = [
+        {"width": w, "height": h, "downsample": round(d, 6), "tile": t}
+        for (w, h), d, t in zip(slide.level_dimensions, slide.level_downsamples, slide.tile_sizes, strict=True)
+    ]
+    return {
+        "slide": slide.path,
+        "reader": slide.reader,
+        "vendor": slide.vendor,
+        "size": list(slide.dimensions),
+        "mpp": list(slide.mpp_xy) if slide.mpp_xy else None,
+        "mpp_source": slide.mpp_source,
+        "objective_power": slide.objective_power,
+        "bounds": list(slide.bounds) if slide.bounds else None,
+        "associated": list(slide.associated),
+        "levels": levels,
+        "fingerprint": slide.fingerprint,
+        "odd": [*slide.oddities(), *_looks(slide)],
+    }
+
+
+def _looks(slide: Slide) -> tuple[str, ...]:
+    """What is odd about the pixels of a coarse view; nothing where that would cost too much."""
+    downsample = max(1.0, max(slide.dimensions) / SEEN)
+    w, h = slide.level_dimensions[best_level(slide.level_downsamples, downsample)]
+    if w * h > AFFORDABLE:
+        return ()
+    try:
+        check_brightfield(View(slide, downsample).read_whole(), slide.path)
+    except SlideError as error:
+        return (str(error),)
+    return ()
