@@ -59,6 +59,7 @@ class Recipe:
     Attributes:
         method: registered model name.
         model: arguments of the method's builder.
+        start: model folder or shipped name whose weights training starts from; fresh ones where empty.
         epochs: passes over the training slides.
         patience: epochs without a better validation AUROC after which training stops.
         batch: slides whose gradients are summed into one step.
@@ -74,6 +75,7 @@ class Recipe:
 
     method: str = "ats"
     model: Mapping[str, Any] = field(default_factory=dict)
+    start: str = ""
     epochs: int = 30
     patience: int = 10
     batch: int = 4

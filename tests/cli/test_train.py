@@ -190,3 +190,14 @@ def test_recipe_slips(slide_set: Path, tmp_path: Path, text: str, message: str) 
     with pytest.raises(InputError, match=message):
         run(slide_set, tmp_path / "m", "--config", str(recipe))
     assert not (tmp_path / "m").exists()
+
+
+def test_training_can_start_from_an_earlier_model(slide_set: Path, trained: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.replace("learning_rate = 0.003", "learning_rate = 1e-9").replace("epochs = 3", "epochs = 1")
+    (tmp_path / "still.toml").write_text(recipe)
+    run(slide_set, tmp_path / "on", "--config", str(tmp_path / "still.toml"), "--start", str(trained))
+    before, after = (load_model(str(folder)).model.state_dict() for folder in (trained, tmp_path / "on"))
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    (tmp_path / "wide.toml").write_text(recipe.replace("features = 16", "features = 8"))
+    with pytest.raises(InputError, match=r"the weights of .*straight do not fit this recipe: .*size mismatch"):
+        run(slide_set, tmp_path / "no", "--config", str(tmp_path / "wide.toml"), "--start", str(trained))

@@ -25,6 +25,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="A recipe (TOML); the method's own where none is given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
+    start: Annotated[str | None, typer.Option(help="A model whose weights to start from, e.g. demo.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier training first.")] = False,
@@ -37,7 +38,7 @@ def train(
     from wsi_attention.training import run
 
     recipe = load_recipe(config) if config else default_recipe(method or "ats")
-    recipe = changed(recipe, method=method, epochs=epochs, seed=seed)
+    recipe = changed(recipe, method=method, epochs=epochs, seed=seed, start=start)
     if overwrite:
         run.forget(output)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
