@@ -15,7 +15,7 @@ from torch import nn
 
 from wsi_attention.config import Augmentation, Optimiser, Recipe
 from wsi_attention.errors import InputError, SlideOpenError
-from wsi_attention.models.attention_sampling import ats
+from wsi_attention.models.attention_sampling_builders import ats
 from wsi_attention.structures import Output
 from wsi_attention.training.devices import fabric_on
 from wsi_attention.training.examples import Example

@@ -2,12 +2,14 @@
 
 Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019,
 https://arxiv.org/abs/1905.03711. Where we differ from the paper: attention is confined to tissue; the draw at test
-time is repeatable; a tile that cannot be read leaves the bag; and the gradient of the attention is never the released
-one unless asked for. Exact on average is `estimator="sequential", gradient="unbiased"`; the defaults trade that for
-less noise and have a bias of the order of one over the draws in value and gradient (see `attention.expectation`). The practical builder adds one thing: while it trains, the
-attention-weighted mean of what the overview itself shows is classified too (`overview_weight`). With small lesions and
-labels for whole slides only, sampled tiles hardly ever show one at first, and the paper's loss stands still for
-hundreds of epochs; the overview's cells are all seen in every step, so attention finds its way at once.
+time is repeatable; a tile that cannot be read leaves the bag; the attention's gradient is the released one only if
+asked for. Exact on average is `estimator="sequential", gradient="unbiased"`; the defaults trade that for less noise,
+with a bias of the order of one over the draws in value and gradient (see `attention.expectation`).
+
+One thing is added, and only with `evidence`: while training, the attention-weighted mean of what the overview itself
+shows is classified too. With small lesions and labels for whole slides only, sampled tiles hardly ever show one at
+first, and the paper's loss stands still for hundreds of epochs; the overview's cells are all seen in every step, so
+attention finds its way at once.
 """
 
 from __future__ import annotations
@@ -26,17 +28,11 @@ from wsi_attention.attention.spread import jackknife_error, leave_one_out
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.geometry import Grid
 from wsi_attention.models.records import glimpses, maps, padded
-from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
 from wsi_attention.nn.bags import encode
-from wsi_attention.nn.encoders import MnistEncoder, SmallEncoder
-from wsi_attention.nn.heads import ScaledLinear
-from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise
-from wsi_attention.nn.resnet import ResNet18
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
 INFERENCE = ("sample", "top")
-ENCODERS = ("small", "resnet18")
 EVAL_SEED = 0
 """Seeds the draw in eval mode where the caller passes no generator."""
 
@@ -55,9 +51,9 @@ class AttentionSampling(nn.Module):
         overview_mpp: µm per pixel of the overview; the source may take a coarser one for a very large slide.
         draws: N, tiles per image; fewer where an image has fewer cells of tissue.
         estimator: one of `ESTIMATORS`; all are unbiased but "normalised-threshold".
-        gradient: one of `GRADIENTS`. "unbiased" is that with any unbiased estimator. "centred" is biased, has less noise,
-            divides the estimate by Σ c, and needs two draws or more. The last two reproduce released codes, are biased,
-            and need estimator "sequential".
+        gradient: one of `GRADIENTS`. "unbiased" is what it says with any unbiased estimator. "centred" is biased, has
+            less noise, divides the estimate by Σ c, and needs two draws or more. The last two reproduce released
+            codes, are biased, and need estimator "sequential".
         inference: in eval mode, "sample" draws as in training but from a seeded generator; "top" takes the cells with
             the highest attention, weights renormalised: biased, nothing random.
         entropy_weight: ρ of the loss; above 0 it pushes attention towards uniform.
@@ -87,9 +83,9 @@ class AttentionSampling(nn.Module):
         overview_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        _one_of("estimator", estimator, ESTIMATORS)
-        _one_of("gradient", gradient, GRADIENTS)
-        _one_of("inference", inference, INFERENCE)
+        one_of("estimator", estimator, ESTIMATORS)
+        one_of("gradient", gradient, GRADIENTS)
+        one_of("inference", inference, INFERENCE)
         if gradient.startswith("as-") and estimator != "sequential":
             raise InputError(f"gradient {gradient!r} belongs to estimator 'sequential', not {estimator!r}")
         if gradient == "centred" and draws == 1:
@@ -211,128 +207,11 @@ class AttentionSampling(nn.Module):
         return jackknife_error(each.squeeze(-1), probabilities.gather(-1, best).squeeze(-1), chance)
 
 
-def ats(
-    classes: int,
-    *,
-    tile_size: int = 256,
-    tile_mpp: float = 0.5,
-    overview_mpp: float = 16.0,
-    draws: int = 32,
-    mean: Sequence[float] = HE_MEAN,
-    std: Sequence[float] = HE_STD,
-    encoder: str = "small",
-    encoder_widths: Sequence[int] = (24, 48, 96, 128),
-    features: int = 128,
-    pool: str = "mean+max",
-    attention_widths: Sequence[int] = (24, 48, 64),
-    context: int = 7,
-    estimator: str = "normalised-threshold",
-    gradient: str = "centred",
-    inference: str = "sample",
-    entropy_weight: float = 1e-4,
-    floor: float = 1e-4,
-    overview_weight: float = 1.0,
-) -> AttentionSampling:
-    """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
-
-    Args:
-        classes: number of classes.
-        tile_size: side of a tile in pixels.
-        tile_mpp: µm per pixel of the tiles.
-        overview_mpp: µm per pixel of the overview; best tile_size·tile_mpp over 2 to the number of attention_widths.
-        draws: tiles read per slide.
-        mean: of each channel, of 1.
-        std: of each channel, of 1.
-        encoder: "small" or "resnet18".
-        encoder_widths: channels of the small encoder's stages.
-        features: length of the small encoder's feature.
-        pool: "mean", "max" or "mean+max", of the small encoder.
-        attention_widths: channels of the attention network's stages, each halving the overview.
-        context: side of the attention network's depthwise kernel, in cells.
-        estimator: see `AttentionSampling`.
-        gradient: see `AttentionSampling`.
-        inference: see `AttentionSampling`.
-        entropy_weight: see `AttentionSampling`.
-        floor: see `AttentionSampling`.
-        overview_weight: see `AttentionSampling`; 0 is the paper's loss.
+def one_of(option: str, value: str, choices: Sequence[str]) -> None:
+    """Whether an option's value is among its choices.
 
     Raises:
-        InputError: an argument is out of range or names nothing.
+        InputError: it is not; the text lists the choices.
     """
-    _one_of("encoder", encoder, ENCODERS)
-    small = encoder == "small"
-    network = SmallEncoder(len(mean), encoder_widths, features, pool) if small else ResNet18(len(mean))
-    attention = TissueAttentionNet(len(mean), attention_widths, context)
-    return AttentionSampling(
-        attention,
-        network,
-        ScaledLinear(network.dim, classes),
-        Normalise(mean, std),
-        tile_size=tile_size,
-        tile_mpp=tile_mpp,
-        overview_mpp=overview_mpp,
-        draws=draws,
-        estimator=estimator,
-        gradient=gradient,
-        inference=inference,
-        entropy_weight=entropy_weight,
-        floor=floor,
-        evidence=nn.Conv2d(attention.dim, classes, 1),
-        overview_weight=overview_weight,
-    )
-
-
-def ats_mnist(
-    classes: int = 10,
-    *,
-    tile_size: int = 50,
-    tile_mpp: float = 1.0,
-    overview_mpp: float = 1500 / 180,
-    draws: int = 10,
-    channels: int = 1,
-    estimator: str = "sequential",
-    gradient: str = "unbiased",
-    inference: str = "sample",
-    entropy_weight: float = 1e-4,
-    floor: float = 1e-5,
-) -> AttentionSampling:
-    """ATS with the paper's networks and numbers for Megapixel MNIST: 1500² canvases seen at 180², tiles of 50².
-
-    Scales are in canvas pixels (a source with mpp 1). The classifier is one linear layer, as in the paper.
-
-    Args:
-        classes: number of classes.
-        tile_size: side of a tile in pixels.
-        tile_mpp: scale of the tiles.
-        overview_mpp: scale of the overview.
-        draws: tiles read per image.
-        channels: of the images.
-        estimator: see `AttentionSampling`.
-        gradient: see `AttentionSampling`; "as-released" for what the authors trained with.
-        inference: see `AttentionSampling`.
-        entropy_weight: see `AttentionSampling`.
-        floor: see `AttentionSampling`.
-
-    Raises:
-        InputError: an argument is out of range or names nothing.
-    """
-    return AttentionSampling(
-        MnistAttentionNet(channels),
-        MnistEncoder(channels),
-        nn.Linear(MnistEncoder.dim, classes),
-        Normalise((0.0,) * channels, (1.0,) * channels),
-        tile_size=tile_size,
-        tile_mpp=tile_mpp,
-        overview_mpp=overview_mpp,
-        draws=draws,
-        estimator=estimator,
-        gradient=gradient,
-        inference=inference,
-        entropy_weight=entropy_weight,
-        floor=floor,
-    )
-
-
-def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InputError(f"{option} {value!r} is not known; there is: {', '.join(choices)}")
