@@ -43,6 +43,7 @@ def test_the_slide_stands_in_for_the_patient(tmp_path: Path) -> None:
         ("slide,label\na,1\na,0\n", "1 slides stand more than once: a"),
         ("slide,label,mpp\na,1,20x\n", "line 2: mpp is '20x'"),
         ("slide,label,mpp\na,1,0\n", "line 2: mpp is '0'"),
+        ('slide,label\n"' + "a,1\n" * 50_000, r"labels\.csv, line \d+: not CSV .*quotation mark left open"),
         ("slide,label,split\na,1,dev\n", "line 2: split is 'dev'; possible: train, val, test"),
     ],
 )

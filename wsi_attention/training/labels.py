@@ -63,7 +63,7 @@ def read_table(path: str | Path) -> Table:
     """A CSV with a header, whatever its separator among comma, semicolon and tab.
 
     Raises:
-        InputError: no such file, or no UTF-8 text.
+        InputError: no such file, no UTF-8 text, or no CSV.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -75,12 +75,18 @@ def read_table(path: str | Path) -> Table:
     header = lines[0] if lines else ""
     separator = max(",;\t", key=header.count)
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    columns = tuple(name.strip() for name in next(reader, []))
+    try:
+        (_, names), *found = [(reader.line_num, cells) for cells in reader] or [(0, [])]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: not CSV ({error}); is a quotation mark left open?"
+        ) from error
+    columns = tuple(name.strip() for name in names)
     rows = []
-    for cells in reader:
+    for line, cells in found:
         if any(cell.strip() for cell in cells):
             padded = [cell.strip() for cell in cells] + [""] * len(columns)
-            rows.append((reader.line_num, dict(zip(columns, padded, strict=False))))
+            rows.append((line, dict(zip(columns, padded, strict=False))))
     return Table(columns, tuple(rows))
 
 
