@@ -91,7 +91,7 @@ def darkest(
     """A model whose first tile is the one on the darkest cell."""
     model = AttentionSampling(
         Darkness(stride), MeanColour(), ColourScores(), Fractions(), tile_size=tile, tile_mpp=tile_mpp,
-        overview_mpp=overview_mpp, draws=draws, inference="top",
+        overview_mpp=overview_mpp, draws=draws, inference="top", gradient="unbiased",
     )  # fmt: skip
     return Classifier(model.eval(), ("red", "green", "blue"), {}, "0" * 64, "darkest")
 
@@ -179,7 +179,9 @@ FORMATS: dict[str, Opened] = {
 }
 
 every_format = pytest.mark.parametrize("name", FORMATS)
-some_formats = pytest.mark.parametrize("name", ["svs-openslide", "ome-tiff-tiffslide", "zarr-0.5", "leica-with-bounds"])
+some_formats = pytest.mark.parametrize(
+    "name", ["svs-openslide", "ome-tiff-tiffslide", "zarr-0.5", "array-as-stated", "leica-with-bounds"]
+)
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def box_of(shape: Any, offset: tuple[int, int] = (0, 0)) -> Box:
     return Box(left + offset[0], top + offset[1], right - left, bottom - top)
 
 
-def assert_lesion_in(slide: Slide, box: Box, colour: tuple[int, ...] = LESION, within: float = 4) -> None:
+def assert_lesion_in(slide: Slide, box: Box, colour: tuple[int, ...] = LESION, within: float = 1.5) -> None:
     """The slide's pixels in the box are the lesion, and those of the box moved by its own size are not."""
     for dx, dy in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
         seen = Box(box.x + dx * box.w, box.y + dy * box.h, box.w, box.h).clipped(*slide.dimensions)
@@ -219,9 +221,18 @@ def assert_lesion_in(slide: Slide, box: Box, colour: tuple[int, ...] = LESION, w
             assert away < within if (dx, dy) == (0, 0) else away > 50, (dx, dy)
 
 
-def assert_tile_read(prediction: Prediction, share: float, within: float = 4) -> None:
+def dark_box(slide: Slide) -> Box:
+    """The rectangle around every dark pixel of level 0."""
+    dark = slide.read((0, 0), 0, slide.dimensions).max(-1) < 190
+    rows, cols = np.flatnonzero(dark.any(1)), np.flatnonzero(dark.any(0))
+    return Box(int(cols[0]), int(rows[0]), int(cols[-1] - cols[0] + 1), int(rows[-1] - rows[0] + 1))
+
+
+def assert_tile_read(
+    prediction: Prediction, share: float = 1.0, colour: tuple[int, ...] = LESION, within: float = 1.5
+) -> None:
     """The pixels the model was given: the lesion in that share of them, and white beyond the slide."""
-    expected = share * np.array(LESION) + (1 - share) * np.array(WHITE)
+    expected = share * np.array(colour) + (1 - share) * np.array(WHITE)
     read = np.log(prediction.probabilities) * 255 / 10
     assert np.abs((read - read.mean()) - (expected - expected.mean())).max() < within
 
@@ -241,6 +252,7 @@ def test_lesion_comes_back_to_the_pixel(name: str, place: str, factor: int, tmp_
     with FORMATS[name](tmp_path, painted(lesion), factor, MPP) as slide:
         assert slide.dimensions == SIZE
         assert len(slide.level_dimensions) > 2
+        assert dark_box(slide) == lesion
         prediction = predict(slide, darkest())
         shown = exported(prediction, tmp_path)
         assert shown.offset == (OFFSET if "bounds" in name else (0, 0))
@@ -284,9 +296,10 @@ class Scale:
 SCALES = {
     "0.499 seen as 0.5": Scale(0.499, 64, 0.5, 4.0, drift=1),
     "downsample 2": Scale(0.5, 32, 1.0, 4.0),
-    "stored downsample 3.003": Scale(0.5, 24, 1.5, 4.5, factor=3, drift=2),
+    "stored downsample 3.003": Scale(0.5, 24, 1.5, 4.5, factor=3, drift=3),
     "downsample 1.3": Scale(0.5, 64, 0.65, 5.2),
     "downsample 2.6 below a level of 3": Scale(0.25, 32, 0.65, 2.6, factor=3),
+    "downsample 6 above a level of 3 or 4": Scale(0.5, 10, 3.0, 3.0, stride=10, factor=3, drift=2),
     "overview on a stored level": Scale(0.5, 64, 0.5, 2.0, stride=16, drift=2),
     "overview on a stored odd level": Scale(0.5, 48, 0.5, 1.5, stride=16, factor=3, drift=1),
     "tiles larger than cells": Scale(0.5, 96, 0.5, 4.0),
@@ -297,14 +310,16 @@ SCALES = {
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 def test_lesion_comes_back_at_any_scale(name: str, scale: Scale, tmp_path: Path) -> None:
     lesion = scale.lesion()
-    within = 4 + 145 * 2 * scale.drift / lesion.w  # as much as tissue instead of lesion at two borders changes the mean
+    # The levels of arrays as stated begin where they claim.
+    drift = min(scale.drift, 1) if name == "array-as-stated" else scale.drift
+    borders = 2 * drift / lesion.w  # at most this share of a tile is tissue instead; that is 145 grey levels lighter
     with FORMATS[name](tmp_path, painted(lesion), scale.factor, scale.mpp) as slide:
         prediction = predict(slide, scale.model())
         shown = exported(prediction, tmp_path)
         found = box_of(shown.regions[0], shown.offset)
-        assert np.abs(np.subtract(found, lesion)).max() <= scale.drift
-        assert_lesion_in(slide, found, within=within)
-    assert_tile_read(prediction, 1.0, within)
+        assert np.abs(np.subtract(found, lesion)).max() <= drift
+        assert_lesion_in(slide, found, within=1.5 + 145 * borders)
+    assert_tile_read(prediction, within=1.5 + 45 * borders)  # and differs in hue by 45
 
 
 @some_formats
@@ -322,7 +337,7 @@ def test_lesion_at_the_corner_comes_back_at_any_scale(name: str, label: str, tmp
     assert_tile_read(prediction, lesion.w * lesion.h / (tile.w * tile.h))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.data())
 def test_lesions_anywhere_lie_in_the_region_shown(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -462,10 +477,11 @@ def test_a_mask_in_level_0_pixels_confines_attention(
     with FORMATS[name](tmp_path, painted(darker, paler), 4, MPP) as slide:
         shown = exported(predict(slide, darkest()), tmp_path)
         assert box_of(shown.regions[0], shown.offset) == darker
-        allowed = Box(9 * CELL, 3 * CELL, 3 * CELL, 3 * CELL)
-        prediction = predict(slide, darkest(draws=9), tissue=masked(tmp_path, allowed))
+        allowed = Box(9 * CELL, 4 * CELL, 3 * CELL, 3 * CELL)
+        prediction = predict(slide, darkest(draws=20), tissue=masked(tmp_path, allowed))
         shown = exported(prediction, tmp_path)
         assert box_of(shown.regions[0], shown.offset) == paler
         assert_lesion_in(slide, paler, PALER)
+    assert_tile_read(prediction, colour=PALER)  # the first of the tiles outweighs all others
     cells = {box_of(tile, shown.offset)[:2] for tile in shown.tiles}
-    assert cells == {(x * CELL, y * CELL) for x in range(9, 12) for y in range(3, 6)}
+    assert cells == {(x * CELL, y * CELL) for x in range(9, 12) for y in range(4, 7)}
