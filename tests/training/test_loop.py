@@ -18,9 +18,10 @@ from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.models.attention_sampling_builders import ats
 from wsi_attention.structures import Output
 from wsi_attention.training.devices import fabric_on
+from wsi_attention.training.divergence import DivergedError
 from wsi_attention.training.examples import Example
 from wsi_attention.training.listener import Silent
-from wsi_attention.training.loop import DivergedError, Job, fit
+from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.state import TrainingState, copied, load_state, save_state
 
 Examples = Callable[[int, int], tuple[Example, ...]]
@@ -210,6 +211,43 @@ def test_an_exploding_rate_stops_and_keeps_the_last_good_epoch(spotted_examples:
     ):
         fit(fabric_on("cpu", 1, "32"), model, work, start(model))
     assert [state.epoch for state in saved] == [1]
+
+
+def test_slides_that_failed_before_count_among_all(spotted_examples: Examples) -> None:
+    """Four of ten slides could not be opened at the start; that is no majority of the six that are left."""
+    model = small_model()
+    state = replace(start(model), failed={f"gone{i}": "broken" for i in range(4)})
+    work = job(spotted_examples(4, 0), spotted_examples(2, 50), replace(RECIPE, epochs=1))
+    assert fit(fabric_on("cpu", 1, "32"), model, work, state).history[0].failed == 4
+
+
+class Wild(nn.Module):
+    """Gives NaN, or refuses to go on, in eval mode."""
+
+    overview_mpp = 4.0
+
+    def __init__(self, refuses: bool) -> None:
+        super().__init__()
+        self.inner, self.refuses = Darkest(), refuses
+
+    def forward(self, source: Any, generator: Any = None) -> Output:
+        output = self.inner(source, generator)
+        if not self.training and self.refuses:
+            raise ValueError("logits hold NaN")
+        return output if self.training else replace(output, logits=output.logits * math.nan)
+
+    def loss(self, output: Output, target: torch.Tensor) -> torch.Tensor:
+        return self.inner.loss(output, target)
+
+
+@pytest.mark.parametrize(
+    ("refuses", "text"),
+    [(False, "output is not finite at validation, slide s50"), (True, "at validation, slide s50: logits hold NaN")],
+)
+def test_validation_that_is_no_number_is_no_score(spotted_examples: Examples, refuses: bool, text: str) -> None:
+    model = Wild(refuses)
+    with pytest.raises(DivergedError, match=text):
+        fit(fabric_on("cpu", 1, "32"), model, job(spotted_examples(2, 0), spotted_examples(2, 50)), start(model))
 
 
 def test_class_weights_count(spotted_examples: Examples) -> None:

@@ -18,10 +18,11 @@ from torch import Generator, Tensor, nn
 from torch.optim import AdamW
 
 from wsi_attention.config import Recipe
-from wsi_attention.errors import InputError, SlideError, WsiAttentionError
+from wsi_attention.errors import InputError, SlideError
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
 from wsi_attention.training.augment import AugmentedSource, draw_change
+from wsi_attention.training.divergence import DivergedError, diverging
 from wsi_attention.training.examples import Example, ahead
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.processes import agreed, gathered, share_buffers, sum_gradients
@@ -38,10 +39,6 @@ from wsi_attention.training.validation import scores_of, validate
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-class DivergedError(WsiAttentionError, ArithmeticError):
-    """The loss or gradient is no number any more."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> Tra
     """Trains from `state` until the epochs or the patience are used up; the model ends with the last weights.
 
     Raises:
-        DivergedError: loss or gradient is not finite; the state of the last whole epoch is still saved.
+        DivergedError: loss, gradient or output is not finite; the state of the last whole epoch is still saved.
         InputError: more than half of the images cannot be used.
     """
     model = fabric.to_device(model)
@@ -180,12 +177,8 @@ def _loss(
     draws = _generator(job.recipe.seed, "draws", epoch, example.key)
     augmented = AugmentedSource(source, change, source.overview_downsample(model.overview_mpp))  # type: ignore[arg-type]
     with fabric.autocast():
-        try:
+        with diverging(f"epoch {epoch}, slide {example.name}"):
             output: Output = model(augmented, draws)
-        except WsiAttentionError:
-            raise
-        except ValueError as error:
-            raise DivergedError(f"the model cannot go on at epoch {epoch}, slide {example.name}: {error}") from error
         target = torch.tensor([example.label], device=output.logits.device)
         loss: Tensor = model.loss(output, target) * job.class_weights[example.label]  # type: ignore[operator]
     return loss
@@ -202,7 +195,8 @@ def _report_failures(job: Job, before: Mapping[str, str], now: Mapping[str, str]
     for name in now:
         if name not in before:
             job.listener.line(f"left out: {name}: {now[name]}")
-    too_many_failed(now, len(job.train) + len(job.validation))
+    every = {example.name for example in (*job.train, *job.validation)} | now.keys()
+    too_many_failed(now, len(every))
 
 
 def too_many_failed(failed: Mapping[str, str], total: int) -> None:

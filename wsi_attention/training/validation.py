@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.protocols import TileSource
+from wsi_attention.training.divergence import DivergedError, diverging
 from wsi_attention.training.examples import Example, ahead
 from wsi_attention.training.metrics import Scores, score
 from wsi_attention.training.processes import agreed, gathered
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 def validate(
     fabric: Fabric, model: nn.Module, examples: Sequence[Example], passes: int, told: Callable[[int], None]
 ) -> tuple[Tensor, dict[str, str]]:
-    """Probabilities (n, classes) of every image from repeatable draws, and why some have none (their rows are NaN)."""
+    """Probabilities (n, classes) of every image from repeatable draws, and why some have none (their rows are NaN).
+
+    Raises:
+        DivergedError: the model's output is not finite; no such image is passed over in silence.
+    """
     mine = list(examples)[fabric.global_rank :: fabric.world_size]
     rows: dict[str, Tensor] = {}
     failed: dict[str, str] = {}
@@ -55,9 +60,12 @@ def _probabilities(
 ) -> Tensor:
     if isinstance(source, SlideError):
         raise source
-    with fabric.autocast():
+    with fabric.autocast(), diverging(f"validation, slide {example.name}"):
         outputs = [model(source, _generator(example, i)) for i in range(passes)]
-    return torch.stack([output.logits[0].double().softmax(-1) for output in outputs]).mean(0).cpu()
+    mean = torch.stack([output.logits[0].double().softmax(-1) for output in outputs]).mean(0).cpu()
+    if not bool(mean.isfinite().all()):
+        raise DivergedError(f"the model's output is not finite at validation, slide {example.name}")
+    return mean
 
 
 def _generator(example: Example, number: int) -> Generator:
