@@ -123,6 +123,14 @@ def test_a_folder_keeps_its_other_files(folder: Path) -> None:
     assert [entry.name for entry in folder.parent.iterdir()] == ["mine"]
 
 
+def test_what_a_kill_left_goes_with_the_next_write(folder: Path) -> None:
+    half = folder.parent / ".mine.tmp"
+    half.mkdir()
+    (half / WEIGHTS).write_bytes(b"half")
+    save_model(folder, build_model("ats", 2, **ARGUMENTS), CARD)
+    assert [entry.name for entry in folder.parent.iterdir()] == ["mine"]
+
+
 def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_model(folder).weights_sha256
 
@@ -202,13 +210,14 @@ def test_broken_configurations(folder: Path) -> None:
         ({"method": "magic"}, "no model named 'magic'; installed: ats"),
         ({"method": 3}, "'method' is missing or of the wrong kind, found 3"),
         ({"arguments": None}, "'arguments' is missing or of the wrong kind"),
+        ({"arguments": {"classes": 2}}, "takes no argument 'classes'"),
         ({"arguments": {"colour": 1}}, "takes no argument 'colour'; it takes: tile_size"),
         ({"arguments": {**ARGUMENTS, "estimator": "magic"}}, "estimator 'magic'"),
         ({"arguments": {**ARGUMENTS, "features": "many"}}, "cannot be built with"),
         ({"classes": []}, "'classes' must be different names"),
         ({"classes": ["a", "a"]}, "'classes' must be different names"),
         ({"classes": ["a", 2]}, "'classes' must be different names"),
-        ({"classes": ["a", "b", "c"]}, "classifier.bias has shape (2,), the model has (3,)"),
+        ({"classes": ["a", "b", "c"]}, "has shape (2,), the model has (3,); copy the whole folder"),
         ({"arguments": {**ARGUMENTS, "attention_widths": [8, 8, 8]}}, "it lacks attention.trunk.6.weight"),
         ({"arguments": {**ARGUMENTS, "attention_widths": [8]}}, "attention.trunk.3"),
     ],

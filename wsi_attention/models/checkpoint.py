@@ -66,7 +66,7 @@ class Classifier:
         return _load_again, (str(self.folder), str(device), self.weights_sha256)
 
 
-def build_model(method: str, classes: int, **arguments: Any) -> nn.Module:
+def build_model(method: str, classes: int, /, **arguments: Any) -> nn.Module:
     """A new model with fresh weights, by the registered name of its builder.
 
     Args:
@@ -248,18 +248,23 @@ def _read_weights(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Te
 
 
 def _check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    file = folder / WEIGHTS
+    problem = _misfit(weights, wanted)
+    if problem:
+        raise ModelError(
+            f"{folder / WEIGHTS} does not fit {CONFIG}: {problem}; copy the whole folder again, or train again"
+        )
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{folder / WEIGHTS} cannot be used: {name} holds values that are not finite; train again")
+
+
+def _misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
     for name, value in wanted.items():
         if name not in weights:
-            raise ModelError(f"{file} does not fit {CONFIG}: it lacks {name}, shape {tuple(value.shape)}")
+            return f"it lacks {name}, shape {tuple(value.shape)}"
         if weights[name].shape != value.shape:
-            found, expected = tuple(weights[name].shape), tuple(value.shape)
-            raise ModelError(f"{file} does not fit {CONFIG}: {name} has shape {found}, the model has {expected}")
-        if not bool(torch.isfinite(weights[name]).all()):
-            raise ModelError(f"{file} cannot be used: {name} holds values that are not finite; train again")
-    for name in sorted(weights):
-        if name not in wanted:
-            raise ModelError(f"{file} does not fit {CONFIG}: it has {name}, the model has not")
+            return f"{name} has shape {tuple(weights[name].shape)}, the model has {tuple(value.shape)}"
+    return next((f"it has {name}, the model has not" for name in sorted(weights) if name not in wanted), None)
 
 
 def _finite(value: Any) -> Any:
