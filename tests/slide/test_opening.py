@@ -23,6 +23,12 @@ def test_a_folder_that_is_no_slide_names_the_way_out(tmp_path: Path) -> None:
         choose(str(tmp_path))
 
 
+def test_a_file_that_is_no_slide_names_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "x.svs").write_bytes(b"no slide at all")
+    with pytest.raises(SlideOpenError, match=r"in no format that a reader knows; copy it again .* else leave it out"):
+        choose(str(tmp_path / "x.svs"))
+
+
 def test_unknown_readers_are_refused() -> None:
     assert check_name("auto") == "auto"
     with pytest.raises(InputError, match=r"no reader named 'vips'; possible: auto, .*openslide"):

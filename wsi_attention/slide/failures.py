@@ -36,5 +36,6 @@ def opening(path: str, reader: str, undo: Callable[[], None] | None = None) -> I
         # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
         reason = one_line(error).replace(f"Reading {path}: ", "").rstrip(".")
         raise SlideOpenError(
-            f"{path}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know"
+            f"{path}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know:"
+            " copy it again, or leave it out"
         ) from error

@@ -110,4 +110,4 @@ def _impression(path: str) -> str:
         return "a web page or XML text, not a slide (a failed download?); download it again"
     if file.suffix.lower() == ".mrxs" and not file.with_suffix("").is_dir():
         return f"a MIRAX index without its folder {file.stem!r}; copy the folder beside it"
-    return "in no format that a reader knows; it is damaged, or not a slide"
+    return "in no format that a reader knows; copy it again if it should be a slide, else leave it out"
