@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Writes the files: a new folder appears whole; in an existing one each file is exchanged whole, in order.
+
+    The temporary folder beside it always has the same name, so the next call clears what a kill left behind.
 
     Args:
         folder: where to; missing parents are made.
@@ -20,7 +21,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         OSError: it cannot be written; nothing temporary is left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:12]}.tmp"
+    made = folder.parent / f".{folder.name}.tmp"
+    shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
     try:
         for name, content in files.items():
