@@ -145,6 +145,13 @@ def test_overwrite_begins_anew_and_touches_nothing_else(slide_set: Path, tmp_pat
     assert (output / "notes.txt").read_text() == "mine"
 
 
+def test_a_slip_in_the_call_costs_no_model(slide_set: Path, trained: Path, tmp_path: Path) -> None:
+    before = contents(trained)
+    with pytest.raises(InputError, match=r"none.csv does not exist"):
+        run(slide_set, trained, "--overwrite", "-l", str(tmp_path / "none.csv"))
+    assert contents(trained) == before
+
+
 def test_a_model_from_elsewhere_is_never_touched(slide_set: Path, trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "foreign"
     output.mkdir()

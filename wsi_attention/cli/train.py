@@ -28,7 +28,7 @@ def train(
     start: Annotated[str | None, typer.Option(help="A model whose weights to start from, e.g. demo.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier training first.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
 ) -> None:
     """Trains a model on labelled slides. Started again after an interruption, it goes on to the same result.
 
@@ -39,12 +39,18 @@ def train(
 
     recipe = load_recipe(config) if config else default_recipe(method or "ats")
     recipe = changed(recipe, method=method, epochs=epochs, seed=seed, start=start)
-    if overwrite:
-        run.forget(output)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:
         result = run.train(
-            labels, slides, output, recipe, device=device, processes=devices, command=command, listener=listener
+            labels,
+            slides,
+            output,
+            recipe,
+            earlier="replace" if overwrite else "continue",
+            device=device,
+            processes=devices,
+            command=command,
+            listener=listener,
         )
     if not result.reports:
         return

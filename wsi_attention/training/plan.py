@@ -13,6 +13,7 @@ from typing import Any
 from wsi_attention import registry
 from wsi_attention.config import Recipe, unknown_key
 from wsi_attention.errors import InputError
+from wsi_attention.models.checkpoint import CONFIG
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, find_slides, read_labels
 from wsi_attention.training.listener import Listener
@@ -102,22 +103,27 @@ def check_arguments(recipe: Recipe) -> None:
     Raises:
         InputError: no such method, or an unknown argument; the nearest valid one is named.
     """
-    valid = tuple(inspect.signature(registry.load(registry.MODELS, recipe.method)).parameters)[1:]
+    accepted = list(inspect.signature(registry.load(registry.MODELS, recipe.method)).parameters.values())[1:]
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted):
+        return
+    valid = tuple(one.name for one in accepted)
     for key in recipe.model:
         if key not in valid:
             raise unknown_key(key, valid, f"recipe [model] of method {recipe.method}")
 
 
 def finished_before(folder: Path, plan: Plan) -> Finished | None:
-    """What a finished run of the same plan left, None where the folder is empty or the run unfinished.
+    """What a finished run of the same plan left, None where the run is unfinished or its model is gone.
 
     Raises:
         InputError: the folder holds another run, or a model from elsewhere.
     """
-    path = folder / FOLDER / FINISHED
+    path, model = folder / FOLDER / FINISHED, folder / CONFIG
     if not path.is_file():
-        if (folder / "config.json").is_file() and not (folder / FOLDER / STATE).is_file():
+        if model.is_file() and not (folder / FOLDER / STATE).is_file():
             raise InputError(f"{folder} holds a model that was not trained there; choose another output folder")
+        return None
+    if not model.is_file():
         return None
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

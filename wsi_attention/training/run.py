@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan, check_same_plan, finished_before, make_plan
 from wsi_attention.training.split import Split, class_weights
 from wsi_attention.training.state import (
+    METRICS,
     STATE,
     EpochRecord,
     TrainingState,
@@ -38,6 +39,8 @@ from wsi_attention.training.state import (
     seed_of,
     write_metrics,
 )
+
+SPLIT = "split.csv"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def train(
     output: str | Path,
     recipe: Recipe | None = None,
     *,
+    earlier: Literal["continue", "replace"] = "continue",
     device: str = "auto",
     processes: int = 1,
     memory: int = MEMORY_BYTES,
@@ -82,6 +86,7 @@ def train(
         slides: folders or files in which the labels' slides are found.
         output: the model folder; `training/` in it holds metrics.csv, split.csv and, until the end, the state.
         recipe: all numbers; the shipped one for ATS where None.
+        earlier: "continue" a training in the folder, or "replace" it as soon as all the rest has proved usable.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         processes: how many devices of that kind work together.
         memory: bytes for overviews kept between epochs.
@@ -90,15 +95,18 @@ def train(
 
     Raises:
         InputError: labels, slides, recipe or device are wrong, or the folder holds another training.
-        DivergedError: the loss is no number any more.
+        DivergedError: loss, gradient or output is no number any more.
         ResultsError: the folder cannot be written.
     """
     recipe, folder = recipe or default_recipe("ats"), Path(output)
-    begun = load_state(folder / FOLDER)
+    begun = load_state(folder / FOLDER) if earlier == "continue" else None
     precision = begun.precision if begun else precision_on(device, recipe.precision)
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
     plan = make_plan(Path(labels), slides, recipe, listener)
+    if earlier == "replace":
+        forget(folder)
+        fabric.barrier()
     done = finished_before(folder, plan)
     if done:
         _tidy(folder / FOLDER)
@@ -122,16 +130,20 @@ def train(
 
 
 def forget(output: str | Path) -> None:
-    """Removes an earlier training and its model from a folder, and nothing else.
+    """Removes an earlier training and its model from a folder, and nothing else; a kill in between leaves no half.
 
     Raises:
         InputError: the folder holds a model from elsewhere.
     """
     folder = Path(output)
-    if (folder / FOLDER).is_dir():
-        shutil.rmtree(folder / FOLDER)
-        for name in (CONFIG, WEIGHTS, README):
-            (folder / name).unlink(missing_ok=True)
+    ours = [folder / FOLDER / name for name in (STATE, FINISHED, METRICS, SPLIT)]
+    if any(path.is_file() for path in ours):
+        model = [folder / name for name in (README, WEIGHTS, CONFIG)] if (folder / CONFIG).is_file() else []
+        for path in (*model, *ours):
+            path.unlink(missing_ok=True)
+        remove_unfinished(folder / FOLDER)
+        with suppress(OSError):
+            (folder / FOLDER).rmdir()
     elif (folder / CONFIG).exists():
         raise InputError(f"{folder} holds a model that was not trained there; choose another output folder")
 
@@ -192,7 +204,7 @@ def _write_split(folder: Path, split: Split) -> None:
     writer.writerow(("slide", "label", "patient", "split"))
     for part, rows in (("train", split.train), ("val", split.validation)):
         writer.writerows((row.slide, row.label, row.patient, part) for row in rows)
-    write_text(folder / "split.csv", text.getvalue())
+    write_text(folder / SPLIT, text.getvalue())
 
 
 def _finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end: Finished, command: str) -> None:

@@ -1,0 +1,47 @@
+"""What a folder says about an earlier training, and whether the recipe fits its method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from wsi_attention import registry
+from wsi_attention.config import Recipe
+from wsi_attention.errors import InputError
+from wsi_attention.training.plan import FINISHED, FOLDER, check_arguments, finished_before
+from wsi_attention.training.state import STATE
+
+NO_PLAN = cast(Any, None)
+
+
+def test_a_finished_training_whose_model_is_gone_is_not_finished(tmp_path: Path) -> None:
+    assert finished_before(tmp_path, NO_PLAN) is None
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / FINISHED).write_text("{}")
+    assert finished_before(tmp_path, NO_PLAN) is None
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"finished.json cannot be read .*--overwrite"):
+        finished_before(tmp_path, NO_PLAN)
+
+
+def test_a_model_without_its_training_is_foreign_unless_a_state_is_there(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="was not trained there"):
+        finished_before(tmp_path, NO_PLAN)
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / STATE).touch()
+    assert finished_before(tmp_path, NO_PLAN) is None
+
+
+def test_a_builder_may_take_any_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    def strict(classes: int, draws: int = 1) -> None: ...
+
+    def open_minded(classes: int, **options: object) -> None: ...
+
+    builders = {"strict": strict, "open": open_minded}
+    monkeypatch.setattr(registry, "load", lambda _, name: builders[name])
+    check_arguments(Recipe(method="open", model={"anything": 1}))
+    with pytest.raises(InputError, match="unknown key 'draw'; did you mean 'draws'"):
+        check_arguments(Recipe(method="strict", model={"draw": 1}))
