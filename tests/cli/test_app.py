@@ -1,0 +1,50 @@
+"""The commands under one name, and how their errors end."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from wsi_attention import __version__, cli
+from wsi_attention.cli import app as module
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["wsi-attention", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+def test_version_and_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == __version__
+    assert ended(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    for command in ("classify", "train", "evaluate", "info", "export", "validate", "methods", "doctor"):
+        assert f"  {command} " in shown
+
+
+@pytest.mark.parametrize("error", [RuntimeError("two\nlines"), KeyError("x")])
+def test_what_nobody_expected_is_one_line_and_status_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fail(*given: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "app", fail)
+    assert ended(monkeypatch, "doctor") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and f"unexpected {type(error).__name__}" in lines[0] and "--debug" in lines[0]
+    assert ended(monkeypatch, "doctor", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "app", stop)
+    assert ended(monkeypatch, "doctor") == 130
+    assert capsys.readouterr().err == "wsi-attention: interrupted\n"

@@ -1,0 +1,37 @@
+"""`wsi-attention doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from wsi_attention.cli import doctor as module
+
+app = typer.Typer()
+app.command()(module.doctor)
+
+
+def broken(folder: Path) -> str:
+    raise OSError("no libopenslide here")
+
+
+def test_what_works_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_classify", lambda folder: "works")
+    ran = CliRunner().invoke(app)
+    assert ran.exit_code == 0, ran.output
+    assert "readers: openslide, tiffslide, zarr work" in ran.output
+    assert "devices: cpu" in ran.output
+
+
+def test_what_does_not_work_is_named_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_readers", broken)
+    monkeypatch.setattr(module, "_classify", lambda folder: "works (3 tiles)")
+    ran = CliRunner().invoke(app)
+    assert ran.exit_code == 1
+    assert ran.output.splitlines()[-2:] == [
+        "readers: FAILED, OSError: no libopenslide here",
+        "classify: works (3 tiles)",
+    ]
