@@ -85,7 +85,7 @@ def test_every_slide_without_a_label_is_a_line_on_stderr(called: dict[str, Any],
 
 
 def test_interruption_says_how_to_go_on(called: dict[str, Any], tmp_path: Path) -> None:
-    called["report"] = Report(tmp_path, 40, Counter(done=12), interrupted=True)
+    called["report"] = Report(tmp_path, 40, Counter(done=12, failed=1), interrupted=True)
     ran = run("-i slides")
     assert ran.exit_code == 130
     assert ran.output.splitlines()[-1] == "interrupted: 12 of 40 slides are finished; the same command does the rest"

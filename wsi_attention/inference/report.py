@@ -67,6 +67,6 @@ def summary(report: Report) -> str:
         lines.append(f"{count} other file{'s' * (count > 1)} skipped: {shown}{', ...' * (count > 3)}")
     lines.append(f"table: {report.results / 'predictions.csv'}")
     if report.interrupted:
-        done = report.statuses.total()
+        done = report.statuses.total() - report.statuses["failed"]
         lines.append(f"interrupted: {done} of {report.total} slides are finished; the same command does the rest")
     return "\n".join(lines)
