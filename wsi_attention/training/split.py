@@ -78,26 +78,40 @@ def _enough(rows: Sequence[LabelRow], classes: tuple[str, ...], name: str | Path
 
 
 def _draw(rows: Sequence[LabelRow], share: float, seed: int) -> set[str]:
-    """Patients for validation: rarest class first, each up to its share, never a class's last training patient."""
+    """Patients for validation: rarest class first, each up to its share, never a class's last training patient.
+
+    Where no patient of a class fits into the shares, the one who exceeds them least is taken.
+    """
     labels: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         labels[row.patient][row.label] += 1
     order = [sorted(labels)[i] for i in np.random.default_rng(seed).permutation(len(labels))]
     counts = Counter(row.label for row in rows)
+    room = Counter({label: max(1, round(share * count)) for label, count in counts.items()})
+    training = Counter(label for own in labels.values() for label in own)
     chosen: set[str] = set()
+
+    def spared(patient: str) -> bool:
+        return patient not in chosen and all(training[label] > 1 for label in labels[patient])
+
+    def take(patient: str) -> None:
+        chosen.add(patient)
+        room.subtract(labels[patient])
+        training.subtract(labels[patient].keys())
+
     for label in sorted(counts, key=lambda label: (counts[label], label)):
-        target = max(1, round(share * counts[label]))
-        for patient in order:
-            held = sum(labels[p][label] for p in chosen)
-            fits = not held or held + labels[patient][label] <= target
-            if held < target and fits and labels[patient][label] and _spares(patient, labels, chosen):
-                chosen.add(patient)
+        members = [patient for patient in order if label in labels[patient]]
+        for patient in members:
+            if spared(patient) and not _excess(labels[patient], room):
+                take(patient)
+        rest = [patient for patient in members if spared(patient)]
+        if rest and not chosen.intersection(members):
+            take(min(rest, key=lambda patient: _excess(labels[patient], room)))
     return chosen
 
 
-def _spares(patient: str, labels: dict[str, Counter[str]], chosen: set[str]) -> bool:
-    left = [own for other, own in labels.items() if other != patient and other not in chosen]
-    return all(any(own[label] for own in left) for label in labels[patient])
+def _excess(slides: Counter[str], room: Counter[str]) -> int:
+    return sum(max(0, count - max(0, room[label])) for label, count in slides.items())
 
 
 def _both_parts(
@@ -115,7 +129,8 @@ def _notes(train: Sequence[LabelRow], validation: Sequence[LabelRow], classes: t
     notes = []
     absent = [label for label in classes if label not in {row.label for row in validation}]
     if absent:
-        notes.append(f"no validation slide has the label {', '.join(absent)}: its patients are all needed to train")
+        judged = "the AUROC leaves it out" if len(classes) - len(absent) > 1 else "there is no AUROC, the loss decides"
+        notes.append(f"no validation slide has the label {', '.join(absent)}: {judged}")
     shared = {row.patient for row in train} & {row.patient for row in validation}
     if shared:
         notes.append(f"{len(shared)} patients have slides in both parts of the given split: the AUROC is too kind")
