@@ -62,7 +62,7 @@ class Recipe:
         start: model folder or shipped name whose weights training starts from; fresh ones where empty.
         epochs: passes over the training slides.
         patience: epochs without a better validation AUROC after which training stops.
-        batch: slides whose gradients are summed into one step.
+        batch: slides whose gradients are averaged into one step.
         precision: "auto" (bfloat16 where the hardware has it, else 32), "32" or "bf16".
         seed: decides split, weights, order, draws and augmentation.
         validation_share: share of the slides that is kept for validation.

@@ -10,7 +10,10 @@ import pytest
 from wsi_attention import registry
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
-from wsi_attention.training.plan import FINISHED, FOLDER, check_arguments, finished_before
+from wsi_attention.training.data import Survey
+from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.plan import FINISHED, FOLDER, Plan, check_arguments, finished_before
+from wsi_attention.training.split import Split
 from wsi_attention.training.state import STATE
 
 NO_PLAN = cast(Any, None)
@@ -33,6 +36,19 @@ def test_a_model_without_its_training_is_foreign_unless_a_state_is_there(tmp_pat
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / STATE).touch()
     assert finished_before(tmp_path, NO_PLAN) is None
+
+
+def test_copies_are_named_and_whether_they_straddle_the_split() -> None:
+    rows = [LabelRow(name, "x", name) for name in "abcd"]
+    prints = {"a": "1", "b": "1", "c": "2", "d": "1"}
+    across = Plan(Recipe(), Split(("x",), tuple(rows[:2]), tuple(rows[2:])), {}, Survey(prints))
+    assert across.copies == (
+        "1 slides stand there under several names: a = b = d; 1 of them lie on both sides of the split: "
+        "the AUROC is too kind",
+    )
+    apart = Plan(Recipe(), Split(("x",), tuple(rows), ()), {}, Survey(prints))
+    assert apart.copies == ("1 slides stand there under several names: a = b = d",)
+    assert Plan(Recipe(), apart.split, {}, Survey({"a": "1", "b": "2"})).copies == ()
 
 
 def test_a_builder_may_take_any_argument(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The training loop over any images: gradients of a few of them summed into a step, validation, early stopping.
+"""The training loop over any images: gradients of a few of them averaged into a step, validation, early stopping.
 
 lightning_fabric supplies devices, precision and processes. With several processes each takes its share of every step's
 images, and gradients are summed before the step, so an image that drops out stalls nobody.

@@ -58,6 +58,20 @@ class Plan:
         """sha256 over slides and labels, whatever the slides' names."""
         return data_fingerprint(self.surveyed.fingerprints, {row.slide: row.label for row in self.rows})
 
+    @property
+    def copies(self) -> tuple[str, ...]:
+        """A sentence on slides with the same content, and whether they straddle the split; empty without such."""
+        names: dict[str, list[str]] = {}
+        for name, fingerprint in self.surveyed.fingerprints.items():
+            names.setdefault(fingerprint, []).append(name)
+        twins = [same for same in names.values() if len(same) > 1]
+        held = {row.slide for row in self.split.validation}
+        across = sum(0 < len(held.intersection(same)) < len(same) for same in twins)
+        if not twins:
+            return ()
+        kind = f"; {across} of them lie on both sides of the split: the AUROC is too kind" if across else ""
+        return (f"{len(twins)} slides stand there under several names: {', '.join(map(' = '.join, twins[:3]))}{kind}",)
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -89,7 +103,7 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
     plan = Plan(recipe, split, found, surveyed)
-    for note in (*split.notes, *_same_slides(plan)):
+    for note in (*split.notes, *plan.copies):
         listener.line(f"note: {note}")
     for label in split.classes:
         counts = [sum(row.label == label for row in part) for part in (split.train, split.validation)]
@@ -148,12 +162,3 @@ def check_same_plan(folder: Path, stored: Mapping[str, str], plan: Plan) -> None
             f"{folder} holds a training with a different {' and '.join(other)}; "
             "choose another output folder, or --overwrite to begin anew"
         )
-
-
-def _same_slides(plan: Plan) -> tuple[str, ...]:
-    first: dict[str, str] = {}
-    twins = []
-    for name, fingerprint in plan.surveyed.fingerprints.items():
-        if first.setdefault(fingerprint, name) != name:
-            twins.append(f"{first[fingerprint]} and {name}")
-    return (f"{len(twins)} slides are copies of others: {', '.join(twins[:3])}",) if twins else ()
