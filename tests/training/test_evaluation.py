@@ -71,6 +71,27 @@ def test_labels_that_do_not_fit(results: Path, tmp_path: Path, text: str, messag
         evaluate(results, labels_csv(tmp_path, text))
 
 
+def test_the_exact_name_wins_over_the_same_name_elsewhere(results: Path, tmp_path: Path) -> None:
+    table = results / "predictions.csv"
+    table.write_text(table.read_text() + "a,done,benign,0.9,0.1,0,1,1,1,\n")
+    labels = labels_csv(tmp_path, "slide,label\na,benign\nsub/a,lesion\n")
+    assert evaluate(results, labels).scores.confusion == ((1, 0), (0, 1))
+    with pytest.raises(InputError, match=r"slide 'x/a.svs' could be sub/a, a"):
+        evaluate(results, labels_csv(tmp_path, "slide,label\nx/a.svs,benign\n"))
+
+
+def test_two_labels_of_one_slide_are_refused(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two rows give slide b different labels"):
+        evaluate(results, labels_csv(tmp_path, "slide,label\nb,benign\nb.svs,lesion\n"))
+
+
+def test_lesions_without_tables_of_tiles(results: Path, tmp_path: Path) -> None:
+    for table in (results / "tiles").rglob("*.csv"):
+        table.unlink()
+    with pytest.raises(InputError, match="no table of tiles for any of 2 slides with lesions"):
+        evaluate(results, labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\nc,lesion\n"), tmp_path / "truth")
+
+
 def test_files_that_are_not_what_they_should_be(results: Path, tmp_path: Path) -> None:
     labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\n")
     with pytest.raises(InputError, match="nowhere is no folder"):

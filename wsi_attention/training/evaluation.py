@@ -121,16 +121,15 @@ def locate(groundtruth: Path, results: Path, names: list[str]) -> Localisation:
     """For each slide with outlined lesions, whether the tile with the highest weight touches one.
 
     Raises:
-        InputError: no such folder, or a file in it is no GeoJSON.
+        InputError: no such folder, a file in it is no GeoJSON, or there are lesions but no tables of tiles.
     """
     if not groundtruth.is_dir():
         raise InputError(f"{groundtruth} is no folder; -g takes a folder of <slide>.geojson")
-    hits: dict[str, bool] = {}
-    for name in names:
-        lesions = _lesions(groundtruth, name)
-        table = results / "tiles" / f"{name}.csv"
-        if lesions is not None and table.is_file():
-            hits[name] = _touches(table, lesions)
+    lesions = {name: found for name in names if (found := _lesions(groundtruth, name)) is not None}
+    tables = {name: results / "tiles" / f"{name}.csv" for name in lesions}
+    hits = {name: _touches(table, lesions[name]) for name, table in tables.items() if table.is_file()}
+    if lesions and not hits:
+        raise InputError(f"{results / 'tiles'}: no table of tiles for any of {len(lesions)} slides with lesions")
     return Localisation(len(hits), sum(hits.values()), tuple(name for name, hit in hits.items() if not hit))
 
 
@@ -164,13 +163,15 @@ def _truth(
     for row in read_labels(labels):
         if row.label.lower() not in folded:
             raise InputError(f"{labels}: label {row.label!r} is no class of the predictions ({', '.join(classes)})")
-        names = known.get(row.slide) or known.get(bare_name(row.slide)) or known.get(bare_name(Path(row.slide).name))
+        forms = (row.slide, bare_name(row.slide))
+        exact = [form for form in forms if form in shares][:1]
+        names = exact or next((known[form] for form in (*forms, bare_name(Path(row.slide).name)) if form in known), [])
         if not names:
             unpredicted.append(row.slide)
         elif len(names) > 1:
             raise InputError(f"{labels}: slide {row.slide!r} could be {', '.join(names[:3])}; write its relative path")
-        else:
-            truth[names[0]] = folded[row.label.lower()]
+        elif truth.setdefault(names[0], folded[row.label.lower()]) != folded[row.label.lower()]:
+            raise InputError(f"{labels}: two rows give slide {names[0]} different labels; keep one of them")
     return truth, tuple(unpredicted)
 
 
