@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from wsi_attention.cli.app import app
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, ModelError
 from wsi_attention.models.checkpoint import load_model
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
@@ -149,7 +150,28 @@ def test_a_slip_in_the_call_costs_no_model(slide_set: Path, trained: Path, tmp_p
     before = contents(trained)
     with pytest.raises(InputError, match=r"none.csv does not exist"):
         run(slide_set, trained, "--overwrite", "-l", str(tmp_path / "none.csv"))
+    with pytest.raises(ModelError, match="no model folder nowhere"):
+        run(slide_set, trained, "--overwrite", "--start", "nowhere")
     assert contents(trained) == before
+
+
+def test_it_starts_from_an_earlier_model_but_with_its_own_colours(
+    slide_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    still = RECIPE.replace("epochs = 3", 'epochs = 1\nstatistics = "tissue"').replace("0.003", "1e-9")
+    (tmp_path / "recipe.toml").write_text(still)
+    run(slide_set, tmp_path / "m", "--start", str(trained), "--config", str(tmp_path / "recipe.toml"))
+    new, old = load_model(tmp_path / "m"), load_model(trained)
+    torch.testing.assert_close(new.model.encoder.project.weight, old.model.encoder.project.weight)
+    torch.testing.assert_close(new.model.preprocess.mean.flatten(), torch.tensor(new.config["mean"]))
+    assert new.config["mean"] != old.config["mean"]
+
+
+def test_a_model_may_start_from_the_one_it_replaces(slide_set: Path, trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "again"
+    shutil.copytree(trained, output)
+    run(slide_set, output, "--start", str(output), "--overwrite", "--epochs", "1")
+    assert load_model(output).config["recipe"]["epochs"] == 1
 
 
 def test_a_model_from_elsewhere_is_never_touched(slide_set: Path, trained: Path, tmp_path: Path) -> None:

@@ -104,10 +104,7 @@ def train(
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
     plan = make_plan(Path(labels), slides, recipe, listener)
-    if earlier == "replace":
-        forget(folder)
-        fabric.barrier()
-    done = finished_before(folder, plan)
+    done = finished_before(folder, plan) if earlier == "continue" else None
     if done:
         _tidy(folder / FOLDER)
         return TrainingResult(folder, done.best, done.epochs, 0, True, done.failed, fabric.is_global_zero)
@@ -116,6 +113,9 @@ def train(
         check_same_plan(folder, begun.plan, plan)
         listener.line(f"going on after epoch {begun.epoch}")
     state = begun or _new_state(plan, precision, views)
+    if earlier == "replace":
+        forget(folder)
+        fabric.barrier()
     model = build_model(recipe.method, len(plan.split.classes), **state.arguments)
     job = _job(plan, model, views, folder / FOLDER, listener)
     if fabric.is_global_zero:
@@ -165,10 +165,14 @@ def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingSta
 
 
 def _take_weights(model: nn.Module, start: str) -> None:
-    """Copies the weights of an earlier model of the same shape, to go on from easier slides or another laboratory's."""
-    earlier = load_model(start).model
+    """Copies the weights of an earlier model of the same shape, to go on from easier slides or another laboratory's.
+
+    Colours to normalise by are arguments, not weights: the new model keeps its own.
+    """
+    weights = load_model(start).model.state_dict()
+    weights |= {name: value for name, value in model.state_dict().items() if name.startswith("preprocess.")}
     try:
-        model.load_state_dict(earlier.state_dict())
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the weights of {start} do not fit this recipe: {reason}") from error
