@@ -101,11 +101,16 @@ def test_single_files_are_inputs_too(slides: Path) -> None:
     assert find_slides(["a"], [slides / "a.svs"], "labels.csv") == {"a": slides / "a.svs"}
 
 
-def test_names_that_fit_nothing_several_or_the_same(slides: Path) -> None:
+def test_names_that_fit_nothing_several_or_the_same(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"labels.csv: 2 of 3 slides not in .*: x, y"):
         find_slides(["a", "x", "y"], [slides], "labels.csv")
-    with pytest.raises(InputError, match=r"'e.svs' could be .*e.svs, .*e.svs; write its path"):
+    with pytest.raises(InputError, match=r"'e.svs' could be .*e.svs, .*e.svs; write the one that is meant") as caught:
         find_slides(["sub/d", "e.svs"], [slides], "labels.csv")
+    for path in (slides / "e.svs", slides / "sub" / "e.svs"):
+        assert str(path) in str(caught.value)
+        assert find_slides([str(path)], [slides], "labels.csv") == {str(path): path}
+    monkeypatch.chdir(slides.parent)
+    assert find_slides(["slides/e.svs"], ["slides"], "labels.csv") == {"slides/e.svs": Path("slides/e.svs")}
     with pytest.raises(InputError, match=r"'a' and 'a.svs' are both .*a.svs"):
         find_slides(["a", "a.svs"], [slides], "labels.csv")
     with pytest.raises(InputError, match="gone: no such file"):

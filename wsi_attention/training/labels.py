@@ -106,7 +106,7 @@ def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: st
             missing.append(name)
         elif len(matches) > 1:
             options = ", ".join(str(path) for path in matches[:3])
-            raise InputError(f"{asked_by}: slide {name!r} could be {options}; write its path with the suffix")
+            raise InputError(f"{asked_by}: slide {name!r} could be {options}; write the one that is meant")
         else:
             found[name] = matches[0]
     if missing:
@@ -168,7 +168,8 @@ def _index(inputs: Sequence[str | Path]) -> dict[str, list[Path]]:
     index: dict[str, list[Path]] = {}
     for slide in discovery.find_slides(inputs).slides:
         path, relative = Path(slide.path), slide.relative
-        names = {relative, path.name, bare_name(relative), bare_name(path.name), Path(slide.key).as_posix()}
+        whole = {path.as_posix(), Path(slide.key).as_posix()}
+        names = {relative, path.name, bare_name(relative), bare_name(path.name), *whole}
         for name in names:
             index.setdefault(name, []).append(path)
     return index
