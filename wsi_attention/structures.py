@@ -123,11 +123,11 @@ class TissueMask:
         return np.clip(inside / cell, 0.0, 1.0)
 
 
-def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     at = np.clip(at, 0, table.shape[0] - 1)
     low = np.minimum(at.astype(np.int64), table.shape[0] - 2)
     share = (at - low)[:, None]
-    return table[low] * (1 - share) + table[low + 1] * share
+    return np.asarray(table[low] * (1 - share) + table[low + 1] * share, np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, int], period: float) -> M
     noise = Image.fromarray(rng.normal(size=coarse).astype(np.float32))
     box = (1.0, 1.0, 1.0 + shape[1] / period, 1.0 + shape[0] / period)
     field = np.asarray(noise.resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=box))
-    return field / np.float32(0.62)
+    return np.asarray(field / np.float32(0.62), np.float32)
 
 
 def _pieces(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
@@ -130,7 +130,7 @@ def tissue_outline(
 def zone(rng: np.random.Generator, shape: tuple[int, int], period: float, share: float, width: float = 0.35) -> Map:
     """A 0..1 map that is 1 over about the given share of the slide."""
     field = smooth(rng, shape, period) + 0.35 * smooth(rng, shape, period / 3)
-    return np.clip((field - np.quantile(field, 1 - share)) / width + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((field - np.quantile(field, 1 - share)) / width + 0.5, 0, 1), np.float32)
 
 
 def free_spots(
@@ -167,7 +167,7 @@ def folds(rng: np.random.Generator, tissue: NDArray[np.bool_], count: int) -> Ma
             point = point + np.array([np.cos(way), np.sin(way)])
             way += bend + rng.normal(0, 0.06)
         ImageDraw.Draw(canvas).line(path, fill=255, width=int(rng.integers(3, 8)), joint="curve")
-    return (gaussian_filter(np.asarray(canvas, np.float32) / 255, 0.8) * tissue).astype(np.float32)
+    return np.asarray(gaussian_filter(np.asarray(canvas, np.float32) / 255, 0.8) * tissue, np.float32)
 
 
 def pen_strokes(rng: np.random.Generator, shape: tuple[int, int], count: int) -> Map:

@@ -80,7 +80,7 @@ def plan_slide(
         extent=extent,
         step=step,
         outline=outline,
-        glandular=glandular * (1 - fatty) * deep,
+        glandular=np.asarray(glandular * (1 - fatty) * deep, np.float32),
         fatty=fatty * np.clip(outline, 0, 1),
         direction=zone(rng, shape, 22, 0.5, 0.5),
         cellular=(np.clip(outline - 0.7, 0, 1) * np.exp(0.5 * smooth(rng, shape, 18))).astype(np.float32),

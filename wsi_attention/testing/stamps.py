@@ -89,10 +89,10 @@ def symmetries(stamps: list[Stamp]) -> list[Stamp]:
 def turned(stamp: Stamp, turn: int) -> Stamp:
     """One of the eight symmetries of a stamp."""
     if turn & 4:
-        stamp = Stamp(*(part.T for part in stamp))
+        stamp = Stamp(stamp.h.T, stamp.e.T, stamp.mask.T)
     if turn & 2:
-        stamp = Stamp(*(part[::-1] for part in stamp))
-    return Stamp(*(part[:, ::-1] for part in stamp)) if turn & 1 else stamp
+        stamp = Stamp(stamp.h[::-1], stamp.e[::-1], stamp.mask[::-1])
+    return Stamp(stamp.h[:, ::-1], stamp.e[:, ::-1], stamp.mask[:, ::-1]) if turn & 1 else stamp
 
 
 def wobble(rng: np.random.Generator, angle: NDArray[np.float64], amount: float, low: int = 2) -> NDArray[np.float64]:
@@ -123,8 +123,8 @@ def _grain(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> ND
 
 
 def _as_stamp(h: NDArray[np.float64], e: NDArray[np.float64], mask: NDArray[np.bool_]) -> Stamp:
-    as_bytes = (np.clip(part * level(1.0), 0, 255).astype(np.uint8) for part in (h, e))
-    return Stamp(*as_bytes, mask)
+    into_h, into_e = (np.clip(part * level(1.0), 0, 255).astype(np.uint8) for part in (h, e))
+    return Stamp(into_h, into_e, mask)
 
 
 def _nucleus(

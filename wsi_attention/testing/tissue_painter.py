@@ -145,7 +145,7 @@ def packed(rng: np.random.Generator, blob: Blob, spacing: float, shrink: float =
     points = grid.reshape(-1, 2) + rng.normal(0, 0.2 * spacing, (grid.size // 2, 2))
     angle = np.arctan2(points[:, 1], points[:, 0])
     points = points[np.hypot(*points.T) < shrink * blob.outline(angle)]
-    return np.round(points + np.array([blob.x, blob.y])).astype(np.int64)
+    return np.asarray(np.round(points + np.array([blob.x, blob.y])), np.int64)
 
 
 def stamp_nuclei(canvas: Canvas, points: NDArray[np.int64], stamps: list[Stamp], picks: NDArray[np.int64]) -> None:
