@@ -46,6 +46,7 @@ def over_all_tissue(path: str, encode: int) -> Figures:
 
     from wsi_attention import SlideSource, TileSet, load_model, open_slide
     from wsi_attention.geometry import Grid
+    from wsi_attention.nn.bags import encode
 
     model = load_model("demo").model
     with open_slide(path) as slide, torch.inference_mode():
@@ -60,7 +61,7 @@ def over_all_tissue(path: str, encode: int) -> Figures:
         start = time.perf_counter()
         for part in np.array_split(picked, max(1, len(picked) // 256)):
             tiles = TileSet(grid.locations(part, (size, size), downsample), (size, size), downsample)
-            model.encode(source.read(tiles).pixels[0])
+            encode(source.read(tiles), model.preprocess, model.encoder)
         tile_seconds = time.perf_counter() - start
     return {
         "seconds": overview_seconds + tile_seconds * len(cells) / len(picked),
