@@ -19,8 +19,8 @@ SAMPLES: dict[str, SlideSpec] = {
     "sample_01.svs": SlideSpec((6144, 6144), seed=901, label="lesion", quality=70),
     "sample_02.svs": SlideSpec((6145, 5123), seed=902, label="benign", quality=70),
     "sample_03.tiff": SlideSpec((5120, 6144), seed=903, label="lesion", quality=70),
-    "sample_04.ome.tiff": SlideSpec((6144, 5632), seed=904, label="benign", quality=70),
-    "sample_05.ome.zarr": SlideSpec((3584, 3584), seed=922, label="lesion", ngff="0.5"),
+    "sample_04.ome.tiff": SlideSpec((6144, 5632), seed=904, label="lesion", quality=70),
+    "sample_05.ome.zarr": SlideSpec((3584, 3584), seed=922, label="benign", ngff="0.5"),
     "sample_06.ome.zarr.zip": SlideSpec((2816, 2816), seed=906, label="benign", ngff="0.4"),
 }
 """File name to spec."""
