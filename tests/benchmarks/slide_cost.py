@@ -21,7 +21,7 @@ from typing import Any
 Figures = dict[str, Any]
 
 
-def by_attention(path: str, encode: int) -> Figures:
+def by_attention(path: str, most: int) -> Figures:
     """Open, overview, attention, read, classify: what `classify` does for one slide."""
     from wsi_attention import load_model, open_slide, predict
 
@@ -39,7 +39,7 @@ def by_attention(path: str, encode: int) -> Figures:
     }
 
 
-def over_all_tissue(path: str, encode: int) -> Figures:
+def over_all_tissue(path: str, most: int) -> Figures:
     """The same encoder over every tissue tile, through the same reader and the same batches."""
     import numpy as np
     import torch
@@ -57,7 +57,7 @@ def over_all_tissue(path: str, encode: int) -> Figures:
         grid = Grid.covering(slide.dimensions, (size * downsample, size * downsample))
         cells = np.flatnonzero(source.tissue(grid).numpy().ravel())
         overview_seconds = time.perf_counter() - start
-        picked = cells[np.linspace(0, len(cells) - 1, min(encode or len(cells), len(cells))).astype(int)]
+        picked = cells[np.linspace(0, len(cells) - 1, min(most or len(cells), len(cells))).astype(int)]
         start = time.perf_counter()
         for part in np.array_split(picked, max(1, len(picked) // 256)):
             tiles = TileSet(grid.locations(part, (size, size), downsample), (size, size), downsample)
@@ -71,11 +71,11 @@ def over_all_tissue(path: str, encode: int) -> Figures:
     }
 
 
-def in_own_process(side: Callable[[str, int], Figures], path: str, encode: int) -> Figures:
+def in_own_process(side: Callable[[str, int], Figures], path: str, most: int) -> Figures:
     """Runs one side in a spawned process and adds that process's peak memory in MB."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, side, path, encode))
+    process = context.Process(target=_send, args=(sender, side, path, most))
     process.start()
     sender.close()
     try:
@@ -85,8 +85,8 @@ def in_own_process(side: Callable[[str, int], Figures], path: str, encode: int) 
     return figures
 
 
-def _send(sender: Any, side: Callable[[str, int], Figures], path: str, encode: int) -> None:
-    figures = side(path, encode)
+def _send(sender: Any, side: Callable[[str, int], Figures], path: str, most: int) -> None:
+    figures = side(path, most)
     figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sender.send(figures)
 

@@ -98,7 +98,7 @@ def test_the_folder_is_a_model_with_all_that_made_it(slide_set: Path, trained: P
         "metrics.csv",
         "split.csv",
     ]
-    assert "## Training\n```bash\nwsi-attention " in (trained / "README.md").read_text()
+    assert "## Training\n```bash\nwsi-attention" in (trained / "README.md").read_text()
 
 
 def test_killed_and_resumed_is_the_undisturbed_run(slide_set: Path, trained: Path, tmp_path: Path) -> None:
