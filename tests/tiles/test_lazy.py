@@ -113,3 +113,22 @@ def test_no_tiles_and_two_images() -> None:
     assert lazy_tiles(noisy_slide(), nothing).compute(scheduler="sync").shape == (0, 8, 8, 3)
     with pytest.raises(ValueError, match=r"\(1, n, 2\)"):
         lazy_tiles(noisy_slide(), TileSet(np.zeros((2, 3, 2)), (8, 8), 1.0))
+
+
+def test_a_damaged_level_is_averaged_from_the_finer_one() -> None:
+    sound = noisy_slide()
+
+    class Damaged(FailingSlide):
+        def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
+            if level > 0:
+                raise TileReadError("the edge tiles of this level are stored short")
+            return sound.read(location, level, size)
+
+    slide = Damaged.__new__(Damaged)
+    slide.path, slide.dimensions, slide.level_downsamples = "damaged.dcm", sound.dimensions, (1.0, 2.0)
+    slide.bytes_read = lambda level, location, size: 1 + level  # type: ignore[attr-defined]
+    block = read_block(np.array([[0, 0], [8, 4]]), slide, (6, 4), 2.0)  # type: ignore[arg-type]
+    assert block.valid.all()
+    assert block.bytes == 2
+    whole = sound.read((0, 0), 0, (12, 8)).reshape(4, 2, 6, 2, 3).mean((1, 3))
+    assert np.abs(block.pixels[0] - whole).max() <= 0.5

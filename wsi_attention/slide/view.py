@@ -119,11 +119,20 @@ class View:
         try:
             return self.read((0, 0), self.size)
         except TileReadError:
-            finer = [stored for stored in self.slide.level_downsamples if stored < self._stored]
-            if not finer:
+            finer = self.finer()
+            if finer is None:
                 raise
-            self._look_through(self.slide.level_downsamples.index(max(finer)))
+            self._look_through(finer._level)
             return self.read_whole()
+
+    def finer(self) -> View | None:
+        """The same view averaged from the next finer stored level, None where there is none."""
+        stored = [each for each in self.slide.level_downsamples if each < self._stored]
+        if not stored:
+            return None
+        view = View(self.slide, self.downsample)
+        view._look_through(self.slide.level_downsamples.index(max(stored)))
+        return view
 
     def bytes_read(self, location: tuple[int, int], size: tuple[int, int]) -> int:
         """An estimate of the file bytes that `read` asks for; 0 where the reader cannot tell."""

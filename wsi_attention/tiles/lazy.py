@@ -58,13 +58,24 @@ def read_block(locations: NDArray[np.int64], slide: Slide, size: tuple[int, int]
     for i in along_rows(locations, size[1] * downsample):
         place = int(locations[i, 0]), int(locations[i, 1])
         try:
-            pixels[i] = view.read(place, size)
+            pixels[i], cost = _tile(view, place, size)
         except (TileReadError, SlideOpenError) as error:
             errors[i] = str(error)
         else:
             valid[i] = True
-            asked += view.bytes_read(place, size)
+            asked += cost
     return TileBlock(pixels, valid, asked, tuple(errors[i] for i in sorted(errors)))
+
+
+def _tile(view: View, place: tuple[int, int], size: tuple[int, int]) -> tuple[NDArray[np.uint8], int]:
+    """Pixels and file bytes of one tile; where its stored level is damaged, averaged from the next finer one."""
+    try:
+        return view.read(place, size), view.bytes_read(place, size)
+    except TileReadError:
+        finer = view.finer()
+        if finer is None:
+            raise
+        return _tile(finer, place, size)
 
 
 def along_rows(locations: NDArray[np.int64], height: float) -> list[int]:
