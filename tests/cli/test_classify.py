@@ -68,7 +68,7 @@ def test_summary_says_what_happened_and_where(called: dict[str, Any], tmp_path: 
         "4 slides: 3 done, 1 failed in 1.2 s",
         "2 had been finished by an earlier run and were kept",
         "1 other file skipped: notes.txt",
-        f"table: {tmp_path / 'predictions.csv'}",
+        f"table:    {tmp_path / 'predictions.csv'}",
     ]
     assert ran.stderr == "wsi-attention: b/x: broken\n"
 
@@ -113,3 +113,14 @@ def test_errors_are_one_line_and_status_two(
         cli.main()
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "wsi-attention: error: out holds results of something else\n"
+
+
+def test_the_summary_tells_where_everything_is(tmp_path: Path) -> None:
+    from wsi_attention.inference.report import Report, summary
+
+    (tmp_path / "geojson").mkdir()
+    (tmp_path / "predictions.csv").touch()
+    said = summary(Report(tmp_path, 0))
+    assert str(tmp_path / "predictions.csv") in said
+    assert str(tmp_path / "geojson") in said
+    assert "heatmaps" not in said

@@ -65,8 +65,14 @@ def summary(report: Report) -> str:
     if report.others:
         count, shown = len(report.others), ", ".join(Path(path).name for path in report.others[:3])
         lines.append(f"{count} other file{'s' * (count > 1)} skipped: {shown}{', ...' * (count > 3)}")
-    lines.append(f"table: {report.results / 'predictions.csv'}")
+    lines += [f"{what:<10}{path}" for what, path in _places(report.results)]
     if report.interrupted:
         done = report.statuses.total() - report.statuses["failed"]
         lines.append(f"interrupted: {done} of {report.total} slides are finished; the same command does the rest")
     return "\n".join(lines)
+
+
+def _places(results: Path) -> list[tuple[str, Path]]:
+    """What a results folder holds for people, and where: the table, and those folders that are there."""
+    folders = [("GeoJSON:", results / "geojson"), ("heatmaps:", results / "heatmaps"), ("tiles:", results / "tiles")]
+    return [("table:", results / "predictions.csv"), *((what, path) for what, path in folders if path.exists())]
