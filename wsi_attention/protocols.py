@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
@@ -100,6 +100,32 @@ class AttentionModel(Protocol):
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """The paper's own loss, a scalar; target (b,) class indices."""
+        ...
+
+
+@runtime_checkable
+class EpochAware(Protocol):
+    """A model that behaves differently in the course of training; the loop tells it where it is.
+
+    Nothing of this may live outside the model's buffers, or an interrupted training would not go on as it was: the
+    loop calls it at the start of every epoch, after a restart too.
+    """
+
+    def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
+        """Epoch 1 … epochs begins; `shares` is each class's share of the training images."""
+        ...
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """A model whose sampling estimates a sum over all cells, which can be computed whole, or more closely."""
+
+    def exact(self, source: TileSource) -> Output:
+        """The sum itself: every cell of tissue is read, in parts that bound memory; spread 0. For eval mode."""
+        ...
+
+    def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
+        """Draws round after round until the spread is at most `tolerance`, or `budget` tiles were read."""
         ...
 
 

@@ -14,8 +14,6 @@ attention finds its way at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -27,6 +25,7 @@ from wsi_attention.attention.sampling import available, smoothed_softmax
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.geometry import Grid
+from wsi_attention.models.options import one_of
 from wsi_attention.models.records import glimpses, maps, padded
 from wsi_attention.nn.bags import encode
 from wsi_attention.protocols import TileSource
@@ -205,13 +204,3 @@ class AttentionSampling(nn.Module):
         without = leave_one_out(features, coefficients.to(features.dtype))
         each = self.classifier(without).softmax(dim=-1).gather(-1, best[:, None].expand(-1, without.shape[1], -1))
         return jackknife_error(each.squeeze(-1), probabilities.gather(-1, best).squeeze(-1), chance)
-
-
-def one_of(option: str, value: str, choices: Sequence[str]) -> None:
-    """Whether an option's value is among its choices.
-
-    Raises:
-        InputError: it is not; the text lists the choices.
-    """
-    if value not in choices:
-        raise InputError(f"{option} {value!r} is not known; there is: {', '.join(choices)}")

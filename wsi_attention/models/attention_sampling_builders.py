@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from wsi_attention.models.attention_sampling import AttentionSampling, one_of
+from wsi_attention.models.attention_sampling import AttentionSampling
 from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
-from wsi_attention.nn.encoders import MnistEncoder, SmallEncoder
+from wsi_attention.nn.encoder_choice import build_encoder
+from wsi_attention.nn.encoders import MnistEncoder
 from wsi_attention.nn.heads import ScaledLinear
 from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise
-from wsi_attention.nn.resnet import ResNet18
-
-ENCODERS = ("small", "resnet18")
 
 
 def ats(
@@ -29,6 +27,7 @@ def ats(
     encoder_widths: Sequence[int] = (24, 48, 96, 128),
     features: int = 128,
     pool: str = "mean+max",
+    encoder_frozen: bool = False,
     attention_widths: Sequence[int] = (24, 48, 64),
     context: int = 7,
     estimator: str = "normalised-threshold",
@@ -51,10 +50,11 @@ def ats(
         draws: tiles read per slide.
         mean: of each channel, of 1.
         std: of each channel, of 1.
-        encoder: "small" or "resnet18".
+        encoder: a name that `nn.encoder_choice.build_encoder` knows.
         encoder_widths: channels of the small encoder's stages.
         features: length of the small encoder's feature.
         pool: "mean", "max" or "mean+max", of the small encoder.
+        encoder_frozen: whether training leaves the encoder's weights as they are.
         attention_widths: channels of the attention network's stages, each halving the overview.
         context: side of the attention network's depthwise kernel, in cells.
         overview_weight: factor on the loss on the overview; 0 is the paper's loss.
@@ -62,9 +62,9 @@ def ats(
     Raises:
         InputError: an argument is out of range or names nothing.
     """
-    one_of("encoder", encoder, ENCODERS)
-    small = encoder == "small"
-    network = SmallEncoder(len(mean), encoder_widths, features, pool) if small else ResNet18(len(mean))
+    network = build_encoder(
+        encoder, len(mean), widths=encoder_widths, features=features, pool=pool, frozen=encoder_frozen
+    )
     attention = TissueAttentionNet(len(mean), attention_widths, context)
     return AttentionSampling(
         attention,

@@ -22,7 +22,9 @@ def padded(view: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.pad(view, missing, value=background(view)) if any(missing) else view
 
 
-def glimpses(tiles: TileSet, coefficients: Tensor, attention: Tensor, valid: Tensor) -> tuple[tuple[Glimpse, ...], ...]:
+def glimpses(
+    tiles: TileSet, coefficients: Tensor, attention: Tensor, valid: Tensor, name: str = "tiles"
+) -> tuple[tuple[Glimpse, ...], ...]:
     """One glimpse for each of b images; weights are the coefficients scaled to sum 1.
 
     Args:
@@ -30,26 +32,30 @@ def glimpses(tiles: TileSet, coefficients: Tensor, attention: Tensor, valid: Ten
         coefficients: (b, n), 0 where a tile failed.
         attention: (b, n) of the cells the tiles were drawn from.
         valid: (b, n) bool.
+        name: of the stage.
     """
     weights = _array(coefficients, np.float64)
     weights = weights / weights.sum(axis=-1, keepdims=True)
     at_cells, real = _array(attention, np.float64), _array(valid, np.bool_)
     return tuple(
-        (Glimpse(TileSet(tiles.locations[i], tiles.size, tiles.downsample), weights[i], at_cells[i], real[i]),)
+        (Glimpse(TileSet(tiles.locations[i], tiles.size, tiles.downsample), weights[i], at_cells[i], real[i], name),)
         for i in range(len(weights))
     )
 
 
-def maps(attention: Tensor, logits: Tensor, grid: Grid) -> tuple[tuple[AttentionMap, ...], ...]:
+def maps(
+    attention: Tensor, logits: Tensor, grid: Grid, name: str = "attention"
+) -> tuple[tuple[AttentionMap, ...], ...]:
     """One attention map for each of b images; NaN where the logit is −inf.
 
     Args:
         attention: (b, K).
         logits: (b, K).
         grid: of K cells.
+        name: what the values are.
     """
     values = _array(attention.masked_fill(logits == -torch.inf, torch.nan), np.float32)
-    return tuple((AttentionMap(one.reshape(grid.shape), grid),) for one in values)
+    return tuple((AttentionMap(one.reshape(grid.shape), grid, name),) for one in values)
 
 
 def _array(values: Tensor, dtype: Any) -> NDArray[Any]:

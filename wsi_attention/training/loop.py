@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError, SlideError
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import EpochAware, TileSource
 from wsi_attention.structures import Output
 from wsi_attention.training.augment import AugmentedSource, draw_change
 from wsi_attention.training.divergence import DivergedError, diverging
@@ -137,6 +137,8 @@ def _train(
     losses: dict[str, Tensor] = {}
     done = 0
     model.train()
+    if isinstance(model, EpochAware):
+        model.start_epoch(epoch, job.recipe.epochs, _shares(examples, len(job.class_weights)))
     with closing(ahead([example for share in shares for example in share])) as opened:
         for number, (step, share) in enumerate(zip(steps, shares, strict=True)):
             rate = learning_rate(job.recipe, epoch - 1 + (number + 0.5) / len(steps))
@@ -182,6 +184,11 @@ def _loss(
         target = torch.tensor([example.label], device=output.logits.device)
         loss: Tensor = model.loss(output, target) * job.class_weights[example.label]  # type: ignore[operator]
     return loss
+
+
+def _shares(examples: Sequence[Example], classes: int) -> list[float]:
+    counts = np.bincount([example.label for example in examples], minlength=classes)
+    return [float(share) for share in counts / max(1, counts.sum())]
 
 
 def _diverged(what: str, value: float, name: str, epoch: int, step: int, recipe: Recipe) -> DivergedError:
