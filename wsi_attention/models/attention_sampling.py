@@ -28,6 +28,7 @@ from wsi_attention.geometry import Grid
 from wsi_attention.models.options import one_of
 from wsi_attention.models.records import glimpses, maps, padded
 from wsi_attention.nn.bags import encode
+from wsi_attention.nn.heads import overview_logits
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
@@ -146,7 +147,7 @@ class AttentionSampling(nn.Module):
                 "valid": valid,
                 "features": features,
                 "mean": mean,
-                "overview_logits": self._overview_logits(attention, cell_features),
+                "overview_logits": overview_logits(self.evidence, attention, cell_features),
             },
         )
 
@@ -185,13 +186,6 @@ class AttentionSampling(nn.Module):
         if overview is not None:
             total = total + self.overview_weight * functional.cross_entropy(overview, target)
         return total + self.entropy_weight * negative_entropy(output.terms["attention"])
-
-    def _overview_logits(self, attention: Tensor, features: Tensor) -> Tensor | None:
-        """Σ_i a_i S_i over all cells, (b, classes): attention-based MIL (Ilse et al., ICML 2018) on the overview."""
-        if self.evidence is None:
-            return None
-        scores: Tensor = self.evidence(features).float().flatten(2)
-        return (scores * attention.unsqueeze(1)).sum(dim=-1)
 
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)

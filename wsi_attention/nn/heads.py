@@ -30,3 +30,17 @@ class ScaledLinear(nn.Module):
         """(..., d) -> (..., classes)."""
         logits: Tensor = self.log_scale.exp() * self.linear(features) + self.bias
         return logits
+
+
+def overview_logits(evidence: nn.Module | None, attention: Tensor, features: Tensor) -> Tensor | None:
+    """Σ_i a_i S_i over all cells, (b, classes): attention-based MIL (Ilse et al., ICML 2018) on the overview.
+
+    Args:
+        evidence: (b, d, gh, gw) -> scores of each cell (b, classes, gh, gw); None gives None.
+        attention: (b, K), K = gh·gw.
+        features: (b, d, gh, gw) of the cells.
+    """
+    if evidence is None:
+        return None
+    scores: Tensor = evidence(features).float().flatten(2)
+    return (scores * attention.unsqueeze(1)).sum(dim=-1)
