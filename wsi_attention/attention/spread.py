@@ -9,18 +9,19 @@ from torch import Tensor
 def leave_one_out(features: Tensor, weights: Tensor) -> Tensor:
     """The weighted mean of the features without tile j, for each j: (b, n, d).
 
-    Where tile j carries all the weight nothing remains to average; its entry is the mean of all tiles.
+    F_(j) = F + w_j·(F − f_j) / (W − w_j) with W = Σ w, in double precision. Where tile j carries all the weight nothing
+    remains to average; its entry is the mean of all tiles.
 
     Args:
         features: (b, n, d).
         weights: (b, n), non-negative, above 0 somewhere in each row.
     """
-    n = weights.shape[-1]
-    others = weights.unsqueeze(-2) * (1.0 - torch.eye(n, dtype=weights.dtype, device=weights.device))
-    left = others.sum(dim=-1, keepdim=True)
-    full = weights.unsqueeze(-2).expand_as(others)
-    rows = torch.where(left > 1e-6 * weights.sum(dim=-1)[:, None, None], others, full)
-    return (rows / rows.sum(dim=-1, keepdim=True)) @ features
+    w, f = weights.double(), features.double()
+    total = w.sum(dim=-1, keepdim=True)
+    mean = (w / total).unsqueeze(1) @ f
+    left = total - w
+    shift = torch.where(left > 1e-6 * total, w / left, torch.zeros_like(w))
+    return (mean + shift.unsqueeze(-1) * (mean - f)).to(features.dtype)
 
 
 def jackknife_error(without: Tensor, full: Tensor, chance: Tensor) -> Tensor:
