@@ -31,6 +31,13 @@ def test_a_constant_on_the_map_adds_to_the_score() -> None:
     torch.testing.assert_close(cam.class_scores(maps + 2.5), cam.class_scores(maps) + 2.5)
 
 
+def test_scores_over_tissue_are_the_mean_of_its_positions() -> None:
+    maps, tissue = random_tensor(2, 3, 4, 4), random_tensor(2, 4, 4) > 0
+    expected = torch.stack([one[:, where].mean(-1) for one, where in zip(maps, tissue, strict=True)])
+    torch.testing.assert_close(cam.class_scores(maps.masked_fill(~tissue[:, None], torch.nan), tissue), expected)
+    torch.testing.assert_close(cam.class_scores(maps, torch.ones_like(tissue)), cam.class_scores(maps))
+
+
 def test_attention_maps_reach_one_and_leave_their_input_alone() -> None:
     maps = random_tensor(2, 3, 4, 4)
     before = maps.clone()

@@ -73,6 +73,17 @@ def test_class_row_is_the_first_row_of_the_matrix() -> None:
     torch.testing.assert_close(row[..., 1:], class_row(matrix), atol=1e-6, rtol=1e-5)
 
 
+def test_tokens_that_are_not_seen_do_not_matter() -> None:
+    block = Block(24, 3)
+    seen = torch.tensor([[True, True, False, True, False, True, True]] * 2)
+    plain, matrix = block.through(tokens()[:, seen[0]])
+    fused, row = block.with_class_row(tokens(), seen)
+    torch.testing.assert_close(fused[:, seen[0]], plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(block(tokens(), seen), fused)
+    torch.testing.assert_close(row[..., seen[0]], matrix[:, :, 0], atol=1e-6, rtol=1e-5)
+    assert not row[..., ~seen[0]].any()
+
+
 def test_a_block_takes_a_rule_of_ones_own() -> None:
     block = Block(24, 3)
     chosen = torch.tensor([[True, False, True, True, False, False, True]] * 2)

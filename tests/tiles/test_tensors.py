@@ -87,6 +87,13 @@ def test_tissue() -> None:
         TensorSource(images(), mask).tissue(grid)
 
 
+def test_without_a_mask_cells_on_the_image_are_tissue() -> None:
+    h, w = images().shape[-2:]
+    found = TensorSource(images()).tissue(Grid(4, 4, (w / 2, h / 2), (-w / 2, -h / 2)))
+    assert torch.nonzero(found[0]).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+    assert TensorSource(images()).tissue(Grid(2, 2, (w / 2 + 1, h / 2), (-1.5, 0.0))).all()
+
+
 def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="b, c, h, w"):
         TensorSource(torch.zeros(3, 4, 5))

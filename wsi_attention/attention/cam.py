@@ -31,9 +31,17 @@ def class_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return maps if bias is None else maps + bias[:, None, None]
 
 
-def class_scores(maps: Tensor) -> Tensor:
-    """s_c = mean over positions of F^c, (b, k): the logits that belong to class maps (b, k, h, w)."""
-    return maps.mean(dim=(-2, -1))
+def class_scores(maps: Tensor, tissue: Tensor | None = None) -> Tensor:
+    """s_c = mean over positions of F^c, (b, k): the logits that belong to class maps (b, k, h, w).
+
+    Args:
+        maps: (b, k, h, w).
+        tissue: (b, h, w) bool, the positions that count, at least one an image; all where None.
+    """
+    if tissue is None:
+        return maps.mean(dim=(-2, -1))
+    inside = tissue.unsqueeze(1)
+    return maps.masked_fill(~inside, 0.0).sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))
 
 
 def attention_maps(maps: Tensor) -> Tensor:

@@ -39,9 +39,14 @@ class SelfAttention(nn.Module):
         self.mix = nn.Linear(dim, 3 * dim)
         self.project = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, t, d) -> (b, t, d), by the fused kernel; no attention matrix exists."""
-        return self._joined(functional.scaled_dot_product_attention(*self._split(x)))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(b, t, d) -> (b, t, d), by the fused kernel; no attention matrix exists.
+
+        Args:
+            x: (b, t, d).
+            seen: (b, t) bool, tokens that may be attended to, at least one an image; all where None.
+        """
+        return self._joined(_fused(*self._split(x), seen))
 
     def through(self, x: Tensor, attend: Attend = softmax_rows) -> tuple[Tensor, Tensor]:
         """The same with the matrix at hand: (b, t, d) -> (b, t, d) and the attention (b, heads, t, t)."""
@@ -49,11 +54,13 @@ class SelfAttention(nn.Module):
         attention = attend(_scores(query, key))
         return self._joined(attention @ value), attention
 
-    def with_class_row(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_class_row(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The fused output, and the first token's attention (b, heads, t): one row a head instead of t."""
         query, key, value = self._split(x)
-        out = functional.scaled_dot_product_attention(query, key, value)
-        return self._joined(out), softmax_rows(_scores(query[:, :, :1], key)).squeeze(-2)
+        row = _scores(query[:, :, :1], key)
+        if seen is not None:
+            row = row.masked_fill(~seen[:, None, None], -torch.inf)
+        return self._joined(_fused(query, key, value, seen)), softmax_rows(row).squeeze(-2)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mixed = self.mix(x).reshape(*x.shape[:2], 3, self.heads, -1)
@@ -63,6 +70,12 @@ class SelfAttention(nn.Module):
     def _joined(self, x: Tensor) -> Tensor:
         out: Tensor = self.project(x.transpose(1, 2).flatten(2))
         return out
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+    if seen is None:
+        return functional.scaled_dot_product_attention(query, key, value)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
 
 
 def _scores(query: Tensor, key: Tensor) -> Tensor:
@@ -86,18 +99,18 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(dim, 1e-6)
         self.mlp = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, t, d) -> (b, t, d)."""
-        return self._rest(x, self.attention(self.attention_norm(x)))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(b, t, d) -> (b, t, d); only tokens `seen` (b, t) are attended to, all where None."""
+        return self._rest(x, self.attention(self.attention_norm(x), seen))
 
     def through(self, x: Tensor, attend: Attend = softmax_rows) -> tuple[Tensor, Tensor]:
         """(b, t, d) -> (b, t, d) and the attention (b, heads, t, t)."""
         mixed, attention = self.attention.through(self.attention_norm(x), attend)
         return self._rest(x, mixed), attention
 
-    def with_class_row(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, t, d) -> (b, t, d) and the first token's attention (b, heads, t)."""
-        mixed, row = self.attention.with_class_row(self.attention_norm(x))
+    def with_class_row(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(b, t, d) -> (b, t, d) and the first token's attention (b, heads, t), 0 for tokens not `seen` (b, t)."""
+        mixed, row = self.attention.with_class_row(self.attention_norm(x), seen)
         return self._rest(x, mixed), row
 
     def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:

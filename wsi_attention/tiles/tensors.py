@@ -66,13 +66,14 @@ class TensorSource:
         return view
 
     def tissue(self, grid: Grid) -> Tensor:
-        """(b, rows, cols) bool: the cells worth looking at.
+        """(b, rows, cols) bool: the cells worth looking at; without a mask, those that lie on the image.
 
         Raises:
             NoTissueError: an image has none.
         """
         if self._tissue is None:
-            return torch.ones((self.batch, *grid.shape), dtype=torch.bool, device=self.images.device)
+            rows, cols = (self._on_image(grid, axis) for axis in (1, 0))
+            return (rows[:, None] & cols).expand(self.batch, -1, -1).clone().to(self.images.device)
         masks = [TissueMask(mask.cpu().numpy(), 1.0, "given") for mask in self._tissue]
         empty = [i for i, mask in enumerate(masks) if not mask.mask.any()]
         if empty:
@@ -111,6 +112,11 @@ class TensorSource:
         crops = self.images.movedim(1, -1)[image, rows[..., :, None], columns[..., None, :]].movedim(-1, 2)
         inside = inside_y[..., :, None] & inside_x[..., None, :]
         return crops * inside[:, :, None].to(crops.dtype)
+
+    def _on_image(self, grid: Grid, axis: int) -> Tensor:
+        """Which columns (axis 0) or rows (axis 1) of a grid overlap the image."""
+        start = grid.origin[axis] + torch.arange(grid.shape[1 - axis], dtype=torch.float64) * grid.step[axis]
+        return (start < self.extent[axis]) & (start + grid.step[axis] > 0)
 
     def _count(self, cost: Counters) -> None:
         self.counters = self.counters + cost
