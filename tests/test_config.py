@@ -41,7 +41,7 @@ def test_recipes_are_frozen() -> None:
         ("epoch = 3", r"unknown key 'epoch'; did you mean 'epochs'\?"),
         ("[optimiser]\nlearnrate = 3", r"\[optimiser\]: unknown key 'learnrate'; did you mean 'learning_rate'\?"),
         ("[optimizer]\n", r"did you mean 'optimiser'\?"),
-        ("zzz = 3", "valid keys: method, model, start, epochs"),
+        ("zzz = 3", "valid keys: method, model, start, encoder_start"),
         ('epochs = "3"', "epochs must be a whole number, not '3'"),
         ("epochs = 3.5", "epochs must be a whole number"),
         ("epochs = true", "epochs must be a whole number"),

@@ -60,6 +60,8 @@ class Recipe:
         method: registered model name.
         model: arguments of the method's builder.
         start: model folder or shipped name whose weights training starts from; fresh ones where empty.
+        encoder_start: where the encoder's weights come from, after `start`: a .safetensors file (`save_encoder`, or a
+            library's own), a model folder or shipped name, or "pretrained" (published ones, downloaded).
         epochs: passes over the training slides.
         patience: epochs without a better validation AUROC after which training stops.
         batch: slides whose gradients are averaged into one step.
@@ -76,6 +78,7 @@ class Recipe:
     method: str = "ats"
     model: Mapping[str, Any] = field(default_factory=dict)
     start: str = ""
+    encoder_start: str = ""
     epochs: int = 30
     patience: int = 10
     batch: int = 4

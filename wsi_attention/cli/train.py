@@ -26,6 +26,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     start: Annotated[str | None, typer.Option(help="A model whose weights to start from, e.g. demo.")] = None,
+    encoder_start: Annotated[
+        str | None, typer.Option(help="Encoder weights: a .safetensors file, a model folder, or pretrained.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
@@ -38,7 +41,7 @@ def train(
     from wsi_attention.training import run
 
     recipe = load_recipe(config) if config else default_recipe(method or "ats")
-    recipe = changed(recipe, method=method, epochs=epochs, seed=seed, start=start)
+    recipe = changed(recipe, method=method, epochs=epochs, seed=seed, start=start, encoder_start=encoder_start)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:
         result = run.train(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wsi_attention.errors import InputError
 from wsi_attention.nn.encoders import SmallEncoder
 from wsi_attention.nn.resnet import ResNet18
+from wsi_attention.nn.transparent import hide_wrapper
 
 ENCODERS = ("small", "resnet18")
 
@@ -44,7 +45,7 @@ def build_encoder(
 
 
 class Frozen(nn.Module):
-    """A network that training does not change: no gradient, and always in eval mode.
+    """A network that training does not change: no gradient, and always in eval mode; its weights keep their names.
 
     Args:
         network: with attribute `dim`.
@@ -54,6 +55,8 @@ class Frozen(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.dim = int(network.dim)  # type: ignore[arg-type]
+        self.classifiers: tuple[str, ...] = getattr(network, "classifiers", ())
+        hide_wrapper(self)
 
     def train(self, mode: bool = True) -> Frozen:
         """Stays in eval mode."""

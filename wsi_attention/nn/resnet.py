@@ -19,6 +19,8 @@ class ResNet18(nn.Module):
     """
 
     dim = 512
+    classifiers = ("fc",)
+    """Modules of published weights that an encoder has not."""
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()

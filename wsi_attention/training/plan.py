@@ -19,6 +19,7 @@ from wsi_attention.training.labels import LabelRow, find_slides, read_labels
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.split import Split, split_rows
+from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 
 FOLDER = "training"
@@ -35,12 +36,14 @@ class Plan:
         split: which rows train and which validate.
         slides: slide name -> file.
         surveyed: fingerprints of the usable slides, and why others are not.
+        encoder: fingerprint of the weights that the encoder starts from; empty without such.
     """
 
     recipe: Recipe
     split: Split
     slides: Mapping[str, Path]
     surveyed: Survey
+    encoder: str = ""
 
     @property
     def rows(self) -> tuple[LabelRow, ...]:
@@ -51,7 +54,8 @@ class Plan:
     def digests(self) -> dict[str, str]:
         """A digest of each part, to tell one run from another."""
         labels = {row.slide: (row.label, row.patient, row.mpp, row.part) for row in self.rows}
-        return plan_of(recipe=self.recipe.as_dict(), labels=labels, slides=dict(self.surveyed.fingerprints))
+        parts = {"recipe": self.recipe.as_dict(), "labels": labels, "slides": dict(self.surveyed.fingerprints)}
+        return plan_of(**parts, **({"encoder_start": self.encoder} if self.encoder else {}))
 
     @property
     def fingerprint(self) -> str:
@@ -91,9 +95,10 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
     """Reads the labels, splits them, and opens every slide once.
 
     Raises:
-        InputError: recipe or labels are wrong, slides are missing, or more than half of them cannot be used.
+        InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
     """
     check_arguments(recipe)
+    encoder = encoder_fingerprint(recipe.encoder_start)
     split = split_rows(read_labels(labels), recipe.validation_share, recipe.seed, labels)
     rows = (*split.train, *split.validation)
     found = find_slides([row.slide for row in rows], slides, labels)
@@ -102,7 +107,7 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
-    plan = Plan(recipe, split, found, surveyed)
+    plan = Plan(recipe, split, found, surveyed, encoder)
     for note in (*split.notes, *plan.copies):
         listener.line(f"note: {note}")
     for label in split.classes:

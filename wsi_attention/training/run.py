@@ -18,7 +18,7 @@ from wsi_attention.config import Recipe, default_recipe
 from wsi_attention.errors import InputError
 from wsi_attention.inference.writing import remove_unfinished, write_text
 from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import CONFIG, README, WEIGHTS, build_model, load_model, save_model
+from wsi_attention.models.checkpoint import CONFIG, README, WEIGHTS, build_model, save_model
 from wsi_attention.training.colours import tissue_colours
 from wsi_attention.training.data import MEMORY_BYTES, OverviewMemory, slide_examples
 from wsi_attention.training.devices import fabric_on, precision_on
@@ -28,6 +28,7 @@ from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan, check_same_plan, finished_before, make_plan
 from wsi_attention.training.split import Split, class_weights
+from wsi_attention.training.start import take_encoder, take_weights
 from wsi_attention.training.state import (
     METRICS,
     STATE,
@@ -159,23 +160,11 @@ def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingSta
         torch.manual_seed(seed_of(plan.recipe.seed, "weights"))
         model = build_model(method, classes, **arguments)
     if plan.recipe.start:
-        _take_weights(model, plan.recipe.start)
+        take_weights(model, plan.recipe.start)
+    if plan.recipe.encoder_start:
+        take_encoder(model, plan.recipe.encoder_start)
     weights = {name: copied(value) for name, value in model.state_dict().items()}
     return TrainingState(plan.digests, precision, weights, failed=dict(plan.surveyed.failed), arguments=arguments)
-
-
-def _take_weights(model: nn.Module, start: str) -> None:
-    """Copies the weights of an earlier model of the same shape, to go on from easier slides or another laboratory's.
-
-    Colours to normalise by are arguments, not weights: the new model keeps its own.
-    """
-    weights = load_model(start).model.state_dict()
-    weights |= {name: value for name, value in model.state_dict().items() if name.startswith("preprocess.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the weights of {start} do not fit this recipe: {reason}") from error
 
 
 def _job(plan: Plan, model: nn.Module, views: OverviewMemory, folder: Path, listener: Listener) -> Job:

@@ -1,0 +1,132 @@
+"""An encoder's weights alone, as a safetensors file: written, read, put into a network; never unpickled.
+
+The file holds the encoder's state dict under its own names (torchvision's for "resnet18", timm's for "timm:..."), and
+may say in its metadata which colours the encoder was trained with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from wsi_attention.errors import InputError, ModelError
+
+METADATA = "wsi_attention"
+"""Key of the file's metadata; its value is JSON with "mean" and "std"."""
+SUFFIX = ".safetensors"
+CONVERT = (
+    "a pickle can run any code, so it is not opened; where you trust it, convert it once: "
+    'python -c "import torch, safetensors.torch as s; '
+    "s.save_file(torch.load('FILE', weights_only=True), 'FILE.safetensors')\""
+)
+NAMED = 3
+"""Tensors named in an error, of each kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderWeights:
+    """What is known of a trained encoder.
+
+    Attributes:
+        tensors: its state dict.
+        mean: of each channel, of 1, that it was trained with; empty where unknown.
+        std: likewise.
+    """
+
+    tensors: Mapping[str, Tensor]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def save_encoder(path: str | Path, encoder: nn.Module, *, mean: Sequence[float] = (), std: Sequence[float] = ()) -> str:
+    """Writes an encoder's weights, for `encoder_start` of a recipe.
+
+    Args:
+        path: a file ending in .safetensors; its folder is made.
+        encoder: of `build_encoder`, frozen or not.
+        mean: of each channel, of 1, that it was trained with.
+        std: likewise.
+
+    Returns:
+        The sha256 of the file.
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    content = save(tensors, {METADATA: json.dumps({"mean": list(mean), "std": list(std)})})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_name(f".{path.name}.tmp")
+        made.write_bytes(content)
+        made.replace(path)
+    except OSError as error:
+        raise ModelError(f"encoder {path} cannot be written: {error.strerror or error}") from error
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_encoder(path: str | Path) -> EncoderWeights:
+    """Weights from a safetensors file.
+
+    Raises:
+        InputError: no such file, or no safetensors file; a pickle is refused with the way to convert it.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix != SUFFIX:
+        raise InputError(f"encoder weights must be a {SUFFIX} file, not {path}: {CONVERT.replace('FILE', str(path))}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return EncoderWeights(tensors, tuple(said.get("mean", ())), tuple(said.get("std", ())))
+    except (OSError, SafetensorError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"encoder weights {path} cannot be read: {error}") from error
+
+
+def fill_encoder(encoder: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copies weights into an encoder; a classifier that the file still has (`encoder.classifiers`) is left out.
+
+    Args:
+        encoder: of `build_encoder`.
+        weights: its state dict, in any float type.
+        origin: where they come from, for the error.
+
+    Raises:
+        InputError: tensors are missing, unexpected, of another shape, or not finite; the text names them.
+    """
+    wanted = encoder.state_dict()
+    heads = tuple(f"{name}." for name in getattr(encoder, "classifiers", ()))
+    kept = {name: value for name, value in weights.items() if name in wanted or not name.startswith(heads or ("\0",))}
+    problems = _misfits(kept, wanted)
+    if problems:
+        raise InputError(f"the weights of {origin} do not fit the encoder: {'; '.join(problems)}")
+    encoder.load_state_dict(dict(kept))
+
+
+def _misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    both = [name for name in wanted if name in weights]
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in both
+        if weights[name].shape != wanted[name].shape
+    ]
+    kinds = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": shapes,
+        "not finite": [name for name in both if not bool(torch.isfinite(weights[name]).all())],
+    }
+    return [f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds.items() if names]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -1,0 +1,108 @@
+"""Where the weights come from at the start of training: an earlier model, or an encoder trained elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from torch import nn
+
+from wsi_attention.errors import InputError
+from wsi_attention.models.checkpoint import load_model
+from wsi_attention.nn.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
+
+PRETRAINED = "pretrained"
+"""`encoder_start` for the weights that the encoder's library publishes."""
+
+
+def take_weights(model: nn.Module, start: str) -> None:
+    """Copies the weights of an earlier model of the same shape, to go on from easier slides or another laboratory's.
+
+    Colours to normalise by are arguments, not weights: the new model keeps its own.
+
+    Raises:
+        InputError: the weights do not fit.
+    """
+    weights = load_model(start).model.state_dict()
+    weights |= {name: value for name, value in model.state_dict().items() if name.startswith("preprocess.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the weights of {start} do not fit this recipe: {reason}") from error
+
+
+def take_encoder(model: nn.Module, start: str) -> None:
+    """Copies an encoder's weights into the encoder of a model.
+
+    Args:
+        model: with its encoder as `encoder`.
+        start: a model folder, a shipped model's name, a .safetensors file, or "pretrained".
+
+    Raises:
+        InputError: the model has no encoder, or the weights cannot be had or do not fit.
+        MissingExtraError: a package is needed for them.
+    """
+    encoder = encoder_of(model, "this method")
+    fill_encoder(encoder, encoder_weights(encoder, start).tensors, start)
+
+
+def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
+    """Weights for an encoder, with the colours they were trained with where that is known.
+
+    Raises:
+        InputError: nothing is there, or it cannot be used.
+    """
+    if start == PRETRAINED:
+        published = getattr(encoder, "published", None)
+        if published is None:
+            raise InputError(
+                f"{PRETRAINED!r} weights exist for encoders of timm or the hub only; give a .safetensors file, or a "
+                "model folder"
+            )
+        found: EncoderWeights = published()
+        return found
+    if _is_file(start):
+        return read_encoder(start)
+    earlier = load_model(start)
+    arguments = earlier.config["arguments"]
+    weights = encoder_of(earlier.model, f"the model {start}").state_dict()
+    return EncoderWeights(weights, tuple(arguments.get("mean", ())), tuple(arguments.get("std", ())))
+
+
+def encoder_of(model: nn.Module, name: str) -> nn.Module:
+    """The tile encoder of a model.
+
+    Raises:
+        InputError: it has none.
+    """
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise InputError(f"{name} has no tile encoder; leave out encoder_start")
+    return encoder
+
+
+def encoder_fingerprint(start: str) -> str:
+    """sha256 of the weights that `encoder_start` names, so that another file of the same name is noticed.
+
+    Published weights are known by their name alone: they are not downloaded again to be compared.
+
+    Raises:
+        InputError: the file cannot be read.
+        ModelError: there is no such model.
+    """
+    if start in ("", PRETRAINED):
+        return start
+    try:
+        return _sha256(Path(start)) if _is_file(start) else load_model(start).weights_sha256
+    except OSError as error:
+        raise InputError(f"encoder weights {start} cannot be read: {error.strerror or error}") from error
+
+
+def _is_file(start: str) -> bool:
+    return Path(start).is_file() or Path(start).suffix == SUFFIX
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
