@@ -47,9 +47,28 @@ def test_layers_may_come_from_a_generator() -> None:
     assert torch.equal(r.rollout(iter(layers)), r.rollout(layers))
 
 
+def test_rows_equal_those_of_the_matrix() -> None:
+    layers = random_layers(4)
+    product, one = r.rollout(layers), torch.eye(6, dtype=torch.float64)[None, :1]
+    torch.testing.assert_close(r.rollout_rows(layers, one), product[:, :1])
+    torch.testing.assert_close(
+        r.importance(r.rollout_rows(layers, one), (1, 5)), r.importance(product, (1, 5)), atol=1e-12, rtol=0
+    )
+    mean = r.rollout_rows(layers, torch.full((1, 1, 6), 1 / 6, dtype=torch.float64))
+    torch.testing.assert_close(r.importance_as_released(mean, (2, 2)), r.importance_as_released(product, (2, 2)))
+
+
+def test_the_mean_over_heads_is_enough() -> None:
+    layers, one = random_layers(3), torch.eye(6, dtype=torch.float64)[None, :1]
+    means = [layer.mean(dim=1, keepdim=True) for layer in layers]
+    torch.testing.assert_close(r.rollout_rows(means, one), r.rollout_rows(layers, one))
+
+
 def test_no_layer_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one layer"):
         r.rollout([])
+    with pytest.raises(ValueError, match="at least one layer"):
+        r.rollout_rows([], torch.ones(1, 1, 1))
 
 
 def test_importance_reads_the_class_tokens_row_in_scan_order() -> None:

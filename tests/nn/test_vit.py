@@ -84,6 +84,18 @@ def test_tokens_that_are_not_seen_do_not_matter() -> None:
     assert not row[..., ~seen[0]].any()
 
 
+def test_mean_matrices_are_the_heads_means_and_carry_no_gradient() -> None:
+    model = small(scales=2)
+    plain, layers = model.with_attention(images(), (0, 1))
+    fused, means = model.with_mean_attention(images(), (0, 1))
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.tokens(images(), (0, 1)), plain, atol=1e-5, rtol=1e-5)
+    assert fused.requires_grad
+    for mean, layer in zip(means, layers, strict=True):
+        assert not mean.requires_grad
+        torch.testing.assert_close(mean, layer.mean(dim=1, keepdim=True), atol=1e-6, rtol=1e-5)
+
+
 def test_a_block_takes_a_rule_of_ones_own() -> None:
     block = Block(24, 3)
     chosen = torch.tensor([[True, False, True, True, False, False, True]] * 2)

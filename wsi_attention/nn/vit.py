@@ -62,6 +62,13 @@ class SelfAttention(nn.Module):
             row = row.masked_fill(~seen[:, None, None], -torch.inf)
         return self._joined(_fused(query, key, value, seen)), softmax_rows(row).squeeze(-2)
 
+    def with_mean_matrix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The fused output, and the heads' mean attention (b, 1, t, t), float32 and without gradient."""
+        query, key, value = self._split(x)
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            attention = softmax_rows(_scores(query.float(), key.float())).mean(dim=1, keepdim=True)
+        return self._joined(functional.scaled_dot_product_attention(query, key, value)), attention
+
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mixed = self.mix(x).reshape(*x.shape[:2], 3, self.heads, -1)
         query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)
@@ -113,6 +120,11 @@ class Block(nn.Module):
         mixed, row = self.attention.with_class_row(self.attention_norm(x), seen)
         return self._rest(x, mixed), row
 
+    def with_mean_matrix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, t, d) -> (b, t, d) and the heads' mean attention (b, 1, t, t), without gradient."""
+        mixed, attention = self.attention.with_mean_matrix(self.attention_norm(x))
+        return self._rest(x, mixed), attention
+
     def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + mixed
         out: Tensor = x + self.mlp(self.mlp_norm(x))
@@ -130,6 +142,7 @@ class VisionTransformer(nn.Module):
         depth: blocks.
         heads: attention heads of a block.
         scales: class tokens, one a scale; all start as copies of one another (RAMS-Trans §2.4).
+        embed_patches: images (b, c, h, w) -> (b, d, h / patch, w / patch); None takes the paper's linear map.
     """
 
     def __init__(
@@ -141,10 +154,11 @@ class VisionTransformer(nn.Module):
         depth: int = 6,
         heads: int = 3,
         scales: int = 1,
+        embed_patches: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.patch, self.dim = patch, dim
-        self.embed_patches = nn.Conv2d(channels, dim, patch, stride=patch)
+        self.embed_patches = embed_patches or nn.Conv2d(channels, dim, patch, stride=patch)
         self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, dim, *grid), std=0.02))
         token = nn.init.trunc_normal_(torch.empty(1, dim), std=0.02)
         self.class_tokens = nn.Parameter(token.repeat(scales, 1))
@@ -175,11 +189,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor, scale: int = 0) -> Tensor:
         """(b, c, h, w) -> (b, d), the normalised class token of the scale after the last block; fused throughout."""
-        x = self.embed(images, (scale,))
-        for block in self.blocks:
-            x = block(x)
-        out: Tensor = self.norm(x)[:, 0]
-        return out
+        return self.tokens(images, (scale,))[:, 0]
 
     def with_attention(self, images: Tensor, scales: Sequence[int] = (0,)) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All normalised tokens (b, t, d), and every block's attention (b, heads, t, t), first block first.
@@ -191,6 +201,26 @@ class VisionTransformer(nn.Module):
             x, attention = block.through(x)  # type: ignore[operator]
             layers.append(attention)
         return self.norm(x), tuple(layers)
+
+    def with_mean_attention(self, images: Tensor, scales: Sequence[int] = (0,)) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All normalised tokens (b, t, d), and every block's mean attention (b, 1, t, t), first block first.
+
+        The attention is a constant: no gradient goes through it, so training keeps none of it, and gradients go
+        through the fused kernels. What `rollout.rollout_rows` wants, for a share 1 / heads of the memory.
+        """
+        x, layers = self.embed(images, scales), []
+        for block in self.blocks:
+            x, attention = block.with_mean_matrix(x)  # type: ignore[operator]
+            layers.append(attention)
+        return self.norm(x), tuple(layers)
+
+    def tokens(self, images: Tensor, scales: Sequence[int] = (0,)) -> Tensor:
+        """All normalised tokens (b, t, d), fused throughout."""
+        x = self.embed(images, scales)
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.norm(x)
+        return out
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         if self.positions.shape[-2:] == grid:
