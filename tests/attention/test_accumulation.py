@@ -178,6 +178,15 @@ def test_each_image_has_its_own_sets() -> None:
     torch.testing.assert_close(both, alone / 2)
 
 
+def test_positions_that_do_not_count_belong_to_no_set() -> None:
+    logits, target = by_hand()
+    more, outside = torch.cat([logits, logits + 3], -1), torch.cat([target, target.flip(-1)], -1)
+    counted = torch.tensor([True] * 3 + [False] * 3).reshape(1, 1, 1, 6)
+    torch.testing.assert_close(acc.integral_loss(more, outside, counted), acc.integral_loss(logits, target))
+    nothing = acc.integral_loss(logits, target, torch.zeros_like(target, dtype=torch.bool))
+    assert float(nothing) == 0.0
+
+
 @pytest.mark.parametrize("fill", [0.0, 0.7])
 def test_one_empty_set_stays_finite_at_extreme_logits(fill: float) -> None:
     logits = torch.tensor([-2e4, 2e4, 0.0]).reshape(1, 1, 1, 3).requires_grad_()

@@ -50,3 +50,38 @@ def test_attention_maps_reach_one_and_leave_their_input_alone() -> None:
 
 def test_all_negative_maps_give_zero_not_nan() -> None:
     assert torch.equal(cam.attention_maps(-random_tensor(1, 2, 3, 3).abs()), torch.zeros(1, 2, 3, 3).double())
+
+
+def half() -> torch.Tensor:
+    tissue = torch.zeros(2, 4, 4, dtype=torch.bool)
+    tissue[0, :2], tissue[1, 0, :3] = True, True
+    return tissue
+
+
+def test_scores_count_tissue_only() -> None:
+    maps, tissue = random_tensor(2, 3, 4, 4), half()
+    expected = torch.stack([maps[i][:, tissue[i]].mean(-1) for i in range(2)])
+    torch.testing.assert_close(cam.class_scores(maps, tissue), expected)
+    outside = maps.masked_fill(~tissue[:, None], torch.nan)
+    torch.testing.assert_close(cam.class_scores(outside, tissue), expected)
+    torch.testing.assert_close(cam.class_scores(maps + 2.5, tissue), expected + 2.5)
+
+
+def test_soft_maximum_lies_between_mean_and_maximum() -> None:
+    maps, tissue = random_tensor(2, 3, 4, 4), half()
+    highest = torch.stack([maps[i][:, tissue[i]].amax(-1) for i in range(2)])
+    torch.testing.assert_close(
+        cam.soft_maximum_scores(maps, tissue, 1e-4), cam.class_scores(maps, tissue), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(cam.soft_maximum_scores(maps, tissue, 1e4), highest, atol=1e-3, rtol=0)
+    two = torch.tensor([0.0, 1.0]).double().log1p().reshape(1, 1, 1, 2)
+    found = cam.soft_maximum_scores(two, torch.ones(1, 1, 2, dtype=torch.bool), 1.0)
+    torch.testing.assert_close(found, torch.tensor([[1.5]]).double().log())
+
+
+def test_top_is_the_mean_of_the_highest_tissue_cells() -> None:
+    maps, tissue = random_tensor(2, 3, 4, 4), half()
+    ranked = [maps[i][:, tissue[i]].sort(-1, descending=True).values for i in range(2)]
+    expected = torch.stack([ranked[0][:, :2].mean(-1), ranked[1][:, :1].mean(-1)])
+    torch.testing.assert_close(cam.top_scores(maps, tissue, 0.25), expected)
+    torch.testing.assert_close(cam.top_scores(maps, tissue, 1.0), cam.class_scores(maps, tissue))

@@ -180,7 +180,7 @@ def from_bytes(stored: Tensor) -> Tensor:
     return stored.float() / 255
 
 
-def integral_loss(logits: Tensor, target: Tensor) -> Tensor:
+def integral_loss(logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
     """OAA+'s hybrid loss L+ + L−, over the sets where the accumulated map P is above 0 and where it is 0 (OAA §2.4).
 
         L+ = −(1/|N+|) Σ_{N+} P·log q,    L− = −(1/|N−|) Σ_{N−} log(1 − q),    q = σ(logits)
@@ -193,12 +193,15 @@ def integral_loss(logits: Tensor, target: Tensor) -> Tensor:
     Args:
         logits: (b, k, h, w).
         target: (b, k, h, w), P in [0, 1].
+        counted: (b, k, h, w) bool, the positions that belong to either set, such as tissue; all of them where None.
 
     Returns:
         A scalar, the mean over images.
     """
     weights, q = target.flatten(1), logits.flatten(1)
     inside, outside = weights > 0, weights == 0
-    enhanced = -(weights * functional.logsigmoid(q)).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+    if counted is not None:
+        inside, outside = inside & counted.flatten(1), outside & counted.flatten(1)
+    enhanced = -(inside * weights * functional.logsigmoid(q)).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
     suppressed = -(outside * functional.logsigmoid(-q)).sum(dim=1) / outside.sum(dim=1).clamp(min=1)
     return (enhanced + suppressed).mean()

@@ -36,12 +36,41 @@ def class_scores(maps: Tensor, tissue: Tensor | None = None) -> Tensor:
 
     Args:
         maps: (b, k, h, w).
-        tissue: (b, h, w) bool, the positions that count, at least one an image; all where None.
+        tissue: (b, h, w) bool, the positions that count, at least one an image; all of them where None.
     """
     if tissue is None:
         return maps.mean(dim=(-2, -1))
     inside = tissue.unsqueeze(1)
     return maps.masked_fill(~inside, 0.0).sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))
+
+
+def soft_maximum_scores(maps: Tensor, tissue: Tensor, sharpness: float) -> Tensor:
+    """s_c = (1/r)·log mean exp(r·F^c) over tissue, (b, k): the mean for r → 0, the maximum for r → ∞.
+
+    Log-sum-exp pooling (Pinheiro & Collobert, CVPR 2015), so that a small object does not drown in the mean.
+
+    Args:
+        maps: (b, k, h, w).
+        tissue: (b, h, w) bool, the positions that count, at least one an image.
+        sharpness: r, above 0.
+    """
+    inside = tissue.unsqueeze(1)
+    total = (sharpness * maps).masked_fill(~inside, -torch.inf).flatten(2).logsumexp(dim=-1)
+    return (total - inside.flatten(2).sum(dim=-1).log()) / sharpness
+
+
+def top_scores(maps: Tensor, tissue: Tensor, share: float) -> Tensor:
+    """s_c = mean of the highest F^c, (b, k): those of the given share of the tissue, at least one.
+
+    Args:
+        maps: (b, k, h, w).
+        tissue: (b, h, w) bool, the positions that count, at least one an image.
+        share: in (0, 1]; 1 is `class_scores`.
+    """
+    counts = (tissue.flatten(1).sum(dim=-1) * share).ceil().clamp(min=1)
+    ranked = maps.masked_fill(~tissue.unsqueeze(1), -torch.inf).flatten(2).sort(dim=-1, descending=True).values
+    taken = torch.arange(ranked.shape[-1], device=maps.device) < counts[:, None]
+    return ranked.masked_fill(~taken.unsqueeze(1), 0.0).sum(dim=-1) / counts[:, None]
 
 
 def attention_maps(maps: Tensor) -> Tensor:

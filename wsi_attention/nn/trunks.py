@@ -1,0 +1,88 @@
+"""Fully convolutional trunks that look at an overview: (b, c, h, w) -> features (b, dim, h / stride, w / stride)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from wsi_attention.nn.attention_nets import TissueAttentionNet
+
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Channels of VGG-16's convolutions, block by block (Simonyan & Zisserman, ICLR 2015)."""
+
+
+class TissueTrunk(nn.Module):
+    """`TissueAttentionNet` without its score: small, with some context, a cell is stride × stride pixels.
+
+    Args:
+        channels: of the overview.
+        widths: channels after each stage; the stride is 2 to their number.
+        context: side of the depthwise kernel over cells, odd.
+    """
+
+    def __init__(self, channels: int = 3, widths: Sequence[int] = (24, 48, 64), context: int = 7) -> None:
+        super().__init__()
+        whole = TissueAttentionNet(channels, widths, context)
+        self.stride, self.dim = whole.stride, whole.dim
+        self.stages, self.context = whole.trunk, whole.context
+
+    def forward(self, view: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, dim, gh, gw); h and w are multiples of the stride."""
+        features: Tensor = self.context(self.stages(view))
+        return features
+
+
+class Vgg16Trunk(nn.Module):
+    """VGG-16 as OAA takes it: pool4 keeps the size and conv5 is dilated by 2, so that the stride is 8; no pool5.
+
+    Parameter names are torchvision's (`features.0.weight` …), whose `vgg16` weights fit once its classifier is left
+    out. Without ImageNet weights it learns little from a few hundred slides.
+
+    Args:
+        channels: of the overview.
+    """
+
+    stride, dim = 8, 512
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for block, widths in enumerate(VGG16):
+            dilation = 2 if block == 4 else 1
+            for width in widths:
+                layers += [nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True)]
+                channels = width
+            layers.append(_pool(block))
+        self.features = nn.Sequential(*layers[:-1])
+
+    def forward(self, view: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, 512, h / 8, w / 8); h and w are multiples of 8."""
+        features: Tensor = self.features(view)
+        return features
+
+
+def _pool(block: int) -> nn.Module:
+    return nn.MaxPool2d(3, stride=1, padding=1) if block == 3 else nn.MaxPool2d(2)
+
+
+def class_aware_head(dim: int, classes: int, widths: Sequence[int], deviation: float | None = None) -> nn.Sequential:
+    """3×3 convolutions with ReLU, then one 1×1 convolution to `classes` channels (OAA §2.1).
+
+    Args:
+        dim: channels of the features.
+        classes: channels of the class maps.
+        widths: channels of the 3×3 convolutions; the paper has (512, 512, 512).
+        deviation: of normally distributed fresh weights, biases 0; the paper has 0.01, which only wide layers on
+            pre-trained features can start from. PyTorch's own start where None.
+    """
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Conv2d(dim, width, 3, padding=1), nn.ReLU()]
+        dim = width
+    head = nn.Sequential(*layers, nn.Conv2d(dim, classes, 1))
+    for layer in head:
+        if deviation is not None and isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=deviation)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return head
