@@ -6,7 +6,7 @@ map of 16 × 16 pixels needs far more images to learn stain and edges from than 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from wsi_attention.nn.blocks import ChannelNorm
 
@@ -15,10 +15,10 @@ FIRST = 24
 
 
 class ConvStem(nn.Sequential):
-    """One strided convolution for each prime factor of the patch, then a linear map of each token.
+    """(b, c, h, w) -> (b, d, h / patch, w / patch): a strided convolution for each prime factor of the patch.
 
-    Takes the place of `VisionTransformer`'s `embed_patches`. Normalisation is over each pixel's channels, so one image
-    alone in a batch trains as well as many.
+    A linear map of each token ends it. Takes the place of `VisionTransformer`'s `embed_patches`. Normalisation is over
+    each pixel's channels, so one image alone in a batch trains as well as many. Sides are multiples of the patch.
 
     Args:
         channels: c, of the images.
@@ -34,11 +34,6 @@ class ConvStem(nn.Sequential):
             layers += [nn.Conv2d(width, wider, 2 * stride - 1, stride, stride - 1), ChannelNorm(wider), nn.GELU()]
             width = wider
         super().__init__(*layers, nn.Conv2d(width, dim, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, d, h / patch, w / patch); sides are multiples of the patch."""
-        tokens: Tensor = super().forward(images)
-        return tokens
 
 
 def _factors(number: int) -> list[int]:
