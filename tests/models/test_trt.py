@@ -1,0 +1,513 @@
+"""TRT as a model: the shipped contract, its page's exact tests, phases, the finer look, learning."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from wsi_attention.attention.reattention import kept_as_released
+from wsi_attention.errors import InputError, NoTissueError, TileReadError
+from wsi_attention.models.trt import SECOND, ReAttentionTransformer
+from wsi_attention.models.trt_builders import trt
+from wsi_attention.nn.packing import Packing
+from wsi_attention.nn.reattention import ReAttention, coarse_look
+from wsi_attention.nn.vit import Block, VisionTransformer
+from wsi_attention.protocols import AttentionModel, EpochAware
+from wsi_attention.structures import Output, TileBatch, TileSet
+from wsi_attention.testing.models import FailingSource, ModelContract
+from wsi_attention.tiles.tensors import TensorSource
+
+SMALL = {
+    "size": 48,
+    "patch": 8,
+    "dim": 24,
+    "depth": 4,
+    "budget": 8,
+    "tile_size": 32,
+    "tile_mpp": 1.0,
+    "overview_mpp": 4.0,
+    "encoder_widths": (8, 16),
+    "features": 16,
+}
+
+
+def small(**arguments: object) -> ReAttentionTransformer:
+    torch.manual_seed(0)
+    return trt(2, **{**SMALL, **arguments}).eval()  # type: ignore[arg-type]
+
+
+def images(b: int = 1) -> Tensor:
+    return TestPractical().images(b)
+
+
+def seeded(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=Generator().manual_seed(seed))
+
+
+class TestPractical(ModelContract):
+    def build(self) -> nn.Module:
+        return trt(self.classes, **SMALL)  # type: ignore[arg-type]
+
+
+class TestPublished(ModelContract):
+    def build(self) -> nn.Module:
+        return trt(self.classes, **{**SMALL, "finer": False, "overview_weight": 0.0})  # type: ignore[arg-type]
+
+
+class TestFirstPhase(ModelContract):
+    def build(self) -> nn.Module:
+        return trt(self.classes, objective="two-phase", scored_by="coarse", **SMALL)  # type: ignore[arg-type]
+
+
+class TestSecondPhase(ModelContract):
+    def build(self) -> nn.Module:
+        model = trt(self.classes, objective="two-phase", **SMALL)  # type: ignore[arg-type]
+        model.start_epoch(2, 2, [0.5, 0.5])
+        return model
+
+
+def test_it_is_what_the_protocols_ask_for() -> None:
+    assert isinstance(small(), AttentionModel)
+    assert isinstance(small(), EpochAware)
+
+
+# The paper's equations, in the model
+
+
+def test_preliminary_attention_is_that_of_whole_matrices() -> None:
+    torch.manual_seed(0)
+    vit = VisionTransformer(patch=8, grid=(3, 3), dim=24, depth=4, heads=3)
+    pixels = seeded(2, 3, 24, 24)
+    look = coarse_look(vit, pixels, torch.ones(2, 3, 3, dtype=torch.bool))
+    x, rows = vit.embed(pixels), []
+    for block in vit.blocks[:-1]:
+        earlier = x
+        x, matrix = block.through(x)  # type: ignore[operator]
+        rows.append(matrix[:, :, 0, 1:].mean(1))
+    total = torch.stack(rows).sum(0)
+    torch.testing.assert_close(look.attention, total / total.sum(-1, keepdim=True), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(look.patches, x[:, 1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(look.earlier, earlier, atol=1e-5, rtol=1e-5)
+
+
+def test_patches_without_tissue_do_not_matter() -> None:
+    """Whatever they show, nothing changes; and m of a batch is that of its images alone."""
+    model, tissue = small(finer=False), torch.zeros(2, 48, 48, dtype=torch.bool)
+    tissue[0, :24], tissue[1, 8:16, :32] = True, True
+    shown = seeded(2, 3, 48, 48)
+    hidden = shown.where(tissue[:, None], 100.0)
+    both = model(TensorSource(shown, tissue))
+    changed = model(TensorSource(hidden, tissue))
+    torch.testing.assert_close(both.logits, changed.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both.terms["class_maps"], changed.terms["class_maps"], atol=1e-5, rtol=1e-5)
+    for i in range(2):
+        alone = model(TensorSource(shown[i : i + 1], tissue[i : i + 1]))
+        torch.testing.assert_close(alone.logits[0], both.logits[i], atol=1e-5, rtol=1e-5)
+        for name in ("attention", "weights", "refined", "class_map_logits"):
+            torch.testing.assert_close(alone.terms[name][0], both.terms[name][i], atol=1e-5, rtol=1e-5)
+
+
+def test_packing_there_and_back() -> None:
+    chosen = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    packing, tokens = Packing.of(chosen), seeded(2, 4, 5)
+    assert packing.places[0].tolist() == [0, 2, 3]
+    assert packing.real.sum(-1).tolist() == [3, 1]
+    assert packing.seen is not None and packing.seen.tolist() == [[True] * 4, [True, True, False, False]]
+    assert torch.equal(packing.unpack(packing.pack(tokens)), tokens * chosen[..., None])
+    assert torch.equal(packing.unpack(packing.pack(tokens)[..., 0]), tokens[..., 0] * chosen)
+    assert Packing.of(torch.ones_like(chosen)).seen is None
+
+
+def test_kept_patches_alone_score_as_in_the_masked_block() -> None:
+    """Taking them out before the block leaves out the mask's leak, and nothing else."""
+    torch.manual_seed(0)
+    part, tokens = ReAttention(Block(24, 3), 24), seeded(1, 9, 24)
+    chosen = torch.tensor([[True, False, True, True, False, False, True, False, True]])
+    whole = part(tokens, chosen)
+    alone = part(tokens[:, chosen[0]], torch.ones(1, 5, dtype=torch.bool))
+    torch.testing.assert_close(whole[:, chosen[0]], alone, atol=1e-5, rtol=0)
+    assert not whole[:, ~chosen[0]].any()
+    torch.testing.assert_close(alone.sum(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_content_of_a_dropped_patch_reaches_neither_weights_nor_token(masked: bool) -> None:
+    """As long as b is unchanged: exactly as the model does it, to ε by the released mask."""
+    torch.manual_seed(0)
+    part, tokens = ReAttention(Block(24, 3), 24), seeded(1, 9, 24)
+    chosen = torch.arange(9)[None] % 2 == 0
+    changed = tokens + 5 * seeded(1, 9, 24, seed=1) * ~chosen[..., None]
+
+    def outcome(x: Tensor) -> tuple[Tensor, Tensor]:
+        x, b = (x, chosen) if masked else (x[:, chosen[0]], chosen[:, chosen[0]])
+        weights = part(x, b)
+        return weights, torch.einsum("bn,bnd->bd", weights, x)
+
+    for before, after in zip(outcome(tokens), outcome(changed), strict=True):
+        torch.testing.assert_close(before, after, atol=1e-5 if masked else 0.0, rtol=0)
+
+
+def test_dropped_patches_do_not_reach_the_models_second_look() -> None:
+    model = small(finer=False, mass=0.4)
+    source, tissue = TensorSource(seeded(1, 3, 48, 48)), torch.ones(1, 36, dtype=torch.bool)
+    look = coarse_look(model.transformer, source.images, tissue.reshape(1, 6, 6))
+    before = model.look_again(source, None, look, tissue)  # type: ignore[arg-type]
+    assert 1 < int(before.chosen.sum()) < 36
+    noisy = look.patches + 9 * seeded(1, 36, 24, seed=2) * ~before.chosen[..., None]
+    after = model.look_again(source, None, look._replace(patches=noisy), tissue)  # type: ignore[arg-type]
+    assert torch.equal(before.weights, after.weights)
+    assert torch.equal(before.logits, after.logits)
+
+
+def test_token_and_logits_by_hand() -> None:
+    model = small(finer=False)
+    source, tissue = TensorSource(seeded(2, 3, 48, 48)), torch.ones(2, 36, dtype=torch.bool)
+    look = coarse_look(model.transformer, source.images, tissue.reshape(2, 6, 6))
+    scored = model.look_again(source, None, look, tissue)  # type: ignore[arg-type]
+    token = (scored.weights[..., None] * look.patches).sum(1)
+    last, _ = model.transformer.blocks[-1].through(torch.stack([look.class_token, token], 1))  # type: ignore[operator]
+    expected = model.classifier(model.transformer.norm(last)[:, 0])
+    torch.testing.assert_close(scored.logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_pooled_class_maps_are_the_branchs_logits() -> None:
+    """GAP(CAM): over all patches where all are tissue, else over the tissue."""
+    output = small(finer=False)(TensorSource(seeded(2, 3, 48, 48)))
+    maps, logits = output.terms["class_maps"], output.terms["class_map_logits"]
+    torch.testing.assert_close(maps.flatten(2).mean(-1), logits)
+    tissue = torch.zeros(1, 48, 48, dtype=torch.bool)
+    tissue[:, :16] = True
+    output = small(finer=False)(TensorSource(seeded(1, 3, 48, 48), tissue))
+    inside = output.terms["class_maps"][:, :, :2].flatten(2).mean(-1)
+    torch.testing.assert_close(inside, output.terms["class_map_logits"])
+
+
+def test_class_maps_come_from_the_block_before_the_last_but_one() -> None:
+    model = small(finer=False)
+    source = TensorSource(seeded(1, 3, 48, 48))
+    before = model(source)
+    with torch.no_grad():
+        for part in (model.transformer.blocks[-1], model.transformer.blocks[-2], model.reattention):
+            for value in part.parameters():
+                value.add_(0.3)
+    after = model(source)
+    assert torch.equal(before.terms["class_maps"], after.terms["class_maps"])
+    assert not torch.equal(before.logits, after.logits)
+
+
+def test_added_blocks_start_as_copies_of_the_last() -> None:
+    model = small()
+    for added in (model.reattention.block, model.class_maps.block):
+        for mine, last in zip(added.parameters(), model.transformer.blocks[-1].parameters(), strict=True):
+            assert torch.equal(mine, last) and mine is not last
+
+
+def test_localisation_is_the_refined_attention_times_the_class_maps() -> None:
+    output = small()(TensorSource(images()))
+    refined, maps = output.terms["refined"], output.terms["class_maps"]
+    assert torch.equal(output.terms["localisation"], refined.reshape(1, 1, 6, 6) * maps)
+    found = {one.name: one.values for one in output.maps[0]}
+    assert list(found) == ["attention", "reattention", "localisation"]
+    best = int(output.logits.argmax())
+    expected = (refined.reshape(6, 6) * maps[0, best].relu()).detach().numpy()
+    inside = ~np.isnan(found["localisation"])
+    np.testing.assert_allclose(found["localisation"][inside], expected[inside], rtol=1e-6)
+    assert (found["localisation"][inside] >= 0).all()
+    assert np.nansum(found["reattention"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_refined_attention_of_the_model() -> None:
+    terms = small()(TensorSource(images())).terms
+    m, b, weights, refined = (terms[name] for name in ("attention", "chosen", "weights", "refined"))
+    share = (m * b).sum()
+    torch.testing.assert_close(refined[b], share * weights[b])
+    assert torch.equal(refined[~b], m[~b])
+    torch.testing.assert_close(refined.sum(), torch.tensor(1.0))
+    torch.testing.assert_close(terms["unread"], 1 - share[None])
+
+
+# Selection
+
+
+def attending(model: ReAttentionTransformer, *m: float) -> Tensor:
+    return model.keep(torch.tensor([m]), torch.ones(1, len(m), dtype=torch.bool))[0]
+
+
+def test_selection_by_the_pages_figures() -> None:
+    for mass, count in ((0.6, 1), (0.75, 2), (0.95, 3), (1.5, 4)):
+        assert int(attending(small(mass=mass), 0.4, 0.3, 0.2, 0.1).sum()) == count
+    assert attending(small(), 0.2, 0.7, 0.1).tolist() == [False, True, False]
+    released = small(selection="as-released", finer=False)
+    assert not attending(released, 0.2, 0.7, 0.1).any()
+    assert attending(small(mass=1.5, budget=2), 0.1, 0.2, 0.3, 0.4).tolist() == [False, False, True, True]
+
+
+def test_mass_above_one_keeps_the_tissue_only() -> None:
+    tissue = torch.zeros(1, 48, 48, dtype=torch.bool)
+    tissue[:, :16, :16] = True
+    output = small(mass=2.0, finer=False)(TensorSource(seeded(1, 3, 48, 48), tissue))
+    assert int(output.terms["chosen"].sum()) == 4
+    torch.testing.assert_close(output.terms["unread"], torch.zeros(1), atol=1e-6, rtol=0)
+
+
+def test_released_rule_may_keep_nothing() -> None:
+    """One patch of tissue holds all attention: λ = 0, m' = m, and no number breaks."""
+    tissue = torch.zeros(1, 48, 48, dtype=torch.bool)
+    tissue[:, :8, :8] = True
+    source = TensorSource(seeded(1, 3, 48, 48), tissue)
+    output = small(selection="as-released", finer=False)(source)
+    assert not output.terms["chosen"].any() and not output.terms["weights"].any()
+    assert torch.equal(output.terms["refined"], output.terms["attention"])
+    assert bool(output.logits.isfinite().all())
+    assert not kept_as_released(output.terms["attention"], 0.6).any()
+    mended = small(finer=False)(source)
+    assert mended.terms["chosen"][0].nonzero().tolist() == [[0]]
+    assert float(mended.terms["weights"][0, 0].detach()) == 1.0
+
+
+def test_a_flat_attention_map_keeps_a_share_of_the_patches() -> None:
+    model = small(finer=False, mass=0.5)
+    with torch.no_grad():
+        for value in (model.transformer.embed_patches.weight, model.transformer.positions):
+            value.zero_()
+    output = model(TensorSource(seeded(1, 3, 48, 48)))
+    torch.testing.assert_close(output.terms["attention"], torch.full((1, 36), 1 / 36))
+    assert int(output.terms["chosen"].sum()) == pytest.approx(18, abs=1)
+
+
+# The finer look
+
+
+class Remembering(TensorSource):
+    """Remembers the tiles that were asked for."""
+
+    asked: TileSet
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        self.asked = tiles
+        return super().read(tiles)
+
+
+def test_one_tile_on_the_centre_of_each_kept_patch_largest_mass_first() -> None:
+    source = Remembering(images())
+    output = small()(source)
+    (glimpse,), m = output.glimpses[0], output.terms["attention"][0].detach()
+    order = m.argsort(descending=True)[:8]
+    grid = output.maps[0][0].grid
+    assert (glimpse.tiles.locations[0] == grid.locations(order.numpy(), (32, 32), 1.0)).all()
+    np.testing.assert_allclose(glimpse.attention, m[order].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(glimpse.weights, output.terms["weights"][0, order].detach().numpy(), rtol=1e-5)
+    torch.testing.assert_close(output.terms["unread"][0], 1 - m[order].sum())
+    assert (glimpse.name, source.counters.tiles) == ("tiles", 8)
+
+
+def test_without_it_nothing_is_read() -> None:
+    source = TensorSource(images())
+    output = small(finer=False)(source)
+    assert output.glimpses == ((),)
+    assert source.counters.tiles == 0
+
+
+def test_fewer_kept_patches_than_in_another_image_of_the_batch() -> None:
+    tissue = torch.zeros(2, 136, 200, dtype=torch.bool)
+    tissue[0], tissue[1, :20, :80] = True, True
+    model, source = small(), Remembering(images(2), tissue)
+    output = model(source)
+    (first,), (second,) = output.glimpses
+    assert len(source.asked) == len(first.tiles) == 8
+    assert 1 <= len(second.tiles) < 8
+    padding = source.asked.locations[1, len(second.tiles) :]
+    assert (padding == source.asked.locations[1, 0]).all()
+    assert second.weights.sum() == pytest.approx(1.0)
+    alone = model(TensorSource(images(2)[1:], tissue[1:]))
+    torch.testing.assert_close(alone.logits[0], output.logits[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone.terms["weights"][0], output.terms["weights"][1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_failed_tile_is_as_if_its_patch_had_not_been_kept() -> None:
+    model = small()
+    whole, failing = model(TensorSource(images())), model(FailingSource(images(), (2,)))
+    lost = whole.terms["chosen"] & ~failing.terms["chosen"]
+    assert lost.sum() == 1
+    assert float(failing.terms["weights"][lost].detach()) == 0.0
+    torch.testing.assert_close(failing.terms["weights"].sum(), torch.tensor(1.0))
+    assert torch.equal(failing.terms["refined"][lost], failing.terms["attention"][lost])
+    torch.testing.assert_close(failing.terms["unread"], whole.terms["unread"] + whole.terms["attention"][lost])
+
+
+def test_all_failed() -> None:
+    with pytest.raises(TileReadError, match="none of the 8 tiles"):
+        small()(FailingSource(images(), None))
+
+
+@pytest.mark.parametrize(("scored_by", "moves"), [("both", True), ("coarse", False)])
+def test_who_decides_the_weights(scored_by: str, moves: bool) -> None:
+    """The tiles' content reaches λ only with "both"; it reaches the logits either way."""
+    model = small(scored_by=scored_by)
+
+    class Swapped(TensorSource):
+        def read(self, tiles: TileSet) -> TileBatch:
+            batch = super().read(tiles)
+            return TileBatch(255 - batch.pixels, batch.valid)
+
+    one, other = model(TensorSource(images())), model(Swapped(images()))
+    assert torch.equal(one.terms["attention"], other.terms["attention"])
+    assert torch.equal(one.terms["weights"], other.terms["weights"]) != moves
+    assert not torch.equal(one.logits, other.logits)
+
+
+def test_a_slide_smaller_than_a_tile_or_than_the_square() -> None:
+    source = TensorSource(images()[..., :20, :10])
+    output = small()(source)
+    assert bool(output.logits.isfinite().all())
+    assert output.glimpses[0][0].weights.sum() == pytest.approx(1.0)
+    tissue = ~np.isnan(output.maps[0][0].values)
+    assert tissue.sum() == 4 * 2
+
+
+class Empty(TensorSource):
+    def tissue(self, grid: object) -> Tensor:
+        return torch.zeros(1, grid.rows, grid.cols, dtype=torch.bool)  # type: ignore[attr-defined]
+
+
+def test_no_tissue_is_an_error() -> None:
+    with pytest.raises(NoTissueError, match="nothing to look at"):
+        small()(Empty(images()))
+
+
+# Training
+
+
+def test_loss_by_hand() -> None:
+    model, target = small(overview_weight=0.5), torch.tensor([0, 1])
+    output = model(TensorSource(images(2)))
+    terms = output.terms
+    scores = (output.logits, terms["class_map_logits"], terms["overview_logits"])
+    parts = [nn.functional.cross_entropy(logits, target) for logits in scores]
+    torch.testing.assert_close(model.loss(output, target), parts[0] + parts[1] + 0.5 * parts[2])
+    model = small(overview_weight=0.0, finer=False)
+    output = model(TensorSource(images(2)))
+    scores = (output.logits, output.terms["class_map_logits"])
+    expected = sum(nn.functional.cross_entropy(logits, target) for logits in scores)
+    torch.testing.assert_close(model.loss(output, target), expected)
+    assert output.terms["overview_logits"] is None
+
+
+def test_selection_is_a_constant_and_the_evidence_trains_the_attention() -> None:
+    model = small().train()
+    output: Output = model(TensorSource(images(2)))
+    assert not output.terms["chosen"].requires_grad
+    (gradient,) = torch.autograd.grad(output.terms["overview_logits"][:, 0].sum(), output.terms["attention"])
+    assert bool(gradient.any())
+
+
+def test_the_switch_is_a_share_of_the_epochs() -> None:
+    model = small(objective="two-phase", switch=0.6)
+
+    def phases(epochs: int) -> list[int]:
+        found = []
+        for epoch in range(1, epochs + 1):
+            model.start_epoch(epoch, epochs, [0.5, 0.5])
+            found.append(int(model.phase))
+        return found
+
+    assert phases(10) == [1] * 6 + [2] * 4
+    assert (phases(1), phases(2)) == ([1], [1, 2])
+    summed = small()
+    summed.start_epoch(10, 10, [0.5, 0.5])
+    assert int(summed.phase) == 0
+
+
+def step(model: ReAttentionTransformer, optimiser: torch.optim.Optimizer, seed: int) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8, generator=Generator().manual_seed(seed))
+    loss = model.loss(model(TensorSource(pixels)), torch.tensor([0, 1]))
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("encoder", ["small", "resnet18"])
+def test_second_phase_leaves_all_but_the_class_maps_bit_identical(encoder: str) -> None:
+    """Decay, momentum of the first phase and running statistics of the encoder's normalisation included."""
+    model = small(objective="two-phase", encoder=encoder, tile_size=48).train()
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.5)
+    model.start_epoch(1, 2, [0.5, 0.5])
+    fresh = state(model)
+    step(model, optimiser, 1)
+    middle = state(model)
+    moved = changed(fresh, middle)
+    assert not any(name.startswith("class_maps.") for name in moved)
+    assert {"classifier.weight", "reattention.score.weight", "evidence.0.weight"} <= moved
+    assert any("running_mean" in name for name in moved) == (encoder == "resnet18")
+    model.start_epoch(2, 2, [0.5, 0.5])
+    for seed in (2, 3):
+        step(model, optimiser, seed)
+    moved = changed(middle, state(model)) - {"phase"}
+    assert moved == {f"class_maps.{name}" for name, _ in model.class_maps.named_parameters()}
+    others = [value.grad for name, value in model.named_parameters() if not name.startswith("class_maps.")]
+    assert all(gradient is None for gradient in others)
+
+
+def test_second_phase_after_a_restart() -> None:
+    """The phase is in the state; modes and frozen parts come back with `start_epoch`."""
+    model = small(objective="two-phase").train()
+    model.start_epoch(2, 2, [0.5, 0.5])
+    again = small(objective="two-phase")
+    again.load_state_dict(model.state_dict())
+    assert int(again.phase) == SECOND
+    again.train()
+    again.start_epoch(2, 2, [0.5, 0.5])
+    for one, other in zip(model.modules(), again.modules(), strict=True):
+        assert one.training == other.training
+    for mine, yours in zip(model.parameters(), again.parameters(), strict=True):
+        assert mine.requires_grad == yours.requires_grad
+    assert model.class_maps.training and not model.transformer.training
+    assert not model.eval().class_maps.training
+
+
+def test_a_frozen_encoder_stays_frozen_in_every_phase() -> None:
+    model = small(objective="two-phase", encoder_frozen=True).train()
+    for epoch in (1, 2, 1):
+        model.start_epoch(epoch, 2, [0.5, 0.5])
+        assert model.finer is not None
+        assert not any(value.requires_grad for value in model.finer.encoder.parameters())
+        assert all(value.requires_grad == (epoch == 1) for value in model.classifier.parameters())
+
+
+def test_a_copy_is_independent() -> None:
+    model = small(objective="two-phase")
+    other = copy.deepcopy(model)
+    other.start_epoch(2, 2, [0.5, 0.5])
+    assert all(value.requires_grad for value in model.classifier.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"selection": "some"}, "selection 'some' is not known; there is: at-least-one"),
+        ({"scored_by": "me"}, "scored_by 'me'"),
+        ({"objective": "win"}, "objective 'win'"),
+        ({"encoder": "vgg"}, "encoder 'vgg'"),
+        ({"selection": "as-released"}, "may keep no patch"),
+        ({"size": 50}, "size 50, patch 8"),
+        ({"depth": 1}, "depth 1"),
+        ({"budget": 0}, "budget 0"),
+        ({"mass": 0.0}, "mass 0.0"),
+        ({"switch": 1.0}, "switch 1.0"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        small(**arguments)

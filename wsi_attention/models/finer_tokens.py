@@ -1,0 +1,95 @@
+"""Patches of a coarse view read again at a finer level, one tile each, and encoded as tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from wsi_attention.errors import TileReadError
+from wsi_attention.geometry import Grid
+from wsi_attention.models.records import glimpses
+from wsi_attention.nn.bags import encode
+from wsi_attention.protocols import TileSource
+from wsi_attention.structures import Glimpse, TileBatch, TileSet
+
+
+class Finer(NamedTuple):
+    """What a finer look gave.
+
+    Attributes:
+        tokens: (b, k, d); without meaning where not valid.
+        valid: (b, k) bool; False for padding and for tiles that could not be read.
+        tiles: the request, padding and all.
+    """
+
+    tokens: Tensor
+    valid: Tensor
+    tiles: TileSet
+
+
+class FinerTokens(nn.Module):
+    """One tile centred on each patch, through an encoder, a linear layer and a normalisation to a token.
+
+    The normalisation gives a token's channels the size that tokens have inside a transformer; features of encoders
+    here have length 1 and would be lost beside them.
+
+    Args:
+        encoder: (m, c, h, w) -> (m, d'), with attribute `dim`, d'.
+        dim: d, of the tokens.
+        tile_size: side of a tile in pixels.
+        tile_mpp: µm per pixel of the tiles.
+    """
+
+    def __init__(self, encoder: Any, dim: int, *, tile_size: int, tile_mpp: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.project = nn.Sequential(nn.Linear(int(encoder.dim), dim), nn.LayerNorm(dim))
+        self.tile_size, self.tile_mpp = tile_size, tile_mpp
+
+    def forward(self, source: TileSource, grid: Grid, cells: Tensor, real: Tensor, preprocess: nn.Module) -> Finer:
+        """Reads all tiles in one request; padding repeats an image's first tile and is not encoded.
+
+        Args:
+            source: b images.
+            grid: of the patches.
+            cells: (b, k) flat indices of patches.
+            real: (b, k) bool, False for padding; the first of each image is real.
+            preprocess: pixels -> floats on the model's device.
+
+        Raises:
+            TileReadError: not one tile of some image could be read.
+        """
+        size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
+        wanted = cells.where(real, cells[:, :1]).cpu().numpy()
+        tiles = TileSet(grid.locations(wanted, size, downsample), size, downsample)
+        batch = source.read(tiles)
+        valid = batch.valid.to(real.device) & real
+        if not bool(valid.any(dim=-1).all()):
+            raise TileReadError(f"none of the {len(tiles)} tiles that attention asked for could be read")
+        features = encode(TileBatch(batch.pixels, valid), preprocess, self.encoder)
+        return Finer(self.project(features), valid, tiles)
+
+
+def records(finer: Finer, real: Tensor, weights: Tensor, attention: Tensor) -> tuple[tuple[Glimpse, ...], ...]:
+    """One glimpse an image, without the padding.
+
+    Args:
+        finer: of `FinerTokens`.
+        real: (b, k) bool, padding last.
+        weights: (b, k), 0 where not valid.
+        attention: (b, k) of the patches.
+    """
+    whole = glimpses(finer.tiles, weights, attention, finer.valid)
+    return tuple((_first(glimpse, count),) for (glimpse,), count in zip(whole, real.sum(-1).tolist(), strict=True))
+
+
+def _first(glimpse: Glimpse, count: int) -> Glimpse:
+    return replace(
+        glimpse,
+        tiles=glimpse.tiles.select(slice(count)),
+        weights=glimpse.weights[:count],
+        attention=glimpse.attention[:count],
+        valid=glimpse.valid[:count],
+    )
