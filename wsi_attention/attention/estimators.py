@@ -37,7 +37,17 @@ def draw_sample(attention: Tensor, n: int, estimator: str, generator: Generator 
         cells = sampling.draw_with_replacement(attention, n, generator)
         coefficients = rules.coefficients_with_replacement(attention.gather(-1, cells))
         return DrawnCells(cells, coefficients, torch.ones_like(coefficients))
-    draw = sampling.draw_without_replacement(attention, n, generator)
+    return counted(attention, sampling.draw_without_replacement(attention, n, generator), estimator)
+
+
+def counted(attention: Tensor, draw: sampling.Draw, estimator: str) -> DrawnCells:
+    """Cells drawn without replacement, with the coefficients that the named estimator gives them.
+
+    Args:
+        attention: (b, K) that they were drawn from.
+        draw: the cells.
+        estimator: one of `ESTIMATORS` but the first.
+    """
     at_cells = attention.gather(-1, draw.cells)
     if estimator == "sequential":
         coefficients = rules.coefficients_sequential(at_cells)

@@ -108,6 +108,18 @@ def draw_without_replacement(attention: Tensor, n: int, generator: Generator | N
     return Draw(best.indices[:, :n], best.values[:, :n], threshold)
 
 
+def first_of(draw: Draw, n: int) -> Draw:
+    """The draw of n cells that stands at the beginning of a longer one: with the same noise it would have come out so.
+
+    Args:
+        draw: of n cells or more.
+        n: cells an image, at least 1.
+    """
+    if n == draw.cells.shape[-1]:
+        return draw
+    return Draw(draw.cells[:, :n], draw.keys[:, :n], draw.keys[:, n])
+
+
 def top_k(attention: Tensor, n: int) -> Tensor:
     """The n cells with the highest attention, highest first, the first of equals first: nothing random.
 

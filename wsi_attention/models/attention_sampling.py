@@ -14,6 +14,8 @@ attention finds its way at once.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -21,13 +23,12 @@ from torch.nn import functional
 from wsi_attention.attention.estimators import ESTIMATORS, GRADIENTS, DrawnCells, draw_sample, draw_top, estimate
 from wsi_attention.attention.expectation import without_failed
 from wsi_attention.attention.regularizers import negative_entropy
-from wsi_attention.attention.sampling import available, smoothed_softmax
-from wsi_attention.attention.spread import jackknife_error, leave_one_out
-from wsi_attention.errors import InputError, NoTissueError, TileReadError
+from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
+from wsi_attention.errors import InputError, NoTissueError
 from wsi_attention.geometry import Grid
 from wsi_attention.models.options import one_of
 from wsi_attention.models.records import glimpses, maps, padded
-from wsi_attention.nn.bags import encode
+from wsi_attention.models.rounds import PART, Reading, check_one_image, mean_of, most_tiles, read_until, spread_of
 from wsi_attention.nn.heads import overview_logits
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
@@ -35,6 +36,15 @@ from wsi_attention.structures import Output, TileSet
 INFERENCE = ("sample", "top")
 EVAL_SEED = 0
 """Seeds the draw in eval mode where the caller passes no generator."""
+
+
+class _Seen(NamedTuple):
+    """What the overview shows: attention (b, K) and its logits, the grid, class scores (b, classes) or None."""
+
+    attention: Tensor
+    logits: Tensor
+    grid: Grid
+    overview_logits: Tensor | None
 
 
 class AttentionSampling(nn.Module):
@@ -120,34 +130,79 @@ class AttentionSampling(nn.Module):
             NoTissueError: an image has no cell of tissue.
             TileReadError: not one tile of some image could be read.
         """
-        logits, cell_features, grid = self.score(source)
+        seen = self._look(source)
+        drawn = self.draw(seen.attention, generator)
+        tiles = self._tiles(source, seen.grid, drawn.cells)
+        features, valid = self._reading(source, tiles, part=len(tiles)).first(len(tiles))
+        drawn = drawn._replace(coefficients=without_failed(drawn.coefficients, valid), chance=drawn.chance * valid)
+        at_cells = seen.attention.gather(-1, drawn.cells)
+        mean = estimate(features, at_cells, drawn.coefficients, self.gradient if self._at_random else "centred")
+        return self._output(seen, tiles, drawn, features, valid, mean)
+
+    @torch.no_grad()
+    def exact(self, source: TileSource) -> Output:
+        """Σ_i a_i f_i itself, which every estimator estimates: all cells with attention are read. For eval mode.
+
+        A tile that cannot be read leaves the sum. Errors as in `forward`, and InputError for several images.
+        """
+        check_one_image(source)
+        seen = self._look(source)
+        cells = seen.attention[0].nonzero().T
+        tiles = self._tiles(source, seen.grid, cells)
+        features, valid = self._reading(source, tiles).first(len(tiles))
+        weights = without_failed(seen.attention.gather(-1, cells), valid)
+        drawn = DrawnCells(cells, weights, torch.zeros_like(weights))
+        return self._output(seen, tiles, drawn, features, valid, mean_of(features, weights))
+
+    @torch.no_grad()
+    def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
+        """`draws` tiles more a round, none twice, until the standard error is small enough. For eval mode.
+
+        How, and why not by averaging independent draws: `rounds.read_until`. The rule is "normalised-threshold",
+        whatever the model's own: all estimate the same sum.
+
+        Args:
+            source: one image.
+            tolerance: standard error of the winning class's probability to stop at.
+            budget: tiles; a round that would exceed it is not begun.
+            generator: of the draw; a fixed seed where None.
+
+        Raises:
+            InputError: several images, or a limit out of range; others as in `forward`.
+        """
+        check_one_image(source)
+        seen = self._look(source)
+        most = most_tiles(seen.attention, self.draws, tolerance, budget)
+        draw = draw_without_replacement(seen.attention, most, generator or Generator().manual_seed(EVAL_SEED))
+        tiles = self._tiles(source, seen.grid, draw.cells)
+        reading = self._reading(source, tiles)
+        drawn, features, valid = read_until(reading, seen.attention, draw, self.classifier, self.draws, tolerance)
+        read = tiles.select(slice(features.shape[1]))
+        return self._output(seen, read, drawn, features, valid, mean_of(features, drawn.coefficients))
+
+    def _look(self, source: TileSource) -> _Seen:
+        logits, features, grid = self.score(source)
         if bool((logits == -torch.inf).all(dim=-1).any()):
             raise NoTissueError(f"no tissue in any of the {grid.rows} × {grid.cols} cells: there is nothing to look at")
         attention = smoothed_softmax(logits, self.floor)
-        drawn = self.draw(attention, generator)
-        tiles = self._tiles(source, grid, drawn.cells)
-        batch = source.read(tiles)
-        valid = batch.valid.to(attention.device)
-        if not bool(valid.any(dim=-1).all()):
-            raise TileReadError(f"none of the {len(tiles)} tiles that attention asked for could be read")
-        features = encode(batch, self.preprocess, self.encoder)
-        coefficients = without_failed(drawn.coefficients, valid)
-        at_cells = attention.gather(-1, drawn.cells)
-        mean = estimate(features, at_cells, coefficients, self.gradient if self._at_random else "centred")
-        scores = self.classifier(mean.to(features.dtype))
+        return _Seen(attention, logits, grid, overview_logits(self.evidence, attention, features))
+
+    def _output(
+        self, seen: _Seen, tiles: TileSet, drawn: DrawnCells, features: Tensor, valid: Tensor, mean: Tensor
+    ) -> Output:
         return Output(
-            logits=scores,
-            glimpses=glimpses(tiles, coefficients, at_cells, valid),
-            maps=maps(attention, logits, grid),
-            spread=self._spread(features, coefficients, drawn.chance * valid, scores),
+            logits=self.classifier(mean.to(features.dtype)),
+            glimpses=glimpses(tiles, drawn.coefficients, seen.attention.gather(-1, drawn.cells), valid),
+            maps=maps(seen.attention, seen.logits, seen.grid),
+            spread=spread_of(self.classifier, features, drawn.coefficients, drawn.chance),
             terms={
-                "attention": attention,
+                "attention": seen.attention,
                 "cells": drawn.cells,
-                "coefficients": coefficients,
+                "coefficients": drawn.coefficients,
                 "valid": valid,
                 "features": features,
                 "mean": mean,
-                "overview_logits": overview_logits(self.evidence, attention, cell_features),
+                "overview_logits": seen.overview_logits,
             },
         )
 
@@ -191,10 +246,5 @@ class AttentionSampling(nn.Module):
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
         return TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
 
-    @torch.no_grad()
-    def _spread(self, features: Tensor, coefficients: Tensor, chance: Tensor, scores: Tensor) -> Tensor:
-        probabilities = scores.softmax(dim=-1)
-        best = probabilities.argmax(dim=-1, keepdim=True)
-        without = leave_one_out(features, coefficients.to(features.dtype))
-        each = self.classifier(without).softmax(dim=-1).gather(-1, best[:, None].expand(-1, without.shape[1], -1))
-        return jackknife_error(each.squeeze(-1), probabilities.gather(-1, best).squeeze(-1), chance)
+    def _reading(self, source: TileSource, tiles: TileSet, part: int = PART) -> Reading:
+        return Reading(source, tiles, self.preprocess, self.encoder, part)
