@@ -108,11 +108,27 @@ class EpochAware(Protocol):
     """A model that behaves differently in the course of training; the loop tells it where it is.
 
     Nothing of this may live outside the model's buffers, or an interrupted training would not go on as it was: the
-    loop calls it at the start of every epoch, after a restart too.
+    loop calls it at the start of every epoch, after a restart too. A model with a true attribute `last_is_best` is
+    kept as its last epoch leaves it: validation cannot tell its epochs apart.
     """
 
     def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
         """Epoch 1 … epochs begins; `shares` is each class's share of the training images."""
+        ...
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A model that learns the maps which an earlier training accumulated, such as OAA+."""
+
+    def guided_loss(self, output: Output, target: Tensor, accumulated: Tensor) -> Tensor:
+        """The loss in place of `loss` for images that have such maps, a scalar.
+
+        Args:
+            output: of `forward`.
+            target: (b,) class indices.
+            accumulated: (b, classes, rows, cols) in [0, 1], on the grid of the output's last maps.
+        """
         ...
 
 

@@ -26,6 +26,7 @@ SMALL = {
     "patch": 8,
     "dim": 24,
     "depth": 4,
+    "stem": "linear",
     "budget": 8,
     "tile_size": 32,
     "tile_mpp": 1.0,
@@ -50,7 +51,7 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
 
 class TestPractical(ModelContract):
     def build(self) -> nn.Module:
-        return trt(self.classes, **SMALL)  # type: ignore[arg-type]
+        return trt(self.classes, **{**SMALL, "stem": "conv"})  # type: ignore[arg-type]
 
 
 class TestPublished(ModelContract):
@@ -497,6 +498,7 @@ def test_a_copy_is_independent() -> None:
     ("arguments", "text"),
     [
         ({"selection": "some"}, "selection 'some' is not known; there is: at-least-one"),
+        ({"stem": "steam"}, "stem 'steam'"),
         ({"scored_by": "me"}, "scored_by 'me'"),
         ({"objective": "win"}, "objective 'win'"),
         ({"encoder": "vgg"}, "encoder 'vgg'"),

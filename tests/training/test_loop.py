@@ -16,6 +16,7 @@ from torch import nn
 from wsi_attention.config import Augmentation, Optimiser, Recipe
 from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.models.attention_sampling_builders import ats
+from wsi_attention.models.trt_builders import trt
 from wsi_attention.structures import Output
 from wsi_attention.training.devices import fabric_on
 from wsi_attention.training.divergence import DivergedError
@@ -59,6 +60,26 @@ def small_model(seed: int = 0) -> nn.Module:
         features=16,
         attention_widths=(8, 8),
         context=3,
+    )
+
+
+def two_phases(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return trt(
+        2,
+        size=64,
+        patch=16,
+        dim=16,
+        heads=2,
+        depth=2,
+        budget=4,
+        tile_size=16,
+        tile_mpp=1.0,
+        overview_mpp=4.0,
+        encoder_widths=(8, 16),
+        features=16,
+        objective="two-phase",
+        switch=0.4,
     )
 
 
@@ -110,7 +131,19 @@ def test_it_learns_to_find_the_square(spotted_examples: Examples) -> None:
     assert heard.lines[0].startswith("epoch 1: loss ")
 
 
-@pytest.mark.parametrize("build", [small_model, Darkest])
+def test_what_a_phase_freezes_stays_and_the_last_epoch_is_kept(spotted_examples: Examples) -> None:
+    """Through decay, clipping and validation; validation cannot see what the second phase trains."""
+    model, saved = two_phases(), list[TrainingState]()
+    recipe = replace(RECIPE, patience=1, optimiser=replace(RECIPE.optimiser, weight_decay=0.5))
+    work = job(spotted_examples(4, 0), spotted_examples(4, 50), recipe, saved=saved)
+    end = fit(fabric_on("cpu", 1, "32"), model, work, start(model))
+    assert [state.best_epoch for state in saved] == [1, 2, 3]
+    first = saved[0].weights
+    moved = {name for name, value in end.best.items() if not torch.equal(value, first[name])}
+    assert moved == {"phase", *(name for name in first if name.startswith("class_maps."))}
+
+
+@pytest.mark.parametrize("build", [small_model, Darkest, two_phases])
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_resumed_run_is_the_undisturbed_run(
     spotted_examples: Examples, tmp_path: Path, build: Callable[[], nn.Module], after: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,19 @@ def maps(
     """
     values = _array(attention.masked_fill(logits == -torch.inf, torch.nan), np.float32)
     return tuple((AttentionMap(one.reshape(grid.shape), grid, name),) for one in values)
+
+
+def named_maps(named: Mapping[str, Tensor], tissue: Tensor, grid: Grid) -> tuple[tuple[AttentionMap, ...], ...]:
+    """Several maps for each of b images; NaN outside the tissue.
+
+    Args:
+        named: values (b, K) by what they are.
+        tissue: (b, rows, cols) bool.
+        grid: of K cells.
+    """
+    logits = torch.zeros(tissue.shape, device=tissue.device).masked_fill(~tissue, -torch.inf).flatten(1)
+    every = [maps(values, logits, grid, name) for name, values in named.items()]
+    return tuple(tuple(one for (one,) in image) for image in zip(*every, strict=True))
 
 
 def _array(values: Tensor, dtype: Any) -> NDArray[Any]:

@@ -33,14 +33,14 @@ from wsi_attention.errors import InputError, NoTissueError
 from wsi_attention.geometry import Grid
 from wsi_attention.models.finer_tokens import FinerTokens, records
 from wsi_attention.models.options import one_of
-from wsi_attention.models.records import maps
+from wsi_attention.models.records import named_maps
 from wsi_attention.models.square_view import square_view
 from wsi_attention.nn.heads import overview_logits
 from wsi_attention.nn.packing import at
 from wsi_attention.nn.reattention import ClassMaps, CoarseLook, ReAttention, coarse_look
 from wsi_attention.nn.vit import VisionTransformer
 from wsi_attention.protocols import TileSource
-from wsi_attention.structures import AttentionMap, Glimpse, Output
+from wsi_attention.structures import Glimpse, Output
 
 SELECTIONS = ("at-least-one", "as-released")
 SCORED_BY = ("both", "coarse")
@@ -50,14 +50,7 @@ ALL_AT_ONCE, FIRST, SECOND = 0, 1, 2
 
 
 class Scored(NamedTuple):
-    """What the second look gave.
-
-    Attributes:
-        chosen: (b, n) bool, b, without the patches whose tile could not be read.
-        weights: (b, n), λ.
-        logits: (b, classes).
-        glimpses: an image's.
-    """
+    """What the second look gave: b without patches whose tile failed, and λ, (b, n); logits; glimpses an image."""
 
     chosen: Tensor
     weights: Tensor
@@ -118,11 +111,8 @@ class ReAttentionTransformer(nn.Module):
         one_of("objective", objective, OBJECTIVES)
         if finer is not None and selection == "as-released":
             raise InputError("selection 'as-released' may keep no patch at all: nothing to read at a finer level")
-        if not (mass > 0 and 0 < switch < 1 and tile_mpp > 0 and overview_mpp > 0):
-            raise InputError(
-                "mass, tile_mpp and overview_mpp must be above 0, switch between 0 and 1, got "
-                f"mass {mass}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}, switch {switch}"
-            )
+        if not (mass > 0 and 0 < switch < 1):
+            raise InputError(f"mass must be above 0 and switch between 0 and 1, got mass {mass}, switch {switch}")
         last, dim = transformer.blocks[-1], transformer.dim
         self.transformer, self.preprocess, self.finer = transformer, preprocess, finer
         self.reattention = ReAttention(last, dim)  # type: ignore[arg-type]
@@ -144,7 +134,7 @@ class ReAttentionTransformer(nn.Module):
             generator: not used.
 
         Returns:
-            logits (b, classes); a glimpse an image where `finer` is given; the maps "attention" (m), "reattention"
+            Logits (b, classes); a glimpse an image where `finer` is given; the maps "attention" (m), "reattention"
             (m') and "localisation" (m' ⊙ ReLU(CAM) of the winning class); spread 0; and as terms `attention`,
             `chosen`, `weights`, `refined` (b, n), `unread` (b,), `class_maps` and `localisation` (b, classes, side,
             side; with their signs), `class_map_logits` and `overview_logits` (b, classes).
@@ -164,10 +154,16 @@ class ReAttentionTransformer(nn.Module):
             overview = overview_logits(self.evidence, look.attention, look.embedded)
         classes = self.class_maps(look.earlier, look.packing, self.transformer.norm)
         refined = reattention.refined_attention(look.attention, scored.chosen, scored.weights)
+        located, best = reattention.localisation_maps(refined, classes), scored.logits.argmax(dim=-1)
+        shown = {
+            "attention": look.attention,
+            "reattention": refined,
+            "localisation": located.relu()[torch.arange(len(best)), best].flatten(1),
+        }
         return Output(
             logits=scored.logits,
             glimpses=scored.glimpses,
-            maps=_maps(look.attention, refined, classes, scored.logits, tissue, grid),
+            maps=named_maps(shown, tissue, grid),
             spread=torch.zeros_like(scored.logits[:, 0]),
             terms={
                 "attention": look.attention,
@@ -176,7 +172,7 @@ class ReAttentionTransformer(nn.Module):
                 "refined": refined,
                 "unread": 1 - (look.attention * scored.chosen).sum(dim=-1),
                 "class_maps": classes,
-                "localisation": reattention.localisation_maps(refined, classes),
+                "localisation": located,
                 "class_map_logits": class_scores(classes, tissue),
                 "overview_logits": overview,
             },
@@ -229,13 +225,12 @@ class ReAttentionTransformer(nn.Module):
 
     def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
         """Changes from the first phase to the second in time; a training of one epoch has only the first."""
-        if self.objective == "two-phase":
-            first = max(1, min(round(self.switch * epochs), epochs - 1))
-            self._enter(FIRST if epoch <= first else SECOND)
+        first = max(1, min(round(self.switch * epochs), epochs - 1))
+        self._enter(ALL_AT_ONCE if self.objective == "summed" else FIRST if epoch <= first else SECOND)
 
     @property
     def last_is_best(self) -> bool:
-        """In two phases validation cannot see the class maps: the last epoch is the one to keep."""
+        """In two phases, validation does not see the class maps that the second trains: the last epoch is to keep."""
         return self.objective == "two-phase"
 
     def train(self, mode: bool = True) -> ReAttentionTransformer:
@@ -253,15 +248,3 @@ class ReAttentionTransformer(nn.Module):
             idle = (phase == FIRST and maps_part) or (phase == SECOND and not maps_part)
             value.requires_grad_(name in self._learning and not idle)
         self.train(self.training)
-
-
-def _maps(
-    attention: Tensor, refined: Tensor, classes: Tensor, logits: Tensor, tissue: Tensor, grid: Grid
-) -> tuple[tuple[AttentionMap, ...], ...]:
-    """An image's m, m' and m' ⊙ ReLU(CAM) of its winning class, NaN outside the tissue."""
-    best = logits.argmax(dim=-1)
-    outside = torch.zeros_like(attention).masked_fill(~tissue.flatten(1), -torch.inf)
-    evidence = reattention.localisation_maps(refined, classes.relu())[torch.arange(len(best)), best].flatten(1)
-    named = {"attention": attention, "reattention": refined, "localisation": evidence}
-    every = [maps(values, outside, grid, name) for name, values in named.items()]
-    return tuple(tuple(one for (one,) in image) for image in zip(*every, strict=True))

@@ -8,10 +8,14 @@ from torch import nn
 
 from wsi_attention.errors import InputError
 from wsi_attention.models.finer_tokens import FinerTokens
+from wsi_attention.models.options import one_of
 from wsi_attention.models.trt import ReAttentionTransformer
 from wsi_attention.nn.encoder_choice import build_encoder
+from wsi_attention.nn.patch_stem import ConvStem
 from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise
 from wsi_attention.nn.vit import VisionTransformer
+
+STEMS = ("linear", "conv")
 
 
 def trt(
@@ -22,6 +26,7 @@ def trt(
     dim: int = 192,
     depth: int = 6,
     heads: int = 3,
+    stem: str = "conv",
     mass: float = 0.6,
     finer: bool = True,
     budget: int = 32,
@@ -43,8 +48,8 @@ def trt(
 ) -> ReAttentionTransformer:
     """TRT for stained tissue, small enough for a CPU: a slide seen at 224², 14 × 14 patches, 32 tiles read.
 
-    Close to the paper is `size=384, dim=768, depth=12, heads=12, finer=False, overview_weight=0`, with weights that
-    were trained elsewhere; this package has none. Arguments not listed here are `ReAttentionTransformer`'s.
+    Close to the paper is `dim=768, depth=12, heads=12, stem="linear", finer=False, overview_weight=0`, with weights
+    that were trained elsewhere; this package has none. Arguments not listed here are `ReAttentionTransformer`'s.
 
     Args:
         classes: number of classes.
@@ -54,6 +59,7 @@ def trt(
         dim: channels of a token; a multiple of heads.
         depth: L, blocks, at least 2.
         heads: attention heads of a block.
+        stem: "linear", the paper's patch embedding; "conv", small convolutions, for training on few slides.
         mass: θ; where attention is still flat, budget and not θ decides how many patches are kept.
         finer: whether the kept patches are read at a finer level.
         budget: most patches to keep, and to read; without `finer` there is no limit.
@@ -73,7 +79,10 @@ def trt(
         InputError: an argument is out of range or names nothing.
     """
     _check(size=size, patch=patch, dim=dim, depth=depth, heads=heads, budget=budget)
-    transformer = VisionTransformer(len(mean), patch, (size // patch, size // patch), dim, depth, heads)
+    one_of("stem", stem, STEMS)
+    embedding = ConvStem(len(mean), dim, patch) if stem == "conv" else None
+    grid = size // patch, size // patch
+    transformer = VisionTransformer(len(mean), patch, grid, dim, depth, heads, embed_patches=embedding)
     reader = None
     if finer:
         network = build_encoder(
@@ -104,8 +113,8 @@ def _evidence(dim: int, classes: int) -> nn.Module:
 
 
 def _check(*, size: int, patch: int, dim: int, depth: int, heads: int, budget: int) -> None:
-    if min(patch, heads, budget) < 1 or depth < 2 or size < patch or size % patch or dim < heads or dim % heads:
+    if min(patch - 1, heads, budget) < 1 or depth < 2 or size < patch or size % patch or dim < heads or dim % heads:
         raise InputError(
-            "size must be a multiple of patch, dim of heads, depth at least 2, budget at least 1, got "
+            "size must be a multiple of patch, dim of heads, patch and depth at least 2, budget at least 1, got "
             f"size {size}, patch {patch}, dim {dim}, depth {depth}, heads {heads}, budget {budget}"
         )

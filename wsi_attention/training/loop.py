@@ -120,7 +120,8 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
         history=(*state.history, record),
         failed=failed,
     )
-    if state.best_epoch == 0 or better(record, state.history[state.best_epoch - 1]):
+    latest = state.best_epoch == 0 or bool(getattr(model, "last_is_best", False))
+    if latest or better(record, state.history[state.best_epoch - 1]):
         state = replace(state, best=weights, best_epoch=number)
     job.listener.line(_summary(record, state.best_epoch))
     return state
