@@ -53,6 +53,64 @@ def crop_grid(size: int, overlap: float, n: int) -> CropGrid:
     return CropGrid(patch, stride, -(-total // 2), total // 2)
 
 
+def crop_grids(side: int, smallest: int, overlap: float, n: int, levels: int) -> tuple[CropGrid, ...]:
+    """The grids from the overview down, each over a crop of the one before; the same along x and y.
+
+    No crop is smaller than `smallest`, so none is ever seen enlarged: where o · S is less, siblings overlap more. The
+    grids end early where a region is that small already, for all there is to see in it has been seen.
+
+    Args:
+        side: of the overview, in level-0 pixels.
+        smallest: level-0 pixels that a region needs to fill its view at the finest scale.
+        overlap: o.
+        n: crops along an axis.
+        levels: of regions, the overview not counted.
+    """
+    grids: list[CropGrid] = []
+    while len(grids) < levels and side > smallest:
+        grids.append(crop_grid(side, max(overlap, smallest / side), n))
+        side = grids[-1].patch
+    return tuple(grids)
+
+
+def overlaps(starts: Tensor, length: float, step: float, cells: int) -> Tensor:
+    """How much of [start, start + length) lies in each cell [i · step, (i + 1) · step), in cells.
+
+    Args:
+        starts: (...) of intervals.
+        length: of all of them.
+        step: length of a cell.
+        cells: number of cells, from 0 on.
+
+    Returns:
+        (..., cells) float64 in [0, 1].
+    """
+    edges = torch.arange(cells + 1, dtype=torch.float64, device=starts.device) * step
+    low = starts.double().unsqueeze(-1)
+    inside = torch.minimum(edges[1:], low + length) - torch.maximum(edges[:-1], low)
+    return inside.clamp(min=0.0) / step
+
+
+def crop_means(maps: Tensor, grid: CropGrid, side: int, n: int) -> Tensor:
+    """φ: the mean of a feature map over each crop, so that cell and crop correspond exactly (§5).
+
+    The paper takes every second or fourth position of the map instead, whose receptive fields roughly match its crops.
+
+    Args:
+        maps: (b, c, h, w) over square regions.
+        grid: of the crops.
+        side: of a region in the grid's pixels.
+        n: crops along an axis.
+
+    Returns:
+        (b, c, n, n).
+    """
+    starts = torch.arange(n, device=maps.device) * grid.stride - grid.before
+    rows, columns = (overlaps(starts, grid.patch, side / size, size) for size in maps.shape[-2:])
+    rows, columns = (share / share.sum(dim=-1, keepdim=True) for share in (rows, columns))
+    return rows.to(maps.dtype) @ maps @ columns.to(maps.dtype).mT
+
+
 def child_locations(parents: Tensor, cells: Tensor, grid: tuple[CropGrid, CropGrid], n: int) -> Tensor:
     """Top left corners of the attended crops, in the pixels that the grid was made for (level 0 on a slide).
 

@@ -40,6 +40,9 @@ class SmallEncoder(nn.Module):
         widths: channels of each stage; multiples of 8.
         dim: length of the feature.
         pool: "mean", "max" or "mean+max" over the last stage.
+
+    Attributes:
+        map_layer: what gives the last map but one, for `nn.feature_map`.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class SmallEncoder(nn.Module):
         if pool not in POOLS:
             raise ValueError(f"no pooling named {pool!r}; there is: {', '.join(POOLS)}")
         self.dim = dim
+        self.map_layer = f"trunk.{2 + 4 * max(0, len(widths) - 2)}"
         stages: list[nn.Module] = [nn.Conv2d(channels, widths[0], 7, stride=4, padding=3, bias=False), _norm(widths[0])]
         for before, after in pairwise(widths):
             stages += [nn.ReLU(), nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), _norm(after)]

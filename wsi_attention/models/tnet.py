@@ -1,0 +1,276 @@
+"""TNet: from an overview, the best few regions of a grid, then the best few inside each, down to the finest scale.
+
+Papadopoulos, Korus & Memon, "Hard-Attention for Scalable Image Classification", NeurIPS 2021,
+https://arxiv.org/abs/2102.10212, released as Tpap/TNet; paragraph numbers are those of its equations in
+`attention.glimpse_grid` and `attention.glimpse_policy`. Ours are: every region is read from the image at its own scale
+and never cut out of a picture of its parent or enlarged; regions without tissue cannot be chosen; training draws
+without replacement with the likelihood that such draws have, where the released code takes the k most probable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from wsi_attention.attention import glimpse_policy as policy
+from wsi_attention.attention.glimpse_grid import CropGrid, child_locations, child_positions, crop_grids, crop_means
+from wsi_attention.attention.sampling import smoothed_softmax
+from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.models.options import one_of
+from wsi_attention.models.region_maps import RegionCanvas
+from wsi_attention.models.region_tree import Level, Read, Regions, glimpses, padded_rows, request, slots
+from wsi_attention.models.square_view import SquareView, square_view
+from wsi_attention.nn.bags import encode
+from wsi_attention.nn.feature_map import FeatureAndMap
+from wsi_attention.protocols import TileSource
+from wsi_attention.structures import AttentionMap, Output, TileBatch
+
+SELECTIONS = ("without-replacement", "as-released")
+LOGITS = ("plain", "unit-norm")
+
+
+class TNet(nn.Module):
+    """Regions of regions, chosen by a location module, their features pooled with the overview's, a classifier.
+
+    `attended` may be changed at any time, its length too: one location module serves all levels.
+
+    Args:
+        encoder: (m, c, h, w) -> (m, d), rows of length 1.
+        seen: runs the encoder and gives its feature and map.
+        location: φ (v, c, n, n) -> logits (v, n²).
+        position: features (v, d), positions (v, 3) -> (v, d').
+        pooling: features (b, N, d'), real (b, N) -> F̄ (b, d'), shares (b, N).
+        classifier: (..., d') -> (..., classes), of F̄ and of each feature alone.
+        preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
+        base: r, pixels a side of every view.
+        tile_mpp: the finest µm per pixel that is read; levels below it are left out.
+        overview_mpp: µm per pixel at which tissue is looked for; the overview itself has r pixels.
+        grid: n, crops along an axis.
+        overlap: o, side of a crop over its parent's; n·o at least 1.
+        attended: k of each level, from the coarsest; fewer where a region has fewer cells of tissue.
+        selection: "without-replacement" draws in training; "as-released" takes the k most probable there too, and
+            log(p + 1e-10) for the likelihood. Eval mode always takes the k most probable.
+        logits: "plain", or "unit-norm" as released, which caps p at 0.27 (n = 3) or 0.10 (n = 5).
+        class_share: λ_c.
+        reward_share: λ_r.
+        policy_weight: λ_f.
+        regularised_levels: the overview and so many levels less one have a loss of their own; None for all.
+        contrast_weight: factor on the contrastive term, which says nothing of a batch of one.
+        baseline_kept: share of the running baseline that a step keeps; the paper's 0.9 is for steps of 64 images.
+    """
+
+    baseline: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        seen: FeatureAndMap,
+        location: nn.Module,
+        position: nn.Module,
+        pooling: nn.Module,
+        classifier: nn.Module,
+        preprocess: nn.Module,
+        *,
+        base: int,
+        tile_mpp: float,
+        overview_mpp: float,
+        grid: int,
+        overlap: float,
+        attended: Sequence[int],
+        selection: str = "without-replacement",
+        logits: str = "plain",
+        class_share: float = 0.3,
+        reward_share: float = 0.3,
+        policy_weight: float = 0.1,
+        regularised_levels: int | None = None,
+        contrast_weight: float = 0.0,
+        baseline_kept: float = policy.BASELINE_KEPT,
+    ) -> None:
+        super().__init__()
+        one_of("selection", selection, SELECTIONS)
+        one_of("logits", logits, LOGITS)
+        if grid < 2 or not 0 < overlap <= 1 or grid * overlap < 1:
+            raise InputError(f"crops must cover their parent: grid·overlap >= 1, got grid {grid}, overlap {overlap}")
+        if base < 1 or min(tile_mpp, overview_mpp) <= 0 or not attended or min(attended) < 1:
+            raise InputError(
+                f"base and each of attended must be at least 1 and mpp above 0; got base {base}, attended "
+                f"{list(attended)}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}"
+            )
+        self.encoder, self.seen, self.location, self.position = encoder, seen, location, position
+        self.pooling, self.classifier, self.preprocess = pooling, classifier, preprocess
+        self.base, self.tile_mpp, self.overview_mpp = base, tile_mpp, overview_mpp
+        self.grid, self.overlap, self.attended = grid, overlap, tuple(attended)
+        self.selection, self.logits = selection, logits
+        self.class_share, self.reward_share, self.policy_weight = class_share, reward_share, policy_weight
+        self.regularised_levels, self.contrast_weight = regularised_levels, contrast_weight
+        self.baseline_kept = baseline_kept
+        self.register_buffer("baseline", torch.tensor(policy.BASELINE_START))
+
+    def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
+        """Sees the overview, then reads one level of regions after the other, one request each, and classifies.
+
+        Args:
+            source: b images side by side.
+            generator: of the draws in training; torch's global one where None. Eval mode draws nothing.
+
+        Returns:
+            logits (b, classes), a glimpse a level ("level-1", …), maps "location-1", … (p of the best crop there, 0
+            where no parent was looked into) and "attention" (π of each region spread over its tissue), spread 0; as
+            terms, N features an image with the overview first: `features` (b, N, d'), `feature_logits`
+            (b, N, classes), `shares` π, `valid`, `level`, `log_probability` (b, N), `pooled` (b, d'),
+            `log_likelihood` (b,). A slide that the overview shows at the finest scale has no regions.
+
+        Raises:
+            NoTissueError: an image has no tissue.
+            TileReadError: not one region of some image's first level could be read.
+        """
+        view = square_view(source, self.base)
+        side, smallest = round(view.side), math.ceil(self.base * source.downsample(self.tile_mpp))
+        crops = crop_grids(side, smallest, self.overlap, self.grid, len(self.attended))
+        canvas = RegionCanvas(source, crops[-1].patch if crops else side)
+        levels, reads, maps = [self._overview(view, side)], list[Read](), list[list[AttentionMap]]()
+        likelihood = torch.zeros(source.batch, device=levels[0].features.device)
+        for crop, k in zip(crops, self.attended, strict=False):
+            tissue = canvas.candidates(levels[-1].regions, crop, self.grid).to(likelihood.device)
+            parents, tissue = levels[-1].only(tissue.any(dim=-1)), tissue[tissue.any(dim=-1)]
+            if not len(tissue):
+                break
+            attention, chosen = self._choose(parents, tissue, crop, k, generator)
+            likelihood = likelihood.index_add(0, chosen.image, chosen.log_probability)
+            read, level = self._read(source, chosen)
+            if not reads and not bool(torch.isin(chosen.image, level.regions.image).all()):
+                raise TileReadError(f"none of the {len(read.tiles)} regions that attention asked for could be read")
+            maps.append(canvas.highest(parents.regions, crop, attention, f"location-{len(maps) + 1}"))
+            reads, levels = [*reads, read], [*levels, level]
+        return self._output(canvas, levels, reads, maps, likelihood)
+
+    def draw(self, attention: Tensor, k: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Up to k cells of each row of attention (v, n²), and which of them are real, (v, k) both; by the mode."""
+        if self.training and self.selection == "without-replacement":
+            return policy.attend(attention, k, generator)
+        return policy.attend_top(attention, k)
+
+    def loss(self, output: Output, target: Tensor) -> Tensor:
+        """λ_c·CE(F̄) + (1 − λ_c)·mean CE(feature) + λ_f·`policy_loss` + the contrastive term (§4), a scalar.
+
+        In train mode it moves the running baseline.
+
+        Args:
+            output: of `forward`.
+            target: (b,) class indices.
+        """
+        counted = self._regularised(output)
+        labels = target.unsqueeze(-1).expand(counted.shape)[counted]
+        each = functional.cross_entropy(output.terms["feature_logits"][counted], labels)
+        total = policy.balanced(functional.cross_entropy(output.logits, target), each, self.class_share)
+        if self.contrast_weight:
+            total = total + self.contrast_weight * policy.pairwise_contrast(output.terms["pooled"], target)
+        return total + self.policy_weight * self.policy_loss(output, target)
+
+    def policy_loss(self, output: Output, target: Tensor) -> Tensor:
+        """λ_r·L_R + (1 − λ_r)·the same of each region alone (§3), a scalar; 0 where nothing was chosen."""
+        regions = self._regularised(output) & (output.terms["level"] > 0)
+        whole, baseline = policy.reward(output.logits, target), float(self.baseline)
+        each = policy.reward(output.terms["feature_logits"], target.unsqueeze(-1).expand(regions.shape))[regions]
+        loss = policy.reinforce(output.terms["log_likelihood"], whole, baseline)
+        if len(each):
+            alone = policy.reinforce(output.terms["log_probability"][regions], each, baseline)
+            loss = policy.balanced(loss, alone, self.reward_share)
+        if self.training and any(output.glimpses):
+            seen = each if len(each) else whole
+            self.baseline.fill_(policy.next_baseline(baseline, whole, seen, self.reward_share, self.baseline_kept))
+        return loss
+
+    def _regularised(self, output: Output) -> Tensor:
+        valid: Tensor = output.terms["valid"]
+        return valid if self.regularised_levels is None else valid & (output.terms["level"] < self.regularised_levels)
+
+    def _overview(self, view: SquareView, side: int) -> Level:
+        b, pixels = len(view.pixels), view.pixels.unsqueeze(1)
+        features, maps = self._see(TileBatch(pixels, torch.ones(b, 1, dtype=torch.bool)))
+        image, device = torch.arange(b, device=features.device), features.device
+        places = torch.tensor([[round(at) for at in view.origin]], device=device).expand(b, -1)
+        one = torch.ones(b, device=device)
+        regions = Regions(image, places, places.new_zeros(b, 3), one, one.log(), side)
+        return Level(regions, self.position(features[:, 0], regions.positions), maps[:, 0])
+
+    def _choose(
+        self, parents: Level, tissue: Tensor, crop: CropGrid, k: int, generator: Generator | None
+    ) -> tuple[Tensor, Regions]:
+        """p (v, n²) of the crops of all parents, and the children; no gradient goes into φ (§2.3)."""
+        regions, n = parents.regions, self.grid
+        logits = self.location(crop_means(parents.maps.detach(), crop, regions.side, n))
+        logits = logits.masked_fill(~tissue, -torch.inf)
+        logits = policy.unit_norm_logits(logits) if self.logits == "unit-norm" else logits
+        attention = smoothed_softmax(logits)
+        cells, drawn = self.draw(attention, k, generator)
+        as_released = self.selection == "as-released"
+        each = (
+            policy.log_probability_as_released(logits, cells)
+            if as_released
+            else policy.log_likelihood_of_each(logits, cells, drawn)
+        )
+        children = Regions(
+            regions.image.unsqueeze(-1).expand(cells.shape),
+            child_locations(regions.places, cells, (crop, crop), n),
+            child_positions(regions.positions, cells, n),
+            attention.gather(-1, cells),
+            each,
+            crop.patch,
+        )
+        return attention, children.only(drawn)
+
+    def _read(self, source: TileSource, regions: Regions) -> tuple[Read, Level]:
+        """Reads all regions of a level in one request; those that fail go no further."""
+        image, b = regions.image, source.batch
+        place, tiles = slots(image, b), request(regions, b, self.base)
+        batch = source.read(tiles)
+        valid = batch.valid.to(image.device)[image, place]
+        real = padded_rows(valid, image, b)
+        features, maps = self._see(TileBatch(batch.pixels, real))
+        features, maps = features[image, place][valid], maps[image, place][valid]
+        kept = regions.only(valid)
+        return Read(regions, tiles, valid), Level(kept, self.position(features, kept.positions), maps)
+
+    def _see(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+        """Features (b, m, d) and maps (b, m, c, h, w), zeros where not valid."""
+        if not bool(batch.valid.any()):
+            return self.seen.nothing(batch.valid)
+        return self.seen.split(encode(batch, self.preprocess, self.seen))
+
+    def _output(
+        self,
+        canvas: RegionCanvas,
+        levels: list[Level],
+        reads: list[Read],
+        maps: list[list[AttentionMap]],
+        likelihood: Tensor,
+    ) -> Output:
+        b, regions = len(likelihood), [level.regions for level in levels]
+        image = torch.cat([one.image for one in regions])
+        number = torch.cat([torch.full_like(one.image, i) for i, one in enumerate(regions)])
+        features = padded_rows(torch.cat([level.features for level in levels]), image, b)
+        valid = padded_rows(torch.ones_like(image), image, b) > 0
+        pooled, shares = self.pooling(features, valid)
+        flat = shares[image, slots(image, b)].split([len(one.image) for one in regions])
+        maps = [*maps, canvas.spread(regions, flat)]
+        return Output(
+            logits=self.classifier(pooled).float(),
+            glimpses=glimpses(reads, flat[1:], b),
+            maps=tuple(zip(*maps, strict=True)),
+            spread=torch.zeros(b, device=image.device),
+            terms={
+                "features": features,
+                "feature_logits": self.classifier(features).float(),
+                "shares": shares,
+                "pooled": pooled,
+                "valid": valid,
+                "level": padded_rows(number, image, b),
+                "log_probability": padded_rows(torch.cat([one.log_probability for one in regions]), image, b),
+                "log_likelihood": likelihood,
+            },
+        )
