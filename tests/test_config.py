@@ -62,12 +62,13 @@ def test_slips_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_missing_file_lists_what_is_shipped(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere.toml does not exist; shipped recipes: ats, demo-1, demo-2, demo-3"):
+    with pytest.raises(InputError, match=r"nowhere.toml does not exist; shipped recipes: ats, demo-1, "):
         load_recipe(tmp_path / "nowhere.toml")
 
 
 def test_shipped_recipes_load_and_name_every_method_they_are_for() -> None:
-    assert shipped_recipes() == ("ats", "demo-1", "demo-2", "demo-3")
+    assert {"ats", "demo-1", "demo-2", "demo-3"} <= set(shipped_recipes())
+    assert all(default_recipe(name).method for name in shipped_recipes())
     assert default_recipe("ats").method == "ats"
     assert default_recipe("an-outside-method") == Recipe(method="an-outside-method")
 

@@ -49,6 +49,22 @@ def test_gradients_are_summed_even_where_this_process_has_none() -> None:
     assert not sum_gradients(cast(Any, Alone()), nn.Linear(2, 1))
 
 
+def test_a_frozen_part_has_no_gradient_to_sum() -> None:
+    model = nn.Sequential(nn.Linear(2, 3).requires_grad_(False), nn.Linear(3, 1), nn.Linear(1, 1))
+    model[1](torch.ones(3)).sum().backward()
+    summed: list[int] = []
+
+    def other(values: Tensor) -> Tensor:
+        summed.append(values.numel())
+        return torch.zeros_like(values)
+
+    assert sum_gradients(cast(Any, OneOfTwo(other)), model)
+    assert summed == [4 + 2]
+    assert all(parameter.grad is None for parameter in model[0].parameters())
+    assert all(parameter.grad is not None for part in model[1:] for parameter in part.parameters())
+    assert not sum_gradients(cast(Any, Alone()), nn.Linear(2, 1).requires_grad_(False))
+
+
 def test_rows_come_from_whoever_has_them() -> None:
     def other(values: Tensor) -> Tensor:
         if values.shape == (2,):

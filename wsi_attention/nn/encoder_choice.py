@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_attention.errors import InputError
+from wsi_attention.nn.blocks import UnitNorm
 from wsi_attention.nn.encoders import SmallEncoder
 from wsi_attention.nn.resnet import ResNet18
+from wsi_attention.nn.timm_encoder import is_timm, timm_encoder
 from wsi_attention.nn.transparent import hide_wrapper
+from wsi_attention.nn.vit import VisionTransformer
 
-ENCODERS = ("small", "resnet18")
+ENCODERS = ("small", "resnet18", "vit")
+FROM_TIMM = ("timm:NAME", "timm:hf-hub:OWNER/MODEL", "hub:OWNER/MODEL")
+VIT_PATCH, VIT_DEPTH, VIT_HEADS = 16, 4, 4
 
 
 def build_encoder(
@@ -28,20 +35,60 @@ def build_encoder(
     """A fresh encoder (m, c, h, w) -> (m, dim), rows of length 1, with attribute `dim`.
 
     Args:
-        name: one of `ENCODERS`.
+        name: one of `ENCODERS`, or one of timm's or the hub's, see `timm_encoder`.
         channels: of the tiles.
         widths: channels of the small encoder's stages.
-        features: length of the small encoder's feature.
+        features: length of the feature of "small" and "vit".
         pool: "mean", "max" or "mean+max", of the small encoder.
         frozen: whether training leaves it as it is; its weights then come from elsewhere.
 
     Raises:
-        InputError: the name is not known.
+        InputError: the name is not known; the nearest ones are given.
+        MissingExtraError: the name needs a package that is not installed.
     """
-    if name not in ENCODERS:
-        raise InputError(f"encoder {name!r} is not known; there is: {', '.join(ENCODERS)}")
-    network = SmallEncoder(channels, widths, features, pool) if name == "small" else ResNet18(channels)
+    network = _network(name, channels, widths, features, pool)
     return Frozen(network) if frozen else network
+
+
+def _network(name: str, channels: int, widths: Sequence[int], features: int, pool: str) -> nn.Module:
+    if is_timm(name):
+        return timm_encoder(name, channels)
+    if name == "small":
+        return SmallEncoder(channels, widths, features, pool)
+    if name == "resnet18":
+        return ResNet18(channels)
+    if name == "vit":
+        return VitEncoder(channels, features)
+    near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"encoder {name!r} is not known; {hint}there is: {', '.join((*ENCODERS, *FROM_TIMM))}")
+
+
+def bare(encoder: nn.Module) -> nn.Module:
+    """The encoder itself, where it is frozen."""
+    return encoder.network if isinstance(encoder, Frozen) else encoder
+
+
+class VitEncoder(nn.Module):
+    """A small vision transformer for tiles of any size; a side that is no multiple of the patch is padded with zeros.
+
+    Args:
+        channels: of the tiles.
+        dim: length of the feature; a multiple of the heads.
+    """
+
+    def __init__(self, channels: int = 3, dim: int = 128) -> None:
+        super().__init__()
+        self.network = VisionTransformer(channels, VIT_PATCH, (8, 8), dim, VIT_DEPTH, VIT_HEADS)
+        self.unit, self.dim = UnitNorm(), dim
+        hide_wrapper(self)
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(m, c, h, w) -> (m, dim), rows of length 1."""
+        height, width = tiles.shape[-2:]
+        tiles = functional.pad(tiles, (0, -width % VIT_PATCH, 0, -height % VIT_PATCH))
+        features: Tensor = self.unit(self.network(tiles))
+        return features
 
 
 class Frozen(nn.Module):

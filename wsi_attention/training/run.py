@@ -28,7 +28,7 @@ from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan, check_same_plan, finished_before, make_plan
 from wsi_attention.training.split import Split, class_weights
-from wsi_attention.training.start import take_encoder, take_weights
+from wsi_attention.training.start import encoder_colours, take_encoder, take_weights, without_hub
 from wsi_attention.training.state import (
     METRICS,
     STATE,
@@ -152,10 +152,8 @@ def forget(output: str | Path) -> None:
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:
     arguments: dict[str, Any] = dict(plan.recipe.model)
     method, classes = plan.recipe.method, len(plan.split.classes)
-    if plan.recipe.statistics == "tissue":
-        mpp = _overview_mpp(build_model(method, classes, **arguments))
-        mean, std = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
-        arguments |= {"mean": list(mean), "std": list(std)}
+    if plan.recipe.statistics != "builder":
+        arguments |= _colours(plan, build_model(method, classes, **arguments), views)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(plan.recipe.seed, "weights"))
         model = build_model(method, classes, **arguments)
@@ -164,7 +162,16 @@ def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingSta
     if plan.recipe.encoder_start:
         take_encoder(model, plan.recipe.encoder_start)
     weights = {name: copied(value) for name, value in model.state_dict().items()}
+    arguments = without_hub(model, arguments)
     return TrainingState(plan.digests, precision, weights, failed=dict(plan.surveyed.failed), arguments=arguments)
+
+
+def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, list[float]]:
+    if plan.recipe.statistics == "encoder":
+        return encoder_colours(model, plan.recipe.encoder_start)
+    mpp = _overview_mpp(model)
+    mean, std = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
+    return {"mean": list(mean), "std": list(std)}
 
 
 def _job(plan: Plan, model: nn.Module, views: OverviewMemory, folder: Path, listener: Listener) -> Job:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from wsi_attention.errors import InputError
 from wsi_attention.models.checkpoint import load_model
+from wsi_attention.nn.encoder_choice import bare
 from wsi_attention.nn.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
+from wsi_attention.nn.timm_encoder import TimmEncoder
 
 PRETRAINED = "pretrained"
 """`encoder_start` for the weights that the encoder's library publishes."""
@@ -54,20 +58,43 @@ def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
         InputError: nothing is there, or it cannot be used.
     """
     if start == PRETRAINED:
-        published = getattr(encoder, "published", None)
-        if published is None:
-            raise InputError(
-                f"{PRETRAINED!r} weights exist for encoders of timm or the hub only; give a .safetensors file, or a "
-                "model folder"
-            )
-        found: EncoderWeights = published()
-        return found
+        return _timm_only(encoder).published_weights()
     if _is_file(start):
         return read_encoder(start)
     earlier = load_model(start)
     arguments = earlier.config["arguments"]
     weights = encoder_of(earlier.model, f"the model {start}").state_dict()
     return EncoderWeights(weights, tuple(arguments.get("mean", ())), tuple(arguments.get("std", ())))
+
+
+def encoder_colours(model: nn.Module, start: str) -> dict[str, list[float]]:
+    """The arguments "mean" and "std" that the encoder was trained with.
+
+    Args:
+        model: with its encoder as `encoder`.
+        start: where the encoder's weights come from; empty for fresh ones.
+
+    Raises:
+        InputError: neither the weights nor the encoder say.
+    """
+    encoder = bare(encoder_of(model, "this method"))
+    said: Any = encoder if start in ("", PRETRAINED) else encoder_weights(encoder, start)
+    for one in (said, encoder):
+        mean, std = (list(getattr(one, name, ())) for name in ("mean", "std"))
+        if mean and std:
+            return {"mean": mean, "std": std}
+    raise InputError(
+        "nothing says which colours this encoder was trained with; give mean and std under [model], or statistics = "
+        '"tissue"'
+    )
+
+
+def without_hub(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with an encoder's name that builds it again without the hub."""
+    encoder = getattr(model, "encoder", None)
+    if isinstance(encoder, nn.Module) and isinstance(bare(encoder), TimmEncoder):
+        return {**arguments, "encoder": bare(encoder).name}
+    return dict(arguments)
 
 
 def encoder_of(model: nn.Module, name: str) -> nn.Module:
@@ -97,6 +124,16 @@ def encoder_fingerprint(start: str) -> str:
         return _sha256(Path(start)) if _is_file(start) else load_model(start).weights_sha256
     except OSError as error:
         raise InputError(f"encoder weights {start} cannot be read: {error.strerror or error}") from error
+
+
+def _timm_only(encoder: nn.Module) -> TimmEncoder:
+    encoder = bare(encoder)
+    if not isinstance(encoder, TimmEncoder):
+        raise InputError(
+            f"{PRETRAINED!r} weights exist for encoders of timm or the hub only; give a .safetensors file, or a "
+            "model folder"
+        )
+    return encoder
 
 
 def _is_file(start: str) -> bool:
