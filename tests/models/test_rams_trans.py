@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 
-from wsi_attention.errors import TileReadError
+from wsi_attention.attention.regions import above_mean, grown, propose, square_size
+from wsi_attention.attention.rollout import importance, importance_as_released, rollout
+from wsi_attention.errors import InputError, NoTissueError, TileReadError
+from wsi_attention.geometry import Grid
 from wsi_attention.models.rams_trans import RamsTrans
 from wsi_attention.models.rams_trans_builders import rams_trans
+from wsi_attention.models.region_views import Region
+from wsi_attention.models.square_view import square_view
+from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract
+from wsi_attention.tiles.tensors import TensorSource
 
 SMALL = {
     "size": 64,
@@ -42,8 +53,8 @@ class TestPaper(OneRegion):
 
 class TestAsReleased(OneRegion):
     def build(self) -> nn.Module:
-        released = {"tokens": "as-released", "rows": "as-released", "shape": "as-released", "later_weight": 0.0}
-        return rams_trans(self.classes, alpha=1.2, **released, **SMALL)  # type: ignore[arg-type]
+        released = {"tokens": "as-released", "rows": "as-released", "shape": "as-released"}
+        return rams_trans(self.classes, alpha=1.2, later_weight=0.0, background="seen", **released, **SMALL)  # type: ignore[arg-type]
 
 
 class TestFirstScaleOnly(ModelContract):
@@ -54,3 +65,260 @@ class TestFirstScaleOnly(ModelContract):
 class TestSeveralRegions(ModelContract):
     def build(self) -> nn.Module:
         return rams_trans(self.classes, boxes=4, scales=3, alpha=1.02, shape="padded", **SMALL)  # type: ignore[arg-type]
+
+
+def images(b: int = 1) -> Tensor:
+    return TestPaper().images(b)
+
+
+def test_box_is_that_of_the_map() -> None:
+    """What was read is the square around the largest component of the map that the output holds."""
+    source = TensorSource(images())
+    output = small(alpha=1.02)(source)
+    found, second = output.maps[0]
+    (glimpse,) = output.glimpses[0]
+    values = torch.from_numpy(found.values)[None]
+    box = propose(above_mean(values, 1.02))
+    x, y, w, h = grown(box, square_size(box), (8, 8))[0].tolist()
+    assert w < 8
+    step, (left, top) = found.grid.step[0], found.grid.origin
+    expected = [round(left + x * step), round(top + y * step), w * step, h * step]
+    assert glimpse.tiles.boxes[0, 0].tolist() == pytest.approx(expected, abs=1)
+    assert glimpse.tiles.downsample == pytest.approx(w * step / 64)
+    assert glimpse.tiles.size == (64, 64)
+    assert second.name == "scale-2"
+    assert second.grid.origin == pytest.approx((left + x * step, top + y * step))
+    assert second.grid.cols * second.grid.step[0] == pytest.approx(w * step)
+    assert np.nansum(second.values) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("tokens", ["own", "as-released"])
+@pytest.mark.parametrize("rows", ["class", "as-released"])
+def test_the_map_is_the_rollout_of_whole_matrices(tokens: str, rows: str) -> None:
+    model, source = small(tokens=tokens, rows=rows, scales=3, background="seen"), TensorSource(images(2))
+    with torch.no_grad():
+        model.transformer.class_tokens += torch.randn(3, 24, generator=Generator().manual_seed(0))
+    output, own = model(source), (0,) if tokens == "own" else (0, 1, 2)
+    view = square_view(source, 64)
+    product = rollout(model.transformer.with_attention(model.preprocess(view.pixels), own)[1])
+    make = importance if rows == "class" else importance_as_released
+    expected = make(product, (8, 8), len(own)).detach().masked_fill(~source.tissue(view.grid(8)), torch.nan)
+    expected = expected / expected.nansum((1, 2), keepdim=True)
+    for i in range(2):
+        found = torch.from_numpy(output.maps[i][0].values)
+        torch.testing.assert_close(found, expected[i], atol=1e-6, rtol=1e-4, equal_nan=True)
+
+
+def test_masked_background_has_no_say() -> None:
+    tissue = torch.zeros(1, 136, 200, dtype=torch.bool)
+    tissue[:, 68:102, 100:150] = True
+    other = images().clone()
+    other[..., :34] = 255 - other[..., :34]
+    for background, same in (("masked", True), ("seen", False)):
+        model = small(background=background)
+        first, second = (model(TensorSource(picture, tissue)).terms["scales"][:, 0] for picture in (images(), other))
+        assert torch.allclose(first, second, atol=1e-5) == same
+
+
+def test_second_pass_trains_shared_weights_but_neither_the_box_nor_the_first_token() -> None:
+    """Page §7: no gradient from y² to the box, some to shared weights, none to class token 1."""
+    picture = images().float().div(255).requires_grad_()
+    tissue = torch.zeros(1, 136, 200, dtype=torch.bool)
+    tissue[:, 40:100, 30:90] = True
+    model = small().train()
+    output = model(TensorSource(picture, tissue))
+    output.terms["scales"][:, 1].square().sum().backward()
+    tokens = model.transformer.class_tokens.grad
+    assert not tokens[0].any()
+    assert tokens[1].any()
+    assert dict(model.named_parameters())["transformer.blocks.0.attention.mix.weight"].grad.any()
+    x, y, w, h = output.glimpses[0][0].tiles.boxes[0, 0].tolist()
+    outside = torch.ones(136, 200, dtype=torch.bool)
+    outside[max(0, y - 1) : y + h + 1, max(0, x - 1) : x + w + 1] = False
+    assert outside.any()
+    assert not picture.grad[0, :, outside].any()
+    assert picture.grad[0, :, ~outside].any()
+
+
+def test_with_all_tokens_in_a_pass_the_first_one_is_trained_too() -> None:
+    model = small(tokens="as-released").train()
+    model(TensorSource(images())).terms["scales"][:, 1].square().sum().backward()
+    assert model.transformer.class_tokens.grad[0].any()
+
+
+def test_second_token_starts_as_a_copy() -> None:
+    assert torch.equal(*small().transformer.class_tokens)
+
+
+def test_loss_by_hand() -> None:
+    model, target = small(scales=3, first_weight=0.5, later_weight=0.25), torch.tensor([0, 1])
+    output = model(TensorSource(images(2)))
+    parts = [functional.cross_entropy(one, target) for one in output.terms["scales"].unbind(1)]
+    torch.testing.assert_close(model.loss(output, target), 0.5 * parts[0] + 0.25 * (parts[1] + parts[2]))
+
+
+def test_released_loss_trains_the_first_scale_alone() -> None:
+    model = small(later_weight=0.0).train()
+    output, target = model(TensorSource(images())), torch.tensor([1])
+    loss = model.loss(output, target)
+    torch.testing.assert_close(loss, functional.cross_entropy(output.terms["scales"][:, 0], target))
+    loss.backward()
+    assert not model.transformer.class_tokens.grad[1].any()
+
+
+def test_first_reads_nothing_and_gives_the_first_scales_logits() -> None:
+    whole, first = small()(TensorSource(images())), TensorSource(images())
+    output = small(inference="first")(first)
+    assert torch.equal(output.logits, whole.terms["scales"][:, 0])
+    torch.testing.assert_close(whole.logits, whole.terms["scales"].mean(1))
+    assert output.glimpses == ((),)
+    assert first.counters.tiles == 0
+    assert small(inference="first").train()(TensorSource(images())).terms["scales"].shape == (1, 2, 2)
+
+
+class AskedSource(TensorSource):
+    """Remembers the tiles that were asked for."""
+
+    def __init__(self, images: Tensor, tissue: Tensor | None = None) -> None:
+        super().__init__(images, tissue)
+        self.asked: list[TileSet] = []
+
+    def read(self, tiles: TileSet) -> TileBatch:
+        self.asked.append(tiles)
+        return super().read(tiles)
+
+
+def test_scales_are_read_one_by_one_inside_one_another() -> None:
+    source = AskedSource(
+        torch.randint(0, 256, (1, 3, 900, 700), dtype=torch.uint8, generator=Generator().manual_seed(0))
+    )
+    output = small(scales=4, alpha=1.02)(source)
+    assert [glimpse.name for glimpse in output.glimpses[0]] == ["scale-2", "scale-3", "scale-4"]
+    assert [found.name for found in output.maps[0]] == ["attention", "scale-2", "scale-3", "scale-4"]
+    assert len(source.asked) == 3
+    boxes = [glimpse.tiles.boxes[0, 0] for glimpse in output.glimpses[0]]
+    for (x, y, w, h), (inner_x, inner_y, inner_w, inner_h) in itertools.pairwise(boxes):
+        assert x - 1 <= inner_x and inner_x + inner_w <= x + w + 1
+        assert y - 1 <= inner_y and inner_y + inner_h <= y + h + 1
+    assert boxes[0][2] > boxes[-1][2]
+    assert all(tiles.downsample >= 1 for tiles in source.asked)
+
+
+def test_no_view_is_finer_than_the_tiles_scale() -> None:
+    big = torch.zeros(1, 3, 512, 512, dtype=torch.uint8)
+    tissue = torch.zeros(1, 512, 512, dtype=torch.bool)
+    tissue[:, 200:210, 200:210] = True
+    for mpp, downsample in ((1.0, 1.0), (4.0, 4.0), (40.0, 8.0)):
+        source = AskedSource(big, tissue)
+        small(tile_mpp=mpp)(source)
+        assert source.asked[0].downsample == pytest.approx(downsample)
+        assert ((source.asked[0].boxes[0, 0, :2] <= 200) & (source.asked[0].boxes[0, 0, :2] > 200 - 512)).all()
+
+
+def flat(model: RamsTrans) -> RamsTrans:
+    """Queries and keys of 0: every token looks at all of them alike."""
+    with torch.no_grad():
+        for block in model.transformer.blocks:
+            block.attention.mix.weight[: 2 * model.transformer.dim] = 0
+            block.attention.mix.bias[: 2 * model.transformer.dim] = 0
+    return model
+
+
+@pytest.mark.parametrize("rows", ["class", "as-released"])
+def test_a_flat_map_reads_the_whole_image(rows: str) -> None:
+    square = TensorSource(images()[..., :136, :136])
+    output = flat(small(rows=rows))(square)
+    np.testing.assert_allclose(output.maps[0][0].values, 1 / 64, rtol=1e-4)
+    assert output.glimpses[0][0].tiles.boxes.tolist() == [[[0, 0, 136, 136]]]
+    assert bool(output.logits.isfinite().all())
+
+
+def test_a_slide_smaller_than_a_view_is_read_at_level_0() -> None:
+    source = AskedSource(images()[..., :30, :40])
+    output = small()(source)
+    assert source.asked[0].downsample == 1.0
+    assert bool(output.logits.isfinite().all())
+
+
+def test_no_tissue_is_an_error() -> None:
+    class Empty(TensorSource):
+        def tissue(self, grid: Grid) -> Tensor:
+            return torch.zeros(1, *grid.shape, dtype=torch.bool)
+
+    with pytest.raises(NoTissueError, match="64 patches"):
+        small()(Empty(images()))
+
+
+def test_training_gives_no_map_for_the_last_scale() -> None:
+    names = [found.name for found in small(scales=3).train()(TensorSource(images())).maps[0]]
+    assert names == ["attention", "scale-2"]
+
+
+def test_training_and_prediction_give_the_same_logits() -> None:
+    source = TensorSource(images(2))
+    for options in ({}, {"tokens": "as-released", "rows": "as-released"}, {"boxes": 3, "alpha": 1.02}):
+        model = small(**options)
+        looking, training = model(source), model.train()(source)
+        torch.testing.assert_close(looking.terms["scales"], training.terms["scales"], atol=1e-5, rtol=1e-5)
+
+
+def test_several_regions_share_in_the_logits_and_each_has_its_chain() -> None:
+    model, source = small(boxes=4, scales=3, alpha=1.02, background="seen"), AskedSource(images())
+    output = model(source)
+    second, third = output.glimpses[0]
+    n = len(second.tiles)
+    assert 2 <= n <= 4
+    assert len(third.tiles) == n
+    np.testing.assert_allclose(second.weights, 1 / n)
+    names = [found.name for found in output.maps[0]]
+    assert names[: n + 1] == ["attention", "scale-2", *(f"scale-2 region {k}" for k in range(2, n + 1))]
+    pixels = TensorSource(images()).read(source.asked[0]).pixels[0]
+    alone = model.classifier(model.transformer(model.preprocess(pixels), 1))
+    torch.testing.assert_close(output.terms["scales"][0, 1], alone.mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_padded_views_hide_what_surrounds_a_box() -> None:
+    """Only pixels of the box itself have a say in the second scale."""
+    tissue = torch.zeros(1, 128, 128, dtype=torch.bool)
+    tissue[:, 32:64] = True
+    one, other = torch.rand(2, 1, 3, 128, 128, generator=Generator().manual_seed(0))
+    other[..., 32:64, :] = one[..., 32:64, :]
+    results = [flat(small(shape=shape, background="seen")) for shape in ("padded", "square")]
+    for model, same in zip(results, (True, False), strict=True):
+        seen = [model(TensorSource(picture, tissue)).terms["scales"][0, 1] for picture in (one, other)]
+        assert torch.allclose(*seen, atol=1e-6) == same
+
+
+def test_released_box_has_a_row_and_a_column_too_many() -> None:
+    """Page §7: rows 3..6, columns 2..9 at P = 32 are rows 95..223, columns 63..319."""
+    model = small(size=448, patch=32, shape="as-released")
+    found = [Region(0, (2, 3, 8, 4), 1.0)]
+    assert model._boxes(found).tolist() == [[63, 31, 257, 257]]
+    assert small(size=448, patch=32, shape="padded")._boxes(found).tolist() == [[64, 96, 256, 128]]
+    assert small(size=448, patch=32)._boxes(found).tolist() == [[64, 32, 256, 256]]
+    assert small(size=448, patch=32, shape="padded", least_side=6)._boxes(found).tolist() == [[64, 64, 256, 192]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"tokens": "none"}, "tokens 'none' is not known; there is: own, as-released"),
+        ({"rows": "last"}, "rows 'last'"),
+        ({"shape": "round"}, "shape 'round'"),
+        ({"background": "blue"}, "background 'blue'"),
+        ({"inference": "guess"}, "inference 'guess'"),
+        ({"stem": "deep"}, "stem 'deep'"),
+        ({"size": 60}, "size a multiple of patch"),
+        ({"heads": 5}, "5, 2$"),
+        ({"scales": 0}, "at least 1"),
+        ({"patch": 1, "stem": "conv"}, "2 pixels at least"),
+        ({"alpha": 0.0}, "alpha must be above 0"),
+        ({"boxes": 0}, "boxes, least_area, least_side at least 1"),
+        ({"tile_mpp": 0.0}, "tile_mpp"),
+        ({"later_weight": -1.0}, "got 1.0, -1.0"),
+        ({"first_weight": 0.0, "later_weight": 0.0}, "got 0.0, 0.0"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        small(**arguments)

@@ -96,6 +96,20 @@ def test_mean_matrices_are_the_heads_means_and_carry_no_gradient() -> None:
         torch.testing.assert_close(mean, layer.mean(dim=1, keepdim=True), atol=1e-6, rtol=1e-5)
 
 
+def test_patches_that_are_not_seen_change_nothing_and_get_nothing() -> None:
+    model, seen = small(scales=2), torch.zeros(2, 3, 4, dtype=torch.bool)
+    seen[0, 1, 1:], seen[1, :, 0] = True, True
+    changed = images() + (~seen).repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
+    before, layers = model.with_mean_attention(images(), (0, 1), seen)
+    after = model.tokens(changed, (0, 1), seen)
+    kept = torch.cat([torch.ones(2, 2, dtype=torch.bool), seen.flatten(1)], 1)
+    torch.testing.assert_close(before[kept], after[kept], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(model.tokens(changed, (0, 1))[kept], after[kept], atol=1e-3)
+    for layer in layers:
+        assert not layer.transpose(-1, -2)[:, 0][~kept].any()
+        torch.testing.assert_close(layer.sum(-1), torch.ones(2, 1, 14))
+
+
 def test_a_block_takes_a_rule_of_ones_own() -> None:
     block = Block(24, 3)
     chosen = torch.tensor([[True, False, True, True, False, False, True]] * 2)

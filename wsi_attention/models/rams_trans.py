@@ -10,7 +10,8 @@ released code crashes); boxes grow to squares and to a least size; several regio
 in eval mode the scales' logits are averaged by default, for on a slide the finer scale holds what the first one cannot
 show. `inference="first"` is the paper's: the finer scales then serve training alone.
 
-As released, in full: `tokens`, `rows` and `shape` "as-released", alpha 1.2, later_weight 0, inference "first".
+As released, in full: tokens, rows and shape "as-released", background "seen", alpha 1.2, later_weight 0, inference
+"first".
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from wsi_attention.structures import AttentionMap, Glimpse, Output
 TOKENS = ("own", "as-released")
 ROWS = ("class", "as-released")
 SHAPES = ("square", "padded", "as-released")
+BACKGROUND = ("masked", "seen")
 INFERENCE = ("all", "first")
 
 
@@ -62,6 +64,8 @@ class RamsTrans(nn.Module):
             "as-released".
         shape: "square" shows what surrounds the region, to a square; "padded" shows background there; "as-released" is
             "square" with one pixel too many at the top and at the left.
+        background: "masked" keeps patches without tissue out of the attention; "seen", as published, lets them draw
+            some. In the importance map they never count.
         first_weight: of the first scale's loss.
         later_weight: λ_2, of every other scale's loss; the released code has 0.
         inference: in eval mode, "all" averages the scales' logits, "first" stops after the first and reads nothing.
@@ -85,6 +89,7 @@ class RamsTrans(nn.Module):
         tokens: str = "own",
         rows: str = "class",
         shape: str = "square",
+        background: str = "masked",
         first_weight: float = 1.0,
         later_weight: float = 1.0,
         inference: str = "all",
@@ -93,6 +98,7 @@ class RamsTrans(nn.Module):
         one_of("tokens", tokens, TOKENS)
         one_of("rows", rows, ROWS)
         one_of("shape", shape, SHAPES)
+        one_of("background", background, BACKGROUND)
         one_of("inference", inference, INFERENCE)
         if min(tile_mpp, overview_mpp, alpha) <= 0 or min(boxes, least_area, least_side) < 1:
             raise InputError(
@@ -104,7 +110,8 @@ class RamsTrans(nn.Module):
         self.transformer, self.classifier, self.preprocess = transformer, classifier, preprocess
         self.tile_mpp, self.overview_mpp, self.alpha = tile_mpp, overview_mpp, alpha
         self.boxes, self.least_area, self.least_side = boxes, least_area, least_side
-        self.tokens, self.rows, self.shape, self.inference = tokens, rows, shape, inference
+        self.tokens, self.rows, self.shape = tokens, rows, shape
+        self.background, self.inference = background, inference
         self.first_weight, self.later_weight = first_weight, later_weight
         self.scales = len(transformer.class_tokens)
         self.cells = int(transformer.positions.shape[-1])
@@ -174,15 +181,17 @@ class RamsTrans(nn.Module):
         padded = self.shape == "padded" and inside is not None
         pixels = without_surroundings(views.pixels, inside) if padded and inside is not None else views.pixels
         images = self.preprocess(pixels)
+        tissue = tissue_of(source, views, self.cells).to(images.device)
+        _check_tissue(tissue)
+        seen = tissue if self.background == "masked" else None
         tokens = (scale,) if self.tokens == "own" else tuple(range(self.scales))
         values: Tensor | None = None
         if self.training and scale + 1 == self.scales and scale > 0:
-            seen = self.transformer.tokens(images, tokens)
+            features = self.transformer.tokens(images, tokens, seen)
         else:
-            seen, layers = self.transformer.with_mean_attention(images, tokens)
-            values = self._importance(layers, tokens, scale)
-            values = _over_tissue(values, tissue_of(source, views, self.cells).to(values.device)).cpu()
-        logits = self.classifier(seen[:, tokens.index(scale)])
+            features, layers = self.transformer.with_mean_attention(images, tokens, seen)
+            values = _over_tissue(self._importance(layers, tokens, scale), tissue).cpu()
+        logits = self.classifier(features[:, tokens.index(scale)])
         return _mean_of_images(logits, views.images, source.batch), values
 
     @torch.no_grad()
@@ -208,14 +217,13 @@ class RamsTrans(nn.Module):
         return grown(cells, square_size(cells), (self.cells, self.cells)) * patch
 
 
-def _over_tissue(values: Tensor, tissue: Tensor) -> Tensor:
-    """(m, n, n) scaled to sum 1 over the tissue, NaN elsewhere; even where not one patch of tissue has any.
-
-    Raises:
-        NoTissueError: a view has no tissue.
-    """
+def _check_tissue(tissue: Tensor) -> None:
     if not bool(tissue.flatten(1).any(dim=1).all()):
         raise NoTissueError(f"no tissue in any of the {tissue[0].numel()} patches: there is nothing to look at")
+
+
+def _over_tissue(values: Tensor, tissue: Tensor) -> Tensor:
+    """(m, n, n) scaled to sum 1 over the tissue, NaN elsewhere; even where not one patch of tissue has any."""
     inside = values.where(tissue, 0.0)
     total = inside.sum(dim=(-2, -1), keepdim=True)
     even = tissue.float() / tissue.sum(dim=(-2, -1), keepdim=True)

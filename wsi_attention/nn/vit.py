@@ -62,12 +62,15 @@ class SelfAttention(nn.Module):
             row = row.masked_fill(~seen[:, None, None], -torch.inf)
         return self._joined(_fused(query, key, value, seen)), softmax_rows(row).squeeze(-2)
 
-    def with_mean_matrix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_mean_matrix(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The fused output, and the heads' mean attention (b, 1, t, t), float32 and without gradient."""
         query, key, value = self._split(x)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            attention = softmax_rows(_scores(query.float(), key.float())).mean(dim=1, keepdim=True)
-        return self._joined(functional.scaled_dot_product_attention(query, key, value)), attention
+            scores = _scores(query.float(), key.float())
+            if seen is not None:
+                scores = scores.masked_fill(~seen[:, None, None], -torch.inf)
+            attention = softmax_rows(scores).mean(dim=1, keepdim=True)
+        return self._joined(_fused(query, key, value, seen)), attention
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mixed = self.mix(x).reshape(*x.shape[:2], 3, self.heads, -1)
@@ -120,9 +123,9 @@ class Block(nn.Module):
         mixed, row = self.attention.with_class_row(self.attention_norm(x), seen)
         return self._rest(x, mixed), row
 
-    def with_mean_matrix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_mean_matrix(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(b, t, d) -> (b, t, d) and the heads' mean attention (b, 1, t, t), without gradient."""
-        mixed, attention = self.attention.with_mean_matrix(self.attention_norm(x))
+        mixed, attention = self.attention.with_mean_matrix(self.attention_norm(x), seen)
         return self._rest(x, mixed), attention
 
     def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
@@ -202,23 +205,30 @@ class VisionTransformer(nn.Module):
             layers.append(attention)
         return self.norm(x), tuple(layers)
 
-    def with_mean_attention(self, images: Tensor, scales: Sequence[int] = (0,)) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def with_mean_attention(
+        self, images: Tensor, scales: Sequence[int] = (0,), seen: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All normalised tokens (b, t, d), and every block's mean attention (b, 1, t, t), first block first.
 
         The attention is a constant: no gradient goes through it, so training keeps none of it, and gradients go
         through the fused kernels. What `rollout.rollout_rows` wants, for a share 1 / heads of the memory.
+
+        Args:
+            images: (b, c, h, w).
+            scales: whose class tokens stand in front.
+            seen: (b, rows, cols) bool, patches that may be attended to; all where None.
         """
-        x, layers = self.embed(images, scales), []
+        x, layers, seen = self.embed(images, scales), [], _with_classes(seen, len(scales))
         for block in self.blocks:
-            x, attention = block.with_mean_matrix(x)  # type: ignore[operator]
+            x, attention = block.with_mean_matrix(x, seen)  # type: ignore[operator]
             layers.append(attention)
         return self.norm(x), tuple(layers)
 
-    def tokens(self, images: Tensor, scales: Sequence[int] = (0,)) -> Tensor:
-        """All normalised tokens (b, t, d), fused throughout."""
-        x = self.embed(images, scales)
+    def tokens(self, images: Tensor, scales: Sequence[int] = (0,), seen: Tensor | None = None) -> Tensor:
+        """All normalised tokens (b, t, d), fused throughout; arguments as in `with_mean_attention`."""
+        x, seen = self.embed(images, scales), _with_classes(seen, len(scales))
         for block in self.blocks:
-            x = block(x)
+            x = block(x, seen)
         out: Tensor = self.norm(x)
         return out
 
@@ -226,3 +236,8 @@ class VisionTransformer(nn.Module):
         if self.positions.shape[-2:] == grid:
             return self.positions
         return functional.interpolate(self.positions, grid, mode="bicubic", align_corners=False)
+
+
+def _with_classes(seen: Tensor | None, count: int) -> Tensor | None:
+    """Patches (b, rows, cols) that may be attended to as tokens (b, t): class tokens always may."""
+    return None if seen is None else functional.pad(seen.flatten(1), (count, 0), value=True)
