@@ -20,6 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import TileReadError
+from wsi_attention.protocols import Estimating
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.tiles.tensors import TensorSource
 
@@ -199,6 +200,23 @@ class ModelContract:
         reached = [float(gradient.abs().sum()) for name, gradient in gradients.items() if self.attends in name]
         assert not self.attends or any(value > 0 for value in reached)
 
+    def test_sums_are_what_is_promised(self) -> None:
+        """An `Estimating` model: nothing left to chance exactly, and no more tiles than the budget otherwise."""
+        model = self.model()
+        if not isinstance(model, Estimating):
+            return
+        with torch.no_grad():
+            exact = model.exact(source := TensorSource(self.images()))
+            assert source.counters.tiles == _tiles(exact)
+            assert float(exact.spread) == 0.0
+            assert bool((exact.logits == model.exact(TensorSource(self.images())).logits).all())
+            _look(model, source := TensorSource(self.images()))
+            budget = 4 * source.counters.tiles
+            for tolerance in (1e-6, 0.99):
+                output = model.until(source := TensorSource(self.images()), tolerance, budget, Generator())
+                assert 0 < source.counters.tiles == _tiles(output) <= budget
+                assert bool(output.logits.isfinite().all() and output.spread.isfinite().all())
+
     def test_modes_are_left_alone(self) -> None:
         """A pass changes no mode of any part, and no weight."""
         model = self.model()
@@ -212,3 +230,7 @@ def _look(model: Any, source: TensorSource, seed: int | None = 0) -> Output:
     with torch.no_grad():
         output: Output = model(source, None if seed is None else Generator().manual_seed(seed))
     return output
+
+
+def _tiles(output: Output) -> int:
+    return sum(len(glimpse.tiles) for glimpse in output.glimpses[0])
