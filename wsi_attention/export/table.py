@@ -52,6 +52,24 @@ def prediction_row(prediction: Prediction) -> dict[str, str]:
     }
 
 
+def interval(probability: float, spread: float, quantile: float = 1.96) -> tuple[float, float]:
+    """Where the winning probability would lie had every tile been read: a 95 % interval from its standard error.
+
+    Symmetric on the log-odds scale, log(p / (1 − p)) ± 1.96·spread / (p·(1 − p)), because a probability near 1 can only
+    err downwards. About the sampling of tiles alone: it says nothing about whether the model is right.
+
+    Args:
+        probability: of the winning class.
+        spread: its standard error, column `spread` of predictions.csv.
+        quantile: of the normal distribution, 1.96 for 95 %.
+    """
+    if spread == 0 or not 0 < probability < 1:
+        return probability, probability
+    odds = math.log(probability / (1.0 - probability))
+    reach = quantile * spread / (probability * (1.0 - probability))
+    return 1.0 / (1.0 + math.exp(min(reach - odds, 700.0))), 1.0 / (1.0 + math.exp(max(-odds - reach, -700.0)))
+
+
 def tile_rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
     """One row a tile asked for, in the order of drawing; numbers that are not finite are left empty."""
     for number, glimpse in enumerate(prediction.glimpses):
