@@ -153,15 +153,23 @@ def expectation_as_ported(features: Tensor, attention: Tensor) -> Tensor:
     return result
 
 
-def _weighted(features: Tensor, weights: Tensor) -> Tensor:
-    return (weights.unsqueeze(-1) * features).sum(dim=-2)
+def sequential_steps(features: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+    """The mass left before each draw (b, n), and what the draws up to each one estimate by it alone (b, n, d).
 
+    E_j = Σ_{k<j} a_k f_k + (1 − Σ_{k<j} a_k)·f_j. Given the draws before, each has the mean Φ, so no two are
+    correlated; their mean is the sequential estimate.
 
-def _steps(features: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-    """The mass left before each draw (b, n) and the step estimates E_j (b, n, d)."""
+    Args:
+        features: (b, n, d) of the drawn cells, in the order they were drawn.
+        attention: (b, n) attention of the drawn cells.
+    """
     left = 1.0 - (attention.cumsum(dim=-1) - attention)
     seen = attention.unsqueeze(-1) * features
     return left, seen.cumsum(dim=-2) - seen + left.unsqueeze(-1) * features
+
+
+def _weighted(features: Tensor, weights: Tensor) -> Tensor:
+    return (weights.unsqueeze(-1) * features).sum(dim=-2)
 
 
 class _AsReleased(torch.autograd.Function):
@@ -174,7 +182,7 @@ class _AsReleased(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         features, attention = ctx.saved_tensors
         grad, n = grads[0].unsqueeze(-2), attention.shape[-1]
-        left, step = _steps(features, attention)
+        left, step = sequential_steps(features, attention)
         before = features.cumsum(dim=-2) - features
         drawn = torch.arange(n, device=features.device, dtype=features.dtype)[:, None]
         term = step * (left / attention).unsqueeze(-1) + before - drawn * features
@@ -191,7 +199,7 @@ class _AsPorted(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         features, attention = ctx.saved_tensors
         grad, n = grads[0].unsqueeze(-2), attention.shape[-1]
-        left, step = _steps(features, attention)
+        left, step = sequential_steps(features, attention)
         left = left - attention
         drawn = torch.arange(n, device=features.device, dtype=features.dtype)[:, None]
         term = step * (left / attention).unsqueeze(-1) + features.cumsum(dim=-2) - drawn * features

@@ -22,6 +22,7 @@ from wsi_attention.attention.expectation import (
     coefficients_sequential,
     expectation,
     expectation_as_ported,
+    sequential_steps,
     without_failed,
 )
 from wsi_attention.attention.sampling import Draw, available
@@ -103,6 +104,16 @@ def subtile_stage(attention: Tensor, visits: Tensor, draw: SubtileDraw, rule: Co
     return _stage(attention, cells, drawn.long(), coefficients)
 
 
+def whole_stage(attention: Tensor) -> Stage:
+    """Every cell with attention, each counting what it has: with this in all stages Φ̂ is Φ itself (eq. 5).
+
+    Args:
+        attention: (t, K), rows sum to 1.
+    """
+    stage = tile_stage(attention, (attention > 0).long())
+    return stage._replace(coefficients=stage.attention.detach() * stage.drawn)
+
+
 def _stage(attention: Tensor, cells: Tensor, counts: Tensor, coefficients: Tensor) -> Stage:
     drawn = counts > 0
     of_cells = attention.gather(-1, cells).where(drawn, torch.ones_like(coefficients))
@@ -120,6 +131,19 @@ def nested_expectation(features: Tensor, stages: Sequence[Stage]) -> Tensor:
     for stage in reversed(stages):
         values = expectation(_padded(values, stage.drawn), stage.attention, stage.coefficients)
     return values
+
+
+def nested_expectation_centred(features: Tensor, stages: Sequence[Stage]) -> Tensor:
+    """Φ̂ with Φ̂ itself taken off each feature in the attention's gradient: less noise, but a bias of order 1/N.
+
+    Not in the paper. What all features have in common says nothing about where to look, in any stage, but can be most
+    of the gradient's noise. With one sub-tile a tile the expected gradient for the logits is (1 − 1/N) of the exact
+    one.
+    """
+    mean = nested_expectation(features, stages)
+    apart = features - mean.detach()[leaf_images(stages)]
+    centred = nested_expectation(apart, stages)
+    return centred + (mean - centred).detach()
 
 
 def nested_expectation_as_released(features: Tensor, stages: Sequence[Stage]) -> Tensor:
@@ -167,6 +191,37 @@ def without_failed_leaves(stages: Sequence[Stage], valid: Tensor) -> tuple[Stage
         kept.append(stage._replace(coefficients=without_failed(stage.coefficients, present)))
         valid = present.any(dim=-1)
     return tuple(reversed(kept))
+
+
+def without_failed_entries(stages: Sequence[Stage], valid: Tensor) -> tuple[Stage, ...]:
+    """As `without_failed_leaves`; what failed also counts as not drawn, so the next stage has no row for it.
+
+    Args:
+        stages: first to last so far.
+        valid: (entries drawn in the last of them,) bool.
+    """
+    *above, last = without_failed_leaves(stages, valid)
+    counts = last.counts.clone()
+    counts[last.drawn] *= valid
+    return (*above, last._replace(counts=counts))
+
+
+def leaf_steps(features: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, Tensor]:
+    """What each draw estimates by itself (leaves, d), and its weight (leaves,): a mean of uncorrelated terms.
+
+    Tiles come from independent draws, and inside a tile each step has the tile's own mean given the steps before; the
+    variance of these terms therefore tells that of Φ̂, their weighted sum (with sequential coefficients and no failed
+    leaf, else nearly).
+
+    Args:
+        features: (leaves, d).
+        stages: first to last.
+    """
+    last = stages[-1]
+    attention = last.attention.detach() * last.drawn
+    _, steps = sequential_steps(_padded(features.detach(), last.drawn), attention)
+    each = last.drawn / last.drawn.sum(dim=-1, keepdim=True).clamp(min=1)
+    return steps[last.drawn], leaf_weights((*stages[:-1], last._replace(coefficients=each.to(attention.dtype))))
 
 
 def _padded(values: Tensor, drawn: Tensor) -> Tensor:

@@ -148,14 +148,16 @@ class ModelContract:
         assert bool((before == torch.random.get_rng_state()).all())
 
     def test_background_is_never_looked_at(self) -> None:
-        """Outside the tissue maps are NaN, and no tile is centred there."""
+        """Outside the tissue maps are NaN, "attention" nowhere else, and no tile is centred there."""
         tissue = torch.zeros((1, self.size[1], self.size[0]), dtype=torch.bool)
         tissue[:, :, : self.size[0] // 2] = True
         source = TensorSource(self.images(), tissue)
         output = _look(self.model(), source)
         for found in output.maps[0]:
             cells = source.tissue(found.grid)[0].numpy()
-            assert (np.isnan(found.values) == ~cells).all()
+            missing = np.isnan(found.values)
+            assert missing[~cells].all()
+            assert found.name != "attention" or not missing[cells].any()
         for glimpse in output.glimpses[0]:
             x, _, w, _ = glimpse.tiles.boxes[0].T
             assert (x + w / 2 <= self.size[0] / 2 + w).all()

@@ -1,0 +1,270 @@
+"""Zoom-In: attention over a very coarse view, over finer views of a few tiles, and sub-tiles read only where both look.
+
+Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects", CVPR 2022,
+https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. Where we differ from the paper: attention
+is confined to tissue in every step; a region that cannot be read leaves the bag; cells lie on a regular grid (see
+`zoom_in_reading.zoom_levels`); a tile drawn more often than it has sub-tiles gives all it has; the contrastive pass
+weighs what it draws by what it was drawn from, and looks only where attention is lowest; prediction is repeatable.
+Where we differ from the released code, an option "as-released" brings it back.
+
+One thing is added, and only with `evidence`: while training, the attention-weighted mean of what the overview itself
+shows is classified too, as in `attention_sampling` and for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from wsi_attention.attention import nested
+from wsi_attention.attention.contrastive import (
+    WARM_UP,
+    contrastive_attention,
+    contrastive_loss,
+    least_attended,
+    weighted_loss,
+)
+from wsi_attention.errors import InputError
+from wsi_attention.models.options import one_of, within
+from wsi_attention.models.rounds import check_limits, check_one_image, spread_of
+from wsi_attention.models.zoom_in_choice import Choice, as_released, at_random, everything, most_attended, passed_over
+from wsi_attention.models.zoom_in_descent import Descent, Networks, random_rounds
+from wsi_attention.models.zoom_in_records import Zoomed, summed_entropy, zoom_glimpses, zoom_maps
+from wsi_attention.nn.heads import overview_logits
+from wsi_attention.protocols import TileSource
+from wsi_attention.structures import Output
+
+ESTIMATES = {
+    "unbiased": nested.nested_expectation,
+    "centred": nested.nested_expectation_centred,
+    "as-released": nested.nested_expectation_as_released,
+}
+NOISE = ("log", "as-released")
+INFERENCE = ("top", "sample", "as-released")
+EVAL_SEED = 0
+"""Seeds the draw in eval mode where the caller passes no generator."""
+
+
+class ZoomIn(nn.Module):
+    """Two zoom steps or more: each chooses cells in the views of those that the step before chose.
+
+    Args:
+        attentions: a network a step, (m, c, h, w) -> logits (m, gh, gw) and features (m, d', gh, gw), gh = h / stride;
+            has an attribute `stride`. A cell of one step is the region that the next one looks at.
+        encoder: (m, c, h, w) -> (m, d), rows of length 1.
+        classifier: (..., d) -> (..., classes).
+        preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
+        view_mpps: µm per pixel of what each step looks at, the overview's first.
+        tile_size: side of a sub-tile in pixels, the only ones read at full resolution.
+        tile_mpp: µm per pixel of the sub-tiles.
+        draws: N; at most so many sub-tiles are read per image.
+        gradient: "unbiased"; "centred", with less noise and a small bias; "as-released", biased.
+        noise: what random draws of sub-tiles put Gumbel noise on: "log" β, or β itself "as-released".
+        inference: in eval mode, "top" takes tiles by N·α rounded and their highest sub-tiles, nothing random;
+            "sample" draws as in training; "as-released" draws tiles from rescaled α and takes their highest sub-tiles.
+        entropy_weight: λ; above 0 it pushes every attention towards uniform.
+        floor: share of each attention that is spread evenly over the tissue, so that 1/α stays bounded.
+        background: class of tissue without a finding, for the contrastive pass on images of the other classes; None
+            leaves that pass out.
+        contrastive_weight: factor on the contrastive loss; 0 leaves it out.
+        contrastive_share: share of the tissue's tiles, those with the lowest attention, that it may look at.
+        warm_up: epochs before the contrastive pass begins.
+        evidence: attention features of the first step -> class scores of each cell, for the loss on the overview; None
+            leaves that loss out, as the paper does.
+        overview_weight: factor on the loss on the overview.
+    """
+
+    epoch: Tensor
+    positive_share: Tensor
+
+    def __init__(
+        self,
+        attentions: Sequence[nn.Module],
+        encoder: nn.Module,
+        classifier: nn.Module,
+        preprocess: nn.Module,
+        *,
+        view_mpps: Sequence[float],
+        tile_size: int,
+        tile_mpp: float,
+        draws: int,
+        gradient: str = "unbiased",
+        noise: str = "log",
+        inference: str = "top",
+        entropy_weight: float = 1e-5,
+        floor: float = 1e-4,
+        background: int | None = 0,
+        contrastive_weight: float = 1.0,
+        contrastive_share: float = 0.5,
+        warm_up: int = WARM_UP,
+        evidence: nn.Module | None = None,
+        overview_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        one_of("gradient", gradient, tuple(ESTIMATES))
+        one_of("noise", noise, NOISE)
+        one_of("inference", inference, INFERENCE)
+        if len(attentions) != len(view_mpps) or not attentions:
+            raise InputError(
+                f"each zoom step has one network and one scale, got {len(attentions)} and {len(view_mpps)}"
+            )
+        within("draws", draws, 1)
+        within("tile_size", tile_size, 1)
+        within("every mpp", min(tile_mpp, *view_mpps), 1e-9)
+        within("floor", floor, 0, 1 - 1e-9)
+        within("contrastive_weight", contrastive_weight, 0)
+        within("contrastive_share", contrastive_share, 1e-9, 1)
+        self.attentions, self.encoder = nn.ModuleList(attentions), encoder
+        self.classifier, self.preprocess = classifier, preprocess
+        self.view_mpps, self.overview_mpp = tuple(view_mpps), view_mpps[0]
+        self.tile_size, self.tile_mpp, self.draws = tile_size, tile_mpp, draws
+        self.gradient, self.noise, self.inference = gradient, noise, inference
+        self.entropy_weight, self.floor = entropy_weight, floor
+        self.background, self.contrastive_weight = background, contrastive_weight
+        self.contrastive_share, self.warm_up = contrastive_share, warm_up
+        self.evidence, self.overview_weight = evidence, overview_weight
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("positive_share", torch.tensor(0.5))
+
+    def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
+        """Remembers where training is, for the warm-up, and π, the share of images that are not background."""
+        self.epoch.fill_(epoch)
+        if self.background is not None:
+            self.positive_share.fill_(1.0 - shares[self.background])
+
+    def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
+        """Looks at the overview, at views of the drawn tiles, reads the drawn sub-tiles, classifies.
+
+        Args:
+            source: b images side by side; each visits as many different tiles as it happens to draw.
+            generator: of the draws. Without one, training uses torch's global generator and eval mode a fixed seed.
+
+        Returns:
+            logits (b, classes), a glimpse and a map a step for each image, the spread, and as terms: `attention`
+            (b, K), `zoomed`, `mean` (b, d), `negative_entropy`, `overview_logits` (b, classes), None without
+            `evidence`, and `contrast`, in train mode: positive images (p,) -> logits of the contrastive pass, which
+            only then reads its tiles.
+
+        Raises:
+            NoTissueError: an image has no cell of tissue.
+            TileReadError: not one view or sub-tile of some image could be read.
+        """
+        descent = self._descent(source)
+        if generator is None and not self.training:
+            generator = Generator().manual_seed(EVAL_SEED)
+        zoomed = descent.down(self._choice(generator), self.draws)
+        output = self._output(descent, [zoomed], self._mean(zoomed))
+        if self.training:
+            output.terms["contrast"] = partial(self._contrast, descent, generator)
+        return output
+
+    def _choice(self, generator: Generator | None) -> Choice:
+        if self.training or self.inference == "sample":
+            return at_random(generator, self.noise)
+        return most_attended if self.inference == "top" else as_released(generator)
+
+    def _mean(self, zoomed: Zoomed) -> Tensor:
+        """Φ̂ (t, d). The released gradient knows of no tile that cannot be read; where one is, ours stands in."""
+        whole = bool(zoomed.looks[-1].valid.all())
+        name = self.gradient if whole or self.gradient != "as-released" else "unbiased"
+        mean: Tensor = ESTIMATES[name](zoomed.features, zoomed.stages)
+        return mean
+
+    def loss(self, output: Output, target: Tensor) -> Tensor:
+        """Cross-entropy, after the warm-up with the contrastive loss, + λ·Σ a log(a + 1e-6) + that of the overview.
+
+        Args:
+            output: of `forward`.
+            target: (b,) class indices.
+        """
+        entropy: Tensor = output.terms["negative_entropy"]
+        total = self._classification(output, target) + self.entropy_weight * entropy
+        overview: Tensor | None = output.terms["overview_logits"]
+        if overview is not None:
+            total = total + self.overview_weight * functional.cross_entropy(overview, target)
+        return total
+
+    def _classification(self, output: Output, target: Tensor) -> Tensor:
+        """The three losses of §5, each image as its part of the epoch's means, so that a batch may hold one image."""
+        each = functional.cross_entropy(output.logits.float(), target, reduction="none")
+        contrast = output.terms.get("contrast")
+        if self.background is None or not self.contrastive_weight or contrast is None or self.epoch <= self.warm_up:
+            return each.mean()
+        positive, share = target != self.background, float(self.positive_share.clamp(1e-6, 1 - 1e-6))
+        logits = contrast(positive.nonzero().flatten())
+        passed = self.contrastive_weight * len(logits) * contrastive_loss(logits.float(), self.background)
+        parts = (each[positive].sum() / share, each[~positive].sum() / (1 - share), passed / share)
+        return weighted_loss(parts[0], parts[1], parts[2], share) / len(target)
+
+    def _contrast(self, descent: Descent, generator: Generator | None, images: Tensor) -> Tensor:
+        """Logits (p, classes) of tissue that attention passes over, in those of the images (p,) that have some."""
+        among = least_attended(descent.attention, descent.attention > 0, self.contrastive_share)
+        reverse = contrastive_attention(descent.attention, among)
+        images = images[(reverse[images] > 0).any(dim=-1)]
+        if not len(images):
+            return reverse.new_zeros(0, 2)
+        zoomed = descent.down(at_random(generator, self.noise), self.draws, reverse[images], images, passed_over)
+        logits: Tensor = self.classifier(self._mean(zoomed))
+        return logits
+
+    @torch.no_grad()
+    def exact(self, source: TileSource) -> Output:
+        """Φ = Σ_c α_c Σ_c' β^c_c' f(c, c') itself (eq. 5): every sub-tile of tissue is read. For eval mode.
+
+        A region that cannot be read leaves the sum. Errors as in `forward`.
+        """
+        descent = self._descent(source)
+        zoomed = descent.down(everything, 1)
+        mean = nested.nested_expectation(zoomed.features, zoomed.stages)
+        return self._output(descent, [zoomed], mean, torch.zeros_like(mean[:, 0]))
+
+    @torch.no_grad()
+    def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
+        """Independent random rounds, averaged, until the standard error is small enough. For eval mode.
+
+        What one round has read the next ones know, so a round costs less the more the attention is in few places.
+
+        Args:
+            source: one image.
+            tolerance: standard error of the winning class's probability to stop at.
+            budget: views and sub-tiles together; a round that might exceed it is not begun.
+            generator: of the draws; a fixed seed where None.
+
+        Raises:
+            InputError: several images, or a limit out of range; others as in `forward`.
+        """
+        check_one_image(source)
+        check_limits(tolerance, budget, self.draws * len(self.attentions))
+        descent = self._descent(source)
+        generator = generator or Generator().manual_seed(EVAL_SEED)
+        passes, mean, spread = random_rounds(descent, self.classifier, self.draws, tolerance, budget, generator)
+        return self._output(descent, passes, mean, spread)
+
+    def _descent(self, source: TileSource) -> Descent:
+        parts = (self.attentions, self.encoder, self.preprocess)
+        networks = Networks(*parts, self.view_mpps, self.tile_size, self.tile_mpp, self.floor)
+        return Descent(source, networks, self.positive_share.device)
+
+    def _output(self, descent: Descent, passes: Sequence[Zoomed], mean: Tensor, spread: Tensor | None = None) -> Output:
+        reader, attention = descent.reader, descent.attention
+        if spread is None:
+            steps, weights = passes[0].draws(reader.batch)
+            drawn = (weights > 0) & (self.training or self.inference != "top")
+            spread = spread_of(self.classifier, steps, weights, drawn.to(weights.dtype))
+        return Output(
+            logits=self.classifier(mean),
+            glimpses=zoom_glimpses(reader, passes),
+            maps=zoom_maps(reader, attention, passes),
+            spread=spread,
+            terms={
+                "attention": attention,
+                "zoomed": passes[0],
+                "mean": mean,
+                "negative_entropy": summed_entropy(attention, passes[0]),
+                "overview_logits": overview_logits(self.evidence, attention, descent.features),
+            },
+        )
