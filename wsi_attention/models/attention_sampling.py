@@ -29,7 +29,7 @@ from wsi_attention.geometry import Grid
 from wsi_attention.models.options import one_of
 from wsi_attention.models.records import glimpses, maps, padded
 from wsi_attention.models.rounds import PART, Reading, check_one_image, mean_of, most_tiles, read_until, spread_of
-from wsi_attention.nn.heads import overview_logits
+from wsi_attention.nn.heads import overview_logits, tile_evidence
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
@@ -203,6 +203,7 @@ class AttentionSampling(nn.Module):
                 "features": features,
                 "mean": mean,
                 "overview_logits": seen.overview_logits,
+                "tile_evidence": tile_evidence(self.classifier, features),
             },
         )
 

@@ -32,6 +32,20 @@ class ScaledLinear(nn.Module):
         return logits
 
 
+@torch.no_grad()
+def tile_evidence(classifier: nn.Module, features: Tensor) -> Tensor:
+    """How much each tile alone speaks for each class, (b, n, classes) in [0, 1]: the classifier's view of its feature.
+
+    Carries no gradient; for the term "tile_evidence", which training may accumulate.
+
+    Args:
+        classifier: (..., d) -> (..., classes).
+        features: (b, n, d).
+    """
+    scores: Tensor = classifier(features)
+    return scores.float().softmax(dim=-1)
+
+
 def overview_logits(evidence: nn.Module | None, attention: Tensor, features: Tensor) -> Tensor | None:
     """Σ_i a_i S_i over all cells, (b, classes): attention-based MIL (Ilse et al., ICML 2018) on the overview.
 
