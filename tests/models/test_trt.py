@@ -513,3 +513,45 @@ def test_a_copy_is_independent() -> None:
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
     with pytest.raises(InputError, match=text):
         small(**arguments)
+
+
+def test_half_precision_keeps_the_sums() -> None:
+    model, source = small(), TensorSource(images())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        output = model(source)
+    for name in ("attention", "weights", "refined"):
+        torch.testing.assert_close(output.terms[name].sum(-1), torch.ones(1), atol=1e-5, rtol=0)
+    assert bool(output.logits.isfinite().all())
+
+
+def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Noise of 192², with a bright blob of 40² on every second one."""
+    pixels, target = torch.rand(n, 3, 192, 192, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
+    for i in range(1, n, 2):
+        x, y = torch.randint(0, 152, (2,), generator=generator).tolist()
+        pixels[i, :, y : y + 40, x : x + 40] += 0.3
+    return pixels, target
+
+
+def test_learns_where_to_look() -> None:
+    """From labels of whole images alone, in fifty steps; attention and tiles end up on the blob."""
+    generator = Generator().manual_seed(0)
+    (pixels, target), (fresh, truth) = canvases(48, generator), canvases(40, generator)
+    model = small(stem="conv", depth=3, budget=4, mean=(0.5,) * 3, std=(0.2,) * 3).train()
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(50):
+        chosen = torch.randperm(48, generator=generator)[:8]
+        loss = model.loss(model(TensorSource(pixels[chosen])), target[chosen])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    with torch.no_grad():
+        output = model.eval()(TensorSource(fresh))
+    assert float((output.logits.argmax(-1) == truth).float().mean()) > 0.95
+    assert float(output.terms["attention"][truth == 1].amax(-1).mean()) > 4 / 36
+    blob = [fresh[i].mean(0) > 0.65 for i in range(1, 40, 2)]
+    tops = [output.glimpses[i][0] for i in range(1, 40, 2)]
+    corners = [glimpse.tiles.locations[0, glimpse.weights.argmax()].clip(0) for glimpse in tops]
+    hits = [bool(one[y : y + 32, x : x + 32].any()) for one, (x, y) in zip(blob, corners, strict=True)]
+    assert sum(hits) >= 18
