@@ -173,7 +173,8 @@ class Output:
         glimpses: per image, the glimpses in the order they were read.
         maps: per image, the attention maps.
         spread: (b,) standard error of the winning class's probability under the sampling; 0 where nothing was sampled.
-        terms: named tensors the model's own loss needs (attention, features …).
+        terms: named tensors the model's own loss needs (attention, features …). Training may accumulate the term
+            "tile_evidence", (b, n, classes) in [0, 1]: how much each tile of the last glimpse speaks for each class.
     """
 
     logits: Tensor

@@ -250,7 +250,7 @@ def test_the_papers_backbone_has_stride_eight_and_vgg16s_parameters() -> None:
     assert convolutions["features.28.weight"] == (512, 512, 3, 3)
     assert trunk(torch.zeros(1, 3, 32, 48)).shape == (1, 512, 4, 6)
     model = oaa(2, backbone="vgg16", head_widths=(16,))
-    assert model.stride == 8
+    assert model.map_stride == 8
     assert 0.009 < float(model.class_aware[0].weight.detach().std()) < 0.011
     assert float(model.class_aware[0].bias.detach().abs().sum()) == 0.0
 

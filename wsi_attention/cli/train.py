@@ -29,6 +29,9 @@ def train(
     encoder_start: Annotated[
         str | None, typer.Option(help="Encoder weights: a .safetensors file, a model folder, or pretrained.")
     ] = None,
+    maps: Annotated[
+        str | None, typer.Option(help="A model folder whose accumulated maps to learn, for oaa-plus.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
@@ -41,7 +44,9 @@ def train(
     from wsi_attention.training import run
 
     recipe = load_recipe(config) if config else default_recipe(method or "ats")
-    recipe = changed(recipe, method=method, epochs=epochs, seed=seed, start=start, encoder_start=encoder_start)
+    recipe = changed(
+        recipe, method=method, epochs=epochs, seed=seed, start=start, encoder_start=encoder_start, maps=maps
+    )
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:
         result = run.train(

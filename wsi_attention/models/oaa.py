@@ -91,7 +91,7 @@ class AccumulatedAttention(nn.Module):
         overview_mpp: µm per pixel of the overview; the source may take a coarser one for a very large slide.
 
     Attributes:
-        stride: overview pixels a cell.
+        map_stride: overview pixels a cell of the maps; training mirrors slides at the edge of a cell.
         tile_mpp: the overview's, for no tile is read.
     """
 
@@ -109,7 +109,7 @@ class AccumulatedAttention(nn.Module):
             raise InputError(f"overview_mpp must be above 0, got {overview_mpp}")
         self.trunk, self.class_aware, self.scores, self.preprocess = trunk, class_aware, scores, preprocess
         self.overview_mpp = self.tile_mpp = overview_mpp
-        self.stride = int(trunk.stride)  # type: ignore[arg-type]
+        self.map_stride = int(trunk.stride)  # type: ignore[arg-type]
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """Looks at the overview and classifies; nothing is drawn, the generator is not used.
@@ -170,7 +170,7 @@ class IntegralAttention(nn.Module):
         self.trunk, self.class_aware, self.integral = trunk, class_aware, integral
         self.scores, self.preprocess, self.sets, self.negative = scores, preprocess, sets, negative
         self.overview_mpp = self.tile_mpp = overview_mpp
-        self.stride = int(trunk.stride)  # type: ignore[arg-type]
+        self.map_stride = int(trunk.stride)  # type: ignore[arg-type]
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """As `AccumulatedAttention.forward`; the maps "class-0" … are σ(F̂), and the term `class_maps` is F̂."""

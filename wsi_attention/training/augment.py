@@ -94,11 +94,13 @@ class AugmentedSource:
         source: the slide as it is.
         change: what to change; colours change only in 8-bit RGB pixels.
         overview_downsample: where the model takes its overview.
+        cell: overview pixels a cell of the model's maps; the mirror line is then a cell's edge, so that a cell seen
+            mirrored is a cell of the plain slide.
     """
 
-    def __init__(self, source: TileSource, change: Change, overview_downsample: float) -> None:
+    def __init__(self, source: TileSource, change: Change, overview_downsample: float, cell: int = 1) -> None:
         self._source, self._change, self._symmetry = source, change, change.symmetry
-        d = overview_downsample
+        d = overview_downsample * cell
         pixels = self._symmetry.size((math.ceil(source.extent[0] / d), math.ceil(source.extent[1] / d)))
         self._lines = (pixels[0] * d, pixels[1] * d)
         self._mirrored = (self._symmetry.mirror_x, self._symmetry.mirror_y)
@@ -106,6 +108,7 @@ class AugmentedSource:
         width, height = (math.floor(line) if mirrored else side for side, line, mirrored in sides)
         self.extent: tuple[int, int] = (width, height)
         self.batch = source.batch
+        self.plain_extent: tuple[int, int] = source.extent
 
     @property
     def counters(self) -> Counters:
@@ -143,13 +146,25 @@ class AugmentedSource:
         batch = self._source.read(TileSet(self._plain_locations(tiles), size, tiles.downsample))
         return replace(batch, pixels=self._symmetry.image(self._coloured(batch.pixels)))
 
+    @property
+    def swapped(self) -> bool:
+        """Whether x and y of the plain slide have changed places."""
+        return self._symmetry.swap
+
+    def plain_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where points (..., 2) of the changed slide lie on the plain one, (x, y) in level-0 pixels."""
+        mirrored = np.where(self._mirrored, np.array(self._lines) - points, points)
+        return mirrored[..., ::-1] if self.swapped else mirrored
+
+    def shown_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where points (..., 2) of the plain slide lie on the changed one; undoes `plain_points`."""
+        turned = points[..., ::-1] if self.swapped else points
+        return np.where(self._mirrored, np.array(self._lines) - turned, turned)
+
     def _plain_locations(self, tiles: TileSet) -> NDArray[np.int64]:
-        w, h = tiles.size[0] * tiles.downsample, tiles.size[1] * tiles.downsample
-        x, y = tiles.locations[..., 0].astype(np.float64), tiles.locations[..., 1].astype(np.float64)
-        x = self._lines[0] - x - w if self._symmetry.mirror_x else x
-        y = self._lines[1] - y - h if self._symmetry.mirror_y else y
-        ordered = (y, x) if self._symmetry.swap else (x, y)
-        return np.round(np.stack(ordered, axis=-1)).astype(np.int64)
+        far = np.array(self._mirrored) * np.array(tiles.size, np.float64) * tiles.downsample
+        corners = tiles.locations.astype(np.float64) + far
+        return np.round(self.plain_points(corners)).astype(np.int64)
 
     def _coloured(self, pixels: Tensor) -> Tensor:
         usable = self._change.colour is not None and pixels.dtype == torch.uint8 and pixels.shape[-3] == 3

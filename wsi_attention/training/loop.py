@@ -21,9 +21,11 @@ from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.protocols import EpochAware, TileSource
 from wsi_attention.structures import Output
+from wsi_attention.training.accumulation import Accumulation
 from wsi_attention.training.augment import AugmentedSource, draw_change
 from wsi_attention.training.divergence import DivergedError, diverging
 from wsi_attention.training.examples import Example, ahead
+from wsi_attention.training.guide import Guide
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.processes import agreed, gathered, share_buffers, sum_gradients
 from wsi_attention.training.schedule import better, finished, learning_rate
@@ -52,6 +54,8 @@ class Job:
         class_weights: factor on the loss of each class.
         save: called with the state after each epoch, in the first process only.
         listener: told how it goes.
+        accumulation: takes in the maps of every pass; None where none are kept.
+        guide: maps of an earlier training, for a `Guided` model.
     """
 
     train: tuple[Example, ...]
@@ -60,6 +64,8 @@ class Job:
     class_weights: tuple[float, ...]
     save: Callable[[TrainingState], None]
     listener: Listener
+    accumulation: Accumulation | None = None
+    guide: Guide | None = None
 
 
 def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> TrainingState:
@@ -166,6 +172,8 @@ def _train(
                 optimiser.step()
             job.listener.progress(f"epoch {epoch}", done, len(examples))
     share_buffers(fabric, model)
+    if job.accumulation:
+        job.accumulation.share(fabric, examples)
     every = gathered(fabric, examples, losses)
     return float(every.nanmean()) if len(every) else math.nan, agreed(fabric, examples, failed)
 
@@ -178,13 +186,20 @@ def _loss(
     torch.manual_seed(seed_of(job.recipe.seed, "layers", epoch, example.key))
     change = draw_change(job.recipe.augmentation, _generator(job.recipe.seed, "change", epoch, example.key))
     draws = _generator(job.recipe.seed, "draws", epoch, example.key)
-    augmented = AugmentedSource(source, change, source.overview_downsample(model.overview_mpp))  # type: ignore[arg-type]
+    downsample = source.overview_downsample(model.overview_mpp)  # type: ignore[arg-type]
+    augmented = AugmentedSource(source, change, downsample, int(getattr(model, "map_stride", 1)))
     with fabric.autocast():
         with diverging(f"epoch {epoch}, slide {example.name}"):
             output: Output = model(augmented, draws)
         target = torch.tensor([example.label], device=output.logits.device)
-        loss: Tensor = model.loss(output, target) * job.class_weights[example.label]  # type: ignore[operator]
-    return loss
+        learnt = job.guide.maps_for(example, augmented, output) if job.guide else None
+        if learnt is None:
+            loss: Tensor = model.loss(output, target)  # type: ignore[operator]
+        else:
+            loss = model.guided_loss(output, target, learnt)  # type: ignore[operator]
+    if job.accumulation:
+        job.accumulation.add(example, augmented, output, epoch)
+    return loss * job.class_weights[example.label]
 
 
 def _shares(examples: Sequence[Example], classes: int) -> list[float]:

@@ -51,6 +51,26 @@ def gathered(fabric: Fabric, examples: Sequence[Example], rows: Mapping[str, Ten
     return table[:, :-1].where(table[:, -1:] > 0, torch.nan)
 
 
+def owned(fabric: Fabric, keys: Sequence[str], vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The vector of each key from whichever process has one, on the CPU; their mean where several have one.
+
+    Args:
+        fabric: of the run.
+        keys: the same ones in every process, in the same order.
+        vectors: key -> (n,) float64, of equal length for the same key.
+    """
+    if fabric.world_size == 1:
+        return dict(vectors)
+    lengths = torch.tensor([[float(key in vectors), len(vectors.get(key, ()))] for key in keys], dtype=torch.float64)
+    counted = total(fabric, lengths.to(fabric.device)).cpu()
+    found = {}
+    for key, (count, length) in zip(keys, counted.tolist(), strict=True):
+        if count:
+            nothing = torch.zeros(round(length / count), dtype=torch.float64)
+            found[key] = total(fabric, vectors.get(key, nothing).to(fabric.device)).cpu() / count
+    return found
+
+
 def agreed(fabric: Fabric, examples: Sequence[Example], failed: Mapping[str, str]) -> dict[str, str]:
     """The failures of all processes, in the order of the examples."""
     flags = torch.tensor([float(example.name in failed) for example in examples], device=fabric.device)

@@ -19,13 +19,17 @@ from wsi_attention.errors import InputError
 from wsi_attention.inference.writing import remove_unfinished, write_text
 from wsi_attention.models.card import ModelCard
 from wsi_attention.models.checkpoint import CONFIG, README, WEIGHTS, build_model, save_model
+from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
+from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.colours import tissue_colours
 from wsi_attention.training.data import MEMORY_BYTES, OverviewMemory, slide_examples
 from wsi_attention.training.devices import fabric_on, precision_on
 from wsi_attention.training.examples import Example
+from wsi_attention.training.guide import Guide, guide_for
 from wsi_attention.training.labels import LabelRow
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
+from wsi_attention.training.map_store import STORE
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan, check_same_plan, finished_before, make_plan
 from wsi_attention.training.split import Split, class_weights
 from wsi_attention.training.start import encoder_colours, take_encoder, take_weights, without_hub
@@ -114,17 +118,21 @@ def train(
         check_same_plan(folder, begun.plan, plan)
         listener.line(f"going on after epoch {begun.epoch}")
     state = begun or _new_state(plan, precision, views)
+    classes = plan.split.classes
+    model = build_model(recipe.method, len(classes), **state.arguments)
+    guide = guide_for(model, recipe, classes, plan.training_keys, folder, listener)
     if earlier == "replace":
         forget(folder)
         fabric.barrier()
-    model = build_model(recipe.method, len(plan.split.classes), **state.arguments)
-    job = _job(plan, model, views, folder / FOLDER, listener)
+    accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
+    job = _job(plan, model, views, folder / FOLDER, listener, accumulation, guide)
     if fabric.is_global_zero:
         _write_split(folder / FOLDER, plan.split)
     first, state = state.epoch, fit(fabric, model, job, state)
     end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
     if fabric.is_global_zero:
         model.load_state_dict(dict(state.best))
+        save_last(accumulation, folder)
         _finish(folder, plan, model.cpu(), state, end, command)
     fabric.barrier()
     return TrainingResult(folder, end.best, end.epochs, end.epochs - first, False, end.failed, fabric.is_global_zero)
@@ -139,9 +147,10 @@ def forget(output: str | Path) -> None:
     folder = Path(output)
     ours = [folder / FOLDER / name for name in (STATE, FINISHED, METRICS, SPLIT)]
     if any(path.is_file() for path in ours):
-        model = [folder / name for name in (README, WEIGHTS, CONFIG)] if (folder / CONFIG).is_file() else []
+        model = [folder / name for name in (README, WEIGHTS, CONFIG, STORE)] if (folder / CONFIG).is_file() else []
         for path in (*model, *ours):
             path.unlink(missing_ok=True)
+        tidy_epochs(folder / FOLDER)
         remove_unfinished(folder / FOLDER)
         with suppress(OSError):
             (folder / FOLDER).rmdir()
@@ -174,7 +183,20 @@ def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, l
     return {"mean": list(mean), "std": list(std)}
 
 
-def _job(plan: Plan, model: nn.Module, views: OverviewMemory, folder: Path, listener: Listener) -> Job:
+def _job(
+    plan: Plan,
+    model: nn.Module,
+    views: OverviewMemory,
+    folder: Path,
+    listener: Listener,
+    accumulation: Accumulation | None,
+    guide: Guide | None,
+) -> Job:
+    def save(state: TrainingState) -> None:
+        save_epoch(accumulation, folder, state.epoch)
+        save_state(folder, state)
+        tidy_epochs(folder, state.epoch)
+
     mpp = _overview_mpp(model)
     train_set = _examples(plan, plan.split.train, views, mpp)
     classes = len(plan.split.classes)
@@ -185,8 +207,10 @@ def _job(plan: Plan, model: nn.Module, views: OverviewMemory, folder: Path, list
         _examples(plan, plan.split.validation, views, mpp),
         plan.recipe,
         weights,
-        lambda state: save_state(folder, state),
+        save,
         listener,
+        accumulation,
+        guide,
     )
 
 
@@ -227,6 +251,7 @@ def _finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, en
 
 def _tidy(folder: Path) -> None:
     (folder / STATE).unlink(missing_ok=True)
+    tidy_epochs(folder)
     remove_unfinished(folder)
 
 
