@@ -1,0 +1,200 @@
+"""The slides of the needle benchmark: real tiles on a grid in a random tissue shape, tumour in one cluster.
+
+    python tests/benchmarks/needle_slides.py OUT --part train --count 400 --fraction 0.005 0.2 [--blend 8]
+
+Every slide is a tiled JPEG pyramid of 3840² pixels at 0.97 µm/px, 40 × 40 cells of one tile each, about 1,000 of them
+tissue. A tile is flipped and turned at random each time it is used. The cluster is 4-connected. Training and test
+slides are made of different tiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from needle_tiles import MPP, SIDE, Tiles, load
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wsi_attention.testing.slide_levels import pyramid
+from wsi_attention.testing.slide_sets import write_labels
+from wsi_attention.testing.slides import SlideTruth, truth_name, write_truth
+
+CELLS = 40
+TISSUE = 0.62
+"""Share of the cells that is tissue."""
+CLASSES = ("normal", "tumour")
+
+
+@dataclass(frozen=True)
+class NeedleSpec:
+    """One slide.
+
+    Attributes:
+        part: whose tiles, "train" or "test".
+        seed: of everything random in it.
+        fraction: share of the tissue that is tumour; 0 for a negative.
+        blend: pixels on each side of a border between tiles over which they fade into each other; 0 for none.
+    """
+
+    part: str
+    seed: int
+    fraction: float
+    blend: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which tile lies where: `tissue` and `tumour` (40, 40) bool, `index` (40, 40) into the part's tiles."""
+
+    tissue: NDArray[np.bool_]
+    tumour: NDArray[np.bool_]
+    index: NDArray[np.int64]
+
+
+def lay_out(spec: NeedleSpec, tiles: Tiles) -> Layout:
+    """Where tissue and tumour lie, and which tile shows each cell."""
+    rng = np.random.default_rng(spec.seed)
+    tissue = _tissue(rng)
+    tumour = _cluster(tissue, round(spec.fraction * int(tissue.sum())), rng)
+    index = np.full(tissue.shape, -1)
+    index[tissue] = rng.choice(tiles.of(0), int(tissue.sum()))
+    index[tumour] = _different(tiles.of(1), int(tumour.sum()), rng)
+    return Layout(tissue, tumour, index)
+
+
+def _tissue(rng: np.random.Generator) -> NDArray[np.bool_]:
+    """One connected blob: smooth noise, higher towards the middle, cut where its share is right."""
+    noise = ndimage.gaussian_filter(rng.standard_normal((CELLS, CELLS)), 4)
+    rows, cols = (np.mgrid[:CELLS, :CELLS] + 0.5) / CELLS - 0.5
+    height = noise / noise.std() - 9 * np.maximum(abs(rows), abs(cols)) ** 2
+    mask = height > np.quantile(height, 1 - TISSUE)
+    mask[[0, -1]] = mask[:, [0, -1]] = False
+    labelled, _ = ndimage.label(mask)
+    return np.asarray(labelled == np.bincount(labelled[mask]).argmax())
+
+
+def _cluster(tissue: NDArray[np.bool_], size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A connected set of tissue cells that grows from one cell, at random, round rather than long."""
+    chosen = np.zeros_like(tissue)
+    if not size:
+        return chosen
+    start = rng.choice(np.argwhere(tissue))
+    priority = np.hypot(*(np.mgrid[:CELLS, :CELLS] - start[:, None, None])) + 1.5 * rng.random(tissue.shape)
+    chosen[tuple(start)] = True
+    while chosen.sum() < size:
+        edge = ndimage.binary_dilation(chosen) & tissue & ~chosen
+        chosen[np.unravel_index(np.where(edge, priority, np.inf).argmin(), tissue.shape)] = True
+    return chosen
+
+
+def _different(pool: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Tiles of the pool, each at most once more often than any other."""
+    rounds = [rng.permutation(pool) for _ in range(math.ceil(count / len(pool)))]
+    return np.concatenate([*rounds, pool[:0]])[:count]
+
+
+def paint(spec: NeedleSpec, tiles: Tiles, layout: Layout) -> NDArray[np.uint8]:
+    """The slide's pixels, (3840, 3840, 3)."""
+    rng = np.random.default_rng([spec.seed, 1])
+    canvas = np.full((CELLS, SIDE, CELLS, SIDE, 3), 244, np.uint8)
+    for row, col in np.argwhere(layout.tissue):
+        tile = np.rot90(tiles.pixels[layout.index[row, col]], rng.integers(4))
+        canvas[row, :, col] = tile[:, ::-1] if rng.integers(2) else tile
+    pixels = canvas.reshape(CELLS * SIDE, CELLS * SIDE, 3)
+    return _blended(_blended(pixels, spec.blend).swapaxes(0, 1), spec.blend).swapaxes(0, 1) if spec.blend else pixels
+
+
+def _blended(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Fades each border between rows of tiles: a pixel d from it takes up to half of its mirror image beyond it."""
+    out = pixels.astype(np.float32)
+    borders = np.arange(SIDE, len(pixels), SIDE)
+    for d in range(width):
+        share = 0.5 * (1 - (d + 0.5) / width)
+        above, below = pixels[borders - 1 - d].astype(np.float32), pixels[borders + d].astype(np.float32)
+        out[borders - 1 - d] = (1 - share) * above + share * below
+        out[borders + d] = (1 - share) * below + share * above
+    return np.asarray(out.round(), np.uint8)
+
+
+def write_pyramid(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """A generic pyramid of JPEG tiles as large as a cell, each level half as fine as the one before."""
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        for i, level in enumerate(pyramid(rgb, 2, smallest=256)):
+            pixels_a_cm = 1e4 / (MPP * 2**i)
+            file.write(
+                level,
+                tile=(SIDE, SIDE),
+                photometric="ycbcr",
+                subsampling=(2, 2),
+                compression="jpeg",
+                compressionargs={"level": 90},
+                resolution=(pixels_a_cm, pixels_a_cm),
+                resolutionunit="CENTIMETER",
+                subfiletype=int(i > 0),
+                metadata=None,
+            )
+
+
+def write(folder: Path, spec: NeedleSpec) -> tuple[str, SlideTruth]:
+    """Writes slide, ground truth and layout."""
+    tiles = load(spec.part)
+    layout = lay_out(spec, tiles)
+    rgb = paint(spec, tiles, layout)
+    name = f"needle_{spec.seed:06d}.tiff"
+    write_pyramid(folder / name, rgb)
+    boxes = [np.array([[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1]]) for y, x in np.argwhere(layout.tumour)]
+    area = float(layout.tissue.sum()) * SIDE**2, float(layout.tumour.sum()) * SIDE**2
+    lesions = tuple(SIDE * box.astype(np.float64) for box in boxes)
+    truth = SlideTruth(CLASSES[int(spec.fraction > 0)], (CELLS * SIDE, CELLS * SIDE), lesions, (), *area)
+    write_truth(folder / "groundtruth" / truth_name(name), truth)
+    about = {
+        **asdict(spec),
+        "tissue": np.argwhere(layout.tissue).tolist(),
+        "tumour": np.argwhere(layout.tumour).tolist(),
+    }
+    path = folder / "layout" / f"needle_{spec.seed:06d}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about), encoding="utf-8")
+    return name, truth
+
+
+def specs(part: str, count: int, seed: int, fraction: Sequence[float], blend: int = 0) -> list[NeedleSpec]:
+    """Every second slide is positive, its fraction drawn log-uniformly between the lowest and the highest given."""
+    rng = np.random.default_rng(seed)
+    shares = np.exp(rng.uniform(np.log(min(fraction)), np.log(max(fraction)), count))
+    return [NeedleSpec(part, seed + i, float(shares[i]) if i % 2 else 0.0, blend) for i in range(count)]
+
+
+def write_set(folder: Path, slides: Sequence[NeedleSpec], workers: int = 2) -> None:
+    """Writes those slides that are not there yet, and labels.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        done = list(pool.map(write, [folder] * len(slides), slides, chunksize=4))
+    write_labels(folder, done)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--part", choices=("train", "test"), default="train")
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fraction", type=float, nargs="+", default=[0.005, 0.2])
+    parser.add_argument("--blend", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    write_set(given.out, specs(given.part, given.count, given.seed, given.fraction, given.blend), given.workers)
+
+
+if __name__ == "__main__":
+    main()
