@@ -72,6 +72,9 @@ class Recipe:
         class_weights: "balanced" (each class counts the same) or "none".
         statistics: colour mean and deviation to normalise by: "builder" (its own), "tissue" (of these slides) or
             "encoder" (what the encoder's weights were trained with).
+        accumulate: what training keeps of the class maps, or else of the evidence of sampled tiles, of each slide:
+            their "maximum" or "mean" over the epochs, beside the model (see `training.map_store`), or "none".
+        maps: model folder whose accumulated maps a method such as oaa-plus learns.
         optimiser: see `Optimiser`.
         augmentation: see `Augmentation`.
     """
@@ -89,6 +92,8 @@ class Recipe:
     validation_passes: int = 1
     class_weights: str = "balanced"
     statistics: str = "builder"
+    accumulate: str = "none"
+    maps: str = ""
     optimiser: Optimiser = field(default_factory=Optimiser)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -101,6 +106,7 @@ CHOICES = {
     "precision": ("auto", "32", "bf16"),
     "class_weights": ("balanced", "none"),
     "statistics": ("builder", "tissue", "encoder"),
+    "accumulate": ("none", "maximum", "mean"),
     "schedule": ("cosine", "constant"),
     "symmetry": ("dihedral", "none"),
 }

@@ -18,6 +18,7 @@ from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, find_slides, read_labels
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
+from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.split import Split, split_rows
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
@@ -37,6 +38,7 @@ class Plan:
         slides: slide name -> file.
         surveyed: fingerprints of the usable slides, and why others are not.
         encoder: fingerprint of the weights that the encoder starts from; empty without such.
+        maps: fingerprint of the accumulated maps that are learnt; empty without such.
     """
 
     recipe: Recipe
@@ -44,6 +46,13 @@ class Plan:
     slides: Mapping[str, Path]
     surveyed: Survey
     encoder: str = ""
+    maps: str = ""
+
+    @property
+    def training_keys(self) -> tuple[str, ...]:
+        """Fingerprints of the usable slides to train on."""
+        known = self.surveyed.fingerprints
+        return tuple(known[row.slide] for row in self.split.train if row.slide in known)
 
     @property
     def rows(self) -> tuple[LabelRow, ...]:
@@ -55,7 +64,8 @@ class Plan:
         """A digest of each part, to tell one run from another."""
         labels = {row.slide: (row.label, row.patient, row.mpp, row.part) for row in self.rows}
         parts = {"recipe": self.recipe.as_dict(), "labels": labels, "slides": dict(self.surveyed.fingerprints)}
-        return plan_of(**parts, **({"encoder_start": self.encoder} if self.encoder else {}))
+        extra = {"encoder_start": self.encoder, "maps": self.maps}
+        return plan_of(**parts, **{name: value for name, value in extra.items() if value})
 
     @property
     def fingerprint(self) -> str:
@@ -99,6 +109,7 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
     """
     check_arguments(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
+    maps = maps_fingerprint(recipe.maps)
     split = split_rows(read_labels(labels), recipe.validation_share, recipe.seed, labels)
     rows = (*split.train, *split.validation)
     found = find_slides([row.slide for row in rows], slides, labels)
@@ -107,7 +118,7 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
-    plan = Plan(recipe, split, found, surveyed, encoder)
+    plan = Plan(recipe, split, found, surveyed, encoder, maps)
     for note in (*split.notes, *plan.copies, *_encoder_notes(recipe)):
         listener.line(f"note: {note}")
     for label in split.classes:
