@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from wsi_attention.export.ranking import deciding, heaviest, map_of, percentiles
+from wsi_attention.export.ranking import deciding, heaviest, main_map, map_of, percentiles
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Glimpse, TileSet
 from wsi_attention.testing.exporters import example_prediction
@@ -59,3 +59,12 @@ def test_each_glimpse_has_its_map() -> None:
     prediction = replace(example_prediction(), maps=(one, two))
     assert [map_of(prediction, k) for k in range(3)] == [one, two, two]
     assert map_of(replace(prediction, maps=()), 0) is None
+
+
+def test_the_main_map_is_attention_else_the_last() -> None:
+    whole, part, other = a_map([[1]]), replace(a_map([[2]]), name="scale-2"), replace(a_map([[3]]), name="class-0")
+    prediction = replace(example_prediction(), maps=(whole, part))
+    assert main_map(prediction) is whole
+    assert main_map(replace(prediction, maps=(part, whole, other))) is whole
+    assert main_map(replace(prediction, maps=(part, other))) is other
+    assert main_map(replace(prediction, maps=())) is None

@@ -322,3 +322,41 @@ def test_released_box_has_a_row_and_a_column_too_many() -> None:
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
     with pytest.raises(InputError, match=text):
         small(**arguments)
+
+
+def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise of 96² with a red or a green square of 24² somewhere; classes; (x, y) of the squares' centres."""
+    pictures, target = torch.rand(n, 3, 96, 96, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
+    corners = torch.randint(0, 72, (n, 2), generator=generator)
+    for picture, colour, (x, y) in zip(pictures, target.tolist(), corners.tolist(), strict=True):
+        picture[colour, y : y + 24, x : x + 24] += 0.35
+    return pictures, target, corners + 12
+
+
+def test_learns_where_to_look() -> None:
+    """From labels of whole images alone, in 60 steps; the map's peak and the box lie on the square."""
+    generator = Generator().manual_seed(0)
+    (pictures, target, _), (fresh, truth, centres) = canvases(96, generator), canvases(40, generator)
+    model = small(size=24, patch=4, dim=48, depth=2, heads=4, mean=(0.5,) * 3, std=(0.2,) * 3).train()
+    optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
+    for _ in range(60):
+        chosen = torch.randperm(96, generator=generator)[:12]
+        loss = model.loss(model(TensorSource(pictures[chosen])), target[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    with torch.no_grad():
+        output = model.eval()(TensorSource(fresh))
+    for scores in (*output.terms["scales"].unbind(1), output.logits):
+        assert float((scores.argmax(-1) == truth).float().mean()) > 0.95
+    on_square, in_box, sides = [], [], []
+    for (found, _), (glimpse,), centre in zip(output.maps, output.glimpses, centres.numpy(), strict=True):
+        peak = found.grid.centres(np.nanargmax(found.values))
+        on_square.append((abs(peak - centre) <= 12 + 8).all())
+        start, side = glimpse.tiles.boxes[0, 0, :2], glimpse.tiles.boxes[0, 0, 2]
+        in_box.append(((start <= centre) & (centre < start + side)).all())
+        sides.append(side)
+    assert np.mean(on_square) > 0.95
+    assert np.mean(in_box) > 0.95
+    assert np.mean(sides) < 72

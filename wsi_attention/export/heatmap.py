@@ -18,7 +18,7 @@ from wsi_attention.export import canvas
 from wsi_attention.export.coverage import covered, read_boxes
 from wsi_attention.export.frame import Frame
 from wsi_attention.export.legend import legend, title
-from wsi_attention.export.ranking import deciding, heaviest
+from wsi_attention.export.ranking import deciding, heaviest, main_map
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Prediction
 
@@ -43,7 +43,8 @@ def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> I
     frame = Frame.around(prediction.extent)
     grid = frame.grid
     tissue = _sampled(prediction.tissue.mask, _mask_grid(prediction), grid)
-    ratio = _above_average(prediction.maps[-1]) if prediction.maps else None
+    shown = main_map(prediction)
+    ratio = _above_average(shown) if shown else None
     top = max(LEAST_RANGE, float(np.nanmax(ratio.values, initial=0.0))) if ratio else LEAST_RANGE
     background = _without_overview(tissue) if overview is None else _background(overview, prediction, frame)
     pixels = background.astype(np.float32)

@@ -14,6 +14,12 @@ def map_of(prediction: Prediction, number: int) -> AttentionMap | None:
     return maps[min(number, len(maps) - 1)] if maps else None
 
 
+def main_map(prediction: Prediction) -> AttentionMap | None:
+    """The map to show where there is room for one: that over the whole slide, "attention", else the last, or None."""
+    named = (found for found in prediction.maps if found.name == "attention")
+    return next(named, prediction.maps[-1] if prediction.maps else None)
+
+
 def percentiles(attention: NDArray[np.float64], found: AttentionMap | None) -> NDArray[np.float64]:
     """Percent of the map's tissue cells whose attention is no higher than each value, in [0, 100].
 

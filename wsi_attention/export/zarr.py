@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError
 from wsi_attention.export.coverage import covered, read_boxes
+from wsi_attention.export.ranking import main_map
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Prediction
 
@@ -57,7 +58,7 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
 
 
 class HeatmapPyramidExporter:
-    """Writes the last attention map of a prediction as an OME-Zarr folder."""
+    """Writes the main attention map of a prediction as an OME-Zarr folder."""
 
     suffix: ClassVar[str] = "heatmaps/{slide}.ome.zarr"
 
@@ -69,9 +70,9 @@ class HeatmapPyramidExporter:
         """
         import zarr
 
-        if not prediction.maps:
+        found = main_map(prediction)
+        if found is None:
             raise SlideError(f"{prediction.slide}: the prediction holds no attention map to write as {path.name}")
-        found = prediction.maps[-1]
         pyramid = levels(found, prediction)
         group = zarr.open_group(path, mode="w", zarr_format=3, attributes=metadata(found, prediction, len(pyramid)))
         for number, values in enumerate(pyramid):
