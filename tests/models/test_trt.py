@@ -13,7 +13,6 @@ from wsi_attention.attention.reattention import kept_as_released
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.models.trt import SECOND, ReAttentionTransformer
 from wsi_attention.models.trt_builders import trt
-from wsi_attention.nn.packing import Packing
 from wsi_attention.nn.reattention import ReAttention, coarse_look
 from wsi_attention.nn.vit import Block, VisionTransformer
 from wsi_attention.protocols import AttentionModel, EpochAware
@@ -110,17 +109,6 @@ def test_patches_without_tissue_do_not_matter() -> None:
         torch.testing.assert_close(alone.logits[0], both.logits[i], atol=1e-5, rtol=1e-5)
         for name in ("attention", "weights", "refined", "class_map_logits"):
             torch.testing.assert_close(alone.terms[name][0], both.terms[name][i], atol=1e-5, rtol=1e-5)
-
-
-def test_packing_there_and_back() -> None:
-    chosen = torch.tensor([[True, False, True, True], [False, False, True, False]])
-    packing, tokens = Packing.of(chosen), seeded(2, 4, 5)
-    assert packing.places[0].tolist() == [0, 2, 3]
-    assert packing.real.sum(-1).tolist() == [3, 1]
-    assert packing.seen is not None and packing.seen.tolist() == [[True] * 4, [True, True, False, False]]
-    assert torch.equal(packing.unpack(packing.pack(tokens)), tokens * chosen[..., None])
-    assert torch.equal(packing.unpack(packing.pack(tokens)[..., 0]), tokens[..., 0] * chosen)
-    assert Packing.of(torch.ones_like(chosen)).seen is None
 
 
 def test_kept_patches_alone_score_as_in_the_masked_block() -> None:
@@ -485,6 +473,12 @@ def test_a_frozen_encoder_stays_frozen_in_every_phase() -> None:
         assert model.finer is not None
         assert not any(value.requires_grad for value in model.finer.encoder.parameters())
         assert all(value.requires_grad == (epoch == 1) for value in model.classifier.parameters())
+
+
+def test_the_encoder_is_where_weights_from_elsewhere_go() -> None:
+    model = small()
+    assert model.finer is not None and model.encoder is model.finer.encoder
+    assert small(finer=False).encoder is None
 
 
 def test_a_copy_is_independent() -> None:

@@ -207,12 +207,7 @@ class ReAttentionTransformer(nn.Module):
         )
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """CE(logits) + CE(GAP(CAM)), or one of them by the phase (TRT §2.5), + the loss on the evidence; a scalar.
-
-        Args:
-            output: of `forward`.
-            target: (b,) class indices.
-        """
+        """CE(logits) + CE(GAP(CAM)), or one by the phase (TRT §2.5), + the loss on the evidence; target (b,)."""
         phase = int(self.phase)
         maps_loss = functional.cross_entropy(output.terms["class_map_logits"], target)
         if phase == SECOND:
@@ -227,6 +222,11 @@ class ReAttentionTransformer(nn.Module):
         """Changes from the first phase to the second in time; a training of one epoch has only the first."""
         first = max(1, min(round(self.switch * epochs), epochs - 1))
         self._enter(ALL_AT_ONCE if self.objective == "summed" else FIRST if epoch <= first else SECOND)
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """Of the tiles; None where none are read."""
+        return None if self.finer is None else self.finer.encoder
 
     @property
     def last_is_best(self) -> bool:
@@ -244,7 +244,6 @@ class ReAttentionTransformer(nn.Module):
     def _enter(self, phase: int) -> None:
         self.phase.fill_(phase)
         for name, value in self.named_parameters():
-            maps_part = name.startswith("class_maps.")
-            idle = (phase == FIRST and maps_part) or (phase == SECOND and not maps_part)
+            idle = phase == (FIRST if name.startswith("class_maps.") else SECOND)
             value.requires_grad_(name in self._learning and not idle)
         self.train(self.training)
