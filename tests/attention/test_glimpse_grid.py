@@ -99,3 +99,43 @@ def test_encoding_of_the_fewest_channels() -> None:
     torch.testing.assert_close(
         g.positional_encoding(torch.tensor([1, 2, 3]), 6)[::2], torch.tensor([1.0, 2.0, 3.0]).sin()
     )
+
+
+def test_grids_go_down_until_the_finest_scale() -> None:
+    """3840 px seen at 96: 40, 10 and 2.5 pixels a pixel, then 1; a fifth level would show nothing new."""
+    grids = g.crop_grids(3840, 96, 0.25, 5, 4)
+    assert [grid.patch for grid in grids] == [960, 240, 96]
+    assert grids[2] == g.crop_grid(240, 0.4, 5)
+    assert [grid.patch for grid in g.crop_grids(3840, 96, 0.25, 5, 2)] == [960, 240]
+    assert g.crop_grids(96, 96, 0.25, 5, 3) == ()
+
+
+@pytest.mark.parametrize("side", [97, 130, 1000, 99999])
+def test_no_crop_is_smaller_than_a_view(side: int) -> None:
+    for grid in g.crop_grids(side, 96, 0.25, 5, 9):
+        assert 96 <= grid.patch < side
+        covered = {p for i in range(5) for p in range(i * grid.stride - grid.before, i * grid.stride + grid.patch)}
+        assert len(set(range(side)) - covered) == 0
+        side = grid.patch
+    assert side == 96
+
+
+def test_overlaps_of_intervals_with_cells() -> None:
+    share = g.overlaps(torch.tensor([-3.0, 4.0, 25.0]), 10.0, 8.0, 3)
+    expected = torch.tensor([[7 / 8, 0, 0], [4 / 8, 6 / 8, 0], [0, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(share, expected)
+
+
+def test_crop_means_are_means_of_what_the_crops_show() -> None:
+    maps = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    grid = g.crop_grid(160, 0.5, 3)
+    phi = g.crop_means(maps, grid, 160, 3)
+    for gy, gx in [(0, 0), (1, 2), (2, 1)]:
+        expected = maps[:, :, 4 * gy : 4 * gy + 8, 4 * gx : 4 * gx + 8].mean(dim=(-2, -1))
+        torch.testing.assert_close(phi[:, :, gy, gx], expected)
+
+
+def test_crop_means_leave_out_what_lies_outside() -> None:
+    """At 448 px the first of five crops starts one pixel outside: nothing is averaged with zeros there."""
+    phi = g.crop_means(torch.ones(1, 1, 12, 12), g.crop_grid(448, 0.35, 5), 448, 5)
+    torch.testing.assert_close(phi, torch.ones(1, 1, 5, 5))

@@ -184,3 +184,51 @@ def test_contrast_by_hand() -> None:
     features = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     assert float(g.pairwise_contrast(features, torch.tensor([1, 1]))) == pytest.approx(2 * 0.4 / 4)
     assert float(g.pairwise_contrast(features, torch.tensor([0, 1]))) == pytest.approx(2 * 0.2 / 4)
+
+
+def test_steps_of_the_likelihood_are_fair_and_plain_log_p_is_not() -> None:
+    """With a reward that is always 1 nothing should move, on average over all draws."""
+    logits = seeded(1, 5).requires_grad_()
+    draws = torch.tensor(list(itertools.permutations(range(5), 3)))
+    rows = logits.expand(len(draws), -1)
+    each = g.log_likelihood_of_each(rows, draws)
+    chance = g.log_likelihood(rows, draws).exp().detach()
+    torch.testing.assert_close(each.sum(-1), g.log_likelihood(rows, draws))
+    for j in range(3):
+        (mean,) = torch.autograd.grad((chance * each[:, j]).sum(), logits, retain_graph=True)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-12)
+    released = g.log_probability_as_released(rows, draws)
+    (mean,) = torch.autograd.grad((chance * released[:, 2]).sum(), logits)
+    assert float(mean.abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_rows_with_few_cells_give_all_they_have(random: bool) -> None:
+    attention = torch.tensor([[0.5, 0.0, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0], [1e-38, 0.0, 0.0, 1.0]])
+    generator = torch.Generator().manual_seed(0)
+    cells, drawn = g.attend(attention, 3, generator) if random else g.attend_top(attention, 3)
+    assert drawn.sum(-1).tolist() == [3, 1, 2]
+    assert drawn.tolist()[1:] == [[True, False, False], [True, True, False]]
+    assert [sorted(row[real].tolist()) for row, real in zip(cells, drawn, strict=True)] == [[0, 2, 3], [1], [0, 3]]
+
+
+def test_attending_is_drawing_where_there_are_cells_enough() -> None:
+    attention, generator = seeded(4, 6).softmax(-1), torch.Generator().manual_seed(3)
+    assert g.attend_top(attention, 2)[0].tolist() == top_k(attention, 2).tolist()
+    draws = [tuple(g.attend(attention[:1], 2, generator)[0][0].tolist()) for _ in range(4000)]
+    best = max(set(draws), key=draws.count)
+    assert draws.count(best) / 4000 == pytest.approx(step_by_step(attention[0], best), abs=0.03)
+
+
+def test_features_that_are_not_there_do_not_count() -> None:
+    features, gate, weight = seeded(2, 5, 3), seeded(2, 3).sigmoid(), seeded(3, seed=2)
+    real = torch.tensor([[True] * 3 + [False] * 2] * 2)
+    pooled, share = g.weighted_feature(features, gate, weight, real)
+    expected, kept = g.weighted_feature(features[:, :3], gate, weight)
+    torch.testing.assert_close(pooled, expected)
+    assert torch.equal(share[:, 3:], torch.zeros(2, 2, dtype=torch.float64))
+    torch.testing.assert_close(share[:, :3], kept)
+
+
+def test_a_slower_baseline() -> None:
+    assert g.next_baseline(0.5, torch.ones(1), torch.ones(1, 4), 0.3, kept=0.98) == pytest.approx(0.51)

@@ -22,8 +22,8 @@ from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.models.options import one_of
 from wsi_attention.models.region_maps import RegionCanvas
-from wsi_attention.models.region_tree import Level, Read, Regions, glimpses, padded_rows, request, slots
-from wsi_attention.models.square_view import SquareView, square_view
+from wsi_attention.models.region_tree import Level, Read, Regions, gathered, glimpses, overview_level, read_level
+from wsi_attention.models.square_view import square_view
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.feature_map import FeatureAndMap
 from wsi_attention.protocols import TileSource
@@ -31,6 +31,7 @@ from wsi_attention.structures import AttentionMap, Output, TileBatch
 
 SELECTIONS = ("without-replacement", "as-released")
 LOGITS = ("plain", "unit-norm")
+Maps = list[AttentionMap]
 
 
 class TNet(nn.Module):
@@ -42,7 +43,7 @@ class TNet(nn.Module):
         encoder: (m, c, h, w) -> (m, d), rows of length 1.
         seen: runs the encoder and gives its feature and map.
         location: φ (v, c, n, n) -> logits (v, n²).
-        position: features (v, d), positions (v, 3) -> (v, d').
+        position: features (b, N, d), positions (b, N, 3) -> (b, N, d').
         pooling: features (b, N, d'), real (b, N) -> F̄ (b, d'), shares (b, N).
         classifier: (..., d') -> (..., classes), of F̄ and of each feature alone.
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
@@ -95,19 +96,16 @@ class TNet(nn.Module):
         one_of("logits", logits, LOGITS)
         if grid < 2 or not 0 < overlap <= 1 or grid * overlap < 1:
             raise InputError(f"crops must cover their parent: grid·overlap >= 1, got grid {grid}, overlap {overlap}")
-        if base < 1 or min(tile_mpp, overview_mpp) <= 0 or not attended or min(attended) < 1:
-            raise InputError(
-                f"base and each of attended must be at least 1 and mpp above 0; got base {base}, attended "
-                f"{list(attended)}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}"
-            )
+        if min(base, *attended, 1) < 1 or not attended or min(tile_mpp, overview_mpp) <= 0:
+            numbers = f"base {base}, attended {list(attended)}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}"
+            raise InputError(f"base and each of attended must be at least 1 and mpp above 0; got {numbers}")
         self.encoder, self.seen, self.location, self.position = encoder, seen, location, position
         self.pooling, self.classifier, self.preprocess = pooling, classifier, preprocess
         self.base, self.tile_mpp, self.overview_mpp = base, tile_mpp, overview_mpp
         self.grid, self.overlap, self.attended = grid, overlap, tuple(attended)
-        self.selection, self.logits = selection, logits
+        self.selection, self.logits, self.baseline_kept = selection, logits, baseline_kept
         self.class_share, self.reward_share, self.policy_weight = class_share, reward_share, policy_weight
         self.regularised_levels, self.contrast_weight = regularised_levels, contrast_weight
-        self.baseline_kept = baseline_kept
         self.register_buffer("baseline", torch.tensor(policy.BASELINE_START))
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
@@ -132,7 +130,7 @@ class TNet(nn.Module):
         side, smallest = round(view.side), math.ceil(self.base * source.downsample(self.tile_mpp))
         crops = crop_grids(side, smallest, self.overlap, self.grid, len(self.attended))
         canvas = RegionCanvas(source, crops[-1].patch if crops else side)
-        levels, reads, maps = [self._overview(view, side)], list[Read](), list[list[AttentionMap]]()
+        levels, reads, maps = [overview_level(view, side, self._see)], list[Read](), list[Maps]()
         likelihood = torch.zeros(source.batch, device=levels[0].features.device)
         for crop, k in zip(crops, self.attended, strict=False):
             tissue = canvas.candidates(levels[-1].regions, crop, self.grid).to(likelihood.device)
@@ -141,7 +139,7 @@ class TNet(nn.Module):
                 break
             attention, chosen = self._choose(parents, tissue, crop, k, generator)
             likelihood = likelihood.index_add(0, chosen.image, chosen.log_probability)
-            read, level = self._read(source, chosen)
+            read, level = read_level(source, chosen, self.base, self._see)
             if not reads and not bool(torch.isin(chosen.image, level.regions.image).all()):
                 raise TileReadError(f"none of the {len(read.tiles)} regions that attention asked for could be read")
             maps.append(canvas.highest(parents.regions, crop, attention, f"location-{len(maps) + 1}"))
@@ -167,36 +165,38 @@ class TNet(nn.Module):
         labels = target.unsqueeze(-1).expand(counted.shape)[counted]
         each = functional.cross_entropy(output.terms["feature_logits"][counted], labels)
         total = policy.balanced(functional.cross_entropy(output.logits, target), each, self.class_share)
-        if self.contrast_weight:
-            total = total + self.contrast_weight * policy.pairwise_contrast(output.terms["pooled"], target)
-        return total + self.policy_weight * self.policy_loss(output, target)
+        total = total + self.policy_weight * self.policy_loss(output, target)
+        if self.training and any(output.glimpses):
+            self._move_baseline(*self._rewards(output, target))
+        if not self.contrast_weight:
+            return total
+        return total + self.contrast_weight * policy.pairwise_contrast(output.terms["pooled"], target)
 
     def policy_loss(self, output: Output, target: Tensor) -> Tensor:
         """λ_r·L_R + (1 − λ_r)·the same of each region alone (§3), a scalar; 0 where nothing was chosen."""
-        regions = self._regularised(output) & (output.terms["level"] > 0)
-        whole, baseline = policy.reward(output.logits, target), float(self.baseline)
-        each = policy.reward(output.terms["feature_logits"], target.unsqueeze(-1).expand(regions.shape))[regions]
+        baseline, (whole, each) = float(self.baseline), self._rewards(output, target)
         loss = policy.reinforce(output.terms["log_likelihood"], whole, baseline)
-        if len(each):
-            alone = policy.reinforce(output.terms["log_probability"][regions], each, baseline)
-            loss = policy.balanced(loss, alone, self.reward_share)
-        if self.training and any(output.glimpses):
-            seen = each if len(each) else whole
-            self.baseline.fill_(policy.next_baseline(baseline, whole, seen, self.reward_share, self.baseline_kept))
-        return loss
+        if not len(each):
+            return loss
+        alone = policy.reinforce(output.terms["log_probability"][self._regularised(output, 1)], each, baseline)
+        return policy.balanced(loss, alone, self.reward_share)
 
-    def _regularised(self, output: Output) -> Tensor:
-        valid: Tensor = output.terms["valid"]
-        return valid if self.regularised_levels is None else valid & (output.terms["level"] < self.regularised_levels)
+    def _rewards(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
+        """R (b,) of the images and R_n of every region with a loss of its own."""
+        each, counted = output.terms["feature_logits"], self._regularised(output, 1)
+        alone = policy.reward(each, target.unsqueeze(-1).expand(counted.shape))[counted]
+        return policy.reward(output.logits, target), alone
 
-    def _overview(self, view: SquareView, side: int) -> Level:
-        b, pixels = len(view.pixels), view.pixels.unsqueeze(1)
-        features, maps = self._see(TileBatch(pixels, torch.ones(b, 1, dtype=torch.bool)))
-        image, device = torch.arange(b, device=features.device), features.device
-        places = torch.tensor([[round(at) for at in view.origin]], device=device).expand(b, -1)
-        one = torch.ones(b, device=device)
-        regions = Regions(image, places, places.new_zeros(b, 3), one, one.log(), side)
-        return Level(regions, self.position(features[:, 0], regions.positions), maps[:, 0])
+    def _move_baseline(self, whole: Tensor, each: Tensor) -> None:
+        each = each if len(each) else whole
+        moved = policy.next_baseline(float(self.baseline), whole, each, self.reward_share, self.baseline_kept)
+        self.baseline.fill_(moved)
+
+    def _regularised(self, output: Output, first: int = 0) -> Tensor:
+        """(b, N) bool: the features with a loss of their own, from level `first` on."""
+        level, last = output.terms["level"], self.regularised_levels
+        counted: Tensor = output.terms["valid"] & (level >= first)
+        return counted if last is None else counted & (level < last)
 
     def _choose(
         self, parents: Level, tissue: Tensor, crop: CropGrid, k: int, generator: Generator | None
@@ -208,33 +208,14 @@ class TNet(nn.Module):
         logits = policy.unit_norm_logits(logits) if self.logits == "unit-norm" else logits
         attention = smoothed_softmax(logits)
         cells, drawn = self.draw(attention, k, generator)
-        as_released = self.selection == "as-released"
-        each = (
-            policy.log_probability_as_released(logits, cells)
-            if as_released
-            else policy.log_likelihood_of_each(logits, cells, drawn)
-        )
-        children = Regions(
-            regions.image.unsqueeze(-1).expand(cells.shape),
-            child_locations(regions.places, cells, (crop, crop), n),
-            child_positions(regions.positions, cells, n),
-            attention.gather(-1, cells),
-            each,
-            crop.patch,
-        )
+        each = policy.log_likelihood_of_each(logits, cells, drawn)
+        if self.selection == "as-released":
+            each = policy.log_probability_as_released(logits, cells)
+        places = child_locations(regions.places, cells, (crop, crop), n)
+        positions = child_positions(regions.positions, cells, n)
+        image = regions.image.unsqueeze(-1).expand(cells.shape)
+        children = Regions(image, places, positions, attention.gather(-1, cells), each, crop.patch)
         return attention, children.only(drawn)
-
-    def _read(self, source: TileSource, regions: Regions) -> tuple[Read, Level]:
-        """Reads all regions of a level in one request; those that fail go no further."""
-        image, b = regions.image, source.batch
-        place, tiles = slots(image, b), request(regions, b, self.base)
-        batch = source.read(tiles)
-        valid = batch.valid.to(image.device)[image, place]
-        real = padded_rows(valid, image, b)
-        features, maps = self._see(TileBatch(batch.pixels, real))
-        features, maps = features[image, place][valid], maps[image, place][valid]
-        kept = regions.only(valid)
-        return Read(regions, tiles, valid), Level(kept, self.position(features, kept.positions), maps)
 
     def _see(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
         """Features (b, m, d) and maps (b, m, c, h, w), zeros where not valid."""
@@ -243,34 +224,26 @@ class TNet(nn.Module):
         return self.seen.split(encode(batch, self.preprocess, self.seen))
 
     def _output(
-        self,
-        canvas: RegionCanvas,
-        levels: list[Level],
-        reads: list[Read],
-        maps: list[list[AttentionMap]],
-        likelihood: Tensor,
+        self, canvas: RegionCanvas, levels: list[Level], reads: list[Read], maps: list[Maps], likelihood: Tensor
     ) -> Output:
-        b, regions = len(likelihood), [level.regions for level in levels]
-        image = torch.cat([one.image for one in regions])
-        number = torch.cat([torch.full_like(one.image, i) for i, one in enumerate(regions)])
-        features = padded_rows(torch.cat([level.features for level in levels]), image, b)
-        valid = padded_rows(torch.ones_like(image), image, b) > 0
-        pooled, shares = self.pooling(features, valid)
-        flat = shares[image, slots(image, b)].split([len(one.image) for one in regions])
-        maps = [*maps, canvas.spread(regions, flat)]
+        b, bag = len(likelihood), gathered(levels, len(likelihood))
+        features = self.position(bag.features, bag.positions)
+        pooled, shares = self.pooling(features, bag.valid)
+        by_level = [shares[level.regions.image, place] for level, place in zip(levels, bag.places, strict=True)]
+        attention = canvas.spread([level.regions for level in levels], by_level)
         return Output(
             logits=self.classifier(pooled).float(),
-            glimpses=glimpses(reads, flat[1:], b),
-            maps=tuple(zip(*maps, strict=True)),
-            spread=torch.zeros(b, device=image.device),
+            glimpses=glimpses(reads, by_level[1:], b),
+            maps=tuple(zip(*maps, attention, strict=True)),
+            spread=torch.zeros(b, device=pooled.device),
             terms={
                 "features": features,
                 "feature_logits": self.classifier(features).float(),
                 "shares": shares,
                 "pooled": pooled,
-                "valid": valid,
-                "level": padded_rows(number, image, b),
-                "log_probability": padded_rows(torch.cat([one.log_probability for one in regions]), image, b),
+                "valid": bag.valid,
+                "level": bag.level,
+                "log_probability": bag.log_probability,
                 "log_likelihood": likelihood,
             },
         )

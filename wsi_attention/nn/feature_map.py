@@ -19,7 +19,8 @@ class FeatureAndMap(nn.Module):
 
     Args:
         encoder: (m, c, h, w) -> (m, dim).
-        layer: name of a module inside it, or inside what it wraps; the encoder's own `map_layer` where empty.
+        layer: name of a module inside it, or inside what it wraps. Where empty, what the encoder itself says
+            (`map_layer`), a timm network's last feature map but one, or a transformer's last block but one.
         channels: of the tiles.
         size: side of the tiles in pixels.
 
@@ -45,7 +46,7 @@ class FeatureAndMap(nn.Module):
 
     def split(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """(..., dim + map) -> features (..., dim) and maps (..., channels, h, w)."""
-        return both[..., : self.dim], both[..., self.dim :].unflatten(-1, self.map_shape)
+        return both[..., : self.dim], both[..., self.dim :].reshape(*both.shape[:-1], *self.map_shape)
 
     def nothing(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """What `split` gives, all zeros, for tiles (...) none of which could be read."""
@@ -76,11 +77,18 @@ def _kept(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 def _layer_of(encoder: nn.Module, name: str) -> nn.Module:
     for module in encoder.modules():
-        wanted = name or getattr(module, "map_layer", "")
+        wanted = name or _usual_layer(module)
         if wanted and any(wanted == known for known, _ in module.named_modules()):
             return module.get_submodule(wanted)
     asked = f"no layer {name!r} in it" if name else "it names none; give one of its layers as map_layer"
     raise InputError(f"the encoder gives no feature map for the location module: {asked}")
+
+
+def _usual_layer(module: nn.Module) -> str:
+    layers = [str(one["module"]) for one in getattr(module, "feature_info", ())]
+    if isinstance(getattr(module, "blocks", None), nn.ModuleList | nn.Sequential):
+        layers = layers or [f"blocks.{i}" for i in range(len(module.blocks))]  # type: ignore[arg-type]
+    return str(getattr(module, "map_layer", "")) or (layers[-2:] or [""])[0]
 
 
 def _as_map(kept: list[Tensor]) -> Tensor:
@@ -91,4 +99,4 @@ def _as_map(kept: list[Tensor]) -> Tensor:
     if found.ndim == 4:
         return found
     side = math.isqrt(found.shape[1])
-    return found[:, found.shape[1] - side * side :].mT.unflatten(-1, (side, side))
+    return found[:, found.shape[1] - side * side :].mT.reshape(len(found), -1, side, side)

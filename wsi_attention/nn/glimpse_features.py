@@ -32,7 +32,7 @@ class AddedPosition(nn.Module):
         self.encode = nn.Linear(max(6, dim // 4), dim)
 
     def forward(self, features: Tensor, positions: Tensor) -> Tensor:
-        """Features (v, d) of length 1 and positions (v, 3) -> (v, d)."""
+        """Features (..., d) of length 1 and positions (..., 3) -> (..., d)."""
         encoding = positional_encoding(positions, self.encode.in_features)
         return functional.silu(self.project(features * math.sqrt(self.dim)) + self.encode(encoding))
 
@@ -50,7 +50,7 @@ class JoinedPosition(nn.Module):
         self.mix = nn.Linear(2 * dim, dim)
 
     def forward(self, features: Tensor, positions: Tensor) -> Tensor:
-        """Features (v, d) of length 1 and positions (v, 3) -> (v, d)."""
+        """Features (..., d) of length 1 and positions (..., 3) -> (..., d)."""
         encoding = positional_encoding(positions, self.dim)
         mixed: Tensor = self.mix(torch.cat([features * math.sqrt(self.dim), encoding], dim=-1))
         return mixed

@@ -19,6 +19,8 @@ class ResNet18(nn.Module):
     """
 
     dim = 512
+    map_layer = "layer3"
+    """What gives the last map but one, for `nn.feature_map`."""
     classifiers = ("fc",)
     """Modules of published weights that an encoder has not."""
 
