@@ -51,6 +51,13 @@ def test_options_reach_the_function(called: dict[str, Any]) -> None:
     assert called["watch"] is None
 
 
+def test_exact_and_tolerance_reach_the_function(called: dict[str, Any]) -> None:
+    assert run("-i slides --exact").exit_code == 0
+    assert (called["exact"], called["tolerance"], called["budget"]) == (True, None, None)
+    assert run("-i slides --tolerance 0.02 --budget 640").exit_code == 0
+    assert (called["exact"], called["tolerance"], called["budget"]) == (False, 0.02, 640)
+
+
 def test_all_exports_are_written_unless_told(called: dict[str, Any]) -> None:
     assert run("-i slides").exit_code == 0
     assert called["what"] == batch.EXPORTS

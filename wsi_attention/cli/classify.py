@@ -26,6 +26,13 @@ def classify(
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the files are wrong or silent.")] = None,
     slides_csv: Annotated[Path | None, typer.Option(help="CSV slide[,mpp][,mask]: which slides of -i.")] = None,
     limit: Annotated[float, typer.Option(help="Seconds a slide may take before it counts as failed.")] = 1800.0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Read every tile instead of a sample: minutes a slide.")
+    ] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Read until the standard error of the probability is at most this, e.g. 0.02.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(help="The most tiles a slide for --tolerance.")] = None,
     what: Annotated[
         str | None, typer.Option(help="geojson, tiles, heatmap, heatmap-zarr; commas between. [default: all]")
     ] = None,
@@ -55,6 +62,9 @@ def classify(
             device=device,
             precision=precision,  # type: ignore[arg-type]  # checked there, with an error that lists what there is
             limit=limit,
+            exact=exact,
+            tolerance=tolerance,
+            budget=budget,
             what=batches.EXPORTS if what is None else [name.strip() for name in what.split(",") if name.strip()],
             existing="overwrite" if overwrite else "resume",
             watch=watch,

@@ -17,9 +17,10 @@ import torch
 
 from wsi_attention.errors import InputError
 from wsi_attention.inference.discovery import SlideFile, with_mpp
+from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide, exporter_of, reason_of
 from wsi_attention.inference.names import assign_names
-from wsi_attention.inference.predict import Precision, device_of, precision_on, versions
+from wsi_attention.inference.predict import USUAL, Precision, device_of, precision_on, versions
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results, open_results
 from wsi_attention.inference.slides_csv import gather_slides
@@ -46,6 +47,9 @@ def classify(
     device: str = "auto",
     precision: Precision = "auto",
     limit: float = LIMIT,
+    exact: bool = False,
+    tolerance: float | None = None,
+    budget: int | None = None,
     what: Sequence[str] = EXPORTS,
     existing: Literal["resume", "overwrite"] = "resume",
     executor: Executor | None = None,
@@ -64,6 +68,7 @@ def classify(
         device: where the model computes; "auto" is the first GPU, else the CPU.
         precision: "32", "bf16" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
+        exact, tolerance, budget: as in `predict`; results of different wishes do not lie in one folder.
         what: exporters to run, by registered name.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
         executor: runs the slides elsewhere, such as `distributed.Client.get_executor()`; threads here where None.
@@ -74,7 +79,8 @@ def classify(
         ResultsError: the results folder cannot be written or holds something else; what is finished is kept.
     """
     start = time.monotonic()
-    settings = _settings(classifier, Path(results), what, device, precision, batch, limit)
+    wishes = Effort(exact, tolerance, budget)
+    settings = _settings(classifier, Path(results), what, device, precision, batch, limit, wishes)
     found = gather_slides(inputs, slides_csv, outside=results)
     slides = with_mpp(found.slides, mpp)
     _check_positive(workers=workers, batch=batch, limit=limit)
@@ -188,11 +194,11 @@ def _all_there(folder: Path, earlier: State, wanted: set[str]) -> bool:
     return wanted <= set(earlier.exports) and all((folder / path).exists() for path in wanted)
 
 
-def run_key(classifier: Classifier, precision: str) -> RunKey:
+def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL) -> RunKey:
     """What has to be the same for results to lie in one folder."""
     names = ("method", "arguments", "mpp", "mean", "std")
     settings = {name: classifier.config.get(name) for name in names}
-    settings |= {"classes": list(classifier.classes), "precision": precision}
+    settings |= {"classes": list(classifier.classes), "precision": precision, **effort.facts()}
     return RunKey(classifier.name, classifier.weights_sha256, settings)
 
 
@@ -204,14 +210,16 @@ def _settings(
     precision: Precision,
     batch: int,
     limit: float,
+    effort: Effort,
 ) -> Settings:
     for name in what:
         exporter_of(name)
+    effort.check(classifier)
     where = device_of(device)
-    exact = precision_on(where, precision)
+    used = precision_on(where, precision)
     classifier.model.to(where)
-    run, threads = run_key(classifier, exact), torch.get_num_threads()
-    return Settings(classifier, results, run, tuple(what), str(where), exact, batch, limit, threads)
+    run, threads = run_key(classifier, used, effort), torch.get_num_threads()
+    return Settings(classifier, results, run, tuple(what), str(where), used, batch, limit, threads, effort)
 
 
 def _check_positive(**numbers: float) -> None:
@@ -224,7 +232,7 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
     return {
         "arguments": arguments
         | {"what": list(settings.what), "device": settings.device, "precision": settings.precision}
-        | {"batch": settings.batch, "limit": settings.limit},
+        | {"batch": settings.batch, "limit": settings.limit, **settings.effort.facts()},
         "model": {"name": settings.run.model, "weights_sha256": settings.run.weights_sha256},
         "versions": versions(),
         "torch_threads": settings.threads,

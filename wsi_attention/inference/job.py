@@ -20,9 +20,10 @@ from wsi_attention.errors import InputError, NoTissueError, ResultsError, SlideE
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
 from wsi_attention.inference.discovery import SlideFile
+from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.limits import TimeLimit
 from wsi_attention.inference.picture import picture_downsample
-from wsi_attention.inference.predict import Precision, look, overview_of, prepare
+from wsi_attention.inference.predict import USUAL, Precision, look, overview_of, prepare
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
 from wsi_attention.models.checkpoint import Classifier
@@ -50,6 +51,7 @@ class Settings:
     batch: int = 32
     limit: float = 1800.0
     threads: int = 1
+    effort: Effort = USUAL
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,14 @@ class _Work:
     def _look(self, slide: Slide, source: SlideSource) -> Prediction:
         settings = self.job.settings
         torch.set_num_threads(settings.threads)
-        return look(slide, source, settings.classifier, device=settings.device, precision=settings.precision)
+        return look(
+            slide,
+            source,
+            settings.classifier,
+            device=settings.device,
+            precision=settings.precision,
+            effort=settings.effort,
+        )
 
     def _finish(self, prediction: Prediction, source: SlideSource) -> State:
         exports = tuple(self._export(name, prediction, source) for name in self.job.settings.what)

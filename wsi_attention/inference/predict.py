@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from wsi_attention import __version__
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
+from wsi_attention.inference.effort import Effort
 from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import Slide
-from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
+from wsi_attention.structures import Glimpse, Prediction, TissueMask
 from wsi_attention.tiles.source import SlideSource
 
 Precision = Literal["auto", "32", "bf16"]
+USUAL = Effort()
 PACKAGES = ("torch", "numpy", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr")
 
 
@@ -31,6 +33,9 @@ def predict(
     device: str = "auto",
     batch: int = 32,
     precision: Precision = "auto",
+    exact: bool = False,
+    tolerance: float | None = None,
+    budget: int | None = None,
 ) -> Prediction:
     """The slide's label with the regions it rests on.
 
@@ -44,16 +49,23 @@ def predict(
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
         precision: "32", "bf16" (autocast), or "auto": bf16 on a GPU that has it, else 32.
+        exact: reads every tile of the tissue instead of a sample, which takes minutes; the spread is then 0.
+        tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
+            sampling, is at most this; see `export.table.interval` for what the spread means.
+        budget: the most tiles to read for a tolerance; None for all there are. The spread says what was reached.
 
     Raises:
         MissingMppError: nobody says how large a pixel is.
         NoTissueError: the tissue mask is empty.
         TileReadError: more than half of the tiles could not be read.
         ModelError: the model's logits are not finite.
-        InputError: this machine has no such device.
+        InputError: this machine has no such device; exact or a tolerance was asked of a model that cannot do it, or
+            makes no sense.
     """
+    effort = Effort(exact, tolerance, budget)
+    effort.check(classifier)
     source = prepare(slide, classifier, tissue=tissue, batch=batch)
-    return look(slide, source, classifier, device=device, precision=precision)
+    return look(slide, source, classifier, device=device, precision=precision, effort=effort)
 
 
 def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = 32) -> SlideSource:
@@ -73,16 +85,22 @@ def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None =
 
 
 def look(
-    slide: Slide, source: SlideSource, classifier: Classifier, *, device: str = "auto", precision: Precision = "auto"
+    slide: Slide,
+    source: SlideSource,
+    classifier: Classifier,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    effort: Effort = USUAL,
 ) -> Prediction:
-    """One pass of the model over a prepared source; arguments and errors as in `predict`."""
+    """One pass of the model over a prepared source; arguments and errors as in `predict`, the effort checked."""
     where = device_of(device)
-    exact = precision_on(where, precision)
+    used = precision_on(where, precision)
     seed = seed_of(slide.fingerprint, classifier.weights_sha256)
     torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
     model = classifier.model.to(where)
-    with torch.inference_mode(), _autocast(where, exact):
-        output: Output = model(source, torch.Generator().manual_seed(seed))
+    with torch.inference_mode(), _autocast(where, used):
+        output = effort.look(model, source, torch.Generator().manual_seed(seed))
     glimpses = output.glimpses[0]
     return Prediction(
         slide=slide.path,
@@ -97,7 +115,7 @@ def look(
         tissue=source.tissue_mask,
         counters=source.counters,
         overview_pixels=source.overview_pixels,
-        provenance=_provenance(slide, classifier, seed, exact),
+        provenance=_provenance(slide, classifier, seed, used) | effort.facts(),
         notes=(*source.notes, *_unread(slide.path, source.failures, glimpses)),
     )
 

@@ -1,0 +1,138 @@
+"""Exactly, or until certain: what predict and classify do with it, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wsi_attention.errors import InputError, ModelError, ResultsError
+from wsi_attention.export.table import interval
+from wsi_attention.inference.batch import classify, run_key
+from wsi_attention.inference.effort import Effort
+from wsi_attention.inference.predict import predict
+from wsi_attention.inference.states import stored_predictions
+from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.slide.slide import open_slide
+
+
+def rows(results: Path) -> list[dict[str, str]]:
+    with (results / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_exact_reads_every_cell_of_tissue(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        prediction = predict(slide, tiny, exact=True)
+        again = predict(slide, tiny, exact=True, batch=3)
+    (glimpse,), (found,) = prediction.glimpses, prediction.maps
+    cells = int((found.values > 0).sum())
+    assert len(glimpse.tiles) == prediction.counters.tiles == cells > 100
+    assert prediction.spread == 0.0
+    assert prediction.provenance["exact"] is True
+    assert (prediction.probabilities == again.probabilities).all()
+
+
+def test_more_tiles_for_a_smaller_error(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        usual, exact = predict(slide, tiny), predict(slide, tiny, exact=True)
+        tolerance = usual.spread / 3
+        closer = predict(slide, tiny, tolerance=tolerance)
+        bounded = predict(slide, tiny, tolerance=tolerance, budget=16)
+    assert closer.spread <= tolerance
+    assert 16 < closer.counters.tiles < exact.counters.tiles
+    assert bounded.counters.tiles == 16
+    assert bounded.spread > tolerance
+    assert closer.provenance["tolerance"] == tolerance
+    assert "budget" not in closer.provenance
+    assert bounded.provenance["budget"] == 16
+    assert not {"exact", "tolerance", "budget"} & usual.provenance.keys()
+    assert (usual.glimpses[0].tiles.locations == closer.glimpses[0].tiles.locations[:, :8]).all()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "text"),
+    [
+        ({"exact": True, "tolerance": 0.1}, "either exact, or a tolerance"),
+        ({"exact": True, "budget": 100}, "either exact, or a tolerance"),
+        ({"budget": 100}, "give a tolerance too"),
+        ({"tolerance": 0.0}, "above 0 and below 1; got 0.0"),
+        ({"tolerance": float("nan")}, "above 0 and below 1"),
+        ({"tolerance": 0.1, "budget": 7}, "budget 7 is less than the 8 tiles of one round"),
+    ],
+)
+def test_wishes_that_make_no_sense(
+    tmp_path: Path, write_slide, tiny: Classifier, wishes: dict[str, object], text: str
+) -> None:
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide, pytest.raises(InputError, match=text):
+        predict(slide, tiny, **wishes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=text):
+        classify([tmp_path / "x.tif"], tmp_path / "out", tiny, **wishes)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_estimates_nothing_is_told_from_one_that_does(tiny: Classifier) -> None:
+    other = replace(tiny, model=torch.nn.Linear(1, 1), config={"method": "oaa"})
+    for wishes in (Effort(exact=True), Effort(tolerance=0.1)):
+        wishes.check(tiny)
+        with pytest.raises(InputError, match=r"method 'oaa' estimates no sum .* such as ats and zoom-in"):
+            wishes.check(other)
+    Effort().check(other)
+
+
+def test_weights_that_cannot_be_right_are_named_with_the_slide(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    class Broken(torch.nn.Module):
+        overview_mpp = tiny.model.overview_mpp
+
+        def exact(self, source: object) -> object:
+            output = tiny.model.exact(source)  # type: ignore[operator]
+            return replace(output, logits=output.logits * torch.nan)
+
+        def until(self, *given: object) -> object:
+            return self.exact(given[0])
+
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        for wishes in ({"exact": True}, {"tolerance": 0.1}):
+            with pytest.raises(ModelError, match=r"x\.tif: the model's logits are not finite"):
+                predict(slide, replace(tiny, model=Broken()), **wishes)  # type: ignore[arg-type]
+
+
+def test_a_folder_holds_one_kind_of_result(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    slides = [write_slide(tmp_path / "in" / f"{name}.tif", seed) for seed, name in enumerate("abc")]
+    out = tmp_path / "out"
+    first = classify(slides[:2], out, tiny, exact=True, workers=2, what=["geojson"])
+    assert first.statuses == {"done": 2}
+    for wishes, text in (({}, "exact true, asked for null"), ({"tolerance": 0.1}, "exact true")):
+        with pytest.raises(ResultsError, match=text):
+            classify(slides, out, tiny, **wishes)  # type: ignore[arg-type]
+    report = classify(slides, out, tiny, exact=True, what=["geojson"])
+    assert (report.kept, report.statuses["done"]) == (2, 3)
+    assert {row["spread"] for row in rows(out)} == {"0.000000"}
+    assert all(int(row["tiles_read"]) > 100 for row in rows(out))
+    assert all(prediction.provenance["exact"] for _, prediction in stored_predictions(out))
+    runs = [json.loads(path.read_text()) for path in sorted(out.glob("run_*.json"))]
+    assert all(run["arguments"]["exact"] is True for run in runs)
+    collection = json.loads((out / "geojson" / "a.geojson").read_text())
+    assert collection["metadata"]["exact"] is True
+
+
+def test_run_keys_of_ordinary_results_stay_as_they_were(tiny: Classifier) -> None:
+    assert not {"exact", "tolerance", "budget"} & run_key(tiny, "32").settings.keys()
+    keys = [run_key(tiny, "32", Effort(*wishes)) for wishes in ((False, 0.1), (False, 0.1, 64), (False, 0.2), (True,))]
+    assert all(a.difference(b) for a in keys for b in keys if a is not b)
+
+
+def test_the_interval_is_symmetric_in_log_odds() -> None:
+    low, high = interval(0.5, 0.05)
+    assert low == pytest.approx(1 - high)
+    assert high == pytest.approx(1 / (1 + 2.718281828459045 ** (-1.96 * 0.05 / 0.25)))
+    low, high = interval(0.98, 0.02)
+    assert 0.98 - low > high - 0.98 > 0
+    assert high < 1
+    assert interval(0.7, 0.0) == (0.7, 0.7)
+    assert interval(1.0, 0.1) == (1.0, 1.0)
+    assert interval(1e-12, 0.5) == (pytest.approx(0.0), pytest.approx(1.0))
