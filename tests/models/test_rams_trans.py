@@ -233,6 +233,12 @@ def test_a_flat_map_reads_the_whole_image(rows: str) -> None:
     assert bool(output.logits.isfinite().all())
 
 
+def test_with_a_most_side_even_a_flat_map_is_read_closely() -> None:
+    output = flat(small(most_side=3))(TensorSource(images()[..., :128, :128]))
+    assert output.glimpses[0][0].tiles.downsample == 1.0
+    assert output.glimpses[0][0].tiles.boxes[0, 0, 2] == 64
+
+
 def test_a_slide_smaller_than_a_view_is_read_at_level_0() -> None:
     source = AskedSource(images()[..., :30, :40])
     output = small()(source)
@@ -292,7 +298,7 @@ def test_padded_views_hide_what_surrounds_a_box() -> None:
 def test_released_box_has_a_row_and_a_column_too_many() -> None:
     """Page §7: rows 3..6, columns 2..9 at P = 32 are rows 95..223, columns 63..319."""
     model = small(size=448, patch=32, shape="as-released")
-    found = [Region(0, (2, 3, 8, 4), 1.0)]
+    found = [Region(0, (2, 3, 8, 4), 1.0, (2, 3))]
     assert model._boxes(found).tolist() == [[63, 31, 257, 257]]
     assert small(size=448, patch=32, shape="padded")._boxes(found).tolist() == [[64, 96, 256, 128]]
     assert small(size=448, patch=32)._boxes(found).tolist() == [[64, 32, 256, 256]]
@@ -314,6 +320,7 @@ def test_released_box_has_a_row_and_a_column_too_many() -> None:
         ({"patch": 1, "stem": "conv"}, "2 pixels at least"),
         ({"alpha": 0.0}, "alpha must be above 0"),
         ({"boxes": 0}, "boxes, least_area, least_side at least 1"),
+        ({"most_side": 2, "least_side": 3}, "got 2, 3"),
         ({"tile_mpp": 0.0}, "tile_mpp"),
         ({"later_weight": -1.0}, "got 1.0, -1.0"),
         ({"first_weight": 0.0, "later_weight": 0.0}, "got 0.0, 0.0"),

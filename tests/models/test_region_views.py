@@ -11,6 +11,7 @@ from wsi_attention.errors import TileReadError
 from wsi_attention.models.region_views import (
     Region,
     Views,
+    boxes_of,
     find_regions,
     look_again,
     tissue_of,
@@ -29,7 +30,7 @@ def coordinates(width: int, height: int, b: int = 1) -> Tensor:
 
 
 def region(view: int = 0) -> Region:
-    return Region(view, (0, 0, 1, 1), 0.5)
+    return Region(view, (0, 0, 1, 1), 0.5, (0, 0))
 
 
 def corners(views: Views, number: int = 0) -> list[float]:
@@ -40,7 +41,7 @@ def corners(views: Views, number: int = 0) -> list[float]:
 
 def test_flat_map_gives_all_tissue() -> None:
     flat = torch.full((2, 4, 4), 1 / 16)
-    assert find_regions(flat, 1.3) == (Region(0, (0, 0, 4, 4), 1 / 16), Region(1, (0, 0, 4, 4), 1 / 16))
+    assert find_regions(flat, 1.3) == tuple(Region(view, (0, 0, 4, 4), 1 / 16, (0, 0)) for view in (0, 1))
     flat[0, :, 0] = flat[0, 3, :] = torch.nan
     assert find_regions(flat, 1.3)[0].box == (1, 0, 3, 3)
 
@@ -48,7 +49,7 @@ def test_flat_map_gives_all_tissue() -> None:
 def test_one_cell_of_tissue_is_a_region() -> None:
     values = torch.full((1, 4, 4), torch.nan)
     values[0, 2, 1] = 1.0
-    assert find_regions(values, 1.3) == (Region(0, (1, 2, 1, 1), 1.0),)
+    assert find_regions(values, 1.3) == (Region(0, (1, 2, 1, 1), 1.0, (1, 2)),)
 
 
 def test_background_does_not_lower_the_threshold() -> None:
@@ -67,6 +68,18 @@ def test_several_regions_largest_first_above_an_area() -> None:
     assert len(find_regions(values, 1.3, most=2)) == 2
     assert [found.box for found in find_regions(values, 1.3, most=3, least_area=2)] == boxes[:2]
     assert [found.box for found in find_regions(values, 1.3, most=3, least_area=50)] == boxes[:1]
+
+
+def test_boxes_stay_between_the_least_and_the_most_side() -> None:
+    values = torch.ones(1, 10, 10)
+    values[0, 1:9, 2:4], values[0, 7, 3] = 5.0, 6.0
+    found = find_regions(values, 1.3)
+    assert found[0].peak == (3, 7)
+    assert boxes_of(found, 10).tolist() == [[2, 1, 2, 8]]
+    assert boxes_of(found, 10, least=4).tolist() == [[1, 1, 4, 8]]
+    assert boxes_of(found, 10, most=8).tolist() == [[2, 1, 2, 8]]
+    assert boxes_of(found, 10, most=5).tolist() == [[1, 5, 5, 5]]
+    assert boxes_of(found, 10, least=5, most=5).tolist() == [[1, 5, 5, 5]]
 
 
 def test_the_whole_image_lies_in_the_middle() -> None:

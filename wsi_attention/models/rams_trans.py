@@ -29,6 +29,7 @@ from wsi_attention.models.options import one_of
 from wsi_attention.models.region_views import (
     Region,
     Views,
+    boxes_of,
     find_regions,
     look_again,
     tissue_of,
@@ -59,6 +60,7 @@ class RamsTrans(nn.Module):
         boxes: regions read at the second scale, largest first; further scales read one region of each of them.
         least_area: patches of every region but the largest.
         least_side: of a box, in patches.
+        most_side: of a box, in patches; of a larger one only the surroundings of its peak are read. None: no limit.
         tokens: "own": each pass has the class token of its scale alone; "as-released": every pass has all of them.
         rows: of the rollout that make the importance map: "class", the class token's, or the mean of all,
             "as-released".
@@ -86,6 +88,7 @@ class RamsTrans(nn.Module):
         boxes: int = 1,
         least_area: int = 1,
         least_side: int = 1,
+        most_side: int | None = None,
         tokens: str = "own",
         rows: str = "class",
         shape: str = "square",
@@ -105,11 +108,14 @@ class RamsTrans(nn.Module):
                 f"tile_mpp, overview_mpp, alpha must be above 0 and boxes, least_area, least_side at least 1, got "
                 f"{tile_mpp}, {overview_mpp}, {alpha} and {boxes}, {least_area}, {least_side}"
             )
+        if most_side is not None and most_side < least_side:
+            raise InputError(f"most_side must not be below least_side: got {most_side}, {least_side}")
         if min(first_weight, later_weight) < 0 or first_weight + later_weight == 0:
             raise InputError(f"weights of the loss must be 0 or more, one above 0: got {first_weight}, {later_weight}")
         self.transformer, self.classifier, self.preprocess = transformer, classifier, preprocess
         self.tile_mpp, self.overview_mpp, self.alpha = tile_mpp, overview_mpp, alpha
-        self.boxes, self.least_area, self.least_side = boxes, least_area, least_side
+        self.boxes, self.least_area = boxes, least_area
+        self.least_side, self.most_side = least_side, most_side
         self.tokens, self.rows, self.shape = tokens, rows, shape
         self.background, self.inference = background, inference
         self.first_weight, self.later_weight = first_weight, later_weight
@@ -178,9 +184,9 @@ class RamsTrans(nn.Module):
 
         The importance sums to 1 over tissue, NaN elsewhere. Views of one image share in its logits alike.
         """
-        padded = self.shape == "padded" and inside is not None
-        pixels = without_surroundings(views.pixels, inside) if padded and inside is not None else views.pixels
-        images = self.preprocess(pixels)
+        if self.shape == "padded" and inside is not None:
+            views = views._replace(pixels=without_surroundings(views.pixels, inside))
+        images = self.preprocess(views.pixels)
         tissue = tissue_of(source, views, self.cells).to(images.device)
         _check_tissue(tissue)
         seen = tissue if self.background == "masked" else None
@@ -205,10 +211,9 @@ class RamsTrans(nn.Module):
             return importance(rollout_rows(layers, start), grid, len(tokens))
 
     def _boxes(self, regions: Sequence[Region]) -> Tensor:
-        """(r, 4): the regions' boxes in pixels of their views, by the rule and with the least side."""
+        """(r, 4): the regions' boxes in pixels of their views, by the rule and between the two sides."""
         patch = self.transformer.patch
-        cells = torch.tensor([region.box for region in regions])
-        cells = grown(cells, torch.tensor([self.least_side] * 2), (self.cells, self.cells))
+        cells = boxes_of(regions, self.cells, self.least_side, self.most_side)
         if self.shape == "padded":
             return cells * patch
         if self.shape == "as-released":

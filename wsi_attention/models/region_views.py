@@ -53,11 +53,13 @@ class Region(NamedTuple):
         view: number of the view.
         box: x, y, w, h in cells of the map it was found on.
         attention: mean of the map over the cells that made the region.
+        peak: x, y of the cell among them with the highest value.
     """
 
     view: int
     box: tuple[int, int, int, int]
     attention: float
+    peak: tuple[int, int]
 
 
 def whole_images(source: TileSource, size: int) -> Views:
@@ -89,8 +91,21 @@ def find_regions(values: Tensor, alpha: float, most: int = 1, least_area: int = 
     for view, (one, mask) in enumerate(zip(values, above_mean(values, alpha), strict=True)):
         blobs = components(mask)[:most] or (~one.isnan(),)
         kept = [blob for number, blob in enumerate(blobs) if number == 0 or int(blob.sum()) >= least_area]
-        found += [Region(view, bounding_box(blob), float(one[blob].mean())) for blob in kept]
+        found += [_region(view, one, blob) for blob in kept]
     return tuple(found)
+
+
+def boxes_of(regions: Sequence[Region], cells: int, least: int = 1, most: int | None = None) -> Tensor:
+    """(r, 4) int64 x, y, w, h in cells: the regions' boxes, not below the least side and not above the most.
+
+    A smaller box grows around its centre; of a larger one, what lies around its peak is left. None sets no limit.
+    """
+    boxes = torch.tensor([region.box for region in regions])
+    if most is not None:
+        peaks = torch.tensor([(*region.peak, 1, 1) for region in regions])
+        around = grown(peaks, torch.tensor([most, most]), (cells, cells))
+        boxes = torch.where(boxes[:, 2:].amax(dim=1, keepdim=True) > most, around, boxes)
+    return grown(boxes, torch.tensor([least, least]), (cells, cells))
 
 
 def look_again(
@@ -144,6 +159,11 @@ def without_surroundings(pixels: Tensor, boxes: Tensor) -> Tensor:
     across, down = (at >= x) & (at < x + w), (at >= y) & (at < y + h)
     inside = (down[:, None, :, None] & across[:, None, None, :]).to(pixels.device)
     return pixels.masked_fill(~inside, background(pixels))
+
+
+def _region(view: int, values: Tensor, mask: Tensor) -> Region:
+    y, x = divmod(int(values.where(mask, -torch.inf).argmax()), values.shape[1])
+    return Region(view, bounding_box(mask), float(values[mask].mean()), (x, y))
 
 
 def _request(
