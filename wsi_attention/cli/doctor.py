@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import typer
 
-PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image", "distributed")
+PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image")
+EXTRAS = ("distributed", "timm", "torchvision", "huggingface_hub")
 
 
 def doctor() -> None:
@@ -21,11 +22,11 @@ def doctor() -> None:
     from wsi_attention import __version__
 
     typer.echo(f"wsi-attention {__version__}, Python {platform.python_version()}, {platform.system()}")
-    for package in PACKAGES:
+    for package in (*PACKAGES, *EXTRAS):
         typer.echo(f"  {package:<18}{_version(package)}")
     typer.echo(f"devices: {', '.join(_devices())}")
     with TemporaryDirectory() as folder:
-        checks: dict[str, Callable[[Path], str]] = {"readers": _readers, "classify": _classify}
+        checks: dict[str, Callable[[Path], str]] = {"readers": _readers, "encoders": _encoders, "classify": _classify}
         passed = [_check(name, check, Path(folder)) for name, check in checks.items()]
     if not all(passed):
         raise typer.Exit(1)
@@ -66,6 +67,13 @@ def _readers(folder: Path) -> str:
             slide.read((0, 0), 0, (64, 64))
         works.append(reader)
     return f"{', '.join(works)} work"
+
+
+def _encoders(folder: Path) -> str:
+    from wsi_attention.nn.encoder_choice import ENCODERS
+    from wsi_attention.nn.timm_encoder import timm_state
+
+    return f"{', '.join(ENCODERS)} work; {timm_state()}"
 
 
 def _classify(folder: Path) -> str:

@@ -135,6 +135,14 @@ def is_timm(name: str) -> bool:
     return name.startswith((PREFIX, *HUB_PREFIXES))
 
 
+def timm_state() -> str:
+    """Whether timm's encoders can be had here, and why not."""
+    try:
+        return f"timm {_timm().__version__} works"
+    except MissingExtraError as error:
+        return str(error)
+
+
 def _parse(name: str) -> TimmName:
     rest = name.removeprefix(PREFIX)
     for prefix in HUB_PREFIXES:
@@ -181,7 +189,7 @@ def _nearest(timm: Any, name: str) -> str:
 
 def _timm() -> Any:
     if find_spec("timm") is None:
-        raise MissingExtraError(f"this encoder needs the package timm; {EXTRA}")
+        raise MissingExtraError(f"encoders of timm and the hub need the package timm; {EXTRA}")
     try:
         import timm
     except (ImportError, RuntimeError) as error:
