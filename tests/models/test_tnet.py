@@ -211,23 +211,25 @@ def _told(model: TNet, source: TensorSource, *cells: Sequence[Sequence[int]]) ->
     return output
 
 
-def test_policy_gradient_is_that_of_the_expected_reward() -> None:
-    """All 192 ways to draw two of four regions, then one in each: REINFORCE averages to the gradient of E[R]."""
-    model, target = small(grid=2, attended=(2, 1), reward_share=1.0), torch.tensor([0])
+@pytest.mark.parametrize(("attended", "ways"), [((2,), 12), ((1, 1), 16)])
+def test_policy_gradient_is_that_of_the_expected_reward(attended: tuple[int, ...], ways: int) -> None:
+    """Over all ways to draw two of four regions, or one and then one in it, REINFORCE gives the gradient of E[R]."""
+    model, target = small(grid=2, attended=attended, reward_share=1.0), torch.tensor([0])
     source, parameters = TensorSource(images()[..., :66, :66]), [*model.location.parameters()]
     estimate, expected, rewards = [torch.zeros_like(p) for p in parameters], torch.zeros(()), []
     with torch.no_grad():
         model.classifier[1].weight.mul_(30.0)
         model.classifier[1].bias -= model.classifier[1](model(source).terms["pooled"])[0]
-    for first in itertools.permutations(range(4), 2):
-        for second in itertools.product(range(4), repeat=2):
-            output = _told(model, source, [first], [[cell] for cell in second])
+    for first in itertools.permutations(range(4), attended[0]):
+        for second in range(4 ** (len(attended) - 1)):
+            output = _told(model, source, [first], [[second]])
             chance, right = output.terms["log_likelihood"].exp().sum(), float(output.logits.argmax() == 0)
             found = torch.autograd.grad(model.policy_loss(output, target), parameters, retain_graph=True)
             estimate = [e + chance.detach() * f for e, f in zip(estimate, found, strict=True)]
             expected = expected + chance * right
             rewards.append((float(chance.detach()), right))
     assert sum(chance for chance, _ in rewards) == pytest.approx(1.0, abs=1e-5)
+    assert len(rewards) == ways
     assert 0.1 < np.mean([right for _, right in rewards]) < 0.9
     exact = torch.autograd.grad(expected, parameters)
     assert max(float(one.abs().max()) for one in exact) > 1e-3
@@ -444,3 +446,40 @@ def test_resnet_and_only_what_is_new_is_trained_with_a_frozen_encoder() -> None:
     trained = {name.split(".")[0] for name, value in model.named_parameters() if value.requires_grad}
     assert trained == {"location", "position", "pooling", "classifier"}
     assert "position.project.weight" in dict(model.named_parameters())
+
+
+def blobs(n: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise of 192², with a bright checked blob of 40² on every second one, whose corner (x, y) is told."""
+    pixels, target = torch.rand(n, 3, 192, 192, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
+    corners = torch.randint(0, 152, (n, 2), generator=generator)
+    for i in range(1, n, 2):
+        x, y = corners[i].tolist()
+        checks = (torch.rand(1, 10, 10, generator=generator) > 0.5).float()
+        pixels[i, :, y : y + 40, x : x + 40] += 0.2 + 0.2 * checks.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return pixels, target, corners
+
+
+def test_learns_where_to_look() -> None:
+    """From labels of whole images alone, in fifty steps; the regions end up on the blob."""
+    generator = Generator().manual_seed(0)
+    (pixels, target, _), (fresh, truth, corners) = blobs(96, generator), blobs(60, generator)
+    torch.manual_seed(0)
+    colours = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
+    model = tnet(2, **{**SMALL, **colours, "base": 48, "attended": (2, 1), "location_width": 16, "policy_weight": 0.3})
+    optimiser = torch.optim.Adam(model.train().parameters(), 4e-3)
+    for _ in range(50):
+        chosen = torch.randperm(96, generator=generator)[:8]
+        loss = model.loss(model(TensorSource(pixels[chosen]), generator), target[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    with torch.no_grad():
+        output = model.eval()(TensorSource(fresh))
+    hits = []
+    for i in range(1, 60, 2):
+        x, y, w, h = output.glimpses[i][0].tiles.boxes[0][0]
+        cx, cy = (corners[i] + 20).tolist()
+        hits.append(x <= cx < x + w and y <= cy < y + h)
+    assert float((output.logits.argmax(-1) == truth).float().mean()) > 0.95
+    assert np.mean(hits) > 0.8
