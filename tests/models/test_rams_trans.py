@@ -251,7 +251,7 @@ def test_no_tissue_is_an_error() -> None:
         def tissue(self, grid: Grid) -> Tensor:
             return torch.zeros(1, *grid.shape, dtype=torch.bool)
 
-    with pytest.raises(NoTissueError, match="64 patches"):
+    with pytest.raises(NoTissueError, match="8 × 8 patches"):
         small()(Empty(images()))
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from wsi_attention.attention.regions import ALPHA, grown, pixel_boxes_as_released, square_size
 from wsi_attention.attention.rollout import importance, importance_as_released, rollout_rows
-from wsi_attention.errors import InputError, NoTissueError
+from wsi_attention.errors import InputError
 from wsi_attention.models.options import one_of
 from wsi_attention.models.region_views import (
     Region,
@@ -188,7 +188,6 @@ class RamsTrans(nn.Module):
             views = views._replace(pixels=without_surroundings(views.pixels, inside))
         images = self.preprocess(views.pixels)
         tissue = tissue_of(source, views, self.cells).to(images.device)
-        _check_tissue(tissue)
         seen = tissue if self.background == "masked" else None
         tokens = (scale,) if self.tokens == "own" else tuple(range(self.scales))
         values: Tensor | None = None
@@ -220,11 +219,6 @@ class RamsTrans(nn.Module):
             cells = pixel_boxes_as_released(cells, patch)
             return grown(cells, square_size(cells), (self.size, self.size))
         return grown(cells, square_size(cells), (self.cells, self.cells)) * patch
-
-
-def _check_tissue(tissue: Tensor) -> None:
-    if not bool(tissue.flatten(1).any(dim=1).all()):
-        raise NoTissueError(f"no tissue in any of the {tissue[0].numel()} patches: there is nothing to look at")
 
 
 def _over_tissue(values: Tensor, tissue: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_attention.attention.regions import above_mean, bounding_box, components, grown, square_size
-from wsi_attention.errors import TileReadError
+from wsi_attention.errors import NoTissueError, TileReadError
 from wsi_attention.geometry import Grid
 from wsi_attention.models.square_view import square_view
 from wsi_attention.nn.preprocess import background
@@ -71,8 +71,14 @@ def whole_images(source: TileSource, size: int) -> Views:
 
 
 def tissue_of(source: TileSource, views: Views, cells: int) -> Tensor:
-    """(m, cells, cells) bool: the cells of each view that are worth looking at."""
+    """(m, cells, cells) bool: the cells of each view that are worth looking at.
+
+    Raises:
+        NoTissueError: a view has none.
+    """
     found = [source.tissue(grid)[image] for grid, image in zip(views.grids(cells), views.images, strict=True)]
+    if not all(bool(one.any()) for one in found):
+        raise NoTissueError(f"no tissue in any of a view's {cells} × {cells} patches: there is nothing to look at")
     return torch.stack(found)
 
 
