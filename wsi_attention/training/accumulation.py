@@ -81,8 +81,8 @@ class Accumulation:
         elif EVIDENCE in output.terms and self.rule == "maximum":
             self._add_glimpses(example, shown, output, epoch - 1)
         else:
-            wanted = "the evidence of tiles" if self.rule == "maximum" else "class maps, which a mean needs"
-            raise InputError(f'accumulate = "{self.rule}": this model gives no {wanted}; set accumulate to "none"')
+            lack = "class maps and no evidence of its tiles" if self.rule == "maximum" else "class maps to average"
+            raise InputError(f'accumulate = "{self.rule}": this model gives no {lack}; set accumulate to "none"')
         self.touched.add(example.key)
 
     def store(self) -> MapStore:

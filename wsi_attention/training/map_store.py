@@ -129,6 +129,8 @@ def open_maps(path: str | Path) -> MapStore:
     from zarr.storage import ZipStore
 
     file = _file(path)
+    if not zipfile.is_zipfile(file):
+        raise InputError(f"{file} cannot be read as a store of maps (cut short, or no zip file); train again")
     try:
         with ZipStore(file, mode="r") as zipped:
             root = zarr.open_group(zipped, mode="r")
