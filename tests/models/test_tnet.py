@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from torch.nn import functional
 from wsi_attention.attention.glimpse_grid import crop_grid
 from wsi_attention.attention.glimpse_policy import largest_probability
 from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.models.card import ModelCard
+from wsi_attention.models.checkpoint import load_model, save_model
 from wsi_attention.models.tnet import TNet
 from wsi_attention.models.tnet_builders import tnet
 from wsi_attention.structures import Output, TileBatch, TileSet
@@ -271,12 +274,12 @@ def test_reward_at_the_baseline_gives_no_gradient_and_above_it_some() -> None:
 def test_a_step_raises_what_was_chosen_when_all_was_right() -> None:
     model = small(attended=(2,)).train()
     output, target = _with_everything_right(model)
-    before = output.terms["log_likelihood"].sum().item()
+    before = output.terms["log_likelihood"].detach().sum().item()
     model.policy_loss(output, target).backward()
     with torch.no_grad():
         for parameter in model.location.parameters():
             parameter -= 1e-3 * parameter.grad
-    after = model(TensorSource(images(2)), Generator().manual_seed(0)).terms["log_likelihood"].sum().item()
+    after = model(TensorSource(images(2)), Generator().manual_seed(0)).terms["log_likelihood"].detach().sum().item()
     assert after > before
 
 
@@ -446,6 +449,43 @@ def test_resnet_and_only_what_is_new_is_trained_with_a_frozen_encoder() -> None:
     trained = {name.split(".")[0] for name, value in model.named_parameters() if value.requires_grad}
     assert trained == {"location", "position", "pooling", "classifier"}
     assert "position.project.weight" in dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("pooling", ["weighted", "mean"])
+def test_half_precision(pooling: str) -> None:
+    model = small(pooling=pooling).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(TensorSource(images()), Generator().manual_seed(0))
+        loss = model.loss(output, torch.tensor([1]))
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert [one.weights.sum() for one in output.glimpses[0]] == pytest.approx([1.0, 1.0], abs=1e-9)
+
+
+def test_from_a_folder_it_is_the_same_and_may_look_at_more(tmp_path: Path) -> None:
+    model = small()
+    model.baseline.fill_(0.625)
+    card = ModelCard("tnet", dict(SMALL), ("a", "b"), {}, {}, "ab" * 32, "train")
+    save_model(tmp_path / "model", model, card)
+    loaded = load_model(tmp_path / "model").model
+    source = TensorSource(images())
+    assert torch.equal(loaded(source).logits, model(source).logits)
+    assert float(loaded.baseline) == 0.625  # type: ignore[arg-type]
+    loaded.attended = (3, 3, 1)  # type: ignore[assignment]
+    assert [len(one.tiles) for one in loaded(source).glimpses[0]] == [3, 9, 9]
+
+
+def test_forty_eight_regions_of_three_levels() -> None:
+    """960² px with some tissue seen at 24 px: views at 10, 2.5 and 1 pixel a pixel, 3 + 9 + 36 and the overview."""
+    tissue = torch.zeros(1, 960, 960, dtype=torch.bool)
+    tissue[:, 120:840, 240:720] = True
+    model = tnet(2, base=24, tile_mpp=1.0, attended=(3, 3, 4), encoder_widths=(8, 8, 8)).eval()
+    source = Remembering(torch.zeros(1, 3, 960, 960, dtype=torch.uint8), tissue)
+    with torch.no_grad():
+        output = model(source)
+    assert [(len(one), one.downsample) for one in source.asked] == [(3, 10.0), (9, 2.5), (36, 1.0)]
+    assert output.maps[0][-1].grid.shape == (80, 80)
+    assert output.terms["features"].shape[:2] == (1, 49)
 
 
 def blobs(n: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:

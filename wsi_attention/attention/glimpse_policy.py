@@ -175,7 +175,7 @@ def weighted_feature(
     Returns:
         F̄ (b, d) and π (b, j); π also says how much each region counted in the decision.
     """
-    logits = (features * gate.unsqueeze(-2)) @ weight
+    logits = (features * gate.unsqueeze(-2) * weight).sum(dim=-1)
     share = (logits if real is None else logits.masked_fill(~real, -torch.inf)).softmax(dim=-1)
     return (share.unsqueeze(-1) * features).sum(dim=-2), share
 

@@ -227,7 +227,7 @@ class TNet(nn.Module):
         self, canvas: RegionCanvas, levels: list[Level], reads: list[Read], maps: list[Maps], likelihood: Tensor
     ) -> Output:
         b, bag = len(likelihood), gathered(levels, len(likelihood))
-        features = self.position(bag.features, bag.positions)
+        features = self.position(bag.features, bag.positions).float()
         pooled, shares = self.pooling(features, bag.valid)
         by_level = [shares[level.regions.image, place] for level, place in zip(levels, bag.places, strict=True)]
         attention = canvas.spread([level.regions for level in levels], by_level)
