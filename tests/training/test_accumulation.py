@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.models.attention_sampling_builders import ats
+from wsi_attention.models.checkpoint import load_model
 from wsi_attention.models.oaa import AccumulatedAttention, ClassScores
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
@@ -33,7 +35,7 @@ from wsi_attention.training import run
 from wsi_attention.training.accumulation import Accumulation, begin, packed, unpacked
 from wsi_attention.training.augment import AugmentedSource, Change, Symmetry
 from wsi_attention.training.examples import Example
-from wsi_attention.training.map_store import STORE, completed, open_maps
+from wsi_attention.training.map_store import STORE, completed, open_maps, write_maps
 
 SYMMETRIES = [Symmetry(*flags) for flags in product((False, True), repeat=3)]
 CLASSES = ("benign", "lesion")
@@ -347,6 +349,46 @@ def test_killed_at_random_moments_it_ends_with_the_same_store(slide_set: Path, s
 @pytest.mark.parametrize("seed", range(5))
 def test_many_kills(slide_set: Path, straight: Path, tmp_path: Path, seed: int) -> None:
     assert check_kills(slide_set, straight, tmp_path / "killed", kills=25, seed=seed) > 0
+
+
+def test_oaa_plus_trains_on_the_store_and_a_new_training_removes_it(
+    slide_set: Path, straight: Path, tmp_path: Path
+) -> None:
+    """Other maps are another training; the store belongs to the training that made it."""
+    again = tmp_path / "again"
+    shutil.copytree(straight, again)
+    trained(slide_set, tmp_path / "plus", method="oaa-plus", accumulate="none", maps=str(again), epochs=1)
+    assert load_model(tmp_path / "plus").model.sets == "image"
+    assert not (tmp_path / "plus" / STORE).exists()
+    run.train(
+        slide_set / "labels.csv",
+        [slide_set],
+        again,
+        recipe(epochs=1, accumulate="none"),
+        device="cpu",
+        earlier="replace",
+    )
+    assert load_model(again).config["recipe"]["epochs"] == 1
+    assert not (again / STORE).exists()
+    with pytest.raises(InputError, match="no maps were accumulated there"):
+        trained(slide_set, tmp_path / "plus", method="oaa-plus", accumulate="none", maps=str(again), epochs=1)
+    write_maps(again / STORE, replace(open_maps(straight), rule="mean"))
+    with pytest.raises(InputError, match="holds a training with a different maps"):
+        trained(slide_set, tmp_path / "plus", method="oaa-plus", accumulate="none", maps=str(again), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ("s0,benign\ns2,benign", "training needs two classes or more; found only 'benign'"),
+        ("s0,benign\ns2,benign\ns1,lesion", "class 'lesion' has one slide; training and validation need one each"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(slide_set: Path, tmp_path: Path, rows: str, text: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"slide,label\n{rows}\n")
+    with pytest.raises(InputError, match=text):
+        run.train(tmp_path / "labels.csv", [slide_set], tmp_path / "m", recipe(), device="cpu")
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_lost_file_is_named(slide_set: Path, tmp_path: Path) -> None:
