@@ -33,8 +33,8 @@ from wsi_attention.models.options import one_of, within
 from wsi_attention.models.rounds import check_limits, check_one_image, spread_of
 from wsi_attention.models.zoom_in_choice import Choice, as_released, at_random, everything, most_attended, passed_over
 from wsi_attention.models.zoom_in_descent import Descent, Networks, random_rounds
-from wsi_attention.models.zoom_in_records import Zoomed, summed_entropy, zoom_glimpses, zoom_maps
-from wsi_attention.nn.heads import overview_logits
+from wsi_attention.models.zoom_in_records import Zoomed, drawn_evidence, summed_entropy, zoom_glimpses, zoom_maps
+from wsi_attention.nn.heads import overview_logits, tile_evidence
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
 
@@ -202,7 +202,7 @@ class ZoomIn(nn.Module):
 
     def _contrast(self, descent: Descent, generator: Generator | None, images: Tensor) -> Tensor:
         """Logits (p, classes) of tissue that attention passes over, in those of the images (p,) that have some."""
-        among = least_attended(descent.attention, descent.attention > 0, self.contrastive_share)
+        among = least_attended(descent.attention, descent.reader.levels[0].tissue, self.contrastive_share)
         reverse = contrastive_attention(descent.attention, among)
         images = images[(reverse[images] > 0).any(dim=-1)]
         if not len(images):
@@ -266,5 +266,12 @@ class ZoomIn(nn.Module):
                 "mean": mean,
                 "negative_entropy": summed_entropy(attention, passes[0]),
                 "overview_logits": overview_logits(self.evidence, attention, descent.features),
+                **self._evidence(reader.batch, passes),
             },
         )
+
+    def _evidence(self, batch: int, passes: Sequence[Zoomed]) -> dict[str, Tensor]:
+        """What a single pass over a single image found in its tiles, for training to accumulate."""
+        if batch > 1 or len(passes) > 1:
+            return {}
+        return {"tile_evidence": drawn_evidence(passes[0], tile_evidence(self.classifier, passes[0].features))}

@@ -66,7 +66,12 @@ def everything(attention: Tensor, draws: Tensor, last: bool) -> Stage:
     return whole_stage(attention)
 
 
-def passed_over(attention: Tensor) -> Tensor:
-    """Reversed attention inside regions, (t, K), for the contrastive pass; a region's only cell is taken as it is."""
-    reverse = contrastive_attention(attention, attention > 0)
+def passed_over(attention: Tensor, among: Tensor) -> Tensor:
+    """Reversed attention inside regions, (t, K), for the contrastive pass; a region's only cell is taken as it is.
+
+    Args:
+        attention: (t, K), rows sum to 1.
+        among: (t, K) bool, the cells of each region that may be drawn.
+    """
+    reverse = contrastive_attention(attention, among)
     return reverse.where((reverse > 0).any(dim=-1, keepdim=True), attention)

@@ -77,7 +77,7 @@ class Descent:
             raise NoTissueError(
                 f"no tissue in any of the {first.grid.rows} × {first.grid.cols} tiles: there is nothing to look at"
             )
-        masked = logits.float().flatten(1).masked_fill(~first.tissue, -torch.inf)
+        masked = logits.flatten(1).masked_fill(~first.tissue, -torch.inf)
         self.attention = smoothed_softmax(masked, networks.floor)
         self.reader = Reader(source, levels, (networks.tile_size, source.downsample(networks.tile_mpp)))
 
@@ -87,7 +87,7 @@ class Descent:
         draws: int,
         attention: Tensor | None = None,
         images: Tensor | None = None,
-        turned: Callable[[Tensor], Tensor] | None = None,
+        turned: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Zoomed:
         """Chooses cells, looks into them, chooses cells there, and so on; the last ones are encoded.
 
@@ -96,7 +96,8 @@ class Descent:
             draws: N of each image.
             attention: (t, K) to begin with; α where None.
             images: (t,) that it belongs to, increasing; all where None.
-            turned: what to make of the attention (regions, K) inside the regions; nothing where None.
+            turned: what to make of the attention (regions, K) inside regions and of which of their cells there are
+                (regions, K); nothing where None.
 
         Raises:
             TileReadError: not one view or sub-tile of some image could be read.
@@ -119,11 +120,11 @@ class Descent:
                 break
             images, visits, level = images[valid], stages[-1].visits, reader.levels[depth + 1]
             cells = level.within(found[valid])
-            outside = ~level.reachable(cells, images)
-            attention = smoothed_softmax(values.masked_fill(outside, -torch.inf), self._networks.floor)
-            attention = turned(attention) if turned else attention
+            reachable = level.reachable(cells, images)
+            attention = smoothed_softmax(values.masked_fill(~reachable, -torch.inf), self._networks.floor)
+            attention = turned(attention, reachable) if turned else attention
             insides.append(Inside(cells, images, attention, leaf_attention(stages).detach()))
-        return Zoomed(stages, tuple(looks), tuple(insides), values.float())
+        return Zoomed(stages, tuple(looks), tuple(insides), values.to(attention.dtype))
 
     def _score(self, step: int, pixels: Tensor) -> Tensor:
         """(m, K) logits of the cells in views (m, c, h, w)."""
