@@ -28,9 +28,12 @@ from wsi_attention.geometry import Grid
 from wsi_attention.models.attention_sampling_builders import ats
 from wsi_attention.models.checkpoint import load_model
 from wsi_attention.models.oaa import AccumulatedAttention, ClassScores
+from wsi_attention.models.zoom_in_builders import zoom_in
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
+from wsi_attention.testing.models import FailingSource
 from wsi_attention.testing.slides import SlideSpec, write_slide
+from wsi_attention.tiles.tensors import TensorSource
 from wsi_attention.training import run
 from wsi_attention.training.accumulation import Accumulation, begin, packed, unpacked
 from wsi_attention.training.augment import AugmentedSource, Change, Symmetry
@@ -198,6 +201,27 @@ def test_ats_tells_the_evidence_of_its_tiles(canvas_source: Any) -> None:
     found = memory.store().get("k", "lesion")
     assert found.visits.sum() == drawn
     assert (found.values[found.visits > 0] > 0).all() and (found.values[found.visits == 0] == 0).all()
+
+
+@pytest.mark.parametrize("failed", [(), (1,)])
+def test_zoom_in_tells_the_evidence_of_each_tile_it_drew(failed: tuple[int, ...]) -> None:
+    """What the last glimpse's tiles give alone, in its order, though a tile may be drawn more than once."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"tile_size": 16, "tile_mpp": 1.0, "overview_mpp": 8.0, "view_mpps": (4.0,)}
+    model = zoom_in(2, **sizes, cells_um=(64.0, 16.0), draws=12, features=16, attention_widths=(8, 8)).train()
+    source = FailingSource(canvas(136, 200), failed)
+    output = model(source, torch.Generator().manual_seed(0))
+    glimpse, evidence = output.glimpses[0][-1], output.terms["tile_evidence"]
+    assert evidence.shape == (1, len(glimpse.tiles), 2)
+    pixels = TensorSource(canvas(136, 200)).read(glimpse.tiles).pixels[0]
+    with torch.no_grad():
+        alone = model.classifier(model.encoder(model.preprocess(pixels))).softmax(-1)
+    valid = torch.from_numpy(glimpse.valid)
+    assert bool(valid.all()) == (not failed)
+    torch.testing.assert_close(evidence[0][valid], alone[valid], atol=1e-4, rtol=1e-4)
+    memory = Accumulation("maximum", CLASSES, 9)
+    memory.add(example(), AugmentedSource(source, Change(Symmetry(), None), 8.0), output, 2)
+    assert memory.store().get("k", "lesion").visits.sum() == int(valid.sum())
 
 
 def test_a_model_without_maps_or_evidence_is_told_so(strip: AugmentedSource) -> None:

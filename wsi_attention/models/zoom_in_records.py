@@ -118,6 +118,23 @@ def _weights(zoomed: Zoomed, depth: int) -> Tensor:
     return torch.zeros_like(look.attention).masked_scatter(look.valid, known.to(look.attention.dtype))
 
 
+def drawn_evidence(zoomed: Zoomed, evidence: Tensor) -> Tensor:
+    """The evidence of the tiles that one image's pass drew, each tile once as in its last glimpse.
+
+    Args:
+        zoomed: a pass over one image.
+        evidence: (leaves, classes) of the tiles that could be read.
+
+    Returns:
+        (1, n, classes); 0 for a tile that could not be read.
+    """
+    look = zoomed.looks[-1]
+    every = evidence.new_zeros(len(look.valid), evidence.shape[-1])
+    every[look.valid] = evidence
+    first = np.sort(np.unique(look.cells.cpu().numpy(), return_index=True)[1])
+    return every[torch.from_numpy(first).to(every.device)].unsqueeze(0)
+
+
 def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tuple[tuple[AttentionMap, ...], ...]:
     """Maps of each image: "attention", α over the tissue, then for each further step α_c·β^c_c' where it looked.
 
