@@ -212,3 +212,34 @@ def test_the_collection_says_what_it_is_about() -> None:
     assert facts["status"] == "partial"
     assert facts["use"] == "research use only"
     json.dumps(facts, allow_nan=False)
+
+
+def test_tiles_name_their_glimpse_where_there_are_several() -> None:
+    prediction = example_prediction(kind="zoomed")
+    found = tiles_of(features(prediction))
+    names = [one["properties"]["name"] for one in found]
+    assert set(names) == {"views", "tiles"}
+    assert names.count("views") == len(np.unique(prediction.glimpses[0].tiles.locations[0], axis=0))
+    assert all("name" not in one["properties"] for one in tiles_of(features(example_prediction())))
+    assert len({one["id"] for one in found}) == len(found)
+
+
+@pytest.mark.parametrize("kind", ["zoomed", "levels"])
+def test_annotations_come_from_the_last_glimpse(kind: str) -> None:
+    prediction = example_prediction(kind=kind)
+    last = shapely.union_all(
+        [
+            shapely.geometry.shape(one["geometry"])
+            for one in tiles_of(features(prediction))
+            if one["properties"]["name"] == prediction.glimpses[-1].name
+        ]
+    )
+    regions = regions_of(features(prediction))
+    assert regions
+    assert all(last.covers(shapely.geometry.shape(one["geometry"])) for one in regions)
+
+
+def test_without_tiles_there_are_no_objects() -> None:
+    collection = features(example_prediction(kind="overview_alone"))
+    assert collection["features"] == []
+    assert collection["metadata"]["label"] == "tumour"

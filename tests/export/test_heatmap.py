@@ -147,3 +147,27 @@ def test_the_file_is_the_picture(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.unfinished") as image:
         assert image.format == "PNG"
         np.testing.assert_array_equal(np.asarray(image), np.asarray(draw(prediction, overview)))
+
+
+def test_without_tiles_nothing_is_hatched() -> None:
+    prediction = scene()
+    read = slide_part(draw(prediction))
+    alone = slide_part(draw(replace(prediction, glimpses=())))
+    assert len(np.unique(alone[50:-50, 50:-50].reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(read[50:-50, 50:-50].reshape(-1, 3), axis=0)) > 2
+
+
+def test_outlines_of_very_many_tiles_do_not_hide_the_slide() -> None:
+    y, x = np.mgrid[0:40, 0:40]
+    corners = np.stack([x.ravel() * 250, y.ravel() * 200], axis=-1)
+    weights = np.full(1600, 1 / 1600)
+    few, many = (slide_part(draw(scene(locations=corners[:n], weights=weights[:n]))) for n in (900, 1600))
+    ink = [(np.abs(part - np.array(canvas.INK)).sum(-1) < 10).mean() for part in (few, many)]
+    assert ink[0] > 0.02
+    assert ink[1] == pytest.approx(0, abs=1e-3)
+
+
+def test_the_map_over_the_whole_slide_is_shown() -> None:
+    prediction = example_prediction(kind="levels")
+    alone = replace(prediction, maps=prediction.maps[-1:])
+    assert np.array_equal(np.asarray(draw(prediction)), np.asarray(draw(alone)))

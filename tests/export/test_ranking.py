@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from wsi_attention.export.ranking import deciding, heaviest, main_map, map_of, percentiles
+from wsi_attention.export.ranking import deciding, heaviest, main_map, map_of, percentiles, shown_name
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Glimpse, TileSet
 from wsi_attention.testing.exporters import example_prediction
@@ -68,3 +68,10 @@ def test_the_main_map_is_attention_else_the_last() -> None:
     assert main_map(replace(prediction, maps=(part, whole, other))) is whole
     assert main_map(replace(prediction, maps=(part, other))) is other
     assert main_map(replace(prediction, maps=())) is None
+
+
+def test_maps_of_classes_bear_their_names() -> None:
+    prediction = example_prediction(kind="overview_alone")
+    assert [shown_name(prediction, found) for found in prediction.maps] == ["class normal", "class tumour", "attention"]
+    for name in ("class-2", "class-", "class-x", "zoom", "scale-2"):
+        assert shown_name(prediction, replace(prediction.maps[0], name=name)) == name

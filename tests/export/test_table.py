@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wsi_attention.export.coverage import area_read
 from wsi_attention.export.table import TILE_COLUMNS, TilesExporter, columns, prediction_row, tile_rows
 from wsi_attention.testing.exporters import ExporterContract, example_prediction
 
@@ -62,3 +63,19 @@ def test_a_row_has_exactly_the_columns_of_the_table() -> None:
 def test_a_slide_where_nothing_was_read_has_a_row_too() -> None:
     row = prediction_row(example_prediction(kind="no_glimpses"))
     assert (row["tiles_read"], row["area_read"], row["reason"]) == ("0", "0.000000", "")
+
+
+def test_every_glimpse_has_its_rows_and_counts() -> None:
+    prediction = example_prediction(kind="zoomed")
+    names = [row["glimpse"] for row in tile_rows(prediction)]
+    assert names == ["views"] * 8 + ["tiles"] * 32
+    assert prediction_row(prediction)["tiles_read"] == str(8 + 31)
+    alone = replace(prediction, glimpses=prediction.glimpses[1:])
+    assert area_read(prediction) > 2 * area_read(alone) > 0
+
+
+def test_a_model_that_reads_no_tiles_has_an_empty_table() -> None:
+    prediction = example_prediction(kind="overview_alone")
+    assert list(tile_rows(prediction)) == []
+    row = prediction_row(prediction)
+    assert (row["tiles_read"], row["area_read"], row["label"]) == ("0", "0.000000", "tumour")

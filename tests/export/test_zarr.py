@@ -69,7 +69,7 @@ def test_metadata_keep_the_rules_of_ome_ngff_0_5(kind: str, tmp_path: Path) -> N
     for channel in ome["omero"]["channels"]:
         assert len(channel["color"]) == 6
         assert set(channel["window"]) == {"start", "end", "min", "max"}
-    files = [path for path in (tmp_path / "a.ome.zarr").rglob("*") if path.is_file()]
+    files = [path for path in (tmp_path / "a.ome.zarr").rglob("*") if path.is_file() and "maps" not in path.parts]
     assert len(files) == 1 + 2 * len(shapes)
 
 
@@ -114,3 +114,27 @@ def test_without_a_map_there_is_nothing_to_write(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="holds no attention map"):
         HeatmapPyramidExporter()(replace(example_prediction(), maps=()), tmp_path / "a.ome.zarr")
     assert not list(tmp_path.iterdir())
+
+
+def test_further_maps_lie_beside_the_main_one_under_their_class(tmp_path: Path) -> None:
+    import zarr
+
+    prediction = example_prediction(kind="overview_alone")
+    HeatmapPyramidExporter()(prediction, tmp_path / "a.ome.zarr")
+    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")
+    assert sorted(group["maps"].group_keys()) == ["0-class-0", "1-class-1"]
+    shown = [group[path].attrs["ome"]["multiscales"][0]["name"] for path in ("/", "maps/0-class-0", "maps/1-class-1")]
+    assert shown == ["attention", "class normal", "class tumour"]
+    for number, found in enumerate(prediction.maps[:2]):
+        np.testing.assert_array_equal(group[f"maps/{number}-class-{number}/0"][0], found.values)
+
+
+def test_a_finer_map_of_a_part_lies_where_it_belongs(tmp_path: Path) -> None:
+    prediction = example_prediction(kind="zoomed")
+    HeatmapPyramidExporter()(prediction, tmp_path / "a.ome.zarr")
+    group = json.loads((tmp_path / "a.ome.zarr/maps/0-zoom/zarr.json").read_text())
+    scale, translation = group["attributes"]["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    grid = prediction.maps[1].grid
+    assert scale["scale"][1:] == [grid.step[1] * prediction.mpp, grid.step[0] * prediction.mpp]
+    expected = [(grid.origin[k] + (grid.step[k] - 1) / 2) * prediction.mpp for k in (1, 0)]
+    assert translation["translation"][1:] == pytest.approx(expected)

@@ -92,6 +92,30 @@ def test_lesions_without_tables_of_tiles(results: Path, tmp_path: Path) -> None:
         evaluate(results, labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\nc,lesion\n"), tmp_path / "truth")
 
 
+HEADER = "minx,miny,width,height,attention,attention_percentile,weight,glimpse,read\n"
+
+
+def test_the_last_glimpse_is_what_counts(results: Path, tmp_path: Path) -> None:
+    """A heavy view does not stand in for the tile found in it, nor does a later glimpse that read nothing."""
+    labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\nc,lesion\n")
+    view, miss = "0,0,200,200,0,0,0.9,views,1\n", "0,0,10,10,0,0,0.4,tiles,1\n"
+    hit = "100,100,10,10,0,0,0.6,tiles,1\n"
+    (results / "tiles" / "sub" / "a.csv").write_text(HEADER + view + miss + hit)
+    (results / "tiles" / "c.csv").write_text(HEADER + view + miss + "100,100,10,10,0,0,,finer,0\n")
+    found = evaluate(results, labels, tmp_path / "truth").localisation
+    assert found is not None
+    assert (found.positives, found.hits, found.missed) == (2, 1, ("c",))
+
+
+def test_a_method_that_reads_no_tiles_is_not_judged_by_them(results: Path, tmp_path: Path) -> None:
+    for table in (results / "tiles").rglob("*.csv"):
+        table.write_text(HEADER)
+    labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\nc,lesion\n")
+    found = evaluate(results, labels, tmp_path / "truth").localisation
+    assert found is not None
+    assert (found.positives, found.hits, found.missed) == (0, 0, ())
+
+
 def test_files_that_are_not_what_they_should_be(results: Path, tmp_path: Path) -> None:
     labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\n")
     with pytest.raises(InputError, match="nowhere is no folder"):

@@ -50,7 +50,10 @@ def _page(found: Evaluation) -> str:
     ]
     if found.localisation:
         at = found.localisation
-        lines += ["", f"highest-weighted tile touches a lesion: {at.hits} of {at.positives} ({at.share:.1%})"]
+        hits = (
+            f"{at.hits} of {at.positives} ({at.share:.1%})" if at.positives else "no slide with both lesions and tiles"
+        )
+        lines += ["", f"highest-weighted tile touches a lesion: {hits}"]
         lines += [f"  missed: {', '.join(at.missed[:10])}"] if at.missed else []
     return "\n".join(lines)
 

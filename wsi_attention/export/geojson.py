@@ -47,7 +47,8 @@ def features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> d
     Tiles carry what they counted for. `Attention` is the raw attention of the cell a tile was drawn from,
     `Attention percentile` the percent of the map's tissue cells that are no higher, `Sampling probability` the chance
     of one draw to pick that cell, `Weight` the tile's share in the slide's feature. Numbers that are not finite are
-    left out. A tile that could not be read carries no weight and the class "Not readable".
+    left out. A tile that could not be read carries no weight and the class "Not readable". Where a model looked more
+    than once, a tile's name says in which glimpse it was read.
 
     Args:
         prediction: what to show.
@@ -126,16 +127,20 @@ def _tiles(prediction: Prediction, number: int, offset: tuple[int, int]) -> list
     }
     names = _identities(prediction, number, glimpse, order)
     rows = zip(names, boxes[order].tolist(), glimpse.valid[order].tolist(), *columns.values(), strict=True)
-    return [_tile(name, box, valid, dict(zip(columns, values, strict=True))) for name, box, valid, *values in rows]
+    named = {"name": glimpse.name} if len(prediction.glimpses) > 1 else {}
+    return [
+        _tile(name, box, valid, dict(zip(columns, values, strict=True)), named) for name, box, valid, *values in rows
+    ]
 
 
-def _tile(name: str, box: list[int], valid: bool, numbers: dict[str, float]) -> dict[str, Any]:
+def _tile(name: str, box: list[int], valid: bool, numbers: dict[str, float], more: dict[str, str]) -> dict[str, Any]:
     x, y, w, h = box
     ring = [[x, y], [x + w, y], [x + w, y + h], [x, y + h], [x, y]]
     properties = {
         "objectType": "tile",
         "classification": INSPECTED if valid else UNREADABLE,
         "measurements": {key: value for key, value in numbers.items() if math.isfinite(value)},
+        **more,
     }
     geometry = {"type": "Polygon", "coordinates": [ring]}
     return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}

@@ -26,6 +26,8 @@ TOP = 5
 """Tiles that get a strong outline and their rank."""
 DISC = 12.0
 """Radius of a rank's disc in pixels."""
+OUTLINED = 1000
+"""Tiles that are outlined, at most; the outlines of more, as in an exact look, would hide the slide."""
 LEAST_RANGE = 10.0
 """The colour bar ends no lower than this many times the average, so that noise does not look like a finding."""
 
@@ -48,7 +50,8 @@ def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> I
     top = max(LEAST_RANGE, float(np.nanmax(ratio.values, initial=0.0))) if ratio else LEAST_RANGE
     background = _without_overview(tissue) if overview is None else _background(overview, prediction, frame)
     pixels = background.astype(np.float32)
-    _hatch(pixels, tissue & (covered(read_boxes(prediction), grid) < 0.5))
+    if prediction.glimpses:
+        _hatch(pixels, tissue & (covered(read_boxes(prediction), grid) < 0.5))
     if ratio:
         _overlay(pixels, _sampled(ratio.values, ratio.grid, grid), top)
     image = Image.new("RGB", frame.size, canvas.PAPER)
@@ -158,7 +161,8 @@ def _placed(box: NDArray[np.int64], frame: Frame) -> Place:
 
 
 def _tiles(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> None:
-    for box in read_boxes(prediction):
+    boxes = read_boxes(prediction)
+    for box in boxes if len(boxes) <= OUTLINED else []:
         place = _placed(box, frame)
         pen.rectangle(place, outline=canvas.INK, width=2 if place[2] - place[0] > 40 else 1)
     glimpse = deciding(prediction)

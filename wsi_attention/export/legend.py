@@ -42,11 +42,14 @@ def legend(image: Image.Image, prediction: Prediction, frame: Frame, top: float 
     y = frame.origin[1] + frame.slide[1] + 22
     if top is not None:
         _color_bar(image, pen, (MARGIN, y), top)
-    _keys(pen, (MARGIN + BAR[0] + 48, y))
+    if prediction.glimpses:
+        _keys(pen, (MARGIN + BAR[0] + 48, y))
     _scale_bar(pen, prediction, frame, y)
 
 
 def _tiles_read(prediction: Prediction) -> str:
+    if not prediction.glimpses:
+        return "overview alone, no tiles read"
     read = sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)
     asked = sum(len(glimpse.valid) for glimpse in prediction.glimpses)
     return f"{read} tiles read" if read == asked else f"{read} of {asked} tiles read"

@@ -20,6 +20,14 @@ def main_map(prediction: Prediction) -> AttentionMap | None:
     return next(named, prediction.maps[-1] if prediction.maps else None)
 
 
+def shown_name(prediction: Prediction, found: AttentionMap) -> str:
+    """A map's name for readers: "class-1" with the class's own name, e.g. "class tumour"; others as they are."""
+    kind, _, number = found.name.partition("-")
+    if kind == "class" and number.isdecimal() and int(number) < len(prediction.classes):
+        return f"class {prediction.classes[int(number)]}"
+    return found.name
+
+
 def percentiles(attention: NDArray[np.float64], found: AttentionMap | None) -> NDArray[np.float64]:
     """Percent of the map's tissue cells whose attention is no higher than each value, in [0, 100].
 

@@ -1,7 +1,8 @@
-"""An attention map as an OME-Zarr 0.5 pyramid at the slide's geometry, to lay over the slide, e.g. in napari.
+"""Attention maps as OME-Zarr 0.5 pyramids at the slide's geometry, to lay over the slide, e.g. in napari.
 
 Layout: axes c, y, x in micrometers; channel 0 the attention, channel 1 the share of each cell that was read. Cells
-without tissue are NaN in both. Specification: https://ngff.openmicroscopy.org/0.5/ .
+without tissue are NaN in both. The map over the whole slide is the folder itself; further maps of a model, such as one
+a class, are folders of the same kind in `maps/`. Specification: https://ngff.openmicroscopy.org/0.5/ .
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError
 from wsi_attention.export.coverage import covered, read_boxes
-from wsi_attention.export.ranking import main_map
+from wsi_attention.export.ranking import main_map, shown_name
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Prediction
 
 VERSION = "0.5"
 CHUNK = 512
 """Cells along y and x of one stored chunk; a map of usual size is one file a level."""
+
+MAPS = "maps"
+"""Folder of all maps but the main one; they are numbered in the model's order."""
 
 SMALLEST = 64
 """Levels are halved until neither side is longer than this."""
@@ -47,18 +51,18 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
     scales = [_placed(found.grid, prediction.mpp, 2**level) for level in range(count)]
     space = [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
     multiscale = {
-        "name": found.name,
+        "name": shown_name(prediction, found),
         "type": "mean",
         "axes": [{"name": "c", "type": "channel"}, *space],
         "datasets": [{"path": str(n), "coordinateTransformations": placed} for n, placed in enumerate(scales)],
     }
     highest = float(np.nanmax(found.values)) if np.isfinite(found.values).any() else 0.0
-    channels = [_channel(found.name, "FFFFFF", highest), _channel("inspected", "00B4FF", 1.0)]
+    channels = [_channel(shown_name(prediction, found), "FFFFFF", highest), _channel("inspected", "00B4FF", 1.0)]
     return {"ome": {"version": VERSION, "multiscales": [multiscale], "omero": {"channels": channels}}}
 
 
 class HeatmapPyramidExporter:
-    """Writes the main attention map of a prediction as an OME-Zarr folder."""
+    """Writes the attention maps of a prediction as an OME-Zarr folder, the main one first."""
 
     suffix: ClassVar[str] = "heatmaps/{slide}.ome.zarr"
 
@@ -70,22 +74,38 @@ class HeatmapPyramidExporter:
         """
         import zarr
 
-        found = main_map(prediction)
-        if found is None:
+        main = main_map(prediction)
+        if main is None:
             raise SlideError(f"{prediction.slide}: the prediction holds no attention map to write as {path.name}")
-        pyramid = levels(found, prediction)
-        group = zarr.open_group(path, mode="w", zarr_format=3, attributes=metadata(found, prediction, len(pyramid)))
-        for number, values in enumerate(pyramid):
-            array = group.create_array(
-                str(number),
-                shape=values.shape,
-                dtype=values.dtype,
-                chunks=(len(values), min(CHUNK, values.shape[1]), min(CHUNK, values.shape[2])),
-                fill_value=float("nan"),
-                dimension_names=("c", "y", "x"),
-                chunk_key_encoding={"name": "default", "separator": "/"},
-            )
-            array[:] = values
+        _write(main, prediction, path)
+        others = [found for found in prediction.maps if found is not main]
+        if others:
+            zarr.open_group(path / MAPS, mode="w", zarr_format=3)
+        for number, found in enumerate(others):
+            _write(found, prediction, path / MAPS / f"{number}-{_plain(found.name)}")
+
+
+def _write(found: AttentionMap, prediction: Prediction, path: Path) -> None:
+    import zarr
+
+    pyramid = levels(found, prediction)
+    group = zarr.open_group(path, mode="w", zarr_format=3, attributes=metadata(found, prediction, len(pyramid)))
+    for number, values in enumerate(pyramid):
+        array = group.create_array(
+            str(number),
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(len(values), min(CHUNK, values.shape[1]), min(CHUNK, values.shape[2])),
+            fill_value=float("nan"),
+            dimension_names=("c", "y", "x"),
+            chunk_key_encoding={"name": "default", "separator": "/"},
+        )
+        array[:] = values
+
+
+def _plain(name: str) -> str:
+    """A name that is safe as a folder's."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
 
 
 def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -31,6 +32,9 @@ EXAMPLES = {
     "one_cell": (300, 200),
     "no_glimpses": (8_000, 8_000),
     "all_failed": (8_000, 8_000),
+    "zoomed": (21_000, 16_500),
+    "levels": (12_000, 9_000),
+    "overview_alone": (8_000, 6_000),
 }
 """Kinds of example predictions, and the (w, h) of their slides in level-0 pixels."""
 
@@ -40,7 +44,9 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
 
     "usual" has what exporters get wrong: a bounds offset, tiles hanging over every edge, a tile that could not be read,
     a tile drawn twice, NaN where there is no tissue. "one_cell" has a map of one cell and one tile larger than the
-    slide; "no_glimpses" read nothing; "all_failed" could read none of its tiles.
+    slide; "no_glimpses" read nothing; "all_failed" could read none of its tiles. "zoomed" read large views, then tiles
+    in them, with a finer map of a part of the slide; "levels" has two glimpses, a map for each, and "attention" last;
+    "overview_alone" read no tiles and has a map for each class.
 
     Args:
         seed: of all random values.
@@ -58,7 +64,8 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
     grid = Grid.covering(extent, (step, step * 1.01))
     tissue = _tissue(extent, max(extent) / 400)
     found = AttentionMap(_attention(rng, grid, tissue), grid)
-    glimpses = () if kind == "no_glimpses" else (_glimpse(rng, found, extent, tiles, kind),)
+    glimpses, maps = _looked(rng, found, extent, tiles, kind)
+    tiles = sum(len(glimpse.tiles) for glimpse in glimpses)
     odd = int(sum((~glimpse.valid).sum() for glimpse in glimpses))
     return Prediction(
         slide=f"slides/example {kind} {seed}.svs",
@@ -69,13 +76,44 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
         probabilities=np.array([0.0625, 0.9375]),
         spread=0.0213,
         glimpses=glimpses,
-        maps=(found,),
+        maps=maps,
         tissue=tissue,
         counters=Counters(tiles=tiles, pixels=tiles * 65_536, bytes=tiles * 17_000, seconds=0.25, failed=odd),
         overview_pixels=int(tissue.mask.size),
         provenance={"fingerprint": f"{seed:064x}", "weights_sha256": "ab" * 32, "seed": seed, "versions": {}},
         notes=(f"{odd} of {tiles} tiles could not be read: made up",) if odd else (),
     )
+
+
+def _looked(
+    rng: np.random.Generator, found: AttentionMap, extent: tuple[int, int], tiles: int, kind: str
+) -> tuple[tuple[Glimpse, ...], tuple[AttentionMap, ...]]:
+    """The glimpses and maps of a kind of prediction, in a model's order."""
+    if kind == "no_glimpses":
+        return (), (found,)
+    if kind == "overview_alone":
+        return (), (*(replace(found, values=found.values * k, name=f"class-{k}") for k in range(2)), found)
+    last = _glimpse(rng, found, extent, tiles, kind)
+    if kind == "zoomed":
+        views = TileSet(last.tiles.locations[:, ::4] - 500, (160, 160), 10.0)
+        weights = last.weights[::4] / last.weights[::4].sum()
+        first = Glimpse(views, weights, last.attention[::4], np.full(len(weights), True), "views")
+        return (first, last), (found, _part(found))
+    if kind == "levels":
+        first, last = replace(last, name="level-1"), replace(_glimpse(rng, found, extent, 7, kind), name="level-2")
+        places = [replace(found, values=found.values * factor, name=f"location-{n}") for n, factor in ((1, 3), (2, 5))]
+        return (first, last), (*places, found)
+    return (last,), (found,)
+
+
+def _part(found: AttentionMap) -> AttentionMap:
+    """A finer map of the middle of another, mostly not looked at."""
+    grid, cells = found.grid, (found.grid.rows // 2, found.grid.cols // 2)
+    origin = grid.step[0] * (cells[1] // 2), grid.step[1] * (cells[0] // 2)
+    finer = Grid(2 * cells[0], 2 * cells[1], (grid.step[0] / 2, grid.step[1] / 2), origin)
+    values = np.full(finer.shape, np.nan, np.float32)
+    values[3:9, 5:17] = 0.01
+    return AttentionMap(values, finer, "zoom")
 
 
 def _tissue(extent: tuple[int, int], downsample: float) -> TissueMask:
@@ -160,10 +198,11 @@ class ExporterContract:
 
     def test_a_recorded_prediction_gives_the_same_bytes(self, tmp_path: Path) -> None:
         """What `wsi-attention export` makes later equals what classify made."""
-        prediction = example_prediction(5)
-        again = from_record(json.loads(json.dumps(to_record(prediction))))
-        first = self._written(prediction, tmp_path / f"1{self._ending()}")
-        assert first == self._written(again, tmp_path / f"2{self._ending()}")
+        for kind in {"usual", "zoomed", "overview_alone"} & set(self.kinds):
+            prediction = example_prediction(5, kind)
+            again = from_record(json.loads(json.dumps(to_record(prediction))))
+            first = self._written(prediction, tmp_path / f"{kind}-1{self._ending()}")
+            assert first == self._written(again, tmp_path / f"{kind}-2{self._ending()}"), kind
 
     def test_another_prediction_gives_other_bytes(self, tmp_path: Path) -> None:
         """The file depends on the prediction."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 JUDGED = ("done", "partial")
 """Statuses of slides that have a prediction."""
+BOX = ("minx", "miny", "width", "height")
+"""Columns of a table of tiles that say where a tile lies."""
 
 
 @dataclass(frozen=True)
 class Localisation:
-    """Whether the highest-weighted tile lies on a lesion.
+    """Whether the highest-weighted tile of the last glimpse lies on a lesion.
 
     Attributes:
-        positives: slides with outlined lesions and a table of tiles.
+        positives: slides with outlined lesions and a table with tiles; methods that read none have none.
         hits: of these, those whose highest-weighted tile touches a lesion.
         missed: the others, by name.
     """
@@ -120,6 +122,8 @@ def evaluate(
 def locate(groundtruth: Path, results: Path, names: list[str]) -> Localisation:
     """For each slide with outlined lesions, whether the tile with the highest weight touches one.
 
+    Where a model looked more than once, the last glimpse counts: earlier ones are larger views on the way.
+
     Raises:
         InputError: no such folder, a file in it is no GeoJSON, or there are lesions but no tables of tiles.
     """
@@ -127,8 +131,9 @@ def locate(groundtruth: Path, results: Path, names: list[str]) -> Localisation:
         raise InputError(f"{groundtruth} is no folder; -g takes a folder of <slide>.geojson")
     lesions = {name: found for name in names if (found := _lesions(groundtruth, name)) is not None}
     tables = {name: results / "tiles" / f"{name}.csv" for name in lesions}
-    hits = {name: _touches(table, lesions[name]) for name, table in tables.items() if table.is_file()}
-    if lesions and not hits:
+    there = {name: _tiles(table) for name, table in tables.items() if table.is_file()}
+    hits = {name: _touches(tiles, lesions[name]) for name, tiles in there.items() if tiles}
+    if lesions and not there:
         raise InputError(f"{results / 'tiles'}: no table of tiles for any of {len(lesions)} slides with lesions")
     return Localisation(len(hits), sum(hits.values()), tuple(name for name, hit in hits.items() if not hit))
 
@@ -200,18 +205,23 @@ def _features(content: Any) -> Iterator[Mapping[str, Any]]:
     yield from content["features"] if isinstance(content, Mapping) else content
 
 
-def _touches(table: Path, lesions: BaseGeometry) -> bool:
+def _tiles(table: Path) -> list[Mapping[str, str]]:
+    """The rows of a table of tiles; none where the method read none."""
+    rows = read_table(table)
+    missing = [column for column in (*BOX, "weight") if column not in rows.columns]
+    if missing:
+        raise InputError(f"{table}: column {missing[0]!r} is missing; found: {', '.join(rows.columns)}")
+    return [cells for _, cells in rows.rows]
+
+
+def _touches(tiles: Sequence[Mapping[str, str]], lesions: BaseGeometry) -> bool:
     import shapely
 
     geos: Any = shapely
-    rows = read_table(table)
-    wanted = ("minx", "miny", "width", "height", "weight")
-    missing = [column for column in wanted if column not in rows.columns]
-    if missing:
-        raise InputError(f"{table}: column {missing[0]!r} is missing; found: {', '.join(rows.columns)}")
-    read = [cells for _, cells in rows.rows if cells["weight"] and float(cells["weight"]) > 0]
+    read = [cells for cells in tiles if cells["weight"] and float(cells["weight"]) > 0]
     if not read:
         return False
-    best = max(read, key=lambda cells: float(cells["weight"]))
-    x, y, w, h = (float(best[column]) for column in wanted[:4])
+    last = read[-1].get("glimpse")
+    best = max((cells for cells in read if cells.get("glimpse") == last), key=lambda cells: float(cells["weight"]))
+    x, y, w, h = (float(best[column]) for column in BOX)
     return bool(geos.box(x, y, x + w, y + h).intersects(lesions))
