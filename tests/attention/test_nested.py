@@ -168,6 +168,59 @@ def test_released_value_equals_ours_for_ragged_tiles() -> None:
         torch.testing.assert_close(grads[0], torch.tensor([[1.8, 2.0]]).double())
 
 
+@pytest.mark.parametrize("draws", [2, 3])
+def test_centred_gradient_ignores_what_all_share_and_is_short_by_one_in_n(draws: int) -> None:
+    _, value, (_, _, features) = expected(draws, "nested_expectation_centred")
+    assert float(value) == pytest.approx(1.86, abs=1e-10)
+    torch.testing.assert_close(features, torch.tensor([[0.7], [0.3]], dtype=torch.float64) * BETA, atol=1e-10, rtol=0)
+    for _, stages, leaves in two_stages(ALPHA.clone().requires_grad_(), BETA.clone().requires_grad_(), draws):
+        flat = n.nested_expectation_centred(torch.ones(len(leaves), 1).double(), stages)
+        assert float(flat.detach()) == pytest.approx(1.0)
+        for stage in stages:
+            assert float(torch.autograd.grad(flat.sum(), stage.attention, retain_graph=True)[0].abs().max()) < 1e-12
+    weights = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    means = torch.tensor([1.8, 2.0], dtype=torch.float64)
+    logits = torch.zeros(2).double()
+    for chance, counts in multinomials(ALPHA[0], draws):
+        attention = ALPHA.clone().requires_grad_()
+        first = n.tile_stage(attention, torch.tensor([counts]))
+        last = n.subtile_stage(torch.ones(len(first.visits), 1).double(), first.visits, highest)
+        found = n.nested_expectation_centred(means[first.cells[first.drawn]].unsqueeze(-1), [first, last])
+        (gradient,) = torch.autograd.grad(found.sum(), attention)
+        logits += chance * weights * (gradient[0] - (weights * gradient[0]).sum())
+    exact = weights * (means - (weights * means).sum())
+    torch.testing.assert_close(logits, (1 - 1 / draws) * exact, atol=1e-12, rtol=0)
+
+
+def test_all_cells_with_their_own_attention_are_the_exact_sum() -> None:
+    first = n.whole_stage(ALPHA)
+    last = n.whole_stage(BETA[first.cells[first.drawn]])
+    found = n.nested_expectation(FEATURES[BETA > 0].unsqueeze(-1), [first, last])
+    assert float(found) == pytest.approx(1.86, abs=1e-12)
+
+
+def test_steps_of_the_draws_are_uncorrelated_and_average_to_the_estimate() -> None:
+    covariance, mean = torch.zeros(2, 2).double(), torch.zeros(2).double()
+    for chance, stages, leaves in two_stages(ALPHA, BETA, 2):
+        features = FEATURES.flatten()[leaves].unsqueeze(-1)
+        steps, weights = n.leaf_steps(features, stages)
+        torch.testing.assert_close((weights @ steps), n.nested_expectation(features, stages)[0])
+        x = steps[:, 0]
+        for one in (x, x.flip(0)):  # which of two tiles stands first says nothing about which was drawn first
+            mean, covariance = mean + chance / 2 * one, covariance + chance / 2 * torch.outer(one, one)
+    torch.testing.assert_close(mean, torch.full((2,), 1.86, dtype=torch.float64))
+    assert float(covariance[0, 1] - mean[0] * mean[1]) == pytest.approx(0.0, abs=1e-10)
+    assert float(covariance[0, 0] - mean[0] ** 2) > 1.0
+
+
+def test_what_failed_is_no_row_of_the_next_stage() -> None:
+    first = n.tile_stage(ALPHA, torch.tensor([[1, 3]]))
+    (left,) = n.without_failed_entries([first], torch.tensor([False, True]))
+    assert left.drawn.tolist() == [[False, True]]
+    assert left.visits.tolist() == [3]
+    assert left.coefficients.tolist() == [[0.0, 1.0]]
+
+
 def test_weights_of_all_leaves_sum_to_one() -> None:
     full = n.Stage(torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.int64), ALPHA, ALPHA)
     last = n.subtile_stage(BETA, torch.tensor([3, 3]), highest)

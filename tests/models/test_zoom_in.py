@@ -594,26 +594,25 @@ def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
 
 
 def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Noise of 128², with a bright checked blob of 24² on every second one."""
-    shown, target = torch.rand(n, 3, 128, 128, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
+    """Noise of 96², with a bright checked blob of 24² on every second one."""
+    shown, target = torch.rand(n, 3, 96, 96, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
     for i in range(1, n, 2):
-        x, y = torch.randint(0, 104, (2,), generator=generator).tolist()
+        x, y = torch.randint(0, 72, (2,), generator=generator).tolist()
         checks = (torch.rand(1, 6, 6, generator=generator) > 0.5).float()
         shown[i, :, y : y + 24, x : x + 24] += 0.2 + 0.2 * checks.repeat_interleave(4, 1).repeat_interleave(4, 2)
     return shown, target
 
 
 def test_learns_where_to_look() -> None:
-    """From labels of whole images alone, in 80 steps, the contrastive pass in the second half of them."""
+    """From labels of whole images alone, in 70 steps, the contrastive pass in the second half of them."""
     generator = Generator().manual_seed(0)
-    (shown, target), (fresh, truth) = canvases(96, generator), canvases(60, generator)
+    (shown, target), (fresh, truth) = canvases(80, generator), canvases(60, generator)
     scales = {"tile_size": 32, "overview_mpp": 4.0, "view_mpps": (2.0,), "cells_um": (32.0, 16.0), "draws": 4}
-    colours = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
-    model = small(encoder_widths=(8, 16, 16), warm_up=4, **scales, **colours).train()
-    optimiser = torch.optim.Adam(model.parameters(), 4e-3)
-    for step in range(80):
-        model.start_epoch(step // 10 + 1, 8, (0.5, 0.5))
-        chosen = torch.randperm(96, generator=generator)[:12]
+    model = small(mean=(0.5,) * 3, std=(0.2,) * 3, warm_up=3, **scales).train()
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    for step in range(70):
+        model.start_epoch(step // 10 + 1, 7, (0.5, 0.5))
+        chosen = torch.randperm(80, generator=generator)[:8]
         loss = model.loss(model(TensorSource(shown[chosen]), generator), target[chosen])
         optimiser.zero_grad()
         loss.backward()
@@ -622,4 +621,4 @@ def test_learns_where_to_look() -> None:
     with torch.no_grad():
         output = model.eval()(TensorSource(fresh))
     assert float((output.logits.argmax(-1) == truth).float().mean()) > 0.95
-    assert float(output.terms["attention"][truth == 1].amax(-1).mean()) > 6 / 16
+    assert float(output.terms["attention"][truth == 1].amax(-1).mean()) > 3 / 9

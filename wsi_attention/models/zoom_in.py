@@ -20,21 +20,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from wsi_attention.attention import contrastive as passing
 from wsi_attention.attention import nested
-from wsi_attention.attention.contrastive import (
-    WARM_UP,
-    contrastive_attention,
-    contrastive_loss,
-    least_attended,
-    weighted_loss,
-)
 from wsi_attention.errors import InputError
 from wsi_attention.models.options import one_of, within
 from wsi_attention.models.rounds import check_limits, check_one_image, spread_of
 from wsi_attention.models.zoom_in_choice import Choice, as_released, at_random, everything, most_attended, passed_over
 from wsi_attention.models.zoom_in_descent import Descent, Networks, random_rounds
-from wsi_attention.models.zoom_in_records import Zoomed, drawn_evidence, summed_entropy, zoom_glimpses, zoom_maps
-from wsi_attention.nn.heads import overview_logits, tile_evidence
+from wsi_attention.models.zoom_in_records import Zoomed, evidence_terms, summed_entropy, zoom_glimpses, zoom_maps
+from wsi_attention.nn.heads import overview_logits
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
 
@@ -100,7 +94,7 @@ class ZoomIn(nn.Module):
         background: int | None = 0,
         contrastive_weight: float = 1.0,
         contrastive_share: float = 0.5,
-        warm_up: int = WARM_UP,
+        warm_up: int = passing.WARM_UP,
         evidence: nn.Module | None = None,
         overview_weight: float = 1.0,
     ) -> None:
@@ -109,11 +103,8 @@ class ZoomIn(nn.Module):
         one_of("noise", noise, NOISE)
         one_of("inference", inference, INFERENCE)
         if len(attentions) != len(view_mpps) or not attentions:
-            raise InputError(
-                f"each zoom step has one network and one scale, got {len(attentions)} and {len(view_mpps)}"
-            )
+            raise InputError(f"each zoom step needs a network and a scale, got {len(attentions)} and {len(view_mpps)}")
         within("draws", draws, 1)
-        within("tile_size", tile_size, 1)
         within("every mpp", min(tile_mpp, *view_mpps), 1e-9)
         within("floor", floor, 0, 1 - 1e-9)
         within("contrastive_weight", contrastive_weight, 0)
@@ -125,8 +116,8 @@ class ZoomIn(nn.Module):
         self.gradient, self.noise, self.inference = gradient, noise, inference
         self.entropy_weight, self.floor = entropy_weight, floor
         self.background, self.contrastive_weight = background, contrastive_weight
-        self.contrastive_share, self.warm_up = contrastive_share, warm_up
-        self.evidence, self.overview_weight = evidence, overview_weight
+        self.contrastive_share, self.warm_up, self.evidence = contrastive_share, warm_up, evidence
+        self.overview_weight = overview_weight
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("positive_share", torch.tensor(0.5))
 
@@ -137,17 +128,16 @@ class ZoomIn(nn.Module):
             self.positive_share.fill_(1.0 - shares[self.background])
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
-        """Looks at the overview, at views of the drawn tiles, reads the drawn sub-tiles, classifies.
+        """Looks at the overview and at views of the drawn tiles, reads the drawn sub-tiles, classifies.
 
         Args:
-            source: b images side by side; each visits as many different tiles as it happens to draw.
+            source: b images; each visits as many different tiles as it happens to draw.
             generator: of the draws. Without one, training uses torch's global generator and eval mode a fixed seed.
 
         Returns:
             logits (b, classes), a glimpse and a map a step for each image, the spread, and as terms: `attention`
-            (b, K), `zoomed`, `mean` (b, d), `negative_entropy`, `overview_logits` (b, classes), None without
-            `evidence`, and `contrast`, in train mode: positive images (p,) -> logits of the contrastive pass, which
-            only then reads its tiles.
+            (b, K), `zoomed`, `mean` (b, d), `negative_entropy`, `overview_logits` (b, classes) or None, and in train
+            mode `contrast`: images (p,) -> logits of the contrastive pass, which reads its tiles only then.
 
         Raises:
             NoTissueError: an image has no cell of tissue.
@@ -171,11 +161,10 @@ class ZoomIn(nn.Module):
         """Φ̂ (t, d). The released gradient knows of no tile that cannot be read; where one is, ours stands in."""
         whole = bool(zoomed.looks[-1].valid.all())
         name = self.gradient if whole or self.gradient != "as-released" else "unbiased"
-        mean: Tensor = ESTIMATES[name](zoomed.features, zoomed.stages)
-        return mean
+        return ESTIMATES[name](zoomed.features, zoomed.stages)
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy, after the warm-up with the contrastive loss, + λ·Σ a log(a + 1e-6) + that of the overview.
+        """Cross-entropy, after the warm-up with the contrastive loss, + λ·Σ a log(a + 1e-6) + that on the overview.
 
         Args:
             output: of `forward`.
@@ -196,27 +185,23 @@ class ZoomIn(nn.Module):
             return each.mean()
         positive, share = target != self.background, float(self.positive_share.clamp(1e-6, 1 - 1e-6))
         logits = contrast(positive.nonzero().flatten())
-        passed = self.contrastive_weight * len(logits) * contrastive_loss(logits.float(), self.background)
+        passed = self.contrastive_weight * len(logits) * passing.contrastive_loss(logits.float(), self.background)
         parts = (each[positive].sum() / share, each[~positive].sum() / (1 - share), passed / share)
-        return weighted_loss(parts[0], parts[1], parts[2], share) / len(target)
+        return passing.weighted_loss(parts[0], parts[1], parts[2], share) / len(target)
 
     def _contrast(self, descent: Descent, generator: Generator | None, images: Tensor) -> Tensor:
         """Logits (p, classes) of tissue that attention passes over, in those of the images (p,) that have some."""
-        among = least_attended(descent.attention, descent.reader.levels[0].tissue, self.contrastive_share)
-        reverse = contrastive_attention(descent.attention, among)
+        among = passing.least_attended(descent.attention, descent.reader.levels[0].tissue, self.contrastive_share)
+        reverse = passing.contrastive_attention(descent.attention, among)
         images = images[(reverse[images] > 0).any(dim=-1)]
         if not len(images):
             return reverse.new_zeros(0, 2)
         zoomed = descent.down(at_random(generator, self.noise), self.draws, reverse[images], images, passed_over)
-        logits: Tensor = self.classifier(self._mean(zoomed))
-        return logits
+        return torch.as_tensor(self.classifier(self._mean(zoomed)))
 
     @torch.no_grad()
     def exact(self, source: TileSource) -> Output:
-        """Φ = Σ_c α_c Σ_c' β^c_c' f(c, c') itself (eq. 5): every sub-tile of tissue is read. For eval mode.
-
-        A region that cannot be read leaves the sum. Errors as in `forward`.
-        """
+        """Φ itself (eq. 5): every sub-tile of tissue is read; one that cannot be leaves the sum. For eval mode."""
         descent = self._descent(source)
         zoomed = descent.down(everything, 1)
         mean = nested.nested_expectation(zoomed.features, zoomed.stages)
@@ -224,18 +209,9 @@ class ZoomIn(nn.Module):
 
     @torch.no_grad()
     def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
-        """Independent random rounds, averaged, until the standard error is small enough. For eval mode.
+        """Independent rounds, averaged, until the standard error is small enough (`random_rounds`). For eval mode.
 
-        What one round has read the next ones know, so a round costs less the more the attention is in few places.
-
-        Args:
-            source: one image.
-            tolerance: standard error of the winning class's probability to stop at.
-            budget: views and sub-tiles together; a round that might exceed it is not begun.
-            generator: of the draws; a fixed seed where None.
-
-        Raises:
-            InputError: several images, or a limit out of range; others as in `forward`.
+        Views count against the budget as sub-tiles do. InputError for several images or a limit out of range.
         """
         check_one_image(source)
         check_limits(tolerance, budget, self.draws * len(self.attentions))
@@ -245,16 +221,16 @@ class ZoomIn(nn.Module):
         return self._output(descent, passes, mean, spread)
 
     def _descent(self, source: TileSource) -> Descent:
-        parts = (self.attentions, self.encoder, self.preprocess)
-        networks = Networks(*parts, self.view_mpps, self.tile_size, self.tile_mpp, self.floor)
+        scales = (self.view_mpps, self.tile_size, self.tile_mpp)
+        networks = Networks(self.attentions, self.encoder, self.preprocess, *scales, self.floor)
         return Descent(source, networks, self.positive_share.device)
 
     def _output(self, descent: Descent, passes: Sequence[Zoomed], mean: Tensor, spread: Tensor | None = None) -> Output:
         reader, attention = descent.reader, descent.attention
         if spread is None:
             steps, weights = passes[0].draws(reader.batch)
-            drawn = (weights > 0) & (self.training or self.inference != "top")
-            spread = spread_of(self.classifier, steps, weights, drawn.to(weights.dtype))
+            chance = (weights > 0) & (self.training or self.inference != "top")
+            spread = spread_of(self.classifier, steps, weights, chance.to(weights.dtype))
         return Output(
             logits=self.classifier(mean),
             glimpses=zoom_glimpses(reader, passes),
@@ -266,12 +242,6 @@ class ZoomIn(nn.Module):
                 "mean": mean,
                 "negative_entropy": summed_entropy(attention, passes[0]),
                 "overview_logits": overview_logits(self.evidence, attention, descent.features),
-                **self._evidence(reader.batch, passes),
+                **evidence_terms(self.classifier, reader.batch, passes),
             },
         )
-
-    def _evidence(self, batch: int, passes: Sequence[Zoomed]) -> dict[str, Tensor]:
-        """What a single pass over a single image found in its tiles, for training to accumulate."""
-        if batch > 1 or len(passes) > 1:
-            return {}
-        return {"tile_evidence": drawn_evidence(passes[0], tile_evidence(self.classifier, passes[0].features))}

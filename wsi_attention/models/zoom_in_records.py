@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsi_attention.attention.nested import Stage, leaf_images, leaf_steps, leaf_weights
 from wsi_attention.attention.regularizers import negative_entropy
 from wsi_attention.models.zoom_in_reading import Reader, by_image
+from wsi_attention.nn.heads import tile_evidence
 from wsi_attention.structures import AttentionMap, Glimpse
 
 
@@ -116,6 +117,13 @@ def _weights(zoomed: Zoomed, depth: int) -> Tensor:
     look = zoomed.looks[depth]
     known = leaf_weights(zoomed.stages[: depth + 1]).detach()
     return torch.zeros_like(look.attention).masked_scatter(look.valid, known.to(look.attention.dtype))
+
+
+def evidence_terms(classifier: nn.Module, batch: int, passes: Sequence[Zoomed]) -> dict[str, Tensor]:
+    """The term `tile_evidence` of a single pass over a single image, for training to accumulate; else nothing."""
+    if batch > 1 or len(passes) > 1:
+        return {}
+    return {"tile_evidence": drawn_evidence(passes[0], tile_evidence(classifier, passes[0].features))}
 
 
 def drawn_evidence(zoomed: Zoomed, evidence: Tensor) -> Tensor:
