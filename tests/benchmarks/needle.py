@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 FRACTIONS = (0.05, 0.01, 0.002)
-TRAINING = {"part": "train", "count": 400, "seed": 100_000, "fraction": (0.005, 0.2)}
-TEST = {"part": "test", "count": 160, "seed": 200_000}
+TRAINING = {"part": "train", "count": 300, "seed": 100_000, "fraction": (0.005, 0.5)}
+TEST = {"part": "test", "count": 140, "seed": 200_000}
 DRAWS = 48
 OVERVIEW_MPP = 11.64
 
@@ -110,7 +110,7 @@ def _train_method(work: Path, plan: Plan, folder: Path, seed: int) -> None:
         command += ["--maps", str(work / "models" / "oaa")]
     if plan.scratch:
         command[command.index("--config") + 1] = str(_scratch_recipe(folder))
-    elif "encoder_frozen" in (RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8"):
+    elif "encoder = " in (RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8"):
         command += ["--encoder-start", str(work / "encoder.safetensors")]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.log").open("a") as log:

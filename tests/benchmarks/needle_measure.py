@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What a slide holds: `tissue` and `tumour`, (40, 40) bool."""
+    """What a slide holds: `tissue` and `tumour`, (56, 56) bool."""
 
     tissue: NDArray[np.bool_]
     tumour: NDArray[np.bool_]
@@ -125,7 +125,7 @@ def _touched(start: float, length: float) -> slice:
 
 
 def evidence_map(prediction: Prediction) -> NDArray[np.float64]:
-    """The method's own map on the cells of the slide, (40, 40): its class map where it has one, else its attention.
+    """The method's own map on the cells of the slide, (56, 56): its class map where it has one, else its attention.
 
     Maps become densities, so that a finer map inside some cells of a coarser one can take its place there.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-PANEL, GAP, HEAD = 400, 20, 58
+PANEL, GAP, HEAD = 392, 20, 58
 """Pixels of a panel's side, between panels, and of its title."""
 COLUMNS = 4
 HEADS = (

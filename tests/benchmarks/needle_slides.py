@@ -2,7 +2,7 @@
 
     python tests/benchmarks/needle_slides.py OUT --part train --count 400 --fraction 0.005 0.2 [--blend 8]
 
-Every slide is a tiled JPEG pyramid of 3840² pixels at 0.97 µm/px, 40 × 40 cells of one tile each, about 1,000 of them
+Every slide is a tiled JPEG pyramid of 5376² pixels at 0.97 µm/px, 56 × 56 cells of one tile each, about 1,900 of them
 tissue. A tile is flipped and turned at random each time it is used. The cluster is 4-connected. Training and test
 slides are made of different tiles.
 """
@@ -28,7 +28,7 @@ from wsi_attention.testing.slide_levels import pyramid
 from wsi_attention.testing.slide_sets import write_labels
 from wsi_attention.testing.slides import SlideTruth, truth_name, write_truth
 
-CELLS = 40
+CELLS = 56
 TISSUE = 0.62
 """Share of the cells that is tissue."""
 CLASSES = ("normal", "tumour")
@@ -53,7 +53,7 @@ class NeedleSpec:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Which tile lies where: `tissue` and `tumour` (40, 40) bool, `index` (40, 40) into the part's tiles."""
+    """Which tile lies where: `tissue` and `tumour` (56, 56) bool, `index` (56, 56) into the part's tiles."""
 
     tissue: NDArray[np.bool_]
     tumour: NDArray[np.bool_]
@@ -103,7 +103,7 @@ def _different(pool: NDArray[np.int64], count: int, rng: np.random.Generator) ->
 
 
 def paint(spec: NeedleSpec, tiles: Tiles, layout: Layout) -> NDArray[np.uint8]:
-    """The slide's pixels, (3840, 3840, 3)."""
+    """The slide's pixels, (5376, 5376, 3)."""
     rng = np.random.default_rng([spec.seed, 1])
     canvas = np.full((CELLS, SIDE, CELLS, SIDE, 3), 244, np.uint8)
     for row, col in np.argwhere(layout.tissue):
