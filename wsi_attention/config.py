@@ -79,7 +79,7 @@ class Recipe:
         augmentation: see `Augmentation`.
     """
 
-    method: str = "ats"
+    method: str = "zoom-in"
     model: Mapping[str, Any] = field(default_factory=dict)
     start: str = ""
     encoder_start: str = ""

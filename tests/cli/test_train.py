@@ -208,8 +208,8 @@ def test_the_tissue_gives_the_colours(slide_set: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[model]\ndraw = 3", r"recipe \[model\] of method ats: unknown key 'draw'; did you mean 'draws'\?"),
-        ("[model]\nestimator = 'best'", "estimator 'best' is not known"),
+        ("[model]\ndraw = 3", r"recipe \[model\] of method zoom-in: unknown key 'draw'; did you mean 'draws'\?"),
+        ("[model]\ninference = 'best'", "inference 'best' is not known"),
         ("method = 'atz'", "no model named 'atz'; installed: .*ats"),
     ],
 )

@@ -20,7 +20,7 @@ def train(
     slides: Annotated[list[Path], typer.Option("-i", "--input", help="Folders or files with the labelled slides.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder.")],
     method: Annotated[
-        str | None, typer.Option(help="See wsi-attention methods. [default: the recipe's, else ats]")
+        str | None, typer.Option(help="See wsi-attention methods. [default: the recipe's, else zoom-in]")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe (TOML); the method's own where none is given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
@@ -38,12 +38,12 @@ def train(
 ) -> None:
     """Trains a model on labelled slides. Started again after an interruption, it goes on to the same result.
 
-    Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method ats
+    Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method zoom-in
     """
-    from wsi_attention.config import changed, default_recipe, load_recipe
+    from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
     from wsi_attention.training import run
 
-    recipe = load_recipe(config) if config else default_recipe(method or "ats")
+    recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
     recipe = changed(
         recipe, method=method, epochs=epochs, seed=seed, start=start, encoder_start=encoder_start, maps=maps
     )

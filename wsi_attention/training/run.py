@@ -90,7 +90,7 @@ def train(
         labels: CSV `slide,label[,patient][,mpp][,split]`.
         slides: folders or files in which the labels' slides are found.
         output: the model folder; `training/` in it holds metrics.csv, split.csv and, until the end, the state.
-        recipe: all numbers; the shipped one for ATS where None.
+        recipe: all numbers; the shipped one of the default method where None.
         earlier: "continue" a training in the folder, or "replace" it as soon as all the rest has proved usable.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         processes: how many devices of that kind work together.
@@ -103,7 +103,7 @@ def train(
         DivergedError: loss, gradient or output is no number any more.
         ResultsError: the folder cannot be written.
     """
-    recipe, folder = recipe or default_recipe("ats"), Path(output)
+    recipe, folder = recipe or default_recipe(Recipe.method), Path(output)
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
     precision = begun.precision if begun else precision_on(device, recipe.precision)
     fabric = fabric_on(device, processes, precision)
