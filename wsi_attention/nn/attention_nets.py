@@ -72,11 +72,16 @@ class TissueAttentionNet(nn.Module):
 
 
 class _Context(nn.Module):
-    """A residual ConvNeXt block: depthwise convolution over cells, then two 1×1 convolutions."""
+    """A residual ConvNeXt block: depthwise convolution over cells, then two 1×1 convolutions.
+
+    The convolution starts as the mean over its field: neighbours that agree stand out from a single odd cell, and
+    with labels for whole slides only, training hardly ever finds that from random weights.
+    """
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
         self.mix = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        nn.init.constant_(self.mix.weight, 1 / kernel**2)
         self.norm = ChannelNorm(channels)
         self.expand = nn.Conv2d(channels, 2 * channels, 1)
         self.contract = nn.Conv2d(2 * channels, channels, 1)
