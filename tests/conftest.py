@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,3 +20,48 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real slides are not at hand (../shared/data)")
     return folder
+
+
+TILES: dict[str, Any] = {"tile_mpp": 0.5, "overview_mpp": 4.0}
+ENCODER: dict[str, Any] = {"encoder_widths": (8, 8), "features": 8}
+METHODS: dict[str, dict[str, Any]] = {
+    "ats": {**TILES, **ENCODER, "tile_size": 32, "draws": 6, "attention_widths": (8, 8)},
+    "zoom-in": {
+        "tile_size": 16,
+        "tile_mpp": 0.5,
+        "overview_mpp": 8.0,
+        "view_mpps": (2.0,),
+        "cells_um": (64.0, 16.0),
+        "draws": 6,
+        "attention_widths": (8, 8),
+        **ENCODER,
+    },
+    "tnet": {**TILES, **ENCODER, "base": 32, "grid": 3, "overlap": 0.5, "attended": (2, 2), "location_width": 8},
+    "rams-trans": {**TILES, "size": 64, "patch": 8, "dim": 24, "depth": 3, "heads": 3},
+    "oaa": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
+    "oaa-plus": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
+    "trt": {**TILES, **ENCODER, "size": 48, "patch": 8, "dim": 24, "depth": 4, "budget": 8, "tile_size": 32},
+}
+
+
+@pytest.fixture(scope="session")
+def small_arguments() -> dict[str, dict[str, Any]]:
+    """Arguments of every method's builder for a model that runs in no time on slides of a few hundred pixels."""
+    return METHODS
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Callable[[str], Any]:
+    """A model of the named method with random weights, loaded from a folder."""
+
+    def loaded(method: str) -> Any:
+        from wsi_attention.models.card import ModelCard
+        from wsi_attention.models.checkpoint import build_model, load_model, save_model
+
+        arguments = json.loads(json.dumps(METHODS[method]))
+        torch.manual_seed(0)
+        card = ModelCard(method=method, classes=("benign", "lesion/in situ"), arguments=arguments)
+        save_model(tmp_path / f"model-{method}", build_model(method, 2, **arguments), card)
+        return load_model(tmp_path / f"model-{method}")
+
+    return loaded

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from wsi_attention.cli.evaluate import _page
 from wsi_attention.errors import InputError
@@ -17,39 +15,10 @@ from wsi_attention.export.qupath_rules import validate
 from wsi_attention.inference.again import export_again
 from wsi_attention.inference.batch import classify
 from wsi_attention.inference.states import stored_predictions
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import Classifier, build_model, load_model, save_model
 from wsi_attention.structures import Prediction
 from wsi_attention.training.evaluation import evaluate
 
-TILES: dict[str, Any] = {"tile_mpp": 0.5, "overview_mpp": 4.0}
-ENCODER: dict[str, Any] = {"encoder_widths": (8, 8), "features": 8}
-METHODS: dict[str, dict[str, Any]] = {
-    "ats": {**TILES, **ENCODER, "tile_size": 32, "draws": 6, "attention_widths": (8, 8)},
-    "zoom-in": {
-        "tile_size": 16,
-        "tile_mpp": 0.5,
-        "overview_mpp": 8.0,
-        "view_mpps": (2.0,),
-        "cells_um": (64.0, 16.0),
-        "draws": 6,
-        "attention_widths": (8, 8),
-        **ENCODER,
-    },
-    "tnet": {**TILES, **ENCODER, "base": 32, "grid": 3, "overlap": 0.5, "attended": (2, 2), "location_width": 8},
-    "rams-trans": {**TILES, "size": 64, "patch": 8, "dim": 24, "depth": 3, "heads": 3},
-    "oaa": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
-    "oaa-plus": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
-    "trt": {**TILES, **ENCODER, "size": 48, "patch": 8, "dim": 24, "depth": 4, "budget": 8, "tile_size": 32},
-}
-
-
-def model_of(method: str, folder: Path) -> Classifier:
-    arguments = json.loads(json.dumps(METHODS[method]))
-    torch.manual_seed(0)
-    card = ModelCard(method=method, classes=("benign", "lesion/in situ"), arguments=arguments)
-    save_model(folder, build_model(method, 2, **arguments), card)
-    return load_model(folder)
+METHODS = ("ats", "zoom-in", "tnet", "rams-trans", "oaa", "oaa-plus", "trt")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -78,9 +47,9 @@ def check_exports(prediction: Prediction, out: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_method(method: str, tmp_path: Path, write_slide) -> None:
+def test_method(method: str, tmp_path: Path, write_slide, small_model) -> None:
     write_slide(tmp_path / "in" / "x.tif", side=512)
-    classifier, out = model_of(method, tmp_path / "model"), tmp_path / "out"
+    classifier, out = small_model(method), tmp_path / "out"
     report = classify([tmp_path / "in"], out, classifier)
     assert report.statuses == {"done": 1}, report.failures
     assert classify([tmp_path / "in"], out, classifier).kept == 1
@@ -98,8 +67,8 @@ def test_method(method: str, tmp_path: Path, write_slide) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_exactly_where_the_method_can(method: str, tmp_path: Path, write_slide) -> None:
-    path, classifier = write_slide(tmp_path / "x.tif", side=512), model_of(method, tmp_path / "model")
+def test_exactly_where_the_method_can(method: str, tmp_path: Path, write_slide, small_model) -> None:
+    path, classifier = write_slide(tmp_path / "x.tif", side=512), small_model(method)
     for wishes in ({"exact": True}, {"tolerance": 1e-5, "budget": 40}):
         out = tmp_path / f"{len(wishes)}"
         if method not in ("ats", "zoom-in"):
