@@ -10,6 +10,7 @@ from wsi_attention.attention.sampling import (
     available,
     draw_with_replacement,
     draw_without_replacement,
+    first_of,
     smoothed_softmax,
     top_k,
 )
@@ -141,3 +142,12 @@ def test_more_draws_than_cells_are_refused(draw: object) -> None:
 def test_nothing_to_draw_from() -> None:
     with pytest.raises(ValueError, match="has 0"):
         draw_with_replacement(torch.zeros(1, 4), 1)
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_a_draw_begins_with_the_shorter_ones(n: int) -> None:
+    attention = torch.rand(2, 7, dtype=torch.float64, generator=Generator().manual_seed(0)).softmax(-1)
+    longest = draw_without_replacement(attention, 7, Generator().manual_seed(5))
+    short = draw_without_replacement(attention, n, Generator().manual_seed(5))
+    for one, other in zip(first_of(longest, n), short, strict=True):
+        assert one.tolist() == other.tolist()

@@ -49,3 +49,13 @@ def test_nothing_random_has_no_spread() -> None:
     drawn = draw_top(a, 4)
     assert drawn.chance.tolist() == [[0.0] * 4]
     assert float(draw_sample(a, 9, "normalised-threshold", None).chance.max()) == 0.0
+
+
+def test_without_one_tile_is_the_mean_of_the_others() -> None:
+    f, w = torch.randn(2, 5, 3), torch.rand(2, 5)
+    w[0, 1], w[1, 2] = 0.0, 2e3
+    found = leave_one_out(f, w)
+    for j in range(5):
+        others = [k for k in range(5) if k != j]
+        expected = (w[:, others, None] * f[:, others]).sum(1) / w[:, others].sum(1, keepdim=True)
+        torch.testing.assert_close(found[:, j], expected, atol=1e-4, rtol=1e-4)
