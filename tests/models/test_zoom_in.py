@@ -20,6 +20,7 @@ from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.models.zoom_in import ZoomIn
 from wsi_attention.models.zoom_in_builders import zoom_in
 from wsi_attention.models.zoom_in_choice import Choice, at_random
+from wsi_attention.models.zoom_in_reading import zoom_levels
 from wsi_attention.models.zoom_in_records import Zoomed
 from wsi_attention.protocols import EpochAware, Estimating
 from wsi_attention.structures import TileBatch, TileSet
@@ -307,6 +308,16 @@ def test_nothing_is_read_finer_than_the_image() -> None:
     views, tiles = source.asked
     assert (views.size, views.downsample) == ((16, 16), 1.0)
     assert (tiles.size, tiles.downsample) == ((16, 16), 1.0)
+
+
+def test_a_region_whose_cells_all_have_too_little_tissue_offers_those_inside_the_image() -> None:
+    source = TensorSource(images(size=(24, 32)))
+    level = zoom_levels(source, (4, 4), (8.0, 2.0), torch.device("cpu"))[1]
+    cells = level.within(torch.tensor([0]))
+    assert cells.tolist() == [list(range(16))]
+    assert level.reachable(cells, torch.tensor([0])).sum() == 12
+    none = level._replace(tissue=torch.zeros_like(level.tissue))
+    assert torch.equal(none.reachable(cells, torch.tensor([0])), level.inside.unsqueeze(0))
 
 
 def test_a_flat_map_spreads_the_draws() -> None:
