@@ -151,18 +151,17 @@ class AttentionSampling(nn.Module):
         tiles = self._tiles(source, seen.grid, cells)
         features, valid = self._reading(source, tiles).first(len(tiles))
         weights = without_failed(seen.attention.gather(-1, cells), valid)
-        drawn = DrawnCells(cells, weights, torch.zeros_like(weights))
-        return self._output(seen, tiles, drawn, features, valid, mean_of(features, weights))
+        bound = DrawnCells(cells, weights, 0 * weights)
+        return self._output(seen, tiles, bound, features, valid, mean_of(features, weights))
 
     @torch.no_grad()
     def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
-        """`draws` tiles more a round, none twice, until the standard error is small enough. For eval mode.
+        """`draws` tiles more of one image a round, none twice, until the error is small enough. For eval mode.
 
         How, and why not by averaging independent draws: `rounds.read_until`. The rule is "normalised-threshold",
         whatever the model's own: all estimate the same sum.
 
         Args:
-            source: one image.
             tolerance: standard error of the winning class's probability to stop at.
             budget: tiles; a round that would exceed it is not begun.
             generator: of the draw; a fixed seed where None.
