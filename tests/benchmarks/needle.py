@@ -23,7 +23,7 @@ from typing import Any
 
 FRACTIONS = (0.05, 0.01, 0.002)
 TRAINING = {"part": "train", "count": 300, "seed": 100_000, "fraction": (0.005, 0.5)}
-TEST = {"part": "test", "count": 140, "seed": 200_000}
+TEST = {"part": "test", "count": 100, "seed": 200_000}
 DRAWS = 48
 OVERVIEW_MPP = 11.64
 
@@ -38,6 +38,7 @@ class Plan:
         scratch: whether the encoder starts from nothing and learns along.
         exact: whether prediction evaluates every cell.
         draws: of a baseline, tiles a slide; 0 for all of them.
+        fractions: of the tumour, on which it is measured.
     """
 
     recipe: str = ""
@@ -45,6 +46,7 @@ class Plan:
     scratch: bool = False
     exact: bool = False
     draws: int = 0
+    fractions: tuple[float, ...] = FRACTIONS
 
 
 ROWS = {
@@ -55,8 +57,7 @@ ROWS = {
     "oaa": Plan("needle-oaa"),
     "oaa-plus": Plan("needle-oaa-plus"),
     "trt": Plan("needle-trt"),
-    "ats-exact": Plan("needle-ats", trained="ats", exact=True),
-    "zoom-in-exact": Plan("needle-zoom-in", trained="zoom-in", exact=True),
+    "ats-exact": Plan("needle-ats", trained="ats", exact=True, fractions=(0.01,)),
     "ats-scratch": Plan("needle-ats", scratch=True),
     "exhaustive": Plan(),
     "random": Plan(draws=DRAWS),
@@ -193,7 +194,7 @@ def measure(work: Path, row: str) -> None:
     torch.set_num_threads(1)
     classifier, exact = classifier_of(work, row), exact_of(row)
     found = {}
-    for share in FRACTIONS:
+    for share in ROWS[row].fractions:
         one = measured(
             lambda slide: predict(slide, classifier, device="cpu", exact=exact), work / "slides" / f"test-{share:g}"
         )

@@ -40,14 +40,18 @@ def table(work: Path, rows: Sequence[str]) -> str:
         minutes = f"{json.loads(seconds.read_text()) / 60:.0f} min" if seconds.is_file() else "–"
         hit = "–" if math.isnan(one["hit"]) else f"{one['hit']:.2f}"
         lines.append(
-            f"| {row} | {found['0.05']['auroc']:.3f} | {one['auroc']:.3f} ({low:.3f}-{high:.3f}) | "
-            f"{found['0.002']['auroc']:.3f} | {one['tissue_read']:.1%} | {hit} | {one['pointing']:.2f} | "
+            f"| {row} | {_auroc(found, '0.05')} | {one['auroc']:.3f} ({low:.3f}-{high:.3f}) | "
+            f"{_auroc(found, '0.002')} | {one['tissue_read']:.1%} | {hit} | {one['pointing']:.2f} | "
             f"{one['auprc']:.3f} | {one['seconds']:.2f} | {one['megabytes']:.0f} | {minutes} |"
         )
     chance = next((f["0.01"]["chance"] for row in rows if (f := load(work, row))), math.nan)
     return "\n".join(
         [*lines, "", f"AUPRC of a constant map: {chance:.3f}. All but the first and third AUROC are at 1 %."]
     )
+
+
+def _auroc(found: dict[str, Any], share: str) -> str:
+    return f"{found[share]['auroc']:.3f}" if share in found else "–"
 
 
 def draw(work: Path, rows: Sequence[str], slide: str | None = None) -> Path:

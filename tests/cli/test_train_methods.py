@@ -45,7 +45,9 @@ def invoked(*command: object) -> str:
 def trained_and_classified(folder: Path, slides: Path, method: str, arguments: dict[str, Any], *more: object) -> None:
     config = recipe(folder / f"{method}.toml", method, arguments)
     given = ["-l", slides / "labels.csv", "-i", slides, "--device", "cpu"]
-    assert "best of 2 epochs" in invoked("train", *given, "-o", folder / method, "--config", config, *more)
+    said = invoked("train", *given, "-o", folder / method, "--config", config, *more)
+    assert "best of 2 epochs" in said
+    assert ("tissue without a finding counts as 'benign'" in said) == (method == "zoom-in")
     invoked("classify", "-i", slides, "-o", folder / f"{method}-results", "-m", folder / method, "--device", "cpu")
     with (folder / f"{method}-results" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -133,6 +133,17 @@ def _encoder_notes(recipe: Recipe) -> tuple[str, ...]:
     return ()
 
 
+def background_note(model: object, classes: Sequence[str]) -> str:
+    """What a model with a class for tissue without a finding takes it to be; empty where it has none.
+
+    The order of the classes is the alphabet's, so the guess can be wrong, and what follows from it is not seen at once.
+    """
+    background = getattr(model, "background", None)
+    if not isinstance(background, int):
+        return ""
+    return f"tissue without a finding counts as {classes[background]!r}; if it is not, set background under [model]"
+
+
 def check_arguments(recipe: Recipe) -> None:
     """Whether the method exists and its builder takes the recipe's [model].
 

@@ -30,7 +30,16 @@ from wsi_attention.training.labels import LabelRow
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.map_store import STORE
-from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan, check_same_plan, finished_before, make_plan
+from wsi_attention.training.plan import (
+    FINISHED,
+    FOLDER,
+    Finished,
+    Plan,
+    background_note,
+    check_same_plan,
+    finished_before,
+    make_plan,
+)
 from wsi_attention.training.split import Split, class_weights
 from wsi_attention.training.start import encoder_colours, take_encoder, take_weights, without_hub
 from wsi_attention.training.state import (
@@ -120,6 +129,8 @@ def train(
     state = begun or _new_state(plan, precision, views)
     classes = plan.split.classes
     model = build_model(recipe.method, len(classes), **state.arguments)
+    if note := background_note(model, classes):
+        listener.line(f"note: {note}")
     guide = guide_for(model, recipe, classes, plan.training_keys, folder, listener)
     if earlier == "replace":
         forget(folder)
