@@ -32,6 +32,17 @@ def test_a_token_depends_on_its_surroundings_but_not_on_the_other_end() -> None:
     assert not difference[2:, 2:].any()
 
 
+@pytest.mark.parametrize("patch", [2, 3, 4, 7, 12, 16])
+def test_the_field_of_a_token_is_centred_on_its_patch(patch: int) -> None:
+    torch.manual_seed(0)
+    image = torch.randn(1, 1, 9 * patch, 9 * patch, requires_grad=True)
+    ConvStem(1, 8, patch)(image)[0, :, 4, 4].square().sum().backward()
+    assert image.grad is not None
+    for axis in (0, 1):
+        seen = image.grad[0, 0].abs().sum(axis).nonzero().flatten()
+        assert int(seen[0]) + int(seen[-1]) == 9 * patch - 1
+
+
 def test_patches_of_one_pixel_are_refused() -> None:
     with pytest.raises(ValueError, match="2 pixels"):
         ConvStem(3, 8, 1)

@@ -17,8 +17,10 @@ FIRST = 24
 class ConvStem(nn.Sequential):
     """(b, c, h, w) -> (b, d, h / patch, w / patch): a strided convolution for each prime factor of the patch.
 
-    A linear map of each token ends it. Takes the place of `VisionTransformer`'s `embed_patches`. Normalisation is over
-    each pixel's channels, so one image alone in a batch trains as well as many. Sides are multiples of the patch.
+    Every convolution's field is centred on the cell it stands for, so a token's is centred on its patch; with the usual
+    odd kernels it would lie almost half a patch up and left. A linear map of each token ends it. Takes the place of
+    `VisionTransformer`'s `embed_patches`. Normalisation is over each pixel's channels, so one image alone in a batch
+    trains as well as many. Sides are multiples of the patch.
 
     Args:
         channels: c, of the images.
@@ -30,8 +32,8 @@ class ConvStem(nn.Sequential):
         layers: list[nn.Module] = []
         width = channels
         for number, stride in enumerate(_factors(patch)):
-            wider = min(dim, FIRST * 2**number)
-            layers += [nn.Conv2d(width, wider, 2 * stride - 1, stride, stride - 1), ChannelNorm(wider), nn.GELU()]
+            wider, margin = min(dim, FIRST * 2**number), stride // 2
+            layers += [nn.Conv2d(width, wider, stride + 2 * margin, stride, margin), ChannelNorm(wider), nn.GELU()]
             width = wider
         super().__init__(*layers, nn.Conv2d(width, dim, 1))
 
