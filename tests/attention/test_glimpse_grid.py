@@ -124,6 +124,8 @@ def test_overlaps_of_intervals_with_cells() -> None:
     share = g.overlaps(torch.tensor([-3.0, 4.0, 25.0]), 10.0, 8.0, 3)
     expected = torch.tensor([[7 / 8, 0, 0], [4 / 8, 6 / 8, 0], [0, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(share, expected)
+    cut = g.overlaps(torch.tensor([4.0, 13.0]), 10.0, 8.0, 2, end=13.0)
+    torch.testing.assert_close(cut, torch.tensor([[4 / 8, 5 / 8], [0, 0]], dtype=torch.float64))
 
 
 def test_crop_means_are_means_of_what_the_crops_show() -> None:

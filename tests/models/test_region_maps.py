@@ -52,6 +52,15 @@ def test_a_sliver_of_tissue_counts_where_there_is_no_more() -> None:
     assert not canvas.candidates(regions([0], [[80, 0]], 80), crop_grid(80, 0.5, 3), 3).any()
 
 
+def test_crops_beyond_the_image_are_no_candidates_though_a_border_cell_of_tissue_reaches_there() -> None:
+    canvas = RegionCanvas(TensorSource(torch.zeros(1, 1, 100, 100)), 32)
+    assert canvas.grid.cols * canvas.grid.step[0] == 112
+    assert canvas.tissue.all()
+    crop = CropGrid(32, 32, 0, 0)
+    found = canvas.candidates(regions([0], [[8, 40]], 96), crop, 3).reshape(3, 3)
+    assert found.tolist() == [[True] * 3, [True] * 3, [False] * 3]
+
+
 def test_mass_is_spread_over_the_tissue_in_a_region() -> None:
     tissue = torch.ones(1, 96, 160, dtype=torch.bool)
     tissue[:, :, 32:] = False

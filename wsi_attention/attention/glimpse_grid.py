@@ -6,6 +6,7 @@ https://arxiv.org/abs/2102.10212, released as Tpap/TNet. Cells of an n × n grid
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -73,7 +74,7 @@ def crop_grids(side: int, smallest: int, overlap: float, n: int, levels: int) ->
     return tuple(grids)
 
 
-def overlaps(starts: Tensor, length: float, step: float, cells: int) -> Tensor:
+def overlaps(starts: Tensor, length: float, step: float, cells: int, end: float = math.inf) -> Tensor:
     """How much of [start, start + length) lies in each cell [i · step, (i + 1) · step), in cells.
 
     Args:
@@ -81,11 +82,12 @@ def overlaps(starts: Tensor, length: float, step: float, cells: int) -> Tensor:
         length: of all of them.
         step: length of a cell.
         cells: number of cells, from 0 on.
+        end: where the last cell is cut off.
 
     Returns:
         (..., cells) float64 in [0, 1].
     """
-    edges = torch.arange(cells + 1, dtype=torch.float64, device=starts.device) * step
+    edges = (torch.arange(cells + 1, dtype=torch.float64, device=starts.device) * step).clamp(max=end)
     low = starts.double().unsqueeze(-1)
     inside = torch.minimum(edges[1:], low + length) - torch.maximum(edges[:-1], low)
     return inside.clamp(min=0.0) / step

@@ -40,7 +40,7 @@ class RegionCanvas:
 
     def __init__(self, source: TileSource, smallest: int) -> None:
         step = max(smallest / 2, max(source.extent) / MOST_CELLS)
-        self.grid = Grid.covering(source.extent, (step, step))
+        self.grid, self._extent = Grid.covering(source.extent, (step, step)), source.extent
         self.tissue = source.tissue(self.grid).cpu().float()
         if not bool(self.tissue.flatten(1).any(dim=-1).all()):
             raise NoTissueError(
@@ -101,13 +101,15 @@ class RegionCanvas:
 
     def _crops(self, regions: Regions, crop: CropGrid, n: int) -> tuple[Tensor, Tensor]:
         starts = torch.arange(n) * crop.stride - crop.before
-        return self._overlaps(regions.places.cpu().unsqueeze(-2) + starts.unsqueeze(-1), crop.patch)
+        return self._overlaps(regions.places.cpu().unsqueeze(-2) + starts.unsqueeze(-1), crop.patch, self._extent)
 
-    def _overlaps(self, places: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Of squares at places (..., 2) with columns (..., cols) and with rows (..., rows), in cells."""
-        x, y = places.unbind(dim=-1)
-        columns = overlaps(x, side, self.grid.step[0], self.grid.cols)
-        return columns.float(), overlaps(y, side, self.grid.step[1], self.grid.rows).float()
+    def _overlaps(
+        self, places: Tensor, side: int, extent: tuple[float, float] = (math.inf, math.inf)
+    ) -> tuple[Tensor, Tensor]:
+        """Of squares at places (..., 2) with columns (..., cols) and with rows (..., rows), in cells, up to extent."""
+        (x, y), (width, height) = places.unbind(dim=-1), extent
+        columns = overlaps(x, side, self.grid.step[0], self.grid.cols, width)
+        return columns.float(), overlaps(y, side, self.grid.step[1], self.grid.rows, height).float()
 
     def _maps(self, values: Tensor, name: str) -> list[AttentionMap]:
         return [AttentionMap(one.numpy(), self.grid, name) for one in values.masked_fill(self.tissue == 0, torch.nan)]
