@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,23 +11,19 @@ import torch
 from torch import nn
 
 from wsi_attention.config import Recipe, default_recipe
-from wsi_attention.errors import InputError
-from wsi_attention.inference.writing import remove_unfinished, write_text
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import CONFIG, README, WEIGHTS, build_model, save_model
+from wsi_attention.models.checkpoint import build_model
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.colours import tissue_colours
 from wsi_attention.training.data import MEMORY_BYTES, OverviewMemory, slide_examples
 from wsi_attention.training.devices import fabric_on, precision_on
 from wsi_attention.training.examples import Example
+from wsi_attention.training.folder import finish, forget, tidy, write_split
 from wsi_attention.training.guide import Guide, guide_for
 from wsi_attention.training.labels import LabelRow
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
-from wsi_attention.training.map_store import STORE
 from wsi_attention.training.plan import (
-    FINISHED,
     FOLDER,
     Finished,
     Plan,
@@ -40,21 +32,16 @@ from wsi_attention.training.plan import (
     finished_before,
     make_plan,
 )
-from wsi_attention.training.split import Split, class_weights
+from wsi_attention.training.split import class_weights
 from wsi_attention.training.start import encoder_colours, take_encoder, take_weights, without_hub
 from wsi_attention.training.state import (
-    METRICS,
-    STATE,
     EpochRecord,
     TrainingState,
     copied,
     load_state,
     save_state,
     seed_of,
-    write_metrics,
 )
-
-SPLIT = "split.csv"
 
 
 @dataclass(frozen=True)
@@ -120,7 +107,7 @@ def train(
     plan = make_plan(Path(labels), slides, recipe, listener)
     done = finished_before(folder, plan) if earlier == "continue" else None
     if done:
-        _tidy(folder / FOLDER)
+        tidy(folder / FOLDER)
         return TrainingResult(folder, done.best, done.epochs, 0, True, done.failed, fabric.is_global_zero)
     views = OverviewMemory(memory)
     if begun:
@@ -138,35 +125,15 @@ def train(
     accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
     job = _job(plan, model, views, folder / FOLDER, listener, accumulation, guide)
     if fabric.is_global_zero:
-        _write_split(folder / FOLDER, plan.split)
+        write_split(folder / FOLDER, plan.split)
     first, state = state.epoch, fit(fabric, model, job, state)
     end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
     if fabric.is_global_zero:
         model.load_state_dict(dict(state.best))
         save_last(accumulation, folder)
-        _finish(folder, plan, model.cpu(), state, end, command)
+        finish(folder, plan, model.cpu(), state, end, command)
     fabric.barrier()
     return TrainingResult(folder, end.best, end.epochs, end.epochs - first, False, end.failed, fabric.is_global_zero)
-
-
-def forget(output: str | Path) -> None:
-    """Removes an earlier training and its model from a folder, and nothing else; a kill in between leaves no half.
-
-    Raises:
-        InputError: the folder holds a model from elsewhere.
-    """
-    folder = Path(output)
-    ours = [folder / FOLDER / name for name in (STATE, FINISHED, METRICS, SPLIT)]
-    if any(path.is_file() for path in ours):
-        model = [folder / name for name in (README, WEIGHTS, CONFIG, STORE)] if (folder / CONFIG).is_file() else []
-        for path in (*model, *ours):
-            path.unlink(missing_ok=True)
-        tidy_epochs(folder / FOLDER)
-        remove_unfinished(folder / FOLDER)
-        with suppress(OSError):
-            (folder / FOLDER).rmdir()
-    elif (folder / CONFIG).exists():
-        raise InputError(f"{folder} holds a model that was not trained there; choose another output folder")
 
 
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:
@@ -231,51 +198,3 @@ def _examples(plan: Plan, rows: Sequence[LabelRow], views: OverviewMemory, mpp: 
 
 def _overview_mpp(model: nn.Module) -> float:
     return float(model.overview_mpp)  # type: ignore[arg-type]
-
-
-def _write_split(folder: Path, split: Split) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("slide", "label", "patient", "split"))
-    for part, rows in (("train", split.train), ("val", split.validation)):
-        writer.writerows((row.slide, row.label, row.patient, part) for row in rows)
-    write_text(folder / SPLIT, text.getvalue())
-
-
-def _finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end: Finished, command: str) -> None:
-    """The model first, then the word that it is finished, then the state goes: a kill in between only repeats this."""
-    card = ModelCard(
-        plan.recipe.method,
-        dict(state.arguments),
-        plan.split.classes,
-        plan.recipe.as_dict(),
-        _metrics(plan, state, end),
-        plan.fingerprint,
-        command,
-    )
-    save_model(folder, model, card)
-    write_metrics(folder / FOLDER, state.history)
-    content = {"plan": dict(state.plan), **end.as_dict()}
-    write_text(folder / FOLDER / FINISHED, json.dumps(content, indent=2, sort_keys=True) + "\n")
-    _tidy(folder / FOLDER)
-
-
-def _tidy(folder: Path) -> None:
-    (folder / STATE).unlink(missing_ok=True)
-    tidy_epochs(folder)
-    remove_unfinished(folder)
-
-
-def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, Any]:
-    usable = [row for row in plan.split.validation if row.slide not in end.failed]
-    return {
-        "validation AUROC": end.best.val_auroc,
-        "validation accuracy": end.best.val_accuracy,
-        "validation F1": end.best.val_f1,
-        "validation slides": len(usable),
-        "training slides": end.best.slides,
-        "slides left out": len(end.failed),
-        "best epoch": end.best.epoch,
-        "epochs": end.epochs,
-        "precision": state.precision,
-    }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import InputError
-from wsi_attention.training.run import forget
+from wsi_attention.training.folder import forget
 
 OURS = ("training/finished.json", "training/metrics.csv", "training/split.csv", "training/state.safetensors")
 MODEL = ("README.md", "config.json", "model.safetensors")

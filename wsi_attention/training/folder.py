@@ -1,0 +1,103 @@
+"""The folder of a training: what it holds while one runs, what is left when it is finished, and how it is emptied."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wsi_attention.errors import InputError
+from wsi_attention.inference.writing import remove_unfinished, write_text
+from wsi_attention.models.card import ModelCard
+from wsi_attention.models.checkpoint import CONFIG, README, WEIGHTS, save_model
+from wsi_attention.training.accumulation import tidy as tidy_epochs
+from wsi_attention.training.map_store import STORE
+from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan
+from wsi_attention.training.split import Split
+from wsi_attention.training.state import METRICS, STATE, TrainingState, write_metrics
+
+SPLIT = "split.csv"
+
+
+def forget(output: str | Path) -> None:
+    """Removes an earlier training and its model from a folder, and nothing else; a kill in between leaves no half.
+
+    Raises:
+        InputError: the folder holds a model from elsewhere.
+    """
+    folder = Path(output)
+    ours = [folder / FOLDER / name for name in (STATE, FINISHED, METRICS, SPLIT)]
+    if any(path.is_file() for path in ours):
+        model = [folder / name for name in (README, WEIGHTS, CONFIG, STORE)] if (folder / CONFIG).is_file() else []
+        for path in (*model, *ours):
+            path.unlink(missing_ok=True)
+        tidy_epochs(folder / FOLDER)
+        remove_unfinished(folder / FOLDER)
+        with suppress(OSError):
+            (folder / FOLDER).rmdir()
+    elif (folder / CONFIG).exists():
+        raise InputError(f"{folder} holds a model that was not trained there; choose another output folder")
+
+
+def write_split(folder: Path, split: Split) -> None:
+    """Writes which slide trains and which validates, one a row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("slide", "label", "patient", "split"))
+    for part, rows in (("train", split.train), ("val", split.validation)):
+        writer.writerows((row.slide, row.label, row.patient, part) for row in rows)
+    write_text(folder / SPLIT, text.getvalue())
+
+
+def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end: Finished, command: str) -> None:
+    """The model first, then the word that it is finished, then the state goes: a kill in between only repeats this.
+
+    Args:
+        folder: the model folder.
+        plan: what the run was about.
+        model: with the weights to keep, on the CPU.
+        state: of the last epoch.
+        end: what the folder is to say.
+        command: the command line, for the model card.
+    """
+    card = ModelCard(
+        plan.recipe.method,
+        dict(state.arguments),
+        plan.split.classes,
+        plan.recipe.as_dict(),
+        _metrics(plan, state, end),
+        plan.fingerprint,
+        command,
+    )
+    save_model(folder, model, card)
+    write_metrics(folder / FOLDER, state.history)
+    content = {"plan": dict(state.plan), **end.as_dict()}
+    write_text(folder / FOLDER / FINISHED, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    tidy(folder / FOLDER)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what only an unfinished training needs."""
+    (folder / STATE).unlink(missing_ok=True)
+    tidy_epochs(folder)
+    remove_unfinished(folder)
+
+
+def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, Any]:
+    usable = [row for row in plan.split.validation if row.slide not in end.failed]
+    return {
+        "validation AUROC": end.best.val_auroc,
+        "validation accuracy": end.best.val_accuracy,
+        "validation F1": end.best.val_f1,
+        "validation slides": len(usable),
+        "training slides": end.best.slides,
+        "slides left out": len(end.failed),
+        "best epoch": end.best.epoch,
+        "epochs": end.epochs,
+        "precision": state.precision,
+    }
