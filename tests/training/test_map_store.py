@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import random
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,3 +104,66 @@ def test_slips_are_named(tmp_path: Path) -> None:
         file.writestr("other.txt", "nothing")
     with pytest.raises(InputError, match="cannot be read as a store of maps"):
         open_maps(tmp_path)
+
+
+def rewritten(file: Path, entry: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """The store with one of its JSON files changed."""
+    with zipfile.ZipFile(file) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    content = json.loads(entries[entry])
+    change(content)
+    entries[entry] = json.dumps(content).encode()
+    with zipfile.ZipFile(file, "w") as new:
+        for name, data in entries.items():
+            new.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("array", "shape", "text"),
+    [
+        ("values", [2, 10**6, 10**6], "too large for maps"),
+        ("values", [1, 3, 5], "maps of 2 classes have other shapes"),
+        ("updates", [1, 1, 1], "updates fit no maps"),
+    ],
+)
+def test_arrays_that_are_no_maps_are_refused(tmp_path: Path, array: str, shape: list[int], text: str) -> None:
+    write_maps(tmp_path / STORE, store())
+    rewritten(tmp_path / STORE, f"f1/{array}/zarr.json", lambda content: content.update(shape=shape))
+    with pytest.raises(InputError, match=f"cannot be read as a store of maps .*{text}"):
+        open_maps(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "text"),
+    [
+        ("step", [0, 0], "cells cannot have the size 0 × 0"),
+        ("origin", [float("inf"), 0], "inf"),
+        ("waiting", [7], "waiting classes are among 0 to 1"),
+    ],
+)
+def test_facts_that_fit_no_map_are_refused(tmp_path: Path, fact: str, value: list[float], text: str) -> None:
+    write_maps(tmp_path / STORE, store())
+    rewritten(tmp_path / STORE, "f1/zarr.json", lambda content: content["attributes"].update({fact: value}))
+    with pytest.raises(InputError, match=f"cannot be read as a store of maps .*{text}"):
+        open_maps(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.5, 1.5])
+def test_numbers_that_are_no_share_are_refused(tmp_path: Path, value: float) -> None:
+    write_maps(tmp_path / STORE, store(found={"f1": replace(one("one", 1), values=torch.full((2, 3, 5), value))}))
+    with pytest.raises(InputError, match="float32 numbers from 0 to 1"):
+        open_maps(tmp_path)
+
+
+def test_damage_anywhere_is_named_or_harmless(tmp_path: Path) -> None:
+    write_maps(tmp_path / STORE, store())
+    content, chance, named = (tmp_path / STORE).read_bytes(), random.Random(0), 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        (tmp_path / STORE).write_bytes(damaged)
+        try:
+            open_maps(tmp_path)
+        except InputError:
+            named += 1
+    assert named > 20

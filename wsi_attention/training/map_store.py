@@ -30,6 +30,7 @@ from wsi_attention.attention.accumulation import from_bytes
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.inference.writing import publish, results_errors, temporary
+from wsi_attention.training.map_checks import check_maps, checked_grid, read_array
 
 STORE = "attention_maps.zarr.zip"
 """Name in the model folder."""
@@ -137,11 +138,12 @@ def open_maps(path: str | Path) -> MapStore:
             facts: dict[str, Any] = dict(root.attrs)
             if facts["format"] != FORMAT:
                 raise InputError(f"{file} has format {facts['format']}, this version reads {FORMAT}; train again")
-            found = {key: _slide(root[key]) for key in facts["slides"]}
-        return MapStore(facts["kind"], facts["rule"], tuple(facts["classes"]), found)
+            classes = tuple(str(name) for name in facts["classes"])
+            found = {key: _slide(root[key], len(classes)) for key in facts["slides"]}
+        return MapStore(facts["kind"], facts["rule"], classes, found)
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zarr, zipfile and the codecs raise whatever a damaged file leads them to
         raise InputError(f"{file} cannot be read as a store of maps ({error}); train again") from error
 
 
@@ -190,12 +192,12 @@ def _file(path: str | Path) -> Path:
     return file
 
 
-def _slide(group: Any) -> SlideMaps:
-    arrays = {name: torch.from_numpy(np.array(group[name][:])) for name in ARRAYS if name in group}
+def _slide(group: Any, classes: int) -> SlideMaps:
+    arrays = {name: read_array(group[name]) for name in ARRAYS if name in group}
     facts, values = dict(group.attrs), arrays["values"]
-    step, origin = ((float(x), float(y)) for x, y in (facts["step"], facts["origin"]))
-    grid = Grid(values.shape[1], values.shape[2], step, origin)
     name, waiting = str(facts["name"]), tuple(facts["waiting"])
+    check_maps(arrays, waiting, classes)
+    grid = checked_grid((values.shape[1], values.shape[2]), facts["step"], facts["origin"])
     return SlideMaps(name, grid, values, arrays["updates"].long(), waiting, arrays.get("pending"))
 
 
