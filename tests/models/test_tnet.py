@@ -460,6 +460,7 @@ def test_half_precision(pooling: str) -> None:
     loss.backward()
     assert bool(loss.isfinite())
     assert [one.weights.sum() for one in output.glimpses[0]] == pytest.approx([1.0, 1.0], abs=1e-9)
+    assert np.nansum(output.maps[0][-1].values) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_from_a_folder_it_is_the_same_and_may_look_at_more(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ class RegionCanvas:
         """
         columns, rows = self._crops(regions, crop, n)
         tissue = self.tissue[regions.image.cpu()]
-        share = (rows @ tissue @ columns.mT).flatten(1) * (self.grid.step[0] / crop.patch) ** 2
+        with torch.autocast("cpu", enabled=False):
+            share = (rows @ tissue @ columns.mT).flatten(1) * (self.grid.step[0] / crop.patch) ** 2
         enough, most = share >= LEAST_TISSUE, share.amax(dim=-1, keepdim=True)
         return torch.where(enough.any(dim=-1, keepdim=True), enough, (share > 0) & (share >= most))
 
@@ -72,13 +73,14 @@ class RegionCanvas:
             masses: (v,) of each level; they sum to 1 over an image.
         """
         total = torch.zeros_like(self.tissue)
-        for regions, mass in zip(levels, masses, strict=True):
-            image = regions.image.cpu()
-            columns, rows = self._overlaps(regions.places.cpu(), regions.side)
-            area = ((rows.unsqueeze(1) @ self.tissue[image]).squeeze(1) * columns).sum(dim=-1)
-            density = rows * (mass.detach().cpu().float() / area).unsqueeze(-1)
-            for i in range(len(total)):
-                total[i] += density[image == i].mT @ columns[image == i]
+        with torch.autocast("cpu", enabled=False):
+            for regions, mass in zip(levels, masses, strict=True):
+                image = regions.image.cpu()
+                columns, rows = self._overlaps(regions.places.cpu(), regions.side)
+                area = ((rows.unsqueeze(1) @ self.tissue[image]).squeeze(1) * columns).sum(dim=-1)
+                density = rows * (mass.detach().cpu().float() / area).unsqueeze(-1)
+                for i in range(len(total)):
+                    total[i] += density[image == i].mT @ columns[image == i]
         return self._maps(total, "attention")
 
     def highest(self, regions: Regions, crop: CropGrid, values: Tensor, name: str) -> list[AttentionMap]:
