@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 FRACTIONS = (0.05, 0.01, 0.002)
-TRAINING = {"part": "train", "count": 300, "seed": 100_000, "fraction": (0.005, 0.5)}
+TRAINING = {"part": "train", "count": 240, "seed": 100_000, "fraction": (0.005, 0.5)}
 TEST = {"part": "test", "count": 100, "seed": 200_000}
 DRAWS = 48
 OVERVIEW_MPP = 11.64

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -24,7 +24,7 @@ from needle_tiles import MPP, SIDE, Tiles, load
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsi_attention.testing.slide_levels import pyramid
+from wsi_attention.testing.slide_levels import jpeg_encoder, pyramid
 from wsi_attention.testing.slide_sets import write_labels
 from wsi_attention.testing.slides import SlideTruth, truth_name, write_truth
 
@@ -32,6 +32,7 @@ CELLS = 56
 TISSUE = 0.62
 """Share of the cells that is tissue."""
 CLASSES = ("normal", "tumour")
+GLASS = 244
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _different(pool: NDArray[np.int64], count: int, rng: np.random.Generator) ->
 def paint(spec: NeedleSpec, tiles: Tiles, layout: Layout) -> NDArray[np.uint8]:
     """The slide's pixels, (5376, 5376, 3)."""
     rng = np.random.default_rng([spec.seed, 1])
-    canvas = np.full((CELLS, SIDE, CELLS, SIDE, 3), 244, np.uint8)
+    canvas = np.full((CELLS, SIDE, CELLS, SIDE, 3), GLASS, np.uint8)
     for row, col in np.argwhere(layout.tissue):
         tile = np.rot90(tiles.pixels[layout.index[row, col]], rng.integers(4))
         canvas[row, :, col] = tile[:, ::-1] if rng.integers(2) else tile
@@ -131,17 +132,29 @@ def write_pyramid(path: Path, rgb: NDArray[np.uint8]) -> None:
         for i, level in enumerate(pyramid(rgb, 2, smallest=256)):
             pixels_a_cm = 1e4 / (MPP * 2**i)
             file.write(
-                level,
+                _tiles(level),
+                shape=level.shape,
+                dtype=np.uint8,
                 tile=(SIDE, SIDE),
                 photometric="ycbcr",
                 subsampling=(2, 2),
                 compression="jpeg",
-                compressionargs={"level": 90},
                 resolution=(pixels_a_cm, pixels_a_cm),
                 resolutionunit="CENTIMETER",
                 subfiletype=int(i > 0),
                 metadata=None,
             )
+
+
+def _tiles(level: NDArray[np.uint8]) -> Iterator[bytes]:
+    """Encoded tiles row by row, those at the border filled up with glass."""
+    encode = jpeg_encoder(90)
+    for y in range(0, level.shape[0], SIDE):
+        for x in range(0, level.shape[1], SIDE):
+            tile = np.full((SIDE, SIDE, 3), GLASS, np.uint8)
+            part = level[y : y + SIDE, x : x + SIDE]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield encode(tile)
 
 
 def write(folder: Path, spec: NeedleSpec) -> tuple[str, SlideTruth]:

@@ -214,6 +214,7 @@ def test_broken_configurations(folder: Path) -> None:
         ({"arguments": {"colour": 1}}, "takes no argument 'colour'; it takes: tile_size"),
         ({"arguments": {**ARGUMENTS, "estimator": "magic"}}, "estimator 'magic'"),
         ({"arguments": {**ARGUMENTS, "features": "many"}}, "cannot be built with"),
+        ({"arguments": {**ARGUMENTS, "encoder_widths": []}}, "cannot be built with"),
         ({"classes": []}, "'classes' must be different names"),
         ({"classes": ["a", "a"]}, "'classes' must be different names"),
         ({"classes": ["a", 2]}, "'classes' must be different names"),

@@ -295,6 +295,21 @@ def test_padded_views_hide_what_surrounds_a_box() -> None:
         assert torch.allclose(*seen, atol=1e-6) == same
 
 
+@pytest.mark.parametrize("background", ["masked", "seen"])
+def test_padded_views_attend_to_their_box_alone(background: str) -> None:
+    """Patches that show background, because they lie outside the box, count neither in the map nor in its mean."""
+    tissue = torch.zeros(1, 128, 128, dtype=torch.bool)
+    tissue[:, 64:96] = True
+    tissue[:, 32:40, :16] = True
+    model = flat(small(shape="padded", background=background, most_side=8))
+    region = Region(0, (0, 4, 8, 2), 1.0, (0, 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_attention.models.rams_trans.find_regions", lambda *_: (region,))
+        first, second = model(TensorSource(images()[..., :128, :128], tissue)).maps[0]
+    assert np.isfinite(first.values).sum() == 17
+    assert np.argwhere(np.isfinite(second.values).any(axis=1)).ravel().tolist() == [4, 5]
+
+
 def test_released_box_has_a_row_and_a_column_too_many() -> None:
     """Page §7: rows 3..6, columns 2..9 at P = 32 are rows 95..223, columns 63..319."""
     model = small(size=448, patch=32, shape="as-released")

@@ -16,6 +16,7 @@ from wsi_attention.models.region_views import (
     look_again,
     tissue_of,
     whole_images,
+    within,
     without_surroundings,
 )
 from wsi_attention.testing.models import FailingSource
@@ -183,3 +184,14 @@ def test_surroundings_become_background() -> None:
     expected[:3, 1:3] = 1
     assert torch.equal(shown[0], expected.expand(3, -1, -1))
     assert (shown[1] == 1).all()
+
+
+def test_tissue_within_boxes() -> None:
+    tissue = torch.ones(2, 4, 4, dtype=torch.bool)
+    tissue[:, 1] = False
+    boxes = torch.tensor([[4, 0, 5, 9], [8, 4, 4, 4]])
+    found = within(tissue, boxes, 16)
+    expected = torch.zeros(4, 4, dtype=torch.bool)
+    expected[[0, 2], 1:3] = True
+    assert torch.equal(found[0], expected)
+    assert torch.equal(found[1], tissue[1])

@@ -29,6 +29,11 @@ def test_all_that_training_wrote_goes(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+def test_maps_that_a_kill_left_without_a_model_go_too(tmp_path: Path) -> None:
+    forget(filled(tmp_path, *OURS, "attention_maps.zarr.zip"))
+    assert left(tmp_path) == []
+
+
 def test_what_is_the_users_own_stays(tmp_path: Path) -> None:
     forget(filled(tmp_path, "README.md", "notes.txt", "training/slide.svs"))
     assert left(tmp_path) == ["README.md", "notes.txt", "training", "training/slide.svs"]

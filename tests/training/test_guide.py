@@ -168,6 +168,8 @@ def test_what_is_missing_or_does_not_fit_is_said(accumulated: MapStore, tmp_path
         ask(plus, named, classes=("a", "b"))
     with pytest.raises(InputError, match="holds the maps to learn from; choose another output folder"):
         ask(plus, named, output=".")
+    with pytest.raises(InputError, match="holds the maps to learn from; choose another output folder"):
+        ask(plus, replace(named, maps=str(tmp_path / STORE)), output=".")
     with pytest.raises(InputError, match="does not exist: no maps were accumulated there"):
         ask(plus, replace(named, maps=str(tmp_path / "none")))
     write_maps(tmp_path / STORE, replace(accumulated, kind="glimpses"))

@@ -83,7 +83,7 @@ def build_model(method: str, classes: int, /, **arguments: Any) -> nn.Module:
         model: nn.Module = builder(classes, **arguments)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
         raise InputError(f"method {method} cannot be built with {_brief(arguments)}: {error}") from error
     return model
 

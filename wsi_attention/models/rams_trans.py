@@ -34,6 +34,7 @@ from wsi_attention.models.region_views import (
     look_again,
     tissue_of,
     whole_images,
+    within,
     without_surroundings,
 )
 from wsi_attention.nn.vit import VisionTransformer
@@ -64,8 +65,8 @@ class RamsTrans(nn.Module):
         tokens: "own": each pass has the class token of its scale alone; "as-released": every pass has all of them.
         rows: of the rollout that make the importance map: "class", the class token's, or the mean of all,
             "as-released".
-        shape: "square" shows what surrounds the region, to a square; "padded" shows background there; "as-released" is
-            "square" with one pixel too many at the top and at the left.
+        shape: "square" shows what surrounds the region, to a square; "padded" shows background there, which
+            counts as such in the map; "as-released" is "square" with one pixel too many at the top and at the left.
         background: "masked" keeps patches without tissue out of the attention; "seen", as published, lets them draw
             some. In the importance map they never count.
         first_weight: of the first scale's loss.
@@ -184,10 +185,12 @@ class RamsTrans(nn.Module):
 
         The importance sums to 1 over tissue, NaN elsewhere. Views of one image share in its logits alike.
         """
+        tissue = tissue_of(source, views, self.cells)
         if self.shape == "padded" and inside is not None:
             views = views._replace(pixels=without_surroundings(views.pixels, inside))
+            tissue = within(tissue, inside, self.size)
         images = self.preprocess(views.pixels)
-        tissue = tissue_of(source, views, self.cells).to(images.device)
+        tissue = tissue.to(images.device)
         seen = tissue if self.background == "masked" else None
         tokens = (scale,) if self.tokens == "own" else tuple(range(self.scales))
         values: Tensor | None = None

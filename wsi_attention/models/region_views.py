@@ -167,6 +167,16 @@ def without_surroundings(pixels: Tensor, boxes: Tensor) -> Tensor:
     return pixels.masked_fill(~inside, background(pixels))
 
 
+def within(tissue: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Tissue (m, cells, cells) in the cells that boxes (m, 4), in pixels of size², touch; all of it where none is."""
+    patch = size / tissue.shape[-1]
+    at = torch.arange(tissue.shape[-1]) * patch
+    x, y, w, h = boxes.T[..., None]
+    across, down = (at + patch > x) & (at < x + w), (at + patch > y) & (at < y + h)
+    inside = tissue & (down[:, :, None] & across[:, None]).to(tissue.device)
+    return inside.where(inside.any(dim=(-2, -1), keepdim=True), tissue)
+
+
 def _region(view: int, values: Tensor, mask: Tensor) -> Region:
     y, x = divmod(int(values.where(mask, -torch.inf).argmax()), values.shape[1])
     return Region(view, bounding_box(mask), float(values[mask].mean()), (x, y))

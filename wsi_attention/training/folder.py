@@ -33,8 +33,8 @@ def forget(output: str | Path) -> None:
     folder = Path(output)
     ours = [folder / FOLDER / name for name in (STATE, FINISHED, METRICS, SPLIT)]
     if any(path.is_file() for path in ours):
-        model = [folder / name for name in (README, WEIGHTS, CONFIG, STORE)] if (folder / CONFIG).is_file() else []
-        for path in (*model, *ours):
+        model = [folder / name for name in (README, WEIGHTS, CONFIG)] if (folder / CONFIG).is_file() else []
+        for path in (*model, folder / STORE, *ours):
             path.unlink(missing_ok=True)
         tidy_epochs(folder / FOLDER)
         remove_unfinished(folder / FOLDER)

@@ -77,7 +77,8 @@ def guide_for(
             f"method {recipe.method} learns the maps that a training of method oaa accumulated; name its model folder: "
             '--maps FOLDER, or maps = "FOLDER" in the recipe'
         )
-    if Path(recipe.maps).resolve() == output.resolve():
+    named = Path(recipe.maps).resolve()
+    if output.resolve() == (named.parent if named.is_file() else named):
         raise InputError(f"{output} holds the maps to learn from; choose another output folder")
     guide = Guide(_checked(open_maps(recipe.maps), recipe.maps, classes), recipe.maps)
     missing = guide.missing(keys)
