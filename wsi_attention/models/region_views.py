@@ -173,7 +173,7 @@ def within(tissue: Tensor, boxes: Tensor, size: int) -> Tensor:
     at = torch.arange(tissue.shape[-1]) * patch
     x, y, w, h = boxes.T[..., None]
     across, down = (at + patch > x) & (at < x + w), (at + patch > y) & (at < y + h)
-    inside = tissue & (down[:, :, None] & across[:, None]).to(tissue.device)
+    inside: Tensor = tissue & (down[:, :, None] & across[:, None]).to(tissue.device)
     return inside.where(inside.any(dim=(-2, -1), keepdim=True), tissue)
 
 
