@@ -168,6 +168,11 @@ def test_until_stops_at_the_tolerance_or_the_budget() -> None:
         assert float(output.spread) > 1e-9
 
 
+def test_a_single_draw_is_not_certain() -> None:
+    output = toy(1, gradient="unbiased").until(TensorSource(image()), 1e-9, 400)
+    assert output.terms["cells"].shape == (1, 400)
+
+
 def test_until_ends_exactly_when_all_cells_are_read() -> None:
     output, exact = (toy(7).until(TensorSource(image()), 1e-9, 400), toy(7).exact(TensorSource(image())))
     assert output.terms["cells"].shape == (1, 400)
@@ -236,9 +241,12 @@ def test_rounds_tell_how_much_new_rounds_would_differ() -> None:
     assert float(torch.stack(told).mean() / torch.stack(seen).std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_one_round_is_enough_only_without_error() -> None:
+def test_one_round_is_enough_only_without_chance() -> None:
+    bound = Rounds()
+    bound.add(torch.ones(1, 1, 1), torch.ones(1, 1), torch.zeros(1, 1))
+    assert bound.enough(torch.zeros(1), 0.1)
     rounds = rounds_of([[1.0]], [[2.0]])
-    assert rounds.enough(torch.zeros(1), 0.1)
+    assert not rounds.enough(torch.zeros(1), 0.1)
     assert not rounds.enough(torch.full((1,), 0.05), 0.1)
     rounds.add(torch.ones(1, 1, 1), torch.ones(1, 1), torch.ones(1, 1))
     assert rounds.enough(torch.full((1,), 0.05), 0.1)

@@ -69,14 +69,16 @@ class Rounds:
         return spread_of(classifier, torch.cat(self._features, dim=1), self.weights, torch.cat(self._chance, dim=1))
 
     def enough(self, spread: Tensor, tolerance: float) -> bool:
-        """Whether to stop: an error of 0 is final, another one counts from round `LEAST_ROUNDS` on."""
-        return enough(spread, tolerance, len(self))
+        """Whether to stop: where no chance is left, or the error is small from round `LEAST_ROUNDS` on."""
+        return enough(spread, tolerance, len(self), torch.cat(self._chance, dim=1))
 
 
-def enough(spread: Tensor, tolerance: float, rounds: int) -> bool:
-    """Whether the standard error (b,) after so many rounds is a reason to stop."""
-    worst = float(spread.max())
-    return worst == 0.0 or (rounds >= LEAST_ROUNDS and worst <= tolerance)
+def enough(spread: Tensor, tolerance: float, rounds: int, chance: Tensor) -> bool:
+    """Whether the standard error (b,) after so many rounds is a reason to stop, or that no chance (b, n) is left.
+
+    A single random draw has an error of 0 too: no other draw contradicts it.
+    """
+    return not bool(chance.any()) or (rounds >= LEAST_ROUNDS and float(spread.max()) <= tolerance)
 
 
 def mean_of(features: Tensor, weights: Tensor) -> Tensor:
@@ -185,7 +187,8 @@ def read_until(
         features, valid = reading.first(n)
         drawn = counted(attention, first_of(draw, n), "normalised-threshold")
         drawn = drawn._replace(coefficients=without_failed(drawn.coefficients, valid), chance=drawn.chance * valid)
-        if enough(spread_of(classifier, features, drawn.coefficients, drawn.chance), tolerance, done):
+        spread = spread_of(classifier, features, drawn.coefficients, drawn.chance)
+        if enough(spread, tolerance, done, drawn.chance):
             break
     return drawn, features, valid
 
