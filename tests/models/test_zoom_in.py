@@ -586,6 +586,7 @@ def test_released_noise_hardly_follows_beta() -> None:
         ({"inference": "guess"}, "inference 'guess'"),
         ({"encoder": "vgg"}, "encoder 'vgg'"),
         ({"draws": 0}, "draws must be at least 1, got 0"),
+        ({"draws": 1, "gradient": "centred"}, "draws must be at least 2, got 1"),
         ({"floor": 1.0}, "floor must be between 0 and 1, got 1"),
         ({"tile_mpp": 0.0}, "every mpp must be at least 1e-09, got 0"),
         ({"view_mpps": ()}, "cells_um needs 1 sides"),
