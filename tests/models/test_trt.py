@@ -502,6 +502,9 @@ def test_a_copy_is_independent() -> None:
         ({"budget": 0}, "budget 0"),
         ({"mass": 0.0}, "mass 0.0"),
         ({"switch": 1.0}, "switch 1.0"),
+        ({"tile_size": 0}, "tile_size, tile_mpp, overview_mpp must be above 0, got 0"),
+        ({"tile_mpp": -1.0}, "must be above 0"),
+        ({"overview_mpp": 0.0}, "must be above 0"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
@@ -549,3 +552,14 @@ def test_learns_where_to_look() -> None:
     corners = [glimpse.tiles.locations[0, glimpse.weights.argmax()].clip(0) for glimpse in tops]
     hits = [bool(one[y : y + 32, x : x + 32].any()) for one, (x, y) in zip(blob, corners, strict=True)]
     assert sum(hits) >= 18
+
+
+def test_a_tile_lies_where_its_patch_has_tissue() -> None:
+    """Patches of 50 pixels, tiles of 16: three places along a side, the middle one where it has tissue."""
+    tissue = torch.zeros(1, 300, 300, dtype=torch.bool)
+    tissue[:, 100:116], tissue[:, 200:250, 200:] = True, True
+    source = TensorSource(torch.rand(1, 3, 300, 300, generator=torch.Generator().manual_seed(0)), tissue)
+    (glimpse,) = small(mass=2.0, budget=64, tile_size=16)(source).glimpses[0]
+    corners = [(x, y) for x, y, *_ in glimpse.tiles.boxes[0].tolist()]
+    assert sorted(corners) == sorted([(17 + 50 * i, 100) for i in range(6)] + [(217, 217), (267, 217)])
+    assert all(tissue[0, y : y + 16, x : x + 16].any() for x, y in corners)

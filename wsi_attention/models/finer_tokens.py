@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from wsi_attention.errors import TileReadError
@@ -13,6 +14,9 @@ from wsi_attention.models.records import glimpses
 from wsi_attention.nn.bags import encode
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Glimpse, TileBatch, TileSet
+
+MOST_PLACES = 15
+"""For a tile along a patch's side, odd: of a much wider patch the middle is still one of them."""
 
 
 class Finer(NamedTuple):
@@ -30,7 +34,9 @@ class Finer(NamedTuple):
 
 
 class FinerTokens(nn.Module):
-    """One tile centred on each patch, through an encoder, a linear layer and a normalisation to a token.
+    """One tile of each patch through an encoder, a linear layer and a normalisation to a token.
+
+    It lies where the patch has tissue, nearest to its centre.
 
     The normalisation gives a token's channels the size that tokens have inside a transformer; features of encoders
     here have length 1 and would be lost beside them.
@@ -62,14 +68,40 @@ class FinerTokens(nn.Module):
             TileReadError: not one tile of some image could be read.
         """
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
-        wanted = cells.where(real, cells[:, :1]).cpu().numpy()
-        tiles = TileSet(grid.locations(wanted, size, downsample), size, downsample)
+        wanted = cells.where(real, cells[:, :1]).cpu()
+        fine, at = at_tissue(source, grid, wanted, self.tile_size * downsample)
+        tiles = TileSet(fine.locations(at.numpy(), size, downsample), size, downsample)
         batch = source.read(tiles)
         valid = batch.valid.to(real.device) & real
         if not bool(valid.any(dim=-1).all()):
             raise TileReadError(f"none of the {len(tiles)} tiles that attention asked for could be read")
         features = encode(TileBatch(batch.pixels, valid), preprocess, self.encoder)
         return Finer(self.project(features), valid, tiles)
+
+
+def at_tissue(source: TileSource, grid: Grid, cells: Tensor, side: float) -> tuple[Grid, Tensor]:
+    """Where in each patch a tile shows tissue, nearest to the centre: a patch may be far wider than a tile.
+
+    Args:
+        source: b images.
+        grid: of the patches.
+        cells: (b, k) flat indices of patches.
+        side: of a tile in level-0 pixels.
+
+    Returns:
+        A grid whose cells are about as wide as a tile, never narrower, and the cells (b, k) of it to read.
+    """
+    most = min(MOST_PLACES, int(min(grid.step) / side + 1e-9))
+    n = max(1, most - 1 + most % 2)
+    if n == 1:
+        return grid, cells
+    fine = Grid(grid.rows * n, grid.cols * n, (grid.step[0] / n, grid.step[1] / n), grid.origin)
+    parts = source.tissue(fine).cpu().reshape(len(cells), grid.rows, n, grid.cols, n).transpose(2, 3)
+    offsets = (torch.arange(n) - n // 2).square()
+    near = -(offsets[:, None] + offsets).flatten()
+    best = torch.where(parts.reshape(len(cells), -1, n * n), near, near - n * n).argmax(dim=-1).gather(1, cells)
+    rows, cols = cells // grid.cols * n + best // n, cells % grid.cols * n + best % n
+    return fine, rows * fine.cols + cols
 
 
 def records(finer: Finer, real: Tensor, weights: Tensor, attention: Tensor) -> tuple[tuple[Glimpse, ...], ...]:

@@ -79,6 +79,10 @@ def trt(
         InputError: an argument is out of range or names nothing.
     """
     _check(size=size, patch=patch, dim=dim, depth=depth, heads=heads, budget=budget)
+    if not min(tile_size, tile_mpp, overview_mpp) > 0:
+        raise InputError(
+            f"tile_size, tile_mpp, overview_mpp must be above 0, got {tile_size}, {tile_mpp}, {overview_mpp}"
+        )
     one_of("stem", stem, STEMS)
     embedding = ConvStem(len(mean), dim, patch) if stem == "conv" else None
     grid = size // patch, size // patch
