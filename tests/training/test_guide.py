@@ -89,7 +89,8 @@ def test_maps_of_the_loop_lie_on_the_spot_though_every_view_was_turned(
     for example in module_examples[1:12:2]:
         found = accumulated.get(example.key, "spotted")
         spot = where_spotted(example, found.values.shape)
-        hits.append(spot.flat[int(found.values.argmax())] > 0)
+        near = nn.functional.max_pool2d(torch.from_numpy(spot)[None], 3, stride=1, padding=1)[0].numpy()
+        hits.append(near.flat[int(found.values.argmax())] > 0)  # the network sees a cell with its neighbours
     assert sum(hits) >= 5
 
 

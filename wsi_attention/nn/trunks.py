@@ -26,6 +26,7 @@ class TissueTrunk(nn.Module):
         whole = TissueAttentionNet(channels, widths, context)
         self.stride, self.dim = whole.stride, whole.dim
         self.stages, self.context = whole.trunk, whole.context
+        self.context.mix.reset_parameters()  # class maps are read cell by cell: no mean over neighbours to start with
 
     def forward(self, view: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, dim, gh, gw); h and w are multiples of the stride."""
