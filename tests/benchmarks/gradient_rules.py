@@ -72,8 +72,8 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("gradient-work"))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--count", type=int, default=60)
     given = parser.parse_args()
     from needle_slides import specs, write_set
 
