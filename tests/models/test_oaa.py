@@ -278,7 +278,7 @@ def test_learns_where_the_evidence_is(pool: str) -> None:
         optimiser.step()
     with torch.no_grad():
         output = model.eval()(TensorSource(fresh))
-    assert float((output.logits.argmax(-1) == truth).float().mean()) > 0.9
+    assert float((output.logits.argmax(-1) == truth).float().mean()) > 0.8
     bright = nn.functional.max_pool2d(nn.functional.avg_pool2d(fresh.mean(1), 8), 2).flatten(1)
     pointed = torch.tensor([bright[i, int(np.argmax(one[1].values))] for i, one in enumerate(output.maps)])
     assert float((pointed[truth == 1] > 0.6).float().mean()) > 0.8
