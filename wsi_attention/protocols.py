@@ -58,6 +58,30 @@ class SlideReader(Protocol):
 
 
 @runtime_checkable
+class RegionsReader(Protocol):
+    """A `SlideReader` that also reads many regions of a level in one request, each stored tile fetched once."""
+
+    def read_regions(
+        self, locations: NDArray[np.int64], level: int, size: tuple[int, int], out: NDArray[np.uint8]
+    ) -> list[str | None]:
+        """The pixels that `read` gives for each location, on white. Safe to call from several threads.
+
+        Args:
+            locations: (n, 2) top left corners in level-0 pixels; may lie outside the slide.
+            level: index of the level.
+            size: (w, h) of every region in the level's pixels.
+            out: (n, h, w, 3) to write to.
+
+        Returns:
+            For each region None, or one line that says why it cannot be read; `out` is then left as it was.
+
+        Raises:
+            TileReadError: the request failed as a whole; `out` may hold anything.
+        """
+        ...
+
+
+@runtime_checkable
 class TileSource(Protocol):
     """Where a model gets pixels: a slide, or plain tensors. The only thing a model ever sees of a slide."""
 
