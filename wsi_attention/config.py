@@ -63,7 +63,9 @@ class Recipe:
         encoder_start: where the encoder's weights come from, after `start`: a .safetensors file (`save_encoder`, or a
             library's own), a model folder or shipped name, or "pretrained" (published ones, downloaded).
         epochs: passes over the training slides.
-        patience: epochs without a better validation AUROC after which training stops.
+        patience: epochs without a better validation (see `best`) after which training stops.
+        best: what tells the best epoch: the highest validation "auroc", or the lowest validation "loss", which changes
+            less by chance where few slides are kept for validation.
         batch: slides whose gradients are averaged into one step.
         precision: "auto" (bfloat16 where the hardware has it, else 32), "32" or "bf16".
         seed: decides split, weights, order, draws and augmentation.
@@ -85,6 +87,7 @@ class Recipe:
     encoder_start: str = ""
     epochs: int = 30
     patience: int = 10
+    best: str = "auroc"
     batch: int = 4
     precision: str = "auto"
     seed: int = 0
@@ -103,6 +106,7 @@ class Recipe:
 
 
 CHOICES = {
+    "best": ("auroc", "loss"),
     "precision": ("auto", "32", "bf16"),
     "class_weights": ("balanced", "none"),
     "statistics": ("builder", "tissue", "encoder"),

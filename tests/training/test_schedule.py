@@ -21,6 +21,13 @@ def test_ties_go_to_the_lower_loss() -> None:
     assert better(replace(base, val_auroc=math.nan, val_loss=0.1), replace(base, val_auroc=math.nan))
 
 
+def test_the_loss_alone_may_decide() -> None:
+    base = EpochRecord(1, 1e-3, 1.0, 0.5, 0.9, 1.0, 1.0, 4, 0)
+    assert not better(replace(base, val_auroc=0.99, val_loss=0.6), base, "loss")
+    assert better(replace(base, val_auroc=0.8, val_loss=0.4), base, "loss")
+    assert not better(replace(base, val_loss=math.nan), base, "loss")
+
+
 def test_the_rate_rises_and_falls() -> None:
     recipe = Recipe(epochs=10, optimiser=Optimiser(learning_rate=1.0, warmup_epochs=2.0))
     rates = [learning_rate(recipe, progress) for progress in (1, 2, 6, 10)]

@@ -127,7 +127,7 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
         failed=failed,
     )
     latest = state.best_epoch == 0 or bool(getattr(model, "last_is_best", False))
-    if latest or better(record, state.history[state.best_epoch - 1]):
+    if latest or better(record, state.history[state.best_epoch - 1], job.recipe.best):
         state = replace(state, best=weights, best_epoch=number)
     job.listener.line(_summary(record, state.best_epoch))
     return state

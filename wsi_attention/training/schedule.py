@@ -13,8 +13,10 @@ def finished(state: TrainingState, recipe: Recipe) -> bool:
     return state.epoch >= recipe.epochs or (state.epoch > 0 and state.epoch - state.best_epoch >= recipe.patience)
 
 
-def better(new: EpochRecord, old: EpochRecord) -> bool:
-    """Higher validation AUROC; equal ones (or none) are told apart by the lower validation loss."""
+def better(new: EpochRecord, old: EpochRecord, best: str = "auroc") -> bool:
+    """Higher validation AUROC, equal ones (or none) told apart by the lower validation loss; or that loss alone."""
+    if best == "loss":
+        return new.val_loss < old.val_loss
     first, second = (-1.0 if math.isnan(record.val_auroc) else record.val_auroc for record in (new, old))
     return (first, -new.val_loss) > (second, -old.val_loss)
 
