@@ -1,0 +1,27 @@
+"""Options of `wsi-attention classify`: one line a name, so that the command itself stays a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+Inputs = Annotated[list[str] | None, Option("-i", "--input", help="Slides, folders of slides, URLs, or slides CSVs.")]
+More = Annotated[list[str] | None, Argument(help="More inputs: -i slides/*.svs works.")]
+Results = Annotated[Path, Option("-o", "--output", help="The results folder.")]
+Model = Annotated[str, Option("-m", "--model", help="A model folder or a shipped name such as demo.")]
+Workers = Annotated[int, Option("-n", "--workers", help="Slides computed side by side.")]
+Batch = Annotated[int, Option("-b", "--batch", help="Tiles read by one task.")]
+Device = Annotated[str, Option(help="cpu, cuda:1 …; auto is the first GPU, else the CPU.")]
+Precision = Annotated[str, Option(help="32, bf16, or auto: bf16 on a GPU that has it.")]
+Mpp = Annotated[float | None, Option(help="µm per level-0 pixel, if the files are wrong or silent.")]
+SlidesCsv = Annotated[Path | None, Option(help="CSV slide[,mpp][,mask]: which slides of -i.")]
+Limit = Annotated[float, Option(help="Seconds a slide may take before it counts as failed.")]
+Exact = Annotated[bool, Option("--exact", help="Read every tile instead of a sample: minutes a slide.")]
+Tolerance = Annotated[
+    float | None, Option(help="Read until the standard error of the probability is at most this, e.g. 0.02.")
+]
+Budget = Annotated[int | None, Option(help="The most tiles a slide for --tolerance.")]
+What = Annotated[str | None, Option(help="geojson, tiles, heatmap, heatmap-zarr; commas between. [default: all]")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
