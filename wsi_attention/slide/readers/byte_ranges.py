@@ -1,0 +1,109 @@
+"""Where a TIFF's bytes come from: many ranges in one request, from a local file or, elsewhere, from a URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
+
+Range = tuple[int, int]
+"""(offset, count) in bytes."""
+
+
+class ByteRanges(Protocol):
+    """The bytes of one file. Safe from several threads at once, and without a cache that the caller does not see.
+
+    Attributes:
+        path: the file or URL, as messages name it.
+        size: bytes in all.
+    """
+
+    path: str
+    size: int
+
+    def read(self, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range, in the order given; callers ask in the order of the offsets.
+
+        Raises:
+            TileReadError: a range reaches past the end, or the file could not be read.
+            SlideError: it was closed.
+        """
+        ...
+
+    def file(self) -> BinaryIO:
+        """The whole as a new seekable binary file, for reading the index; the caller closes it."""
+        ...
+
+    def close(self) -> None:
+        """Gives the handle back; closing twice is no error."""
+        ...
+
+
+class LocalBytes:
+    """A local file, read by position through one descriptor: no seek, so no lock."""
+
+    def __init__(self, path: str) -> None:
+        """Opens the file.
+
+        Raises:
+            OSError: it is not there, or may not be read.
+        """
+        self.path = path
+        self._descriptor: int | None = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range, in the order given."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise SlideError(f"{self.path}: the file was closed; open it again")
+        try:
+            found = [_at(descriptor, self.path, count, offset) for offset, count in ranges]
+        except (OSError, OverflowError, ValueError) as error:
+            raise TileReadError(f"{self.path}: cannot read its bytes: {error}") from error
+        for content, (offset, count) in zip(found, ranges, strict=True):
+            if len(content) != count:
+                raise TileReadError(
+                    f"{self.path}: {count} bytes at {offset} asked, {len(content)} are there; the file is truncated"
+                )
+        return found
+
+    def file(self) -> BinaryIO:
+        """The whole as a new seekable binary file."""
+        return Path(self.path).open("rb")
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+if hasattr(os, "pread"):
+
+    def _at(descriptor: int, path: str, count: int, offset: int) -> bytes:
+        del path
+        return os.pread(descriptor, count, offset)
+
+else:  # Windows has no read by position; a handle of its own keeps threads apart
+
+    def _at(descriptor: int, path: str, count: int, offset: int) -> bytes:
+        del descriptor
+        with Path(path).open("rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(count)
+
+
+def bytes_of(path: str) -> ByteRanges:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it is not there, or may not be read.
+        SlideOpenError: a URL, for which there is no such access.
+    """
+    if "://" in path:
+        raise SlideOpenError(f"{path}: the bytes of a URL cannot be read by ranges; use reader='tiffslide'")
+    return LocalBytes(path)
