@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import InputError, MissingMppError, SlideError, SlideOpenError, TileReadError
+from wsi_attention.errors import InputError, MissingMppError, SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
-from wsi_attention.protocols import SlideReader
 from wsi_attention.slide import fingerprint, metadata
-from wsi_attention.slide.failures import one_line
-from wsi_attention.slide.handles import Handles, Lease
+from wsi_attention.slide.facts import Facts
+from wsi_attention.slide.handles import Handles
 from wsi_attention.slide.opening import check_name, choose, opener
 from wsi_attention.slide.pixels import on_white
+from wsi_attention.slide.requests import attempt, read_one, read_together
 
 if TYPE_CHECKING:
     from wsi_attention.slide.readers.array import ArrayLevels
@@ -28,31 +26,6 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 2**28
 """The most pixels one read may ask for (0.8 GB of RGB)."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What opening a slide tells; pixels play no part."""
-
-    level_dimensions: tuple[tuple[int, int], ...]
-    level_downsamples: tuple[float, ...]
-    tile_sizes: tuple[tuple[int, int] | None, ...]
-    properties: Mapping[str, str]
-    bounds: Box | None
-    associated: tuple[str, ...]
-
-    @classmethod
-    def of(cls, reader: SlideReader) -> _Facts:
-        return cls(
-            tuple((int(w), int(h)) for w, h in reader.level_dimensions),
-            tuple(float(downsample) for downsample in reader.level_downsamples),
-            tuple(reader.tile_sizes),
-            MappingProxyType(dict(reader.properties)),
-            reader.bounds,
-            tuple(reader.associated),
-        )
 
 
 def open_slide(
@@ -123,9 +96,9 @@ class Slide:
         self._handles.close()
 
     @cached_property
-    def _facts(self) -> _Facts:
+    def _facts(self) -> Facts:
         with self._handles.borrow() as lease:
-            return _Facts.of(lease.reader)
+            return Facts.of(lease.reader)
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -242,12 +215,40 @@ class Slide:
             InputError: no such level, or an empty or absurdly large size.
         """
         place, wanted = (int(location[0]), int(location[1])), (int(size[0]), int(size[1]))
-        if not 0 <= level < len(self.level_dimensions):
-            raise InputError(f"{self.path}: no level {level}; it has levels 0 to {len(self.level_dimensions) - 1}")
-        if min(wanted) < 1 or wanted[0] * wanted[1] > MAX_PIXELS:
-            raise InputError(f"{self.path}: cannot read {wanted[0]}×{wanted[1]} pixels; 1 to {MAX_PIXELS} are possible")
-        what = f"{wanted[0]}×{wanted[1]} pixels at {place} of level {level}"
-        return self._attempt(lambda reader: _checked(reader.read(place, level, wanted), wanted), what)
+        self._check(level, wanted)
+        what = self._asked(place, level, wanted)
+        return attempt(self._handles, lambda reader: read_one(reader, place, level, wanted), what)
+
+    def read_regions(
+        self, locations: NDArray[np.int64], level: int, size: tuple[int, int], out: NDArray[np.uint8]
+    ) -> list[str | None]:
+        """Many regions of one size, each as `read` gives it; in one request, if the reader can do that.
+
+        Args:
+            locations: (n, 2), (x, y) of the top left corners in level-0 pixels.
+            level: index of the level.
+            size: (w, h) of every region in the level's pixels.
+            out: (n, h, w, 3) to write to; left as it was where a region cannot be read.
+
+        Returns:
+            For each region None, or one line that says why it cannot be read.
+
+        Raises:
+            InputError: as in `read`, for one region.
+        """
+        wanted = (int(size[0]), int(size[1]))
+        self._check(level, wanted)
+        places = [(int(x), int(y)) for x, y in locations]
+        try:
+            reasons = read_together(self._handles, locations, level, wanted, out)
+        except SlideOpenError as error:
+            return [str(error)] * len(places)
+        if reasons is None:
+            return self._one_by_one(places, level, wanted, out)
+        return [
+            None if reason is None else f"{self._asked(place, level, wanted)} cannot be read: {reason}"
+            for place, reason in zip(places, reasons, strict=True)
+        ]
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """A label, macro or thumbnail image, (h, w, 3).
@@ -259,7 +260,8 @@ class Slide:
         if name not in self.associated:
             there = ", ".join(self.associated) or "none"
             raise InputError(f"{self.path}: no associated image {name!r}; there are: {there}")
-        return self._attempt(lambda reader: on_white(reader.read_associated(name)), f"the image {name!r}")
+        what = f"{self.path}: the image {name!r}"
+        return attempt(self._handles, lambda reader: on_white(reader.read_associated(name)), what)
 
     def bytes_read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> int:
         """About how many file bytes a read asks for: its stored tiles, whole; 0 where that is unknown."""
@@ -272,32 +274,24 @@ class Slide:
 
         return StoredBytes.of(self.path if isinstance(self._origin, str) else None, self.level_dimensions)
 
-    def _attempt(self, request: Callable[[SlideReader], T], what: str) -> T:
-        """A request on the shared handle; where it fails, once more on a fresh one that nobody else uses."""
-        with self._handles.borrow() as lease:
+    def _check(self, level: int, size: tuple[int, int]) -> None:
+        if not 0 <= level < len(self.level_dimensions):
+            raise InputError(f"{self.path}: no level {level}; it has levels 0 to {len(self.level_dimensions) - 1}")
+        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+            raise InputError(f"{self.path}: cannot read {size[0]}×{size[1]} pixels; 1 to {MAX_PIXELS} are possible")
+
+    def _asked(self, place: tuple[int, int], level: int, size: tuple[int, int]) -> str:
+        return f"{self.path}: {size[0]}×{size[1]} pixels at {place} of level {level}"
+
+    def _one_by_one(
+        self, places: Sequence[tuple[int, int]], level: int, size: tuple[int, int], out: NDArray[np.uint8]
+    ) -> list[str | None]:
+        """Neighbours one after the other, so that the reader can use what it has decoded again."""
+        reasons: list[str | None] = [None] * len(places)
+        height = size[1] * self.level_downsamples[level]
+        for i in sorted(range(len(places)), key=lambda i: (places[i][1] // height, places[i])):
             try:
-                return request(lease.reader)
-            except Exception:  # a reader of another package may raise anything; what counts is the second attempt
-                return self._second_attempt(lease, request, what)
-
-    def _second_attempt(self, lease: Lease, request: Callable[[SlideReader], T], what: str) -> T:
-        try:
-            fresh = self._handles.open_fresh()
-        except SlideOpenError as error:
-            self._handles.retire(lease)
-            raise TileReadError(f"{self.path}: {what} cannot be read: {one_line(error)}") from error
-        try:
-            result = request(fresh)
-        except Exception as error:
-            fresh.close()
-            self._handles.retire(lease)
-            raise TileReadError(f"{self.path}: {what} cannot be read: {one_line(error)}") from error
-        self._handles.retire(lease, heir=fresh)
-        return result
-
-
-def _checked(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A reader's pixels on white, refused where they are not what was asked for."""
-    if pixels.dtype != np.uint8 or pixels.shape not in {(size[1], size[0], 3), (size[1], size[0], 4)}:
-        raise SlideError(f"the reader gave {pixels.dtype} {pixels.shape} for {size[0]}×{size[1]} pixels")
-    return on_white(pixels)
+                out[i] = self.read(places[i], level, size)
+            except (TileReadError, SlideOpenError) as error:
+                reasons[i] = str(error)
+        return reasons
