@@ -18,9 +18,9 @@ from wsi_attention.export import canvas
 from wsi_attention.export.coverage import covered, read_boxes
 from wsi_attention.export.frame import Frame
 from wsi_attention.export.legend import legend, title
-from wsi_attention.export.ranking import deciding, heaviest, main_map
+from wsi_attention.export.ranking import LEAST_RANGE, above_average, deciding, heaviest, main_map
 from wsi_attention.geometry import Grid
-from wsi_attention.structures import AttentionMap, Prediction
+from wsi_attention.structures import Prediction
 
 TOP = 5
 """Tiles that get a strong outline and their rank."""
@@ -28,8 +28,6 @@ DISC = 12.0
 """Radius of a rank's disc in pixels."""
 OUTLINED = 1000
 """Tiles that are outlined, at most; the outlines of more, as in an exact look, would hide the slide."""
-LEAST_RANGE = 10.0
-"""The colour bar ends no lower than this many times the average, so that noise does not look like a finding."""
 
 Place = tuple[float, float, float, float]
 """Left, top, right, bottom in the picture."""
@@ -46,7 +44,7 @@ def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> I
     grid = frame.grid
     tissue = _sampled(prediction.tissue.mask, _mask_grid(prediction), grid)
     shown = main_map(prediction)
-    ratio = _above_average(shown) if shown else None
+    ratio = above_average(shown) if shown else None
     top = max(LEAST_RANGE, float(np.nanmax(ratio.values, initial=0.0))) if ratio else LEAST_RANGE
     background = _without_overview(tissue) if overview is None else _background(overview, prediction, frame)
     pixels = background.astype(np.float32)
@@ -98,24 +96,16 @@ def _sampled(values: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     return np.asarray(found)
 
 
-def _above_average(found: AttentionMap) -> AttentionMap:
-    """Attention × cells: each value over the mean of the tissue cells; NaN stays NaN."""
-    known = np.isfinite(found.values)
-    mean = float(found.values[known].mean(dtype=np.float64)) if known.any() else 0.0
-    values = found.values / mean if mean > 0 else np.where(known, 0.0, np.nan)
-    return AttentionMap(values.astype(np.float32), found.grid, found.name)
-
-
 def _background(overview: NDArray[np.uint8], prediction: Prediction, frame: Frame) -> NDArray[np.uint8]:
     """The overview at the picture's size, without what its last row and column show beyond the slide."""
     picture = Image.fromarray(np.ascontiguousarray(overview[..., :3]))
-    downsample = _downsample_of(picture.size, prediction)
+    downsample = overview_downsample(picture.size, prediction)
     shown = [min(e / downsample, float(p)) for e, p in zip(prediction.extent, picture.size, strict=True)]
     method = Image.Resampling.NEAREST if max(shown) * 8 < max(frame.slide) else Image.Resampling.BICUBIC
     return np.asarray(picture.resize(frame.slide, method, box=(0, 0, shown[0], shown[1]), reducing_gap=2.0))
 
 
-def _downsample_of(size: tuple[int, int], prediction: Prediction) -> float:
+def overview_downsample(size: tuple[int, int], prediction: Prediction) -> float:
     """Level-0 pixels per overview pixel: the tissue mask's where that gives this size, else the least that does."""
     mask = prediction.tissue.downsample
     if tuple(math.ceil(e / mask) for e in prediction.extent) == size:

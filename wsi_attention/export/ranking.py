@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from wsi_attention.structures import AttentionMap, Glimpse, Prediction
 
+LEAST_RANGE = 10.0
+"""A colour scale ends no lower than this many times the average, so that noise does not look like a finding."""
+
 
 def map_of(prediction: Prediction, number: int) -> AttentionMap | None:
     """The attention map that glimpse `number` drew from: its own, the last one where there are fewer maps, or None."""
@@ -26,6 +29,14 @@ def shown_name(prediction: Prediction, found: AttentionMap) -> str:
     if kind == "class" and number.isdecimal() and int(number) < len(prediction.classes):
         return f"class {prediction.classes[int(number)]}"
     return found.name
+
+
+def above_average(found: AttentionMap) -> AttentionMap:
+    """Attention × cells: each value over the mean of the tissue cells; NaN stays NaN."""
+    known = np.isfinite(found.values)
+    mean = float(found.values[known].mean(dtype=np.float64)) if known.any() else 0.0
+    values = found.values / mean if mean > 0 else np.where(known, 0.0, np.nan)
+    return AttentionMap(values.astype(np.float32), found.grid, found.name)
 
 
 def percentiles(attention: NDArray[np.float64], found: AttentionMap | None) -> NDArray[np.float64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError
 from wsi_attention.inference.job import exporter_of
-from wsi_attention.inference.picture import picture_downsample
+from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
 from wsi_attention.inference.states import stored_predictions
 from wsi_attention.inference.writing import publish, remove, results_errors, temporary
-from wsi_attention.slide.slide import open_slide
+from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction
 
@@ -44,10 +45,8 @@ def export_again(
         with results_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove(unfinished)
-            if "overview" in inspect.signature(chosen).parameters:
-                chosen(prediction, unfinished, overview=reopened_overview(prediction))
-            else:
-                chosen(prediction, unfinished)
+            sources = partial(reopened_overview, prediction), partial(reopened_tiles, prediction)
+            chosen(prediction, unfinished, **pixels_for(chosen, overview=sources[0], tiles=sources[1]))
             publish(path)
         yield path
 
@@ -55,8 +54,23 @@ def export_again(
 def reopened_overview(prediction: Prediction) -> NDArray[np.uint8] | None:
     """The slide for its heatmap, (h, w, 3) uint8; None where it has moved, changed or cannot be read."""
     try:
-        with open_slide(prediction.slide, mpp=prediction.mpp) as slide:
-            same = slide.fingerprint == prediction.provenance.get("fingerprint", slide.fingerprint)
-            return View(slide, picture_downsample(slide, prediction)).read_whole() if same else None
+        with _reopened(prediction) as slide:
+            return View(slide, picture_downsample(slide, prediction)).read_whole() if slide else None
     except (SlideError, OSError):
         return None
+
+
+def reopened_tiles(prediction: Prediction) -> list[NDArray[np.uint8] | None]:
+    """The tiles that weigh most, as the report shows them; empty where the slide moved, changed or cannot be read."""
+    try:
+        with _reopened(prediction) as slide:
+            return shown_tiles(slide, prediction) if slide else []
+    except (SlideError, OSError):
+        return []
+
+
+@contextmanager
+def _reopened(prediction: Prediction) -> Iterator[Slide | None]:
+    with open_slide(prediction.slide, mpp=prediction.mpp) as slide:
+        same = slide.fingerprint == prediction.provenance.get("fingerprint", slide.fingerprint)
+        yield slide if same else None

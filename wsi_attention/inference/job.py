@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import traceback
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from wsi_attention.export.table import prediction_row
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.limits import TimeLimit
-from wsi_attention.inference.picture import picture_downsample
+from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
 from wsi_attention.inference.predict import USUAL, Precision, look, overview_of, prepare
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
@@ -169,10 +168,8 @@ class _Work:
         with results_errors(final):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove(path)
-            if "overview" in inspect.signature(exporter).parameters:
-                exporter(prediction, path, overview=self._picture(prediction, source))
-            else:
-                exporter(prediction, path)
+            overview, tiles = partial(self._picture, prediction, source), partial(shown_tiles, source.slide, prediction)
+            exporter(prediction, path, **pixels_for(exporter, overview=overview, tiles=tiles))
         return relative
 
     def _picture(self, prediction: Prediction, source: SlideSource) -> NDArray[np.uint8]:

@@ -1,8 +1,18 @@
-"""How finely a slide is shown behind its heatmap."""
+"""Pixels for the exporters that show some: how fine the overview is, and the tiles that weigh most."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import SlideError
+from wsi_attention.export.report import shown_boxes, shown_downsample
 from wsi_attention.slide.slide import Slide
+from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction
 
 ENOUGH = 800
@@ -26,3 +36,27 @@ def picture_downsample(slide: Slide, prediction: Prediction) -> float:
     sizes = zip(slide.level_downsamples, slide.level_dimensions, strict=True)
     stored = [downsample for downsample, (w, h) in sizes if w * h <= AFFORDABLE]
     return max(1.0, longest / SHARP, min(stored)) if stored else max(1.0, known)
+
+
+def shown_tiles(slide: Slide, prediction: Prediction) -> list[NDArray[np.uint8] | None]:
+    """Pixels (h, w, 3) of the tiles that weigh most, as `export.report` shows them; None for those that cannot be read.
+
+    Raises:
+        SlideOpenError: the slide cannot be opened any more.
+    """
+    return [_shown(slide, box) for box in shown_boxes(prediction)]
+
+
+def _shown(slide: Slide, box: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    downsample = shown_downsample(box)
+    size = max(1, round(int(box[2]) / downsample)), max(1, round(int(box[3]) / downsample))
+    try:
+        return View(slide, downsample).read((int(box[0]), int(box[1])), size)
+    except SlideError:
+        return None
+
+
+def pixels_for(exporter: Any, **sources: Callable[[], Any]) -> dict[str, Any]:
+    """Those of the named sources that an exporter takes as arguments, read now; others are not read at all."""
+    taken = inspect.signature(exporter).parameters
+    return {name: source() for name, source in sources.items() if name in taken}

@@ -1,0 +1,138 @@
+"""What lies over a slide on a page or in a viewer: attention, tissue nobody looked at, boxes; each with its place."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_attention.export.coverage import clipped, covered, read_boxes
+from wsi_attention.export.ranking import (
+    LEAST_RANGE,
+    above_average,
+    deciding,
+    main_map,
+    map_of,
+    percentiles,
+    shown_name,
+)
+from wsi_attention.geometry import Grid
+from wsi_attention.structures import Glimpse, Prediction
+
+FINEST = 400
+"""Pixels of the longer side of the mask of tissue that was not inspected."""
+MOST_CELLS = 1024
+"""Cells along a side of an attention map that are kept; of a finer one, every second, third …"""
+MOST_BOXES = 1000
+"""Boxes that are listed, heaviest first; more would hide the slide."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A picture over the slide.
+
+    Attributes:
+        png: the picture's bytes.
+        place: x, y, w, h in level-0 pixels that it covers.
+        name: what it shows.
+        top: for attention, attention × cells at the end of the scale.
+    """
+
+    png: bytes
+    place: tuple[float, float, float, float]
+    name: str
+    top: float = 0.0
+
+
+def attention_layer(prediction: Prediction) -> Layer | None:
+    """The main attention map, a pixel a cell, grey and alpha: grey is the place on the colour scale, 0 at the average.
+
+    The scale is the heatmap's: logarithmic in attention × cells, and cells at or below the average are transparent.
+    None where the model has no map.
+    """
+    found = main_map(prediction)
+    if found is None:
+        return None
+    ratio = above_average(found)
+    thin = max(1, -(-max(ratio.values.shape) // MOST_CELLS))
+    values = ratio.values[::thin, ::thin]
+    top = max(LEAST_RANGE, float(np.nanmax(ratio.values, initial=0.0)))
+    level = np.log(np.clip(np.nan_to_num(values, nan=0.0, posinf=top), 1.0, top)) / np.log(top)
+    alpha = np.where(level > 0, 0.15 + 0.85 * np.sqrt(level), 0.0)
+    pixels = np.stack([level, alpha], axis=-1)
+    step, origin = ratio.grid.step, ratio.grid.origin
+    place = (*origin, values.shape[1] * step[0] * thin, values.shape[0] * step[1] * thin)
+    image = Image.fromarray((pixels * 255).round().astype(np.uint8), "LA")
+    return Layer(png_bytes(image), place, shown_name(prediction, found), top)
+
+
+def unseen_layer(prediction: Prediction) -> Layer | None:
+    """White where there is tissue that no tile covered, else black; None where the model reads no tiles at all."""
+    if not prediction.glimpses:
+        return None
+    width, height = prediction.extent
+    step = max(prediction.tissue.downsample, max(width, height) / FINEST)
+    grid = Grid.covering(prediction.extent, (step, step))
+    unseen = (prediction.tissue.fraction(grid) > 0.5) & (covered(read_boxes(prediction), grid) < 0.5)
+    image = Image.fromarray(np.where(unseen, 255, 0).astype(np.uint8), "L").convert("1")
+    return Layer(png_bytes(image), (0.0, 0.0, grid.cols * step, grid.rows * step), "not inspected")
+
+
+def boxes(prediction: Prediction) -> list[dict[str, Any]]:
+    """Tiles that were read, glimpse by glimpse, heaviest first; each box once, at most `MOST_BOXES` of a glimpse.
+
+    Returns:
+        x, y, w, h in level-0 pixels (inside the slide), weight, percentile of attention (None where there is none),
+        glimpse, and rank: 1 for the heaviest of the deciding glimpse; None for other glimpses and for weight 0.
+    """
+    return [one for number in range(len(prediction.glimpses)) for one in _boxes_of(prediction, number)]
+
+
+def _boxes_of(prediction: Prediction, number: int) -> Iterator[dict[str, Any]]:
+    glimpse = prediction.glimpses[number]
+    decides = glimpse is deciding(prediction)
+    weights = total_weights(glimpse.tiles.locations[0], np.where(glimpse.valid, glimpse.weights, 0.0))
+    percents = percentiles(glimpse.attention, map_of(prediction, number))
+    inside = clipped(glimpse.tiles.boxes[0], prediction.extent)
+    for rank, index in enumerate(_read_once(glimpse, weights), start=1):
+        (x, y, w, h), weight, percent = inside[index].tolist(), float(weights[index]), float(percents[index])
+        if w > 0 and h > 0:
+            yield {
+                **{"x": x, "y": y, "w": w, "h": h, "weight": weight, "glimpse": glimpse.name},
+                "percentile": percent if np.isfinite(percent) else None,
+                "rank": rank if decides and weight > 0 else None,
+            }
+
+
+def _read_once(glimpse: Glimpse, weights: NDArray[np.float64]) -> list[int]:
+    """Indices of tiles that could be read, the first of each box, heaviest first."""
+    valid = np.flatnonzero(glimpse.valid)
+    _, first = np.unique(glimpse.tiles.locations[0][valid], axis=0, return_index=True)
+    once = valid[np.sort(first)]
+    return [int(index) for index in once[np.argsort(-weights[once], kind="stable")][:MOST_BOXES]]
+
+
+def total_weights(locations: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) the weight of each tile with that of the same box drawn again added."""
+    _, member = np.unique(locations, axis=0, return_inverse=True)
+    total = np.bincount(member.ravel(), np.nan_to_num(weights))
+    return np.asarray(total[member.ravel()], np.float64)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The picture as PNG; the same picture gives the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=9)
+    return buffer.getvalue()
+
+
+def jpeg_bytes(pixels: NDArray[np.uint8], quality: int = 85) -> bytes:
+    """(h, w, 3) pixels as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()

@@ -1,0 +1,145 @@
+"""A slide's part of `report.html`: its pictures and what stands beside them, as one JSON file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_attention.export.canvas import length_text, round_length
+from wsi_attention.export.coverage import area_read
+from wsi_attention.export.heatmap import overview_downsample
+from wsi_attention.export.layers import Layer, attention_layer, boxes, jpeg_bytes, unseen_layer
+from wsi_attention.export.legend import ticks
+from wsi_attention.structures import Prediction
+
+FORMAT = 1
+TOP = 5
+"""Tiles that are shown at full resolution."""
+LARGE, SMALL = 900, 240
+"""Longer side in pixels of the overview, and of the thumbnail that a long report has instead."""
+TILE_SIDE = 384
+"""Longer side in pixels of a tile's picture; a larger tile is shown coarser, and the page says how coarse."""
+
+
+def shown_boxes(prediction: Prediction) -> NDArray[np.int64]:
+    """(n, 4) x, y, w, h in level-0 pixels of the tiles that weigh most, heaviest first, at most `TOP`."""
+    top = [one for one in boxes(prediction) if one["rank"] is not None][:TOP]
+    return np.array([[one[side] for side in ("x", "y", "w", "h")] for one in top], np.int64).reshape(-1, 4)
+
+
+def shown_downsample(box: NDArray[np.int64]) -> float:
+    """Level-0 pixels per pixel of a tile's picture: 1, or what keeps it within `TILE_SIDE`."""
+    return max(1.0, float(max(box[2:])) / TILE_SIDE)
+
+
+class ReportExporter:
+    """Writes the part; `inference.pages` makes one page of all parts."""
+
+    suffix: ClassVar[str] = "report/{slide}.json"
+
+    def __call__(
+        self,
+        prediction: Prediction,
+        path: Path,
+        overview: NDArray[np.uint8] | None = None,
+        tiles: Sequence[NDArray[np.uint8] | None] = (),
+    ) -> None:
+        """Writes the file; the same prediction and pixels give the same bytes.
+
+        Args:
+            prediction: what to show.
+            path: where to write.
+            overview: (h, w, 3) uint8, the whole slide; without it the tissue mask stands in.
+            tiles: pixels (h, w, 3) of each of `shown_boxes`, None where they could not be read.
+        """
+        part = {"format": FORMAT, **_facts(prediction), **_pictures(prediction, overview), "boxes": boxes(prediction)}
+        part["tiles"] = _tiles(prediction, tiles)
+        path.write_text(json.dumps(part, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _facts(prediction: Prediction) -> dict[str, Any]:
+    tiles = [glimpse.valid for glimpse in prediction.glimpses]
+    width, height = prediction.extent
+    return {
+        "width": width,
+        "height": height,
+        "mpp": prediction.mpp,
+        "label": prediction.label,
+        "classes": list(prediction.classes),
+        "probabilities": [float(share) for share in prediction.probabilities],
+        "spread": float(prediction.spread),
+        "tiles_read": sum(int(valid.sum()) for valid in tiles),
+        "tiles_asked": sum(len(valid) for valid in tiles),
+        "area_read": area_read(prediction),
+        "bar": _scale_bar(width, prediction.mpp),
+        "notes": list(prediction.notes),
+        "provenance": prediction.provenance,
+    }
+
+
+def _scale_bar(width: int, mpp: float) -> dict[str, Any]:
+    """A round length of at most a fifth of the slide's width, as text and in level-0 pixels."""
+    length = round_length(max(width * mpp / 5, 1e-3))
+    return {"text": length_text(length), "pixels": length / mpp}
+
+
+def _pictures(prediction: Prediction, overview: NDArray[np.uint8] | None) -> dict[str, Any]:
+    whole = _whole(prediction, overview)
+    attention = attention_layer(prediction)
+    marks = ticks(attention.top) if attention else []
+    return {
+        "overview": _encoded(jpeg_bytes(_within(whole, LARGE), 82)),
+        "thumbnail": _encoded(jpeg_bytes(_within(whole, SMALL), 75)),
+        "from_slide": overview is not None,
+        "attention": _layer(attention),
+        "ticks": [[mark, float(np.log(mark) / np.log(attention.top))] for mark in marks] if attention else [],
+        "unseen": _layer(unseen_layer(prediction)),
+    }
+
+
+def _whole(prediction: Prediction, overview: NDArray[np.uint8] | None) -> Image.Image:
+    """The overview without what its last row and column show beyond the slide; tissue in pink where there is none."""
+    if overview is None:
+        tissue = np.array([[250, 250, 250], [232, 205, 218]], np.uint8)[prediction.tissue.mask.astype(np.uint8)]
+        picture, downsample = Image.fromarray(tissue), prediction.tissue.downsample
+    else:
+        picture = Image.fromarray(np.ascontiguousarray(overview[..., :3]))
+        downsample = overview_downsample(picture.size, prediction)
+    shown = [min(e / downsample, float(p)) for e, p in zip(prediction.extent, picture.size, strict=True)]
+    scale = min(1.0, LARGE / max(shown))
+    size = max(1, round(shown[0] * scale)), max(1, round(shown[1] * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC, box=(0, 0, shown[0], shown[1]), reducing_gap=2.0)
+
+
+def _within(picture: Image.Image, longest: int) -> NDArray[np.uint8]:
+    scale = min(1.0, longest / max(picture.size))
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return np.asarray(picture if scale == 1.0 else picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def _tiles(prediction: Prediction, tiles: Sequence[NDArray[np.uint8] | None]) -> list[dict[str, Any]]:
+    """Rank, mpp and picture of each of `shown_boxes`; their coordinates stand with the boxes."""
+    found = []
+    for number, box in enumerate(shown_boxes(prediction)):
+        pixels = tiles[number] if number < len(tiles) else None
+        picture = None if pixels is None else _encoded(jpeg_bytes(pixels, 88))
+        found.append({"rank": number + 1, "mpp": shown_downsample(box) * prediction.mpp, "jpeg": picture})
+    return found
+
+
+def _layer(layer: Layer | None) -> dict[str, Any] | None:
+    if layer is None:
+        return None
+    place = dict(zip("xywh", map(float, layer.place), strict=True))
+    return {"png": _encoded(layer.png), "name": layer.name, "top": layer.top, **place}
+
+
+def _encoded(picture: bytes) -> str:
+    return base64.b64encode(picture).decode("ascii")
