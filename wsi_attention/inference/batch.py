@@ -16,11 +16,12 @@ from typing import Any, Literal
 import torch
 
 from wsi_attention.errors import InputError
+from wsi_attention.inference.devices import Precision, device_of, placed, precision_on
 from wsi_attention.inference.discovery import SlideFile, with_mpp
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide, exporter_of, reason_of
 from wsi_attention.inference.names import assign_names
-from wsi_attention.inference.predict import USUAL, Precision, device_of, precision_on, versions
+from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results, open_results
 from wsi_attention.inference.slides_csv import gather_slides
@@ -217,7 +218,7 @@ def _settings(
     effort.check(classifier)
     where = device_of(device)
     used = precision_on(where, precision)
-    classifier.model.to(where)
+    placed(classifier.model, where)
     run, threads = run_key(classifier, used, effort), torch.get_num_threads()
     return Settings(classifier, results, run, tuple(what), str(where), used, batch, limit, threads, effort)
 

@@ -18,11 +18,12 @@ from wsi_attention import registry
 from wsi_attention.errors import InputError, NoTissueError, ResultsError, SlideError, WsiAttentionError
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
+from wsi_attention.inference.devices import Precision
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.limits import TimeLimit
 from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
-from wsi_attention.inference.predict import USUAL, Precision, look, overview_of, prepare
+from wsi_attention.inference.predict import USUAL, look, overview_of, prepare
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
 from wsi_attention.models.checkpoint import Classifier

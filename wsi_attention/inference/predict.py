@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from wsi_attention import __version__
-from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
+from wsi_attention.errors import ModelError, NoTissueError, TileReadError
+from wsi_attention.inference.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.inference.effort import Effort
 from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Glimpse, Prediction, TissueMask
 from wsi_attention.tiles.source import SlideSource
 
-Precision = Literal["auto", "32", "bf16"]
 USUAL = Effort()
 PACKAGES = ("torch", "numpy", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr")
 
@@ -48,7 +47,7 @@ def predict(
         tissue: where to look; found on the overview where None.
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
-        precision: "32", "bf16" (autocast), or "auto": bf16 on a GPU that has it, else 32.
+        precision: "32", "bf16" (autocast), or "auto": bf16 where the GPU or the processor multiplies in it, else 32.
         exact: reads every tile of the tissue instead of a sample, which takes minutes; the spread is then 0.
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
             sampling, is at most this; see `export.table.interval` for what the spread means.
@@ -98,8 +97,8 @@ def look(
     used = precision_on(where, precision)
     seed = seed_of(slide.fingerprint, classifier.weights_sha256)
     torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
-    model = classifier.model.to(where)
-    with torch.inference_mode(), _autocast(where, used):
+    model = placed(classifier.model, where)
+    with torch.inference_mode(), autocast(where, used):
         output = effort.look(model, source, torch.Generator().manual_seed(seed))
     glimpses = output.glimpses[0]
     return Prediction(
@@ -131,33 +130,6 @@ def seed_of(fingerprint: str, weights_sha256: str) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def device_of(name: str) -> torch.device:
-    """The device of that name; "auto" is the first GPU, else the CPU.
-
-    Raises:
-        InputError: there is no such device here; the text lists those there are.
-    """
-    if name == "auto":
-        name = "cuda:0" if torch.cuda.is_available() else "cpu"
-    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    found += ["mps"] if torch.backends.mps.is_available() else []
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"no device {name!r} here; found: {', '.join(found)}") from error
-    return device
-
-
-def precision_on(device: torch.device, precision: Precision) -> Literal["32", "bf16"]:
-    """What "auto" means on a device; anything else is returned as it is."""
-    if precision == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
-    if precision not in ("32", "bf16"):
-        raise InputError(f"no precision {precision!r}; possible: auto, 32, bf16")
-    return precision
-
-
 @cache
 def versions() -> dict[str, str]:
     """Versions of this package and of those that pixels and numbers come from."""
@@ -168,10 +140,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _autocast(device: torch.device, precision: Literal["32", "bf16"]) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def _probabilities(logits: torch.Tensor, path: str) -> NDArray[np.float64]:

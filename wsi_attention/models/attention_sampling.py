@@ -30,6 +30,7 @@ from wsi_attention.models.options import one_of
 from wsi_attention.models.records import glimpses, maps, padded
 from wsi_attention.models.rounds import PART, Reading, check_one_image, mean_of, most_tiles, read_until, spread_of
 from wsi_attention.nn.heads import overview_logits, tile_evidence
+from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
@@ -190,7 +191,7 @@ class AttentionSampling(nn.Module):
         self, seen: _Seen, tiles: TileSet, drawn: DrawnCells, features: Tensor, valid: Tensor, mean: Tensor
     ) -> Output:
         return Output(
-            logits=self.classifier(mean.to(features.dtype)),
+            logits=in_float32(self.classifier, mean.to(features.dtype)),
             glimpses=glimpses(tiles, drawn.coefficients, seen.attention.gather(-1, drawn.cells), valid),
             maps=maps(seen.attention, seen.logits, seen.grid),
             spread=spread_of(self.classifier, features, drawn.coefficients, drawn.chance),
@@ -212,7 +213,7 @@ class AttentionSampling(nn.Module):
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
         view = padded(source.overview(downsample), (grid.rows * stride, grid.cols * stride))
-        logits, features = self.attention(self.preprocess(view))
+        logits, features = in_float32(self.attention, self.preprocess(view))
         outside = ~source.tissue(grid).to(logits.device)
         return logits.float().masked_fill(outside, -torch.inf).flatten(1), features, grid
 

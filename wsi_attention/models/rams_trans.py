@@ -17,6 +17,7 @@ As released, in full: tokens, rows and shape "as-released", background "seen", a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -37,6 +38,7 @@ from wsi_attention.models.region_views import (
     within,
     without_surroundings,
 )
+from wsi_attention.nn.precision import in_float32
 from wsi_attention.nn.vit import VisionTransformer
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, Output
@@ -199,8 +201,8 @@ class RamsTrans(nn.Module):
         else:
             features, layers = self.transformer.with_mean_attention(images, tokens, seen)
             values = _over_tissue(self._importance(layers, tokens, scale), tissue).cpu()
-        logits = self.classifier(features[:, tokens.index(scale)])
-        return _mean_of_images(logits, views.images, source.batch), values
+        logits = in_float32(self.classifier, features[:, tokens.index(scale)])
+        return in_float32(partial(_mean_of_images, images=views.images, b=source.batch), logits), values
 
     @torch.no_grad()
     def _importance(self, layers: Sequence[Tensor], tokens: tuple[int, ...], scale: int) -> Tensor:

@@ -13,6 +13,7 @@ from wsi_attention.attention.sampling import Draw, available, first_of
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.nn.bags import encode
+from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import TileSet
 
@@ -102,10 +103,10 @@ def spread_of(classifier: nn.Module, features: Tensor, weights: Tensor, chance: 
         weights: (b, n), 0 where an entry failed.
         chance: (b, n), as in `attention.spread.jackknife_error`.
     """
-    probabilities = classifier(mean_of(features, weights)).float().softmax(dim=-1)
+    probabilities = in_float32(classifier, mean_of(features, weights)).softmax(dim=-1)
     best = probabilities.argmax(dim=-1, keepdim=True)
     without = leave_one_out(features, weights)
-    each = classifier(without).float().softmax(dim=-1).gather(-1, best[:, None].expand(-1, without.shape[1], -1))
+    each = in_float32(classifier, without).softmax(dim=-1).gather(-1, best[:, None].expand(-1, without.shape[1], -1))
     return jackknife_error(each.squeeze(-1), probabilities.gather(-1, best).squeeze(-1), chance)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,6 +27,7 @@ from wsi_attention.models.region_tree import Level, Read, Regions, gathered, gli
 from wsi_attention.models.square_view import square_view
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.feature_map import FeatureAndMap
+from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Output, TileBatch
 
@@ -170,7 +172,7 @@ class TNet(nn.Module):
             self._move_baseline(*self._rewards(output, target))
         if not self.contrast_weight:
             return total
-        return total + self.contrast_weight * policy.pairwise_contrast(output.terms["pooled"], target)
+        return total + self.contrast_weight * in_float32(policy.pairwise_contrast, output.terms["pooled"], target)
 
     def policy_loss(self, output: Output, target: Tensor) -> Tensor:
         """λ_r·L_R + (1 − λ_r)·the same of each region alone (§3), a scalar; 0 where nothing was chosen."""
@@ -203,7 +205,8 @@ class TNet(nn.Module):
     ) -> tuple[Tensor, Regions]:
         """p (v, n²) of the crops of all parents, and the children; no gradient goes into φ (§2.3)."""
         regions, n = parents.regions, self.grid
-        logits = self.location(crop_means(parents.maps.detach(), crop, regions.side, n))
+        phi = in_float32(partial(crop_means, grid=crop, side=regions.side, n=n), parents.maps.detach())
+        logits = in_float32(self.location, phi)
         logits = logits.masked_fill(~tissue, -torch.inf)
         logits = policy.unit_norm_logits(logits) if self.logits == "unit-norm" else logits
         attention = smoothed_softmax(logits)
@@ -227,18 +230,18 @@ class TNet(nn.Module):
         self, canvas: RegionCanvas, levels: list[Level], reads: list[Read], maps: list[Maps], likelihood: Tensor
     ) -> Output:
         b, bag = len(likelihood), gathered(levels, len(likelihood))
-        features = self.position(bag.features, bag.positions).float()
-        pooled, shares = self.pooling(features, bag.valid)
+        features = in_float32(self.position, bag.features, bag.positions)
+        pooled, shares = in_float32(self.pooling, features, bag.valid)
         by_level = [shares[level.regions.image, place] for level, place in zip(levels, bag.places, strict=True)]
         attention = canvas.spread([level.regions for level in levels], by_level)
         return Output(
-            logits=self.classifier(pooled).float(),
+            logits=in_float32(self.classifier, pooled),
             glimpses=glimpses(reads, by_level[1:], b),
             maps=tuple(zip(*maps, attention, strict=True)),
             spread=torch.zeros(b, device=pooled.device),
             terms={
                 "features": features,
-                "feature_logits": self.classifier(features).float(),
+                "feature_logits": in_float32(self.classifier, features),
                 "shares": shares,
                 "pooled": pooled,
                 "valid": bag.valid,

@@ -37,6 +37,7 @@ from wsi_attention.models.records import named_maps
 from wsi_attention.models.square_view import square_view
 from wsi_attention.nn.heads import overview_logits
 from wsi_attention.nn.packing import at
+from wsi_attention.nn.precision import in_float32
 from wsi_attention.nn.reattention import ClassMaps, CoarseLook, ReAttention, coarse_look
 from wsi_attention.nn.vit import VisionTransformer
 from wsi_attention.protocols import TileSource
@@ -195,14 +196,14 @@ class ReAttentionTransformer(nn.Module):
         if finer is not None:
             valid, values = finer.valid, finer.tokens
             scored = scored + values if self.scored_by == "both" else scored
-        weights = self.reattention(scored, valid)
+        weights = in_float32(self.reattention, scored, valid)
         token = reattention.weighted_token(weights.to(values.dtype), values)
         x = self.transformer.blocks[-1](torch.stack([look.class_token, token], dim=1))
         at_cells = look.attention.gather(-1, cells)
         return Scored(
             torch.zeros_like(chosen).scatter(-1, cells, valid),
             torch.zeros_like(look.attention).scatter(-1, cells, weights),
-            self.classifier(self.transformer.norm(x)[:, 0]),
+            in_float32(self.classifier, self.transformer.norm(x)[:, 0]),
             records(finer, real, weights, at_cells) if finer is not None else ((),) * len(cells),
         )
 

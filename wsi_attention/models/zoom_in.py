@@ -29,6 +29,7 @@ from wsi_attention.models.zoom_in_choice import Choice, as_released, at_random, 
 from wsi_attention.models.zoom_in_descent import Descent, Networks, random_rounds
 from wsi_attention.models.zoom_in_records import Zoomed, evidence_terms, summed_entropy, zoom_glimpses, zoom_maps
 from wsi_attention.nn.heads import overview_logits
+from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
 
@@ -197,7 +198,8 @@ class ZoomIn(nn.Module):
         if not len(images):
             return reverse.new_zeros(0, 2)
         zoomed = descent.down(at_random(generator, self.noise), self.draws, reverse[images], images, passed_over)
-        return torch.as_tensor(self.classifier(self._mean(zoomed)))
+        logits: Tensor = in_float32(self.classifier, self._mean(zoomed))
+        return logits
 
     @torch.no_grad()
     def exact(self, source: TileSource) -> Output:
@@ -232,7 +234,7 @@ class ZoomIn(nn.Module):
             chance = (weights > 0) & (self.training or self.inference != "top")
             spread = spread_of(self.classifier, steps, weights, chance.to(weights.dtype))
         return Output(
-            logits=self.classifier(mean),
+            logits=in_float32(self.classifier, mean),
             glimpses=zoom_glimpses(reader, passes),
             maps=zoom_maps(reader, attention, passes),
             spread=spread,

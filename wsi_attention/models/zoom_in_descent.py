@@ -18,6 +18,7 @@ from wsi_attention.models.zoom_in_choice import Choice, at_random
 from wsi_attention.models.zoom_in_reading import Reader, zoom_levels
 from wsi_attention.models.zoom_in_records import Inside, Look, Zoomed
 from wsi_attention.nn.bags import encode
+from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import TileBatch
 
@@ -72,7 +73,7 @@ class Descent:
         levels = zoom_levels(source, strides, networks.view_mpps, device)
         first = levels[0]
         view = padded(source.overview(first.downsample), first.size[::-1])
-        logits, self.features = networks.attentions[0](networks.preprocess(view))
+        logits, self.features = in_float32(networks.attentions[0], networks.preprocess(view))
         if not bool(first.tissue.any(dim=-1).all()):
             raise NoTissueError(
                 f"no tissue in any of the {first.grid.rows} × {first.grid.cols} tiles: there is nothing to look at"
@@ -129,7 +130,7 @@ class Descent:
     def _score(self, step: int, pixels: Tensor) -> Tensor:
         """(m, K) logits of the cells in views (m, c, h, w)."""
         network, preprocess = self._networks.attentions[step], self._networks.preprocess
-        return torch.cat([network(preprocess(part))[0].flatten(1) for part in torch.split(pixels, VIEWS)])
+        return torch.cat([in_float32(network, preprocess(part))[0].flatten(1) for part in torch.split(pixels, VIEWS)])
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """(m, d) features of sub-tiles (m, c, h, w)."""

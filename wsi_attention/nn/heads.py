@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from wsi_attention.nn.precision import in_float32
+
 
 class ScaledLinear(nn.Module):
     """logits = scale·(W F) + bias, with one learnable positive scale (an inverse temperature).
@@ -42,8 +44,8 @@ def tile_evidence(classifier: nn.Module, features: Tensor) -> Tensor:
         classifier: (..., d) -> (..., classes).
         features: (b, n, d).
     """
-    scores: Tensor = classifier(features)
-    return scores.float().softmax(dim=-1)
+    scores: Tensor = in_float32(classifier, features)
+    return scores.softmax(dim=-1)
 
 
 def overview_logits(evidence: nn.Module | None, attention: Tensor, features: Tensor) -> Tensor | None:
@@ -56,5 +58,5 @@ def overview_logits(evidence: nn.Module | None, attention: Tensor, features: Ten
     """
     if evidence is None:
         return None
-    scores: Tensor = evidence(features).float().flatten(2)
+    scores: Tensor = in_float32(evidence, features).flatten(2)
     return (scores * attention.unsqueeze(1)).sum(dim=-1)

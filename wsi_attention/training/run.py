@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from wsi_attention.config import Recipe, default_recipe
+from wsi_attention.inference.devices import device_of, precision_on
 from wsi_attention.models.checkpoint import build_model
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.colours import tissue_colours
 from wsi_attention.training.data import MEMORY_BYTES, OverviewMemory, slide_examples
-from wsi_attention.training.devices import fabric_on, precision_on
+from wsi_attention.training.devices import fabric_on
 from wsi_attention.training.examples import Example
 from wsi_attention.training.folder import finish, forget, tidy, write_split
 from wsi_attention.training.guide import Guide, guide_for
@@ -101,7 +102,7 @@ def train(
     """
     recipe, folder = recipe or default_recipe(Recipe.method), Path(output)
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
-    precision = begun.precision if begun else precision_on(device, recipe.precision)
+    precision = begun.precision if begun else precision_on(device_of(device), recipe.precision)
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
     plan = make_plan(Path(labels), slides, recipe, listener)
