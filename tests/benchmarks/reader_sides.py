@@ -129,8 +129,7 @@ def through_dask(path: Path, name: str, batch: int = 32) -> Read:
     slide = open_slide(path, reader=name)
 
     def read(locations: Locations, size: tuple[int, int], out: Pixels) -> None:
-        for places, block in read_tiles(slide, TileSet(locations[None], size, 1.0), batch=batch):
-            out[places] = block.pixels
+        out[:] = read_tiles(slide, TileSet(locations[None], size, 1.0), batch=batch).pixels
 
     return read
 

@@ -21,7 +21,6 @@ from common import Seconds, drop_cache, in_turns, large_slide, machine, median, 
 from reader_sides import Locations, Pixels, Read, StoredTiles, decoders, libraries, ours, through_dask
 
 from wsi_attention.registry import READERS, names
-from wsi_attention.tiles.lazy import along_rows
 
 SIZES = {"aligned": (256, 256), "unaligned": (224, 224), "clustered": (224, 224)}
 BLOCK = 6
@@ -40,7 +39,7 @@ def places(pattern: str, stored: StoredTiles, count: int, rng: np.random.Generat
         found = tissue[rng.choice(len(tissue), count, replace=len(tissue) < count)] * side
         found += 0 if pattern == "aligned" else rng.integers(1, side, found.shape)
     found = found if pattern == "aligned" else np.clip(found, 0, limit)
-    return found[along_rows(found, SIZES[pattern][1])]
+    return found[np.lexsort((found[:, 0], found[:, 1] // SIZES[pattern][1]))]
 
 
 def as_zarr(path: Path) -> Path:

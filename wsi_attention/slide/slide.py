@@ -268,6 +268,11 @@ class Slide:
         downsample = self.level_downsamples[level]
         return self._stored.touched(level, (location[0] / downsample, location[1] / downsample), size)
 
+    def bytes_of(self, level: int, locations: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
+        """About how many file bytes `read_regions` asks for, at (n, 2) level-0 locations; a stored tile counts once."""
+        corners = np.floor(locations / self.level_downsamples[level] + 0.5).astype(np.int64)
+        return self._stored.touched_by_all(level, corners, sizes)
+
     @cached_property
     def _stored(self) -> StoredBytes:
         from wsi_attention.slide.readers.stored import StoredBytes

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.errors import InputError, SlideOpenError, TileReadError
 from wsi_attention.geometry import downsample_of, same_scale
+from wsi_attention.slide.lattice import centres, spans
 from wsi_attention.slide.resample import area_mean
 
 if TYPE_CHECKING:
@@ -108,6 +109,41 @@ class View:
             pixels[top : top + height, left : left + width] = self._read_block(location, (left, top), (width, height))
         return pixels
 
+    def read_many(
+        self, locations: NDArray[np.int64], size: tuple[int, int], out: NDArray[np.uint8]
+    ) -> list[str | None]:
+        """Many regions of one size, each as `read` gives it; stored tiles that they share are decoded once, if the
+        reader can do that.
+
+        Args:
+            locations: (n, 2), (x, y) of the top left corners in level-0 pixels.
+            size: (w, h) of a region in output pixels.
+            out: (n, h, w, 3) to write to; left as it was where a region cannot be read.
+
+        Returns:
+            For each region None, or one line that says why it cannot be read.
+        """
+        if len(list(self._blocks(size))) > 1:
+            return [self._read_into(one, (int(x), int(y))) for one, (x, y) in zip(out, locations, strict=True)]
+        where, shapes, starts = self._regions(locations, size)
+        reasons: list[str | None] = [None] * len(locations)
+        for shape in sorted({(w, h) for w, h in shapes.tolist()}):
+            index = np.flatnonzero((shapes == shape).all(axis=1))
+            pixels = out if len(index) == len(out) else out[index]
+            found = self._read_equal(where[index], shape, starts[index], pixels)
+            if pixels is not out:
+                out[index] = pixels
+            for i, reason in zip(index.tolist(), found, strict=True):
+                reasons[i] = reason
+        return reasons
+
+    def _read_into(self, out: NDArray[np.uint8], location: tuple[int, int]) -> str | None:
+        try:
+            out[:] = self.read(location, (out.shape[1], out.shape[0]))
+        except (TileReadError, SlideOpenError) as error:
+            return str(error)
+        return None
+
     def read_whole(self) -> NDArray[np.uint8]:
         """The whole slide, (size[1], size[0], 3) uint8, read block by block so that memory stays bounded.
 
@@ -139,6 +175,17 @@ class View:
         regions = (self._region(location, offset, block) for offset, block in self._blocks(size))
         return sum(self.slide.bytes_read(self._level, where, shape) for where, shape, _ in regions)
 
+    def bytes_of(self, locations: NDArray[np.int64], size: tuple[int, int]) -> int:
+        """An estimate of the file bytes that `read_many` asks for, shared stored tiles counted once."""
+        where, shapes, _ = self._regions(locations, size)
+        return self.slide.bytes_of(self._level, where, shapes)
+
+    @property
+    def stored_tile(self) -> tuple[float, float] | None:
+        """(w, h) of the stored tiles that reads will decode, in level-0 pixels; None where there are none."""
+        tile = self.slide.tile_sizes[self._level]
+        return None if tile is None else (tile[0] * self._stored, tile[1] * self._stored)
+
     def _blocks(self, size: tuple[int, int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Near-square blocks (offset, size) in output pixels; square ones decode the fewest stored tiles twice."""
         limit = MAX_SOURCE_PIXELS / self._step**2
@@ -156,34 +203,52 @@ class View:
     ) -> NDArray[np.uint8]:
         where, shape, start = self._region(location, offset, size)
         pixels = self.slide.read(where, self._level, shape)
-        if not same_scale(self._step, 1.0):
+        return pixels if self._is_stored and shape == size else self._resampled(pixels, start, size)
+
+    def _read_equal(
+        self, where: NDArray[np.int64], shape: tuple[int, int], starts: NDArray[np.float64], out: NDArray[np.uint8]
+    ) -> list[str | None]:
+        """Regions that are equally large in stored pixels, each resampled; memory stays bounded."""
+        size = out.shape[2], out.shape[1]
+        if self._is_stored and shape == size:
+            return self.slide.read_regions(where, self._level, shape, out)
+        together = max(1, MAX_SOURCE_PIXELS // (shape[0] * shape[1]))
+        reasons: list[str | None] = []
+        for begin in range(0, len(where), together):
+            part = where[begin : begin + together]
+            stored = np.empty((len(part), shape[1], shape[0], 3), np.uint8)
+            reasons += self.slide.read_regions(part, self._level, shape, stored)
+            for i, pixels in enumerate(stored, begin):
+                if reasons[i] is None:
+                    out[i] = self._resampled(pixels, (starts[i, 0], starts[i, 1]), size)
+        return reasons
+
+    @property
+    def _is_stored(self) -> bool:
+        return same_scale(self._step, 1.0)
+
+    def _resampled(
+        self, pixels: NDArray[np.uint8], start: tuple[float, float], size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Stored pixels, the first output pixel beginning at `start` in them, as output pixels."""
+        if not self._is_stored:
             return area_mean(pixels, start, self._step, size)
-        if shape == size:
-            return pixels
-        rows = _centres(start[1], self._step, size[1])
-        columns = _centres(start[0], self._step, size[0])
+        rows, columns = centres(start[1], self._step, size[1]), centres(start[0], self._step, size[0])
         return pixels[rows[:, None], columns]
 
     def _region(
         self, location: tuple[int, int], offset: tuple[int, int], size: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int], tuple[float, float]]:
         """What to ask the slide for: level-0 location, size in stored pixels; and where the block begins in them."""
-        left = (location[0] + offset[0] * self.downsample) / self._stored
-        top = (location[1] + offset[1] * self.downsample) / self._stored
-        x, width = self._span(left, size[0])
-        y, height = self._span(top, size[1])
-        where = round(x * self._stored), round(y * self._stored)
-        return where, (width, height), (left - x, top - y)
+        corner = np.array([[location[0] + offset[0] * self.downsample, location[1] + offset[1] * self.downsample]])
+        where, shape, start = (found[0].tolist() for found in self._regions(corner, size))
+        return (where[0], where[1]), (shape[0], shape[1]), (start[0], start[1])
 
-    def _span(self, start: float, count: int) -> tuple[int, int]:
-        """First stored pixel and number of stored pixels that `count` output pixels from `start` on need."""
-        if same_scale(self._step, 1.0):
-            picked = _centres(start, self._step, count)
-            return int(picked[0]), int(picked[-1] - picked[0] + 1)
-        first = math.floor(round(start, 6))
-        return first, math.ceil(round(start + count * self._step, 6)) - first
-
-
-def _centres(start: float, step: float, count: int) -> NDArray[np.int64]:
-    """The stored pixels at the centres of output pixels; a centre on a border belongs to the pixel after it."""
-    return np.asarray(np.floor(start + (np.arange(count) + 0.5) * step + 1e-6), np.int64)
+    def _regions(
+        self, corners: NDArray[np.floating[Any] | np.int64], size: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """The same for many corners (n, 2) in level-0 pixels, (n, 2) each."""
+        at = np.asarray(corners, np.float64) / self._stored
+        along = [spans(at[:, axis], self._step, size[axis]) for axis in (0, 1)]
+        first, shape = (np.stack(pair, axis=-1) for pair in zip(*along, strict=True))
+        return np.round(first * self._stored).astype(np.int64), shape, at - first

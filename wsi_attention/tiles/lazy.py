@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,16 +10,14 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.errors import TileReadError
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileSet
+from wsi_attention.tiles.cutting import batch_of, cut
 
 if TYPE_CHECKING:
     from dask.array import Array
-
-MAX_TASKS = 500
-"""Tasks of one request; beyond this, batches grow. dask costs 0.1-0.5 ms a task, and more the more there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +38,7 @@ class TileBlock:
 
 
 def read_block(locations: NDArray[np.int64], slide: Slide, size: tuple[int, int], downsample: float) -> TileBlock:
-    """Reads one batch of tiles, neighbours one after the other so that decoded pixels are used again.
+    """Reads one batch of tiles in one request, so that stored tiles they share are decoded once.
 
     Args:
         locations: (n, 2) top left corners in level-0 pixels.
@@ -50,70 +46,61 @@ def read_block(locations: NDArray[np.int64], slide: Slide, size: tuple[int, int]
         size: (w, h) of a tile in output pixels.
         downsample: level-0 pixels per output pixel.
     """
-    view = View(slide, downsample)
     pixels = np.zeros((len(locations), size[1], size[0], 3), np.uint8)
-    valid = np.zeros(len(locations), np.bool_)
-    errors: dict[int, str] = {}
-    asked = 0
-    for i in along_rows(locations, size[1] * downsample):
-        place = int(locations[i, 0]), int(locations[i, 1])
-        try:
-            pixels[i], cost = _tile(view, place, size)
-        except (TileReadError, SlideOpenError) as error:
-            errors[i] = str(error)
-        else:
-            valid[i] = True
-            asked += cost
-    return TileBlock(pixels, valid, asked, tuple(errors[i] for i in sorted(errors)))
+    errors, asked = _read(View(slide, downsample), locations, size, pixels)
+    valid = np.array([error is None for error in errors], np.bool_)
+    return TileBlock(pixels, valid, asked, tuple(error for error in errors if error is not None))
 
 
-def _tile(view: View, place: tuple[int, int], size: tuple[int, int]) -> tuple[NDArray[np.uint8], int]:
-    """Pixels and file bytes of one tile; where its stored level is damaged, averaged from the next finer one."""
-    try:
-        return view.read(place, size), view.bytes_read(place, size)
-    except TileReadError:
-        finer = view.finer()
-        if finer is None:
-            raise
-        return _tile(finer, place, size)
+def _read(
+    view: View, locations: NDArray[np.int64], size: tuple[int, int], out: NDArray[np.uint8]
+) -> tuple[list[str | None], int]:
+    """Why each tile failed, and the file bytes of the others; where a level is damaged, the next finer is averaged."""
+    errors = view.read_many(locations, size, out)
+    bad = [i for i, error in enumerate(errors) if error is not None]
+    asked = view.bytes_of(np.delete(locations, bad, axis=0), size)
+    finer = view.finer() if bad else None
+    if finer is not None:
+        pixels = np.zeros((len(bad), *out.shape[1:]), np.uint8)
+        again, more = _read(finer, locations[bad], size, pixels)
+        out[bad], asked = pixels, asked + more
+        for i, error in zip(bad, again, strict=True):
+            errors[i] = error
+    return errors, asked
 
 
-def along_rows(locations: NDArray[np.int64], height: float) -> list[int]:
-    """The order of (n, 2) locations by bands of `height` level-0 pixels, from left to right within a band."""
-    band = np.floor(locations[:, 1] / height)
-    return [int(i) for i in np.lexsort((locations[:, 1], locations[:, 0], band))]
-
-
-def batch_of(n: int, batch: int) -> int:
-    """Tiles per task: as wanted, or as many as keep a request within `MAX_TASKS`."""
-    return max(1, batch, math.ceil(n / MAX_TASKS))
-
-
-def read_tiles(
-    slide: Slide, tiles: TileSet, batch: int = 32, scheduler: str = "threads"
-) -> Iterator[tuple[NDArray[np.int64], TileBlock]]:
-    """Reads all tiles now, with dask, in batches of neighbours.
+def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
+    """Reads all tiles now, in the order asked: dask runs one task a batch of neighbours in threads of this process.
 
     Args:
         slide: where to read.
         tiles: what to read, b = 1.
         batch: tiles per task.
-        scheduler: one of dask's schedulers: "threads", "sync", "processes" or "distributed".
-
-    Yields:
-        Batches in an order of their own: the positions (m,) of their tiles in `tiles`, and what was read.
     """
     from dask.base import compute
     from dask.delayed import delayed
 
     locations = _locations(tiles)
-    order = np.array(along_rows(locations, tiles.size[1] * tiles.downsample), np.int64)
-    step = batch_of(len(order), batch)
-    parts = [order[start : start + step] for start in range(0, len(order), step)]
-    task = delayed(read_block, pure=False)
-    blocks = [task(locations[part], slide, tiles.size, tiles.downsample) for part in parts]
-    read = compute(*blocks, scheduler=scheduler)  # type: ignore[no-untyped-call]
-    yield from zip(parts, read, strict=True)
+    parts = cut(locations, tiles.footprint, View(slide, tiles.downsample).stored_tile, batch)
+    pixels = np.zeros((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
+    task = delayed(partial(_fill, pixels=pixels, slide=slide, tiles=tiles), pure=False)
+    done = compute(*map(task, parts), scheduler="threads")  # type: ignore[no-untyped-call]
+    errors: list[str | None] = [None] * len(locations)
+    for part, (found, _) in zip(parts, done, strict=True):
+        for i, error in zip(part.tolist(), found, strict=True):
+            errors[i] = error
+    valid = np.array([error is None for error in errors], np.bool_)
+    return TileBlock(pixels, valid, sum(asked for _, asked in done), tuple(filter(None, errors)))
+
+
+def _fill(
+    part: NDArray[np.int64], pixels: NDArray[np.uint8], slide: Slide, tiles: TileSet
+) -> tuple[list[str | None], int]:
+    """One task: reads the tiles at these positions to their places; threads share the pixels, no place twice."""
+    block = np.zeros((len(part), *pixels.shape[1:]), np.uint8)
+    found = _read(View(slide, tiles.downsample), tiles.locations[0, part], tiles.size, block)
+    pixels[part] = block
+    return found
 
 
 def lazy_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> Array:

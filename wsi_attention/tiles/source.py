@@ -19,6 +19,7 @@ from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
 from wsi_attention.tiles.lazy import read_tiles
 from wsi_attention.tiles.tensors import TensorSource
+from wsi_attention.timing import spent_on
 
 __all__ = ["SlideSource", "TensorSource"]
 
@@ -151,6 +152,7 @@ class SlideSource:
             raise NoTissueError(f"{self.slide.path}: no tissue found; if there is some, give a mask of your own")
         return torch.from_numpy(cells[None])
 
+    @spent_on("read")
     def read(self, tiles: TileSet) -> TileBatch:
         """All tiles in one request, (1, n, 3, h, w) uint8 in the order given; white beyond the slide.
 
@@ -163,17 +165,14 @@ class SlideSource:
         if tiles.downsample < 1:
             raise ValueError(f"{self.slide.path}: tiles at downsample {tiles.downsample} asked; the finest is 1")
         start = time.perf_counter()
-        pixels = np.zeros((len(tiles), tiles.size[1], tiles.size[0], 3), np.uint8)
-        valid = np.zeros(len(tiles), np.bool_)
-        asked = 0
-        for part, block in read_tiles(self.slide, tiles, self._tiles_per_task):
-            pixels[part], valid[part] = block.pixels, block.valid
-            asked += block.bytes
-            self.failures += block.errors
-        good, area = int(valid.sum()), tiles.size[0] * tiles.size[1]
-        self._count(Counters(good, good * area, asked, time.perf_counter() - start, len(tiles) - good))
-        return TileBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2)[None], torch.from_numpy(valid)[None])
+        block = read_tiles(self.slide, tiles, self._tiles_per_task)
+        self.failures += block.errors
+        good, area = int(block.valid.sum()), tiles.size[0] * tiles.size[1]
+        self._count(Counters(good, good * area, block.bytes, time.perf_counter() - start, len(tiles) - good))
+        pixels = torch.from_numpy(block.pixels).permute(0, 3, 1, 2)
+        return TileBatch(pixels[None], torch.from_numpy(block.valid)[None])
 
+    @spent_on("overview")
     def _read_overview(self, downsample: float) -> NDArray[np.uint8]:
         start = time.perf_counter()
         view = View(self.slide, downsample)

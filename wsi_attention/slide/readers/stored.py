@@ -29,6 +29,17 @@ class LevelBytes:
         last = [max(-int(-(corner[side] + size[side]) // self.tile[side]), 0) for side in (0, 1)]
         return int(self.counts[first[1] : last[1], first[0] : last[0]].sum())
 
+    def touched_by_all(self, corners: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
+        """Bytes of the tiles that rectangles (n, 2) of the level meet, each tile counted once."""
+        most = np.array(self.counts.shape[::-1])
+        first = np.clip(corners // self.tile, 0, most)
+        last = np.clip(-(-(corners + sizes) // self.tile), 0, most)
+        across, down = (np.arange((last - first)[:, axis].max(initial=0)) for axis in (0, 1))
+        cols, rows = first[:, :1] + across, first[:, 1:] + down
+        inside = (rows < last[:, 1:])[:, :, None] & (cols < last[:, :1])[:, None, :]
+        ids = (rows[:, :, None] * most[0] + cols[:, None, :])[inside]
+        return int(self.counts.reshape(-1)[np.unique(ids)].sum())
+
 
 @dataclass(frozen=True, eq=False)
 class StoredBytes:
@@ -59,6 +70,14 @@ class StoredBytes:
         extent = self.dimensions[level]
         w, h = (max(min(at + n, end) - max(at, 0), 0) for at, n, end in zip(corner, size, extent, strict=True))
         return round(self.per_pixel * w * h)
+
+    def touched_by_all(self, level: int, corners: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
+        """Bytes that reading many rectangles (n, 2) together asks for: tiles that they share count once."""
+        if level in self.levels:
+            return self.levels[level].touched_by_all(corners, sizes)
+        end = np.array(self.dimensions[level])
+        inside = np.clip(np.minimum(corners + sizes, end) - np.maximum(corners, 0), 0, None)
+        return round(self.per_pixel * int(inside.prod(axis=1).sum()))
 
 
 def _total_bytes(path: Path) -> int:
