@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
+from wsi_attention.slide.readers.byte_ranges import bytes_of
 from wsi_attention.slide.readers.limits import is_tiff
+from wsi_attention.slide.urls import is_url
 
 SAMPLES = 16
 SAMPLE_BYTES = 2**16
@@ -50,7 +52,7 @@ def of_slide(path: str | None, slide: Opened) -> str:
         path: the slide's path; None where there is no file.
         slide: asked for pixels where the other two do not apply; what cannot be read counts as unreadable.
     """
-    if path is not None and ("://" in path or is_tiff(path)):
+    if path is not None and (is_url(path) or is_tiff(path)):
         return _of_file(path)
     quickhash = slide.properties.get("openslide.quickhash-1")
     if quickhash:
@@ -65,16 +67,16 @@ def series_id(properties: Mapping[str, str]) -> str | None:
 
 def _of_file(path: str) -> str:
     """Size, and blocks spread evenly from the first byte to the last."""
-    import fsspec
-
-    open_any: Callable[..., Any] = fsspec.open
-    with open_any(path, "rb") as stream:
-        size = stream.seek(0, 2)
-        digest = hashlib.sha256(f"file {size}".encode())
-        last = max(size - SAMPLE_BYTES, 0)
-        for place in sorted({last * index // (SAMPLES - 1) for index in range(SAMPLES)}):
-            stream.seek(place)
-            digest.update(stream.read(SAMPLE_BYTES))
+    source = bytes_of(path)
+    try:
+        last = max(source.size - SAMPLE_BYTES, 0)
+        places = sorted({last * index // (SAMPLES - 1) for index in range(SAMPLES)})
+        blocks = source.read([(place, min(SAMPLE_BYTES, source.size)) for place in places])
+    finally:
+        source.close()
+    digest = hashlib.sha256(f"file {source.size}".encode())
+    for block in blocks:
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
+from wsi_attention.errors import SlideError, TileReadError
+from wsi_attention.slide.urls import is_url
 
 Range = tuple[int, int]
 """(offset, count) in bytes."""
@@ -98,12 +99,15 @@ else:  # Windows has no read by position; a handle of its own keeps threads apar
 
 
 def bytes_of(path: str) -> ByteRanges:
-    """The bytes of a file.
+    """The bytes of a file or URL.
 
     Raises:
         OSError: it is not there, or may not be read.
-        SlideOpenError: a URL, for which there is no such access.
+        SlideOpenError: so for a URL; or its server does not answer, or gives whole files only.
+        MissingExtraError: the package for the URL's scheme is not installed.
     """
-    if "://" in path:
-        raise SlideOpenError(f"{path}: the bytes of a URL cannot be read by ranges; use reader='tiffslide'")
+    if is_url(path):
+        from wsi_attention.slide.readers.remote_bytes import RemoteBytes
+
+        return RemoteBytes(path)
     return LocalBytes(path)

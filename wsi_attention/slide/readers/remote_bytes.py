@@ -1,0 +1,213 @@
+"""The bytes of a slide behind a URL: only the ranges asked for, few requests side by side, and never for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from threading import Lock
+from typing import Any, BinaryIO, TypeVar, cast
+
+from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
+from wsi_attention.slide.readers import remote_system
+from wsi_attention.slide.readers.byte_ranges import Range
+from wsi_attention.slide.readers.remote_file import RemoteFile
+from wsi_attention.slide.readers.remote_objects import Facts, NoRangesError, OneRangeError, remote_object
+from wsi_attention.slide.readers.remote_system import file_system, passing, persistently, reason
+from wsi_attention.slide.urls import masked
+
+T = TypeVar("T")
+REQUESTS = 8
+"""Requests side by side for one slide."""
+GAP = 2**15
+"""Bytes between two ranges that are fetched with them where each range needs a request of its own."""
+SMALL_GAP = 2**9
+"""The same where one request takes several ranges, each with a header."""
+SLOWEST = 1e5
+"""Bytes a second that a line must bring for its requests to be waited for."""
+LARGEST = 2**23
+"""Bytes of one request, at most, unless a single range is larger."""
+
+
+class RemoteBytes:
+    """One object on a server, through fsspec. Safe from several threads at once.
+
+    A URL that had to be given up fails at once for a while, so that a server that is gone costs its time once.
+
+    Attributes:
+        path: the URL without its secrets, for messages.
+        size: bytes in all.
+        version: changes with the content where the server says; else empty.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Asks the server for the size.
+
+        Raises:
+            SlideOpenError: no such file, no access, no answer, or the server gives whole files only.
+            MissingExtraError: the scheme's package is not installed.
+        """
+        self.path = masked(url)
+        self._patience = remote_system.PATIENCE
+        self._system, path = file_system(url, self._patience)
+        self._object = remote_object(self._system, path)
+        self._closed = False
+        try:
+            facts = self._run(persistently, self._object.facts, self._patience)
+        except TileReadError as error:
+            raise SlideOpenError(str(error)) from error
+        self._check(facts)
+        self.size, self.version, self._head = facts.size, facts.version, facts.head
+
+    def _check(self, facts: Facts) -> None:
+        if not facts.ranged:
+            size = f"{facts.size / 1e6:,.0f} MB" if facts.size > 0 else "the file"
+            raise SlideOpenError(
+                f"{self.path}: the server gives whole files only, no ranges of bytes;"
+                f" with --cache FOLDER {size} will be fetched once and kept there"
+            )
+        if facts.size == 0:
+            raise SlideOpenError(f"{self.path}: the file is empty (0 bytes); check the URL")
+
+    def read(self, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range, in the order given.
+
+        Raises:
+            TileReadError: a range reaches past the end, or cannot be fetched.
+            SlideError: it was closed.
+        """
+        if self._closed:
+            raise SlideError(f"{self.path}: the file was closed; open it again")
+        for offset, count in ranges:
+            if offset < 0 or count < 0 or offset + count > self.size:
+                raise TileReadError(
+                    f"{self.path}: {count} bytes at {offset} asked, the file has {self.size}; it is truncated"
+                )
+        wanted = sorted({each for each in ranges if each[1]})
+        if not wanted:
+            return [b""] * len(ranges)
+        spans = list(_merged(wanted, SMALL_GAP if self._object.most > 1 else GAP))
+        contents = self._run(self._fetch, spans, more=sum(count for _, count in spans) / SLOWEST)
+        return _cut(spans, contents, ranges)
+
+    async def _fetch(self, spans: Sequence[Range]) -> list[bytes]:
+        """Several requests side by side; the first goes ahead where it is not known what the server takes."""
+        turn = asyncio.Semaphore(REQUESTS)
+
+        async def part(request: Sequence[Range]) -> list[bytes]:
+            async with turn:
+                try:
+                    return await persistently(lambda: self._get(request), self._patience)
+                except OneRangeError:
+                    return [content for each in request for content in await self._get([each])]
+
+        first: list[bytes] = []
+        if not self._object.sure and len(spans) > 1:
+            with suppress(OneRangeError):
+                first = await persistently(lambda: self._get(_packed(spans, self._object.most)[0]), self._patience)
+        tasks = [asyncio.ensure_future(part(each)) for each in _packed(spans[len(first) :], self._object.most)]
+        try:
+            return first + [content for found in await asyncio.gather(*tasks) for content in found]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _get(self, request: Sequence[Range]) -> list[bytes]:
+        found = await self._object.get(request)
+        for content, (offset, count) in zip(found, request, strict=True):
+            if len(content) != count:
+                raise ConnectionError(f"{count} bytes at {offset} asked, {len(content)} came")
+        return found
+
+    def _run(self, work: Callable[..., Awaitable[T]], *arguments: Any, more: float = 0.0) -> T:
+        """Does the work on fsspec's event loop, within the time there is and `more` seconds.
+
+        Raises:
+            TileReadError: it failed, or the URL was given up a moment ago.
+        """
+        from fsspec import asyn
+
+        _GIVEN_UP.check(self.path)
+        loop = self._system.loop if self._system.async_impl else cast(Any, asyn).get_loop()
+        try:
+            return cast(T, cast(Any, asyn).sync(loop, work, *arguments, timeout=self._patience.total + more))
+        except NoRangesError as error:
+            raise TileReadError(
+                f"{self.path}: the server gives no ranges of bytes any more; try again later"
+            ) from error
+        except Exception as error:  # aiohttp, botocore and gcsfs raise errors of their own
+            line = f"{self.path}: {reason(error)}"
+            if passing(error):
+                _GIVEN_UP.add(self.path, line, self._patience.rest)
+            raise TileReadError(line) from None
+
+    def file(self) -> BinaryIO:
+        """The whole as a new seekable binary file that fetches blocks and keeps them."""
+        return cast(BinaryIO, io.BufferedReader(RemoteFile(self.read, self.size, self._head)))
+
+    def close(self) -> None:
+        """Later reads are refused; connections stay open for other slides of the same server."""
+        self._closed = True
+        self._head = b""
+
+
+class _GivenUp:
+    """URLs that were given up a moment ago, and why."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, str]] = {}
+        self._lock = Lock()
+
+    def add(self, url: str, line: str, seconds: float) -> None:
+        with self._lock:
+            self._until[url] = (time.monotonic() + seconds, line)
+
+    def check(self, url: str) -> None:
+        with self._lock:
+            until, line = self._until.get(url, (0.0, ""))
+            if time.monotonic() >= until:
+                self._until.pop(url, None)
+                return
+        raise TileReadError(line)
+
+
+_GIVEN_UP = _GivenUp()
+
+
+def _merged(ranges: Sequence[Range], gap: int) -> Iterator[Range]:
+    """Sorted ranges, joined where they touch or lie at most `gap` bytes apart and stay below the largest request."""
+    start, end = ranges[0][0], sum(ranges[0])
+    for offset, count in ranges[1:]:
+        if offset - end <= gap and (max(end, offset + count) - start <= LARGEST or offset < end):
+            end = max(end, offset + count)
+        else:
+            yield start, end - start
+            start, end = offset, offset + count
+    yield start, end - start
+
+
+def _packed(spans: Sequence[Range], most: int) -> list[list[Range]]:
+    """Spans by request: at most so many and not too many bytes in one."""
+    requests: list[list[Range]] = []
+    for span in spans:
+        last = requests[-1] if requests else None
+        if last is None or len(last) >= most or sum(count for _, count in last) + span[1] > LARGEST:
+            requests.append([span])
+        else:
+            last.append(span)
+    return requests
+
+
+def _cut(spans: Sequence[Range], contents: Sequence[bytes], ranges: Sequence[Range]) -> list[bytes]:
+    """The bytes of each range out of those of the spans, both sorted alike."""
+    from bisect import bisect_right
+
+    starts = [offset for offset, _ in spans]
+    found = []
+    for offset, count in ranges:
+        number = bisect_right(starts, offset) - 1
+        begin = offset - starts[max(number, 0)]
+        found.append(contents[max(number, 0)][begin : begin + count] if count else b"")
+    return found

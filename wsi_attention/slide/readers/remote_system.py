@@ -1,0 +1,128 @@
+"""How a URL is asked: the file system behind its scheme, how long to wait, what to try again, and what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from wsi_attention.errors import MissingExtraError, SlideOpenError, WsiAttentionError
+from wsi_attention.slide.failures import one_line
+from wsi_attention.slide.urls import masked
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for, in seconds.
+
+    Attributes:
+        connect: until it takes the connection.
+        silent: without a byte from it.
+        total: for one call, all attempts and the pauses between them.
+        attempts: how often a request that fails for a passing reason is made.
+        pause: before the second attempt; doubles with each further one.
+        rest: how long a URL that was given up is not asked again.
+    """
+
+    connect: float = 10.0
+    silent: float = 20.0
+    total: float = 90.0
+    attempts: int = 4
+    pause: float = 0.5
+    rest: float = 30.0
+
+
+PATIENCE = Patience()
+"""In use for every URL that is opened from now on."""
+
+_LASTING = (
+    *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError),
+    *(WsiAttentionError, ValueError, TypeError, AttributeError),
+)
+_LASTING_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ClientConnectorCertificateError", "InvalidURL"}
+_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+
+
+def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> tuple[Any, str]:
+    """The fsspec file system of a URL's scheme, and the URL's path on it. Opens no connection.
+
+    Options of a scheme, such as an endpoint or `anon`, come from fsspec's own configuration (FSSPEC_S3_ANON=true …).
+
+    Raises:
+        MissingExtraError: the scheme's package is not installed.
+        SlideOpenError: fsspec knows no such scheme, or its options are wrong.
+    """
+    from fsspec import core
+
+    scheme = url.partition("://")[0].rpartition("::")[2]
+    options: dict[str, Any] = {"asynchronous": True} if asynchronous else {}
+    try:
+        if scheme in ("http", "https"):
+            options[scheme] = {"client_kwargs": {"timeout": _http_timeout(patience)}}
+        system, path = cast(Any, core).url_to_fs(url, **options)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{masked(url)}: {scheme}:// needs a package that is not installed ({one_line(error)});"
+            " install it with: pip install 'wsi-attention[remote]'"
+        ) from error
+    except Exception as error:  # each package checks its options with errors of its own
+        raise SlideOpenError(
+            f"{masked(url)}: cannot be asked for ({masked(one_line(error))}); check the URL"
+        ) from error
+    return system, str(path)
+
+
+def _http_timeout(patience: Patience) -> Any:
+    from aiohttp import ClientTimeout
+
+    return ClientTimeout(total=None, sock_connect=patience.connect, sock_read=patience.silent)
+
+
+async def persistently(attempt: Callable[[], Awaitable[T]], patience: Patience) -> T:
+    """The result of a request, which is made again after a pause where it fails for a reason that may pass.
+
+    Raises:
+        TimeoutError: the time for all attempts was used up.
+        Exception: that of the last attempt.
+    """
+    end = time.monotonic() + patience.total
+    for number in range(1, patience.attempts + 1):
+        try:
+            return await asyncio.wait_for(attempt(), max(end - time.monotonic(), 0.001))
+        except Exception as error:
+            pause = patience.pause * 2 ** (number - 1) * random.uniform(0.75, 1.25)
+            if not passing(error) or number == patience.attempts or time.monotonic() + pause >= end:
+                raise
+        await asyncio.sleep(pause)
+    raise TimeoutError
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same request may succeed later: a server that is busy or away, a connection that broke."""
+    if isinstance(error, _LASTING):
+        return False
+    if type(error).__name__ in _LASTING_NAMES:
+        return False
+    status = getattr(error, "status", None)
+    return status is None or status in _PASSING_STATUS
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong with a request, in a few words without secrets, and what to do about it."""
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return "there is no such file on the server; check the URL"
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return "the server refuses access; check the credentials, or whether the URL has expired"
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return "no credentials were found; set them up as the storage's own tools do, or FSSPEC_S3_ANON=true"
+    if isinstance(error, TimeoutError):
+        return "the server did not answer in time; try again later"
+    if status is not None:
+        return f"the server answers {status} ({getattr(error, 'message', '') or 'no reason given'}); try again later"
+    return masked(one_line(error)).rstrip(".") + "; try again later"
