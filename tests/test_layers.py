@@ -11,10 +11,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
-BASE = {"errors", "geometry", "structures", "protocols", "registry"}
+BASE = {"errors", "geometry", "structures", "protocols", "registry", "timing"}
 ALLOWED = {
     "errors": set(),
     "geometry": {"errors"},
+    "timing": set(),
     "structures": {"geometry", "errors"},
     "protocols": {"structures", "geometry", "errors"},
     "registry": {"structures", "geometry", "errors"},

@@ -39,6 +39,10 @@ class InputError(WsiAttentionError, ValueError):
     """What the caller gave is wrong: an option, a CSV, a recipe, a path."""
 
 
+class OutOfMemoryError(WsiAttentionError, MemoryError):
+    """Not even the smallest part of the work fits into memory."""
+
+
 class ResultsError(WsiAttentionError, OSError):
     """The results folder cannot be written, or holds the results of something else."""
 

@@ -24,6 +24,7 @@ def classify(
     budget: option.Budget = None,
     what: option.What = None,
     overwrite: option.Overwrite = False,
+    profile: option.Profile = False,
 ) -> None:
     """Labels slides, and shows the regions each label rests on. A second run does only what is missing.
 
@@ -55,5 +56,6 @@ def classify(
             what=batches.EXPORTS if what is None else [name.strip() for name in what.split(",") if name.strip()],
             existing="overwrite" if overwrite else "resume",
             watch=watch,
+            profile=profile,
         )
     end(report)

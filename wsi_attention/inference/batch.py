@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -55,6 +55,7 @@ def classify(
     existing: Literal["resume", "overwrite"] = "resume",
     executor: Executor | None = None,
     watch: Watch | None = None,
+    profile: bool = False,
 ) -> Report:
     """Classifies slides into a results folder; a second call does only what is missing.
 
@@ -74,6 +75,7 @@ def classify(
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
         executor: runs the slides elsewhere, such as `distributed.Client.get_executor()`; threads here where None.
         watch: is told of each slide that is done.
+        profile: measures where the time goes, for `Report.profile` and the record of the run.
 
     Raises:
         InputError: no slides, or an argument is wrong.
@@ -85,7 +87,8 @@ def classify(
     found = gather_slides(inputs, slides_csv, outside=results)
     slides = with_mpp(found.slides, mpp)
     _check_positive(workers=workers, batch=batch, limit=limit)
-    report = Report(Path(results), len(slides), others=found.others)
+    settings = replace(settings, profile=profile)
+    report = Report(Path(results), len(slides), others=found.others, clocks=[] if profile else None)
     arguments = {"inputs": [str(given) for given in inputs], "slides_csv": slides_csv and str(slides_csv), "mpp": mpp}
     arguments |= {"workers": workers, "existing": existing}
     with open_results(results, settings.run, existing) as folder:
@@ -142,6 +145,8 @@ class _Batch:
         report, name = self._report, outcome.job.name
         report.threads_left |= outcome.left_behind
         report.counters += outcome.counters
+        if report.clocks is not None and outcome.clock is not None:
+            report.clocks.append(outcome.clock)
         if outcome.error is not None:
             raise outcome.error
         earlier = self._folder.states.get(name)
@@ -247,4 +252,5 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
         "without_tissue": dict(report.empty),
         "other_files_skipped": list(report.others),
         "counters": asdict(report.counters),
+        **({"profile": report.profile.facts()} if report.profile else {}),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.tissue import load_mask
 from wsi_attention.structures import Counters, Prediction
 from wsi_attention.tiles.source import SlideSource
+from wsi_attention.timing import Clock, spent_on, timed
 
 LONGEST_REASON = 400
 
@@ -52,6 +53,7 @@ class Settings:
     limit: float = 1800.0
     threads: int = 1
     effort: Effort = USUAL
+    profile: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Outcome:
         error: the results folder cannot be written: no further slide makes sense.
         left_behind: whether a thread of this slide may still be running.
         counters: what reading cost.
+        clock: where the time went, if that was asked for.
     """
 
     job: Job
@@ -81,6 +84,7 @@ class Outcome:
     error: ResultsError | None = None
     left_behind: bool = False
     counters: Counters = field(default_factory=Counters)
+    clock: Clock | None = None
 
 
 def classify_slide(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
@@ -89,6 +93,14 @@ def classify_slide(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
     Opening the slide, finding its tissue and exporting happen outside `turn`, so that they overlap with another slide's
     forward pass. Exports get temporary names; whoever writes the state publishes them.
     """
+    if not job.settings.profile:
+        return _outcome(job, turn)
+    with timed() as clock:
+        outcome = _outcome(job, turn)
+    return replace(outcome, clock=clock)
+
+
+def _outcome(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
     work = _Work(job)
     try:
         done = work.run(turn)
@@ -129,11 +141,13 @@ class _Work:
         reason = reason_of(error).removeprefix(f"{self.job.slide.path}: ")
         return self._state(status, reason, traceback=trace)
 
+    @spent_on("open")
     def _open(self) -> tuple[Slide, SlideKey]:
         given = self.job.slide
         self._slide = slide = open_slide(given.path, mpp=given.mpp)
         return slide, SlideKey(slide.fingerprint, given.mpp, _sha256(given.mask))
 
+    @spent_on("overview")
     def _prepare(self, slide: Slide) -> SlideSource:
         mask = self.job.slide.mask
         tissue = load_mask(mask, slide.dimensions) if mask else None
@@ -151,6 +165,7 @@ class _Work:
             effort=settings.effort,
         )
 
+    @spent_on("export")
     def _finish(self, prediction: Prediction, source: SlideSource) -> State:
         exports = tuple(self._export(name, prediction, source) for name in self.job.settings.what)
         return self._state(

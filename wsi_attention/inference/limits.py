@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from wsi_attention.errors import SlideError
@@ -43,7 +44,7 @@ class TimeLimit:
         """
         call = _Call(step)
         start = time.monotonic()
-        thread = threading.Thread(target=call, daemon=True, name="slide")
+        thread = threading.Thread(target=copy_context().run, args=(call,), daemon=True, name="slide")
         thread.start()
         thread.join(min(max(0.0, self.seconds - self.spent), threading.TIMEOUT_MAX))
         self.spent += time.monotonic() - start

@@ -19,6 +19,7 @@ from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Glimpse, Prediction, TissueMask
 from wsi_attention.tiles.source import SlideSource
+from wsi_attention.timing import spent_on
 
 USUAL = Effort()
 PACKAGES = ("torch", "numpy", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr")
@@ -67,6 +68,7 @@ def predict(
     return look(slide, source, classifier, device=device, precision=precision, effort=effort)
 
 
+@spent_on("overview")
 def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = 32) -> SlideSource:
     """The slide as a `TileSource`, its overview read and its tissue found: the part of the work without a forward pass.
 
@@ -83,6 +85,7 @@ def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None =
     return source
 
 
+@spent_on("attention")
 def look(
     slide: Slide,
     source: SlideSource,

@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsi_attention.inference.profile import Profile, profile_of
 from wsi_attention.structures import Counters
+from wsi_attention.timing import Clock
 
 SHOWN = 20
 """Slides without a label that are named; the table has all."""
@@ -28,6 +30,7 @@ class Report:
         threads_left: whether threads may still be running that would keep the process alive.
         counters: what reading cost in this run.
         seconds: how long it all took.
+        clocks: where the time went, one a slide, if that was asked for.
     """
 
     results: Path
@@ -41,6 +44,12 @@ class Report:
     threads_left: bool = False
     counters: Counters = field(default_factory=Counters)
     seconds: float = 0.0
+    clocks: list[Clock] | None = None
+
+    @property
+    def profile(self) -> Profile | None:
+        """Where the time went; None if that was not asked for."""
+        return None if self.clocks is None else profile_of(self.clocks, self.seconds)
 
     @property
     def exit_status(self) -> int:
@@ -69,6 +78,7 @@ def summary(report: Report) -> str:
     if report.interrupted:
         done = report.statuses.total() - report.statuses["failed"]
         lines.append(f"interrupted: {done} of {report.total} slides are finished; the same command does the rest")
+    lines += report.profile.lines() if report.profile else []
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from wsi_attention.models.rounds import Rounds
 from wsi_attention.models.zoom_in_choice import Choice, at_random
 from wsi_attention.models.zoom_in_reading import Reader, zoom_levels
 from wsi_attention.models.zoom_in_records import Inside, Look, Zoomed
-from wsi_attention.nn.bags import encode
+from wsi_attention.nn.bags import encode, in_chunks
 from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import TileBatch
@@ -130,7 +130,7 @@ class Descent:
     def _score(self, step: int, pixels: Tensor) -> Tensor:
         """(m, K) logits of the cells in views (m, c, h, w)."""
         network, preprocess = self._networks.attentions[step], self._networks.preprocess
-        return torch.cat([in_float32(network, preprocess(part))[0].flatten(1) for part in torch.split(pixels, VIEWS)])
+        return in_chunks(lambda part: in_float32(network, preprocess(part))[0].flatten(1), pixels, VIEWS)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """(m, d) features of sub-tiles (m, c, h, w)."""

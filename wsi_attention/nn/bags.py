@@ -1,16 +1,21 @@
-"""A batch of tiles through an encoder: only the valid ones, in chunks that bound memory."""
+"""A batch of tiles through an encoder: only the valid ones, in chunks that bound memory, smaller where it runs out."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from wsi_attention.errors import OutOfMemoryError
 from wsi_attention.structures import TileBatch
+from wsi_attention.timing import spent_on
 
 CHUNK = 64
 """Tiles encoded at once in eval mode."""
 
 
+@spent_on("encode")
 def encode(tiles: TileBatch, preprocess: nn.Module, encoder: nn.Module, chunk: int = CHUNK) -> Tensor:
     """Features (b, n, d) of all tiles; zeros where a tile is not valid.
 
@@ -19,14 +24,86 @@ def encode(tiles: TileBatch, preprocess: nn.Module, encoder: nn.Module, chunk: i
         preprocess: (m, c, h, w) of any dtype -> floats on the device.
         encoder: (m, c, h, w) -> (m, d).
         chunk: tiles at a time in eval mode; in train mode all go at once, for their activations are kept anyway.
+
+    Raises:
+        OutOfMemoryError: in eval mode, not even one tile fits.
     """
     valid = tiles.valid.flatten()
     pixels = tiles.pixels.flatten(0, 1)
     if not bool(valid.all()):
         pixels = pixels[valid.to(pixels.device)]
-    parts = (pixels,) if encoder.training else torch.split(pixels, chunk)
-    features = torch.cat([encoder(preprocess(part)) for part in parts])
+    if encoder.training:
+        features = encoder(preprocess(pixels))
+    else:
+        features = in_chunks(lambda part: encoder(preprocess(part)), pixels, chunk, _device_of(encoder))
     if features.shape[0] < valid.numel():
         everywhere = features.new_zeros(valid.numel(), features.shape[-1])
         features = everywhere.index_put((valid.to(features.device).nonzero().squeeze(-1),), features)
     return features.reshape(*tiles.valid.shape, -1)
+
+
+def in_chunks(
+    network: Callable[[Tensor], Tensor], pixels: Tensor, chunk: int, device: torch.device | None = None
+) -> Tensor:
+    """What a network makes of (n, …), so many at a time; half as many from where memory ran out, down to one.
+
+    A chunk's size may change the last bits of a feature, because libraries order sums by the shape of a batch.
+
+    Args:
+        network: (m, …) -> (m, …).
+        pixels: (n, …), n at least 1.
+        chunk: m at first.
+        device: where to bring the pixels; left to the network where None or the CPU.
+
+    Raises:
+        OutOfMemoryError: one alone does not fit.
+    """
+    done: list[Tensor] = []
+    start = 0
+    while start < len(pixels):
+        failed = ""
+        try:
+            for part in _brought(torch.split(pixels[start:], chunk), device):
+                done.append(network(part))
+                start += len(part)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            failed = " ".join(str(error).split())[:200] or type(error).__name__
+        if failed and chunk == 1:  # outside `except`, where the traceback still holds the memory
+            raise OutOfMemoryError(
+                f"not even one tile of {pixels.shape[-1]} × {pixels.shape[-2]} px fits into memory: {failed};"
+                " take fewer workers, or a smaller encoder or tile"
+            )
+        if failed:
+            chunk = -(-min(chunk, len(pixels) - start) // 2)
+            _give_back(device)
+    return torch.cat(done)
+
+
+def _brought(parts: tuple[Tensor, ...], device: torch.device | None) -> Iterator[Tensor]:
+    """The parts on the device: on a GPU the next one is copied while the network still computes on the one before."""
+    if device is None or device.type != "cuda" or parts[0].is_cuda:
+        yield from parts
+        return
+    copies, computes = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for part in parts:
+        with torch.cuda.stream(copies):
+            moved = part.pin_memory().to(device, non_blocking=True)
+        computes.wait_stream(copies)
+        moved.record_stream(computes)
+        yield moved
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """On a GPU, in Python and NumPy, or in torch's allocator on the CPU, which has no error of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _give_back(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _device_of(network: nn.Module) -> torch.device | None:
+    return next((parameter.device for parameter in network.parameters()), None)
