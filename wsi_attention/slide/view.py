@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
 from wsi_attention.geometry import downsample_of, same_scale
-from wsi_attention.slide.lattice import centres, spans
+from wsi_attention.slide.lattice import Block, blocks, centres, spans
 from wsi_attention.slide.resample import area_mean
 
 if TYPE_CHECKING:
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 MAX_SOURCE_PIXELS = 8_000_000
 """Stored pixels held at once: about 24 MB, and not much more than that again while they are averaged."""
+
+Corners = NDArray[np.int64] | NDArray[np.float64]
+
+
+class StoredLevel(NamedTuple):
+    """A stored level: its downsample, the (w, h) of its tiles or None, its own (w, h)."""
+
+    downsample: float
+    tile: tuple[int, int] | None
+    extent: tuple[int, int]
 
 
 def snapped(level_downsamples: Sequence[float], downsample: float) -> float:
@@ -101,11 +111,11 @@ class View:
         Raises:
             TileReadError: the file's pixels could not be read.
         """
-        blocks = list(self._blocks(size))
-        if len(blocks) == 1:
+        parts = self._blocks(size)
+        if len(parts) == 1:
             return self._read_block(location, (0, 0), size)
         pixels = np.empty((size[1], size[0], 3), np.uint8)
-        for (left, top), (width, height) in blocks:
+        for (left, top), (width, height) in parts:
             pixels[top : top + height, left : left + width] = self._read_block(location, (left, top), (width, height))
         return pixels
 
@@ -123,7 +133,7 @@ class View:
         Returns:
             For each region None, or one line that says why it cannot be read.
         """
-        if len(list(self._blocks(size))) > 1:
+        if len(self._blocks(size)) > 1:
             return [self._read_into(one, (int(x), int(y))) for one, (x, y) in zip(out, locations, strict=True)]
         where, shapes, starts = self._regions(locations, size)
         reasons: list[str | None] = [None] * len(locations)
@@ -181,22 +191,18 @@ class View:
         return self.slide.bytes_of(self._level, where, shapes)
 
     @property
-    def stored_tile(self) -> tuple[float, float] | None:
-        """(w, h) of the stored tiles that reads will decode, in level-0 pixels; None where there are none."""
-        tile = self.slide.tile_sizes[self._level]
-        return None if tile is None else (tile[0] * self._stored, tile[1] * self._stored)
+    def stored(self) -> StoredLevel:
+        """The level that is read."""
+        slide, level = self.slide, self._level
+        return StoredLevel(self._stored, slide.tile_sizes[level], slide.level_dimensions[level])
 
-    def _blocks(self, size: tuple[int, int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-        """Near-square blocks (offset, size) in output pixels; square ones decode the fewest stored tiles twice."""
-        limit = MAX_SOURCE_PIXELS / self._step**2
-        if size[0] * size[1] <= limit:
-            yield (0, 0), size
-            return
-        width = min(size[0], max(1, int(math.sqrt(limit)), int(limit / size[1])))
-        height = min(size[1], max(1, int(limit / width)))
-        for top in range(0, size[1], height):
-            for left in range(0, size[0], width):
-                yield (left, top), (min(width, size[0] - left), min(height, size[1] - top))
+    def stored_spans(self, locations: Corners, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First stored pixels (x, y), and how many across and down, (n, 2) each, that regions are computed from."""
+        along = [spans(locations[:, axis] / self._stored, self._step, size[axis]) for axis in (0, 1)]
+        return np.stack([first for first, _ in along], axis=-1), np.stack([count for _, count in along], axis=-1)
+
+    def _blocks(self, size: tuple[int, int]) -> list[Block]:
+        return blocks(size, MAX_SOURCE_PIXELS / self._step**2)
 
     def _read_block(
         self, location: tuple[int, int], offset: tuple[int, int], size: tuple[int, int]
@@ -245,10 +251,8 @@ class View:
         return (where[0], where[1]), (shape[0], shape[1]), (start[0], start[1])
 
     def _regions(
-        self, corners: NDArray[np.floating[Any] | np.int64], size: tuple[int, int]
+        self, corners: Corners, size: tuple[int, int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """The same for many corners (n, 2) in level-0 pixels, (n, 2) each."""
-        at = np.asarray(corners, np.float64) / self._stored
-        along = [spans(at[:, axis], self._step, size[axis]) for axis in (0, 1)]
-        first, shape = (np.stack(pair, axis=-1) for pair in zip(*along, strict=True))
-        return np.round(first * self._stored).astype(np.int64), shape, at - first
+        first, shape = self.stored_spans(corners, size)
+        return np.round(first * self._stored).astype(np.int64), shape, corners / self._stored - first

@@ -81,7 +81,9 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     from dask.delayed import delayed
 
     locations = _locations(tiles)
-    parts = cut(locations, tiles.footprint, View(slide, tiles.downsample).stored_tile, batch)
+    level = View(slide, tiles.downsample).stored
+    stored = level.tile and (level.tile[0] * level.downsample, level.tile[1] * level.downsample)
+    parts = cut(locations, tiles.footprint, stored, batch)
     pixels = np.zeros((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
     task = delayed(partial(_fill, pixels=pixels, slide=slide, tiles=tiles), pure=False)
     done = compute(*map(task, parts), scheduler="threads")  # type: ignore[no-untyped-call]
