@@ -27,11 +27,11 @@ WHAT = ("geojson", "tiles")
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Everything in a results folder but timings, run files and hidden files."""
+    """Everything in a results folder but timings, run files, the page that tells of them, and hidden files."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.name.startswith((".lock", "run_")):
+        if path.is_file() and not path.name.startswith((".lock", "run_", "report.html")):
             found[name] = _timeless(name, path)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from wsi_attention.cli import classify, doctor, evaluate, export, info, methods, train
+from wsi_attention.cli import classify, doctor, evaluate, export, info, methods, report, train
 
 app = typer.Typer(
     name="wsi-attention",
@@ -27,6 +27,7 @@ for command in (
     info.info,
     export.export,
     export.validate,
+    report.report,
     methods.methods,
     doctor.doctor,
 ):

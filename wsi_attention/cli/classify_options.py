@@ -23,6 +23,11 @@ Tolerance = Annotated[
     float | None, Option(help="Read until the standard error of the probability is at most this, e.g. 0.02.")
 ]
 Budget = Annotated[int | None, Option(help="The most tiles a slide for --tolerance.")]
-What = Annotated[str | None, Option(help="geojson, tiles, heatmap, heatmap-zarr; commas between. [default: all]")]
+What = Annotated[
+    str | None, Option(help="geojson, tiles, heatmap, heatmap-zarr, report; commas between. [default: all]")
+]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
+Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]
+LocalCluster = Annotated[int | None, Option(help="That many worker processes on this machine.")]
+Slurm = Annotated[Path | None, Option(help="Workers as jobs of Slurm: a TOML file with jobs and [job].")]

@@ -10,7 +10,9 @@ import typer
 
 def export(
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
-    what: Annotated[str, typer.Option(help="geojson, tiles, heatmap, heatmap-zarr; commas between.")] = "geojson",
+    what: Annotated[
+        str, typer.Option(help="geojson, tiles, heatmap, heatmap-zarr, report; commas between.")
+    ] = "geojson",
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide, as predictions.csv names it.")] = None,
     qupath_bounds: Annotated[
         str, typer.Option(help="auto: coordinates as QuPath crops the slide; none: level-0 pixels.")

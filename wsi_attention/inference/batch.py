@@ -21,6 +21,7 @@ from wsi_attention.inference.discovery import SlideFile, with_mpp
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide, exporter_of, reason_of
 from wsi_attention.inference.names import assign_names
+from wsi_attention.inference.pages import write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results, open_results
@@ -28,7 +29,7 @@ from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.models.checkpoint import Classifier
 
-EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr")
+EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
 LIMIT = 1800.0
 """Seconds a slide may take."""
 
@@ -101,6 +102,8 @@ def classify(
             report.seconds = time.monotonic() - start
         folder.write_table()
         folder.write_run(_facts(report, settings, arguments))
+        if "report" in what:
+            write_page(folder.folder)
     return report
 
 

@@ -1,0 +1,176 @@
+"""`report.html`: one page that opens anywhere, without a network, of the parts that `export.report` wrote."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from wsi_attention.export.colour_maps import MAPS
+from wsi_attention.export.report import TOP
+
+COLUMNS = (
+    ("name", "Slide", "text"),
+    ("label", "Label", "text"),
+    ("probability", "Probability", "number"),
+    ("spread", "Spread", "number"),
+    ("status", "Status", "text"),
+    ("tiles", "Tiles read", "number"),
+    ("area", "Area read", "number"),
+    ("reason", "Reason", "text"),
+)
+KINDS = ("done", "partial", "no_tissue", "failed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A slide in the table; None where a slide without a label has no such number.
+
+    Attributes:
+        number: the slide's place in the table, from 1.
+        shown: whether the page has a section on it.
+    """
+
+    number: int
+    name: str
+    status: str
+    label: str = ""
+    probability: float | None = None
+    spread: float | None = None
+    tiles: int | None = None
+    area: float | None = None
+    reason: str = ""
+    shown: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The status as a class of the style sheet."""
+        return self.status if self.status in KINDS else ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one slide.
+
+    Attributes:
+        row: its row.
+        part: of `report_part.read_part`.
+        full: with the large overview and the tiles, or with a thumbnail alone.
+    """
+
+    row: Row
+    part: dict[str, Any]
+    full: bool
+
+    @property
+    def number(self) -> int:
+        """As in the table."""
+        return self.row.number
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        return self.row.name
+
+    @property
+    def probability(self) -> float:
+        """Of the label."""
+        return max(self.part["probabilities"], default=0.0)
+
+    @property
+    def classes(self) -> list[tuple[str, float]]:
+        """(name, probability), most probable first."""
+        pairs = zip(self.part["classes"], self.part["probabilities"], strict=False)
+        return sorted(pairs, key=lambda pair: -pair[1])
+
+    @property
+    def boxes(self) -> list[dict[str, Any]]:
+        """Heaviest last, so that they lie on top; a thumbnail shows the heaviest alone."""
+        kept = [box for box in self.part["boxes"] if self.full or (box["rank"] or TOP + 1) <= TOP]
+        return kept[::-1]
+
+    @property
+    def tiles(self) -> list[dict[str, Any]]:
+        """The tiles shown at full resolution, each with its box."""
+        ranked = {box["rank"]: box for box in self.part["boxes"] if box["rank"]}
+        return [{**tile, "box": ranked[tile["rank"]]} for tile in self.part["tiles"] if tile["rank"] in ranked]
+
+    @property
+    def origin(self) -> list[tuple[str, str]]:
+        """Where numbers come from, as (term, value)."""
+        known = self.part["provenance"]
+        found = [("Reader", known.get("reader")), ("Scale from", known.get("mpp_source")), ("Seed", known.get("seed"))]
+        found.append(("Content", str(known.get("fingerprint") or "")[:16]))
+        return [(term, str(value)) for term, value in found if value]
+
+
+def page(
+    rows: Sequence[Row], sections: Iterable[Section], about: Sequence[tuple[str, str]], left_out: str = ""
+) -> Iterator[str]:
+    """The page, in pieces, so that no more than one section need be in memory.
+
+    Args:
+        rows: every slide.
+        sections: those slides that are shown, in the order of the rows.
+        about: (term, value) of the run.
+        left_out: what was left out to keep the page small; empty where nothing was.
+    """
+    from markupsafe import Markup
+
+    script = _text("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    labels = Counter(row.label for row in rows if row.label)
+    without = Counter(row.status for row in rows if not row.label)
+    yield from _template().generate(
+        rows=rows,
+        slides=sections,
+        about=about,
+        left_out=left_out,
+        columns=COLUMNS,
+        maps=MAPS,
+        top=TOP,
+        labels=sorted(labels.items()),
+        without=sorted(without.items()),
+        style=Markup(_text("report.css")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    found = Environment(
+        loader=PackageLoader("wsi_attention.export", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    found.filters |= {"decimals": _decimals, "thousands": _thousands, "distance": _distance, "spread": _spread}
+    return found.get_template("report.html.j2")
+
+
+def _text(name: str) -> str:
+    return (files("wsi_attention.export") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _decimals(value: float, places: int) -> str:
+    return f"{value:.{places}f}"
+
+
+def _thousands(value: int) -> str:
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def _distance(micrometres: float) -> str:
+    return f"{micrometres / 1000:.2f} mm" if micrometres >= 1000 else f"{micrometres:.0f} µm"
+
+
+def _spread(value: float) -> str:
+    return "± < 0.001" if 0 < value < 0.0005 else f"± {value:.3f}"

@@ -1,0 +1,173 @@
+"""`report.html` of a results folder: made of its states and of the parts that the exporter `report` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from wsi_attention.errors import ResultsError
+from wsi_attention.export.report import ReportExporter
+from wsi_attention.export.report_page import Row, Section, page
+from wsi_attention.export.report_part import read_part
+from wsi_attention.inference.states import FOLDER, State, read_states
+from wsi_attention.inference.writing import results_errors, temporary
+
+PAGE = "report.html"
+LIMIT = 30_000_000
+"""Characters that the pictures of a page may take together; browsers open such a page within seconds."""
+FRAME = 6_000
+"""Characters of a section besides its pictures, about."""
+
+
+def write_page(results: str | Path, names: Iterable[str] = (), path: Path | None = None, limit: int = LIMIT) -> Path:
+    """Writes the page and gives its path.
+
+    Args:
+        results: the folder that classify wrote.
+        names: slides as predictions.csv names them; all if empty.
+        path: where to write; report.html in the results folder if None.
+        limit: characters that all pictures may take. Beyond it slides are shown by thumbnails, and then by rows alone;
+            the page says so.
+
+    Raises:
+        ResultsError: no results there, no such slide, or the page cannot be written.
+    """
+    folder = Path(results)
+    states = _states(folder, set(names))
+    plan = _Plan(folder, states, limit)
+    target = path or folder / PAGE
+    with results_errors(target):
+        with temporary(target).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.writelines(page(plan.rows, plan.sections(), _about(folder, states), plan.left_out))
+        temporary(target).replace(target)
+    return target
+
+
+def part_of(folder: Path, name: str) -> Path:
+    """Where a slide's part lies."""
+    return folder / ReportExporter.suffix.format(slide=name)
+
+
+def without_part(results: str | Path, names: Iterable[str] = ()) -> list[str]:
+    """Names of slides that have a prediction but no part, as in results of earlier versions."""
+    folder = Path(results)
+    states = _states(folder, set(names), records=True)
+    return [state.name for state in states if state.record and read_part(part_of(folder, state.name)) is None]
+
+
+def _states(folder: Path, names: set[str], records: bool = False) -> list[State]:
+    if not (folder / FOLDER).is_dir():
+        raise ResultsError(f"{folder}: no results here (no folder {FOLDER}); give the folder that classify wrote")
+    light = (state if records else state.without_record() for state in read_states(folder))
+    found = [state for state in light if not names or state.name in names]
+    missing = names - {state.name for state in found}
+    if missing:
+        raise ResultsError(
+            f"{folder}: no slide named {', '.join(sorted(missing))}; predictions.csv lists those there are"
+        )
+    return sorted(found, key=lambda state: state.name)
+
+
+class _Plan:
+    """How much of each slide fits on the page."""
+
+    def __init__(self, folder: Path, states: list[State], limit: int) -> None:
+        self._folder = folder
+        self._names = [state.name for state in states]
+        sizes = [_sizes(folder, state.name) for state in states]
+        self._full = sum(full for full, _ in sizes) <= limit
+        kept: list[bool] = []
+        for full, small in sizes:
+            limit -= full if self._full else small
+            kept.append(full > 0 and limit >= 0)
+        self.rows = [_row(n, state, shown) for n, (state, shown) in enumerate(zip(states, kept, strict=True), start=1)]
+        self._dropped = sum(full > 0 for full, _ in sizes) - sum(kept)
+
+    def sections(self) -> Iterator[Section]:
+        """The slides that are shown, one in memory at a time."""
+        for row in self.rows:
+            part = read_part(part_of(self._folder, row.name)) if row.shown else None
+            if part is not None:
+                yield Section(row, part, self._full)
+
+    @property
+    def left_out(self) -> str:
+        """What the page says of what it leaves out."""
+        if self._full:
+            return ""
+        dropped = f", and {self._dropped} slides by their row in the table alone" if self._dropped else ""
+        return (
+            f"To keep this page small, slides are shown by a thumbnail, without tiles{dropped}. A page with all of"
+            " some slides: wsi-attention report RESULTS --slide NAME -o some.html; each slide's tiles also stand in"
+            " tiles/ and its large picture in heatmaps/."
+        )
+
+
+def _sizes(folder: Path, name: str) -> tuple[int, int]:
+    """Characters of a slide's section in full, and with a thumbnail; (0, 0) where it has no part."""
+    part = read_part(part_of(folder, name))
+    if part is None:
+        return 0, 0
+    layers = sum(len(part[layer]["png"]) for layer in ("attention", "unseen") if part[layer])
+    tiles = sum(len(tile["jpeg"] or "") for tile in part["tiles"])
+    return (
+        FRAME + layers + len(part["overview"]) + tiles + 180 * len(part["boxes"]),
+        FRAME + layers + len(part["thumbnail"]),
+    )
+
+
+def _row(number: int, state: State, shown: bool) -> Row:
+    row = state.row
+    label = row.get("label", "")
+    return Row(
+        number,
+        state.name,
+        state.status,
+        label,
+        _number(row.get(f"prob_{label}")) if label else None,
+        _number(row.get("spread")),
+        None if _number(row.get("tiles_read")) is None else int(_number(row.get("tiles_read")) or 0),
+        _number(row.get("area_read")),
+        state.reason,
+        shown,
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _about(folder: Path, states: list[State]) -> list[tuple[str, str]]:
+    run = _last_run(folder)
+    found: list[tuple[str, Any]] = [("Finished", run.get("finished")), ("Last run", run.get("ended"))]
+    if states:
+        key = states[0].run
+        found += [("Model", key.model), ("Weights", f"sha256 {key.weights_sha256}")]
+        found += [(name.replace("_", " ").capitalize(), _plain(value)) for name, value in sorted(key.settings.items())]
+    versions = run.get("versions")
+    if isinstance(versions, dict):
+        found.append(("Versions", ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))))
+    return [(term, str(value)) for term, value in found if value not in (None, "")]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _last_run(folder: Path) -> dict[str, Any]:
+    """What the newest run file says; nothing where there is none, or it is damaged."""
+    for path in sorted(folder.glob("run_*.json"), reverse=True):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(values, dict):
+            return values
+    return {}
