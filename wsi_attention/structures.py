@@ -6,7 +6,8 @@ Arrays are NumPy except in `TileBatch` and `Output`, which live inside a forward
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from wsi_attention.geometry import Grid
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Pixels = TypeVar("Pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,28 @@ class Counters:
 
 
 @dataclass(frozen=True, eq=False)
+class Strip(Generic[Pixels]):
+    """Some rows of an overview, with rows of their surroundings.
+
+    Attributes:
+        first: the first row of the strip itself.
+        last: the row after its last.
+        top: the row of the overview that `pixels` begin with; `first` or above.
+        pixels: rows `top` to `last` or below, over the whole width: a tensor (b, c, h, w), or an array (h, w, 3).
+    """
+
+    first: int
+    last: int
+    top: int
+    pixels: Pixels
+
+    @property
+    def own(self) -> slice:
+        """The strip itself within `pixels`."""
+        return slice(self.first - self.top, self.last - self.top)
+
+
+@dataclass(frozen=True, eq=False)
 class TissueMask:
     """Where there is tissue, over the whole slide.
 
@@ -112,15 +137,27 @@ class TissueMask:
 
     def fraction(self, grid: Grid) -> NDArray[np.float64]:
         """Share of each cell that is tissue, shape grid.shape, by summed areas with fractional borders."""
-        total = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        total[1:, 1:] = self.mask.cumsum(0).cumsum(1)
         x = (grid.origin[0] + np.arange(grid.cols + 1) * grid.step[0]) / self.downsample
         y = (grid.origin[1] + np.arange(grid.rows + 1) * grid.step[1]) / self.downsample
-        rows = _interpolate_rows(total, y)
-        corners = _interpolate_rows(rows.T, x).T
+        corners = _interpolate_rows(_summed_areas(self.mask, y).T, x).T
         inside = np.diff(np.diff(corners, axis=0), axis=1)
         cell = grid.step[0] * grid.step[1] / self.downsample**2
         return np.clip(inside / cell, 0.0, 1.0)
+
+
+def _summed_areas(mask: NDArray[np.bool_], at: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """(len(at), w + 1): the tissue above each row border and left of each column border of a mask (h, w).
+
+    Only the rows of the whole table that `at` asks for are made.
+    """
+    low = np.minimum(np.clip(at, 0, len(mask)).astype(np.int64), len(mask) - 1)
+    borders = np.unique(np.concatenate([[0], low, low + 1]))
+    table = np.zeros((len(borders), mask.shape[1] + 1))
+    for k, (start, stop) in enumerate(pairwise(borders), 1):
+        table[k, 1:] = table[k - 1, 1:] + mask[start:stop].sum(axis=0)
+    table[:, 1:] = table[:, 1:].cumsum(axis=1)
+    index, share = np.searchsorted(borders, low), (np.clip(at, 0, len(mask)) - low)[:, None]
+    return np.asarray(table[index] * (1 - share) + table[index + 1] * share, np.float64)
 
 
 def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from wsi_attention.slide import resample
 from wsi_attention.slide.resample import area_mean, overlaps
 
 
@@ -41,3 +42,11 @@ def test_white_stays_white_and_shares_sum_to_one() -> None:
     assert (area_mean(white, (0.1, 0.2), 3.3, (15, 15)) == 255).all()
     _, shares = overlaps(0.3, 2.7, 12)
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [1, 700])
+def test_bands_do_not_change_pixels(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (90, 70, 3)).astype(np.uint8)
+    expected = area_mean(pixels, (0.3, 0.7), 2.31, (29, 37))
+    monkeypatch.setattr(resample, "BAND_VALUES", values)
+    np.testing.assert_array_equal(area_mean(pixels, (0.3, 0.7), 2.31, (29, 37)), expected)

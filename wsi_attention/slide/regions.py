@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.slide.components import large_components
+
 
 def without_clefts(mask: NDArray[np.bool_], width: float) -> NDArray[np.bool_]:
     """The mask with gaps of up to `width` pixels closed, 8 at most."""
@@ -16,19 +18,10 @@ def without_clefts(mask: NDArray[np.bool_], width: float) -> NDArray[np.bool_]:
 
 def without_specks(mask: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
     """The mask without islands (8-connected) of fewer pixels than `area`."""
-    return mask & ~_small(mask, area, connectivity=2)
+    return large_components(mask, area, connectivity=2)
 
 
 def without_holes(mask: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
     """The mask with holes (4-connected) of fewer pixels than `area` filled; a gap open to the border is none."""
     empty = np.pad(~mask, 1, constant_values=True)
-    return mask | _small(empty, area, connectivity=1)[1:-1, 1:-1]
-
-
-def _small(mask: NDArray[np.bool_], area: float, connectivity: int) -> NDArray[np.bool_]:
-    from skimage.measure import label
-
-    labels = label(mask, connectivity=connectivity)  # type: ignore[no-untyped-call]
-    small = np.bincount(labels.ravel()) < area
-    small[0] = False
-    return np.asarray(small[labels], np.bool_)
+    return ~large_components(empty, area, connectivity=1)[1:-1, 1:-1]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+BAND_VALUES = 250_000
+"""Values averaged at once: few enough for the processor's cache, and for memory."""
+
 
 def overlaps(start: float, step: float, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """How much of each source pixel lies in each of `count` cells of width `step`, the first beginning at `start`.
@@ -27,9 +30,11 @@ def overlaps(start: float, step: float, count: int) -> tuple[NDArray[np.int64], 
     return first, (shares / shares.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _along_rows(pixels: NDArray[np.generic], start: float, step: float, count: int) -> NDArray[np.float32]:
-    first, shares = overlaps(start, step, count)
-    flat = pixels.reshape(pixels.shape[0], -1)
+def _along_rows(
+    pixels: NDArray[np.generic], first: NDArray[np.int64], shares: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Means of rows by what `overlaps` gives."""
+    flat, count = pixels.reshape(pixels.shape[0], -1), len(first)
     mean = np.zeros((count, flat.shape[1]), np.float32)
     part = np.empty_like(mean)
     for k in range(shares.shape[1]):
@@ -55,6 +60,12 @@ def area_mean(
     Returns:
         (size[1], size[0], c) uint8, rounded half up.
     """
-    rows = _along_rows(pixels, start[1], step, size[1])
-    columns = _along_rows(np.ascontiguousarray(rows.swapaxes(0, 1)), start[0], step, size[0])
-    return np.ascontiguousarray((columns + 0.5).astype(np.uint8).swapaxes(0, 1))
+    down, across = overlaps(start[1], step, size[1]), overlaps(start[0], step, size[0])
+    result = np.empty((size[1], size[0], pixels.shape[2]), np.uint8)
+    rows = max(1, BAND_VALUES // pixels[0].size)
+    for top in range(0, size[1], rows):
+        band = _along_rows(pixels, down[0][top : top + rows], down[1][top : top + rows])
+        columns = _along_rows(np.ascontiguousarray(band.swapaxes(0, 1)), *across)
+        columns += 0.5
+        result[top : top + rows] = columns.swapaxes(0, 1)
+    return result

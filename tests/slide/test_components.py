@@ -1,0 +1,54 @@
+"""Connected parts of a mask in strips, against labels of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.filters import apply_hysteresis_threshold
+from skimage.measure import label
+
+from wsi_attention.slide import components
+from wsi_attention.slide.components import large_components
+
+
+def blots(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(1, 60, 2)
+    return gaussian_filter(rng.normal(size=shape), rng.uniform(0, 1.5)) > 0.3 * rng.normal()
+
+
+@pytest.mark.parametrize("pixels", [1, 40, 300, 10_000])
+@pytest.mark.parametrize("connectivity", [1, 2])
+def test_strips_find_what_the_whole_has(connectivity: int, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components, "STRIP_PIXELS", pixels)
+    for seed in range(40):
+        mask = blots(seed)
+        labels = label(mask, connectivity=connectivity)
+        large = np.bincount(labels.ravel()) >= seed
+        large[0] = False
+        np.testing.assert_array_equal(large_components(mask, seed, connectivity), large[labels])
+
+
+@pytest.mark.parametrize("pixels", [1, 100])
+def test_only_what_counts_is_counted(pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components, "STRIP_PIXELS", pixels)
+    for seed in range(40):
+        weak = blots(seed)
+        strong = weak & (np.random.default_rng(seed).random(weak.shape) < 0.05)
+        expected = apply_hysteresis_threshold(1.0 * weak + strong, 0.5, 1.5)
+        np.testing.assert_array_equal(large_components(weak, 1, 1, strong), expected)
+
+
+def test_a_snake_through_all_strips_is_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components, "STRIP_PIXELS", 9)
+    snake = np.zeros((13, 9), bool)
+    snake[::2] = True
+    snake[1::4, -1] = snake[3::4, 0] = True
+    assert large_components(snake, int(snake.sum()), 1).sum() == snake.sum()
+    assert not large_components(snake, int(snake.sum()) + 1, 1).any()
+
+
+def test_nothing_has_no_parts() -> None:
+    assert not large_components(np.zeros((4, 3), bool), 0, 2).any()
+    assert large_components(np.zeros((0, 3), bool), 0, 2).shape == (0, 3)
