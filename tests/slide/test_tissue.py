@@ -12,7 +12,14 @@ from PIL import Image, ImageDraw
 
 from wsi_attention.errors import UnsupportedSlideError
 from wsi_attention.slide.slide import open_slide
-from wsi_attention.slide.tissue import check_brightfield, find_tissue
+from wsi_attention.slide.strips import cut
+from wsi_attention.slide.tissue import (
+    check_brightfield,
+    find_tissue,
+    find_tissue_in_strips,
+    staining,
+    surroundings,
+)
 from wsi_attention.slide.view import View
 
 HAEMATOXYLIN, EOSIN, DAB = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)
@@ -148,6 +155,27 @@ def test_light_on_black_is_refused(colour: tuple[int, int, int]) -> None:
     rgb[discs((110, 120, 30), (280, 290, 10))] = colour
     with pytest.raises(UnsupportedSlideError, match=r"^dapi\.ndpi: 9.% of the slide is black.*brightfield"):
         check_brightfield(compressed(rgb + 6), "dapi.ndpi")
+
+
+def in_strips(rgb: np.ndarray, rows: int, coarse: int = 1) -> np.ndarray:
+    known = staining(rgb[::coarse, ::coarse], DOWNSAMPLE * coarse, MPP)
+    strips = cut(rgb, rows, surroundings(rgb.shape[:2], DOWNSAMPLE, MPP))
+    return find_tissue_in_strips(strips, rgb.shape[:2], DOWNSAMPLE, MPP, known).mask
+
+
+@pytest.mark.parametrize("rows", [1, 17, 128, 1000])
+@pytest.mark.parametrize("colour", [None, (40, 60, 180), (20, 20, 24)])
+def test_strips_find_exactly_what_the_whole_view_shows(rows: int, colour: tuple[int, int, int] | None) -> None:
+    rgb = painted(discs((110, 120, 60), (300, 200, 40)), STAINS["pale H&E"])
+    if colour:
+        rgb, _ = pen(rgb, colour, (20, 350), (200, 250), (380, 330))
+    np.testing.assert_array_equal(in_strips(rgb, rows), found(rgb))
+
+
+@pytest.mark.parametrize("stains", STAINS.values(), ids=STAINS)
+def test_what_a_coarser_view_tells_of_the_stain_will_do(stains: dict[tuple[float, ...], float]) -> None:
+    rgb = painted(TWO, stains)
+    assert overlap(in_strips(rgb, 64, coarse=4), found(rgb)) > 0.98
 
 
 def test_one_megapixel_takes_less_than_a_second() -> None:

@@ -171,6 +171,22 @@ class View:
             self._look_through(finer._level)
             return self.read_whole()
 
+    def read_rows(self, first: int, count: int) -> NDArray[np.uint8]:
+        """Some rows of the whole view, (count, size[0], 3) uint8: those that `read_whole` has there.
+
+        Args:
+            first: the first row, in output pixels.
+            count: of rows.
+
+        Raises:
+            TileReadError: the file's pixels could not be read.
+        """
+        pixels = np.empty((count, self.size[0], 3), np.uint8)
+        for (left, top), (width, height) in self._blocks((self.size[0], count)):
+            block = self._read_block((0, 0), (left, first + top), (width, height))
+            pixels[top : top + height, left : left + width] = block
+        return pixels
+
     def finer(self) -> View | None:
         """The same view averaged from the next finer stored level, None where there is none."""
         stored = [each for each in self.slide.level_downsamples if each < self._stored]

@@ -1,0 +1,62 @@
+"""An overview from top to bottom in strips with some rows of their surroundings, so that none of it need be whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import TileReadError
+from wsi_attention.slide.view import View
+from wsi_attention.structures import Strip
+
+Rgb = NDArray[np.uint8]
+
+
+def rows_of(width: int, pixels: int, multiple: int = 1) -> int:
+    """Rows of a strip with about so many pixels, a whole number of `multiple`."""
+    return max(1, pixels // max(1, width) // multiple) * multiple
+
+
+def cut(rgb: Rgb, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
+    """Strips of an overview that is at hand, without a copy.
+
+    Args:
+        rgb: (h, w, 3).
+        rows: of a strip; the last one may have fewer.
+        halo: rows of surroundings above and below, fewer at the slide's border.
+    """
+    for first in range(0, len(rgb), rows):
+        last, top = min(first + rows, len(rgb)), max(first - halo, 0)
+        yield Strip(first, last, top, rgb[top : last + halo])
+
+
+def read_strips(view: View, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
+    """Strips of a view that is not at hand; each row is read once. Arguments as in `cut`.
+
+    Where a stored level is damaged, the rest of the view is averaged from the next finer one.
+
+    Raises:
+        TileReadError: the file's pixels could not be read at any level.
+    """
+    height, held, top = view.size[1], np.empty((0, view.size[0], 3), np.uint8), 0
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        keep, have, need = max(first - halo, 0), top + len(held), min(last + halo, height)
+        view, more = _read(view, have, need)
+        held, top = np.concatenate([held[keep - top :], more]), keep
+        yield Strip(first, last, top, held)
+
+
+def _read(view: View, first: int, last: int) -> tuple[View, Rgb]:
+    size = view.size[0], last - first
+    if size[1] == 0:
+        return view, np.empty((0, size[0], 3), np.uint8)
+    try:
+        return view, view.read_rows(first, size[1])
+    except TileReadError:
+        finer = view.finer()
+        if finer is None:
+            raise
+        return _read(finer, first, last)
