@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from wsi_attention.errors import SlideOpenError, WsiAttentionError
+from wsi_attention.errors import SlideOpenError, TileReadError, WsiAttentionError
+from wsi_attention.slide.urls import masked
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
     """An error's text on one line, with its class where the text alone says little."""
-    text = " ".join(str(error).split())
+    text = masked(" ".join(str(error).split()))
     if isinstance(error, KeyError) or len(text) < 12:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -31,11 +32,15 @@ def opening(path: str, reader: str, undo: Callable[[], None] | None = None) -> I
         if undo is not None:
             with suppress(Exception):  # half-open things may fail to close; the first error is the one to tell
                 undo()
+        if isinstance(error, TileReadError):  # what a URL's server does while the index is read
+            raise SlideOpenError(masked(str(error))) from None
+        if isinstance(error, WsiAttentionError) and masked(str(error)) != str(error):
+            raise type(error)(masked(str(error))) from None
         if isinstance(error, WsiAttentionError) or not isinstance(error, Exception):
             raise
         # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
         reason = one_line(error).replace(f"Reading {path}: ", "").rstrip(".")
         raise SlideOpenError(
-            f"{path}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know:"
+            f"{masked(path)}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know:"
             " copy it again, or leave it out"
         ) from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.readers.byte_ranges import bytes_of
 from wsi_attention.slide.readers.limits import is_tiff
-from wsi_attention.slide.urls import is_url
+from wsi_attention.slide.urls import is_store_url, is_url
 
 SAMPLES = 16
 SAMPLE_BYTES = 2**16
@@ -52,7 +52,7 @@ def of_slide(path: str | None, slide: Opened) -> str:
         path: the slide's path; None where there is no file.
         slide: asked for pixels where the other two do not apply; what cannot be read counts as unreadable.
     """
-    if path is not None and (is_url(path) or is_tiff(path)):
+    if path is not None and (is_tiff(path) or (is_url(path) and not is_store_url(path))):
         return _of_file(path)
     quickhash = slide.properties.get("openslide.quickhash-1")
     if quickhash:

@@ -16,6 +16,11 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def is_store_url(url: str) -> bool:
+    """Whether a URL's name is that of an OME-Zarr store, as a folder or in a zip file."""
+    return url.partition("?")[0].rstrip("/").lower().endswith((".zarr", ".zarr.zip", ".ozx"))
+
+
 def masked(text: str) -> str:
     """A text with users, passwords, tokens and signatures of the URLs in it as ***.
 

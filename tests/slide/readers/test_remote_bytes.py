@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import MissingExtraError, SlideError, SlideOpenError, TileReadError
-from wsi_attention.slide.readers import remote_bytes, remote_system
+from wsi_attention.slide.readers import remote_system
 from wsi_attention.slide.readers.byte_ranges import bytes_of
 from wsi_attention.slide.readers.remote_bytes import RemoteBytes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from servers import Manners, Server, serving  # noqa: E402
+from servers import Manners, Server, serving
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 QUICK = remote_system.Patience(connect=1, silent=0.3, total=1.5, attempts=3, pause=0.02, rest=5)
@@ -125,7 +125,7 @@ def test_a_url_that_was_given_up_fails_at_once_for_a_while(server: Server) -> No
             RemoteBytes(server.url("slide.bin"))
     assert not server.requests
     server.manners = Manners()
-    remote_bytes._GIVEN_UP.add(source.path, "past", -1)
+    remote_system.GIVEN_UP.add(source.path, "past", -1)
     assert source.read([(100_000, 10)]) == cut([(100_000, 10)])
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from threading import Lock
 from typing import Any, BinaryIO, TypeVar, cast
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
@@ -15,7 +13,7 @@ from wsi_attention.slide.readers import remote_system
 from wsi_attention.slide.readers.byte_ranges import Range
 from wsi_attention.slide.readers.remote_file import RemoteFile
 from wsi_attention.slide.readers.remote_objects import Facts, NoRangesError, OneRangeError, remote_object
-from wsi_attention.slide.readers.remote_system import file_system, passing, persistently, reason
+from wsi_attention.slide.readers.remote_system import GIVEN_UP, file_system, passing, persistently, reason
 from wsi_attention.slide.urls import masked
 
 T = TypeVar("T")
@@ -129,7 +127,7 @@ class RemoteBytes:
         """
         from fsspec import asyn
 
-        _GIVEN_UP.check(self.path)
+        GIVEN_UP.check(self.path)
         loop = self._system.loop if self._system.async_impl else cast(Any, asyn).get_loop()
         try:
             return cast(T, cast(Any, asyn).sync(loop, work, *arguments, timeout=self._patience.total + more))
@@ -140,7 +138,7 @@ class RemoteBytes:
         except Exception as error:  # aiohttp, botocore and gcsfs raise errors of their own
             line = f"{self.path}: {reason(error)}"
             if passing(error):
-                _GIVEN_UP.add(self.path, line, self._patience.rest)
+                GIVEN_UP.add(self.path, line, self._patience.rest)
             raise TileReadError(line) from None
 
     def file(self) -> BinaryIO:
@@ -151,29 +149,6 @@ class RemoteBytes:
         """Later reads are refused; connections stay open for other slides of the same server."""
         self._closed = True
         self._head = b""
-
-
-class _GivenUp:
-    """URLs that were given up a moment ago, and why."""
-
-    def __init__(self) -> None:
-        self._until: dict[str, tuple[float, str]] = {}
-        self._lock = Lock()
-
-    def add(self, url: str, line: str, seconds: float) -> None:
-        with self._lock:
-            self._until[url] = (time.monotonic() + seconds, line)
-
-    def check(self, url: str) -> None:
-        with self._lock:
-            until, line = self._until.get(url, (0.0, ""))
-            if time.monotonic() >= until:
-                self._until.pop(url, None)
-                return
-        raise TileReadError(line)
-
-
-_GIVEN_UP = _GivenUp()
 
 
 def _merged(ranges: Sequence[Range], gap: int) -> Iterator[Range]:

@@ -7,9 +7,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, TypeVar, cast
 
-from wsi_attention.errors import MissingExtraError, SlideOpenError, WsiAttentionError
+from wsi_attention.errors import MissingExtraError, SlideOpenError, TileReadError, WsiAttentionError
 from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.urls import masked
 
@@ -126,3 +127,32 @@ def reason(error: BaseException) -> str:
     if status is not None:
         return f"the server answers {status} ({getattr(error, 'message', '') or 'no reason given'}); try again later"
     return masked(one_line(error)).rstrip(".") + "; try again later"
+
+
+class _GivenUp:
+    """URLs that were given up a moment ago, and why."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, str]] = {}
+        self._lock = Lock()
+
+    def add(self, url: str, line: str, seconds: float) -> None:
+        """The URL, as it is shown, is not asked again for so long; the line says why."""
+        with self._lock:
+            self._until[url] = (time.monotonic() + seconds, line)
+
+    def check(self, url: str) -> None:
+        """Goes by unless the URL was given up.
+
+        Raises:
+            TileReadError: it was, a moment ago.
+        """
+        with self._lock:
+            until, line = self._until.get(url, (0.0, ""))
+            if time.monotonic() >= until:
+                self._until.pop(url, None)
+                return
+        raise TileReadError(line)
+
+
+GIVEN_UP = _GivenUp()

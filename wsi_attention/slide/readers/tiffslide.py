@@ -1,10 +1,10 @@
-"""TIFF slides through tiffslide: OME-TIFF with SubIFDs, plain TIFF, and URLs by way of fsspec."""
+"""TIFF slides through tiffslide: OME-TIFF with SubIFDs, plain TIFF, and both behind URLs."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tiffslide
@@ -15,8 +15,10 @@ from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, on_white, padded
+from wsi_attention.slide.readers.byte_ranges import bytes_of
 from wsi_attention.slide.readers.limits import downsamples, is_tiff
 from wsi_attention.slide.readers.tiff_checks import check_chain, check_levels, check_single_plane, series_levels
+from wsi_attention.slide.urls import is_url
 
 
 class _LevelFrame(tiffslide.TiffSlide):
@@ -53,7 +55,7 @@ class TiffSlideReader:
     @classmethod
     def recognises(cls, path: str) -> bool:
         """Whether it is a URL, or a file that begins as a TIFF does."""
-        return "://" in path or is_tiff(path)
+        return is_url(path) or is_tiff(path)
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Pixels (h, w, 3 or 4); outside the slide they are white.
@@ -82,10 +84,12 @@ class TiffSlideReader:
 
 
 def _open(path: str) -> _LevelFrame:
+    if is_url(path):
+        return _LevelFrame(cast(Any, bytes_of(path).file()))
     try:
         return _LevelFrame(path)
     except FileNotFoundError as error:
-        raise SlideOpenError(f"{path}: no such file; check the path or URL") from error
+        raise SlideOpenError(f"{path}: no such file; check the path") from error
 
 
 def _drop_unusable_resolution(tif: TiffFile) -> None:

@@ -16,10 +16,11 @@ from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.ome_metadata import Multiscale, channel_labels, multiscale
+from wsi_attention.slide.urls import is_store_url, is_url
 
 if TYPE_CHECKING:
     import zarr
-    from zarr.storage import LocalStore, ZipStore
+    from zarr.abc.store import Store
 
 _MARKERS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _CODECS = {"bytes", "blosc", "bz2", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed", "shuffle"}
@@ -57,9 +58,10 @@ class ZarrReader:
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Whether a folder or zip file holds zarr metadata at its top, or in the one folder it contains."""
+        """Whether a folder or zip file holds zarr metadata at its top, or in the one folder it contains; of a URL the
+        name counts."""
         try:
-            return "://" not in path and _root(path) is not None
+            return is_store_url(path) if is_url(path) else _root(path) is not None
         except Exception:  # zipfile raises more than BadZipFile on broken archives, and a probe must not fail
             return False
 
@@ -106,6 +108,8 @@ class ZarrReader:
 
 def _root(path: str) -> str | None:
     """Where the zarr metadata lies: "" at the top, a folder's name inside a zip, None where there is none."""
+    if is_url(path):
+        return ""
     file = Path(path)
     if file.is_dir():
         return "" if any((file / marker).is_file() for marker in _MARKERS) else None
@@ -119,15 +123,19 @@ def _root(path: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _open_store(path: str) -> LocalStore | ZipStore:
+def _open_store(path: str) -> Store:
     from zarr.storage import LocalStore, ZipStore
 
+    if is_url(path):
+        from wsi_attention.slide.readers.remote_store import RemoteStore
+
+        return RemoteStore.at(path)
     if Path(path).is_dir():
         return LocalStore(path, read_only=True)
     return ZipStore(path, mode="r", read_only=True)
 
 
-def _pyramid(store: LocalStore | ZipStore, base: str, path: str) -> tuple[zarr.Group, Multiscale]:
+def _pyramid(store: Store, base: str, path: str) -> tuple[zarr.Group, Multiscale]:
     """The group that holds the pyramid: the root, or "0" below it as bioformats2raw lays it out."""
     import zarr
 

@@ -1,0 +1,111 @@
+"""A zarr store behind a URL, read-only: zarr's own fsspec store with an end to waiting, and second attempts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from zarr.abc.store import RangeByteRequest, Store
+from zarr.storage import FsspecStore, WrapperStore
+
+from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.slide.readers import remote_system
+from wsi_attention.slide.readers.remote_system import GIVEN_UP, file_system, passing, persistently, reason
+from wsi_attention.slide.urls import masked
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+T = TypeVar("T")
+KEPT = 2**25
+"""Bytes of whole chunks that are kept, so that neighbouring tiles fetch a chunk once."""
+
+
+class RemoteStore(WrapperStore[FsspecStore]):
+    """Fetches chunks side by side, as many as zarr's `async.concurrency` says.
+
+    Attributes:
+        path: the URL without its secrets, for messages.
+    """
+
+    def __init__(self, store: FsspecStore, url: str) -> None:
+        super().__init__(store)
+        self.path = masked(url)
+        self._patience = remote_system.PATIENCE
+        self._kept: OrderedDict[str, Buffer | None] = OrderedDict()
+        self._bytes = 0
+
+    @classmethod
+    def at(cls, url: str) -> RemoteStore:
+        """The store at a URL; asks nothing yet.
+
+        Raises:
+            MissingExtraError: the scheme's package is not installed.
+            SlideOpenError: fsspec knows no such scheme, or it is a zip file.
+        """
+        if url.partition("?")[0].lower().endswith((".zip", ".ozx")):
+            raise SlideOpenError(f"{masked(url)}: a zip file at a URL cannot be read in pieces; download it first")
+        system, path = file_system(url.rstrip("/"), remote_system.PATIENCE, asynchronous=True)
+        if not system.async_impl:
+            from fsspec.implementations import asyn_wrapper
+
+            system = cast(Any, asyn_wrapper).AsyncFileSystemWrapper(system, asynchronous=True)
+        return cls(FsspecStore(system, read_only=True, path=path.rstrip("/")), url)
+
+    def _with_store(self, store: FsspecStore) -> RemoteStore:
+        return type(self)(store, self.path)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """The value of a key, None where there is none.
+
+        Raises:
+            TileReadError: it cannot be fetched.
+        """
+        if byte_range is None and key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        found = await self._persistently(lambda: self._store.get(key, prototype, byte_range))
+        if byte_range is None:
+            self._keep(key, found)
+        elif isinstance(byte_range, RangeByteRequest) and found and len(found) != byte_range.end - byte_range.start:
+            raise TileReadError(
+                f"{self.path}: the server gives whole files only, no ranges of bytes; download it first"
+            )
+        return found
+
+    def _keep(self, key: str, value: Buffer | None) -> None:
+        self._kept[key] = value
+        self._bytes += len(value) if value else 0
+        while self._bytes > KEPT:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= len(oldest) if oldest else 0
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """As `get`, for many keys."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        async for found in Store._get_many(self, requests):
+            yield found
+
+    async def _persistently(self, request: Callable[[], Awaitable[T]]) -> T:
+        GIVEN_UP.check(self.path)
+        try:
+            return await persistently(request, self._patience)
+        except Exception as error:  # aiohttp, botocore and gcsfs raise errors of their own
+            line = f"{self.path}: {reason(error)}"
+            if passing(error):
+                GIVEN_UP.add(self.path, line, self._patience.rest)
+            raise TileReadError(line) from None
+
+    def close(self) -> None:
+        """Forgets what was kept; connections stay open for other slides of the same server."""
+        self._kept.clear()
+        self._bytes = 0
+        self._store.close()
