@@ -39,6 +39,10 @@ class InputError(WsiAttentionError, ValueError):
     """What the caller gave is wrong: an option, a CSV, a recipe, a path."""
 
 
+class ClusterError(WsiAttentionError, OSError):
+    """A scheduler or its workers cannot be reached, or cannot do the work."""
+
+
 class OutOfMemoryError(WsiAttentionError, MemoryError):
     """Not even the smallest part of the work fits into memory."""
 

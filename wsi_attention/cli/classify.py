@@ -25,6 +25,9 @@ def classify(
     what: option.What = None,
     overwrite: option.Overwrite = False,
     profile: option.Profile = False,
+    scheduler: option.Scheduler = None,
+    local_cluster: option.LocalCluster = None,
+    slurm: option.Slurm = None,
 ) -> None:
     """Labels slides, and shows the regions each label rests on. A second run does only what is missing.
 
@@ -36,9 +39,10 @@ def classify(
     from wsi_attention.cli.ending import end
     from wsi_attention.cli.progress import watching
     from wsi_attention.inference import batch as batches
+    from wsi_attention.inference.cluster import open_cluster
     from wsi_attention.models.checkpoint import load_model
 
-    with watching() as watch:
+    with watching() as watch, open_cluster(scheduler, local_cluster, slurm, device) as executor:
         report = batches.classify(
             [*(inputs or ()), *(more or ())],
             results,
@@ -56,6 +60,7 @@ def classify(
             what=batches.EXPORTS if what is None else [name.strip() for name in what.split(",") if name.strip()],
             existing="overwrite" if overwrite else "resume",
             watch=watch,
+            executor=executor,
             profile=profile,
         )
     end(report)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from threading import Semaphore
 from typing import Any, Literal
 
 import torch
 
-from wsi_attention.errors import InputError
-from wsi_attention.inference.devices import Precision, device_of, placed, precision_on
+from wsi_attention.errors import ClusterError, InputError, ResultsError
+from wsi_attention.inference.cluster_runner import Cluster
+from wsi_attention.inference.devices import Precision, Used
 from wsi_attention.inference.discovery import SlideFile, with_mpp
 from wsi_attention.inference.effort import Effort
-from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide, exporter_of, reason_of
+from wsi_attention.inference.job import Job, Outcome, Settings, exporter_of, reason_of
 from wsi_attention.inference.names import assign_names
 from wsi_attention.inference.pages import write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results, open_results
+from wsi_attention.inference.runners import Runner, place_of, runner_of
 from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.models.checkpoint import Classifier
@@ -54,7 +54,7 @@ def classify(
     budget: int | None = None,
     what: Sequence[str] = EXPORTS,
     existing: Literal["resume", "overwrite"] = "resume",
-    executor: Executor | None = None,
+    executor: Executor | Cluster | None = None,
     watch: Watch | None = None,
     profile: bool = False,
 ) -> Report:
@@ -74,30 +74,37 @@ def classify(
         exact, tolerance, budget: as in `predict`; results of different wishes do not lie in one folder.
         what: exporters to run, by registered name.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
-        executor: runs the slides elsewhere, such as `distributed.Client.get_executor()`; threads here where None.
+        executor: runs the slides elsewhere: what `cluster.open_cluster` gives, whose workers need not see the results
+            folder, or any executor whose workers do; threads here where None.
         watch: is told of each slide that is done.
         profile: measures where the time goes, for `Report.profile` and the record of the run.
 
     Raises:
         InputError: no slides, or an argument is wrong.
         ResultsError: the results folder cannot be written or holds something else; what is finished is kept.
+        ClusterError: the workers cannot do it, or are gone; what is finished is kept.
     """
     start = time.monotonic()
     wishes = Effort(exact, tolerance, budget)
-    settings = _settings(classifier, Path(results), what, device, precision, batch, limit, wishes)
+    _check_positive(workers=workers, batch=batch, limit=limit)
+    for name in what:
+        exporter_of(name)
+    wishes.check(classifier)
     found = gather_slides(inputs, slides_csv, outside=results)
     slides = with_mpp(found.slides, mpp)
-    _check_positive(workers=workers, batch=batch, limit=limit)
+    place = place_of(executor, classifier, Path(results), device, precision, slides)
+    settings = _settings(classifier, Path(results), what, place, batch, limit, wishes)
     settings = replace(settings, profile=profile)
     report = Report(Path(results), len(slides), others=found.others, clocks=[] if profile else None)
     arguments = {"inputs": [str(given) for given in inputs], "slides_csv": slides_csv and str(slides_csv), "mpp": mpp}
     arguments |= {"workers": workers, "existing": existing}
+    arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}
     with open_results(results, settings.run, existing) as folder:
         folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
         jobs = list(_jobs(folder, slides, settings))
         batch_run = _Batch(folder, report, watch)
         try:
-            batch_run.run(jobs, executor, workers)
+            batch_run.run(jobs, runner_of(executor, workers))
         finally:
             report.seconds = time.monotonic() - start
         folder.write_table()
@@ -112,40 +119,44 @@ class _Batch:
         self._folder = folder
         self._report = report
         self._watch = watch
-        self._running: dict[Future[Outcome], Job] = {}
+        self._running: dict[Future[Any], Job] = {}
+        self._alone: list[Job] = []
 
-    def run(self, jobs: Sequence[Job], executor: Executor | None, workers: int) -> None:
-        """Does all jobs, at most workers + 1 in flight; on Ctrl-C those that run are left behind."""
-        turn: AbstractContextManager[Any] = nullcontext() if executor else Semaphore(workers)
-        pool = executor or ThreadPoolExecutor(workers + 1, thread_name_prefix="classify")
+    def run(self, jobs: Sequence[Job], runner: Runner) -> None:
+        """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left."""
         try:
-            self._run(iter(jobs), pool, turn, workers + 1)
+            self._run(iter(jobs), runner)
+            while self._alone:
+                self._run(iter([self._alone.pop(0)]), runner)
         except KeyboardInterrupt:
             self._report.interrupted = True
-            self._take_finished()
+            self._take_finished(runner)
         finally:
             for future in self._running:
                 future.cancel()
-            self._report.threads_left |= bool(self._running)
-            if executor is None:
-                pool.shutdown(wait=not self._report.interrupted, cancel_futures=True)
+            self._report.threads_left |= runner.end(bool(self._running), self._report.interrupted)
 
-    def _run(self, jobs: Iterator[Job], pool: Executor, turn: AbstractContextManager[Any], window: int) -> None:
+    def _run(self, jobs: Iterator[Job], runner: Runner) -> None:
         while True:
-            for job in islice(jobs, window - len(self._running)):
-                self._running[pool.submit(classify_slide, job, turn)] = job
+            for job in islice(jobs, max(0, runner.window - len(self._running))):
+                self._running[runner.start(job)] = job
             if not self._running:
                 return
             wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
-            self._take_finished()
+            self._take_finished(runner)
+            runner.check()
 
-    def _take_finished(self) -> None:
+    def _take_finished(self, runner: Runner) -> None:
         for future in [future for future in self._running if future.done()]:
             job = self._running.pop(future)
-            self._take(_outcome(future, job))
+            outcome = _outcome(future, job, runner)
+            if outcome is None:
+                self._alone.append(job)
+            else:
+                self._take(outcome)
 
     def _take(self, outcome: Outcome) -> None:
-        report, name = self._report, outcome.job.name
+        report, name = self._report, outcome.name
         report.threads_left |= outcome.left_behind
         report.counters += outcome.counters
         if report.clocks is not None and outcome.clock is not None:
@@ -180,12 +191,14 @@ def _still_holds(earlier: State | None, now: State) -> bool:
     return earlier is not None and earlier.finished and now.slide in (earlier.slide, SlideKey())
 
 
-def _outcome(future: Future[Outcome], job: Job) -> Outcome:
+def _outcome(future: Future[Any], job: Job, runner: Runner) -> Outcome | None:
     try:
-        return future.result()
+        return runner.take(future, job)
+    except (ClusterError, ResultsError):
+        raise
     except Exception as error:  # the worker itself died, or could not be reached
         run, slide = job.settings.run, job.slide
-        return Outcome(job, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey()))
+        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey()))
 
 
 def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> Iterator[Job]:
@@ -215,20 +228,14 @@ def _settings(
     classifier: Classifier,
     results: Path,
     what: Sequence[str],
-    device: str,
-    precision: Precision,
+    place: tuple[str, Used],
     batch: int,
     limit: float,
     effort: Effort,
 ) -> Settings:
-    for name in what:
-        exporter_of(name)
-    effort.check(classifier)
-    where = device_of(device)
-    used = precision_on(where, precision)
-    placed(classifier.model, where)
-    run, threads = run_key(classifier, used, effort), torch.get_num_threads()
-    return Settings(classifier, results, run, tuple(what), str(where), used, batch, limit, threads, effort)
+    device, precision = place
+    run, threads = run_key(classifier, precision, effort), torch.get_num_threads()
+    return Settings(classifier, results, run, tuple(what), device, precision, batch, limit, threads, effort)
 
 
 def _check_positive(**numbers: float) -> None:

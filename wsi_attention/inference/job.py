@@ -71,7 +71,7 @@ class Outcome:
     """What became of a job.
 
     Attributes:
-        job: the job.
+        name: the slide's name in the results folder.
         state: to be written; None where the earlier result still holds, or the results folder failed.
         error: the results folder cannot be written: no further slide makes sense.
         left_behind: whether a thread of this slide may still be running.
@@ -79,7 +79,7 @@ class Outcome:
         clock: where the time went, if that was asked for.
     """
 
-    job: Job
+    name: str
     state: State | None = None
     error: ResultsError | None = None
     left_behind: bool = False
@@ -104,11 +104,11 @@ def _outcome(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
     work = _Work(job)
     try:
         done = work.run(turn)
-        return Outcome(job, done, left_behind=work.limit.left_behind, counters=work.counters)
+        return Outcome(job.name, done, left_behind=work.limit.left_behind, counters=work.counters)
     except ResultsError as error:
-        return Outcome(job, error=error, left_behind=work.limit.left_behind)
+        return Outcome(job.name, error=error, left_behind=work.limit.left_behind)
     except Exception as error:  # one slide's failure, even out of memory, touches no other
-        return Outcome(job, work.failure(error), left_behind=work.limit.left_behind)
+        return Outcome(job.name, work.failure(error), left_behind=work.limit.left_behind)
     finally:
         work.close()
 

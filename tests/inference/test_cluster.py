@@ -1,0 +1,138 @@
+"""Batches on worker processes: the same bytes as in one process, with little sent and each model loaded once."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wsi_attention.errors import ClusterError, InputError, ModelError
+from wsi_attention.inference import cluster as module
+from wsi_attention.inference.batch import classify, run_key
+from wsi_attention.inference.cluster import open_cluster
+from wsi_attention.inference.cluster_runner import Cluster
+from wsi_attention.inference.discovery import SlideFile
+from wsi_attention.inference.job import Job, Settings
+from wsi_attention.inference.remote import ModelSource, task_of
+from wsi_attention.models.checkpoint import Classifier
+
+pytest.importorskip("distributed")
+
+WHAT = ("geojson", "tiles", "heatmap", "heatmap-zarr")
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Cluster]:
+    """Two worker processes."""
+    with open_cluster(local=2, device="cpu") as cluster:
+        assert cluster is not None
+        yield cluster
+
+
+@pytest.fixture
+def slides(tmp_path: Path, write_slide) -> Path:
+    folder = tmp_path / "slides"
+    for number, name in enumerate(("a.tif", "b/a.tif", "c.tif")):
+        write_slide(folder / name, seed=number)
+    write_slide(folder / "empty.tif", tissue=False)
+    (folder / "broken.tif").write_bytes(b"II*\0" + bytes(100))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests of all that holds no time, and the table without its times."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != "states"]
+    kept = [path for path in files if not path.name.startswith((".lock", "run_")) and path.name != "predictions.csv"]
+    found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+    return found | {"predictions.csv": str(rows)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_are_those_of_one_process(
+    two: Cluster, slides: Path, tmp_path: Path, tiny: Classifier, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = classify([slides], tmp_path / "alone", tiny, device="cpu", what=WHAT)
+        spread = classify([slides], tmp_path / "spread", tiny, device="cpu", what=WHAT, executor=two)
+    finally:
+        torch.set_num_threads(before)
+    assert dict(spread.statuses) == dict(alone.statuses) == {"done": 3, "no_tissue": 1, "failed": 1}
+    assert spread.counters.tiles == alone.counters.tiles == 24
+    expected = contents(tmp_path / "alone")
+    assert sum(name.startswith("heatmaps/") for name in expected) > 6
+    assert contents(tmp_path / "spread") == expected
+    assert not list((tmp_path / "spread").rglob(".tmp-*"))
+    again = classify([slides], tmp_path / "spread", tiny, device="cpu", what=WHAT, executor=two)
+    assert again.kept == 4
+
+
+def test_a_task_is_coordinates_and_paths(tiny: Classifier, tmp_path: Path) -> None:
+    settings = Settings(tiny, tmp_path, run_key(tiny, "32"), WHAT)
+    job = Job(SlideFile("/slides/a.svs", "a.svs"), "a", settings)
+    assert tiny.folder is not None
+    task = task_of(job, ModelSource(str(tiny.folder), tiny.weights_sha256))
+    assert len(pickle.dumps(task)) < 3000
+
+
+def test_workers_that_cannot_see_the_model_are_brought_it(
+    two: Cluster, slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny.folder is not None
+    other = replace(tiny, folder=Path("unseen"), weights_sha256=tiny.weights_sha256)
+    (tmp_path / "unseen").symlink_to(tiny.folder)
+    monkeypatch.chdir(tmp_path)
+    two._client.run(_forget)
+    report = classify(["slides/a.tif"], "out", other, device="cpu", executor=two)
+    assert dict(report.statuses) == {"done": 1}, report.failures
+
+
+def _forget() -> None:
+    from wsi_attention.inference import remote
+
+    remote._loaded.clear()
+
+
+def test_the_model_is_loaded_once_a_process(
+    two: Cluster, slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classify([slides], tmp_path / "out", tiny, device="cpu", executor=two)
+    assert set(two._client.run(_models).values()) == {1}
+
+
+def _models() -> int:
+    import gc
+
+    return sum(type(one).__name__ == "AttentionSampling" for one in gc.get_objects())
+
+
+def test_a_model_without_a_folder_cannot_go(two: Cluster, slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    with pytest.raises(ModelError, match="save it first"):
+        classify([slides], tmp_path / "out", replace(tiny, folder=None), executor=two)
+
+
+def test_one_kind_of_cluster_at_a_time() -> None:
+    with open_cluster() as nothing:
+        assert nothing is None
+    with pytest.raises(InputError, match="one of --scheduler and --local-cluster"), open_cluster("tcp://a:1", 2):
+        pass
+    with pytest.raises(InputError, match="at least one worker, got 0"), open_cluster(local=0):
+        pass
+    with pytest.raises(InputError, match="neither an address like"), open_cluster("nowhere.json"):
+        pass
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 1.0)
+    told = r"no scheduler at tcp://127.0.0.1:9 .*is it running"
+    with pytest.raises(ClusterError, match=told), open_cluster("tcp://127.0.0.1:9"):
+        pass

@@ -1,0 +1,237 @@
+"""Slides done by the workers of a dask cluster: one task a slide, the model loaded once a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsi_attention import __version__
+from wsi_attention.errors import ClusterError, ModelError, SlideError
+from wsi_attention.inference import remote
+from wsi_attention.inference.devices import Precision, Used
+from wsi_attention.inference.job import Job, Outcome
+from wsi_attention.models.checkpoint import Classifier
+
+if TYPE_CHECKING:
+    from distributed import Client, KilledWorker
+
+GPU = "GPU"
+"""The resource that workers with a GPU declare: dask worker --resources GPU=1."""
+KEPT = "what is finished is kept, and the same command goes on from there"
+ANSWER = 120.0
+"""Seconds a worker has to say what it is like; the first import of torch from a network disk is slow."""
+REFRESH = 2.0
+"""Seconds between two looks at which workers there are."""
+
+
+class Cluster:
+    """The workers behind a scheduler; `cluster.open_cluster` gives one, `batch.classify` takes it as `executor`.
+
+    Where workers declare the resource GPU, those without are left alone, and each GPU does one slide at a time.
+    """
+
+    def __init__(self, client: Client, name: str, expected: int = 1, patience: float = 60.0) -> None:
+        """A cluster over a connected client.
+
+        Args:
+            client: of `distributed`.
+            name: for messages and the run's record.
+            expected: workers to wait for before the first slide.
+            patience: seconds to wait for them, and without any worker later.
+        """
+        self.name = name
+        self._client = client
+        self._expected = expected
+        self._patience = patience
+        self._model: remote.ModelSource | None = None
+        self._results = Path()
+        self._resources: dict[str, float] = {}
+        self._slots = 1
+        self._same_place = True
+        self._seen = self._looked = time.monotonic()
+        self._blamed: dict[str, int] = {}
+        self._plugin: Any = None
+
+    def prepare(
+        self, classifier: Classifier, results: Path, device: str, precision: Precision, slide: str | None = None
+    ) -> Used:
+        """Looks at all workers, brings them the model, and gives the precision that they compute in.
+
+        Args:
+            classifier: loaded from a folder.
+            results: the results folder, which only this process writes.
+            device: as in `batch.classify`, on each worker.
+            precision: likewise.
+            slide: a path that workers must see.
+
+        Raises:
+            ClusterError: no workers, or they cannot do the work; the text names one and says why.
+            ModelError: the model has no folder.
+        """
+        if classifier.folder is None:
+            raise ModelError(
+                f"model {classifier.name} has no folder, so it cannot go to another process; save it first"
+            )
+        self._model = remote.ModelSource(str(classifier.folder), classifier.weights_sha256)
+        self._results = results
+        self._wait_for_workers(device)
+        found = self._survey(device, precision, slide)
+        if any(one.missing_model for one in found.values()):
+            self._carry_model()
+            found = self._survey(device, precision, slide)
+        self._same_place = all(one.folder == str(Path.cwd()) for one in found.values())
+        return _agreed(found, slide)
+
+    @property
+    def window(self) -> int:
+        """A slide for each thread or GPU; none waits at a worker, where another slide could take it down."""
+        return self._slots
+
+    def start(self, job: Job) -> Future[remote.Parcel]:
+        """Sends a job to a worker."""
+        assert self._model is not None
+        if not self._same_place:
+            slide, mask = job.slide, job.slide.mask
+            there = replace(slide, path=slide.key, mask=mask and str(Path(mask).absolute()))
+            job = replace(job, slide=there)
+        pool = self._client.get_executor(pure=False, resources=self._resources or None)
+        future: Future[remote.Parcel] = pool.submit(remote.run, remote.task_of(job, self._model))
+        return future
+
+    def take(self, future: Future[remote.Parcel], job: Job) -> Outcome | None:
+        """The outcome, its exports written under temporary names; None after the first time workers died of it.
+
+        Raises:
+            SlideError: workers died of it again.
+            ClusterError: the scheduler is gone.
+        """
+        from distributed import KilledWorker
+
+        try:
+            return future.result().unpack(self._results)
+        except KilledWorker as error:
+            self._blame(job, error)
+            return None
+        except CancelledError as error:
+            raise ClusterError(f"{self.name}: the scheduler is gone; {KEPT}") from error
+
+    def check(self) -> None:
+        """Whether scheduler and workers are still there, and how many.
+
+        Raises:
+            ClusterError: they are not.
+        """
+        if time.monotonic() - self._looked < REFRESH:
+            return
+        if self._client.status != "running":
+            raise ClusterError(f"{self.name}: the scheduler is gone; {KEPT}")
+        self._count()
+        if time.monotonic() - self._seen > self._patience:
+            raise ClusterError(f"{self.name}: no worker for {self._patience:g} s; {KEPT}")
+
+    def end(self, running: bool, interrupted: bool) -> bool:
+        """Takes the model back from the workers; no thread of this process is left behind."""
+        if self._plugin is not None:
+            with suppress(Exception):  # the scheduler may be gone
+                self._client.unregister_worker_plugin(self._plugin.name)
+        return False
+
+    def _wait_for_workers(self, device: str) -> None:
+        try:
+            self._client.wait_for_workers(self._expected, timeout=self._patience)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"{self.name} has {self._count()} workers after {self._patience:g} s, {self._expected} needed; start"
+                " some with: dask worker ADDRESS --nthreads 1"
+            ) from error
+        gpus = {where: worker["resources"].get(GPU, 0) for where, worker in self._workers().items()}
+        if device.startswith("cpu") or not any(gpus.values()):
+            return
+        crowded = [where for where, number in gpus.items() if number > 1]
+        if crowded:
+            raise ClusterError(
+                f"worker {crowded[0]} has {GPU}={gpus[crowded[0]]:g}: start a worker for each, such as"
+                f" CUDA_VISIBLE_DEVICES=0 dask worker … --nworkers 1 --resources {GPU}=1"
+            )
+        self._resources = {GPU: 1}
+
+    def _workers(self) -> dict[str, Any]:
+        """Address -> facts of the workers that may be used."""
+        workers: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        return {
+            where: worker for where, worker in workers.items() if self._resources.keys() <= worker["resources"].keys()
+        }
+
+    def _count(self) -> int:
+        workers = self._workers().values()
+        self._looked = time.monotonic()
+        self._seen = self._looked if workers else self._seen
+        self._slots = max(1, sum(1 if self._resources else worker["nthreads"] for worker in workers))
+        return len(workers)
+
+    def _survey(self, device: str, precision: Precision, slide: str | None) -> dict[str, remote.Survey]:
+        self._count()
+        asked = (self._model, device, precision, slide)
+        futures = {
+            where: self._client.get_executor(pure=False, workers=[where]).submit(remote.survey, *asked, priority=10)
+            for where in self._workers()
+        }
+        wait(futures.values(), timeout=ANSWER)
+        found = {where: _answer(future) for where, future in futures.items() if future.done()}
+        if not found:
+            raise ClusterError(f"{self.name}: none of {len(futures)} workers answered within {ANSWER:g} s; is it busy?")
+        return found
+
+    def _carry_model(self) -> None:
+        from wsi_attention.inference.worker_plugin import ModelPlugin
+
+        assert self._model is not None
+        self._plugin = ModelPlugin(self._model.sha256, self._model.files())
+        self._client.register_plugin(self._plugin)
+
+    def _blame(self, job: Job, error: KilledWorker) -> None:
+        again = job.name in self._blamed
+        times = self._blamed[job.name] = self._blamed.get(job.name, 0) + error.allowed_failures + 1
+        if again:
+            raise SlideError(
+                f"its worker died {times} times, last {error.last_worker.address}: out of memory, or a library crashed"
+                " on the file; see the worker's log"
+            ) from error
+
+
+def _answer(future: Any) -> remote.Survey:
+    try:
+        answer: remote.Survey = future.result()
+        return answer
+    except Exception as error:  # most likely the package is missing there, or too different
+        return remote.Survey("", "", error=f"{type(error).__name__}: {error}; is wsi-attention {__version__} there?")
+
+
+def _agreed(found: Mapping[str, remote.Survey], slide: str | None) -> Used:
+    """The precision of all workers.
+
+    Raises:
+        ClusterError: one cannot work, or they differ; results must not depend on where a slide lands.
+    """
+    for where, one in found.items():
+        here = f"worker {where}" + (f" on {one.host}" if one.host else "")
+        if one.error:
+            raise ClusterError(f"{here} cannot work: {one.error}")
+        if one.version != __version__:
+            raise ClusterError(f"{here} has wsi-attention {one.version}, this is {__version__}; install the same")
+        if one.missing_model:
+            raise ClusterError(f"{here} cannot load the model: {one.missing_model}")
+        if one.missing_slide:
+            raise ClusterError(
+                f"{here} does not see {slide}; slides must have the same path on all workers, or be URLs"
+            )
+    computed = {one.precision: f"{where} on {one.host}" for where, one in found.items()}
+    if len(computed) > 1:
+        told = ", ".join(f"{precision} on {where}" for precision, where in sorted(computed.items()))
+        raise ClusterError(f"the workers would not compute alike ({told}); give --precision 32")
+    return next(iter(computed))

@@ -1,0 +1,177 @@
+"""What runs in a worker of a cluster: coordinates and paths come in, a state and small export files go out."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import Any
+
+from wsi_attention import __version__
+from wsi_attention.errors import ModelError, ResultsError, WsiAttentionError
+from wsi_attention.inference.devices import Used, device_of, precision_on
+from wsi_attention.inference.discovery import SlideFile
+from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide
+from wsi_attention.inference.states import SlideKey
+from wsi_attention.inference.writing import results_errors, temporary
+from wsi_attention.models.checkpoint import CONFIG, WEIGHTS, Classifier, load_model
+
+NOT_SENT = ("classifier", "results")
+"""Settings that mean nothing in another process: the loaded model and this machine's results folder."""
+
+_loading = Lock()
+_loaded: dict[str, Classifier] = {}
+_carried: dict[str, dict[str, bytes]] = {}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a worker finds the model: a folder, and the sha256 that its weights must have."""
+
+    folder: str
+    sha256: str
+
+    def load(self) -> Classifier:
+        """The model, loaded once a process and then kept, as long as no other is asked for.
+
+        Raises:
+            ModelError: this worker cannot see the folder, or it holds another model.
+        """
+        with _loading:
+            if self.sha256 not in _loaded:
+                _loaded.clear()
+                _loaded[self.sha256] = self._read()
+            return _loaded[self.sha256]
+
+    def files(self) -> dict[str, bytes]:
+        """What the folder holds of the model, for workers that cannot see it."""
+        return {name: (Path(self.folder) / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+
+    def _read(self) -> Classifier:
+        files = _carried.get(self.sha256)
+        if files is None:
+            classifier = load_model(self.folder)
+        else:
+            with TemporaryDirectory(prefix="wsi-attention-model-") as folder:
+                _write_all(Path(folder), files)
+                classifier = replace(load_model(folder), name=Path(self.folder).name, folder=None)
+        if classifier.weights_sha256 != self.sha256:
+            raise ModelError(f"model {self.folder} has changed since it was loaded first; start again")
+        return classifier
+
+
+@dataclass(frozen=True)
+class Task:
+    """A `Job` as it travels: without model and results folder."""
+
+    slide: SlideFile
+    name: str
+    finished: SlideKey | None
+    model: ModelSource
+    settings: dict[str, Any]
+
+    def job(self, results: Path) -> Job:
+        """The job in this process."""
+        settings = Settings(classifier=self.model.load(), results=results, **self.settings)
+        return Job(self.slide, self.name, settings, self.finished)
+
+
+def task_of(job: Job, model: ModelSource) -> Task:
+    """The job made ready to travel."""
+    settings = {one.name: getattr(job.settings, one.name) for one in fields(Settings) if one.name not in NOT_SENT}
+    return Task(job.slide, job.name, job.finished, model, settings)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What comes back: an outcome, and its export files by path below the results folder."""
+
+    outcome: Outcome
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def unpack(self, results: Path) -> Outcome:
+        """Writes the files under their temporary names; the outcome as if the slide had been done here."""
+        state = self.outcome.state
+        for export in state.exports if state else ():
+            with results_errors(results / export):
+                _write_all(results, {name: self.files[name] for name in self.files if _below(name, export)})
+        return self.outcome
+
+
+def run(task: Task) -> Parcel:
+    """Does one slide in this process; nothing is written outside a temporary folder of this worker's own."""
+    with TemporaryDirectory(prefix="wsi-attention-", dir=_own_folder(), ignore_cleanup_errors=True) as folder:
+        outcome = classify_slide(task.job(Path(folder)), nullcontext())
+        files = _read_all(Path(folder)) if outcome.state and outcome.state.exports else {}
+    error = outcome.error and ResultsError(f"worker on {socket.gethostname()}: {outcome.error}")
+    return Parcel(replace(outcome, left_behind=False, error=error), files)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a worker is like.
+
+    Attributes:
+        host: its machine.
+        folder: its working directory.
+        version: of this package.
+        precision: what it would compute in.
+        missing_model: why it cannot load the model by path; empty if it can.
+        missing_slide: whether it does not see the slide that was asked about.
+        error: why it cannot work at all; empty if it can.
+    """
+
+    host: str
+    folder: str
+    version: str = __version__
+    precision: Used = "32"
+    missing_model: str = ""
+    missing_slide: bool = False
+    error: str = ""
+
+
+def survey(model: ModelSource, device: str, precision: str, slide: str | None) -> Survey:
+    """Looks at this worker, and loads the model."""
+    found = Survey(socket.gethostname(), str(Path.cwd()), missing_slide=slide is not None and not Path(slide).exists())
+    try:
+        found = replace(found, precision=precision_on(device_of(device), precision))
+    except WsiAttentionError as error:
+        return replace(found, error=str(error))
+    try:
+        model.load()
+    except (ModelError, OSError) as error:
+        return replace(found, missing_model=str(error))
+    return found
+
+
+def carry(sha256: str, files: dict[str, bytes]) -> None:
+    """Keeps a model's files in this process, for `ModelSource.load`."""
+    _carried[sha256] = files
+
+
+def _own_folder() -> str | None:
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().local_directory)  # its nanny removes it when the worker dies
+    except ValueError:
+        return None
+
+
+def _read_all(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _write_all(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _below(name: str, export: str) -> bool:
+    finished = temporary(Path(export)).as_posix()
+    return name == finished or name.startswith(f"{finished}/")
