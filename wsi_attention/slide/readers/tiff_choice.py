@@ -1,0 +1,107 @@
+"""Whether a file is one for the `tiff` reader: OpenSlide must agree on its metadata and on a tissue tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.protocols import SlideReader
+from wsi_attention.slide.failures import one_line
+from wsi_attention.slide.metadata import file_mpp, objective_power
+from wsi_attention.slide.pixels import on_white
+from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
+from wsi_attention.slide.readers.tiff import TiffReader
+from wsi_attention.slide.readers.tiff_coding import Coding
+from wsi_attention.slide.readers.tiff_index import SOUND, TiffLevel
+from wsi_attention.slide.readers.tiff_tags import NotReadHereError
+from wsi_attention.slide.urls import is_url
+
+VENDORS = ("aperio", "generic-tiff")
+"""OpenSlide's names of what this reader reads."""
+
+
+def why_not(path: str) -> str | None:
+    """Why the `tiff` reader is not to be used for a file; None where it is.
+
+    A URL is not compared: OpenSlide reads none.
+
+    Raises:
+        SlideOpenError: a URL that cannot be reached, or that holds a damaged file.
+        UnsupportedSlideError: a URL of something that is no 8-bit RGB slide.
+    """
+    if is_url(path):
+        return _why_not_url(path)
+    vendor = vendor_of(path)
+    if vendor not in VENDORS:
+        return f"its format ({vendor}) is left to OpenSlide" if vendor else "OpenSlide does not know it to compare with"
+    try:
+        ours = TiffReader(path)
+    except NotReadHereError as error:
+        return error.why
+    except Exception as error:  # whatever is wrong, opening it with OpenSlide says so
+        return one_line(error).removeprefix(f"{path}: ")
+    try:
+        theirs = OpenSlideReader(path)
+    except SlideOpenError:
+        ours.close()
+        return "OpenSlide cannot open it to compare with"
+    try:
+        return _difference(ours, theirs)
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def _why_not_url(path: str) -> str | None:
+    try:
+        TiffReader(path).close()
+    except NotReadHereError as error:
+        return error.why
+    return None
+
+
+def _difference(ours: TiffReader, theirs: OpenSlideReader) -> str | None:
+    """What the two do not agree on. OME-TIFF's smaller levels in SubIFDs are only seen by this reader."""
+    shared = [size for size in ours.level_dimensions if size in theirs.level_dimensions]
+    if tuple(shared) != theirs.level_dimensions or shared[0] != ours.level_dimensions[0]:
+        return f"levels of {ours.level_dimensions} where OpenSlide sees {theirs.level_dimensions}"
+    if file_mpp(ours.properties) != file_mpp(theirs.properties):
+        return "OpenSlide finds another pixel size"
+    if objective_power(ours.properties) != objective_power(theirs.properties):
+        return "OpenSlide finds another objective power"
+    if set(ours.associated) != set(theirs.associated):
+        return f"associated images {ours.associated} where OpenSlide sees {theirs.associated}"
+    for number, tile in _samples(ours.levels):
+        if not _same_pixels(ours, theirs, number, tile):
+            return f"a tile of level {number} decodes differently in OpenSlide"
+    return None
+
+
+def _samples(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[int, int]]:
+    """The level and number of one tile of each kind of coding: the one with the most bytes, which shows tissue."""
+    seen: set[tuple[Coding, tuple[int, int]]] = set()
+    for number, level in enumerate(levels):
+        kind = level.coding, level.tile
+        if kind not in seen and (level.states == SOUND).any():
+            seen.add(kind)
+            yield number, int(np.argmax(level.counts * (level.states == SOUND)))
+
+
+def _same_pixels(ours: TiffReader, theirs: OpenSlideReader, number: int, tile: int) -> bool:
+    level = ours.levels[number]
+    if level.size not in theirs.level_dimensions:
+        return True
+    row, column = divmod(tile, level.columns)
+    x, y = (round(at * side * level.downsample) for at, side in zip((column, row), level.tile, strict=True))
+    place = theirs.level_dimensions.index(level.size)
+    one, other = (_attempt(reader, (x, y), at, level.tile) for reader, at in ((ours, number), (theirs, place)))
+    return one is other is None or (one is not None and other is not None and np.array_equal(one, other))
+
+
+def _attempt(reader: SlideReader, location: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray | None:
+    try:
+        return on_white(reader.read(location, level, size))
+    except TileReadError:
+        return None

@@ -1,0 +1,131 @@
+"""How a TIFF's tiles are stored, and the function that turns stored bytes into RGB (imagecodecs).
+
+Colour is the trap: Aperio writes JPEG tiles in RGB without saying so inside them, so what the TIFF says of its colours
+counts, as in OpenSlide. Aperio's JPEG 2000 in YCbCr (33003) carries no colour transform either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import TileReadError
+from wsi_attention.slide.readers.tiff_tags import NotReadHereError
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+Pixels = NDArray[np.uint8]
+Decoder = Callable[[bytes, Pixels], None]
+"""Decodes one stored tile into (h, w, 3), contiguous; raises anything on damage, and `out` may then hold anything."""
+
+NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, ZSTD, YCBCR_2000, RGB_2000 = 1, 5, 7, 8, 32946, 50000, 33003, 33005
+PLAIN = frozenset({NONE, LZW, DEFLATE, OLD_DEFLATE, ZSTD})
+HORIZONTAL = 2
+"""The predictor that stores differences along a row."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How tiles are stored.
+
+    Attributes:
+        compression: TIFF's number of it.
+        colours: "RGB" or "YCBCR", as stored.
+        predictor: TIFF's number of it, 1 for none.
+        tables: JPEG tables that the tiles share; None where each has its own.
+    """
+
+    compression: int
+    colours: str
+    predictor: int
+    tables: bytes | None
+
+
+def coding_of(page: TiffPage, path: str) -> Coding:
+    """How a page's tiles are stored.
+
+    Raises:
+        NotReadHereError: in a way that is left to others.
+    """
+    colours = getattr(page.photometric, "name", str(page.photometric))
+    coding = Coding(int(page.compression), colours, int(page.predictor), page.jpegtables)
+    if int(page.samplesperpixel) != 3 or int(page.planarconfig) != 1 or int(page.fillorder) != 1:
+        raise NotReadHereError(path, f"{page.samplesperpixel} channels, or channels apart from each other")
+    plain = coding.compression in PLAIN and colours == "RGB" and coding.predictor in (1, HORIZONTAL)
+    if not plain and coding.compression not in {JPEG, YCBCR_2000, RGB_2000}:
+        name = getattr(page.compression, "name", page.compression)
+        raise NotReadHereError(path, f"{name} tiles in {colours}")
+    return coding
+
+
+def decoder(coding: Coding) -> Decoder:
+    """The function that decodes tiles stored like this."""
+    import imagecodecs
+
+    if coding.compression == JPEG:
+        decode = partial(imagecodecs.jpeg8_decode, tables=coding.tables, colorspace=coding.colours, outcolorspace="RGB")
+        return partial(_jpeg, decode)
+    if coding.compression in {YCBCR_2000, RGB_2000}:
+        return _jpeg2000_ycbcr if coding.compression == YCBCR_2000 else _jpeg2000
+    unpack: dict[int, Callable[..., Any]] = {
+        NONE: lambda content, out: content,
+        LZW: imagecodecs.lzw_decode,
+        DEFLATE: imagecodecs.zlib_decode,
+        OLD_DEFLATE: imagecodecs.zlib_decode,
+        ZSTD: imagecodecs.zstd_decode,
+    }
+    return partial(_plain, unpack[coding.compression], coding.predictor == HORIZONTAL)
+
+
+def _jpeg(decode: Callable[..., Any], content: bytes, out: Pixels) -> None:
+    decode(content, out=out)
+
+
+def _jpeg2000(content: bytes, out: Pixels) -> None:
+    import imagecodecs
+
+    _check_size(content, out)
+    imagecodecs.jpeg2k_decode(content, out=out)
+
+
+def _jpeg2000_ycbcr(content: bytes, out: Pixels) -> None:
+    _jpeg2000(content, out)
+    y, cb, cr = (out[..., channel].astype(np.int32) for channel in range(3))
+    red, green_red, green_blue, blue = _chroma()
+    for channel, value in enumerate((y + red[cr], y + ((green_blue[cb] + green_red[cr]) >> 16), y + blue[cb])):
+        out[..., channel] = np.clip(value, 0, 255)
+
+
+@cache
+def _chroma() -> tuple[NDArray[np.int32], ...]:
+    """What Cr and Cb add to red, green (16 bits after the point, rounding included) and blue: JFIF's equations."""
+    centred = np.arange(256) - 128
+    red, blue = np.floor(1.402 * centred + 0.5), np.floor(1.772 * centred + 0.5)
+    green_red = -np.floor(0.71414 * 65536 + 0.5) * centred
+    green_blue = -np.floor(0.34414 * 65536 + 0.5) * centred + 32768
+    return tuple(table.astype(np.int32) for table in (red, green_red, green_blue, blue))
+
+
+def _check_size(content: bytes, out: Pixels) -> None:
+    """Refuses a JPEG 2000 stream of another size before anything is allocated for it (SIZ marker, T.800 A.5.1)."""
+    at = content.find(b"\xff\x4f\xff\x51")
+    right, bottom, left, top = (int.from_bytes(content[at + 8 + i : at + 12 + i], "big") for i in (0, 4, 8, 12))
+    if at < 0 or (bottom - top, right - left) != out.shape[:2]:
+        raise TileReadError(f"a tile of {right - left}×{bottom - top} pixels instead of {out.shape[1]}×{out.shape[0]}")
+
+
+def _plain(unpack: Callable[..., Any], differences: bool, content: bytes, out: Pixels) -> None:
+    found = np.frombuffer(unpack(content, out=out.size), np.uint8)
+    if found.size < out.size:
+        raise TileReadError(f"a tile of {found.size} bytes instead of {out.size}")
+    pixels = found[: out.size].reshape(out.shape)
+    if differences:
+        np.cumsum(pixels, axis=1, dtype=np.uint8, out=out)
+    else:
+        out[...] = pixels

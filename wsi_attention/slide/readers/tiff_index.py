@@ -1,0 +1,166 @@
+"""A tiled TIFF's index, read once: where the tiles of each level lie, and how they are stored.
+
+Levels are taken as OpenSlide takes them: of Aperio's files every tiled directory, of others the first one and those
+marked as reduced images. Beyond OpenSlide, the SubIFDs of an OME-TIFF are levels too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.slide.readers.byte_ranges import ByteRanges
+from wsi_attention.slide.readers.limits import downsamples
+from wsi_attention.slide.readers.tiff_checks import SOME_LOST, check_chain, check_levels, check_single_plane
+from wsi_attention.slide.readers.tiff_coding import Coding, coding_of
+from wsi_attention.slide.readers.tiff_tags import NotReadHereError, associated_of, pages_of, properties_of, vendor_of
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+LARGEST = 2**20
+"""Bytes that any stored tile may have; beyond it, four times the tile's pixels are the limit."""
+REDUCED = 1
+"""The bit of NewSubfileType that marks a smaller version of another image."""
+
+MISSING, SOUND, OUTSIDE, OVERLAPS, TOO_LARGE = range(5)
+"""What a stored tile can be. Missing ones (of no bytes) are white; the last three cannot be read."""
+FAULTS = {
+    OUTSIDE: "lies past the end of the file",
+    OVERLAPS: "shares bytes with another tile",
+    TOO_LARGE: "claims more bytes than its pixels can have",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TiffLevel:
+    """One level.
+
+    Attributes:
+        size: (w, h) in pixels.
+        tile: (w, h) of a stored tile.
+        downsample: level-0 pixels per pixel.
+        columns: tiles a row.
+        offsets: of each tile, row by row.
+        counts: bytes of each tile.
+        states: of each tile, one of `MISSING` … `TOO_LARGE`.
+        coding: how its tiles are stored.
+    """
+
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    downsample: float
+    columns: int
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    states: NDArray[np.uint8]
+    coding: Coding
+
+
+@dataclass(frozen=True, eq=False)
+class TiffIndex:
+    """What a file's directories say.
+
+    Attributes:
+        levels: finest first.
+        properties: the file's tags under OpenSlide's names.
+        associated: the directory of the label, macro and thumbnail, by name.
+    """
+
+    levels: tuple[TiffLevel, ...]
+    properties: Mapping[str, str]
+    associated: Mapping[str, int]
+
+
+def read_index(source: ByteRanges) -> TiffIndex:
+    """Reads and checks the directories of a tiled TIFF; no pixels.
+
+    Raises:
+        NotReadHereError: of a kind that is left to others.
+        SlideOpenError: damaged.
+        UnsupportedSlideError: no 8-bit RGB.
+        Exception: whatever tifffile raises on a broken file.
+    """
+    import tifffile
+
+    with source.file() as stream, tifffile.TiffFile(stream, name=source.path) as tif:
+        check_chain(tif, source.path)
+        vendor = vendor_of(tif, source.path)
+        directories = pages_of(tif, source.path)
+        pages = _level_pages(directories, vendor, tif.is_ome, source.path)
+        check_levels(pages, source.path, SOME_LOST)
+        if tif.is_ome:
+            check_single_plane(tif.series[0].axes, tif.series[0].shape, source.path)
+        levels = _levels(pages, source)
+        _check_holes(levels, vendor, source.path)
+        return TiffIndex(levels, properties_of(directories[0], vendor), associated_of(directories, vendor))
+
+
+def _level_pages(directories: list[TiffPage], vendor: str, is_ome: bool, path: str) -> list[TiffPage]:
+    first, *others = directories
+    if is_ome and first.pages is not None:
+        others = pages_of(first, path)
+    tiled = [page for page in others if page.is_tiled and (vendor == "aperio" or int(page.subfiletype) & REDUCED)]
+    if not first.is_tiled:
+        raise NotReadHereError(path, "its first image is stored in strips")
+    return sorted([first, *tiled], key=lambda page: -int(page.imagewidth))
+
+
+def _levels(pages: list[TiffPage], source: ByteRanges) -> tuple[TiffLevel, ...]:
+    sizes = tuple((int(page.imagewidth), int(page.imagelength)) for page in pages)
+    found = [_tiles(page, source.size) for page in pages]
+    _mark_overlaps(found)
+    return tuple(
+        TiffLevel(
+            size, (page.tilewidth, page.tilelength), downsample, -(-size[0] // page.tilewidth), *tiles,
+            coding_of(page, source.path),
+        )
+        for page, size, downsample, tiles in zip(pages, sizes, downsamples(sizes), found, strict=True)
+    )  # fmt: skip
+
+
+Tiles = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]
+
+
+def _tiles(page: TiffPage, file_size: int) -> Tiles:
+    """Offsets, byte counts and states of a level's tiles."""
+    wanted = -(-page.imagelength // page.tilelength) * -(-page.imagewidth // page.tilewidth)
+    offsets = np.asarray(page.dataoffsets[:wanted], np.uint64)
+    counts = np.asarray(page.databytecounts[:wanted], np.uint64)
+    states = np.full(wanted, SOUND, np.uint8)
+    end = np.uint64(file_size)
+    states[(offsets > end) | (counts > end - np.minimum(offsets, end))] = OUTSIDE
+    states[counts > max(LARGEST, 12 * page.tilewidth * page.tilelength)] = TOO_LARGE
+    states[counts == 0] = MISSING
+    good = states == SOUND
+    return np.where(good, offsets, 0).astype(np.int64), np.where(good, counts, 0).astype(np.int64), states
+
+
+def _mark_overlaps(levels: list[Tiles]) -> None:
+    """Marks tiles that share some bytes with another; two with all bytes in common are one tile used twice."""
+    offsets, counts = (np.concatenate([level[part] for level in levels]) for part in (0, 1))
+    sound = np.concatenate([level[2] for level in levels]) == SOUND
+    start, end = offsets[sound], (offsets + counts)[sound]
+    if (start[1:] >= end[:-1]).all():
+        return
+    start, end = np.unique(np.stack([start, end]), axis=1)
+    reach = np.maximum.accumulate(end)
+    bad = np.zeros(len(start), np.bool_)
+    bad[1:] = start[1:] < reach[:-1]
+    bad[:-1] |= start[1:] < end[:-1]
+    shared = np.stack([start, end], 1)[bad]
+    for level in levels if len(shared) else ():
+        pairs = np.stack([level[0], level[0] + level[1]], 1)
+        hit = np.isin(pairs[:, 0], shared[:, 0]) & np.isin(pairs[:, 1], shared[:, 1]) & (level[2] == SOUND)
+        level[2][hit] = OVERLAPS
+
+
+def _check_holes(levels: tuple[TiffLevel, ...], vendor: str, path: str) -> None:
+    """OpenSlide fills holes in Aperio's coarser levels from finer ones; that is left to it."""
+    for number, level in enumerate(levels[1:], 1):
+        if vendor == "aperio" and (level.states == MISSING).any():
+            raise NotReadHereError(path, f"level {number} has holes that are filled from finer levels")
