@@ -41,7 +41,7 @@ def _page(facts: dict[str, Any]) -> str:
     mpp = " x ".join(f"{value:.4g}" for value in facts["mpp"]) + " µm/px" if facts["mpp"] else "unknown"
     rows = [
         ("slide", facts["slide"]),
-        ("reader", facts["reader"]),
+        ("reader", f"{facts['reader']} ({facts['reader_reason']})"),
         ("vendor", facts["vendor"] or "unknown"),
         ("size", "{} x {} px".format(*facts["size"])),
         ("mpp", f"{mpp} (from: {facts['mpp_source']})"),

@@ -27,6 +27,7 @@ def describe(slide: Slide) -> dict[str, Any]:
     return {
         "slide": slide.path,
         "reader": slide.reader,
+        "reader_reason": slide.reader_reason,
         "vendor": slide.vendor,
         "size": list(slide.dimensions),
         "mpp": list(slide.mpp_xy) if slide.mpp_xy else None,

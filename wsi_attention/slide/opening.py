@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.protocols import SlideReader
 from wsi_attention.registry import READERS, load, names
 from wsi_attention.slide.brightfield import check_metadata
 from wsi_attention.slide.failures import opening
+from wsi_attention.slide.urls import is_url, masked
 
-FIRST = ("zarr", "openslide")
+FIRST = ("zarr", "tiff", "openslide")
 LAST = ("tiffslide",)
 NEVER = ("array",)
 """What `auto` tries first and last; readers of other packages come between; `array` is only used when asked for."""
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is a URL that fsspec would open."""
-    return "://" in path
 
 
 def opener(origin: object, path: str, name: str) -> Callable[[], SlideReader]:
@@ -44,9 +41,17 @@ def opener(origin: object, path: str, name: str) -> Callable[[], SlideReader]:
     return open_fresh
 
 
-def choose(path: str) -> str:
-    """The name of the reader that `auto` takes for a path.
+class Choice(NamedTuple):
+    """A reader's name, and why it was taken."""
 
+    reader: str
+    reason: str
+
+
+def choose(path: str) -> Choice:
+    """The reader that `auto` takes for a path.
+
+    `tiff` gets the tiled TIFFs that it decodes exactly as OpenSlide does, which is tried on a tissue tile. Otherwise
     OpenSlide's word counts where it knows the vendor: should it then fail to open the file, nothing else is tried.
     tiffslide gets what OpenSlide does not know, URLs, and OME-TIFF whose smaller levels OpenSlide does not see.
 
@@ -57,12 +62,30 @@ def choose(path: str) -> str:
         _check_exists(path)
     others = tuple(name for name in names(READERS) if name not in FIRST + LAST + NEVER)
     order = [name for name in (*FIRST, *others, *LAST) if name in names(READERS)]
+    reason = "the first that knows the format"
     for name in order:
         with opening(path, name):
             recognised = bool(load(READERS, name).recognises(path))
-        if recognised:
-            return _more_levels(path) if name == "openslide" else name
-    raise SlideOpenError(f"{path}: {_impression(path)}; tried {', '.join(order)}")
+            refused = _why_not_tiff(path) if recognised and name == "tiff" else None
+        if refused is not None:
+            reason = f"not tiff: {refused}"
+        elif recognised:
+            return _chosen(name, path, reason)
+    raise SlideOpenError(f"{masked(path)}: {_impression(path)}; tried {', '.join(order)}")
+
+
+def _why_not_tiff(path: str) -> str | None:
+    from wsi_attention.slide.readers.tiff_choice import why_not
+
+    return why_not(path)
+
+
+def _chosen(name: str, path: str, reason: str) -> Choice:
+    if name == "tiff":
+        return Choice(
+            name, f"a tiled TIFF{' at a URL' if is_url(path) else '; a tissue tile is the same in OpenSlide'}"
+        )
+    return Choice(_more_levels(path) if name == "openslide" else name, reason)
 
 
 def check_name(name: str) -> str:

@@ -16,9 +16,10 @@ from wsi_attention.geometry import Box
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles
-from wsi_attention.slide.opening import check_name, choose, opener
+from wsi_attention.slide.opening import Choice, check_name, choose, opener
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.requests import attempt, read_one, read_together
+from wsi_attention.slide.urls import masked
 
 if TYPE_CHECKING:
     from wsi_attention.slide.readers.array import ArrayLevels
@@ -52,8 +53,9 @@ class Slide:
     """One slide. Safe in threads; pickles as path, reader and mpp, and reopens where it lands on first use.
 
     Attributes:
-        path: the path as it was given ("array" for arrays).
+        path: the path as it was given, a URL without its secrets ("array" for arrays).
         reader: the name of the reader in use.
+        reader_reason: why it is that one.
     """
 
     def __init__(
@@ -66,20 +68,20 @@ class Slide:
         check_name(reader)
         if isinstance(path, str | os.PathLike):
             origin: str | ArrayLevels = os.fspath(path)
-            name = choose(str(origin)) if reader == "auto" else reader
+            chosen = choose(str(origin)) if reader == "auto" else Choice(reader, "as asked")
         else:
             from wsi_attention.slide.readers.array import as_levels
 
-            origin, name = as_levels(path), "array"
-        self.__setstate__((origin, name, given))
+            origin, chosen = as_levels(path), Choice("array", "pixels in memory")
+        self.__setstate__((origin, chosen, given))
         _ = self._facts
 
-    def __getstate__(self) -> tuple[str | ArrayLevels, str, float | None]:
-        return self._origin, self.reader, self._given
+    def __getstate__(self) -> tuple[str | ArrayLevels, Choice, float | None]:
+        return self._origin, Choice(self.reader, self.reader_reason), self._given
 
-    def __setstate__(self, state: tuple[str | ArrayLevels, str, float | None]) -> None:
-        self._origin, self.reader, self._given = state
-        self.path = self._origin if isinstance(self._origin, str) else self._origin.name
+    def __setstate__(self, state: tuple[str | ArrayLevels, Choice, float | None]) -> None:
+        self._origin, (self.reader, self.reader_reason), self._given = state
+        self.path = masked(self._origin) if isinstance(self._origin, str) else self._origin.name
         self._handles = Handles(opener(self._origin, self.path, self.reader))
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from wsi_attention.slide.slide import open_slide
 def test_urls_open_through_fsspec(tiled_tiff: Path, pyramid: tuple[np.ndarray, ...]) -> None:
     with fsspec.open("memory://slides/generic.tif", "wb") as stream:
         stream.write(tiled_tiff.read_bytes())
-    with open_slide("memory://slides/generic.tif") as slide, open_slide(tiled_tiff) as local:
+    with open_slide("memory://slides/generic.tif", reader="tiffslide") as slide, open_slide(tiled_tiff) as local:
         assert slide.reader == "tiffslide"
         assert np.array_equal(slide.read((0, 0), 1, (300, 201)), pyramid[1])
         assert slide.mpp == pytest.approx(0.5)
