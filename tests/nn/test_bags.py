@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import pytest
 import torch
 from torch import Tensor, nn
 
+from wsi_attention.errors import OutOfMemoryError
 from wsi_attention.nn.bags import encode
 from wsi_attention.structures import TileBatch
 
@@ -45,3 +50,106 @@ def test_training_takes_all_at_once() -> None:
     encoder = Recording().train()
     encode(bag([[True] * 5]), nn.Identity(), encoder, chunk=2)
     assert encoder.sizes == [5]
+
+
+class Narrow(Recording):
+    """Fails for more tiles than fit, as a real encoder does."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        super().__init__()
+        self.most, self.error = most, error
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(m, c, h, w) -> (m, c)."""
+        features = super().forward(tiles)
+        if len(tiles) > self.most:
+            raise self.error
+        return features
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_where_memory_runs_out_chunks_are_halved_from_there_on(error: Exception) -> None:
+    tiles, encoder = bag([[True] * 11]), Narrow(3, error).eval()
+    features = encode(tiles, nn.Identity(), encoder, chunk=8)
+    assert encoder.sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert torch.equal(features[0], tiles.pixels[0].mean((-1, -2)))
+
+
+def test_what_is_done_is_not_done_again() -> None:
+    class Filling(Recording):
+        """Memory that another process takes away after the first chunk."""
+
+        def forward(self, tiles: Tensor) -> Tensor:
+            if self.sizes and len(tiles) > 2:
+                self.sizes.append(-len(tiles))
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(tiles)
+
+    tiles, encoder = bag([[True] * 9]), Filling().eval()
+    features = encode(tiles, nn.Identity(), encoder, chunk=5)
+    assert encoder.sizes == [5, -4, 2, 2]
+    assert torch.equal(features[0], tiles.pixels[0].mean((-1, -2)))
+
+
+def test_a_tile_that_does_not_fit_is_one_clear_line() -> None:
+    encoder = Narrow(0, RuntimeError("DefaultCPUAllocator:\n can't allocate memory")).eval()
+    with pytest.raises(OutOfMemoryError) as caught:
+        encode(bag([[True] * 5]), nn.Identity(), encoder, chunk=4)
+    assert encoder.sizes == [4, 2, 1]
+    assert "not even one tile of 4 × 4 px fits into memory: DefaultCPUAllocator: can't allocate" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_other_errors_and_training_are_left_alone() -> None:
+    encoder = Narrow(1, RuntimeError("mat1 and mat2 shapes cannot be multiplied")).eval()
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        encode(bag([[True] * 4]), nn.Identity(), encoder, chunk=2)
+    assert encoder.sizes == [2]
+    with pytest.raises(torch.OutOfMemoryError):
+        encode(bag([[True] * 4]), nn.Identity(), Narrow(1, torch.OutOfMemoryError("CUDA out of memory.")).train())
+
+
+LIMITED = """
+import resource, sys, torch
+from pathlib import Path
+from wsi_attention.nn.bags import encode
+from wsi_attention.nn.preprocess import Normalise
+from wsi_attention.nn.resnet import ResNet18
+from wsi_attention.structures import TileBatch
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+encoder, sizes = ResNet18().eval(), []
+encoder.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+pixels = torch.randint(0, 256, (1, 64, 3, 128, 128), dtype=torch.uint8)
+tiles = TileBatch(pixels, torch.ones(1, 64, dtype=torch.bool))
+with torch.inference_mode():
+    expected = encode(tiles, Normalise(), encoder)
+    sizes.clear()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 120 * 2**20, resource.RLIM_INFINITY))
+    found = encode(tiles, Normalise(), encoder)
+print(sizes, float((found - expected).abs().max()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space and /proc are Linux's")
+def test_a_real_limit_of_memory_gives_the_same_features() -> None:
+    """ResNet-18 with 120 MB to spare: the first chunk fails in the library, and smaller ones give the same numbers."""
+    ran = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    sizes, difference = ran.stdout.strip().rsplit(" ", 1)
+    taken = [int(size) for size in sizes.strip("[]").split(", ")]
+    assert taken[0] == 64 > taken[-1], "memory did run out"
+    assert float(difference) < 1e-6

@@ -13,6 +13,14 @@ from wsi_attention.timing import spent_on
 
 CHUNK = 64
 """Tiles encoded at once in eval mode."""
+SCARCE = (
+    "allocate memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "could not create a primitive",
+    "could not create a memory",
+)
+"""What libraries without an error of their own say: torch's allocator on the CPU, CUDA, cuBLAS and cuDNN, oneDNN."""
 
 
 @spent_on("encode")
@@ -96,8 +104,7 @@ def _brought(parts: tuple[Tensor, ...], device: torch.device | None) -> Iterator
 
 
 def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """On a GPU, in Python and NumPy, or in torch's allocator on the CPU, which has no error of its own."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in SCARCE)
 
 
 def _give_back(device: torch.device | None) -> None:
