@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 MPP_TOLERANCE = 0.05
 """Two scales within 5 % are one scale: 0.499 and 0.5 µm/px need no resampling."""
 
+OVERVIEW_PIXELS = 4_000_000
+"""The most pixels of an overview that is held whole. A model may ask for more, which is then seen in strips."""
+
 
 class Box(NamedTuple):
     """A half-open rectangle [x, x + w) × [y, y + h) in level-0 pixels."""

@@ -35,5 +35,11 @@ def test_small_slides_are_read_again_and_large_ones_never(side, levels, overview
     assert chosen(side, levels, overview) == pytest.approx(expected)
 
 
+def test_what_was_seen_in_strips_is_shown_coarser() -> None:
+    downsample = chosen(200_000, (1, 4, 16, 64), 32.0)
+    assert (200_000 / downsample) ** 2 == pytest.approx(4e6, rel=0.01)
+    assert chosen(100_000, (1, 4, 16, 48), 32.0) == pytest.approx(50.0, rel=0.05)
+
+
 def test_a_given_mask_says_nothing_about_the_overview() -> None:
     assert chosen(100_000, (1, 4, 16, 64), 1_000.0, "mask.png") == pytest.approx(125.0)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError
 from wsi_attention.export.report import shown_boxes, shown_downsample
+from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.slide.overviews import coarse_enough, pixels_at
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction
@@ -27,10 +29,13 @@ def picture_downsample(slide: Slide, prediction: Prediction) -> float:
     """Level-0 pixels per pixel of the overview behind a heatmap; the same for the same slide and prediction.
 
     The overview that tissue was found on will do where it is large enough. A small slide's would be a blur: it is read
-    once more, as finely as the picture shows it, unless the file stores no level that is small enough for that.
+    once more, as finely as the picture shows it, unless the file stores no level that is small enough for that. An
+    overview that was seen in strips is shown by the finest one that is whole.
     """
     longest = max(slide.dimensions)
     known = prediction.tissue.downsample if prediction.tissue.source == "computed" else longest / ENOUGH
+    if pixels_at(slide.dimensions, known) > OVERVIEW_PIXELS:
+        known = coarse_enough(slide, OVERVIEW_PIXELS)
     if longest / known >= ENOUGH:
         return max(1.0, known)
     sizes = zip(slide.level_downsamples, slide.level_dimensions, strict=True)

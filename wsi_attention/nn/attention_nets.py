@@ -19,6 +19,8 @@ class MnistAttentionNet(nn.Module):
 
     stride = 1
     dim = 8
+    reach = 3
+    """Cells around a cell that its values depend on."""
 
     def __init__(self, channels: int = 1) -> None:
         super().__init__()
@@ -40,8 +42,8 @@ class TissueAttentionNet(nn.Module):
     """A small convolutional trunk with some context, for stained tissue; a cell is stride × stride pixels.
 
     Each stage halves the view by a 4×4 convolution, whose field is centred on the cell it stands for. Normalisation is
-    per pixel and nothing is pooled over space, so a strip with its surroundings gives what the whole gives. The last
-    layer starts near zero: attention starts near uniform.
+    per pixel and nothing is pooled over space, so a strip with `reach` cells of its surroundings gives what the whole
+    gives. The last layer starts near zero: attention starts near uniform.
 
     Args:
         channels: of the overview.
@@ -52,6 +54,7 @@ class TissueAttentionNet(nn.Module):
     def __init__(self, channels: int = 3, widths: Sequence[int] = (24, 48, 64), context: int = 7) -> None:
         super().__init__()
         self.stride, self.dim = 2 ** len(widths), widths[-1]
+        self.reach = 1 + context // 2
         stages: list[nn.Module] = []
         for before, after in zip((channels, *widths), widths, strict=False):
             stages += [nn.Conv2d(before, after, 4, stride=2, padding=1), ChannelNorm(after), nn.GELU()]

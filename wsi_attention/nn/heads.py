@@ -56,7 +56,14 @@ def overview_logits(evidence: nn.Module | None, attention: Tensor, features: Ten
         attention: (b, K), K = gh·gw.
         features: (b, d, gh, gw) of the cells.
     """
-    if evidence is None:
-        return None
-    scores: Tensor = in_float32(evidence, features).flatten(2)
-    return (scores * attention.unsqueeze(1)).sum(dim=-1)
+    return None if evidence is None else attended(in_float32(evidence, features), attention)
+
+
+def attended(scores: Tensor, attention: Tensor) -> Tensor:
+    """Σ_i a_i S_i, (b, classes).
+
+    Args:
+        scores: (b, classes, gh, gw) of the cells.
+        attention: (b, K), K = gh·gw.
+    """
+    return (scores.float().flatten(2) * attention.unsqueeze(1)).sum(dim=-1)

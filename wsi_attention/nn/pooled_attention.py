@@ -22,6 +22,8 @@ class PooledAttention(nn.Module):
         super().__init__()
         self.network, self.side = network, side
         self.stride, self.dim = side * int(network.stride), int(network.dim)  # type: ignore[arg-type]
+        reach = getattr(network, "reach", None)
+        self.reach: int | None = None if reach is None else -(-reach // side)
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c, h, w) -> logits (b, h / stride, w / stride) and features (b, dim, h / stride, w / stride).
