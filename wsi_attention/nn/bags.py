@@ -41,9 +41,9 @@ def encode(tiles: TileBatch, preprocess: nn.Module, encoder: nn.Module, chunk: i
     if not bool(valid.all()):
         pixels = pixels[valid.to(pixels.device)]
     if encoder.training:
-        features = encoder(preprocess(pixels))
+        features: Tensor = encoder(preprocess(pixels))
     else:
-        features = in_chunks(lambda part: encoder(preprocess(part)), pixels, chunk, _device_of(encoder))
+        features = in_chunks(lambda part: encoder(preprocess(part)), pixels, chunk, _device_of(encoder, preprocess))
     if features.shape[0] < valid.numel():
         everywhere = features.new_zeros(valid.numel(), features.shape[-1])
         features = everywhere.index_put((valid.to(features.device).nonzero().squeeze(-1),), features)
@@ -94,7 +94,8 @@ def _brought(parts: tuple[Tensor, ...], device: torch.device | None) -> Iterator
     if device is None or device.type != "cuda" or parts[0].is_cuda:
         yield from parts
         return
-    copies, computes = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    computes = torch.cuda.current_stream(device)
     for part in parts:
         with torch.cuda.stream(copies):
             moved = part.pin_memory().to(device, non_blocking=True)
@@ -112,5 +113,6 @@ def _give_back(device: torch.device | None) -> None:
         torch.cuda.empty_cache()
 
 
-def _device_of(network: nn.Module) -> torch.device | None:
-    return next((parameter.device for parameter in network.parameters()), None)
+def _device_of(*networks: nn.Module) -> torch.device | None:
+    held = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
+    return next((tensor.device for tensor in held), None)
