@@ -314,7 +314,7 @@ def test_lesion_comes_back_at_any_scale(name: str, scale: Scale, tmp_path: Path)
     drift = min(scale.drift, 1) if name == "array-as-stated" else scale.drift
     borders = 2 * drift / lesion.w  # at most this share of a tile is tissue instead; that is 145 grey levels lighter
     with FORMATS[name](tmp_path, painted(lesion), scale.factor, scale.mpp) as slide:
-        prediction = predict(slide, scale.model())
+        prediction = predict(slide, scale.model(), snap=False)
         shown = exported(prediction, tmp_path)
         found = box_of(shown.regions[0], shown.offset)
         assert np.abs(np.subtract(found, lesion)).max() <= drift
@@ -330,11 +330,27 @@ def test_lesion_at_the_corner_comes_back_at_any_scale(name: str, label: str, tmp
     lesion = tile.clipped(*SIZE)
     assert lesion != tile
     with FORMATS[name](tmp_path, painted(lesion), scale.factor, scale.mpp) as slide:
-        prediction = predict(slide, scale.model())
+        prediction = predict(slide, scale.model(), snap=False)
         shown = exported(prediction, tmp_path)
         assert box_of(shown.regions[0], shown.offset) == lesion
         assert_lesion_in(slide, lesion)
     assert_tile_read(prediction, lesion.w * lesion.h / (tile.w * tile.h))
+
+
+@some_formats
+@pytest.mark.parametrize("label", ["downsample 2", "downsample 1.3", "tiles larger than cells"])
+def test_a_tile_moved_to_the_stored_grid_is_shown_where_it_was_read(name: str, label: str, tmp_path: Path) -> None:
+    """Its box covers a part of the lesion now, and the model was given what the slide has in that box."""
+    scale = SCALES[label]
+    lesion = scale.lesion()
+    with FORMATS[name](tmp_path, painted(lesion), scale.factor, scale.mpp) as slide:
+        prediction = predict(slide, scale.model())
+        shown = exported(prediction, tmp_path)
+        found = box_of(shown.tiles[0], shown.offset)
+        colour = slide.read((found.x, found.y), 0, (found.w, found.h)).mean((0, 1))
+        assert (found == lesion) == (slide.tile_sizes[0] is None or label != "downsample 1.3")
+    assert np.abs(np.subtract(found, lesion)).max() <= lesion.w // 2
+    assert_tile_read(prediction, colour=tuple(colour))
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -109,6 +109,11 @@ class TileSource(Protocol):
         """(b, rows, cols) bool: the cells worth looking at."""
         ...
 
+    def aligned(self, tiles: TileSet) -> TileSet:
+        """The tiles moved a little, each by itself, to where they are cheap to read: no more than half a tile, so that
+        a tile still covers the centre it had. For tiles that stand for a place, not where geometry is the method."""
+        ...
+
     def read(self, tiles: TileSet) -> TileBatch:
         """All tiles of a glimpse in one request, in the order given."""
         ...

@@ -216,3 +216,14 @@ def test_a_tile_grid_over_the_overview_finds_the_same_place() -> None:
     tiles = TileSet(grid.locations(cells, (1, 1), 5.0), (1, 1), 5.0)
     expected = view[0].flatten(1)[:, cells[0]].T
     assert torch.equal(source.read(tiles).pixels[0, :, :, 0, 0], expected)
+
+
+def test_tiles_that_stand_for_a_place_move_to_the_stored_tiles() -> None:
+    pixels = np.full((1000, 1300, 3), 200, np.uint8)
+    slide = open_slide(ArrayLevels((pixels,), tile_size=(256, 256)), mpp=1.0)
+    tiles = TileSet(np.array([[100, 300], [256, 512]]), (200, 200), 1.0)
+    found = SlideSource(slide).aligned(tiles)
+    assert found.locations.tolist() == [[[56, 300], [256, 512]]]
+    assert (found.size, found.downsample) == ((200, 200), 1.0)
+    assert SlideSource(slide, snap=False).aligned(tiles) is tiles
+    assert TensorSource(torch.zeros(1, 3, 500, 500)).aligned(tiles) is tiles

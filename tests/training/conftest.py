@@ -30,6 +30,9 @@ class CanvasSource:
     def downsample(self, mpp: float) -> float:
         return max(mpp, 1.0)
 
+    def aligned(self, tiles: TileSet) -> TileSet:
+        return tiles
+
     def overview_downsample(self, mpp: float) -> float:
         return self.downsample(mpp)
 

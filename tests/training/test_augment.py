@@ -11,7 +11,10 @@ import torch
 
 from wsi_attention.config import Augmentation
 from wsi_attention.geometry import Grid
-from wsi_attention.structures import TileSet
+from wsi_attention.slide.readers.array import ArrayLevels
+from wsi_attention.slide.slide import open_slide
+from wsi_attention.structures import TileBatch, TileSet
+from wsi_attention.tiles.source import SlideSource
 from wsi_attention.training.augment import AugmentedSource, Change, ColourChange, Symmetry, draw_change
 
 SYMMETRIES = [Symmetry(*flags) for flags in product((False, True), repeat=3)]
@@ -141,3 +144,22 @@ def test_the_generator_decides() -> None:
     assert first.colour is not None and second.colour is not None and other.colour is not None
     assert torch.equal(first.colour.matrix, second.colour.matrix)
     assert not torch.equal(first.colour.matrix, other.colour.matrix)
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES, ids=id_of)
+def test_tiles_move_as_on_the_plain_slide(symmetry: Symmetry) -> None:
+    slide = open_slide(ArrayLevels((np.zeros((1000, 1300, 3), np.uint8),), tile_size=(256, 200)), mpp=1.0)
+    asked: list[TileSet] = []
+
+    class Remembering(SlideSource):
+        def read(self, tiles: TileSet) -> TileBatch:
+            asked.append(tiles)
+            return super().read(tiles)
+
+    source = Remembering(slide)
+    changed = AugmentedSource(source, Change(symmetry, None), 16.0)
+    tiles = TileSet(np.random.default_rng(0).integers(0, 900, (30, 2)), (100, 60), 1.0)
+    changed.read(tiles)
+    changed.read(changed.aligned(tiles))
+    assert (asked[1].locations == source.aligned(asked[0]).locations).all()
+    assert (asked[1].locations != asked[0].locations).any()

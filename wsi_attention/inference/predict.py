@@ -36,6 +36,7 @@ def predict(
     exact: bool = False,
     tolerance: float | None = None,
     budget: int | None = None,
+    snap: bool = True,
 ) -> Prediction:
     """The slide's label with the regions it rests on.
 
@@ -53,6 +54,8 @@ def predict(
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
             sampling, is at most this; see `export.table.interval` for what the spread means.
         budget: the most tiles to read for a tolerance; None for all there are. The spread says what was reached.
+        snap: moves sampled tiles by less than half a stored tile, so that each decodes as few stored tiles as can be;
+            the result has their true places. False leaves them at the centres of attention's cells.
 
     Raises:
         MissingMppError: nobody says how large a pixel is.
@@ -64,12 +67,14 @@ def predict(
     """
     effort = Effort(exact, tolerance, budget)
     effort.check(classifier)
-    source = prepare(slide, classifier, tissue=tissue, batch=batch)
+    source = prepare(slide, classifier, tissue=tissue, batch=batch, snap=snap)
     return look(slide, source, classifier, device=device, precision=precision, effort=effort)
 
 
 @spent_on("overview")
-def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = 32) -> SlideSource:
+def prepare(
+    slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = 32, snap: bool = True
+) -> SlideSource:
     """The slide as a `TileSource`, its overview read and its tissue found: the part of the work without a forward pass.
 
     Raises:
@@ -78,7 +83,7 @@ def prepare(slide: Slide, classifier: Classifier, *, tissue: TissueMask | None =
         NoTissueError: the tissue mask is empty.
         TileReadError: the overview could not be read.
     """
-    source = SlideSource(slide, tissue=tissue, batch=batch)
+    source = SlideSource(slide, tissue=tissue, batch=batch, snap=snap)
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
     overview_of(source, classifier)
@@ -117,7 +122,7 @@ def look(
         tissue=source.tissue_mask,
         counters=source.counters,
         overview_pixels=source.overview_pixels,
-        provenance=_provenance(slide, classifier, seed, used) | effort.facts(),
+        provenance=_provenance(slide, classifier, seed, used) | {"snap": source.snap} | effort.facts(),
         notes=(*source.notes, *_unread(slide.path, source.failures, glimpses)),
     )
 

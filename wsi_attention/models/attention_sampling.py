@@ -245,7 +245,8 @@ class AttentionSampling(nn.Module):
 
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
-        return TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
+        tiles = TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
+        return source.aligned(tiles)
 
     def _reading(self, source: TileSource, tiles: TileSet, part: int = PART) -> Reading:
         return Reading(source, tiles, self.preprocess, self.encoder, part)

@@ -70,7 +70,7 @@ class FinerTokens(nn.Module):
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
         wanted = cells.where(real, cells[:, :1]).cpu()
         fine, at = at_tissue(source, grid, wanted, self.tile_size * downsample)
-        tiles = TileSet(fine.locations(at.numpy(), size, downsample), size, downsample)
+        tiles = source.aligned(TileSet(fine.locations(at.numpy(), size, downsample), size, downsample))
         batch = source.read(tiles)
         valid = batch.valid.to(real.device) & real
         if not bool(valid.any(dim=-1).all()):

@@ -121,7 +121,8 @@ class Reader:
         last = depth + 1 == len(self.levels)
         size = (self._tile[0], self._tile[0]) if last else self.levels[depth + 1].size
         downsample = self._tile[1] if last else self.levels[depth + 1].downsample
-        return TileSet(self.levels[depth].grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
+        tiles = TileSet(self.levels[depth].grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
+        return self._source.aligned(tiles) if last else tiles
 
     def look(
         self, depth: int, cells: Tensor, images: Tensor, network: Callable[[Tensor], Tensor]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attention.errors import InputError, NoTissueError
-from wsi_attention.geometry import MPP_TOLERANCE, Grid, downsample_of
+from wsi_attention.errors import NoTissueError
+from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsample_of
+from wsi_attention.slide.overviews import Overviews
 from wsi_attention.slide.slide import Slide
-from wsi_attention.slide.tissue import check_brightfield, find_tissue
+from wsi_attention.slide.snapping import snapped_to_tiles
 from wsi_attention.slide.view import View, snapped
-from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
+from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
 from wsi_attention.tiles.lazy import read_tiles
 from wsi_attention.tiles.tensors import TensorSource
@@ -35,13 +38,18 @@ class SlideSource:
     Attributes:
         extent: (w, h) of level 0.
         batch: 1, one slide.
-        counters: what reading has cost so far, overview and tiles together. `tiles` and `pixels` count what was read,
-            `failed` the tiles that could not be read.
         failures: one line for each tile that could not be read.
+        snap: whether `aligned` moves tiles.
     """
 
     def __init__(
-        self, slide: Slide, tissue: TissueMask | None = None, batch: int = 32, max_overview: int = 4_000_000
+        self,
+        slide: Slide,
+        tissue: TissueMask | None = None,
+        batch: int = 32,
+        max_overview: int = OVERVIEW_PIXELS,
+        snap: bool = True,
+        whole: int = OVERVIEW_PIXELS,
     ) -> None:
         """Reads nothing yet.
 
@@ -50,17 +58,25 @@ class SlideSource:
             tissue: where to look; found on the overview if None.
             batch: tiles per task.
             max_overview: the most pixels that an overview may have.
+            snap: moves tiles that stand for a place to where they meet the fewest stored tiles.
+            whole: the most pixels of an overview in one array; larger ones are shown in strips only.
         """
         self.slide = slide
         self.extent: tuple[int, int] = slide.dimensions
         self.batch = 1
-        self.counters = Counters()
         self.failures: list[str] = []
-        self._tiles_per_task, self._max_overview = batch, max_overview
-        self._overviews: dict[float, NDArray[np.uint8]] = {}
+        self.snap = snap
+        self._tiles_per_task, self._views = batch, Overviews(slide, max_overview, whole)
+        self._of_tiles = Counters()
         self._notes: dict[str, None] = {}
         self._tissue = tissue
         self._shown: float | None = None
+
+    @property
+    def counters(self) -> Counters:
+        """What reading has cost so far, overviews and tiles together: `tiles` and `pixels` count what was read,
+        `failed` the tiles that could not be read."""
+        return self._views.counters + self._of_tiles
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -88,20 +104,23 @@ class SlideSource:
             MissingMppError: nobody says how large the slide's pixels are.
         """
         wanted = self.downsample(mpp)
-        if self._pixels(wanted) <= self._max_overview:
-            return wanted
-        coarser = self._smallest_overview()
-        self._note(
-            f"the overview at {mpp:.3g} µm/px would exceed {self._max_overview / 1e6:g} Mpx:"
-            f" seen at {coarser * self.slide.mpp:.3g} µm/px"
-        )
-        return coarser
+        allowed = self._views.allowed(wanted)
+        if allowed > wanted:
+            self._note(
+                f"the overview at {mpp:.3g} µm/px would exceed {self._views.most / 1e6:g} Mpx:"
+                f" seen at {allowed * self.slide.mpp:.3g} µm/px"
+            )
+        return allowed
+
+    def whole_overview_downsample(self, mpp: float) -> float:
+        """As `overview_downsample`, but coarse enough for `overview`, where what the model sees is larger than that."""
+        return self._views.whole_at(self.overview_downsample(mpp))
 
     def overview(self, downsample: float) -> Tensor:
         """The whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.
 
         Raises:
-            InputError: more pixels than an overview may have.
+            InputError: more pixels than an overview in one array may have.
             UnsupportedSlideError: not brightfield.
             TileReadError: the file's pixels could not be read.
         """
@@ -111,21 +130,34 @@ class SlideSource:
 
     def overview_rgb(self, downsample: float) -> NDArray[np.uint8]:
         """The same as (h, w, 3) uint8; read once for each downsample. Errors as in `overview`."""
-        if downsample not in self._overviews:
-            pixels = self._pixels(downsample)
-            if pixels > self._max_overview:
-                raise InputError(
-                    f"{self.slide.path}: an overview at downsample {downsample:g} has {pixels / 1e6:.3g} Mpx, the most"
-                    f" is {self._max_overview / 1e6:g}; ask `overview_downsample` first"
-                )
-            self._overviews[downsample] = self._read_overview(downsample)
-        return self._overviews[downsample]
+        with spent_on("overview"):
+            return self._views.rgb(downsample)
+
+    def overview_strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Tensor]]:
+        """The overview in strips of some rows, with rows of their surroundings: (1, 3, rows and more, w) uint8.
+
+        What is too large for one array is read strip by strip, and again each time it is asked for.
+
+        Raises:
+            InputError: more pixels than an overview may have.
+            UnsupportedSlideError: not brightfield.
+            TileReadError: the file's pixels could not be read.
+        """
+        self._shown = downsample
+        strips = self._views.strips(downsample, rows, halo)
+        while True:
+            with spent_on("overview"):
+                strip = next(strips, None)
+            if strip is None:
+                return
+            pixels = torch.from_numpy(np.array(np.moveaxis(strip.pixels, -1, 0)[None], order="C"))
+            yield Strip(strip.first, strip.last, strip.top, pixels)
 
     @property
     def overview_pixels(self) -> int:
         """Pixels of the overview that the model looked at; of the one tissue was found on, if it looked at none."""
-        downsample = self._shown or next(iter(self._overviews), None)
-        return self._pixels(downsample) if downsample else 0
+        downsample = self._shown or next(iter(self._views.read), None)
+        return self._views.pixels(downsample) if downsample else 0
 
     @property
     def tissue_mask(self) -> TissueMask:
@@ -137,8 +169,8 @@ class SlideSource:
             TileReadError: the file's pixels could not be read.
         """
         if self._tissue is None:
-            downsample = self._tissue_downsample()
-            self._tissue = find_tissue(self.overview_rgb(downsample), downsample, self.slide.mpp)
+            with spent_on("overview"):
+                self._tissue = self._views.tissue(self._tissue_downsample())
         return self._tissue
 
     def tissue(self, grid: Grid) -> Tensor:
@@ -153,6 +185,15 @@ class SlideSource:
         return torch.from_numpy(cells[None])
 
     @spent_on("read")
+    def aligned(self, tiles: TileSet) -> TileSet:
+        """The tiles, each moved by the least shift to where it meets the fewest stored tiles of the level it is read
+        from (`slide.snapping`); as they are with `snap=False`.
+        """
+        if not self.snap:
+            return tiles
+        view = View(self.slide, tiles.downsample)
+        return replace(tiles, locations=snapped_to_tiles(view, tiles.locations[0], tiles.size))
+
     def read(self, tiles: TileSet) -> TileBatch:
         """All tiles in one request, (1, n, 3, h, w) uint8 in the order given; white beyond the slide.
 
@@ -172,40 +213,17 @@ class SlideSource:
         pixels = torch.from_numpy(block.pixels).permute(0, 3, 1, 2)
         return TileBatch(pixels[None], torch.from_numpy(block.valid)[None])
 
-    @spent_on("overview")
-    def _read_overview(self, downsample: float) -> NDArray[np.uint8]:
-        start = time.perf_counter()
-        view = View(self.slide, downsample)
-        rgb = view.read_whole()
-        cost = view.bytes_read((0, 0), view.size)
-        self._count(Counters(pixels=rgb.shape[0] * rgb.shape[1], bytes=cost, seconds=time.perf_counter() - start))
-        check_brightfield(rgb, self.slide.path)
-        return rgb
-
     def _tissue_downsample(self) -> float:
         """An overview that has been read, or where to read one; that it has its limits is no news to the reader."""
-        read = next((downsample for downsample in self._overviews if self._pixels(downsample) >= LEAST_PIXELS), None)
+        read = next((one for one in self._views.read if self._views.pixels(one) >= LEAST_PIXELS), None)
         if read is not None:
             return read
         closest = math.sqrt(self.extent[0] * self.extent[1] / LEAST_PIXELS)
         wanted = min(downsample_of(TISSUE_MPP, self.slide.mpp), closest)
-        stored = snapped(self.slide.level_downsamples, wanted)
-        return stored if self._pixels(stored) <= self._max_overview else self._smallest_overview()
-
-    def _smallest_overview(self) -> float:
-        """The smallest downsample whose overview has no more than the allowed pixels, or a stored level just above."""
-        width, height = self.extent
-        downsample = max(1.0, math.sqrt(width * height / self._max_overview))
-        while self._pixels(downsample) > self._max_overview:
-            downsample *= 1.0005
-        stored = snapped(self.slide.level_downsamples, downsample)
-        return max(stored, downsample)
-
-    def _pixels(self, downsample: float) -> int:
-        return math.ceil(self.extent[0] / downsample) * math.ceil(self.extent[1] / downsample)
+        return self._views.allowed(snapped(self.slide.level_downsamples, wanted))
 
     def _count(self, cost: Counters) -> None:
-        self.counters = self.counters + cost
+        self._of_tiles = self._of_tiles + cost
 
     def _note(self, text: str) -> None:
         self._notes[text] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from wsi_attention.errors import NoTissueError
 from wsi_attention.geometry import Grid, downsample_of, same_scale
-from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
+from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
 
 
@@ -65,6 +66,13 @@ class TensorSource:
         self._count(Counters(pixels=pixels, bytes=self.images.nbytes, seconds=time.perf_counter() - start))
         return view
 
+    def overview_strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Tensor]]:
+        """The overview in strips of some rows, with up to `halo` rows of their surroundings."""
+        view = self.overview(downsample)
+        for first in range(0, view.shape[-2], rows):
+            last, top = min(first + rows, view.shape[-2]), max(first - halo, 0)
+            yield Strip(first, last, top, view[..., top : last + halo, :])
+
     def tissue(self, grid: Grid) -> Tensor:
         """(b, rows, cols) bool: the cells worth looking at; without a mask, those that lie on the image.
 
@@ -80,6 +88,10 @@ class TensorSource:
             raise NoTissueError(f"image {empty[0]} of {self.batch} has no tissue: its mask is empty")
         cells = np.stack([cells_with_tissue(mask, grid) for mask in masks])
         return torch.from_numpy(cells).to(self.images.device)
+
+    def aligned(self, tiles: TileSet) -> TileSet:
+        """The tiles as they are: every place costs the same."""
+        return tiles
 
     def read(self, tiles: TileSet) -> TileBatch:
         """All tiles in the order given: pixels (b, n, c, h, w) of the images' dtype; all are valid.

@@ -140,10 +140,16 @@ class AugmentedSource:
             plain = Grid(grid.cols, grid.rows, (grid.step[1], grid.step[0]), (y, x))
         return self._symmetry.image(self._source.tissue(plain))
 
+    def aligned(self, tiles: TileSet) -> TileSet:
+        """Tiles moved as the wrapped source moves them."""
+        plain = self._plain_tiles(tiles)
+        shift = self._source.aligned(plain).locations - plain.locations
+        shift = (shift[..., ::-1] if self.swapped else shift) * np.where(self._mirrored, -1, 1)
+        return replace(tiles, locations=tiles.locations + shift)
+
     def read(self, tiles: TileSet) -> TileBatch:
         """Tiles at places of the changed slide."""
-        size = self._symmetry.size(tiles.size)
-        batch = self._source.read(TileSet(self._plain_locations(tiles), size, tiles.downsample))
+        batch = self._source.read(self._plain_tiles(tiles))
         return replace(batch, pixels=self._symmetry.image(self._coloured(batch.pixels)))
 
     @property
@@ -161,10 +167,11 @@ class AugmentedSource:
         turned = points[..., ::-1] if self.swapped else points
         return np.where(self._mirrored, np.array(self._lines) - turned, turned)
 
-    def _plain_locations(self, tiles: TileSet) -> NDArray[np.int64]:
+    def _plain_tiles(self, tiles: TileSet) -> TileSet:
         far = np.array(self._mirrored) * np.array(tiles.size, np.float64) * tiles.downsample
         corners = tiles.locations.astype(np.float64) + far
-        return np.round(self.plain_points(corners)).astype(np.int64)
+        locations = np.floor(self.plain_points(corners) + 0.5).astype(np.int64)
+        return TileSet(locations, self._symmetry.size(tiles.size), tiles.downsample)
 
     def _coloured(self, pixels: Tensor) -> Tensor:
         usable = self._change.colour is not None and pixels.dtype == torch.uint8 and pixels.shape[-3] == 3

@@ -120,6 +120,10 @@ class RememberingSource:
         """As the slide's."""
         return self._source.tissue(grid)
 
+    def aligned(self, tiles: TileSet) -> TileSet:
+        """As the slide's."""
+        return self._source.aligned(tiles)
+
     def read(self, tiles: TileSet) -> TileBatch:
         """As the slide's."""
         return self._source.read(tiles)
