@@ -27,6 +27,7 @@ ALLOWED = {
     "tiles": BASE | {"slide"},
     "config": {"errors"},
     "inference": BASE | {"attention", "nn", "models", "slide", "tiles", "export"},
+    "viewer": BASE | {"slide", "export", "inference"},
     "training": BASE | {"attention", "nn", "models", "slide", "tiles", "config", "inference"},
 }
 TOP = {"cli", "testing", "__init__"}

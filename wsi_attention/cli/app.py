@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from wsi_attention.cli import classify, doctor, evaluate, export, info, methods, report, train
+from wsi_attention.cli import classify, doctor, evaluate, export, info, methods, report, train, view
 
 app = typer.Typer(
     name="wsi-attention",
@@ -28,6 +28,7 @@ for command in (
     export.export,
     export.validate,
     report.report,
+    view.view,
     methods.methods,
     doctor.doctor,
 ):

@@ -73,14 +73,24 @@ def attention_layer(prediction: Prediction) -> Layer | None:
 
 def unseen_layer(prediction: Prediction) -> Layer | None:
     """White where there is tissue that no tile covered, else black; None where the model reads no tiles at all."""
-    if not prediction.glimpses:
+    place = unseen_place(prediction)
+    if place is None:
         return None
-    width, height = prediction.extent
-    step = max(prediction.tissue.downsample, max(width, height) / FINEST)
-    grid = Grid.covering(prediction.extent, (step, step))
+    grid = _unseen_grid(prediction)
     unseen = (prediction.tissue.fraction(grid) > 0.5) & (covered(read_boxes(prediction), grid) < 0.5)
     image = Image.fromarray(np.where(unseen, 255, 0).astype(np.uint8), "L").convert("1")
-    return Layer(png_bytes(image), (0.0, 0.0, grid.cols * step, grid.rows * step), "not inspected")
+    return Layer(png_bytes(image), place, "not inspected")
+
+
+def unseen_place(prediction: Prediction) -> tuple[float, float, float, float] | None:
+    """x, y, w, h in level-0 pixels that `unseen_layer` covers; None where there is no such layer."""
+    grid = _unseen_grid(prediction)
+    return (0.0, 0.0, grid.cols * grid.step[0], grid.rows * grid.step[1]) if prediction.glimpses else None
+
+
+def _unseen_grid(prediction: Prediction) -> Grid:
+    step = max(prediction.tissue.downsample, max(prediction.extent) / FINEST)
+    return Grid.covering(prediction.extent, (step, step))
 
 
 def boxes(prediction: Prediction) -> list[dict[str, Any]]:

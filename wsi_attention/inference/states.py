@@ -139,12 +139,12 @@ def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterat
     for state in read_states(folder):
         if state.record is not None and (not names or state.name in wanted):
             wanted.discard(state.name)
-            yield state.name, _prediction_of(state, folder)
+            yield state.name, prediction_of(state, folder)
     if wanted:
         raise ResultsError(f"{folder}: no prediction for {', '.join(sorted(wanted))}")
 
 
-def _prediction_of(state: State, results: Path) -> Prediction:
+def prediction_of(state: State, results: Path) -> Prediction:
     """A state's prediction; a slide that was given by a relative path is found from another folder too."""
     try:
         found = from_record(state.record)

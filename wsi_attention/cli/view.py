@@ -1,0 +1,38 @@
+"""`wsi-attention view`: a results folder in the browser, over the slides themselves."""
+
+from __future__ import annotations
+
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Annotated
+
+import typer
+
+
+def view(
+    results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
+    slides: Annotated[
+        list[Path] | None, typer.Option(help="A folder that the slides lie in now, if they have moved.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Shows slides with attention and the tiles that were read on top, on this computer alone. Ctrl-C ends it.
+
+    Example: wsi-attention view results/ --slides /archive/2026
+    """
+    from wsi_attention.viewer.content import Content
+    from wsi_attention.viewer.library import Library
+    from wsi_attention.viewer.server import Server
+
+    library = Library(results, slides or ())
+    with Server(Content(library), port) as server:
+        typer.echo(f"{len(library.states)} slides at {server.url} (Ctrl-C ends it)")
+        Thread(target=server.content.warm, daemon=True).start()
+        if not no_browser:
+            webbrowser.open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    library.close()
