@@ -104,12 +104,11 @@ def _jpeg2000_ycbcr(content: bytes, out: Pixels) -> None:
 
 @cache
 def _chroma() -> tuple[NDArray[np.int32], ...]:
-    """What Cr and Cb add to red, green (16 bits after the point, rounding included) and blue: JFIF's equations."""
+    """What Cr and Cb add to red, green (in 1/65,536, rounding included) and blue: JFIF's equations, as OpenSlide's."""
     centred = np.arange(256) - 128
-    red, blue = np.floor(1.402 * centred + 0.5), np.floor(1.772 * centred + 0.5)
-    green_red = -np.floor(0.71414 * 65536 + 0.5) * centred
-    green_blue = -np.floor(0.34414 * 65536 + 0.5) * centred + 32768
-    return tuple(table.astype(np.int32) for table in (red, green_red, green_blue, blue))
+    red, blue = (np.sign(centred) * np.floor(factor * abs(centred) + 0.5) for factor in (1.402, 1.772))
+    green_red, green_blue = (np.floor(factor * 65536 * centred + 0.5) for factor in (-0.71414, -0.34414))
+    return tuple(table.astype(np.int32) for table in (red, green_red, green_blue + 32768, blue))
 
 
 def _check_size(content: bytes, out: Pixels) -> None:
