@@ -15,7 +15,7 @@ import torch
 from wsi_attention.errors import ClusterError, InputError, ModelError
 from wsi_attention.inference import cluster as module
 from wsi_attention.inference.batch import classify, run_key
-from wsi_attention.inference.cluster import open_cluster
+from wsi_attention.inference.cluster import open_cluster, quiet
 from wsi_attention.inference.cluster_runner import Cluster
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.job import Job, Settings
@@ -136,3 +136,25 @@ def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPat
     told = r"no scheduler at tcp://127.0.0.1:9 .*is it running"
     with pytest.raises(ClusterError, match=told), open_cluster("tcp://127.0.0.1:9"):
         pass
+
+
+def test_one_slide_for_each_gpu(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    from distributed import Client, Scheduler, SpecCluster, Worker
+
+    def worker(**more: object) -> dict[str, object]:
+        return {"cls": Worker, "options": {"nthreads": 4, "local_directory": str(tmp_path), **more}}
+
+    listening = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    workers = {"card": worker(resources={"GPU": 1}), "none": worker()}
+    with (
+        quiet(),
+        SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": listening}) as there,
+        Client(there, set_as_default=False) as client,
+    ):
+        cluster = Cluster(client, "test", expected=2)
+        report = classify([slides], tmp_path / "cards", tiny, executor=cluster, what=())
+        assert (dict(report.statuses), cluster.window) == ({"done": 3, "no_tissue": 1, "failed": 1}, 1)
+        assert not [key for key in there.workers["none"].state.log if "classify-" in str(key)]
+        plain = Cluster(client, "test", expected=2)
+        classify([slides], tmp_path / "plain", tiny, executor=plain, what=(), device="cpu")
+        assert plain.window == 8

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ClusterError, InputError, MissingExtraError
@@ -77,17 +79,31 @@ def local_workers(number: int, device: str = "auto") -> Iterator[Any]:
     """
     from distributed import Nanny, Scheduler, SpecCluster
 
-    options = [_worker_options(name, visible) for name, visible in enumerate(_visible(number, device))]
-    workers = {name: {"cls": Nanny, "options": one} for name, one in enumerate(options)}
-    with own_scheduler():
-        cluster = SpecCluster(
-            workers=workers,
-            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}},
-        )
-    try:
-        yield cluster
-    finally:
-        cluster.close(timeout=TIMEOUT)
+    options = {name: _worker_options(name, visible) for name, visible in enumerate(_visible(number, device))}
+    listening = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    with TemporaryDirectory(prefix="wsi-attention-", ignore_cleanup_errors=True) as folder, own_scheduler():
+        workers = {name: {"cls": Nanny, "options": one | {"local_directory": folder}} for name, one in options.items()}
+        try:
+            cluster = SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": listening})
+        except RuntimeError as error:
+            raise ClusterError(
+                "the worker processes did not start; a script that starts them needs the line"
+                f" if __name__ == '__main__': ({error})"
+            ) from error
+        try:
+            yield cluster
+        finally:
+            _stop(cluster)
+
+
+def _stop(cluster: Any) -> None:
+    """Ends a cluster soon: what its workers still do is of no use to anybody."""
+
+    async def stop() -> None:
+        await asyncio.gather(*(nanny.close(timeout=1) for nanny in cluster.workers.values()), return_exceptions=True)
+
+    cluster.sync(stop)
+    cluster.close(timeout=TIMEOUT)
 
 
 @contextmanager
@@ -102,6 +118,8 @@ def own_scheduler() -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps the log of `distributed` from the terminal; what matters is raised, or in the results."""
+    import distributed  # noqa: F401  # sets up its log when it is imported
+
     logger = logging.getLogger("distributed")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -114,6 +132,7 @@ def quiet() -> Iterator[None]:
 def _worker_options(name: int, visible: str | None) -> dict[str, Any]:
     """Options of a `Nanny`; no limit on memory, for a slide here needs no more than in one process."""
     options: dict[str, Any] = {"name": name, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    options["preload"] = ["wsi_attention.inference.worker_plugin"]
     if visible is not None:
         options |= {"resources": {GPU: 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
     return options

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from wsi_attention import __version__
 from wsi_attention.errors import ClusterError, ModelError, SlideError
@@ -100,7 +101,9 @@ class Cluster:
             there = replace(slide, path=slide.key, mask=mask and str(Path(mask).absolute()))
             job = replace(job, slide=there)
         pool = self._client.get_executor(pure=False, resources=self._resources or None)
-        future: Future[remote.Parcel] = pool.submit(remote.run, remote.task_of(job, self._model))
+        future: Future[remote.Parcel] = pool.submit(
+            remote.run, remote.task_of(job, self._model), key=f"classify-{job.name}-{uuid4().hex}"
+        )
         return future
 
     def take(self, future: Future[remote.Parcel], job: Job) -> Outcome | None:

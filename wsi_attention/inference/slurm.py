@@ -56,7 +56,7 @@ def read_config(path: str | Path) -> SlurmConfig:
 def _check(config: SlurmConfig, path: str | Path) -> None:
     for name in ("jobs", "wait"):
         value = getattr(config, name)
-        if not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise InputError(f"{path}: {name} must be a number above 0, got {value!r}")
     if not isinstance(config.job, dict):
         raise InputError(f"{path}: [job] must be a table, got {config.job!r}")

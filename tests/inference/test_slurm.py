@@ -1,0 +1,65 @@
+"""Jobs of Slurm: what the file may say, and what Slurm would be given; no Slurm is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dask_jobqueue")
+
+from wsi_attention.errors import InputError
+from wsi_attention.inference.slurm import read_config, slurm_cluster
+
+WHOLE = """
+jobs = 4
+wait = 600
+[job]
+cores = 1
+memory = "8GB"
+queue = "gpu"
+account = "pathology"
+walltime = "02:00:00"
+interface = "lo"
+job_extra_directives = ["--gres=gpu:1"]
+worker_extra_args = ["--resources", "GPU=1"]
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "slurm.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_job_says_what_the_file_says(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, WHOLE))
+    assert (config.jobs, config.wait) == (4, 600)
+    with slurm_cluster(config) as cluster:
+        script = cluster.job_script()
+    for part in ("#SBATCH -p gpu", "#SBATCH -A pathology", "#SBATCH -t 02:00:00", "#SBATCH --gres=gpu:1", "--mem=8G"):
+        assert part in script
+    (command,) = [line for line in script.splitlines() if "dask_worker" in line or "dask worker" in line]
+    assert "--nthreads 1" in command and "--resources GPU=1" in command
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("jobs = ", "no TOML"),
+        ("job = 4", r"\[job\] must be a table"),
+        ("walltime = '1'", "unknown 'walltime'; known: jobs, wait"),
+        ("[job]\ncores = 1", "needs 'memory'"),
+        ("[job]\ncores = 1\nmemory = '8GB'\npartition = 'gpu'", "no 'partition'; it takes: account"),
+        ("jobs = 0\n[job]\ncores = 1\nmemory = '8GB'", "jobs must be a number above 0, got 0"),
+        ("jobs = true\n[job]\ncores = 1\nmemory = '8GB'", "jobs must be a number above 0, got True"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(InputError, match=f"slurm.toml: .*{told}"):
+        read_config(written(tmp_path, text))
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_config(tmp_path / "none.toml")
