@@ -51,8 +51,8 @@ def test_probabilities_come_from_float32_logits(method: str, tmp_path: Path, wri
     torch.testing.assert_close(rough.logits.softmax(-1), exact.logits.softmax(-1), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("method", ["ats", "zoom-in"])
-def test_the_first_draw_does_not_depend_on_the_precision(method: str, tmp_path: Path, write_slide, small_model) -> None:
+@pytest.mark.parametrize("method", ["ats", "zoom-in", "trt"])
+def test_what_is_read_does_not_depend_on_the_precision(method: str, tmp_path: Path, write_slide, small_model) -> None:
     write_slide(tmp_path / "x.tif", side=768)
     classifier, found = small_model(method), []
     for precision in ("32", "bf16"):
@@ -62,7 +62,7 @@ def test_the_first_draw_does_not_depend_on_the_precision(method: str, tmp_path: 
     assert np.array_equal(exact.maps[0].values, rough.maps[0].values, equal_nan=True)
     for one, other in zip(exact.glimpses, rough.glimpses, strict=True):
         assert np.array_equal(one.tiles.locations, other.tiles.locations)
-        assert np.array_equal(one.weights, other.weights)
+        assert method == "trt" or np.array_equal(one.weights, other.weights), "only TRT weighs by features"
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ Two things are added, and only if asked for:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -150,7 +151,7 @@ class ReAttentionTransformer(nn.Module):
         if not bool(tissue.flatten(1).any(dim=-1).all()):
             raise NoTissueError(f"no tissue in any of the {self.side} × {self.side} patches: nothing to look at")
         with torch.set_grad_enabled(torch.is_grad_enabled() and int(self.phase) != SECOND):
-            look = coarse_look(self.transformer, self.preprocess(view.pixels), tissue)
+            look = in_float32(partial(coarse_look, self.transformer), self.preprocess(view.pixels), tissue)
             scored = self.look_again(source, grid, look, tissue.flatten(1))
             overview = overview_logits(self.evidence, look.attention, look.embedded)
         classes = self.class_maps(look.earlier, look.packing, self.transformer.norm)
