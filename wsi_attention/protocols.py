@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.geometry import Box, Grid
-from wsi_attention.structures import Counters, Output, Prediction, TileBatch, TileSet
+from wsi_attention.structures import Counters, Output, Prediction, Strip, TileBatch, TileSet
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -89,8 +89,11 @@ class TileSource(Protocol):
     """(w, h) in level-0 pixels."""
     batch: int
     """Images side by side; 1 for a slide."""
-    counters: Counters
-    """What reading has cost so far."""
+
+    @property
+    def counters(self) -> Counters:
+        """What reading has cost so far."""
+        ...
 
     def downsample(self, mpp: float) -> float:
         """Level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1."""
@@ -116,6 +119,16 @@ class TileSource(Protocol):
 
     def read(self, tiles: TileSet) -> TileBatch:
         """All tiles of a glimpse in one request, in the order given."""
+        ...
+
+
+@runtime_checkable
+class InStrips(Protocol):
+    """A `TileSource` that can show its overview strip by strip, so that none of it need be whole in memory."""
+
+    def overview_strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Tensor]]:
+        """All rows of `overview(downsample)` from top to bottom, `rows` a strip, the last one with what is left; each
+        with up to `halo` rows of its surroundings above and below, fewer at the border."""
         ...
 
 

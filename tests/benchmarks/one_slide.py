@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def classified(path: str, model: str) -> dict[str, Any]:
         marks.append(time.perf_counter())
         prediction = look(slide, source, classifier)
         marks.append(time.perf_counter())
-    opened, prepared, looked = (b - a for a, b in zip(marks, marks[1:], strict=False))
+    opened, prepared, looked = (b - a for a, b in pairwise(marks))
     return {
         "seconds": marks[-1] - marks[0],
         "open": opened,

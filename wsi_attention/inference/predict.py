@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from wsi_attention import __version__
 from wsi_attention.errors import ModelError, NoTissueError, TileReadError
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.inference.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.inference.effort import Effort
 from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import Slide
-from wsi_attention.structures import Glimpse, Prediction, TissueMask
+from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
 from wsi_attention.tiles.source import SlideSource
 from wsi_attention.timing import spent_on
 
@@ -83,7 +84,8 @@ def prepare(
         NoTissueError: the tissue mask is empty.
         TileReadError: the overview could not be read.
     """
-    source = SlideSource(slide, tissue=tissue, batch=batch, snap=snap)
+    most = int(getattr(classifier.model, "overview_pixels", OVERVIEW_PIXELS))
+    source = SlideSource(slide, tissue=tissue, batch=batch, max_overview=most, snap=snap)
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
     overview_of(source, classifier)
@@ -107,7 +109,7 @@ def look(
     torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
     model = placed(classifier.model, where)
     with torch.inference_mode(), autocast(where, used):
-        output = effort.look(model, source, torch.Generator().manual_seed(seed))
+        output = _looked(effort, model, source, torch.Generator().manual_seed(seed))
     glimpses = output.glimpses[0]
     return Prediction(
         slide=slide.path,
@@ -127,9 +129,20 @@ def look(
     )
 
 
+def _looked(effort: Effort, model: Any, source: SlideSource, generator: torch.Generator) -> Output:
+    """The model's output; where it could read nothing, the error also says why the first tile could not be read."""
+    try:
+        return effort.look(model, source, generator)
+    except TileReadError as error:
+        first = source.failures[0] if source.failures else ""
+        if not first or first in str(error):
+            raise
+        raise TileReadError(f"{error}: {first}") from error
+
+
 def overview_of(source: SlideSource, classifier: Classifier) -> NDArray[np.uint8]:
-    """The overview that the model looks at, (h, w, 3); read once."""
-    return source.overview_rgb(source.overview_downsample(float(classifier.model.overview_mpp)))  # type: ignore[arg-type]
+    """The overview that the model looks at, (h, w, 3), or a coarser one where that is seen in strips; read once."""
+    return source.overview_rgb(source.whole_overview_downsample(float(classifier.model.overview_mpp)))  # type: ignore[arg-type]
 
 
 def seed_of(fingerprint: str, weights_sha256: str) -> int:

@@ -25,11 +25,12 @@ from wsi_attention.attention.expectation import without_failed
 from wsi_attention.attention.regularizers import negative_entropy
 from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
 from wsi_attention.errors import InputError, NoTissueError
-from wsi_attention.geometry import Grid
+from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
 from wsi_attention.models.options import one_of
-from wsi_attention.models.records import glimpses, maps, padded
+from wsi_attention.models.overview import check_overview, look_over
+from wsi_attention.models.records import glimpses, maps
 from wsi_attention.models.rounds import PART, Reading, check_one_image, mean_of, most_tiles, read_until, spread_of
-from wsi_attention.nn.heads import overview_logits, tile_evidence
+from wsi_attention.nn.heads import attended, tile_evidence
 from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
@@ -72,6 +73,8 @@ class AttentionSampling(nn.Module):
         evidence: attention features (b, d', gh, gw) -> class scores of each cell (b, classes, gh, gw), for the loss
             on the overview; None leaves that loss out, as the paper does.
         overview_weight: factor on the loss on the overview.
+        overview_pixels: the most pixels of the overview in eval mode; above `geometry.OVERVIEW_PIXELS` it is seen in
+            strips. Training holds it whole, so it never sees more than those.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class AttentionSampling(nn.Module):
         floor: float = 1e-4,
         evidence: nn.Module | None = None,
         overview_weight: float = 1.0,
+        overview_pixels: int = OVERVIEW_PIXELS,
     ) -> None:
         super().__init__()
         one_of("estimator", estimator, ESTIMATORS)
@@ -113,7 +117,8 @@ class AttentionSampling(nn.Module):
         self.tile_size, self.tile_mpp, self.overview_mpp = tile_size, tile_mpp, overview_mpp
         self.draws, self.estimator, self.gradient, self.inference = draws, estimator, gradient, inference
         self.entropy_weight, self.floor = entropy_weight, floor
-        self.evidence, self.overview_weight = evidence, overview_weight
+        check_overview(overview_pixels, attention)
+        self.evidence, self.overview_weight, self.overview_pixels = evidence, overview_weight, overview_pixels
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """Looks at the overview, reads the drawn tiles in one request, classifies.
@@ -181,11 +186,11 @@ class AttentionSampling(nn.Module):
         return self._output(seen, read, drawn, features, valid, mean_of(features, drawn.coefficients))
 
     def _look(self, source: TileSource) -> _Seen:
-        logits, features, grid = self.score(source)
+        logits, scores, grid = self.score(source)
         if bool((logits == -torch.inf).all(dim=-1).any()):
             raise NoTissueError(f"no tissue in any of the {grid.rows} × {grid.cols} cells: there is nothing to look at")
         attention = smoothed_softmax(logits, self.floor)
-        return _Seen(attention, logits, grid, overview_logits(self.evidence, attention, features))
+        return _Seen(attention, logits, grid, None if scores is None else attended(scores, attention))
 
     def _output(
         self, seen: _Seen, tiles: TileSet, drawn: DrawnCells, features: Tensor, valid: Tensor, mean: Tensor
@@ -207,15 +212,16 @@ class AttentionSampling(nn.Module):
             },
         )
 
-    def score(self, source: TileSource) -> tuple[Tensor, Tensor, Grid]:
-        """Logits (b, K) of all cells, −inf outside the tissue; features (b, d', rows, cols); the grid they lie on."""
+    def score(self, source: TileSource) -> tuple[Tensor, Tensor | None, Grid]:
+        """Logits (b, K) of all cells, −inf outside the tissue; what `evidence` says of them (b, classes, rows, cols);
+        the grid they lie on."""
         stride = int(self.attention.stride)  # type: ignore[arg-type]
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
-        view = padded(source.overview(downsample), (grid.rows * stride, grid.cols * stride))
-        logits, features = in_float32(self.attention, self.preprocess(view))
-        outside = ~source.tissue(grid).to(logits.device)
-        return logits.float().masked_fill(outside, -torch.inf).flatten(1), features, grid
+        tissue = source.tissue(grid)
+        seen = grid, downsample
+        logits, scores = look_over(source, self.attention, self.preprocess, seen, tissue, self.evidence)
+        return logits.float().masked_fill(~tissue.to(logits.device), -torch.inf).flatten(1), scores, grid
 
     def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
         """Cells for one pass over attention (b, K), by the mode: train and "sample" draw at random, "top" does not."""

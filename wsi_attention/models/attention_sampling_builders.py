@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.models.attention_sampling import AttentionSampling
 from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
 from wsi_attention.nn.encoder_choice import build_encoder
@@ -36,6 +37,7 @@ def ats(
     entropy_weight: float = 1e-4,
     floor: float = 1e-4,
     overview_weight: float = 1.0,
+    overview_pixels: int = OVERVIEW_PIXELS,
 ) -> AttentionSampling:
     """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
 
@@ -58,6 +60,8 @@ def ats(
         attention_widths: channels of the attention network's stages, each halving the overview.
         context: side of the attention network's depthwise kernel, in cells.
         overview_weight: factor on the loss on the overview; 0 is the paper's loss.
+        overview_pixels: the most pixels of the overview at prediction; larger slides are seen coarser than
+            `overview_mpp`. Above 4,000,000 the overview is seen in strips. In training it has 4,000,000 at most.
 
     Raises:
         InputError: an argument is out of range or names nothing.
@@ -82,6 +86,7 @@ def ats(
         floor=floor,
         evidence=nn.Conv2d(attention.dim, classes, 1),
         overview_weight=overview_weight,
+        overview_pixels=overview_pixels,
     )
 
 

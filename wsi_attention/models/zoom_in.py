@@ -23,12 +23,14 @@ from torch.nn import functional
 from wsi_attention.attention import contrastive as passing
 from wsi_attention.attention import nested
 from wsi_attention.errors import InputError
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.models.options import one_of, within
+from wsi_attention.models.overview import check_overview
 from wsi_attention.models.rounds import check_limits, check_one_image, spread_of
 from wsi_attention.models.zoom_in_choice import Choice, as_released, at_random, everything, most_attended, passed_over
 from wsi_attention.models.zoom_in_descent import Descent, Networks, random_rounds
 from wsi_attention.models.zoom_in_records import Zoomed, evidence_terms, summed_entropy, zoom_glimpses, zoom_maps
-from wsi_attention.nn.heads import overview_logits
+from wsi_attention.nn.heads import attended
 from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
@@ -71,6 +73,7 @@ class ZoomIn(nn.Module):
         evidence: attention features of the first step -> class scores of each cell, for the loss on the overview; None
             leaves that loss out, as the paper does.
         overview_weight: factor on the loss on the overview.
+        overview_pixels: the most pixels of the overview in eval mode, as in `AttentionSampling`.
     """
 
     epoch: Tensor
@@ -98,6 +101,7 @@ class ZoomIn(nn.Module):
         warm_up: int = passing.WARM_UP,
         evidence: nn.Module | None = None,
         overview_weight: float = 1.0,
+        overview_pixels: int = OVERVIEW_PIXELS,
     ) -> None:
         super().__init__()
         one_of("gradient", gradient, tuple(ESTIMATES))
@@ -118,7 +122,8 @@ class ZoomIn(nn.Module):
         self.entropy_weight, self.floor = entropy_weight, floor
         self.background, self.contrastive_weight = background, contrastive_weight
         self.contrastive_share, self.warm_up, self.evidence = contrastive_share, warm_up, evidence
-        self.overview_weight = overview_weight
+        check_overview(overview_pixels, attentions[0])
+        self.overview_weight, self.overview_pixels = overview_weight, overview_pixels
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("positive_share", torch.tensor(0.5))
 
@@ -225,10 +230,11 @@ class ZoomIn(nn.Module):
     def _descent(self, source: TileSource) -> Descent:
         scales = (self.view_mpps, self.tile_size, self.tile_mpp)
         networks = Networks(self.attentions, self.encoder, self.preprocess, *scales, self.floor)
-        return Descent(source, networks, self.positive_share.device)
+        return Descent(source, networks, self.positive_share.device, self.evidence)
 
     def _output(self, descent: Descent, passes: Sequence[Zoomed], mean: Tensor, spread: Tensor | None = None) -> Output:
         reader, attention = descent.reader, descent.attention
+        overview = None if descent.scores is None else attended(descent.scores, attention)
         if spread is None:
             steps, weights = passes[0].draws(reader.batch)
             chance = (weights > 0) & (self.training or self.inference != "top")
@@ -243,7 +249,7 @@ class ZoomIn(nn.Module):
                 "zoomed": passes[0],
                 "mean": mean,
                 "negative_entropy": summed_entropy(attention, passes[0]),
-                "overview_logits": overview_logits(self.evidence, attention, descent.features),
+                "overview_logits": overview,
                 **evidence_terms(self.classifier, reader.batch, passes),
             },
         )

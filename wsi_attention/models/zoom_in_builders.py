@@ -8,6 +8,7 @@ from torch import nn
 
 from wsi_attention.attention.contrastive import WARM_UP
 from wsi_attention.errors import InputError
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.models.zoom_in import ZoomIn
 from wsi_attention.nn.attention_nets import TissueAttentionNet
 from wsi_attention.nn.encoder_choice import build_encoder
@@ -47,6 +48,7 @@ def zoom_in(
     contrastive_share: float = 0.5,
     warm_up: int = WARM_UP,
     overview_weight: float = 1.0,
+    overview_pixels: int = OVERVIEW_PIXELS,
 ) -> ZoomIn:
     """Zoom-In for stained tissue: tiles of 512 µm, seen at 4 µm/px, in them sub-tiles of 128 µm at 0.5 µm/px.
 
@@ -73,6 +75,8 @@ def zoom_in(
         background: index, in alphabetical order, of the class that tissue without a finding belongs to; None takes the
             first of two classes, and leaves the contrastive pass out where there are more.
         overview_weight: factor on the loss on the overview; 0 is the paper's loss.
+        overview_pixels: the most pixels of the overview at prediction; larger slides are seen coarser than
+            `overview_mpp`. Above 4,000,000 the overview is seen in strips. In training it has 4,000,000 at most.
 
     Raises:
         InputError: an argument is out of range or names nothing.
@@ -110,6 +114,7 @@ def zoom_in(
         warm_up=warm_up,
         evidence=nn.Conv2d(attentions[0].dim, classes, 1),
         overview_weight=overview_weight,
+        overview_pixels=overview_pixels,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from wsi_attention.attention.nested import Stage, leaf_attention, without_failed_entries
 from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.errors import NoTissueError
-from wsi_attention.models.records import padded
+from wsi_attention.models.overview import look_over
 from wsi_attention.models.rounds import Rounds
 from wsi_attention.models.zoom_in_choice import Choice, at_random
 from wsi_attention.models.zoom_in_reading import Reader, zoom_levels
@@ -57,27 +57,30 @@ class Descent:
         source: b images.
         networks: that look at it.
         device: theirs.
+        evidence: features of the first level's cells -> scores of them; None for none.
 
     Attributes:
         reader: with the levels of cells.
         attention: (b, K), α over the cells of the first level.
-        features: (b, d', rows, cols) of these cells.
+        scores: (b, classes, rows, cols), what `evidence` says of these cells; None without.
 
     Raises:
         NoTissueError: an image has no cell of tissue.
     """
 
-    def __init__(self, source: TileSource, networks: Networks, device: torch.device) -> None:
+    def __init__(
+        self, source: TileSource, networks: Networks, device: torch.device, evidence: nn.Module | None = None
+    ) -> None:
         self._networks = networks
         strides = [int(network.stride) for network in networks.attentions]  # type: ignore[arg-type]
         levels = zoom_levels(source, strides, networks.view_mpps, device)
         first = levels[0]
-        view = padded(source.overview(first.downsample), first.size[::-1])
-        logits, self.features = in_float32(networks.attentions[0], networks.preprocess(view))
         if not bool(first.tissue.any(dim=-1).all()):
             raise NoTissueError(
                 f"no tissue in any of the {first.grid.rows} × {first.grid.cols} tiles: there is nothing to look at"
             )
+        tissue, seen = first.tissue.reshape(-1, *first.grid.shape), (first.grid, first.downsample)
+        logits, self.scores = look_over(source, networks.attentions[0], networks.preprocess, seen, tissue, evidence)
         masked = logits.flatten(1).masked_fill(~first.tissue, -torch.inf)
         self.attention = smoothed_softmax(masked, networks.floor)
         self.reader = Reader(source, levels, (networks.tile_size, source.downsample(networks.tile_mpp)))

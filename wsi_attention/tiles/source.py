@@ -184,7 +184,6 @@ class SlideSource:
             raise NoTissueError(f"{self.slide.path}: no tissue found; if there is some, give a mask of your own")
         return torch.from_numpy(cells[None])
 
-    @spent_on("read")
     def aligned(self, tiles: TileSet) -> TileSet:
         """The tiles, each moved by the least shift to where it meets the fewest stored tiles of the level it is read
         from (`slide.snapping`); as they are with `snap=False`.
@@ -194,6 +193,7 @@ class SlideSource:
         view = View(self.slide, tiles.downsample)
         return replace(tiles, locations=snapped_to_tiles(view, tiles.locations[0], tiles.size))
 
+    @spent_on("read")
     def read(self, tiles: TileSet) -> TileBatch:
         """All tiles in one request, (1, n, 3, h, w) uint8 in the order given; white beyond the slide.
 

@@ -1,0 +1,116 @@
+"""An attention network over a whole overview: at once, or strip by strip with the surroundings that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from wsi_attention.errors import InputError
+from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
+from wsi_attention.models.records import padded
+from wsi_attention.nn.precision import in_float32
+from wsi_attention.protocols import InStrips, TileSource
+from wsi_attention.structures import Strip
+
+STRIP_PIXELS = 500_000
+"""Pixels that go through a network at once in eval mode; activations take about 100 bytes each."""
+
+Scores = tuple[Tensor, Tensor | None]
+
+
+def check_overview(pixels: int, network: nn.Module) -> None:
+    """Whether a network can look at an overview of so many pixels.
+
+    Raises:
+        InputError: fewer than one, or so many that it must be seen in strips, which the network cannot.
+    """
+    if pixels < 1:
+        raise InputError(f"overview_pixels must be at least 1, got {pixels}")
+    if pixels > OVERVIEW_PIXELS and reach_of(network) is None:
+        raise InputError(
+            f"overview_pixels {pixels} is more than the {OVERVIEW_PIXELS} that are seen whole; {type(network).__name__}"
+            " does not say how far it looks (attribute `reach`), so it cannot be shown strips"
+        )
+
+
+def reach_of(network: nn.Module) -> int | None:
+    """How many cells around a cell its values depend on; None where the network does not say."""
+    reach = getattr(network, "reach", None)
+    return None if reach is None else int(reach)
+
+
+def look_over(
+    source: TileSource,
+    network: nn.Module,
+    preprocess: nn.Module,
+    seen: tuple[Grid, float],
+    tissue: Tensor,
+    evidence: nn.Module | None = None,
+) -> Scores:
+    """Logits (b, rows, cols) of all cells, and scores (b, classes, rows, cols) where `evidence` is given.
+
+    In eval mode a large overview is seen in strips, if the source can show them and the network says with its attribute
+    `reach` how many cells around a cell it looks at. Cells with tissue have the same values then, up to the order in
+    which libraries sum; cells without may have 0, for nobody looks at them.
+
+    Args:
+        source: b images.
+        network: (b, c, h, w) -> logits (b, gh, gw) and features (b, d, gh, gw); has an attribute `stride`.
+        preprocess: pixels to what the network takes.
+        seen: the grid of cells, stride × stride pixels each, and the overview's downsample.
+        tissue: (b, rows, cols) bool.
+        evidence: features -> scores of each cell, cell by cell.
+    """
+    grid, downsample = seen
+    stride, reach = int(network.stride), reach_of(network)  # type: ignore[arg-type]
+    rows = max(1, STRIP_PIXELS // (source.batch * grid.cols * stride**2))
+
+    def judge(pixels: Tensor) -> Scores:
+        logits, features = in_float32(network, preprocess(pixels))
+        return logits, None if evidence is None else in_float32(evidence, features)
+
+    if network.training or reach is None or rows >= grid.rows or not isinstance(source, InStrips):
+        return judge(padded(source.overview(downsample), (grid.rows * stride, grid.cols * stride)))
+    cells = _Cells(judge, tissue, stride, reach)
+    for strip in source.overview_strips(downsample, rows * stride, reach * stride):
+        cells.fill(strip)
+    return cells.whole()
+
+
+class _Cells:
+    """The values of all cells of a grid, filled strip by strip."""
+
+    def __init__(self, judge: Callable[[Tensor], Scores], tissue: Tensor, stride: int, reach: int) -> None:
+        self._judge, self._tissue, self._stride, self._reach = judge, tissue, stride, reach
+        self._found: list[tuple[tuple[slice, slice], Scores]] = []
+
+    def fill(self, strip: Strip[Tensor]) -> None:
+        """Judges a strip, of its columns only those with tissue and what lies around them."""
+        stride, (rows, cols) = self._stride, self._tissue.shape[1:]
+        first, last, top = strip.first // stride, min(-(-strip.last // stride), rows), strip.top // stride
+        columns = self._tissue[:, first:last].flatten(0, 1).any(dim=0).nonzero()
+        if not len(columns):
+            return
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        start, stop = max(left - self._reach, 0), min(right + self._reach, cols)
+        view = padded(strip.pixels, ((min(last + self._reach, rows) - top) * stride, cols * stride))
+        logits, scores = self._judge(view[..., start * stride : stop * stride])
+        own = slice(first - top, last - top), slice(left - start, right - start)
+        parts = logits[(..., *own)], None if scores is None else scores[(..., *own)]
+        self._found.append(((slice(first, last), slice(left, right)), parts))
+
+    def whole(self) -> Scores:
+        """Logits (b, rows, cols) and scores (b, classes, rows, cols), 0 where nothing was judged."""
+        shape = self._tissue.shape
+        if not self._found:
+            return torch.zeros(shape, device=self._tissue.device), None
+        known, scored = self._found[0][1]
+        logits = known.new_zeros(shape)
+        scores = None if scored is None else scored.new_zeros(shape[0], scored.shape[1], *shape[1:])
+        for place, (values, more) in self._found:
+            logits[(..., *place)] = values
+            if scores is not None and more is not None:
+                scores[(..., *place)] = more
+        return logits, scores
