@@ -35,7 +35,7 @@ def write_stained(path: Path, seed: int = 0, side: int = 768, mpp: float | None 
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_slide() -> WriteSlide:
     """`write_stained`."""
     return write_stained

@@ -99,8 +99,11 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_urls_are_taken_as_they_are() -> None:
-    (slide,) = find_slides(["https://example.org/a/x.svs?token=1"]).slides
-    assert (slide.relative, slide.key) == ("x.svs", "https://example.org/a/x.svs?token=1")
+    (slide,) = find_slides(["https://example.org/a/x.svs?v=1&token=2"] * 2).slides
+    assert (slide.relative, slide.path) == ("x.svs", "https://example.org/a/x.svs?v=1&token=2")
+    assert slide.key == "https://example.org/a/x.svs?v=1&token=***"
+    with pytest.raises(InputError, match=r"token=\*\*\*: given twice, with different secrets"):
+        find_slides(["https://example.org/a/x.svs?token=1", "https://example.org/a/x.svs?token=2"])
     assert relatives("https://example.org/a/x.dcm") == ["x.dcm"]
 
 

@@ -26,7 +26,7 @@ class Manners:
         latency: seconds before each answer.
         fails: number of requests that are answered as they should be; those after them get `status`.
         heals: number of requests that get `status`; those after them are answered.
-        status: what a failing server answers; 0 hangs, -1 breaks off in the middle of the body.
+        status: what a failing server answers; 0 hangs, -1 breaks off in the middle of the body, -2 hangs there.
         password: asked for where not None, as "user:password" in base64.
     """
 
@@ -159,11 +159,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) if size is None else size))
         self.end_headers()
         content = content[: len(content) // 2] if broken else content
-        self.close_connection = self.close_connection or broken
         for start in range(0, len(content), 2**16):
             self.wfile.write(content[start : start + 2**16])
             with self.server.lock:
                 self.server.server.sent += len(content[start : start + 2**16])
+        if broken and self.server.server.manners.status == -2:
+            self.server.server.stop.wait(60)
+        self.close_connection = self.close_connection or broken
 
 
 def main() -> None:

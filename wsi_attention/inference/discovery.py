@@ -9,6 +9,7 @@ from pathlib import Path
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.inference.names import SUFFIXES, suffix_of
 from wsi_attention.slide.slide import open_slide
+from wsi_attention.slide.urls import is_url, last_part, masked
 
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", ".swp", ".bak", "~")
 """Endings of files that somebody is still writing, or has put aside."""
@@ -37,8 +38,8 @@ class SlideFile:
 
     @property
     def key(self) -> str:
-        """The path made absolute: what tells two slides apart."""
-        return self.path if "://" in self.path else str(Path(self.path).absolute())
+        """The path made absolute, or the URL without its secrets: what tells two slides apart."""
+        return masked(self.path) if is_url(self.path) else str(Path(self.path).absolute())
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,16 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
         outside: a folder to stay out of, such as the results folder inside the input folder.
 
     Raises:
-        InputError: an input does not exist, or there is no slide at all.
+        InputError: an input does not exist, a URL is given with two signatures, or there is no slide at all.
     """
     found = Found()
     for given in map(str, inputs):
         found += _found_in(given, Path(outside) if outside else None)
-    slides = {slide.key: slide for slide in reversed(found.slides)}
+    slides: dict[str, SlideFile] = {}
+    for slide in found.slides:
+        first = slides.setdefault(slide.key, slide)
+        if is_url(slide.path) and first.path != slide.path:
+            raise InputError(f"{slide.key}: given twice, with different secrets (***); give each slide once")
     merged = _merge_series(sorted(slides.values(), key=lambda slide: (slide.relative, slide.key)))
     if not merged:
         where = ", ".join(map(str, inputs)) or "nothing"
@@ -79,8 +84,8 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
 
 
 def _found_in(given: str, outside: Path | None) -> Found:
-    if "://" in given:
-        return Found((SlideFile(given, _last_part(given)),))
+    if is_url(given):
+        return Found((SlideFile(given, last_part(given)),))
     path = Path(given)
     if not path.exists():
         raise InputError(f"{given}: no such file or folder; -i takes slides, folders and URLs")
@@ -96,10 +101,6 @@ def _found_in(given: str, outside: Path | None) -> Found:
         else:
             others.append(str(file))
     return Found(tuple(slides), tuple(others))
-
-
-def _last_part(url: str) -> str:
-    return url.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -170,7 +171,7 @@ def _merge_series(slides: list[SlideFile]) -> list[SlideFile]:
 
 
 def _series_of(slide: SlideFile) -> str | None:
-    if "://" in slide.path:
+    if is_url(slide.path):
         return None
     if sum(path.name.lower().endswith(DICOM) for path in Path(slide.key).parent.iterdir()) < 2:
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wsi_attention.errors import InputError
 from wsi_attention.inference.discovery import Found, SlideFile, find_slides
+from wsi_attention.slide.urls import is_url, last_part
 
 
 def gather_slides(
@@ -100,8 +101,8 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _placed(name: str, places: Sequence[Path]) -> tuple[str, str]:
-    if "://" in name:
-        return name, name.rstrip("/").rpartition("/")[2]
+    if is_url(name):
+        return name, last_part(name)
     given = Path(name)
     if given.is_absolute():
         return name, given.name

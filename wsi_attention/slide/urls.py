@@ -6,7 +6,7 @@ import re
 
 _USER = re.compile(r"(?<=://)[^/@\s?#'\"]+@")
 _SECRET = re.compile(
-    r"(?i)(?<=[?&])((?:x-amz-|x-goog-)[\w-]+|awsaccesskeyid|expires|key|password|policy|se|secret|sig|signature|sv"
+    r"(?i)(?<=[?&])((?:x-amz-|x-goog-)[\w-]+|awsaccesskeyid|api[_-]?key|expires|password|secret|sig|signature"
     r"|[\w-]*token)=[^&\s#'\"]*"
 )
 
@@ -16,9 +16,14 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def last_part(url: str) -> str:
+    """The file's name in a URL, without what is asked of the server (`?…`)."""
+    return url.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
 def is_store_url(url: str) -> bool:
     """Whether a URL's name is that of an OME-Zarr store, as a folder or in a zip file."""
-    return url.partition("?")[0].rstrip("/").lower().endswith((".zarr", ".zarr.zip", ".ozx"))
+    return last_part(url).lower().endswith((".zarr", ".zarr.zip", ".ozx"))
 
 
 def masked(text: str) -> str:

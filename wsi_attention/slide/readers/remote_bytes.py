@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, TypeVar, cast
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
+from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.readers import remote_system
-from wsi_attention.slide.readers.byte_ranges import Range
-from wsi_attention.slide.readers.remote_file import RemoteFile
-from wsi_attention.slide.readers.remote_objects import Facts, NoRangesError, OneRangeError, remote_object
+from wsi_attention.slide.readers.byte_ranges import LocalBytes, Range
+from wsi_attention.slide.readers.remote_cache import LIMIT_VARIABLE, WHOLE, RemoteCache
+from wsi_attention.slide.readers.remote_file import Blocks, RemoteFile
+from wsi_attention.slide.readers.remote_objects import Facts, NoRangesError, OneRangeError, Progress, remote_object
 from wsi_attention.slide.readers.remote_system import GIVEN_UP, file_system, passing, persistently, reason
 from wsi_attention.slide.urls import masked
 
@@ -56,18 +63,44 @@ class RemoteBytes:
             facts = self._run(persistently, self._object.facts, self._patience)
         except TileReadError as error:
             raise SlideOpenError(str(error)) from error
-        self._check(facts)
-        self.size, self.version, self._head = facts.size, facts.version, facts.head
+        if facts.size == 0:
+            raise SlideOpenError(f"{self.path}: the file is empty (0 bytes); check the URL")
+        cache = RemoteCache.wanted()
+        self._slot = cache.slot(self.path, facts.version, facts.size) if cache else None
+        self._whole = None if facts.ranged else self._local(facts, cache)
+        self.size = self._whole.size if self._whole else facts.size
+        self.version = facts.version
+        self._blocks = _blocks_of(url, facts) if facts.ranged else Blocks()
 
-    def _check(self, facts: Facts) -> None:
-        if not facts.ranged:
-            size = f"{facts.size / 1e6:,.0f} MB" if facts.size > 0 else "the file"
+    def _local(self, facts: Facts, cache: RemoteCache | None) -> LocalBytes:
+        """The whole file out of the cache, fetched first if need be."""
+        size = f"{facts.size / 1e6:,.0f} MB" if facts.size > 0 else "the file"
+        if cache is None or self._slot is None:
             raise SlideOpenError(
                 f"{self.path}: the server gives whole files only, no ranges of bytes;"
                 f" with --cache FOLDER {size} will be fetched once and kept there"
             )
-        if facts.size == 0:
-            raise SlideOpenError(f"{self.path}: the file is empty (0 bytes); check the URL")
+        if facts.size > cache.limit:
+            raise SlideOpenError(
+                f"{self.path}: {size} do not fit into a cache of {cache.limit / 1e9:g} GB; set {LIMIT_VARIABLE}"
+            )
+        try:
+            return LocalBytes(
+                str(self._slot.whole or self._slot.write(WHOLE, lambda path: self._download(path, facts)))
+            )
+        except OSError as error:
+            if isinstance(error, SlideError):
+                raise
+            raise SlideOpenError(f"{self.path}: cannot be kept in {cache.folder} ({one_line(error)})") from error
+
+    def _download(self, path: Path, facts: Facts) -> None:
+        told = Progress(self.path, facts.size)
+        total = facts.size / SLOWEST if facts.size > 0 else 24 * 3600.0
+        patience = replace(self._patience, total=self._patience.total + total)
+        try:
+            self._run(persistently, lambda: self._object.download(path, told), patience, more=total)
+        except TileReadError as error:
+            raise SlideOpenError(str(error)) from error
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of each range, in the order given.
@@ -78,17 +111,29 @@ class RemoteBytes:
         """
         if self._closed:
             raise SlideError(f"{self.path}: the file was closed; open it again")
+        if self._whole:
+            return self._whole.read(ranges)
         for offset, count in ranges:
             if offset < 0 or count < 0 or offset + count > self.size:
                 raise TileReadError(
                     f"{self.path}: {count} bytes at {offset} asked, the file has {self.size}; it is truncated"
                 )
         wanted = sorted({each for each in ranges if each[1]})
-        if not wanted:
-            return [b""] * len(ranges)
+        found = {each: content for each in wanted if self._slot and (content := self._slot.get(each))}
+        missing = [each for each in wanted if each not in found]
+        if missing:
+            found |= self._fetched(missing)
+        return [found[each] if each[1] else b"" for each in ranges]
+
+    def _fetched(self, wanted: Sequence[Range]) -> dict[Range, bytes]:
+        """Ranges in rising order from the server; kept, if there is a cache."""
         spans = list(_merged(wanted, SMALL_GAP if self._object.most > 1 else GAP))
         contents = self._run(self._fetch, spans, more=sum(count for _, count in spans) / SLOWEST)
-        return _cut(spans, contents, ranges)
+        found = dict(zip(wanted, _cut(spans, contents, wanted), strict=True))
+        if self._slot:
+            for each, content in found.items():
+                self._slot.put(each, content)
+        return found
 
     async def _fetch(self, spans: Sequence[Range]) -> list[bytes]:
         """Several requests side by side; the first goes ahead where it is not known what the server takes."""
@@ -143,12 +188,35 @@ class RemoteBytes:
 
     def file(self) -> BinaryIO:
         """The whole as a new seekable binary file that fetches blocks and keeps them."""
-        return cast(BinaryIO, io.BufferedReader(RemoteFile(self.read, self.size, self._head)))
+        if self._whole:
+            return self._whole.file()
+        return cast(BinaryIO, io.BufferedReader(RemoteFile(self.read, self.size, self._blocks)))
 
     def close(self) -> None:
         """Later reads are refused; connections stay open for other slides of the same server."""
         self._closed = True
-        self._head = b""
+        if self._whole:
+            self._whole.close()
+
+
+_BLOCKS: OrderedDict[tuple[str, str, int], Blocks] = OrderedDict()
+_BLOCKS_LOCK = Lock()
+RECENT = 4
+"""Files whose blocks are kept after they were closed: opening one again costs one request."""
+
+
+def _blocks_of(url: str, facts: Facts) -> Blocks:
+    """The blocks of a file in one version; new ones where the server names no version."""
+    blocks = Blocks()
+    if facts.version:
+        with _BLOCKS_LOCK:
+            key = url, facts.version, facts.size
+            blocks = _BLOCKS.setdefault(key, blocks)
+            _BLOCKS.move_to_end(key)
+            while len(_BLOCKS) > RECENT:
+                _BLOCKS.popitem(last=False)
+    blocks.put_head(facts.head, facts.size)
+    return blocks
 
 
 def _merged(ranges: Sequence[Range], gap: int) -> Iterator[Range]:
@@ -176,13 +244,11 @@ def _packed(spans: Sequence[Range], most: int) -> list[list[Range]]:
 
 
 def _cut(spans: Sequence[Range], contents: Sequence[bytes], ranges: Sequence[Range]) -> list[bytes]:
-    """The bytes of each range out of those of the spans, both sorted alike."""
-    from bisect import bisect_right
-
+    """The bytes of each range out of those of the spans."""
     starts = [offset for offset, _ in spans]
     found = []
     for offset, count in ranges:
         number = bisect_right(starts, offset) - 1
-        begin = offset - starts[max(number, 0)]
-        found.append(contents[max(number, 0)][begin : begin + count] if count else b"")
+        begin = offset - starts[number]
+        found.append(contents[number][begin : begin + count])
     return found

@@ -4,36 +4,63 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
 from wsi_attention.slide.readers.byte_ranges import Range
 
 BLOCK = 2**16
-KEPT = 2**25
+KEPT = 2**24
 """Bytes of blocks that are kept; the index of a slide of 100,000² pixels has 3 MB."""
 MOST_AHEAD = 2**18
 """Bytes fetched at once, at most, beyond what is asked for."""
 
 
+class Blocks:
+    """Blocks of one file by number, the last used ones. Safe from several threads."""
+
+    def __init__(self) -> None:
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = Lock()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._blocks
+
+    def get(self, numbers: Iterable[int]) -> dict[int, bytes]:
+        """Those that are there."""
+        with self._lock:
+            found = {number: self._blocks[number] for number in numbers if number in self._blocks}
+            for number in found:
+                self._blocks.move_to_end(number)
+        return found
+
+    def put(self, blocks: Mapping[int, bytes]) -> None:
+        """Adds some; the ones used longest ago leave."""
+        with self._lock:
+            self._blocks.update(blocks)
+            while len(self._blocks) > KEPT // BLOCK:
+                self._blocks.popitem(last=False)
+
+    def put_head(self, head: bytes, size: int) -> None:
+        """Adds the first bytes of a file of some size, as far as they are whole blocks."""
+        whole = len(head) // BLOCK if len(head) < size else -(-size // BLOCK)
+        self.put({number: head[number * BLOCK : (number + 1) * BLOCK] for number in range(whole)})
+
+
 class RemoteFile(io.RawIOBase):
-    """Reads whole blocks and keeps them. Who reads on from where the last blocks ended gets more and more ahead.
+    """Reads whole blocks. Who reads on from where the last blocks ended gets more and more ahead.
 
     Args:
         fetch: gives the bytes of ranges.
         size: of the whole.
-        head: first bytes that are there already.
+        blocks: those that are there already; new ones are added.
     """
 
-    def __init__(self, fetch: Callable[[Sequence[Range]], list[bytes]], size: int, head: bytes = b"") -> None:
+    def __init__(self, fetch: Callable[[Sequence[Range]], list[bytes]], size: int, blocks: Blocks) -> None:
         super().__init__()
-        self._fetch, self._size, self._at = fetch, size, 0
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._fetch, self._size, self._blocks, self._at = fetch, size, blocks, 0
         self._ahead, self._end = 0, -1
-        self._lock = Lock()
-        for number in range(len(head) // BLOCK if len(head) < size else -(-size // BLOCK)):
-            self._blocks[number] = head[number * BLOCK : (number + 1) * BLOCK]
 
     def readable(self) -> bool:
         """Yes."""
@@ -62,24 +89,20 @@ class RemoteFile(io.RawIOBase):
             TileReadError: the bytes cannot be fetched.
         """
         view = memoryview(buffer).cast("B")
-        with self._lock:
-            count = min(len(view), max(self._size - self._at, 0))
-            if count:
-                view[:count] = self._bytes(self._at, count)
-            self._at += count
+        count = min(len(view), max(self._size - self._at, 0))
+        if count:
+            view[:count] = self._bytes(self._at, count)
+        self._at += count
         return count
 
     def _bytes(self, offset: int, count: int) -> bytes:
         first, last = offset // BLOCK, (offset + count - 1) // BLOCK
-        missing = [number for number in range(first, last + 1) if number not in self._blocks]
-        found = {number: self._blocks[number] for number in range(first, last + 1) if number in self._blocks}
+        found = self._blocks.get(range(first, last + 1))
+        missing = [number for number in range(first, last + 1) if number not in found]
         if missing:
-            found |= self._fetched(missing)
-        for number, content in found.items():
-            self._blocks[number] = content
-            self._blocks.move_to_end(number)
-        while len(self._blocks) > KEPT // BLOCK:
-            self._blocks.popitem(last=False)
+            fetched = self._fetched(missing)
+            self._blocks.put(fetched)
+            found |= fetched
         joined = b"".join(found[number] for number in range(first, last + 1))
         return joined[offset - first * BLOCK : offset - first * BLOCK + count]
 

@@ -12,7 +12,7 @@ from zarr.storage import FsspecStore, WrapperStore
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers import remote_system
 from wsi_attention.slide.readers.remote_system import GIVEN_UP, file_system, passing, persistently, reason
-from wsi_attention.slide.urls import masked
+from wsi_attention.slide.urls import last_part, masked
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -45,7 +45,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
             MissingExtraError: the scheme's package is not installed.
             SlideOpenError: fsspec knows no such scheme, or it is a zip file.
         """
-        if url.partition("?")[0].lower().endswith((".zip", ".ozx")):
+        if last_part(url).lower().endswith((".zip", ".ozx")):
             raise SlideOpenError(f"{masked(url)}: a zip file at a URL cannot be read in pieces; download it first")
         system, path = file_system(url.rstrip("/"), remote_system.PATIENCE, asynchronous=True)
         if not system.async_impl:

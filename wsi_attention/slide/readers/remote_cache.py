@@ -1,0 +1,150 @@
+"""A folder that keeps bytes of remote slides between runs: plain files, each written whole or not at all.
+
+FOLDER/<key>/about.json          the URL without secrets, version and size that the key stands for
+FOLDER/<key>/<offset>-<count>    bytes that were fetched
+FOLDER/<key>/whole               the whole file, where the server gives no ranges
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_attention.errors import InputError
+from wsi_attention.slide.readers.byte_ranges import Range
+
+FOLDER_VARIABLE = "WSI_ATTENTION_CACHE"
+"""Names the environment variable of the folder; it reaches worker processes by itself."""
+LIMIT_VARIABLE = "WSI_ATTENTION_CACHE_GB"
+LIMIT_GB = 50.0
+MARK = "about.json"
+WHOLE = "whole"
+LOOK_AGAIN = 60.0
+"""Seconds between two looks at how large the folder has become."""
+
+
+@dataclass(frozen=True)
+class RemoteCache:
+    """Bytes of many remote files.
+
+    Attributes:
+        folder: where they lie.
+        limit: bytes in all, about; the files used longest ago leave first.
+    """
+
+    folder: Path
+    limit: float
+
+    @classmethod
+    def wanted(cls) -> RemoteCache | None:
+        """The cache that the environment names, None where it names none.
+
+        Raises:
+            InputError: its limit is no positive number.
+        """
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if not folder:
+            return None
+        text = os.environ.get(LIMIT_VARIABLE, str(LIMIT_GB))
+        try:
+            limit = float(text)
+        except ValueError:
+            limit = 0.0
+        if not limit > 0:
+            raise InputError(f"{LIMIT_VARIABLE}={text!r} is not a positive number of GB")
+        return cls(Path(folder), limit * 1e9)
+
+    def slot(self, shown: str, version: str, size: int) -> Slot:
+        """The place of one file in one version; others that were used longest ago leave if there is too much.
+
+        Args:
+            shown: the URL without its secrets.
+            version: as the server says.
+            size: in bytes; -1 if the server does not say.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        about = json.dumps({"url": shown, "version": version, "size": size}, sort_keys=True)
+        slot = Slot(self.folder / hashlib.sha256(about.encode()).hexdigest()[:32])
+        try:
+            slot.folder.mkdir(parents=True, exist_ok=True)
+            (slot.folder / MARK).write_text(about + "\n", encoding="utf-8")  # also marks it as used just now
+        except OSError as error:
+            raise InputError(f"{self.folder}: the cache cannot be written to ({error.strerror})") from error
+        self.make_room(slot)
+        return slot
+
+    def make_room(self, kept: Slot) -> None:
+        """Removes what was used longest ago until the rest fits; looks at most once a minute."""
+        now = time.monotonic()
+        if now - _LOOKED.get(self.folder, -LOOK_AGAIN) < LOOK_AGAIN:
+            return
+        _LOOKED[self.folder] = now
+        slots = sorted(_slots(self.folder), key=lambda found: found[1], reverse=True)
+        total = 0
+        for folder, _, size in slots:
+            total += size
+            if total > self.limit and folder != kept.folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+_LOOKED: dict[Path, float] = {}
+
+
+def _slots(folder: Path) -> Iterator[tuple[Path, float, int]]:
+    """(folder, time of last use, bytes) of each file in the cache; what others left there is not touched."""
+    for place in folder.iterdir():
+        with suppress(OSError):
+            used = (place / MARK).stat().st_mtime
+            yield place, used, sum(file.stat().st_size for file in place.iterdir())
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Bytes of one file in one version. What cannot be kept is fetched again; nothing here is ever run."""
+
+    folder: Path
+
+    def get(self, wanted: Range) -> bytes | None:
+        """Bytes kept by an earlier call, None where there are none."""
+        try:
+            content = self._file(wanted).read_bytes()
+        except OSError:
+            return None
+        return content if len(content) == wanted[1] else None
+
+    def put(self, wanted: Range, content: bytes) -> None:
+        """Keeps bytes; a full disk is no error."""
+        with suppress(OSError):
+            self.write(self._file(wanted).name, lambda path: path.write_bytes(content))
+
+    def _file(self, wanted: Range) -> Path:
+        return self.folder / f"{wanted[0]}-{wanted[1]}"
+
+    @property
+    def whole(self) -> Path | None:
+        """The whole file, None where it is not there."""
+        path = self.folder / WHOLE
+        return path if path.is_file() else None
+
+    def write(self, name: str, fill: Callable[[Path], object]) -> Path:
+        """A file that appears when it has been filled; what a killed process leaves is never taken for it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".{name}.{os.getpid()}.{time.monotonic_ns():x}.part"
+        try:
+            fill(part)
+            return part.replace(self.folder / name)
+        finally:
+            part.unlink(missing_ok=True)
