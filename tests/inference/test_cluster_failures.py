@@ -88,7 +88,7 @@ def test_a_slide_that_kills_its_workers_fails_alone(
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(slides: Path, tmp_path: Path, write_slide) -> None:
-    for number in range(40):
+    for number in range(16):
         write_slide(slides / f"more{number:02}.tif", seed=number)
     command = [sys.executable, "-c", "from wsi_attention.cli import main; main()", "classify", "--device", "cpu"]
     command += ["-i", str(slides), "-o", str(tmp_path / "out"), "--local-cluster", "2", "--what", "geojson"]
@@ -102,7 +102,9 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(slides: Path, tmp_p
     shown, errors = run.communicate(timeout=30)
     assert (run.returncode, errors) == (130, "")
     finished = len(list((tmp_path / "out").glob("states/*.json")))
-    assert 0 < finished < 44 and f"interrupted: {finished} of 44 slides are finished" in shown
+    assert 0 < finished < 20
+    told = int(shown.rpartition("interrupted: ")[2].split()[0])
+    assert finished - 1 <= told <= finished  # Ctrl-C may come between a state and its count
     assert len(list((tmp_path / "out").glob("geojson/*.geojson"))) == finished
     psutil.wait_procs(family, timeout=5)
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
