@@ -52,7 +52,13 @@ def timed(side: Side) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(sides: Mapping[str, Side], repeats: int, before: Side | None = None, warm_up: bool = True) -> Seconds:
+def in_turns(
+    sides: Mapping[str, Side],
+    repeats: int,
+    before: Side | None = None,
+    warm_up: bool = True,
+    processor: Seconds | None = None,
+) -> Seconds:
     """The seconds of every side in every round; the first side of a round changes from round to round.
 
     Args:
@@ -60,6 +66,8 @@ def in_turns(sides: Mapping[str, Side], repeats: int, before: Side | None = None
         repeats: rounds.
         before: done before each side, not timed, such as dropping the page cache.
         warm_up: whether every side runs once untimed first.
+        processor: takes up the processor time of every side too, of this process and all its threads; other jobs on
+            the machine disturb it less than the clock.
     """
     names = list(sides)
     for name in names if warm_up else ():
@@ -70,7 +78,10 @@ def in_turns(sides: Mapping[str, Side], repeats: int, before: Side | None = None
         for name in names[first:] + names[:first]:
             if before is not None:
                 before()
+            used = time.process_time()
             seconds[name].append(timed(sides[name]))
+            if processor is not None:
+                processor.setdefault(name, []).append(time.process_time() - used)
     return seconds
 
 
