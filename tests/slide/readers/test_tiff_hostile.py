@@ -1,0 +1,135 @@
+"""Tiles and indices that cannot be trusted: they fail singly, or the slide does, in one line."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.slide.readers.tiff import TiffReader
+from wsi_attention.slide.slide import open_slide
+from wsi_attention.testing.tiff_kinds import write_kind
+
+SOUND = (0, 0)
+BAD = (64, 64)
+
+
+def overwritten(file: Path, tag: str, values: dict[int, int], page: int = 0) -> Path:
+    """Some values of a tag, in place."""
+    with tifffile.TiffFile(file) as tif:
+        found = tif.pages[page].tags[tag]
+        place, kind = found.valueoffset, {3: "H", 4: "I", 16: "Q"}[int(found.dtype)]
+    content = bytearray(file.read_bytes())
+    for index, value in values.items():
+        struct.pack_into(f"<{kind}", content, place + index * struct.calcsize(kind), value)
+    file.write_bytes(content)
+    return file
+
+
+@pytest.fixture
+def jpeg(tmp_path: Path, pyramid: tuple[np.ndarray, ...]) -> Path:
+    return write_kind(tmp_path / "slide.tif", pyramid, "jpeg-420")
+
+
+def fails_alone(file: Path, says: str) -> None:
+    """The tile at `BAD` cannot be read, the first can, in one request and one by one."""
+    reader = TiffReader(str(file))
+    with pytest.raises(TileReadError, match=says):
+        reader.read(BAD, 0, (64, 64))
+    out = np.full((3, 64, 64, 3), 7, np.uint8)
+    reasons = reader.read_regions(np.array([SOUND, BAD, (40, 40)]), 0, (64, 64), out)
+    assert [reason is None for reason in reasons] == [True, False, False]
+    assert all(says in (reason or says) and "\n" not in (reason or "") for reason in reasons)
+    assert out[0].std() > 1
+    with open_slide(file, reader="tiff") as slide, pytest.raises(TileReadError, match=r"slide\.tif: 64×64 pixels"):
+        slide.read(BAD, 0, (64, 64))
+
+
+def test_an_offset_past_the_end(jpeg: Path) -> None:
+    fails_alone(overwritten(jpeg, "TileOffsets", {11: 2**31}), "lies past the end of the file")
+
+
+def test_a_count_past_the_end(jpeg: Path) -> None:
+    size = jpeg.stat().st_size
+    fails_alone(overwritten(jpeg, "TileOffsets", {11: size - 10}), "lies past the end of the file")
+
+
+def test_overlapping_tiles(jpeg: Path) -> None:
+    with tifffile.TiffFile(jpeg) as tif:
+        offsets = tif.pages[0].dataoffsets
+    overwritten(jpeg, "TileOffsets", {11: offsets[12] + 5})
+    fails_alone(jpeg, "shares bytes with another tile")
+    with open_slide(jpeg, reader="tiff") as slide, pytest.raises(TileReadError):
+        slide.read((128, 64), 0, (64, 64))
+
+
+def test_tiles_that_are_one_tile_are_fine(jpeg: Path) -> None:
+    with tifffile.TiffFile(jpeg) as tif:
+        offset, count = tif.pages[0].dataoffsets[0], tif.pages[0].databytecounts[0]
+    overwritten(jpeg, "TileOffsets", {11: offset})
+    overwritten(jpeg, "TileByteCounts", {11: count})
+    reader = TiffReader(str(jpeg))
+    assert np.array_equal(reader.read(SOUND, 0, (64, 64)), reader.read(BAD, 0, (64, 64)))
+
+
+@pytest.mark.parametrize("side", [32, 128])
+@pytest.mark.parametrize("kind", ["jpeg-420", "aperio-33005", "deflate"])
+def test_a_tile_of_another_size(kind: str, side: int, tmp_path: Path, pyramid: tuple[np.ndarray, ...]) -> None:
+    file = write_kind(tmp_path / "slide.tif", pyramid, kind)
+    other = np.full((side, side, 3), 90, np.uint8)
+    stream = {
+        "jpeg-420": lambda: imagecodecs.jpeg_encode(other, subsampling="420"),
+        "aperio-33005": lambda: imagecodecs.jpeg2k_encode(other, codecformat="J2K"),
+        "deflate": lambda: zlib.compress(other.tobytes()),
+    }[kind]()
+    place = file.stat().st_size
+    file.write_bytes(file.read_bytes() + stream)
+    overwritten(file, "TileOffsets", {11: place})
+    overwritten(file, "TileByteCounts", {11: len(stream)})
+    fails_alone(file, "cannot be decoded")
+
+
+def test_a_stream_that_would_fill_the_memory(tmp_path: Path, pyramid: tuple[np.ndarray, ...]) -> None:
+    file = write_kind(tmp_path / "slide.tif", pyramid, "deflate")
+    packer = zlib.compressobj(9)
+    stream = b"".join(packer.compress(bytes(2**24)) for _ in range(4)) + packer.flush()
+    place = file.stat().st_size
+    file.write_bytes(file.read_bytes() + stream)
+    overwritten(file, "TileOffsets", {11: place})
+    overwritten(file, "TileByteCounts", {11: len(stream)})
+    fails_alone(file, "cannot be decoded")
+
+
+def test_more_bytes_than_pixels_can_have(jpeg: Path) -> None:
+    place = jpeg.stat().st_size
+    jpeg.write_bytes(jpeg.read_bytes() + bytes(2**21))
+    overwritten(jpeg, "TileOffsets", {11: place})
+    overwritten(jpeg, "TileByteCounts", {11: 2**21})
+    fails_alone(jpeg, "claims more bytes than its pixels can have")
+
+
+def test_an_index_larger_than_the_file(jpeg: Path) -> None:
+    content = bytearray(jpeg.read_bytes())
+    with tifffile.TiffFile(jpeg) as tif:
+        entry = tif.pages[0].tags["TileOffsets"].offset
+    struct.pack_into("<I", content, entry + 4, 2**30)
+    jpeg.write_bytes(content)
+    for reader in ("tiff", "auto"):
+        with pytest.raises(SlideOpenError, match=r"slide\.tif: ") as caught:
+            open_slide(jpeg, reader=reader)
+        assert "\n" not in str(caught.value)
+
+
+def test_many_directories_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "many.tif"
+    with tifffile.TiffWriter(file) as tif:
+        for _ in range(1001):
+            tif.write(np.zeros((16, 16, 3), np.uint8), photometric="rgb", tile=(16, 16), metadata=None)
+    with pytest.raises(SlideOpenError, match="more than 1000 TIFF directories"):
+        TiffReader(str(file))
