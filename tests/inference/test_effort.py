@@ -120,6 +120,19 @@ def test_a_folder_holds_one_kind_of_result(tmp_path: Path, write_slide, tiny: Cl
     assert collection["metadata"]["exact"] is True
 
 
+def test_tiles_on_and_off_the_stored_grid_do_not_share_a_folder(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    write_slide(tmp_path / "slides" / "a.tif")
+    out = tmp_path / "out"
+    classify([tmp_path / "slides"], out, tiny, what=["geojson"])
+    with pytest.raises(ResultsError, match="snap true, asked for false"):
+        classify([tmp_path / "slides"], out, tiny, snap=False, what=["geojson"])
+    classify([tmp_path / "slides"], tmp_path / "off", tiny, snap=False, what=["geojson"])
+    ((_, on),), ((_, off),) = stored_predictions(out), stored_predictions(tmp_path / "off")
+    assert (on.provenance["snap"], off.provenance["snap"]) == (True, False)
+    (run,) = (tmp_path / "off").glob("run_*.json")
+    assert json.loads(run.read_text())["arguments"]["snap"] is False
+
+
 def test_run_keys_of_ordinary_results_stay_as_they_were(tiny: Classifier) -> None:
     assert not {"exact", "tolerance", "budget"} & run_key(tiny, "32").settings.keys()
     keys = [run_key(tiny, "32", Effort(*wishes)) for wishes in ((False, 0.1), (False, 0.1, 64), (False, 0.2), (True,))]

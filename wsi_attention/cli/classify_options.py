@@ -26,6 +26,7 @@ Budget = Annotated[int | None, Option(help="The most tiles a slide for --toleran
 What = Annotated[
     str | None, Option(help="geojson, tiles, heatmap, heatmap-zarr, report; commas between. [default: all]")
 ]
+NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
 Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]

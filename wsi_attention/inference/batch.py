@@ -52,6 +52,7 @@ def classify(
     exact: bool = False,
     tolerance: float | None = None,
     budget: int | None = None,
+    snap: bool = True,
     what: Sequence[str] = EXPORTS,
     existing: Literal["resume", "overwrite"] = "resume",
     executor: Executor | Cluster | None = None,
@@ -71,7 +72,7 @@ def classify(
         device: where the model computes; "auto" is the first GPU, else the CPU.
         precision: "32", "bf16" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
-        exact, tolerance, budget: as in `predict`; results of different wishes do not lie in one folder.
+        exact, tolerance, budget, snap: as in `predict`; results of different wishes do not lie in one folder.
         what: exporters to run, by registered name.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
         executor: runs the slides elsewhere: what `cluster.open_cluster` gives, whose workers need not see the results
@@ -93,7 +94,7 @@ def classify(
     found = gather_slides(inputs, slides_csv, outside=results)
     slides = with_mpp(found.slides, mpp)
     place = place_of(executor, classifier, Path(results), device, precision, slides)
-    settings = _settings(classifier, Path(results), what, place, batch, limit, wishes)
+    settings = _settings(classifier, Path(results), what, place, batch, limit, wishes, snap)
     settings = replace(settings, profile=profile)
     report = Report(Path(results), len(slides), others=found.others, clocks=[] if profile else None)
     arguments = {"inputs": [str(given) for given in inputs], "slides_csv": slides_csv and str(slides_csv), "mpp": mpp}
@@ -216,11 +217,11 @@ def _all_there(folder: Path, earlier: State, wanted: set[str]) -> bool:
     return wanted <= set(earlier.exports) and all((folder / path).exists() for path in wanted)
 
 
-def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL) -> RunKey:
+def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap: bool = True) -> RunKey:
     """What has to be the same for results to lie in one folder."""
     names = ("method", "arguments", "mpp", "mean", "std")
     settings = {name: classifier.config.get(name) for name in names}
-    settings |= {"classes": list(classifier.classes), "precision": precision, **effort.facts()}
+    settings |= {"classes": list(classifier.classes), "precision": precision, "snap": snap, **effort.facts()}
     return RunKey(classifier.name, classifier.weights_sha256, settings)
 
 
@@ -232,10 +233,11 @@ def _settings(
     batch: int,
     limit: float,
     effort: Effort,
+    snap: bool,
 ) -> Settings:
     device, precision = place
-    run, threads = run_key(classifier, precision, effort), torch.get_num_threads()
-    return Settings(classifier, results, run, tuple(what), device, precision, batch, limit, threads, effort)
+    run, threads = run_key(classifier, precision, effort, snap), torch.get_num_threads()
+    return Settings(classifier, results, run, tuple(what), device, precision, batch, limit, threads, effort, snap=snap)
 
 
 def _check_positive(**numbers: float) -> None:
@@ -248,7 +250,7 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
     return {
         "arguments": arguments
         | {"what": list(settings.what), "device": settings.device, "precision": settings.precision}
-        | {"batch": settings.batch, "limit": settings.limit, **settings.effort.facts()},
+        | {"batch": settings.batch, "limit": settings.limit, "snap": settings.snap, **settings.effort.facts()},
         "model": {"name": settings.run.model, "weights_sha256": settings.run.weights_sha256},
         "versions": versions(),
         "torch_threads": settings.threads,

@@ -54,6 +54,7 @@ class Settings:
     threads: int = 1
     effort: Effort = USUAL
     profile: bool = False
+    snap: bool = True
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ class _Work:
     def _prepare(self, slide: Slide) -> SlideSource:
         mask = self.job.slide.mask
         tissue = load_mask(mask, slide.dimensions) if mask else None
-        return prepare(slide, self.job.settings.classifier, tissue=tissue, batch=self.job.settings.batch)
+        settings = self.job.settings
+        return prepare(slide, settings.classifier, tissue=tissue, batch=settings.batch, snap=settings.snap)
 
     def _look(self, slide: Slide, source: SlideSource) -> Prediction:
         settings = self.job.settings
