@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import typer
 
 PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image")
-EXTRAS = ("distributed", "timm", "torchvision", "huggingface_hub")
+EXTRAS = ("distributed", "dask-jobqueue", "timm", "torchvision", "huggingface_hub")
 
 
 def doctor() -> None:
