@@ -26,6 +26,7 @@ def classify(
     what: option.What = None,
     overwrite: option.Overwrite = False,
     profile: option.Profile = False,
+    cache: option.Cache = None,
     scheduler: option.Scheduler = None,
     local_cluster: option.LocalCluster = None,
     slurm: option.Slurm = None,
@@ -37,12 +38,14 @@ def classify(
 
     Example: wsi-attention classify -i slides/ -o results/ -m demo
     """
+    from wsi_attention.cli.caching import use_cache
     from wsi_attention.cli.ending import end
     from wsi_attention.cli.progress import watching
     from wsi_attention.inference import batch as batches
     from wsi_attention.inference.cluster import open_cluster
     from wsi_attention.models.checkpoint import load_model
 
+    use_cache(cache)
     with watching() as watch, open_cluster(scheduler, local_cluster, slurm, device) as executor:
         report = batches.classify(
             [*(inputs or ()), *(more or ())],

@@ -29,6 +29,9 @@ What = Annotated[
 NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
+Cache = Annotated[
+    Path | None, Option(help="Folder that keeps what is fetched of URLs; needed where a server gives whole files only.")
+]
 Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]
 LocalCluster = Annotated[int | None, Option(help="That many worker processes on this machine.")]
 Slurm = Annotated[Path | None, Option(help="Workers as jobs of Slurm: a TOML file with jobs and [job].")]

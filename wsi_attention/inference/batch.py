@@ -28,6 +28,7 @@ from wsi_attention.inference.runners import Runner, place_of, runner_of
 from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.slide.urls import masked
 
 EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
 LIMIT = 1800.0
@@ -97,7 +98,11 @@ def classify(
     settings = _settings(classifier, Path(results), what, place, batch, limit, wishes, snap)
     settings = replace(settings, profile=profile)
     report = Report(Path(results), len(slides), others=found.others, clocks=[] if profile else None)
-    arguments = {"inputs": [str(given) for given in inputs], "slides_csv": slides_csv and str(slides_csv), "mpp": mpp}
+    arguments = {
+        "inputs": [masked(str(given)) for given in inputs],
+        "slides_csv": slides_csv and str(slides_csv),
+        "mpp": mpp,
+    }
     arguments |= {"workers": workers, "existing": existing}
     arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}
     with open_results(results, settings.run, existing) as folder:

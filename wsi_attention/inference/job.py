@@ -29,6 +29,7 @@ from wsi_attention.inference.writing import remove, results_errors, temporary
 from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.tissue import load_mask
+from wsi_attention.slide.urls import masked
 from wsi_attention.structures import Counters, Prediction
 from wsi_attention.tiles.source import SlideSource
 from wsi_attention.timing import Clock, spent_on, timed
@@ -117,7 +118,7 @@ def _outcome(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
 class _Work:
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.limit = TimeLimit(job.settings.limit, job.slide.path)
+        self.limit = TimeLimit(job.settings.limit, masked(job.slide.path))
         self.key = SlideKey()
         self.counters = Counters()
         self._slide: Slide | None = None
@@ -139,7 +140,7 @@ class _Work:
     def failure(self, error: Exception) -> State:
         status = "no_tissue" if isinstance(error, NoTissueError) else "failed"
         trace = None if status == "no_tissue" else "".join(traceback.format_exception(error))
-        reason = reason_of(error).removeprefix(f"{self.job.slide.path}: ")
+        reason = reason_of(error).removeprefix(f"{masked(self.job.slide.path)}: ")
         return self._state(status, reason, traceback=trace)
 
     @spent_on("open")
