@@ -83,3 +83,10 @@ def test_changes_are_checked_and_none_is_no_change() -> None:
 def test_there_and_back() -> None:
     recipe = default_recipe("ats")
     assert parse_recipe(recipe.as_dict(), "copy") == recipe
+
+
+def test_snap_is_true_or_false() -> None:
+    assert Recipe().snap
+    assert not parse_recipe({"snap": False}, "here").snap
+    with pytest.raises(InputError, match="here: snap must be true or false, not 0"):
+        parse_recipe({"snap": 0}, "here")

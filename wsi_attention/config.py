@@ -77,6 +77,7 @@ class Recipe:
         accumulate: what training keeps of the class maps, or else of the evidence of sampled tiles, of each slide:
             their "maximum" or "mean" over the epochs, beside the model (see `training.map_store`), or "none".
         maps: model folder whose accumulated maps a method such as oaa-plus learns.
+        snap: whether sampled tiles move to the file's own tile grid, as `classify` does by default.
         optimiser: see `Optimiser`.
         augmentation: see `Augmentation`.
     """
@@ -97,6 +98,7 @@ class Recipe:
     statistics: str = "builder"
     accumulate: str = "none"
     maps: str = ""
+    snap: bool = True
     optimiser: Optimiser = field(default_factory=Optimiser)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -197,6 +199,10 @@ def _value(wanted: Any, key: str, value: Any, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{name}: {key} must be a table, such as [{key}], not {value!r}")
         return _parse(wanted, value, name, f" [{key}]")  # type: ignore[arg-type]
+    if wanted is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{name}: {key} must be true or false, not {value!r}")
+        return value
     if wanted not in (int, float, str):
         if not isinstance(value, Mapping):
             raise InputError(f"{name}: {key} must be a table, such as [{key}], not {value!r}")

@@ -67,6 +67,13 @@ def test_a_second_visit_reads_only_tiles(slide_file: Path) -> None:
         assert third.counters.pixels > 0
 
 
+@pytest.mark.parametrize("snap", [True, False])
+def test_tiles_move_to_the_stored_grid_as_the_recipe_says(slide_file: Path, snap: bool) -> None:
+    with opened(slide_file, None, "key", OverviewMemory(), 16.0, snap) as source:
+        tiles = TileSet(np.array([[200, 230]]), (64, 64), 1.0)
+        assert (source.aligned(tiles).locations != tiles.locations).any() == snap
+
+
 def test_a_slide_without_tissue_is_refused(tmp_path: Path) -> None:
     write_slide(tmp_path / "blank.svs", SlideSpec(size=(600, 600), coverage=0.0))
     memory = OverviewMemory()

@@ -145,6 +145,7 @@ def slide_examples(
     classes: Sequence[str],
     memory: OverviewMemory,
     overview_mpp: float,
+    snap: bool = True,
 ) -> tuple[Example, ...]:
     """The usable rows as examples; opening one also reads the overview that a model at `overview_mpp` will ask for."""
 
@@ -154,7 +155,7 @@ def slide_examples(
             row.slide,
             classes.index(row.label),
             key,
-            lambda: opened(slides[row.slide], row.mpp, key, memory, overview_mpp),
+            lambda: opened(slides[row.slide], row.mpp, key, memory, overview_mpp, snap),
         )
 
     return tuple(example(row) for row in rows if row.slide in surveyed.fingerprints)
@@ -162,7 +163,7 @@ def slide_examples(
 
 @contextmanager
 def opened(
-    path: Path, mpp: float | None, key: str, memory: OverviewMemory, overview_mpp: float
+    path: Path, mpp: float | None, key: str, memory: OverviewMemory, overview_mpp: float, snap: bool = True
 ) -> Iterator[TileSource]:
     """A slide's source with its overview at hand.
 
@@ -171,7 +172,8 @@ def opened(
     """
     kept = memory.get(key)
     with open_slide(str(path), mpp=mpp) as slide:
-        source = RememberingSource(SlideSource(slide, tissue=kept.tissue if kept else None), key, memory)
+        plain = SlideSource(slide, tissue=kept.tissue if kept else None, snap=snap)
+        source = RememberingSource(plain, key, memory)
         if not source.tissue_mask.mask.any():
             raise NoTissueError(f"{path}: no tissue found")
         source.overview(source.overview_downsample(overview_mpp))

@@ -194,7 +194,7 @@ def _job(
 
 
 def _examples(plan: Plan, rows: Sequence[LabelRow], views: OverviewMemory, mpp: float) -> tuple[Example, ...]:
-    return slide_examples(rows, plan.slides, plan.surveyed, plan.split.classes, views, mpp)
+    return slide_examples(rows, plan.slides, plan.surveyed, plan.split.classes, views, mpp, plan.recipe.snap)
 
 
 def _overview_mpp(model: nn.Module) -> float:
