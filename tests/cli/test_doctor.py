@@ -22,7 +22,7 @@ def test_what_works_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_classify", lambda folder: "works")
     ran = CliRunner().invoke(app)
     assert ran.exit_code == 0, ran.output
-    assert "readers: openslide, tiffslide, zarr work" in ran.output
+    assert "readers: openslide, tiff, tiffslide, zarr work" in ran.output
     assert "devices: cpu" in ran.output
     assert "encoders: small, resnet18, vit work; " in ran.output
 

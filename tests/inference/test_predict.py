@@ -36,7 +36,7 @@ def test_a_prediction_says_where_it_comes_from(tmp_path: Path, write_slide, tiny
         "fingerprint": fingerprint,
         "weights_sha256": tiny.weights_sha256,
         "precision": precision_on(torch.device("cpu"), "auto"),
-        "reader": "openslide",
+        "reader": "tiff",
     }
     assert known.items() <= prediction.provenance.items()
     assert prediction.provenance["seed"] == seed_of(fingerprint, tiny.weights_sha256)

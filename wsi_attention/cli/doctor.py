@@ -60,9 +60,10 @@ def _readers(folder: Path) -> str:
     from wsi_attention.testing.slides import SlideSpec, write_slide
 
     works = []
-    for suffix, reader in ((".svs", "openslide"), (".ome.tiff", "tiffslide"), (".ome.zarr", "zarr")):
+    for suffix, reader in ((".svs", "openslide"), (".svs", "tiff"), (".ome.tiff", "tiffslide"), (".ome.zarr", "zarr")):
         path = folder / f"self-test{suffix}"
-        write_slide(path, SlideSpec((1536, 1536), seed=1))
+        if not path.exists():
+            write_slide(path, SlideSpec((1536, 1536), seed=1))
         with open_slide(str(path), reader) as slide:
             slide.read((0, 0), 0, (64, 64))
         works.append(reader)
