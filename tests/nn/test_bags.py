@@ -153,3 +153,22 @@ def test_a_real_limit_of_memory_gives_the_same_features() -> None:
     taken = [int(size) for size in sizes.strip("[]").split(", ")]
     assert taken[0] == 64 > taken[-1], "memory did run out"
     assert float(difference) < 1e-6
+
+
+@pytest.mark.parametrize(("side", "expected"), [(32, 64), (256, 16), (2048, 1)])
+def test_large_tiles_come_a_few_at_a_time_on_the_cpu(side: int, expected: int) -> None:
+    sizes: list[int] = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(x))
+            return x[:, :, 0, 0] * self.weight
+
+    pixels = torch.zeros(1, 1, 1, side, side, dtype=torch.uint8).expand(1, 65, 1, side, side)
+    encode(TileBatch(pixels, torch.ones(1, 65, dtype=torch.bool)), nn.Identity(), Counting().eval())
+    assert sizes[0] == expected
+    assert sum(sizes) == 65
