@@ -85,4 +85,5 @@ def summary(report: Report) -> str:
 def _places(results: Path) -> list[tuple[str, Path]]:
     """What a results folder holds for people, and where: the table, and those folders that are there."""
     folders = [("GeoJSON:", results / "geojson"), ("heatmaps:", results / "heatmaps"), ("tiles:", results / "tiles")]
+    folders.insert(0, ("report:", results / "report.html"))
     return [("table:", results / "predictions.csv"), *((what, path) for what, path in folders if path.exists())]

@@ -119,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         except WsiAttentionError as error:
             self._refuse(HTTPStatus.NOT_FOUND, str(error))
             return
+        except Exception as error:  # one bad slide must not end the others' answers
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"unexpected {type(error).__name__}")
+            return
         if found is None:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing here")
         else:
