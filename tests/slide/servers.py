@@ -169,10 +169,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """`servers.py FOLDER LATENCY`: serves in a process of its own; a line on stdin gives the counts and starts anew."""
+    """`servers.py FOLDER MANNERS`, the manners as JSON: a line on stdin gives the counts and starts them anew."""
     import sys
 
-    with serving(Path(sys.argv[1]), Manners(latency=float(sys.argv[2]))) as server:
+    with serving(Path(sys.argv[1]), Manners(**json.loads(sys.argv[2]))) as server:
         print(server.address, flush=True)
         for _ in sys.stdin:
             print(json.dumps({"requests": len(server.requests), "bytes": server.sent}), flush=True)

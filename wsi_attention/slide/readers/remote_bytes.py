@@ -24,7 +24,7 @@ from wsi_attention.slide.readers.remote_system import GIVEN_UP, file_system, pas
 from wsi_attention.slide.urls import masked
 
 T = TypeVar("T")
-REQUESTS = 8
+REQUESTS = 16
 """Requests side by side for one slide."""
 GAP = 2**15
 """Bytes between two ranges that are fetched with them where each range needs a request of its own."""

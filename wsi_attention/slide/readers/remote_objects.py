@@ -178,6 +178,7 @@ class HttpObject:
 
     def _take_one(self) -> None:
         self.most = 1
+        self.sure = True
         _ONE_RANGE.add(self._host)
         raise OneRangeError
 
