@@ -160,9 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         content = content[: len(content) // 2] if broken else content
         for start in range(0, len(content), 2**16):
-            self.wfile.write(content[start : start + 2**16])
-            with self.server.lock:
+            with self.server.lock:  # counted first: a client that has it all may look at once
                 self.server.server.sent += len(content[start : start + 2**16])
+            self.wfile.write(content[start : start + 2**16])
         if broken and self.server.server.manners.status == -2:
             self.server.server.stop.wait(60)
         self.close_connection = self.close_connection or broken
