@@ -115,7 +115,7 @@ def ratios(seconds: Seconds, processor: Seconds) -> None:
 
 def make_sides(path: Path, zarr: Path, stored: StoredTiles) -> dict[str, Read]:
     """All sides by name."""
-    sides = {**libraries(path), **ours(path, "openslide", "ours openslide")}
+    sides = {**libraries(path), "openslide View": ours(path, "openslide")["openslide View"]}
     if "tiff" in names(READERS):
         sides |= ours(path, "tiff") | {"tiff dask": through_dask(path, "tiff")}
     return sides | {"zarr reader": ours(zarr, "zarr")["zarr reader"], **decoders(stored)}
