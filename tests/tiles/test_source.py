@@ -10,7 +10,7 @@ import torch
 
 from wsi_attention.errors import InputError, MissingMppError, NoTissueError, TileReadError, UnsupportedSlideError
 from wsi_attention.geometry import Grid
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import InStrips, TileSource
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.structures import TileSet, TissueMask
@@ -94,6 +94,31 @@ def test_overviews_stay_within_their_most_pixels() -> None:
     roomy = SlideSource(tissue_slide())
     assert roomy.overview_downsample(8.0) == roomy.downsample(8.0)
     assert roomy.notes == ()
+
+
+@pytest.mark.parametrize("whole", [10**6, 5_000])
+def test_strips_of_the_overview_are_the_overview(whole: int) -> None:
+    source = SlideSource(tissue_slide(), whole=whole)
+    strips = list(source.overview_strips(4.0, 40, 8))
+    rows = torch.cat([strip.pixels[:, :, strip.own] for strip in strips], dim=2)
+    assert torch.equal(rows, SlideSource(tissue_slide()).overview(4.0))
+    assert [strip.top for strip in strips[:3]] == [0, 32, 72]
+    assert strips[0].pixels.shape == (1, 3, 48, 326)
+    assert source.overview_pixels == 326 * 251
+
+
+def test_a_larger_overview_is_allowed_in_strips_and_no_reason_for_a_note() -> None:
+    source = SlideSource(tissue_slide(), max_overview=100_000, whole=5_000)
+    assert isinstance(source, InStrips)
+    assert source.overview_downsample(8.0) == source.downsample(8.0) == pytest.approx(4.0, rel=0.01)
+    with pytest.raises(InputError, match="in one piece"):
+        source.overview(4.0)
+    expected = SlideSource(tissue_slide()).tissue_mask
+    assert source.tissue_mask.downsample == expected.downsample
+    assert (source.tissue_mask.mask ^ expected.mask).mean() < 0.01
+    coarse = source.whole_overview_downsample(8.0)
+    assert 4_500 < source.overview_rgb(coarse).size / 3 <= 5_000
+    assert source.notes == ()
 
 
 def test_tissue_cells_are_those_over_tissue() -> None:

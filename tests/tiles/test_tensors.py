@@ -107,3 +107,14 @@ def test_no_tiles() -> None:
     batch = TensorSource(images()).read(TileSet(np.zeros((2, 0, 2)), (4, 3), 2.0))
     assert batch.pixels.shape == (2, 0, 3, 3, 4)
     assert batch.valid.shape == (2, 0)
+
+
+def test_strips_of_the_overview_are_the_overview() -> None:
+    source = TensorSource(torch.rand(2, 3, 23, 11, dtype=torch.float64))
+    strips = list(source.overview_strips(2.0, 5, 2))
+    assert [(strip.first, strip.last, strip.top, strip.pixels.shape[2]) for strip in strips] == [
+        (0, 5, 0, 7),
+        (5, 10, 3, 9),
+        (10, 12, 8, 4),
+    ]
+    assert torch.equal(torch.cat([strip.pixels[:, :, strip.own] for strip in strips], dim=2), source.overview(2.0))
