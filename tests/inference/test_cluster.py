@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from wsi_attention.errors import ClusterError, InputError, ModelError
+from wsi_attention.cli import main
+from wsi_attention.errors import ClusterError, InputError, ModelError, ResultsError
 from wsi_attention.inference import cluster as module
 from wsi_attention.inference.batch import classify, run_key
 from wsi_attention.inference.cluster import open_cluster, quiet
-from wsi_attention.inference.cluster_runner import Cluster
+from wsi_attention.inference.cluster_runner import Cluster, _agreed
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.job import Job, Settings
-from wsi_attention.inference.remote import ModelSource, task_of
+from wsi_attention.inference.remote import ModelSource, Survey, task_of
 from wsi_attention.models.checkpoint import Classifier
 
 pytest.importorskip("distributed")
@@ -158,3 +161,38 @@ def test_one_slide_for_each_gpu(slides: Path, tmp_path: Path, tiny: Classifier) 
         plain = Cluster(client, "test", expected=2)
         classify([slides], tmp_path / "plain", tiny, executor=plain, what=(), device="cpu")
         assert plain.window == 8
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/results", Path("gs://bucket/results"), "memory://results"])
+def test_results_do_not_go_to_urls(slides: Path, tiny: Classifier, place: str | Path) -> None:
+    with pytest.raises(ResultsError, match=r"results go to a folder, not to (s3|gs|memory):// URLs; give a folder"):
+        classify([slides], place, tiny, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"error": "no device 'cuda:1' here"}, "worker tcp://b:1 on h cannot work: no device"),
+        ({"version": "0.0.1"}, "worker tcp://b:1 on h has wsi-attention 0.0.1, this is .*; install the same"),
+        ({"missing_model": "damaged"}, "worker tcp://b:1 on h cannot load the model: damaged"),
+        ({"missing_slide": True}, "worker tcp://b:1 on h does not see /s/a.svs; slides must have the same path"),
+        ({"precision": "bf16"}, r"would not compute alike \(32 on .*, bf16 on .*\); give --precision 32"),
+    ],
+)
+def test_workers_that_cannot_do_it_are_named(change: dict[str, Any], told: str) -> None:
+    able = Survey("h", "/", precision="32")
+    with pytest.raises(ClusterError, match=told):
+        _agreed({"tcp://a:1": able, "tcp://b:1": replace(able, **change)}, "/s/a.svs")
+    assert _agreed({"tcp://a:1": able}, "/s/a.svs") == "32"
+
+
+def test_the_command_says_in_one_line_that_no_scheduler_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 1.0)
+    arguments = ["classify", "-i", str(tmp_path), "-o", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:9"]
+    monkeypatch.setattr(sys, "argv", ["wsi-attention", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and line.startswith("wsi-attention: error: no scheduler at tcp://127.0.0.1:9")

@@ -23,7 +23,7 @@ from wsi_attention.inference.names import assign_names
 from wsi_attention.inference.pages import write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
-from wsi_attention.inference.results import Results, open_results
+from wsi_attention.inference.results import Results, check_place, open_results
 from wsi_attention.inference.runners import Runner, place_of, runner_of
 from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, SlideKey, State
@@ -92,6 +92,7 @@ def classify(
     for name in what:
         exporter_of(name)
     wishes.check(classifier)
+    check_place(results)
     found = gather_slides(inputs, slides_csv, outside=results)
     slides = with_mpp(found.slides, mpp)
     place = place_of(executor, classifier, Path(results), device, precision, slides)

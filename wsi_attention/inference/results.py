@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,6 +85,20 @@ class Results:
         path = self.folder / f"run_{stamp}.json"
         write_text(path, json.dumps({**facts, "host": socket.gethostname()}, indent=2, sort_keys=True) + "\n")
         return path
+
+
+def check_place(folder: str | Path) -> None:
+    """Whether results could lie there.
+
+    Raises:
+        ResultsError: a URL: renaming makes a result whole, and object stores cannot rename.
+    """
+    kind = re.match(r"([a-z][a-z0-9+.-]+):/", str(folder))  # a Path has lost one of two slashes
+    if kind:
+        raise ResultsError(
+            f"{folder}: results go to a folder, not to {kind[1]}:// URLs; give a folder with -o (workers of a cluster"
+            " need not see it) and copy it when classify has ended"
+        )
 
 
 @contextmanager
