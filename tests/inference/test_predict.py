@@ -12,10 +12,13 @@ import torch
 
 from wsi_attention.errors import InputError, MissingMppError, ModelError, NoTissueError, TileReadError
 from wsi_attention.inference.devices import precision_on
-from wsi_attention.inference.predict import look, predict, prepare, seed_of
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.predict import look, overview_of, predict, prepare, seed_of
+from wsi_attention.models import overview
+from wsi_attention.models.card import ModelCard
+from wsi_attention.models.checkpoint import Classifier, build_model, load_model, save_model
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Prediction, TileBatch, TileSet, TissueMask
+from wsi_attention.tiles.source import SlideSource
 
 
 def exactly(prediction: Prediction) -> tuple[object, ...]:
@@ -134,3 +137,36 @@ def test_bf16_is_used_where_asked_for(tmp_path: Path, write_slide, tiny: Classif
         rough, exact = predict(slide, tiny, precision="bf16"), predict(slide, tiny, precision="32")
     assert rough.provenance["precision"] == "bf16"
     assert rough.probabilities == pytest.approx(exact.probabilities, abs=0.05)
+
+
+def test_an_overview_beyond_what_is_held_whole_is_seen_in_strips(
+    tmp_path: Path, write_slide, small_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same tiles, same label, no note that the view was coarser, and nothing large in memory."""
+    classifier = small_model("ats")
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        source = prepare(slide, classifier)
+        whole = look(slide, source, classifier)
+        monkeypatch.setattr(overview, "STRIP_PIXELS", 2_000)
+        split = SlideSource(slide, tissue=source.tissue_mask, whole=3_000)
+        strips = look(slide, split, classifier)
+    assert strips.notes == ()
+    assert strips.overview_pixels == whole.overview_pixels == 96 * 96
+    np.testing.assert_array_equal(strips.glimpses[0].tiles.locations, whole.glimpses[0].tiles.locations)
+    np.testing.assert_allclose(strips.probabilities, whole.probabilities, atol=1e-6)
+    assert overview_of(split, classifier).size / 3 <= 3_000
+
+
+@pytest.mark.parametrize("method", ["ats", "zoom-in"])
+def test_the_recipe_says_how_large_the_overview_may_be(
+    method: str, tmp_path: Path, write_slide, small_arguments
+) -> None:
+    arguments = {**small_arguments[method], "overview_pixels": 400}
+    card = ModelCard(method=method, classes=("benign", "lesion"), arguments=arguments)
+    save_model(tmp_path / "model", build_model(method, 2, **arguments), card)
+    classifier = load_model(tmp_path / "model")
+    assert classifier.config["arguments"]["overview_pixels"] == 400
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        prediction = predict(slide, classifier)
+    assert prediction.overview_pixels <= 400
+    assert "would exceed 0.0004 Mpx" in prediction.notes[0]
