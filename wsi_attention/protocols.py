@@ -73,7 +73,7 @@ class RegionsReader(Protocol):
             out: (n, h, w, 3) to write to.
 
         Returns:
-            For each region None, or one line that says why it cannot be read; `out` is then left as it was.
+            For each region None, or one line that says why it cannot be read; `out` then holds zeros, or what it held.
 
         Raises:
             TileReadError: the request failed as a whole; `out` may hold anything.

@@ -230,7 +230,7 @@ class Slide:
             locations: (n, 2), (x, y) of the top left corners in level-0 pixels.
             level: index of the level.
             size: (w, h) of every region in the level's pixels.
-            out: (n, h, w, 3) to write to; left as it was where a region cannot be read.
+            out: (n, h, w, 3) to write to; zeros, or as it was, where a region cannot be read.
 
         Returns:
             For each region None, or one line that says why it cannot be read.

@@ -128,7 +128,7 @@ class View:
         Args:
             locations: (n, 2), (x, y) of the top left corners in level-0 pixels.
             size: (w, h) of a region in output pixels.
-            out: (n, h, w, 3) to write to; left as it was where a region cannot be read.
+            out: (n, h, w, 3) to write to; zeros, or as it was, where a region cannot be read.
 
         Returns:
             For each region None, or one line that says why it cannot be read.

@@ -41,7 +41,8 @@ class TiffKind:
     bigtiff: bool = False
 
 
-def _jpeg(colours: str, subsampling: str, quality: int = 85) -> Encoder:
+def jpeg_encoder(colours: str, subsampling: str, quality: int = 85) -> Encoder:
+    """Encodes an RGB tile as a JPEG stream in the given colours, "RGB" or "YCBCR"."""
     return lambda tile: bytes(
         imagecodecs.jpeg_encode(tile, level=quality, colorspace="RGB", outcolorspace=colours, subsampling=subsampling)
     )
@@ -63,13 +64,13 @@ _SUBSAMPLED = {"photometric": "ycbcr", "compression": "jpeg"}
 _RGB = {"photometric": "rgb"}
 
 KINDS: dict[str, TiffKind] = {
-    "jpeg-420": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, _jpeg("YCBCR", "420")),
-    "jpeg-422": TiffKind(_SUBSAMPLED | {"subsampling": (2, 1)}, _jpeg("YCBCR", "422")),
-    "jpeg-444": TiffKind(_SUBSAMPLED | {"subsampling": (1, 1)}, _jpeg("YCBCR", "444")),
-    "jpeg-420-tables": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, _jpeg("YCBCR", "420"), tables=True),
-    "jpeg-bigtiff": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, _jpeg("YCBCR", "420"), bigtiff=True),
-    "jpeg-240": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, _jpeg("YCBCR", "420"), aperio=True, tile=240),
-    "aperio-rgb": TiffKind(_RGB | {"compression": "jpeg"}, _jpeg("RGB", "444"), tables=True, aperio=True),
+    "jpeg-420": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, jpeg_encoder("YCBCR", "420")),
+    "jpeg-422": TiffKind(_SUBSAMPLED | {"subsampling": (2, 1)}, jpeg_encoder("YCBCR", "422")),
+    "jpeg-444": TiffKind(_SUBSAMPLED | {"subsampling": (1, 1)}, jpeg_encoder("YCBCR", "444")),
+    "jpeg-420-tables": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, jpeg_encoder("YCBCR", "420"), tables=True),
+    "jpeg-bigtiff": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, jpeg_encoder("YCBCR", "420"), bigtiff=True),
+    "jpeg-240": TiffKind(_SUBSAMPLED | {"subsampling": (2, 2)}, jpeg_encoder("YCBCR", "420"), aperio=True, tile=240),
+    "aperio-rgb": TiffKind(_RGB | {"compression": "jpeg"}, jpeg_encoder("RGB", "444"), tables=True, aperio=True),
     "aperio-33003": TiffKind(_RGB | {"compression": 33003}, _jpeg2000_ycbcr, aperio=True),
     "aperio-33005": TiffKind(_RGB | {"compression": 33005}, _jpeg2000, aperio=True),
     "lzw": TiffKind(_RGB | {"compression": "lzw"}),
@@ -105,15 +106,15 @@ def _write_level(file: tifffile.TiffWriter, level: Pixels, how: TiffKind, index:
     if how.encode is None:
         file.write(level, **options)
         return
-    tiles = [how.encode(tile) for tile in _tiles(level, how.tile)]
+    tiles = [how.encode(tile) for tile in tiles_of(level, how.tile)]
     if how.tables:
         options["jpegtables"] = b"\xff\xd8" + _segments(tiles[0], TABLES) + b"\xff\xd9"
         tiles = [_without(tile, TABLES + ADOBE) for tile in tiles]
     file.write(iter(tiles), shape=level.shape, dtype=np.uint8, **options)
 
 
-def _tiles(level: Pixels, side: int) -> Iterator[Pixels]:
-    """Row by row; those at the borders are filled up with their last pixels."""
+def tiles_of(level: Pixels, side: int) -> Iterator[Pixels]:
+    """The tiles of a level row by row; those at the borders are filled up with their last pixels."""
     short = (-level.shape[0] % side, -level.shape[1] % side)
     full = np.pad(level, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
     for top in range(0, full.shape[0], side):

@@ -19,6 +19,7 @@ from wsi_attention.slide.readers.tiff import TiffReader
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.readers import ReaderContract
 from wsi_attention.testing.tiff_kinds import KINDS, write_kind
+from wsi_attention.testing.tiff_philips import write_philips
 
 PLACES = 4
 """Random places a level of each real slide; 200 were compared when the reader was written."""
@@ -81,6 +82,20 @@ def test_every_kind_of_storage(kind: str, tmp_path: Path, pyramid: tuple[np.ndar
     assert compared(file, 12) == 3 * 12
     with open_slide(file) as slide:
         assert slide.reader == "tiff"
+
+
+def test_philips(tmp_path: Path, pyramid: tuple[np.ndarray, ...]) -> None:
+    """Levels lie in padded ones: 601×403 pixels in tiles of 64 are stored as 640×448."""
+    padded = np.pad(pyramid[0], ((0, 45), (0, 39), (0, 0)), constant_values=255)
+    levels = [padded[:: 2**level, :: 2**level] for level in range(3)]
+    file = write_philips(tmp_path / "slide.tiff", levels, 0.25, pyramid[2])
+    assert compared(file, 30) == 3 * 30
+    with open_slide(file) as slide, open_slide(file, reader="openslide") as other:
+        assert (slide.reader, slide.vendor, slide.mpp) == ("tiff", "philips", pytest.approx(0.25))
+        assert slide.level_dimensions == other.level_dimensions == ((640, 448), (320, 224), (160, 112))
+        assert slide.mpp_source == other.mpp_source
+        assert set(slide.associated) == set(other.associated) == {"label", "macro"}
+        assert np.array_equal(slide.read_associated("label"), other.read_associated("label"))
 
 
 def test_every_real_slide(shared_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -15,6 +16,7 @@ from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers.tiff import TiffReader
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.tiff_kinds import write_kind
+from wsi_attention.testing.tiff_philips import write_philips
 
 SOUND = (0, 0)
 BAD = (64, 64)
@@ -124,6 +126,26 @@ def test_an_index_larger_than_the_file(jpeg: Path) -> None:
         with pytest.raises(SlideOpenError, match=r"slide\.tif: ") as caught:
             open_slide(jpeg, reader=reader)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.replace("&quot;0.001&quot;", "&quot;0&quot;"), "names 3 pixel sizes for 3 levels"),
+        (lambda text: text.replace("WSI", "WSX"), "describes no slide"),
+        (lambda text: text[:-40] + "</DataObject>", "XML is broken"),
+        (lambda text: text.replace("<DataObject", "<!DOCTYPE a [<!ENTITY b 'c'>]><DataObject", 1), "defines entities"),
+    ],
+)
+def test_philips_text_that_cannot_be_trusted(
+    change: Callable[[str], str], says: str, tmp_path: Path, pyramid: tuple[np.ndarray, ...]
+) -> None:
+    file = write_philips(tmp_path / "slide.tiff", pyramid, 0.25, pyramid[2])
+    with tifffile.TiffFile(file, mode="r+") as tif:
+        tag = tif.pages[0].tags["ImageDescription"]
+        tag.overwrite(change(tag.value))
+    with pytest.raises(SlideOpenError, match=says):
+        TiffReader(str(file))
 
 
 def test_many_directories_are_refused(tmp_path: Path) -> None:

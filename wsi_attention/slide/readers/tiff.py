@@ -1,4 +1,4 @@
-"""Tiled TIFFs by their stored tiles: SVS, generic pyramids, OME-TIFF. No lock, no cache, OpenSlide's pixels.
+"""Tiled TIFFs by their stored tiles: SVS, Philips, generic pyramids, OME-TIFF. No lock, no cache, OpenSlide's pixels.
 
 A tile is read by its offset and decoded by imagecodecs, straight into the result where a region is a whole tile; else
 each tile that several regions of a request share is decoded once.
@@ -77,7 +77,7 @@ class TiffReader:
 
     def read_associated(self, name: str) -> Pixels:
         """A label, macro or thumbnail image, (h, w, 3)."""
-        return read_associated(self._source, self._index.associated[name])
+        return read_associated(self._source, name, self._index.associated[name])
 
     def close(self) -> None:
         """Gives the file back."""

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.readers.byte_ranges import ByteRanges
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS
-from wsi_attention.slide.readers.tiff_tags import pages_of
+from wsi_attention.slide.readers.tiff_philips import PhilipsText
+from wsi_attention.slide.readers.tiff_tags import IN_TEXT, pages_of
 
 
-def read_associated(source: ByteRanges, directory: int) -> NDArray[np.uint8]:
-    """An image in a directory of its own, (h, w, 3).
+def read_associated(source: ByteRanges, name: str, directory: int) -> NDArray[np.uint8]:
+    """An image in a directory of its own, or in the first one's XML, (h, w, 3).
 
     Raises:
         TileReadError: too large, no RGB, or damaged.
@@ -21,6 +22,8 @@ def read_associated(source: ByteRanges, directory: int) -> NDArray[np.uint8]:
 
     try:
         with source.file() as stream, tifffile.TiffFile(stream, name=source.path) as tif:
+            if directory == IN_TEXT:
+                return PhilipsText(tif.pages.first.description, source.path).picture(name)
             page = pages_of(tif, source.path)[directory]
             if page.imagewidth * page.imagelength > MAX_SEGMENT_PIXELS:
                 raise TileReadError(f"{page.imagewidth}×{page.imagelength} pixels, too large for a label or macro")

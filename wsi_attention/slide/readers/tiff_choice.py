@@ -15,11 +15,8 @@ from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
 from wsi_attention.slide.readers.tiff import TiffReader
 from wsi_attention.slide.readers.tiff_coding import Coding
 from wsi_attention.slide.readers.tiff_index import SOUND, TiffLevel
-from wsi_attention.slide.readers.tiff_tags import NotReadHereError
+from wsi_attention.slide.readers.tiff_tags import APERIO, GENERIC, PHILIPS, NotReadHereError
 from wsi_attention.slide.urls import is_url
-
-VENDORS = ("aperio", "generic-tiff")
-"""OpenSlide's names of what this reader reads."""
 
 
 def why_not(path: str) -> str | None:
@@ -34,7 +31,7 @@ def why_not(path: str) -> str | None:
     if is_url(path):
         return _why_not_url(path)
     vendor = vendor_of(path)
-    if vendor not in VENDORS:
+    if vendor not in {APERIO, PHILIPS, GENERIC}:
         return f"its format ({vendor}) is left to OpenSlide" if vendor else "OpenSlide does not know it to compare with"
     try:
         ours = TiffReader(path)
@@ -67,16 +64,21 @@ def _difference(ours: TiffReader, theirs: OpenSlideReader) -> str | None:
     shared = [size for size in ours.level_dimensions if size in theirs.level_dimensions]
     if tuple(shared) != theirs.level_dimensions or shared[0] != ours.level_dimensions[0]:
         return f"levels of {ours.level_dimensions} where OpenSlide sees {theirs.level_dimensions}"
-    if file_mpp(ours.properties) != file_mpp(theirs.properties):
-        return "OpenSlide finds another pixel size"
-    if objective_power(ours.properties) != objective_power(theirs.properties):
-        return "OpenSlide finds another objective power"
     if set(ours.associated) != set(theirs.associated):
         return f"associated images {ours.associated} where OpenSlide sees {theirs.associated}"
+    if _scales(ours, shared) != _scales(theirs, shared):
+        return "OpenSlide finds another downsample, pixel size or objective power"
     for number, tile in _samples(ours.levels):
         if not _same_pixels(ours, theirs, number, tile):
             return f"a tile of level {number} decodes differently in OpenSlide"
     return None
+
+
+def _scales(reader: SlideReader, shared: list[tuple[int, int]]) -> tuple[object, ...]:
+    """Downsamples of the shared levels, µm per pixel and objective power."""
+    sizes = zip(reader.level_dimensions, reader.level_downsamples, strict=True)
+    downsamples = [downsample for size, downsample in sizes if size in shared]
+    return downsamples, file_mpp(reader.properties), objective_power(reader.properties)
 
 
 def _samples(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """A tiled TIFF's index, read once: where the tiles of each level lie, and how they are stored.
 
-Levels are taken as OpenSlide takes them: of Aperio's files every tiled directory, of others the first one and those
-marked as reduced images. Beyond OpenSlide, the SubIFDs of an OME-TIFF are levels too.
+Levels are taken as OpenSlide takes them: of Aperio's and Philips' files every tiled directory, of others the first
+one and those marked as reduced images. Beyond OpenSlide, the SubIFDs of an OME-TIFF are levels too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ from wsi_attention.slide.readers.byte_ranges import ByteRanges
 from wsi_attention.slide.readers.limits import downsamples
 from wsi_attention.slide.readers.tiff_checks import SOME_LOST, check_chain, check_levels, check_single_plane
 from wsi_attention.slide.readers.tiff_coding import Coding, coding_of
-from wsi_attention.slide.readers.tiff_tags import NotReadHereError, associated_of, pages_of, properties_of, vendor_of
+from wsi_attention.slide.readers.tiff_philips import PhilipsText
+from wsi_attention.slide.readers.tiff_tags import (
+    APERIO,
+    GENERIC,
+    IN_TEXT,
+    PHILIPS,
+    NotReadHereError,
+    associated_of,
+    pages_of,
+    properties_of,
+    vendor_of,
+)
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -68,7 +79,7 @@ class TiffIndex:
     Attributes:
         levels: finest first.
         properties: the file's tags under OpenSlide's names.
-        associated: the directory of the label, macro and thumbnail, by name.
+        associated: the directory of the label, macro and thumbnail, by name; `IN_TEXT` where XML holds them.
     """
 
     levels: tuple[TiffLevel, ...]
@@ -95,31 +106,37 @@ def read_index(source: ByteRanges) -> TiffIndex:
         check_levels(pages, source.path, SOME_LOST)
         if tif.is_ome:
             check_single_plane(tif.series[0].axes, tif.series[0].shape, source.path)
-        levels = _levels(pages, source)
+        text = PhilipsText(directories[0].description, source.path) if vendor == PHILIPS else None
+        levels = _levels(pages, source, text)
         _check_holes(levels, vendor, source.path)
-        return TiffIndex(levels, properties_of(directories[0], vendor), associated_of(directories, vendor))
+        found = properties_of(directories[0], vendor) | (text.properties if text else {})
+        pictures = associated_of(directories, vendor) | dict.fromkeys(text.pictures if text else (), IN_TEXT)
+        return TiffIndex(levels, found, pictures)
 
 
 def _level_pages(directories: list[TiffPage], vendor: str, is_ome: bool, path: str) -> list[TiffPage]:
     first, *others = directories
     if is_ome and first.pages is not None:
         others = pages_of(first, path)
-    tiled = [page for page in others if page.is_tiled and (vendor == "aperio" or int(page.subfiletype) & REDUCED)]
     if not first.is_tiled:
         raise NotReadHereError(path, "its first image is stored in strips")
+    tiled = [page for page in others if page.is_tiled and (vendor != GENERIC or int(page.subfiletype) & REDUCED)]
     return sorted([first, *tiled], key=lambda page: -int(page.imagewidth))
 
 
-def _levels(pages: list[TiffPage], source: ByteRanges) -> tuple[TiffLevel, ...]:
-    sizes = tuple((int(page.imagewidth), int(page.imagelength)) for page in pages)
+def _levels(pages: list[TiffPage], source: ByteRanges, text: PhilipsText | None) -> tuple[TiffLevel, ...]:
+    sizes = [(int(page.imagewidth), int(page.imagelength)) for page in pages]
+    coarser = list(downsamples(sizes))
+    if text is not None:
+        coarser, sizes = text.levels(sizes, source.path)
     found = [_tiles(page, source.size) for page in pages]
     _mark_overlaps(found)
     return tuple(
         TiffLevel(
-            size, (page.tilewidth, page.tilelength), downsample, -(-size[0] // page.tilewidth), *tiles,
+            size, (page.tilewidth, page.tilelength), downsample, -(-page.imagewidth // page.tilewidth), *tiles,
             coding_of(page, source.path),
         )
-        for page, size, downsample, tiles in zip(pages, sizes, downsamples(sizes), found, strict=True)
+        for page, size, downsample, tiles in zip(pages, sizes, coarser, found, strict=True)
     )  # fmt: skip
 
 
@@ -162,5 +179,5 @@ def _mark_overlaps(levels: list[Tiles]) -> None:
 def _check_holes(levels: tuple[TiffLevel, ...], vendor: str, path: str) -> None:
     """OpenSlide fills holes in Aperio's coarser levels from finer ones; that is left to it."""
     for number, level in enumerate(levels[1:], 1):
-        if vendor == "aperio" and (level.states == MISSING).any():
+        if vendor == APERIO and (level.states == MISSING).any():
             raise NotReadHereError(path, f"level {number} has holes that are filled from finer levels")

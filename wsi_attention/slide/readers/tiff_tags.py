@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 MAX_PAGES = 1000
-APERIO = "Aperio"
+APERIO, PHILIPS, GENERIC = "aperio", "philips", "generic-tiff"
+"""OpenSlide's names of the vendors whose files are read here."""
+IN_TEXT = -1
+"""Stands for the directory of a picture that the XML of the first one holds."""
 _TEXTS = ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "HostComputer", "Copyright",
           "DocumentName")  # fmt: skip
 _RATIOS = ("XResolution", "YResolution", "XPosition", "YPosition")
 _UNITS = {1: "none", 2: "inch", 3: "centimeter"}
-_OTHERS = ("ndpi", "scn", "bif", "vsi", "philips", "ventana", "qpi", "avs", "trestle", "mrxs")
+_OTHERS = ("ndpi", "scn", "bif", "vsi", "ventana", "qpi", "avs", "trestle", "mrxs")
 
 
 class NotReadHereError(SlideOpenError):
@@ -46,7 +49,7 @@ def pages_of(parent: TiffFile | TiffPage, path: str) -> list[TiffPage]:
 
 
 def vendor_of(tif: TiffFile, path: str) -> str:
-    """ "aperio" or "generic-tiff".
+    """`APERIO`, `PHILIPS` or `GENERIC`.
 
     Raises:
         NotReadHereError: a scanner's own kind of TIFF, which has its own rules.
@@ -54,7 +57,12 @@ def vendor_of(tif: TiffFile, path: str) -> str:
     for kind in _OTHERS:
         if getattr(tif, f"is_{kind}", False):
             raise NotReadHereError(path, f"a {kind} file")
-    return "aperio" if str(tif.pages.first.description).startswith(APERIO) else "generic-tiff"
+    first = tif.pages.first
+    if str(first.software).startswith("MedScan"):
+        raise NotReadHereError(path, "a Trestle file")
+    if str(first.software).startswith("Philips") and "DPUfsImport" in first.description:
+        return PHILIPS
+    return APERIO if first.description.startswith("Aperio") else GENERIC
 
 
 def properties_of(page: TiffPage, vendor: str) -> dict[str, str]:
@@ -69,9 +77,12 @@ def properties_of(page: TiffPage, vendor: str) -> dict[str, str]:
         if ratio is not None:
             found[f"tiff.{name}"] = f"{ratio:.17g}"
     found["tiff.ResolutionUnit"] = _UNITS.get(int(page.tags.valueof("ResolutionUnit", 2)), "unknown")
+    if vendor == PHILIPS:  # its text is long, and told in `tiff_philips`
+        found.pop("tiff.ImageDescription", None)
+        return found
     if "tiff.ImageDescription" in found:
         found["openslide.comment"] = found["tiff.ImageDescription"]
-    return found | (_of_aperio(page.description) if vendor == "aperio" else _of_resolution(found))
+    return found | (_of_aperio(page.description) if vendor == APERIO else _of_resolution(found))
 
 
 def _ratio(value: Any) -> float | None:
@@ -103,8 +114,11 @@ def _of_aperio(description: str) -> dict[str, str]:
 def associated_of(pages: Sequence[TiffPage], vendor: str) -> dict[str, int]:
     """The directory of each associated image: Aperio's thumbnail is the second, the others are named in their text."""
     found: dict[str, int] = {}
-    for index, page in enumerate(pages if vendor == "aperio" else ()):
-        if not page.is_tiled:
+    for index, page in enumerate(pages):
+        if vendor == PHILIPS and not page.is_tiled:
+            kind = page.description.strip().lower()
+            found |= {name: index for name in ("label", "macro") if kind.startswith(name)}
+        if vendor == APERIO and not page.is_tiled:
             lines = page.description.replace("\r", "\n").split("\n")
             name = "thumbnail" if index == 1 else lines[1].split(" ")[0] if len(lines) > 1 else ""
             if name:
