@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wsi_attention.errors import OutOfMemoryError
 from wsi_attention.nn.bags import encode
+from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.structures import TileBatch
 
 
@@ -125,6 +126,7 @@ import resource, sys, torch
 from pathlib import Path
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.preprocess import Normalise
+from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.nn.resnet import ResNet18
 from wsi_attention.structures import TileBatch
 
@@ -172,3 +174,15 @@ def test_large_tiles_come_a_few_at_a_time_on_the_cpu(side: int, expected: int) -
     encode(TileBatch(pixels, torch.ones(1, 65, dtype=torch.bool)), nn.Identity(), Counting().eval())
     assert sizes[0] == expected
     assert sum(sizes) == 65
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_chunks_copied_beside_the_computing_are_the_right_ones() -> None:
+    device = torch.device("cuda")
+    tiles = TileBatch(
+        torch.randint(0, 256, (1, 50, 3, 256, 256), dtype=torch.uint8), torch.ones(1, 50, dtype=torch.bool)
+    )
+    preprocess, encoder = Normalise().to(device), nn.Sequential(nn.AvgPool2d(256), nn.Flatten()).eval()
+    features = encode(tiles, preprocess, encoder, chunk=3)
+    expected = Normalise()(tiles.pixels[0]).mean((-1, -2))
+    torch.testing.assert_close(features[0].cpu(), expected, atol=1e-4, rtol=1e-4)
