@@ -14,6 +14,8 @@ import tifffile
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers.tiff import TiffReader
+from wsi_attention.slide.readers.tiff_index import MISSING, OVERLAPS, _mark_overlaps
+from wsi_attention.slide.readers.tiff_index import SOUND as SOUND_TILE
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.tiff_kinds import write_kind
 from wsi_attention.testing.tiff_philips import write_philips
@@ -69,6 +71,24 @@ def test_overlapping_tiles(jpeg: Path) -> None:
     fails_alone(jpeg, "shares bytes with another tile")
     with open_slide(jpeg, reader="tiff") as slide, pytest.raises(TileReadError):
         slide.read((128, 64), 0, (64, 64))
+
+
+def test_overlaps_are_found_as_by_comparing_each_with_each() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        levels = [
+            (rng.integers(0, 30, n), rng.integers(1, 6, n), np.where(rng.random(n) < 0.8, SOUND_TILE, MISSING))
+            for n in rng.integers(1, 12, 2)
+        ]
+        tiles = [tuple(map(int, tile)) for level in levels for tile in zip(*level, strict=True)]
+        _mark_overlaps(levels)
+        found = [int(state) for _, _, states in levels for state in states]
+        for (start, count, state), marked in zip(tiles, found, strict=True):
+            clash = any(
+                other == SOUND_TILE and (at, n) != (start, count) and at < start + count and start < at + n
+                for at, n, other in tiles
+            )
+            assert marked == (OVERLAPS if state == SOUND_TILE and clash else state)
 
 
 def test_tiles_that_are_one_tile_are_fine(jpeg: Path) -> None:

@@ -53,7 +53,8 @@ class LocalBytes:
             OSError: it is not there, or may not be read.
         """
         self.path = path
-        self._descriptor: int | None = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._descriptor: int | None = None
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.size = os.fstat(self._descriptor).st_size
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
@@ -81,6 +82,9 @@ class LocalBytes:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 if hasattr(os, "pread"):

@@ -159,21 +159,24 @@ def _tiles(page: TiffPage, file_size: int) -> Tiles:
 
 def _mark_overlaps(levels: list[Tiles]) -> None:
     """Marks tiles that share some bytes with another; two with all bytes in common are one tile used twice."""
-    offsets, counts = (np.concatenate([level[part] for level in levels]) for part in (0, 1))
-    sound = np.concatenate([level[2] for level in levels]) == SOUND
-    start, end = offsets[sound], (offsets + counts)[sound]
+    sound = np.concatenate([states for _, _, states in levels]) == SOUND
+    start = np.concatenate([offsets for offsets, _, _ in levels])[sound]
+    end = start + np.concatenate([counts for _, counts, _ in levels])[sound]
     if (start[1:] >= end[:-1]).all():
         return
-    start, end = np.unique(np.stack([start, end]), axis=1)
-    reach = np.maximum.accumulate(end)
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    new = np.ones(len(start), np.bool_)
+    new[1:] = (start[1:] != start[:-1]) | (end[1:] != end[:-1])
+    start, end = start[new], end[new]
     bad = np.zeros(len(start), np.bool_)
-    bad[1:] = start[1:] < reach[:-1]
+    bad[1:] = start[1:] < np.maximum.accumulate(end)[:-1]
     bad[:-1] |= start[1:] < end[:-1]
-    shared = np.stack([start, end], 1)[bad]
-    for level in levels if len(shared) else ():
-        pairs = np.stack([level[0], level[0] + level[1]], 1)
-        hit = np.isin(pairs[:, 0], shared[:, 0]) & np.isin(pairs[:, 1], shared[:, 1]) & (level[2] == SOUND)
-        level[2][hit] = OVERLAPS
+    where = np.flatnonzero(sound)[order[bad[np.cumsum(new) - 1]]]
+    before = 0
+    for _, _, states in levels:
+        states[where[(where >= before) & (where < before + len(states))] - before] = OVERLAPS
+        before += len(states)
 
 
 def _check_holes(levels: tuple[TiffLevel, ...], vendor: str, path: str) -> None:
