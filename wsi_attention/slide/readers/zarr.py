@@ -16,6 +16,8 @@ from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.ome_metadata import Multiscale, channel_labels, multiscale
+from wsi_attention.slide.readers.zarr_chunks import Grid, read_regions
+from wsi_attention.slide.readers.zarr_levels import level_of
 from wsi_attention.slide.urls import is_store_url, is_url
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class ZarrReader:
             check_dimensions(path, self.level_dimensions)
             for array in self._arrays:
                 _check_storage(array, path)
+            self._levels = [level_of(array, self._axes, path) for array in self._arrays]
         x, y = self._axes.index("x"), self._axes.index("y")
         self.level_downsamples = pyramid.downsamples(self.level_dimensions)
         self.tile_sizes: tuple[tuple[int, int] | None, ...] = tuple(
@@ -73,9 +76,18 @@ class ZarrReader:
         """
         corner = level_location(location, self.level_downsamples[level])
         try:
-            return padded(lambda *yx: self._crop(level, *yx), self.level_dimensions[level], corner, size)
+            return padded(self._levels[level].crop, self.level_dimensions[level], corner, size)
         except Exception as error:  # zarr and its codecs raise whatever a damaged chunk leads them to
             raise TileReadError(str(error) or type(error).__name__) from error
+
+    def read_regions(
+        self, locations: NDArray[np.int64], level: int, size: tuple[int, int], out: NDArray[np.uint8]
+    ) -> list[str | None]:
+        """As `RegionsReader.read_regions`: every chunk is read whole and once."""
+        downsample = self.level_downsamples[level]
+        corners = np.array([level_location((int(x), int(y)), downsample) for x, y in locations]).reshape(-1, 2)
+        del size
+        return read_regions(self._grid(level), corners, out, self._levels[level].fetch)
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """OME-Zarr keeps no label or macro image.
@@ -89,11 +101,10 @@ class ZarrReader:
         """Closes the store."""
         self._store.close()
 
-    def _crop(self, level: int, rows: slice, cols: slice) -> NDArray[np.uint8]:
-        selection = tuple({"y": rows, "x": cols, "c": slice(None)}.get(axis, 0) for axis in self._axes)
-        kept = "".join(axis for axis in self._axes if axis in "yxc")
-        pixels = np.asarray(self._arrays[level][selection])
-        return pixels.transpose([kept.index(axis) for axis in "yxc"])
+    def _grid(self, level: int) -> Grid:
+        array, x, y = self._arrays[level], self._axes.index("x"), self._axes.index("y")
+        shard = array.shards or array.chunks
+        return Grid(self.level_dimensions[level], (array.chunks[x], array.chunks[y]), (shard[x], shard[y]))
 
     def _extent(self, array: zarr.Array[Any], path: str) -> tuple[int, int]:
         length = dict(zip(self._axes, array.shape, strict=False))

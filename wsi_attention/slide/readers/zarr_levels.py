@@ -1,0 +1,143 @@
+"""One level of an OME-Zarr store as RGB rectangles: through zarr, or through tensorstore where that can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.slide.readers.zarr_chunks import Pixels, Rectangle
+from wsi_attention.slide.urls import is_url
+
+if TYPE_CHECKING:
+    import tensorstore
+    import zarr
+
+IN_FLIGHT = 16_000_000
+"""Bytes of pixels that are fetched ahead."""
+REQUESTS = 4
+"""Chunks fetched side by side from elsewhere, for each task that reads."""
+
+
+class Level(Protocol):
+    """A level that gives pixels (h, w, 3)."""
+
+    def crop(self, rows: slice, cols: slice) -> Pixels:
+        """One rectangle; raises whatever a damaged chunk leads the library to."""
+        ...
+
+    def fetch(self, places: Sequence[Rectangle]) -> Iterator[Pixels | Exception]:
+        """Many, in the order given; an error in place of what cannot be read."""
+        ...
+
+
+class ZarrLevel:
+    """Through zarr, chunk after chunk; several at a time where they come over a network.
+
+    Args:
+        array: the level.
+        axes: a letter an axis.
+        remote: whether chunks come from elsewhere.
+    """
+
+    def __init__(self, array: zarr.Array[Any], axes: str, remote: bool) -> None:
+        self._array, self._axes, self._remote = array, axes, remote
+
+    def crop(self, rows: slice, cols: slice) -> Pixels:
+        """As `Level.crop`."""
+        return _upright(np.asarray(self._array[_selection(self._axes, rows, cols)]), self._axes)
+
+    def fetch(self, places: Sequence[Rectangle]) -> Iterator[Pixels | Exception]:
+        """As `Level.fetch`."""
+        if not self._remote:
+            yield from (self._attempt(place) for place in places)
+            return
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            for start in range(0, len(places), REQUESTS):
+                yield from pool.map(self._attempt, places[start : start + REQUESTS])
+
+    def _attempt(self, place: Rectangle) -> Pixels | Exception:
+        return _attempt(lambda: self.crop(*place))
+
+
+class TensorStoreLevel:
+    """Through tensorstore, which decodes chunks side by side and reads the index of a shard once a request.
+
+    Args:
+        store: the level.
+        axes: a letter an axis.
+        chunk: pixels of a chunk.
+    """
+
+    def __init__(self, store: tensorstore.TensorStore, axes: str, chunk: int) -> None:
+        self._store, self._axes = store, axes
+        self._together = max(1, IN_FLIGHT // (3 * chunk))
+
+    def crop(self, rows: slice, cols: slice) -> Pixels:
+        """As `Level.crop`."""
+        return self._taken(self._store[_selection(self._axes, rows, cols)].read())
+
+    def fetch(self, places: Sequence[Rectangle]) -> Iterator[Pixels | Exception]:
+        """As `Level.fetch`."""
+        import tensorstore
+
+        for start in range(0, len(places), self._together):
+            some = places[start : start + self._together]
+            with tensorstore.Batch() as batch:
+                asked = [self._store[_selection(self._axes, *place)].read(batch=batch) for place in some]
+            yield from (_attempt(lambda one=one: self._taken(one)) for one in asked)  # type: ignore[misc]
+
+    def _taken(self, asked: Any) -> Pixels:
+        return _upright(np.asarray(asked.result()), self._axes)
+
+
+def level_of(array: zarr.Array[Any], axes: str, path: str) -> Level:
+    """A level through tensorstore, if that is installed, the store is a folder here and it can read it; else zarr.
+
+    Args:
+        array: the level.
+        axes: a letter an axis.
+        path: the store's.
+    """
+    remote = is_url(path)
+    fast = _with_tensorstore(array, axes, Path(path)) if not remote and Path(path).is_dir() else None
+    return fast or ZarrLevel(array, axes, remote)
+
+
+def _with_tensorstore(array: zarr.Array[Any], axes: str, folder: Path) -> Level | None:
+    try:
+        import tensorstore
+    except ImportError:
+        return None
+    spec = {
+        "driver": "zarr3" if array.metadata.zarr_format == 3 else "zarr",
+        "kvstore": {"driver": "file", "path": f"{(folder / array.path).resolve()}/"},
+        "context": {"cache_pool": {"total_bytes_limit": 0}},
+    }
+    try:
+        store = tensorstore.open(spec, open=True, read=True, write=False).result()
+    except ValueError:  # a codec or a detail of the metadata that zarr knows and tensorstore does not
+        return None
+    x, y = axes.index("x"), axes.index("y")
+    return TensorStoreLevel(store, axes, array.chunks[x] * array.chunks[y])
+
+
+def _selection(axes: str, rows: slice, cols: slice) -> tuple[slice | int, ...]:
+    return tuple({"y": rows, "x": cols, "c": slice(None)}.get(axis, 0) for axis in axes)
+
+
+def _upright(pixels: NDArray[np.uint8], axes: str) -> Pixels:
+    """(h, w, 3), however the axes lie in the store."""
+    kept = "".join(axis for axis in axes if axis in "yxc")
+    return pixels.transpose([kept.index(axis) for axis in "yxc"])
+
+
+def _attempt(read: Callable[[], Pixels]) -> Pixels | Exception:
+    try:
+        return read()
+    except Exception as error:  # libraries and their codecs raise whatever a damaged chunk leads them to
+        return error
