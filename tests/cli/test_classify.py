@@ -136,7 +136,7 @@ def test_the_summary_tells_where_everything_is(tmp_path: Path) -> None:
 def test_profile_prints_where_the_time_went(tmp_path: Path) -> None:
     slide = Path(__file__).resolve().parents[2] / "sample_slides" / "sample_01.svs"
     results = tmp_path / "results"
-    ran = CliRunner().invoke(app, ["classify", str(slide), "-o", str(results), "--what", "geojson", "--profile"])
+    ran = CliRunner().invoke(app, [str(slide), "-o", str(results), "--what", "geojson", "--profile"])
     assert ran.exit_code == 0, ran.output
     kinds = [line.split()[0] for line in ran.stdout.splitlines() if line.rstrip().endswith("%")]
     assert kinds == ["open", "overview", "attention", "read", "encode", "export", "waiting"]
