@@ -279,6 +279,10 @@ class Slide:
     def _stored(self) -> StoredBytes:
         from wsi_attention.slide.readers.stored import StoredBytes
 
+        with self._handles.borrow() as lease:
+            counts = getattr(lease.reader, "stored_counts", None)
+        if counts is not None:
+            return StoredBytes.known(self.level_dimensions, self.tile_sizes, counts)
         return StoredBytes.of(self.path if isinstance(self._origin, str) else None, self.level_dimensions)
 
     def _check(self, level: int, size: tuple[int, int]) -> None:

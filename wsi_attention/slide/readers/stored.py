@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,14 @@ class StoredBytes:
         pixels = sum(w * h for w, h in dimensions)
         return cls(tuple(dimensions), _tiff_levels(path, dimensions), _total_bytes(Path(path)) / pixels)
 
+    @classmethod
+    def known(
+        cls, dimensions: Sequence[Extent], tiles: Sequence[Extent | None], counts: Sequence[NDArray[np.int64]]
+    ) -> StoredBytes:
+        """Of a reader that has the index at hand: the stored tiles' sizes and bytes, level by level."""
+        pairs = enumerate(zip(tiles, counts, strict=True))
+        return cls(tuple(dimensions), {level: LevelBytes(tile, own) for level, (tile, own) in pairs if tile}, 0.0)
+
     def touched(self, level: int, corner: tuple[float, float], size: Extent) -> int:
         """Bytes that reading a rectangle (corner and size in the level's pixels) asks for."""
         if level in self.levels:
@@ -89,18 +98,24 @@ def _total_bytes(path: Path) -> int:
 
 
 def _tiff_levels(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelBytes]:
+    try:
+        return _levels_of(path, dimensions)
+    except Exception:  # an estimate must not fail: no TIFF, or one that tifffile cannot parse
+        return {}
+    finally:
+        gc.collect(0)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
+
+
+def _levels_of(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelBytes]:
     import tifffile
 
     found: dict[int, LevelBytes] = {}
-    try:
-        with tifffile.TiffFile(path) as tif:
-            first = tif.pages.first
-            for page in (*tif.pages, *(first.pages or ())):
-                extent = (page.imagewidth, page.imagelength)
-                if page.is_tiled and extent in dimensions:
-                    found.setdefault(list(dimensions).index(extent), _level_bytes(page))
-    except Exception:  # an estimate must not fail: no TIFF, or one that tifffile cannot parse
-        return {}
+    with tifffile.TiffFile(path) as tif:
+        first = tif.pages.first
+        for page in (*tif.pages, *(first.pages or ())):
+            extent = (page.imagewidth, page.imagelength)
+            if page.is_tiled and extent in dimensions:
+                found.setdefault(list(dimensions).index(extent), _level_bytes(page))
     return found
 
 

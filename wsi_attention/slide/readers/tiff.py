@@ -55,6 +55,11 @@ class TiffReader:
         """Where each level's tiles lie and how they are stored."""
         return self._index.levels
 
+    @property
+    def stored_counts(self) -> tuple[NDArray[np.int64], ...]:
+        """Bytes of each level's stored tiles, (rows, columns)."""
+        return tuple(level.counts.reshape(-1, level.columns) for level in self.levels)
+
     def read(self, location: Size, level: int, size: Size) -> Pixels:
         """Pixels (h, w, 3) on white.
 

@@ -6,6 +6,7 @@ one and those marked as reduced images. Beyond OpenSlide, the SubIFDs of an OME-
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,6 +97,13 @@ def read_index(source: ByteRanges) -> TiffIndex:
         UnsupportedSlideError: no 8-bit RGB.
         Exception: whatever tifffile raises on a broken file.
     """
+    try:
+        return _index_of(source)
+    finally:
+        gc.collect(0)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
+
+
+def _index_of(source: ByteRanges) -> TiffIndex:
     import tifffile
 
     with source.file() as stream, tifffile.TiffFile(stream, name=source.path) as tif:
