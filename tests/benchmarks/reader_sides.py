@@ -59,27 +59,43 @@ class StoredTiles:
                 file.seek(int(self.offsets[index]))
                 self._loaded[index] = file.read(int(self.counts[index]))
 
-    def decoding(self, decode: Callable[[bytes], Pixels]) -> Read:
-        """A side that only decodes: each stored tile once, straight from memory, no crop."""
+    def decoding(self, decode: Callable[[bytes, Pixels], object]) -> Read:
+        """A side that only decodes: each stored tile once, from memory into one and the same buffer, no crop."""
 
         def read(locations: Locations, size: tuple[int, int], out: Pixels) -> None:
+            buffer = np.empty((self.side, self.side, 3), np.uint8)
             for index in self.touched(locations, size):
-                decode(self._loaded[index])
+                decode(self._loaded[index], buffer)
+
+        return read
+
+    def into_batch(self, decode: Callable[[bytes, Pixels], object]) -> Read:
+        """A side that decodes whole tiles straight into their places of the output, which no reader can avoid."""
+
+        def read(locations: Locations, size: tuple[int, int], out: Pixels) -> None:
+            for pixels, (x, y) in zip(out, (locations // self.side).tolist(), strict=True):
+                decode(self._loaded[y * self.cols + x], pixels)
 
         return read
 
 
-def decoders(stored: StoredTiles) -> dict[str, Read]:
-    """Decode-only sides: imagecodecs, and simplejpeg where it is installed."""
+def decoders(stored: StoredTiles, aligned: bool) -> dict[str, Read]:
+    """Decode-only sides: imagecodecs, for whole tiles also into the batch, and simplejpeg where it is installed."""
     import imagecodecs
 
-    sides = {"decode imagecodecs": stored.decoding(imagecodecs.jpeg_decode)}
+    def one(content: bytes, out: Pixels) -> None:
+        imagecodecs.jpeg_decode(content, out=out)
+
+    sides = {"decode imagecodecs": stored.decoding(one)}
+    sides |= {"decode into batch": stored.into_batch(one)} if aligned else {}
     try:
         import simplejpeg
     except ImportError:
-        print("skipped: decode simplejpeg (pip install simplejpeg)")
+        print("left out: decode simplejpeg (pip install simplejpeg)")
         return sides
-    return sides | {"decode simplejpeg": stored.decoding(simplejpeg.decode_jpeg)}
+    return sides | {
+        "decode simplejpeg": stored.decoding(lambda content, out: simplejpeg.decode_jpeg(content, buffer=out))
+    }
 
 
 def libraries(path: Path) -> dict[str, Read]:

@@ -94,7 +94,7 @@ def write_labels(path: Path, slides: Sequence[Path], training: int) -> None:
         rows.writerow(("slide", "label", "split"))
         for index, slide in enumerate(slides):
             if index < training or index >= len(slides) - VALIDATION:
-                rows.writerow((slide.name, CLASSES[index % 2], "train" if index < training else "validation"))
+                rows.writerow((slide.name, CLASSES[index % 2], "train" if index < training else "val"))
 
 
 def measure(recipe: Recipe, slides: Sequence[Path], work: Path) -> dict[str, Figures]:
