@@ -29,7 +29,7 @@ def view(
 
     library = Library(results, slides or ())
     with Server(Content(library), port) as server:
-        typer.echo(f"{len(library.states)} slides at {server.url} (Ctrl-C ends it)")
+        typer.echo(f"{len(library.states)} slide{'s' * (len(library.states) != 1)} at {server.url} (Ctrl-C ends it)")
         Thread(target=server.content.warm, daemon=True).start()
         if not no_browser:
             webbrowser.open(server.url)

@@ -173,4 +173,4 @@ def _distance(micrometres: float) -> str:
 
 
 def _spread(value: float) -> str:
-    return "± < 0.001" if 0 < value < 0.0005 else f"± {value:.3f}"
+    return "± <0.001" if 0 < value < 0.0005 else f"± {value:.3f}"

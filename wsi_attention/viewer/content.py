@@ -6,7 +6,6 @@ import base64
 import json
 from collections import OrderedDict
 from contextlib import suppress
-from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -25,6 +24,8 @@ from wsi_attention.viewer.library import Library
 
 CACHED = 64_000_000
 """Bytes of encoded tiles that are kept."""
+KEPT = 16
+"""Slides whose facts are kept."""
 OVERVIEW = 1000
 """Longer side in pixels of an overview that is made here because classify left none."""
 
@@ -36,7 +37,8 @@ class Content:
         self.library = library
         self._tiles: OrderedDict[tuple[int, int, int, int], bytes] = OrderedDict()
         self._lock = Lock()
-        self._shown = lru_cache(16)(self._read)
+        self._known: OrderedDict[int, tuple[dict[str, Any], Layer | None]] = OrderedDict()
+        self._reading = Lock()
 
     def warm(self) -> None:
         """Opens the first slide that has a label, so that it is there when the browser asks."""
@@ -124,6 +126,15 @@ class Content:
             while sum(map(len, self._tiles.values())) > CACHED:
                 self._tiles.popitem(last=False)
         return made
+
+    def _shown(self, number: int) -> tuple[dict[str, Any], Layer | None]:
+        """Facts and attention of a slide; requests that come together wait for one reading."""
+        with self._reading:
+            if number not in self._known:
+                self._known[number] = self._read(number)
+                while len(self._known) > KEPT:
+                    self._known.popitem(last=False)
+            return self._known[number]
 
     def _read(self, number: int) -> tuple[dict[str, Any], Layer | None]:
         prediction = self.library.prediction(number)

@@ -18,20 +18,42 @@ export function colourAt(level, colours) {
   return colours[low].map((value, c) => Math.round(value + (colours[low + 1][c] - value) * (at - low)));
 }
 
-// White parts of a mask hatched, as a canvas of the mask's size times `fine`.
-export function hatched(mask, fine = 4) {
+// White parts of a mask opaque, the rest transparent.
+export function stencil(mask) {
   const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: mask.naturalWidth * fine, height: mask.naturalHeight * fine });
+  Object.assign(canvas, { width: mask.naturalWidth, height: mask.naturalHeight });
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.imageSmoothingEnabled = false;
-  context.drawImage(mask, 0, 0, canvas.width, canvas.height);
+  context.drawImage(mask, 0, 0);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    const at = i / 4;
-    const line = ((at % canvas.width) + Math.floor(at / canvas.width)) % 12 < 2;
-    pixels.data.set([52, 56, 66, pixels.data[i] > 127 && line ? 190 : 0], i);
-  }
+  for (let i = 0; i < pixels.data.length; i += 4) pixels.data[i + 3] = pixels.data[i];
   context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+const sheet = document.createElement("canvas");
+
+// Thin diagonals over the stencil, as far apart on the screen at every zoom.
+export function drawHatch(context, view, picture, place) {
+  Object.assign(sheet, { width: view.canvas.width, height: view.canvas.height });
+  const drawn = sheet.getContext("2d");
+  drawn.setTransform(view.ratio, 0, 0, view.ratio, 0, 0);
+  drawPicture(drawn, view, picture, place, 1, false);
+  drawn.globalCompositeOperation = "source-in";
+  drawn.fillStyle = drawn.createPattern(diagonals(), "repeat");
+  drawn.fillRect(0, 0, view.width, view.height);
+  context.drawImage(sheet, 0, 0, view.width, view.height);
+}
+
+function diagonals(side = 9) {
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: side, height: side });
+  const context = canvas.getContext("2d");
+  Object.assign(context, { strokeStyle: "rgb(52 56 66 / 0.75)", lineWidth: 1.2 });
+  for (const shift of [-side, 0, side]) {
+    context.moveTo(shift - 1, side + 1);
+    context.lineTo(shift + side + 1, -1);
+  }
+  context.stroke();
   return canvas;
 }
 

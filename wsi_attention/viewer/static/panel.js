@@ -45,7 +45,8 @@ export function markSlide(number) {
 export function describe(facts) {
   document.title = `${facts.name}: wsi-attention viewer`;
   by("name").textContent = facts.name;
-  const spread = facts.spread > 0 ? ` ± ${facts.spread.toFixed(3)}` : "";
+  const error = facts.spread < 0.0005 ? "<0.001" : facts.spread.toFixed(3);
+  const spread = facts.spread > 0 ? ` ± ${error}` : "";
   by("verdict").replaceChildren(made("b", facts.label), ` probability ${facts.classes[0][1].toFixed(3)}${spread}, not calibrated`);
   by("classes").replaceChildren(...facts.classes.map(([name, share]) => {
     const row = made("tr", null);

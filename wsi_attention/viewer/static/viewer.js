@@ -1,7 +1,7 @@
 // The page: which slide, which layers, which colours; and what the mouse points at.
 
 import { DeepZoom, steer } from "./deepzoom.js";
-import { boxAt, colourAt, coloured, drawBoxes, drawPicture, hatched } from "./layers.js";
+import { boxAt, colourAt, coloured, drawBoxes, drawHatch, drawPicture, stencil } from "./layers.js";
 import { by, describe, describeBox, drawBar, drawScale, length, listSlides, listTiles, markSlide, say } from "./panel.js";
 
 const TOP = 5;
@@ -11,7 +11,7 @@ steer(view);
 
 function drawLayers(context) {
   const { facts } = shown;
-  if (shown.unseen && by("show-unseen").checked) drawPicture(context, view, shown.unseen, facts.unseen, 1, true);
+  if (shown.unseen && by("show-unseen").checked) drawHatch(context, view, shown.unseen, facts.unseen);
   if (shown.colours) drawPicture(context, view, shown.colours, facts.attention.place, by("opacity").value / 100, false);
   if (by("show-boxes").checked) drawBoxes(context, view, facts.boxes, TOP, shown.lit);
   drawBar(view, facts.mpp);
@@ -60,7 +60,7 @@ async function choose(number) {
   Object.assign(document.body.dataset, { ready: "", slide: "" });
   markSlide(number);
   history.replaceState(null, "", `#${number}`);
-  const [slide, overview, attention] = [got(`${base}/slide.json`), picture(`${base}/overview.jpg`), picture(`${base}/attention.png`)];
+  const [overview, attention] = [picture(`${base}/overview.jpg`), picture(`${base}/attention.png`)];
   try {
     const facts = await got(`${base}/facts.json`);
     const pictures = [await overview, facts.attention && await attention];
@@ -68,7 +68,7 @@ async function choose(number) {
     Object.assign(shown, { facts, base, attention: pictures[1], unseen: null, lit: null });
     show(facts, base, pictures[0]);
     document.body.dataset.ready = String(number);
-    const { coarsest, trouble } = await slide;
+    const { coarsest, trouble } = await got(`${base}/slide.json`);
     if (mine !== asked) return;
     view.slide.coarsest = coarsest;
     say(trouble && `The slide itself cannot be shown, only its overview. ${trouble}`);
@@ -92,7 +92,7 @@ async function markUnseen() {
   const { facts, base } = shown;
   if (by("show-unseen").checked && facts.unseen && !shown.unseen) {
     const mask = await picture(`${base}/unseen.png`);
-    if (mask && facts === shown.facts) shown.unseen = hatched(mask);
+    if (mask && facts === shown.facts) shown.unseen = stencil(mask);
   }
   view.redraw();
 }

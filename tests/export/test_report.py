@@ -1,0 +1,164 @@
+"""A slide's part of the report, and the page made of parts."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_attention.export.colour_maps import MAPS, STEPS
+from wsi_attention.export.coverage import read_boxes
+from wsi_attention.export.layers import attention_layer, boxes, unseen_layer
+from wsi_attention.export.ranking import above_average, main_map
+from wsi_attention.export.report import LARGE, SMALL, TOP, ReportExporter, shown_boxes, shown_downsample
+from wsi_attention.export.report_page import Row, Section, page
+from wsi_attention.export.report_part import read_part
+from wsi_attention.testing.exporters import EXAMPLES, ExporterContract, example_prediction
+
+HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+class TestContract(ExporterContract):
+    exporter = ReportExporter()
+
+
+def written(tmp_path: Path, kind: str = "usual", **pixels: Any) -> Path:
+    path = tmp_path / "part.json"
+    ReportExporter()(example_prediction(kind=kind), path, **pixels)
+    return path
+
+
+def picture(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def rendered(path: Path, name: str = "a", full: bool = True, **more: Any) -> str:
+    part = read_part(path)
+    assert part is not None
+    row = Row(1, name, "done", part["label"], 0.5, 0.1, 3, 0.2, more.get("reason", ""), True)
+    return "".join(page([row], [Section(row, part, full)], more.get("about", [])))
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_every_kind_becomes_a_page(tmp_path: Path, kind: str) -> None:
+    text = rendered(written(tmp_path, kind))
+    assert text.count("<article") == 1 and text.endswith("</html>")
+    assert "not calibrated" in text and "Research use only" in text
+
+
+def test_pictures_are_bounded_and_tiles_keep_their_order(tmp_path: Path) -> None:
+    prediction = example_prediction()
+    overview = np.full((2000, 2500, 3), 200, np.uint8)
+    tiles = [np.full((64, 64, 3), 40 * rank, np.uint8) for rank in range(TOP)]
+    part = read_part(written(tmp_path, overview=overview, tiles=[*tiles[:-1], None]))
+    assert part is not None and part["from_slide"]
+    assert max(picture(part["overview"]).size) <= LARGE and max(picture(part["thumbnail"]).size) <= SMALL
+    assert [tile["rank"] for tile in part["tiles"]] == list(range(1, TOP + 1))
+    assert part["tiles"][-1]["jpeg"] is None
+    for rank, tile in enumerate(part["tiles"][:-1]):
+        assert abs(np.asarray(picture(tile["jpeg"])).mean() - 40 * rank) < 3
+    weights = [box["weight"] for box in boxes(prediction)]
+    assert shown_boxes(prediction).shape == (TOP, 4) and weights == sorted(weights, reverse=True)
+
+
+def test_a_large_tile_is_shown_coarser() -> None:
+    assert shown_downsample(np.array([0, 0, 256, 200])) == 1.0
+    assert shown_downsample(np.array([0, 0, 1536, 768])) == 4.0
+
+
+def test_boxes_are_what_was_read() -> None:
+    for kind in ("usual", "zoomed", "levels"):
+        prediction = example_prediction(kind=kind)
+        listed = {(box["x"], box["y"], box["w"], box["h"]) for box in boxes(prediction)}
+        assert listed == {tuple(box) for box in read_boxes(prediction).tolist()}
+        assert [box["rank"] for box in boxes(prediction) if box["rank"]][:3] == [1, 2, 3]
+
+
+def test_attention_is_grey_by_its_place_on_the_scale() -> None:
+    prediction = example_prediction()
+    layer, found = attention_layer(prediction), main_map(prediction)
+    assert layer is not None and found is not None
+    ratio = above_average(found).values
+    grey, alpha = (np.asarray(band) for band in Image.open(io.BytesIO(layer.png)).split())
+    assert grey.shape == ratio.shape
+    assert layer.place == (
+        *found.grid.origin,
+        found.grid.cols * found.grid.step[0],
+        found.grid.rows * found.grid.step[1],
+    )
+    above = np.nan_to_num(ratio) > 1
+    assert (alpha[~above] == 0).all() and (alpha[above] > 0).all()
+    expected = 255 * np.log(ratio[above]) / np.log(layer.top)
+    assert np.abs(grey[above] - expected).max() <= 0.51
+
+
+def test_tissue_that_was_read_is_not_marked_as_unseen() -> None:
+    prediction = example_prediction()
+    layer = unseen_layer(prediction)
+    assert layer is not None
+    unseen = np.asarray(Image.open(io.BytesIO(layer.png)))
+    step = layer.place[2] / unseen.shape[1]
+    for x, y, w, h in read_boxes(prediction):
+        if min(w, h) > 2 * step:
+            assert not unseen[round((y + h / 2) / step - 0.5), round((x + w / 2) / step - 0.5)]
+    assert unseen.any()
+    assert unseen_layer(example_prediction(kind="no_glimpses")) is None
+
+
+def test_colour_maps_run_from_the_first_to_the_last_stop() -> None:
+    assert len({each.name for each in MAPS}) == len(MAPS)
+    for each in MAPS:
+        assert len(each.colours) == STEPS
+        assert (each.colours[0], each.colours[-1]) == (each.stops[0][1], each.stops[-1][1])
+        assert all(len(table.split()) == STEPS for table in each.tables)
+
+
+def test_text_from_files_is_escaped_everywhere(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    values = json.loads(path.read_text())
+    values |= {"label": HOSTILE, "classes": [HOSTILE, HOSTILE], "notes": [HOSTILE]}
+    values["provenance"] = {"reader": HOSTILE, "seed": HOSTILE, "fingerprint": HOSTILE, "mpp_source": HOSTILE}
+    values["attention"]["name"] = values["bar"]["text"] = values["boxes"][0]["glimpse"] = HOSTILE
+    path.write_text(json.dumps(values))
+    text = rendered(path, name=HOSTILE, reason=HOSTILE, about=[(HOSTILE, HOSTILE)])
+    assert "<img src=x" not in text and text.count("<script>") == 1 and "alert(1)</script>" not in text
+    assert text.count("alert(2)&gt;") >= 12
+
+
+def test_the_page_fetches_nothing(tmp_path: Path) -> None:
+    text = rendered(written(tmp_path))
+    assert "default-src 'none'" in text and "img-src data:" in text
+    for word in ("http://", "https://", "@import", 'src="/', 'url("', "fetch("):
+        assert word not in text, word
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"format": 99},
+        {"overview": '"><script>alert(1)</script>'},
+        {"width": "0"},
+        {"mpp": float("inf")},
+        {"boxes": [{"x": "1; evil"}]},
+        {"attention": {"png": "a\nb"}},
+        {"provenance": None},
+    ],
+)
+def test_a_part_that_is_not_ours_is_left_out(tmp_path: Path, damage: dict[str, Any]) -> None:
+    path = written(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    assert read_part(path) is None
+
+
+def test_a_missing_torn_or_linked_part_is_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    (tmp_path / "link.json").symlink_to(path)
+    assert read_part(tmp_path / "link.json") is None and read_part(tmp_path / "gone.json") is None
+    path.write_text(path.read_text()[:500])
+    assert read_part(path) is None

@@ -1,0 +1,107 @@
+"""report.html of a results folder: every slide in the table, pictures within a limit, made again from what there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wsi_attention.errors import ResultsError
+from wsi_attention.export.record import to_record
+from wsi_attention.export.table import prediction_row
+from wsi_attention.inference.again import export_again
+from wsi_attention.inference.batch import classify
+from wsi_attention.inference.pages import _sizes as sizes_of
+from wsi_attention.inference.pages import write_page
+from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
+from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.testing.exporters import example_prediction
+
+RUN = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"], "precision": "32"})
+
+
+def write_state(results: Path, state: State) -> None:
+    path = results / "states" / f"{state.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_text(state))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Four slides with predictions, one without tissue, one that failed; no slide file exists."""
+    for seed in range(4):
+        made = replace(example_prediction(seed), slide=f"/gone/s{seed}.svs")
+        row, record = prediction_row(made), to_record(made)
+        write_state(tmp_path, State(f"s{seed}", made.slide, "done", "", RUN, SlideKey("x"), row=row, record=record))
+    write_state(tmp_path, State("empty", "/gone/e.svs", "no_tissue", "no tissue found", RUN, SlideKey()))
+    write_state(tmp_path, State("sub/bad", "/gone/b.svs", "failed", "truncated <b>file</b>", RUN, SlideKey()))
+    list(export_again(tmp_path, "report"))
+    return tmp_path
+
+
+def test_all_slides_in_the_table_and_those_with_a_label_below(results: Path) -> None:
+    text = write_page(results).read_text()
+    assert text.count("<tr data-status=") == 6 and text.count("<article") == 4
+    assert "truncated &lt;b&gt;file&lt;/b&gt;" in text and "no tissue found" in text
+    assert "sha256 " + "ab" * 32 in text and "Left out" not in text
+    assert "could not be opened again" in text
+    assert not list(results.glob(".tmp-*"))
+
+
+def test_beyond_the_limit_thumbnails_and_then_rows_alone(results: Path) -> None:
+    full = write_page(results).read_text()
+    needed = sum(sizes_of(results, f"s{number}")[0] for number in range(4))
+    assert write_page(results, limit=needed).read_text() == full
+    small = write_page(results, limit=needed - 1).read_text()
+    assert small.count('class="small"') == 4 and "<b>Left out.</b>" in small and "by a thumbnail" in small
+    assert len(small) < len(full)
+    bare = write_page(results, limit=30_000).read_text()
+    assert 0 < bare.count("<article") < 4 and bare.count("<tr data-status=") == 6
+    assert "by their row in the table alone" in bare
+
+
+def test_a_thousand_slides_stay_within_the_limit(results: Path, tmp_path: Path) -> None:
+    made = (results / "report/s0.json").read_bytes()
+    state = (results / "states/s0.json").read_text()
+    for number in range(1000):
+        (results / f"report/many{number:04d}.json").write_bytes(made)
+        (results / f"states/many{number:04d}.json").write_text(state.replace('"s0"', f'"many{number:04d}"'))
+    page = write_page(results, limit=3_000_000)
+    assert page.stat().st_size < 3_000_000 + 1006 * 1500
+    assert page.read_text().count("<tr data-status=") == 1006
+
+
+def test_chosen_slides_elsewhere(results: Path, tmp_path: Path) -> None:
+    page = write_page(results, ["s1"], tmp_path / "one.html")
+    assert page == tmp_path / "one.html" and page.read_text().count("<tr data-status=") == 1
+    with pytest.raises(ResultsError, match=r"no slide named s9; predictions\.csv lists"):
+        write_page(results, ["s9"])
+    with pytest.raises(ResultsError, match="no results here"):
+        write_page(tmp_path / "nothing")
+
+
+def test_a_damaged_part_costs_its_pictures_alone(results: Path) -> None:
+    (results / "report/s1.json").write_text("{")
+    text = write_page(results).read_text()
+    assert text.count("<tr data-status=") == 6 and text.count("<article") == 3
+
+
+def test_classify_writes_the_page_and_a_second_run_the_same(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    for seed in range(2):
+        write_slide(tmp_path / f"slides/{seed}.tif", seed=seed)
+    (tmp_path / "slides/broken.svs").write_bytes(b"no slide")
+    out = tmp_path / "out"
+    classify([tmp_path / "slides"], out, tiny)
+    first = (out / "report.html").read_text()
+    assert first.count("<tr data-status=") == 3 and first.count("<article") == 2
+    assert first.count('class="tile" ') >= 2 and "could not be opened again" not in first
+    classify([tmp_path / "slides"], out, tiny)
+    again = (out / "report.html").read_text()
+    assert again.partition("About this run")[0] == first.partition("About this run")[0]
+
+
+def test_without_the_exporter_there_is_no_page(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    write_slide(tmp_path / "slides/0.tif")
+    classify([tmp_path / "slides"], tmp_path / "out", tiny, what=["tiles"])
+    assert not (tmp_path / "out/report.html").exists()
