@@ -65,6 +65,9 @@ def parts(location: tuple[int, int], downsample: float, tile: tuple[int, int], s
         tile: (w, h) of its stored tiles.
         size: (w, h) of the region in the level's pixels.
     """
+    if min(location) >= 0 and max(size) <= PART:
+        yield Part(0, 0, size, placed(*location, downsample, tile))
+        return
     for row in range(-(-size[1] // PART)):
         for column in range(-(-size[0] // PART)):
             x = int(location[0] + column * PART * downsample)
