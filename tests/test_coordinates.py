@@ -165,9 +165,12 @@ def leica(folder: Path, rgb: Pixels, factor: int, mpp: float) -> Slide:
 
 FORMATS: dict[str, Opened] = {
     "svs-openslide": tiled("svs", ".svs", "openslide"),
+    "svs-tiff": tiled("svs", ".svs", "tiff"),
     "svs-tiffslide": tiled("svs", ".svs", "tiffslide"),
     "tiff-openslide": tiled("tiff", ".tiff", "openslide"),
+    "tiff-tiff": tiled("tiff", ".tiff", "tiff"),
     "tiff-tiffslide": tiled("tiff", ".tiff", "tiffslide"),
+    "ome-tiff-tiff": tiled("ome-tiff", ".ome.tiff", "tiff"),
     "ome-tiff-tiffslide": tiled("ome-tiff", ".ome.tiff", "tiffslide"),
     "zarr-0.4": ome_zarr("0.4", ".ome.zarr"),
     "zarr-0.4-zip": ome_zarr("0.4", ".ome.zarr.zip"),
