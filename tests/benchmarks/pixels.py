@@ -2,9 +2,9 @@
 
     python tests/benchmarks/pixels.py FOLDER … [--places 200] [--reader tiff]
 
-Counts the pixels that differ; the target is 0. A slide that the reader does not open, or does not own, is listed with
-the reader that `auto` takes and with what the slide says about it. Places lie half within the slide, half also on its
-borders and beyond; sizes are 224 px. Without a folder, generated slides of all formats are made and compared.
+Counts the pixels that differ; the target is 0. Every slide is listed with the reader that `auto` takes and why, also
+those that one of the two does not open. Half of the places lie within the slide, half also across its borders; regions
+are of 224 px. Without a folder, generated slides of all tiled formats are compared.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Comparison:
         places: compared, over all levels.
         differing: pixels with another value in any channel.
         largest: difference of one channel, in grey levels.
-        notes: what the slide says about its reader.
+        why: why `auto` takes that reader.
     """
 
     slide: str
@@ -46,7 +46,7 @@ class Comparison:
     places: int = 0
     differing: int = 0
     largest: int = 0
-    notes: str = ""
+    why: str = ""
 
 
 def slides_in(folder: Path) -> list[Path]:
@@ -68,33 +68,34 @@ def random_places(slide: Slide, level: int, count: int, rng: np.random.Generator
 
 def compare(path: Path, reader: str, count: int, rng: np.random.Generator) -> Comparison:
     """One slide by both readers."""
-    auto, notes = taken_by_auto(path)
+    auto, why = taken_by_auto(path)
     try:
         with open_slide(path, reader="openslide") as theirs, open_slide(path, reader=reader) as ours:
-            return differences(path, ours, theirs, auto, notes, count, rng)
+            return differences(path, ours, theirs, (auto, why), count, rng)
     except WsiAttentionError as error:
-        return Comparison(path.name, auto, str(error).replace(f"{path}: ", ""), notes=notes)
+        return Comparison(path.name, auto, str(error).replace(f"{path}: ", ""), why=why)
 
 
 def taken_by_auto(path: Path) -> tuple[str, str]:
-    """The reader that `auto` takes, and what the slide says of it."""
+    """The reader that `auto` takes, and why."""
     try:
         with open_slide(path) as slide:
-            return slide.reader, "; ".join(slide.oddities())
+            return slide.reader, slide.reader_reason
     except WsiAttentionError as error:
         return "none", str(error).replace(f"{path}: ", "")
 
 
 def differences(
-    path: Path, ours: Slide, theirs: Slide, auto: str, notes: str, count: int, rng: np.random.Generator
+    path: Path, ours: Slide, theirs: Slide, taken: tuple[str, str], count: int, rng: np.random.Generator
 ) -> Comparison:
     """Compares places of all levels that both readers see."""
+    auto, why = taken
     if ours.dimensions != theirs.dimensions:
         return Comparison(path.name, auto, f"sizes differ: {ours.dimensions}, {theirs.dimensions}")
     pairs = zip(ours.level_dimensions, theirs.level_dimensions, strict=False)
     levels = [level for level, (one, other) in enumerate(pairs) if one == other]
     if len(levels) < len(ours.level_dimensions):
-        notes = f"OpenSlide sees {len(theirs.level_dimensions)} of {len(ours.level_dimensions)} levels; {notes}"
+        why = f"OpenSlide sees {len(theirs.level_dimensions)} of {len(ours.level_dimensions)} levels; {why}"
     differing = largest = 0
     for level in levels:
         found = random_places(ours, level, count, rng)
@@ -106,7 +107,7 @@ def differences(
         away = np.abs(out.astype(np.int16) - wanted)
         differing += int((away > 0).any(axis=-1).sum())
         largest = max(largest, int(away.max()))
-    return Comparison(path.name, auto, "yes", count * len(levels), differing, largest, notes)
+    return Comparison(path.name, auto, "yes", count * len(levels), differing, largest, why)
 
 
 def generated(folder: Path) -> list[Path]:
@@ -124,10 +125,8 @@ def report(found: list[Comparison]) -> None:
     rows = [(f.slide[:44], f.auto, f.places, f.differing, f.largest) for f in found if f.compared == "yes"]
     print(table(("slide", "auto", "places", "pixels differing", "largest difference"), rows))
     for each in found:
-        if each.compared != "yes":
-            print(f"not compared: {each.slide}: auto takes {each.auto}: {each.compared[:150]}")
-        elif each.notes:
-            print(f"note: {each.slide}: {each.notes}")
+        compared = "compared" if each.compared == "yes" else "not compared"
+        print(f"{each.slide[:40]}: {compared}; auto takes {each.auto}: {each.why[:160]}")
     places, differing = sum(f.places for f in found), sum(f.differing for f in found)
     print(f"ratio of pixels differing: {differing} of {places * SIDE**2:,} on {len(rows)} slides, target 0")
 
