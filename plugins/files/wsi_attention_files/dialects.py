@@ -1,0 +1,148 @@
+"""The four dialects in one place: which one a file speaks, and where each keeps its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import numpy as np
+
+from wsi_attention.errors import InputError
+from wsi_attention_files import clam, hdf5, stamp, trident, wsinfer
+from wsi_attention_files.bag import Bag, check_on_slide
+
+DIALECTS: dict[str, ModuleType] = {one.NAME: one for one in (trident, clam, wsinfer, stamp)}
+ATTRIBUTES = (
+    "TRIDENT's level0_magnification and target_magnification, CLAM's patch_level, downsample and level_dim,"
+    " WSInfer's patch_spacing_um_px, or STAMP's tile_size_um"
+)
+
+
+def dialect_of(file: h5py.File) -> ModuleType:
+    """The dialect an open file speaks, told by its attributes alone.
+
+    Raises:
+        InputError: no dataset `coords`, or attributes of none of the four, or of several.
+    """
+    coords = hdf5.dataset(file, "coords")
+    found = [one for one in DIALECTS.values() if one.recognises(file.attrs, coords.attrs)]
+    if len(found) == 1:
+        return found[0]
+    names = sorted({*coords.attrs, *file.attrs})
+    if found:
+        several = " and ".join(one.NAME for one in found)
+        raise InputError(f"{file.filename}: the attributes are those of {several} ({', '.join(names)}); keep one set")
+    hint = (
+        "; CLAM's feature files have none: give its patches/<slide>.h5 too" if not names and "features" in file else ""
+    )
+    raise InputError(
+        f"{file.filename}: nothing says what its coordinates mean; found attributes: {', '.join(names) or 'none'};"
+        f" needed: {ATTRIBUTES}{hint}"
+    )
+
+
+def read_bag(
+    path: str | Path,
+    *,
+    mpp: float | None = None,
+    extent: tuple[int, int] | None = None,
+    patches: str | Path | None = None,
+) -> Bag:
+    """Reads coordinates, and features where there are some, of TRIDENT, CLAM, WSInfer or STAMP.
+
+    Args:
+        path: an HDF5 file.
+        mpp: µm per level-0 pixel of the slide; STAMP's files need it.
+        extent: (w, h) of the slide; with it, coordinates of another slide are found out.
+        patches: for a feature file of CLAM, which has no attributes: the file of coordinates it was made from.
+
+    Raises:
+        InputError: not HDF5, none of the four, damaged, or of another slide; the text says what was found.
+    """
+    if patches is not None:
+        return _with_features(read_bag(patches, mpp=mpp, extent=extent), path)
+    with hdf5.opened(path) as file:
+        bag: Bag = dialect_of(file).read(file, _stem(path), mpp)
+    check_on_slide(bag, extent, path)
+    return bag if extent is None else replace(bag, extent=extent)
+
+
+def write_bag(bag: Bag, folder: str | Path, dialect: str) -> list[Path]:
+    """Writes a bag where a dialect's own tools look for it below their folder.
+
+    Args:
+        bag: the tiles; features are written where there are some.
+        folder: TRIDENT's job folder, CLAM's or WSInfer's results folder, STAMP's feature folder.
+        dialect: "trident", "clam", "wsinfer" or "stamp".
+
+    Returns:
+        The files: coordinates first.
+
+    Raises:
+        InputError: no such dialect, or something it needs is not known.
+        ResultsError: a file cannot be written.
+    """
+    if dialect not in DIALECTS:
+        raise InputError(f"no dialect {dialect!r}; there are: {', '.join(DIALECTS)}")
+    if not len(bag):
+        raise InputError(f"{bag.name}: no tiles to write")
+    root = Path(folder)
+    written = []
+    for relative, write in _files(bag, dialect):
+        with hdf5.created(root / relative) as file:
+            write(file, bag)
+            if bag.weights is not None:
+                file.create_dataset("weights", data=np.asarray(bag.weights, np.float64))
+        written.append(root / relative)
+    if dialect == clam.NAME and bag.features is not None:
+        written.append(_write_tensor(bag, root / "pt_files" / f"{bag.name}.pt"))
+    return written
+
+
+def _files(bag: Bag, dialect: str) -> list[tuple[str, Callable[[h5py.File, Bag], None]]]:
+    with_features = bag.features is not None
+    if dialect == trident.NAME:
+        if with_features:
+            return [(f"features_{_safe(bag.encoder)}/{bag.name}.h5", trident.write)]
+        return [(f"patches/{bag.name}_patches.h5", trident.write)]
+    if dialect == clam.NAME:
+        more = [(f"h5_files/{bag.name}.h5", clam.write_features)] if with_features else []
+        return [(f"patches/{bag.name}.h5", clam.write), *more]
+    if dialect == wsinfer.NAME:
+        if with_features:
+            raise InputError(f"{bag.name}: WSInfer has no place for features; leave --features out")
+        return [(f"patches/{bag.name}.h5", wsinfer.write)]
+    return [(f"{bag.name}.h5", stamp.write)]
+
+
+def _with_features(bag: Bag, path: str | Path) -> Bag:
+    with hdf5.opened(path) as file:
+        locations = hdf5.whole_coordinates(file)
+        found = hdf5.features(file, "features", len(locations))
+    if found is None:
+        raise InputError(f"{path}: no dataset features in this file")
+    if not np.array_equal(locations, bag.locations):
+        raise InputError(f"{path}: its {len(locations)} tiles are not the {len(bag)} of the coordinates given with it")
+    return replace(bag, features=found)
+
+
+def _write_tensor(bag: Bag, path: Path) -> Path:
+    """CLAM's training reads features as a saved tensor; `torch.load(weights_only=True)` reads it as well."""
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".tmp-{path.name}")
+    torch.save(torch.from_numpy(np.asarray(bag.features, np.float32)), unfinished)
+    unfinished.replace(path)
+    return path
+
+
+def _stem(path: str | Path) -> str:
+    return Path(path).stem.removesuffix("_patches")
+
+
+def _safe(name: str) -> str:
+    return "".join(one if one.isalnum() or one in "-_." else "_" for one in name) or "unknown"

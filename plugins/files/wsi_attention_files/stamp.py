@@ -1,0 +1,80 @@
+"""STAMP: `coords` (n, 2) float32 in µm and `feats` (n, d) float16, attributes on the file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from wsi_attention.errors import InputError
+from wsi_attention_files import hdf5
+from wsi_attention_files.bag import Bag
+
+NAME = "stamp"
+MPP = "wsi_attention_mpp"
+"""Our own attribute: the slide's µm per pixel, without which nobody can go back from µm to pixels."""
+EXTENT = "wsi_attention_extent"
+
+
+def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
+    """Whether the attributes are those of STAMP 2.0 (`tile_size`, `unit`) or later (`tile_size_um`)."""
+    return "tile_size_um" in root or ("tile_size" in root and hdf5.text(root, "unit") == "um")
+
+
+def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
+    """The tiles and features; coordinates become level-0 pixels by the slide's mpp.
+
+    Raises:
+        InputError: the slide's mpp is unknown, attributes are missing, or datasets have another shape or kind.
+    """
+    root, where = file.attrs, str(file.filename)
+    if mpp is None and MPP not in root:
+        raise InputError(f"{where}: STAMP keeps coordinates in µm; give the slide, or its µm per pixel with --mpp")
+    scale = mpp if mpp is not None else hdf5.number(root, MPP, where)
+    micrometres = hdf5.coordinates(file).astype(np.float64)
+    kind = hdf5.text(root, "feat_type")
+    if kind not in {"", "tile"}:
+        raise InputError(f"{where}: feat_type is {kind}; features of tiles are needed")
+    tile_um = hdf5.number(root, "tile_size_um" if "tile_size_um" in root else "tile_size", where)
+    return Bag(
+        name=name,
+        locations=np.rint(micrometres / scale).astype(np.int64),
+        side=max(1, round(tile_um / scale)),
+        pixels=round(hdf5.number(root, "tile_size_px", where)) if "tile_size_px" in root else None,
+        extent=hdf5.whole_pair(root, (EXTENT,), where) if EXTENT in root else None,
+        mpp=scale,
+        features=hdf5.features(file, "feats", len(micrometres)),
+        weights=hdf5.weights(file, len(micrometres)),
+        encoder=hdf5.text(root, "extractor"),
+        dialect=NAME,
+    )
+
+
+def write(file: h5py.File, bag: Bag) -> None:
+    """Writes features with their coordinates in µm.
+
+    Raises:
+        InputError: there are no features, they exceed float16, or the slide's mpp is unknown.
+    """
+    mpp = bag.known_mpp
+    if bag.features is None:
+        raise InputError(f"{bag.name}: STAMP has no file for coordinates alone; add features (--features MODEL)")
+    with np.errstate(over="ignore"):
+        halves = bag.features.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise InputError(f"{bag.name}: the features exceed 65504, which STAMP's float16 cannot hold")
+    file.create_dataset("coords", data=(bag.locations * mpp).astype(np.float32))
+    file.create_dataset("feats", data=halves)
+    attributes: dict[str, Any] = {
+        "extractor": bag.encoder or "wsi-attention",
+        "unit": "um",
+        "tile_size_um": bag.side * mpp,
+        "tile_size_px": bag.pixels or bag.side,
+        "feat_type": "tile",
+        MPP: mpp,
+    }
+    if bag.extent is not None:
+        attributes[EXTENT] = np.array(bag.extent, np.int64)
+    file.attrs.update(attributes)
