@@ -29,6 +29,13 @@ def test_semicolons_and_decimal_commas(tmp_path: Path) -> None:
     assert (slide.relative, slide.mpp) == ("x.svs", 0.25)
 
 
+def test_trident_s_list_of_slides(tmp_path: Path) -> None:
+    first, second = read_slides_csv(write(tmp_path, "wsi,mpp\na/x.svs,0.25\ny.svs,\n")).slides
+    assert (first.relative, first.mpp, second.relative, second.mpp) == ("a/x.svs", 0.25, "y.svs", None)
+    (named,) = read_slides_csv(write(tmp_path, "wsi,slide\nnot-this.svs,x.svs\n")).slides
+    assert named.relative == "x.svs"
+
+
 def test_input_folder_comes_before_the_table_s_own(tmp_path: Path) -> None:
     folder = tmp_path / "slides"
     folder.mkdir()

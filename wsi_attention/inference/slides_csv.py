@@ -1,4 +1,7 @@
-"""The slides CSV: slide[,mpp][,mask], one row a slide, paths relative to the CSV or to the input folder."""
+"""The slides CSV: slide[,mpp][,mask], one row a slide, paths relative to the CSV or to the input folder.
+
+TRIDENT's list of slides, `wsi[,mpp]`, is read as well.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,8 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
         folders: where slides and masks lie if not beside the CSV; tried first.
 
     Raises:
-        InputError: the file cannot be read, has no column `slide`, no rows, a slide twice, or an mpp that is no number.
+        InputError: the file cannot be read, has no column `slide` (or `wsi`), no rows, a slide twice, or an mpp that
+            is no number.
     """
     rows = _rows(Path(path))
     places = [*map(Path, folders), Path(path).parent]
@@ -73,6 +77,8 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     (_, header), *rows = _lines(path) or [(0, [])]
     names = [name.strip().lower() for name in header]
+    if "slide" not in names:
+        names = ["slide" if name == "wsi" else name for name in names]
     if "slide" not in names:
         raise InputError(f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask]")
     return [
