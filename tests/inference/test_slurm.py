@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("dask_jobqueue")
 
-from wsi_attention.errors import InputError
+from wsi_attention.errors import ClusterError, InputError
+from wsi_attention.inference.batch import classify
+from wsi_attention.inference.cluster import open_cluster
 from wsi_attention.inference.slurm import read_config, slurm_cluster
 
 WHOLE = """
@@ -63,3 +66,36 @@ def test_what_cannot_be_is_named(tmp_path: Path, text: str, told: str) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_config(tmp_path / "none.toml")
+
+
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str) -> None:
+    """Commands of Slurm's names: sbatch starts a job's script here, scancel ends it."""
+    folder.mkdir()
+    for name, text in (("sbatch", sbatch), ("scancel", 'kill -- "-$1"')):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_jobs_do_the_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny, write_slide) -> None:
+    copy = tmp_path / "script"  # as sbatch does, for the one it is given is removed at once
+    run = f'setsid sh {copy} >/dev/null 2>&1 & echo "Submitted batch job $!"'
+    start = f'[ "$1" = --test-only ] && exit 0\ncp "$1" {copy}\n{run}'
+    stand_in(tmp_path / "bin", monkeypatch, start)
+    write_slide(tmp_path / "slides/a.tif")
+    job = f"jobs = 1\n[job]\ncores = 1\nmemory = '6GB'\ninterface = 'lo'\nlocal_directory = '{tmp_path}'"
+    with open_cluster(slurm=written(tmp_path, job)) as cluster:
+        report = classify([tmp_path / "slides"], tmp_path / "out", tiny, executor=cluster, what=())
+    assert dict(report.statuses) == {"done": 1}
+
+
+def test_a_slurm_that_refuses_or_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "[job]\ncores = 1\nmemory = '1GB'\ninterface = 'lo'")
+    with pytest.raises(ClusterError, match="no sbatch here"), open_cluster(slurm=path):
+        pass
+    stand_in(tmp_path / "bin", monkeypatch, "echo 'invalid partition' >&2; exit 1")
+    with (
+        pytest.raises(ClusterError, match=r"Slurm would refuse the jobs: invalid partition"),
+        open_cluster(slurm=path),
+    ):
+        pass

@@ -22,6 +22,8 @@ TIMEOUT = 10.0
 DEATHS = 1
 """Workers that may die of a slide before it is set aside, in clusters that are ours; dask's own default is 3."""
 
+LOGS = ("distributed", "dask_jobqueue", "tornado", "asyncio")
+
 
 @contextmanager
 def open_cluster(
@@ -117,16 +119,17 @@ def own_scheduler() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the log of `distributed` from the terminal; what matters is raised, or in the results."""
+    """Keeps the logs of a cluster from the terminal; what matters is raised, or in the results."""
     import distributed  # noqa: F401  # sets up its log when it is imported
 
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    before = {logger: logger.level for logger in map(logging.getLogger, LOGS)}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _worker_options(name: int, visible: str | None) -> dict[str, Any]:
@@ -167,15 +170,16 @@ def _where(scheduler: str) -> dict[str, Any]:
 
 def _connected(stack: ExitStack, **where: Any) -> Client:
     from distributed import Client
+    from distributed.security import Security
 
     given = where.get("scheduler_file") or where["address"]
     given = str(getattr(given, "scheduler_address", given))
+    if given.startswith("tls:") and Security().get_connection_args("client")["ssl_context"] is None:
+        raise ClusterError(f"{given} needs certificates: name them in dask's configuration, distributed.comm.tls")
     try:
         client = Client(timeout=TIMEOUT, set_as_default=False, **where)
-    except (OSError, TypeError, ValueError) as error:
-        hint = "; its certificates belong in dask's configuration, distributed.comm.tls" if "tls:" in given else ""
-        reason = " ".join(str(error).split())
-        raise ClusterError(f"no scheduler at {given} ({reason}); is it running?{hint}") from error
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no scheduler at {given} ({' '.join(str(error).split())}); is it running?") from error
     stack.callback(_close, client)
     return client
 

@@ -187,7 +187,10 @@ class Cluster:
         wait(futures.values(), timeout=ANSWER)
         found = {where: _answer(future) for where, future in futures.items() if future.done()}
         if not found:
-            raise ClusterError(f"{self.name}: none of {len(futures)} workers answered within {ANSWER:g} s; is it busy?")
+            raise ClusterError(
+                f"{self.name}: none of {len(futures)} workers answered within {ANSWER:g} s; they are busy, or"
+                " paused, as workers are that use 80 % of the memory they were given"
+            )
         return found
 
     def _carry_model(self) -> None:

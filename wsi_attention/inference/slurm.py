@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import which
+from tempfile import NamedTemporaryFile
 from typing import Any
 
-from wsi_attention.errors import InputError
-from wsi_attention.inference.cluster import own_scheduler
+from wsi_attention.errors import ClusterError, InputError
+from wsi_attention.inference.cluster import TIMEOUT, own_scheduler
 
 NEEDED = ("cores", "memory")
 
@@ -78,20 +81,38 @@ def _arguments() -> set[str]:
 
 
 def slurm_cluster(config: SlurmConfig) -> Any:
-    """A `dask_jobqueue.SLURMCluster` without jobs; its `job_script()` is what Slurm will be given."""
+    """A `dask_jobqueue.SLURMCluster` without jobs yet; its `job_script()` is what Slurm is given for each."""
     from dask_jobqueue.slurm import SLURMCluster
 
-    job = {"processes": 1, **config.job}
+    listening = {"dashboard": False, "dashboard_address": ":0"}
     with own_scheduler():
-        return SLURMCluster(scheduler_options={"dashboard": False}, **job)
+        return SLURMCluster(scheduler_options=listening, **{"processes": 1, **config.job})
 
 
 @contextmanager
 def slurm_jobs(config: SlurmConfig) -> Iterator[Any]:
-    """A cluster whose jobs are submitted, and cancelled at the end."""
+    """A cluster whose jobs are submitted, and cancelled at the end.
+
+    Raises:
+        ClusterError: Slurm is not here, or refuses the jobs.
+    """
+    if which("sbatch") is None:
+        raise ClusterError(
+            "no sbatch here: --slurm is for a machine that can submit jobs to Slurm, such as a login node"
+        )
     cluster = slurm_cluster(config)
     try:
+        _check_accepted(cluster.job_script())
         cluster.scale(jobs=config.jobs)
         yield cluster
     finally:
-        cluster.close()
+        cluster.close(timeout=TIMEOUT)
+
+
+def _check_accepted(script: str) -> None:
+    with NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as file:
+        file.write(script)
+        file.flush()
+        asked = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        raise ClusterError(f"Slurm would refuse the jobs: {' '.join(asked.stderr.split())}")
