@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from wsi_attention.slide.readers.tiff_tags import (
     properties_of,
     vendor_of,
 )
+from wsi_attention.slide.urls import is_url
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -88,8 +90,21 @@ class TiffIndex:
     associated: Mapping[str, int]
 
 
+class _Last(NamedTuple):
+    """The index that was read last, and of which state of which file."""
+
+    state: tuple[object, ...]
+    found: TiffIndex
+
+
+_last: _Last | None = None
+
+
 def read_index(source: ByteRanges) -> TiffIndex:
     """Reads and checks the directories of a tiled TIFF; no pixels.
+
+    A local file is opened twice, to be compared with OpenSlide and to be used; the tables of a large slide are read
+    only once, for the last index is remembered as long as its file does not change.
 
     Raises:
         NotReadHereError: of a kind that is left to others.
@@ -97,10 +112,24 @@ def read_index(source: ByteRanges) -> TiffIndex:
         UnsupportedSlideError: no 8-bit RGB.
         Exception: whatever tifffile raises on a broken file.
     """
+    global _last  # noqa: PLW0603  a tuple takes another's place at once, so threads need no lock
+    state, last = _state_of(source), _last
+    if last is not None and state is not None and last.state == state:
+        return last.found
     try:
-        return _index_of(source)
+        index = _index_of(source)
+        _last = _Last(state, index) if state is not None else last
+        return index
     finally:
         gc.collect(0)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
+
+
+def _state_of(source: ByteRanges) -> tuple[object, ...] | None:
+    """What changes with a local file's content; None for a URL."""
+    if is_url(source.path):
+        return None
+    found = Path(source.path).stat()
+    return Path(source.path).absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _index_of(source: ByteRanges) -> TiffIndex:

@@ -1,0 +1,88 @@
+"""What one slide costs as slides grow and the budget stays: seconds and peak memory from 10,000² to 200,000² pixels.
+
+    python tests/benchmarks/slide_growth.py [--sizes 10000 40000 100000 200000] [--models demo resnet18] [--repeats 3]
+
+Generated slides (256-px JPEG tiles, 0.25 µm/px, 40 % tissue), the shipped demo model and ATS with a ResNet-18 and 256
+tiles at 0.25 µm/px (random weights, so the tiles lie all over the tissue). Every slide is classified in a process of
+its own, which has classified a 10,000² slide before, so that imports and the libraries' first-time work are not counted
+(they are the same for every size and would flatter the ratio). Sizes take turns. "cpu" is the processor time of the
+process, which other jobs on the machine disturb less than the clock; memory is that of the whole process, torch
+included. Ratios are against the second size, within each round; the budget of tiles is the model's for all of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from common import in_own_process, large_slide, machine, options_parser, save, table
+from one_slide import classified, model_folder
+
+FIGURES = ("seconds", "cpu_seconds", "rss_mb")
+TARGETS = {"seconds": 1.3, "rss_mb": 1.2}
+FIRST = 10_000
+
+Rounds = dict[int, list[dict[str, Any]]]
+
+
+def in_rounds(slides: dict[int, Path], first: Path, model: str, repeats: int) -> Rounds:
+    """The figures of every slide in every round; the first slide of a round changes from round to round."""
+    sizes, found = list(slides), {size: [] for size in slides}
+    for turn in range(repeats):
+        start = turn % len(sizes)
+        for size in sizes[start:] + sizes[:start]:
+            found[size].append(in_own_process(classified, str(slides[size]), model, str(first)))
+    return found
+
+
+def middle(rounds: Rounds, size: int, figure: str) -> float:
+    """The median over the rounds."""
+    return statistics.median(one[figure] for one in rounds[size])
+
+
+def growth(rounds: Rounds, small: int, large: int, figure: str) -> float:
+    """How many times more the large slide takes, the median over the rounds."""
+    pairs = zip(rounds[small], rounds[large], strict=True)
+    return statistics.median(more[figure] / less[figure] for less, more in pairs)
+
+
+def report(model: str, rounds: Rounds) -> None:
+    """Prints the medians by size, and the growth from the second size to the last."""
+    parts = ("seconds", "cpu_seconds", "open", "overview_and_tissue", "look", "rss_mb", "loaded_mb")
+    rows = [
+        [f"{size:,}²", f"{middle(rounds, size, 'overview_pixels') / 1e6:.2f}", int(middle(rounds, size, "tiles"))]
+        + [f"{middle(rounds, size, part):.{0 if part.endswith('mb') else 2}f}" for part in parts]
+        for size in rounds
+    ]
+    head = ("slide", "overview Mpx", "tiles", "seconds", "cpu", "open", "overview", "look", "peak MB", "MB before")
+    print(f"\n{model}: medians of {len(next(iter(rounds.values())))} rounds\n{table(head, rows)}")
+    small, large = sorted(rounds)[min(1, len(rounds) - 1)], max(rounds)
+    for figure in FIGURES:
+        wanted = f", target {TARGETS[figure]} at most" if figure in TARGETS else ""
+        print(f"ratio {figure} {large:,}² / {small:,}²: {growth(rounds, small, large, figure):.2f}x{wanted}")
+
+
+def main() -> None:
+    """Makes the slides, takes turns, prints tables and ratios, saves the raw figures."""
+    parser = options_parser(__doc__, "slide_growth", repeats=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 40_000, 100_000, 200_000])
+    parser.add_argument("--models", nargs="+", default=["demo", "resnet18"])
+    parser.add_argument("--folder", type=Path, help="where slides are kept between runs; a temporary one by default")
+    options, began = parser.parse_args(), machine()
+    with TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        slides = {size: large_slide(folder, size) for size in sorted(options.sizes)}
+        first, found = large_slide(folder, FIRST), {}
+        for name in options.models:
+            model = str(model_folder(Path(temporary))) if name == "resnet18" else name
+            found[name] = in_rounds(slides, first, model, options.repeats)
+            report(name, found[name])
+        bytes_of = {size: path.stat().st_size for size, path in slides.items()}
+    save(options.json, options, {"file_bytes": bytes_of, "rounds": found}, began)
+
+
+if __name__ == "__main__":
+    main()
