@@ -16,6 +16,12 @@ DEPTHS = {"Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2, "P
 PRECISION = 0.01
 """QuPath keeps coordinates to 1/100 px; a region smaller than that arrives empty."""
 
+BOX_POINTS = 5
+"""Points of a closed rectangle, which is what nearly every object of a large file is."""
+
+TOGETHER = 512
+"""Rectangles that wait to be looked at together; few, so that they are gone before Python looks for dead cycles."""
+
 _GEOS: Any = shapely
 """Shapely's array functions carry no types."""
 
@@ -38,6 +44,10 @@ class GeometryChecks:
         self._polygons = 0
         self._regions: list[int] = []
         """Feature of each region."""
+        self._boxes: list[tuple[int, Any]] = []
+        """(feature, geometry) of what may be a rectangle; nothing in it has been looked at."""
+        self._unread: list[tuple[int, str]] = []
+        """(feature, problem) of rectangles that QuPath cannot read."""
 
     def take(self, feature: int, geometry: Any) -> str | None:
         """Keeps a geometry for `finish`; or says at once why QuPath cannot read it, and keeps nothing."""
@@ -46,7 +56,15 @@ class GeometryChecks:
         kind = geometry.get("type")
         if not isinstance(kind, str) or kind not in DEPTHS:
             return f"geometry type {str(kind)[:40]!r} is none that QuPath reads ({', '.join(DEPTHS)})"
-        parts = _parts(geometry.get("coordinates"), DEPTHS[kind])
+        if kind == "Polygon" and _may_be_box(geometry.get("coordinates")):
+            self._boxes.append((feature, geometry))
+            if len(self._boxes) == TOGETHER:
+                self._settle_boxes()
+            return None
+        return self._take_any(feature, kind, geometry.get("coordinates"))
+
+    def _take_any(self, feature: int, kind: str, coordinates: Any) -> str | None:
+        parts = _parts(coordinates, DEPTHS[kind])
         if parts is None:
             return f"coordinates of the {kind} are missing, empty or not nested as its type asks; QuPath drops the file"
         lines = list(chain.from_iterable(parts))
@@ -56,12 +74,30 @@ class GeometryChecks:
         return problem
 
     def finish(self) -> list[tuple[int, str]]:
-        """(feature, problem) of points outside the image and of regions that are invalid or have no area."""
+        """(feature, problem) of points outside the image and of regions that are invalid or have no area; of
+        rectangles, also why QuPath cannot read them.
+        """
+        self._settle_boxes()
         if not self._flat:
-            return []
+            return self._unread
         points = np.array(self._flat, np.float64).reshape(-1, 2)
         lines = np.array(self._lines, np.int64)
-        return [*self._outside(points, lines), *self._invalid(points, lines)]
+        return [*self._unread, *self._outside(points, lines), *self._invalid(points, lines)]
+
+    def _settle_boxes(self) -> None:
+        """Keeps the waiting rectangles at once where every one is sound, else takes them one by one."""
+        boxes, self._boxes = self._boxes, []
+        flat = _sound_boxes([geometry["coordinates"][0] for _, geometry in boxes])
+        if flat is None:
+            said = [(at, self._take_any(at, "Polygon", geometry["coordinates"])) for at, geometry in boxes]
+            self._unread += [(at, problem) for at, problem in said if problem]
+            return
+        start = len(self._lines)
+        self._rings += [(start + k, self._polygons + k, len(self._regions) + k) for k in range(len(boxes))]
+        self._lines += [(at, BOX_POINTS) for at, _ in boxes]
+        self._regions += [at for at, _ in boxes]
+        self._polygons += len(boxes)
+        self._flat += flat
 
     def _keep(self, feature: int, kind: str, parts: list[list[list[Any]]]) -> None:
         for part in parts:
@@ -121,6 +157,26 @@ def _parts(coordinates: Any, depth: int) -> list[list[list[Any]]] | None:
     if not _filled(coordinates) or not all(map(_filled, coordinates)):
         return None
     return coordinates if all(map(_filled, chain.from_iterable(coordinates))) else None
+
+
+def _may_be_box(coordinates: Any) -> bool:
+    return (
+        type(coordinates) is list
+        and len(coordinates) == 1
+        and type(coordinates[0]) is list
+        and len(coordinates[0]) == BOX_POINTS
+    )
+
+
+def _sound_boxes(rings: list[list[Any]]) -> list[float] | None:
+    """x, y, x, y … of rings that are all closed and of finite numbers; None where any is not, whichever it is."""
+    points = list(chain.from_iterable(rings))
+    if not {list}.issuperset(map(type, points)) or not {2}.issuperset(map(len, points)):
+        return None
+    flat = list(chain.from_iterable(points))
+    if not {int, float}.issuperset(map(type, flat)) or not _finite(flat):
+        return None
+    return flat if all(ring[0] == ring[-1] for ring in rings) else None
 
 
 def _filled(value: Any) -> bool:

@@ -13,7 +13,9 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,13 @@ def validate(source: str | Path | Any, extent: tuple[int, int] | None = None) ->
         extent: (w, h) of the image in QuPath's coordinates; with it, points outside the image are problems.
     """
     return inspect(source, extent).problems
+
+
+def validate_parts(parts: Iterable[list[Any]], extent: tuple[int, int] | None = None) -> list[str]:
+    """Like `validate`, for features that are made part by part: those of 20,000 tiles never exist all at once."""
+    report = Report()
+    _Checks(report, extent).run(chain.from_iterable(parts))
+    return report.problems
 
 
 def inspect(source: str | Path | Any, extent: tuple[int, int] | None = None) -> Report:
@@ -122,7 +131,7 @@ class _Checks:
         self._found: list[tuple[int, str]] = []
         self._classes: dict[str, tuple[str | None, str | None]] = {}
 
-    def run(self, features: list[Any]) -> None:
+    def run(self, features: Iterable[Any]) -> None:
         for index, feature in enumerate(features):
             self._feature(index, feature)
         self._found += self._geometry.finish()
