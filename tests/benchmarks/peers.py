@@ -31,6 +31,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -73,7 +75,7 @@ def driven(python: str, name: str, slide: Path, weights: Path, *more: str) -> Fi
     """What a driver tells, with the seconds of its whole process.
 
     Raises:
-        SystemExit: it failed; the end of what it said is shown.
+        RuntimeError: it failed; the end of what it said is told.
     """
     with TemporaryDirectory() as out:
         command = [python, str(HERE / f"{name}_driver.py"), str(slide), str(weights), out, *more]
@@ -81,7 +83,7 @@ def driven(python: str, name: str, slide: Path, weights: Path, *more: str) -> Fi
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
     if run.returncode:
-        raise SystemExit(f"{name} failed:\n{run.stderr[-2000:]}")
+        raise RuntimeError(f"{name} failed:\n{run.stderr[-2000:]}")
     figures: Figures = json.loads(run.stdout.strip().splitlines()[-1])
     return figures | {"process_seconds": seconds}
 
@@ -102,17 +104,33 @@ def rounds(options: argparse.Namespace, folder: Path) -> Figures:
         return runs | {f"{last} float32": driven(sys.executable, "ours", large, models[last], "--float32")}
 
     for name in (name for name in PEERS if there(options, name)):
-        python, more = getattr(options, name), ("--workers", str(options.workers))
-        ahead = driven(python, name, large, weights, *more, "--prepare-only")
-        found["peers"][name] = {"ahead": ahead, "rounds": []}
-        for _ in range(options.repeats):
-            one = {"ours_before": ours(), "small": driven(python, name, small, weights, *more), "ours_after": ours()}
-            found["peers"][name]["rounds"].append(one)
-            show(name, one)
-    for name in options.full:
-        before, full = ours(), driven(getattr(options, name), name, large, weights, "--workers", str(options.workers))
-        found["peers"][name]["full"] = {"ours_before": before, "large": full, "ours_after": ours()}
+        run = partial(driven, getattr(options, name), name)
+        try:
+            found["peers"][name] = beside(run, ours, large, small, weights, options, name)
+        except RuntimeError as error:  # one peer that fails must not cost the others' runs
+            print(error)
     return found
+
+
+def beside(
+    run: Callable[..., Figures],
+    ours: Callable[[], Figures],
+    large: Path,
+    small: Path,
+    weights: Path,
+    options: argparse.Namespace,
+    name: str,
+) -> Figures:
+    """One peer: finding tissue on the large slide, then rounds of its whole run between two of ours."""
+    more = ("--workers", str(options.workers))
+    peer: Figures = {"ahead": run(large, weights, *more, "--prepare-only"), "rounds": []}
+    for _ in range(options.repeats):
+        one = {"ours_before": ours(), "small": run(small, weights, *more), "ours_after": ours()}
+        peer["rounds"].append(one)
+        show(name, one)
+    if name in options.full:
+        peer["full"] = {"ours_before": ours(), "large": run(large, weights, *more), "ours_after": ours()}
+    return peer
 
 
 def there(options: argparse.Namespace, name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import sys
 
-from driver import Clock, options, tell
+from driver import CLASSES, Clock, options, tell
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         print(line)
     with (given.out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         row = next(iter(csv.DictReader(file)))
-    tell("wsi-attention", clock, int(row["tiles"]), [])
+    tell("wsi-attention", clock, int(row["tiles_read"]), [float(row[f"prob_{name}"]) for name in CLASSES])
 
 
 if __name__ == "__main__":
