@@ -103,7 +103,7 @@ def _tiff_levels(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelByte
     except Exception:  # an estimate must not fail: no TIFF, or one that tifffile cannot parse
         return {}
     finally:
-        gc.collect(0)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
+        gc.collect(1)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
 
 
 def _levels_of(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelBytes]:

@@ -113,7 +113,7 @@ def read_index(source: ByteRanges) -> TiffIndex:
         Exception: whatever tifffile raises on a broken file.
     """
     global _last  # noqa: PLW0603  a tuple takes another's place at once, so threads need no lock
-    state, last = _state_of(source), _last
+    state, last = None if is_url(source.path) else _state_of(source.path), _last
     if last is not None and state is not None and last.state == state:
         return last.found
     try:
@@ -121,15 +121,19 @@ def read_index(source: ByteRanges) -> TiffIndex:
         _last = _Last(state, index) if state is not None else last
         return index
     finally:
-        gc.collect(0)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
+        gc.collect(1)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
 
 
-def _state_of(source: ByteRanges) -> tuple[object, ...] | None:
-    """What changes with a local file's content; None for a URL."""
-    if is_url(source.path):
-        return None
-    found = Path(source.path).stat()
-    return Path(source.path).absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def remembers(path: str) -> bool:
+    """Whether a local file is the one whose index was read last; it has passed all checks then."""
+    last = _last
+    return last is not None and last.state == _state_of(path)
+
+
+def _state_of(path: str) -> tuple[object, ...]:
+    """What changes with a local file's content."""
+    found = Path(path).stat()
+    return Path(path).absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _index_of(source: ByteRanges) -> TiffIndex:
