@@ -50,3 +50,17 @@ def test_bands_do_not_change_pixels(values: int, monkeypatch: pytest.MonkeyPatch
     expected = area_mean(pixels, (0.3, 0.7), 2.31, (29, 37))
     monkeypatch.setattr(resample, "BAND_VALUES", values)
     np.testing.assert_array_equal(area_mean(pixels, (0.3, 0.7), 2.31, (29, 37)), expected)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 6, 8, 15, 16])
+def test_whole_cells_are_summed_exactly(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(step).integers(0, 256, (step * 21 + 2, step * 17 + 3, 3)).astype(np.uint8)
+    pixels[: step * 4] = 255
+    cells = pixels[2:, 3:].reshape(21, step, 17, step, 3).astype(int).sum((1, 3))
+    expected = (2 * cells + step * step) // (2 * step * step)
+    assert np.array_equal(area_mean(pixels, (3.0, 2.0), float(step), (17, 21)), expected)
+    monkeypatch.setattr(resample, "BAND_VALUES", 200)
+    assert np.array_equal(area_mean(pixels, (3.0, 2.0), float(step), (17, 21)), expected)
+    if step & (step - 1) == 0:  # halves are exact in binary, so that the two ways agree
+        monkeypatch.setattr(resample, "MOST_WHOLE", 0)
+        assert np.array_equal(area_mean(pixels, (3.0, 2.0), float(step), (17, 21)), expected)
