@@ -6,13 +6,16 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wsi_attention import Classifier, Slide, WsiAttentionError, open_slide
+from wsi_attention import WsiAttentionError
 from wsi_attention.errors import InputError
 from wsi_attention_files.bag import Bag
 from wsi_attention_files.dialects import read_bag, write_bag
 from wsi_attention_files.masks import write_mask
-from wsi_attention_files.results import bags_of_results
+
+if TYPE_CHECKING:
+    from wsi_attention import Classifier, Slide
 
 TILE_COLUMNS = ("minx", "miny", "width", "height", "weight")
 
@@ -45,6 +48,7 @@ def write_results(
         ResultsError: no results there, or the folder cannot be written.
     """
     from wsi_attention.inference.states import stored_predictions
+    from wsi_attention_files.results import bags_of_results
 
     wanted = list(names)
     for name in wanted or [one for one, _ in stored_predictions(results)]:
@@ -109,6 +113,8 @@ def _hdf5_files(files: Sequence[str | Path]) -> list[Path]:
 
 
 def _placed(path: Path, slides: str | Path | None, mpp: float | None) -> tuple[Bag, Path | None]:
+    from wsi_attention import open_slide
+
     if slides is None:
         return read_bag(path, mpp=mpp), None
     stem = path.stem.removesuffix("_patches")
@@ -127,14 +133,14 @@ def _mpp_of(slide: Slide) -> float | None:
 
 
 def _slide_of(stem: str, folder: Path) -> Path:
-    found = [one for one in sorted(folder.rglob("*")) if one.name.startswith(f"{stem}.") and _outermost(one, folder)]
+    from wsi_attention.inference.discovery import find_slides
+    from wsi_attention.inference.names import suffix_of
+
+    slides = [Path(one.path) for one in find_slides([folder]).slides]
+    found = [one for one in slides if one.name.removesuffix(suffix_of(one.name)) == stem]
     if len(found) != 1:
         raise InputError(f"{folder}: {len(found) or 'no'} slides named {stem}; exactly one is needed")
     return found[0]
-
-
-def _outermost(path: Path, folder: Path) -> bool:
-    return not any(parent.name.endswith(".zarr") for parent in path.relative_to(folder).parents)
 
 
 def _write_tiles(bag: Bag, path: Path) -> Path:

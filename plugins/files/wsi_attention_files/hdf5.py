@@ -108,7 +108,7 @@ def whole_coordinates(file: h5py.File, name: str = "coords") -> NDArray[np.int64
         InputError: as `coordinates`, or fractions of pixels.
     """
     values = coordinates(file, name)
-    whole = np.rint(values).astype(np.int64)
+    whole: NDArray[np.int64] = np.rint(values).astype(np.int64)
     if values.dtype.kind == "f" and not np.array_equal(whole, values):
         raise InputError(f"{file.filename}: {name} holds fractions ({values.dtype}); whole level-0 pixels are needed")
     return whole

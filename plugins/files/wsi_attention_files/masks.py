@@ -56,7 +56,10 @@ def contours_of(bag: Bag, extent: tuple[int, int] | None = None) -> dict[str, An
     parts = [one for one in getattr(area, "geoms", [area]) if one.geom_type == "Polygon" and not one.is_empty]
     if not parts:
         raise InputError(f"{bag.name}: no tiles, so no mask; leave the mask out to look everywhere")
-    features = [{"type": "Feature", "properties": {}, "geometry": mapping(one)} for one in parts]
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": mapping(one)}  # type: ignore[no-untyped-call]
+        for one in parts
+    ]
     return {"type": "FeatureCollection", "features": features}
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_attention import Classifier, Prediction, Slide, SlideSource, TileSet, open_slide
 from wsi_attention.errors import InputError
+from wsi_attention.inference.names import suffix_of
 from wsi_attention.inference.states import stored_predictions
 from wsi_attention.nn.bags import encode
 from wsi_attention_files.bag import Bag
@@ -38,14 +39,15 @@ def bag_of(prediction: Prediction, name: str = "") -> Bag:
     weights = np.concatenate([glimpse.weights[glimpse.valid] for glimpse in used])
     unique, first, inverse = np.unique(places, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
+    file = Path(prediction.slide).name
     return Bag(
-        name=name or Path(prediction.slide).name.split(".")[0],
+        name=name or file.removesuffix(suffix_of(file)),
         locations=unique[order],
         side=finest.footprint[0],
         pixels=finest.size[0],
         extent=prediction.extent,
         mpp=prediction.mpp,
-        weights=np.bincount(inverse.ravel(), weights, len(unique))[order],
+        weights=np.bincount(inverse.ravel(), weights, len(unique))[order].astype(np.float64),
         downsample=finest.downsample,
     )
 
