@@ -110,10 +110,11 @@ def _stop(cluster: Any) -> None:
 
 @contextmanager
 def own_scheduler() -> Iterator[None]:
-    """Within it, a new scheduler gives up on a slide after few deaths."""
+    """Within it, a new scheduler gives up on a slide after few deaths, and no worker is given up that starts slowly."""
     import dask
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
+    wishes = {"distributed.scheduler.allowed-failures": DEATHS, "distributed.deploy.lost-worker-timeout": "10 minutes"}
+    with dask.config.set(wishes):
         yield
 
 

@@ -145,13 +145,13 @@ class Cluster:
         return False
 
     def _wait_for_workers(self, device: str) -> None:
-        try:
+        with suppress(TimeoutError):
             self._client.wait_for_workers(self._expected, timeout=self._patience)
-        except TimeoutError as error:
+        if not self._count():
             raise ClusterError(
-                f"{self.name} has {self._count()} workers after {self._patience:g} s, {self._expected} needed; start"
-                " some with: dask worker ADDRESS --nthreads 1"
-            ) from error
+                f"{self.name} has no workers after {self._patience:g} s; start some with:"
+                " dask worker ADDRESS --nthreads 1"
+            )
         gpus = {where: worker["resources"].get(GPU, 0) for where, worker in self._workers().items()}
         if device.startswith("cpu") or not any(gpus.values()):
             return

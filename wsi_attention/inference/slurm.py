@@ -85,8 +85,7 @@ def slurm_cluster(config: SlurmConfig) -> Any:
     from dask_jobqueue.slurm import SLURMCluster
 
     listening = {"dashboard": False, "dashboard_address": ":0"}
-    with own_scheduler():
-        return SLURMCluster(scheduler_options=listening, **{"processes": 1, **config.job})
+    return SLURMCluster(scheduler_options=listening, **{"processes": 1, **config.job})
 
 
 @contextmanager
@@ -100,13 +99,14 @@ def slurm_jobs(config: SlurmConfig) -> Iterator[Any]:
         raise ClusterError(
             "no sbatch here: --slurm is for a machine that can submit jobs to Slurm, such as a login node"
         )
-    cluster = slurm_cluster(config)
-    try:
-        _check_accepted(cluster.job_script())
-        cluster.scale(jobs=config.jobs)
-        yield cluster
-    finally:
-        cluster.close(timeout=TIMEOUT)
+    with own_scheduler():
+        cluster = slurm_cluster(config)
+        try:
+            _check_accepted(cluster.job_script())
+            cluster.scale(jobs=config.jobs)
+            yield cluster
+        finally:
+            cluster.close(timeout=TIMEOUT)
 
 
 def _check_accepted(script: str) -> None:
