@@ -57,7 +57,7 @@ def read_model_config(path: str | Path) -> ModelConfig:
 
 
 def recipe(config: ModelConfig) -> str:
-    """A recipe for `wsi-attention train -r` that looks at the same tiles; TOML.
+    """A recipe for `wsi-attention train --config` that looks at the same tiles; TOML.
 
     The encoder stands in a comment: the same architecture may be named, but their TorchScript weights are not read.
     """
