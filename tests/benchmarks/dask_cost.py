@@ -30,7 +30,7 @@ from wsi_attention.nn.bags import encode
 from wsi_attention.nn.encoder_choice import build_encoder
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.structures import TileBatch
-from wsi_attention.tiles.cutting import cut
+from wsi_attention.tiles.cutting import busy_batch, cut
 from wsi_attention.tiles.lazy import read_block, read_tiles
 
 SIDE = 224
@@ -47,20 +47,20 @@ def drawn(stored: StoredTiles, count: int, aligned: bool, rng: np.random.Generat
     return TileSet(np.minimum(found, np.array(stored.inner) * stored.side - SIDE), (SIDE, SIDE), 1.0)
 
 
-def parts_of(slide: Slide, tiles: TileSet, batch: int) -> list[NDArray[np.int64]]:
+def parts_of(slide: Slide, tiles: TileSet, options: argparse.Namespace) -> list[NDArray[np.int64]]:
     """The batches of a request, as `read_tiles` cuts them."""
-    tile = slide.tile_sizes[0]
+    tile, batch = slide.tile_sizes[0], busy_batch(len(tiles), options.batch, options.threads)
     return cut(tiles.locations[0], tiles.footprint, None if tile is None else (float(tile[0]), float(tile[1])), batch)
 
 
-def by_pool(slide: Slide, tiles: TileSet, batch: int, pool: ThreadPoolExecutor) -> Pixels:
+def by_pool(slide: Slide, tiles: TileSet, options: argparse.Namespace, pool: ThreadPoolExecutor) -> Pixels:
     """The same pixels by a bare pool."""
     out = np.zeros((len(tiles), SIDE, SIDE, 3), np.uint8)
 
     def fill(part: NDArray[np.int64]) -> None:
         out[part] = read_block(tiles.locations[0, part], slide, tiles.size, tiles.downsample).pixels
 
-    list(pool.map(fill, parts_of(slide, tiles, batch)))
+    list(pool.map(fill, parts_of(slide, tiles, options)))
     return out
 
 
@@ -80,7 +80,7 @@ def compare(slide: Slide, tiles: TileSet, options: argparse.Namespace, forward: 
     with ThreadPoolExecutor(options.threads) as pool:
         readers: dict[str, Callable[[], Pixels]] = {
             "dask": lambda: read_tiles(slide, tiles, options.batch).pixels,
-            "pool": lambda: by_pool(slide, tiles, options.batch, pool),
+            "pool": lambda: by_pool(slide, tiles, options, pool),
         }
         assert (readers["dask"]() == readers["pool"]()).all()
         sides: dict[str, Callable[[], object]] = dict(readers)
@@ -116,11 +116,11 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for pattern in ("aligned", "anywhere"):
                 tiles = drawn(stored, count, pattern == "aligned", rng)
                 seconds, processor = compare(slide, tiles, options, forward=count == min(options.tiles))
-                tasks = len(parts_of(slide, tiles, options.batch))
+                tasks = len(parts_of(slide, tiles, options))
                 print(f"\n{count} tiles, {pattern}, {tasks} tasks, reader {slide.reader}, {options.threads} threads")
                 report(seconds, processor, count)
                 figures[f"{count} {pattern}"] = {"tasks": tasks, "clock": seconds, "processor": processor}
-        figures["tasks"] = {n: len(parts_of(slide, drawn(stored, n, False, rng), options.batch)) for n in MANY}
+        figures["tasks"] = {n: len(parts_of(slide, drawn(stored, n, False, rng), options)) for n in MANY}
     print("\ntasks of a request by its tiles (target <= 1,000):", figures["tasks"])
     return figures
 

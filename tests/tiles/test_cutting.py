@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsi_attention.tiles.cutting import MAX_TASKS, batch_of, cut
+from wsi_attention.tiles.cutting import MAX_TASKS, batch_of, busy_batch, cut
 
 
 @pytest.mark.parametrize("stored", [(256.0, 256.0), (961.3, 480.7), None])
@@ -17,6 +17,14 @@ def test_every_tile_is_in_one_task(n: int, batch: int, stored: tuple[float, floa
     step = batch_of(n, batch)
     assert all(0 < len(part) < 2 * step or len(part) == 1 for part in parts)
     assert len(parts) <= min(MAX_TASKS, -(-n // step)) if stored else len(parts) <= MAX_TASKS
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "threads", "wanted"),
+    [(256, 32, 2, 32), (256, 32, 16, 8), (600, 32, 16, 19), (9000, 32, 64, 32), (5, 4, 64, 4)],
+)
+def test_many_cores_get_a_task_each(n: int, batch: int, threads: int, wanted: int) -> None:
+    assert busy_batch(n, batch, threads) == wanted
 
 
 def test_nothing_is_no_task() -> None:

@@ -13,11 +13,19 @@ from numpy.typing import NDArray
 
 MAX_TASKS = 500
 """Tasks of one request; beyond this, batches grow. dask costs 0.1-0.5 ms a task, and more the more there are."""
+LEAST = 8
+"""Tiles of a task below which dask's own work would show: reading them takes 2 ms."""
+TASKS_PER_THREAD = 2
 
 
 def batch_of(n: int, batch: int) -> int:
     """Tiles per task: as wanted, or as many as keep a request within `MAX_TASKS`."""
     return max(1, batch, math.ceil(n / MAX_TASKS))
+
+
+def busy_batch(n: int, batch: int, threads: int) -> int:
+    """Tiles per task: as wanted, but fewer, down to `LEAST`, where so many threads would else stand idle."""
+    return min(batch, max(LEAST, math.ceil(n / (TASKS_PER_THREAD * threads))))
 
 
 def cut(

@@ -14,7 +14,7 @@ from wsi_attention.errors import TileReadError
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileSet
-from wsi_attention.tiles.cutting import batch_of, cut
+from wsi_attention.tiles.cutting import batch_of, busy_batch, cut
 
 if TYPE_CHECKING:
     from dask.array import Array
@@ -75,15 +75,18 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     Args:
         slide: where to read.
         tiles: what to read, b = 1.
-        batch: tiles per task.
+        batch: tiles per task; fewer where the processor has more cores than there would be tasks.
     """
+    from dask import config
     from dask.base import compute
     from dask.delayed import delayed
+    from dask.system import CPU_COUNT
 
     locations = _locations(tiles)
     level = View(slide, tiles.downsample).stored
     stored = level.tile and (level.tile[0] * level.downsample, level.tile[1] * level.downsample)
-    parts = cut(locations, tiles.footprint, stored, batch)
+    step = busy_batch(len(locations), batch, config.get("num_workers", None) or CPU_COUNT)
+    parts = cut(locations, tiles.footprint, stored, step)
     pixels = np.zeros((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
     task = delayed(partial(_fill, pixels=pixels, slide=slide, tiles=tiles), pure=False)
     done = compute(*map(task, parts), scheduler="threads")  # type: ignore[no-untyped-call]
