@@ -80,9 +80,9 @@ class WsiAttentionReader(ReaderBase):  # type: ignore[misc]
         width, height = self.slide.dimensions
         if size > min(width, height):
             raise ValueError(f"{self.file}: a thumbnail of {size} pixels was asked, the slide has {width}×{height}")
-        view = View(self.slide, max(width, height) / size).read_whole()
-        shape = max(1, size * width // max(width, height)), max(1, size * height // max(width, height))
-        return np.asarray(Image.fromarray(view).resize(shape)) if view.shape[1::-1] != shape else view
+        longer = max(width, height)
+        view = View(self.slide, longer / size).read_whole()
+        return view[: max(1, size * height // longer), : max(1, size * width // longer)]
 
     @property
     def associated_images(self) -> AssociatedImages:
