@@ -1,0 +1,116 @@
+"""Parts of the bundle: the slides of a folder, the network, and the evaluator that `monai.bundle run` starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsi_attention import Classifier, load_model, open_slide, predict
+from wsi_attention.errors import InputError
+
+
+class SlideNetwork(nn.Module):
+    """A model of ours as the network of a bundle: paths of slides in, probabilities out.
+
+    Attributes:
+        classifier: the loaded model.
+        model: its trainable part.
+    """
+
+    def __init__(self, model: str | Path = "demo", device: str | torch.device = "auto") -> None:
+        """Loads the model.
+
+        Args:
+            model: a model folder or a shipped name.
+            device: where it computes.
+
+        Raises:
+            ModelError: no such model folder, or one that cannot be used.
+        """
+        super().__init__()
+        self.classifier: Classifier = load_model(model)
+        self.model = self.classifier.model
+        self.device = str(device)
+
+    def forward(self, slides: str | Sequence[str]) -> Tensor:
+        """Probabilities (b, classes) float32 of b slides, in the order of `classifier.classes`.
+
+        Raises:
+            SlideError: a slide cannot be opened or read, has no tissue, or does not say its mpp.
+        """
+        paths = [slides] if isinstance(slides, str) else slides
+        return torch.stack([self._probabilities(path) for path in paths])
+
+    def _probabilities(self, path: str) -> Tensor:
+        with open_slide(path) as slide:
+            found = predict(slide, self.classifier, device=self.device)
+        return torch.from_numpy(found.probabilities).float()
+
+
+class FolderEvaluator:
+    """Classifies the slides of a data list into a results folder; a second run does what is missing.
+
+    Attributes:
+        report: what the last run came to; None before the first.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        network: SlideNetwork,
+        output_dir: str | Path,
+        what: Sequence[str] = ("geojson", "tiles", "heatmap"),
+        workers: int = 1,
+    ) -> None:
+        """Starts nothing.
+
+        Args:
+            data: items with `image`, a slide's path.
+            network: the model.
+            output_dir: predictions.csv, geojson/, tiles/, heatmaps/ and states/ go there.
+            what: kinds of results to write.
+            workers: slides side by side.
+        """
+        self.data, self.network, self.output_dir = data, network, Path(output_dir)
+        self.what, self.workers = tuple(what), workers
+        self.report: Any = None
+
+    def run(self) -> Any:
+        """Classifies all slides; one that fails costs its own row.
+
+        Returns:
+            The report: how many slides are done, partial, failed, without tissue, and where the table is.
+
+        Raises:
+            InputError: there are no slides.
+            ResultsError: the folder cannot be written, or holds results of another model.
+        """
+        from wsi_attention.inference.batch import classify
+
+        paths = [item["image"] for item in self.data]
+        self.report = classify(
+            paths,
+            self.output_dir,
+            self.network.classifier,
+            device=self.network.device,
+            what=list(self.what),
+            workers=self.workers,
+        )
+        return self.report
+
+
+def slides_in(folder: str | Path) -> list[dict[str, str]]:
+    """The slides of a folder as a MONAI data list: items with `image`, a path.
+
+    Raises:
+        InputError: no such folder, or no slide in it.
+    """
+    from wsi_attention.inference.discovery import find_slides
+
+    if not Path(folder).exists():
+        raise InputError(f"{folder}: no such folder; name the slides' folder with --dataset_dir")
+    return [{"image": slide.path} for slide in find_slides([folder]).slides]
