@@ -267,5 +267,5 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, Any]
         "units": "level-0 pixels minus offset",
         "use": "research use only",
     }
-    known = ("fingerprint", "weights_sha256", "seed", "exact", "tolerance", "budget", "versions")
+    known = ("bounds", "fingerprint", "weights_sha256", "seed", "exact", "tolerance", "budget", "versions")
     return facts | {key: prediction.provenance[key] for key in known if key in prediction.provenance}

@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from wsi_attention.errors import GeoJSONError
 from wsi_attention.export.qupath_geometry import GeometryChecks
 
 OBJECT_TYPES = frozenset({"annotation", "detection", "cell", "tile", "tmaCore", "root"})
@@ -81,6 +82,20 @@ def inspect(source: str | Path | Any, extent: tuple[int, int] | None = None) -> 
     report.features = len(features)
     _Checks(report, extent).run(features)
     return report
+
+
+def features_of(source: str | Path | Any) -> list[Any]:
+    """The features of a file or object, whatever they hold.
+
+    Raises:
+        GeoJSONError: no file, no JSON, or nothing in which QuPath looks for objects.
+    """
+    report = Report()
+    loaded = _load(Path(source), report) if isinstance(source, str | Path) else source
+    found = [] if report.problems else _features(loaded, report)
+    if report.problems:
+        raise GeoJSONError(report.problems[0])
+    return found
 
 
 def _load(path: Path, report: Report) -> Any:

@@ -191,4 +191,4 @@ def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str)
         "mpp_source": slide.mpp_source,
         "reader": slide.reader,
         "versions": dict(versions()),
-    }
+    } | ({"bounds": list(slide.bounds)} if slide.bounds else {})

@@ -1,0 +1,17 @@
+// Runs wsi-attention on all slides of the project and imports the results. Run it with Run, not with Run for project.
+// The open image is not saved; close images in other viewers first. Images that cannot take a result are named.
+def loader = new GroovyClassLoader(getClass().classLoader)
+loader.addClasspath(new File(binding.getVariable('qupath.script.file')).parent)  // save the script before you run it
+def wsi = loader.loadClass('WsiAttention')
+
+def settings = wsi.settings([
+    results: '',                 // a folder; results of another model need another one
+    model: 'demo',               // a model folder; `demo` knows synthetic slides only
+    command: 'wsi-attention',    // its full path where QuPath does not find it
+    options: '',                 // such as --mpp 0.25
+    masks: '',                   // the folder of export_tissue_mask, if masks are to be used
+    geojson: '',
+    series: 0,
+], args)
+
+println "wsi-attention: ${wsi.classifyProject(getProject(), getCurrentImageData(), settings)} images have results"
