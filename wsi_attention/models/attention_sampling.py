@@ -2,8 +2,9 @@
 
 Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019,
 https://arxiv.org/abs/1905.03711. Where we differ from the paper: attention is confined to tissue; the draw at test
-time is repeatable; a tile that cannot be read leaves the bag; the attention's gradient is the released one only if
-asked for. Exact on average is `estimator="sequential", gradient="unbiased"`; the defaults trade that for less noise,
+time is repeatable; a tile that cannot be read leaves the bag; a cell's tile may lie off its centre by less than half a
+tile (`TileSource.aligned`), in every draw and in the exact sum alike; the gradient is the released one only if asked
+for. Exact on average is `estimator="sequential", gradient="unbiased"`; the defaults trade that for less noise,
 with a bias of the order of one over the draws in value and gradient (see `attention.expectation`).
 
 One thing is added, and only with `evidence`: while training, the attention-weighted mean of what the overview itself

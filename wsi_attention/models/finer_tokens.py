@@ -36,7 +36,7 @@ class Finer(NamedTuple):
 class FinerTokens(nn.Module):
     """One tile of each patch through an encoder, a linear layer and a normalisation to a token.
 
-    It lies where the patch has tissue, nearest to its centre.
+    It lies where the patch has tissue, nearest to its centre, then moved to the stored tiles (`TileSource.aligned`).
 
     The normalisation gives a token's channels the size that tokens have inside a transformer; features of encoders
     here have length 1 and would be lost beside them.

@@ -4,7 +4,8 @@ Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects",
 https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. Where we differ from the paper: attention
 is confined to tissue in every step; a region that cannot be read leaves the bag; cells lie on a regular grid (see
 `zoom_in_reading.zoom_levels`); a tile drawn more often than it has sub-tiles gives all it has; the contrastive pass
-weighs what it draws by what it was drawn from, and looks only where attention is lowest; prediction is repeatable.
+weighs what it draws by what it was drawn from, and looks only where attention is lowest; prediction is repeatable;
+the last step's tiles move to the stored tiles (`TileSource.aligned`), regions of earlier steps do not.
 Where we differ from the released code, an option "as-released" brings it back.
 
 One thing is added, and only with `evidence`: while training, the attention-weighted mean of what the overview itself
