@@ -12,12 +12,13 @@ pytest collects the methods; without pytest, `MyContract().check()` runs them al
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError
-from wsi_attention.protocols import SlideReader
+from wsi_attention.protocols import RegionsReader, SlideReader
 from wsi_attention.slide.pixels import on_white
 
 SIDE = 48
@@ -110,6 +111,26 @@ class ReaderContract:
             large = on_white(reader.read((0, 0), level, (24, 24)))
             small = on_white(reader.read((round(3 * downsample), round(5 * downsample)), level, (16, 16)))
             assert np.array_equal(small, large[5:21, 3:19])
+        reader.close()
+
+    def test_many_regions_are_single_ones(self) -> None:
+        """A `RegionsReader` gives in one request what single reads give, at every level, inside and beyond it."""
+        reader = self.open()
+        for level, (w, h) in enumerate(reader.level_dimensions if isinstance(reader, RegionsReader) else ()):
+            size, downsample = (min(w, SIDE), min(h, SIDE)), reader.level_downsamples[level]
+            pixels = [
+                (-5, -3),
+                (w // 2, h // 2),
+                (w // 2, h // 2),
+                (w // 2 + 7, h // 2 - 3),
+                (w - 9, h - 11),
+                (2 * w, 0),
+            ]
+            places = np.array([(round(x * downsample), round(y * downsample)) for x, y in pixels])
+            out = np.zeros((len(places), size[1], size[0], 3), np.uint8)
+            assert cast(RegionsReader, reader).read_regions(places, level, size, out) == [None] * len(places)
+            for (x, y), found in zip(places.tolist(), out, strict=True):
+                assert np.array_equal(found, on_white(reader.read((x, y), level, size))), (level, x, y)
         reader.close()
 
     def test_is_safe_in_threads(self) -> None:
