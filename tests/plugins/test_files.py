@@ -127,9 +127,10 @@ STAMP = {"tile_size": 256.0, "unit": "um", "extractor": "ctranspath"}
 def test_files_as_the_hosts_lay_them_out(tmp_path: Path) -> None:
     whole = PLACES[:3]
     clam = files.read_bag(host_file(tmp_path / "c.h5", whole, {**CLAM, "save_path": "x"}))
-    assert (clam.dialect, clam.side, clam.extent, clam.name) == ("clam", 1024, None, "s")
+    assert (clam.dialect, clam.side, clam.extent, clam.name) == ("clam", 1024, None, "c")
     trident = files.read_bag(host_file(tmp_path / "t_patches.h5", whole, TRIDENT))
     assert (trident.dialect, trident.side, trident.pixels, trident.extent) == ("trident", 512, 256, None)
+    assert trident.name == "t"
     wsinfer = files.read_bag(host_file(tmp_path / "w.h5", whole.astype(np.int32), WSINFER), mpp=0.25)
     assert (wsinfer.dialect, wsinfer.side, wsinfer.pixels, wsinfer.name) == ("wsinfer", 350, 350, "w")
     feats = np.ones((3, 2), np.float16)
@@ -250,7 +251,9 @@ def test_features_of_other_tiles_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_mask_covers_the_tiles_and_nothing_else(tmp_path: Path) -> None:
-    one = bag()
+    side_by_side = PLACES[1] + np.array([[256, 0], [400, 0], [656, 256], [1024, 0]])
+    one = bag(locations=np.concatenate([PLACES, side_by_side]))
+    assert len(files.contours_of(one)["features"]) == 6
     exact = np.zeros(SIZE[::-1], np.bool_)
     for x, y, w, h in one.boxes:
         exact[max(y, 0) : y + h, max(x, 0) : x + w] = True
@@ -314,6 +317,43 @@ def test_one_bad_file_costs_only_itself(tmp_path: Path) -> None:
     refused, *made = files.read_folder([tmp_path], tmp_path / "out")
     assert "nothing says" in refused.reason
     assert [path.name for path in made] == ["good.geojson", "good.csv"]
+
+
+def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
+    sized = TRIDENT | {"level0_width": 6144, "level0_height": 6144}
+    (tmp_path / "in").mkdir()
+    host_file(tmp_path / "in/a.h5", PLACES, sized | {"name": "../../../escaped"})
+    assert [path.name for path in files.read_folder([tmp_path / "in"], tmp_path / "out")] == ["a.geojson", "a.csv"]
+    files.write_bag(bag(name="../../escaped"), tmp_path / "out", "clam")
+    assert not [path for path in tmp_path.parent.rglob("*escaped*") if (tmp_path / "out") not in path.parents]
+
+
+def test_a_folder_of_clam_and_two_files_of_one_slide(tmp_path: Path) -> None:
+    files.write_bag(bag(features=np.ones((4, 2), np.float32)), tmp_path / "in", "clam")
+    assert [path.name for path in files.read_folder([tmp_path / "in"], tmp_path / "out")] == ["a.geojson", "a.csv"]
+    *_, refused = files.read_folder([tmp_path / "in", tmp_path / "in/patches/a.h5"], tmp_path / "out")
+    assert "another file of this name" in refused.reason
+
+
+def test_contours_of_trident_are_a_mask(tmp_path: Path) -> None:
+    """As its geopandas writes them: a coordinate system nobody means, a column, holes."""
+    square = [[[1000, 1000], [4000, 1000], [4000, 3000], [1000, 3000], [1000, 1000]]]
+    square.append([[2000, 1500], [2500, 1500], [2500, 2000], [2000, 2000], [2000, 1500]])
+    value = {
+        "type": "FeatureCollection",
+        "name": "a",
+        "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::3857"}},
+        "features": [
+            {
+                "type": "Feature",
+                "properties": {"tissue_id": 0},
+                "geometry": {"type": "Polygon", "coordinates": square},
+            }
+        ],
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps(value))
+    mask = load_mask(tmp_path / "a.geojson", SIZE)
+    assert mask.area == pytest.approx(3000 * 2000 - 500 * 500, rel=0.01)
 
 
 MIL = {

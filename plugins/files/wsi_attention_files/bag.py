@@ -15,7 +15,7 @@ class Bag:
     """Square tiles of one slide, and what an encoder saw in them.
 
     Attributes:
-        name: the slide's name, without suffix.
+        name: the slide's name, without suffix; of a file that was read, its own name, whatever it says inside.
         locations: (n, 2) int64, (x, y) of each top left corner in level-0 pixels.
         side: of every tile in level-0 pixels.
         pixels: side of a tile as the encoder saw it; None where nobody says.

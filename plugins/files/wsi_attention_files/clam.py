@@ -37,7 +37,7 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         )
     extent = hdf5.whole_pair(attributes, ("level_dim",), where)
     return Bag(
-        name=hdf5.text(attributes, "name") or name,
+        name=name,
         locations=locations,
         side=round(pixels * downsample),
         extent=extent if level[0] == 0 else None,  # of a coarser level, rounded: no measure of level 0

@@ -78,10 +78,13 @@ def read_folder(
         InputError: no file at all.
         ResultsError: the folder cannot be written.
     """
-    root, rows = Path(folder), []
+    root, rows, done = Path(folder), [], set[str]()
     for path in _hdf5_files(files):
         try:
             bag, slide = _placed(path, slides, mpp)
+            if bag.name in done:
+                raise InputError(f"{path}: another file of this name came before it; keep one a slide")
+            done.add(bag.name)
             mask = write_mask(bag, root / "masks" / f"{bag.name}.geojson")
             yield mask
             yield _write_tiles(bag, root / "tiles" / f"{bag.name}.csv")
@@ -103,9 +106,12 @@ def read_folder(
 
 
 def _hdf5_files(files: Sequence[str | Path]) -> list[Path]:
+    """The files, and those in folders; of CLAM's the coordinates, for its feature files do not say what they mean."""
     found: list[Path] = []
     for given in map(Path, files):
-        inside = sorted(one for one in given.rglob("*.h5") if not one.name.startswith("."))
+        inside = sorted(
+            one for one in given.rglob("*.h5") if not one.name.startswith(".") and one.parent.name != "h5_files"
+        )
         found += inside if given.is_dir() else [given]
     if not found:
         raise InputError(f"{', '.join(map(str, files))}: no .h5 file")

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from wsi_attention.errors import InputError
+from wsi_attention.inference.names import safe_name
 from wsi_attention_files import clam, hdf5, stamp, trident, wsinfer
 from wsi_attention_files.bag import Bag, check_on_slide
 
@@ -89,7 +90,7 @@ def write_bag(bag: Bag, folder: str | Path, dialect: str) -> list[Path]:
         raise InputError(f"no dialect {dialect!r}; there are: {', '.join(DIALECTS)}")
     if not len(bag):
         raise InputError(f"{bag.name}: no tiles to write")
-    root = Path(folder)
+    root, bag = Path(folder), replace(bag, name=safe_name(bag.name))
     written = []
     for relative, write in _files(bag, dialect):
         with hdf5.created(root / relative) as file:

@@ -34,7 +34,7 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
     features = hdf5.features(file, "features", len(locations))
     sized = "level0_width" in attributes
     return Bag(
-        name=hdf5.text(attributes, "name") or name,
+        name=name,
         locations=locations,
         side=_side(attributes, pixels, where),
         pixels=round(pixels),

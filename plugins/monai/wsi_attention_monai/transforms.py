@@ -143,7 +143,7 @@ class AttentionClassifyd(MapTransform):
             classify = AttentionClassify(
                 classify.classifier, mpp=float(own), device=classify.device, batch=classify.batch
             )
-        for key in self.key_iterator(found):  # type: ignore[arg-type]  # it reads only
+        for key in self.key_iterator(found):
             for name, value in classify(found[key]).items():
                 found[f"{key}_{name}"] = value
         return found
