@@ -191,17 +191,7 @@ class Slide:
 
     def oddities(self) -> tuple[str, ...]:
         """What is odd about the slide, a sentence each; empty where nothing is."""
-        found = []
-        if len(self.level_dimensions) == 1:
-            found.append("one level only: coarse views are computed from full resolution")
-        steps = zip(self.level_downsamples[1:], self.level_downsamples[:-1], strict=True)
-        if any(coarse / fine > 8 for coarse, fine in steps):
-            found.append("levels are more than 8× apart: views between them read many pixels")
-        if self.tile_sizes[0] is None:
-            found.append("level 0 is not tiled: every read decodes whole strips")
-        if self.bounds is not None and tuple(self.bounds) != (0, 0, *self.dimensions):
-            x, y, w, h = self.bounds
-            found.append(f"only {w}×{h} pixels at ({x}, {y}) were scanned (bounds)")
+        found = self._facts.oddities()
         return (*found, *metadata.mpp_oddities(self._mpp, metadata.file_mpp(self.properties)))
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
