@@ -212,11 +212,14 @@ def test_a_real_slide_without_an_origin_has_annotations_and_no_map(shared_data: 
         ParametricMapExporter()(prediction, tmp_path / "map.dcm")
 
 
-def test_a_real_slide_with_a_malformed_uid_is_refused_in_one_line(shared_data: Path, tmp_path: Path) -> None:
-    path = shared_data / "slides" / "dicom" / "camelyon" / "multiframe_camelyon_challenge_image.dcm"
-    with pytest.raises(SlideError, match="its DICOM header is wrong: The value length") as caught:
-        AnnotationExporter()(looked(path), tmp_path / "ann.dcm")
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+def test_a_header_without_a_frame_of_reference_is_refused_in_one_line(series: Path, tmp_path: Path) -> None:
+    prediction = looked(series)
+    source = source_of(prediction)
+    del source.FrameOfReferenceUID
+    for exporter in (AnnotationExporter(lambda _: source), ParametricMapExporter(lambda _: source)):
+        with pytest.raises(SlideError, match="its DICOM header is wrong") as caught:
+            exporter(prediction, tmp_path / "out.dcm")
+        assert str(series) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_real_slide_is_classified_with_both(shared_data: Path, tmp_path: Path) -> None:

@@ -76,9 +76,8 @@ def usable(prediction: Prediction) -> Iterator[None]:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise SlideError(
-            f"{prediction.slide}: DICOM objects cannot refer to it, its header is wrong: {reason}"
-        ) from error
+        line = f"{prediction.slide}: nothing can refer to it, its DICOM header is wrong: {reason}"
+        raise SlideError(line) from error
 
 
 def _instances(path: Path) -> Iterator[tuple[Path, Dataset]]:
