@@ -162,7 +162,8 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
     config = _read_config(folder)
     weights, sha256 = _read_weights(folder, config)
     try:
-        model = build_model(config["method"], len(config["classes"]), **config["arguments"])
+        with torch.random.fork_rng(devices=[]):  # what the layers draw is thrown away, the caller's generator is not
+            model = build_model(config["method"], len(config["classes"]), **config["arguments"])
     except InputError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     _check_fit(weights, model.state_dict(), folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -18,6 +20,8 @@ from wsi_attention.tiles.cutting import batch_of, busy_batch, cut
 
 if TYPE_CHECKING:
     from dask.array import Array
+
+_IMPORTED_BY = os.getpid()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +93,26 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     parts = cut(locations, tiles.footprint, stored, step)
     pixels = np.zeros((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
     task = delayed(partial(_fill, pixels=pixels, slide=slide, tiles=tiles), pure=False)
-    done = compute(*map(task, parts), scheduler="threads")  # type: ignore[no-untyped-call]
+    done = compute(*map(task, parts), scheduler="threads", **_pool_if_forked())  # type: ignore[no-untyped-call]
     errors: list[str | None] = [None] * len(locations)
     for part, (found, _) in zip(parts, done, strict=True):
         for i, error in zip(part.tolist(), found, strict=True):
             errors[i] = error
     valid = np.array([error is None for error in errors], np.bool_)
     return TileBlock(pixels, valid, sum(asked for _, asked in done), tuple(filter(None, errors)))
+
+
+def _pool_if_forked() -> dict[str, ThreadPoolExecutor]:
+    """A forked child inherits dask's pool without its threads, and would wait for them for ever."""
+    pid = os.getpid()
+    return {} if pid == _IMPORTED_BY else {"pool": _pool_of(pid)}
+
+
+@cache
+def _pool_of(pid: int) -> ThreadPoolExecutor:
+    from dask.system import CPU_COUNT
+
+    return ThreadPoolExecutor(CPU_COUNT, thread_name_prefix=f"tiles-{pid}")
 
 
 def _fill(
