@@ -105,16 +105,13 @@ class AttentionSampling(nn.Module):
         if gradient.startswith("as-") and estimator != "sequential":
             raise InputError(f"gradient {gradient!r} belongs to estimator 'sequential', not {estimator!r}")
         if gradient == "centred" and draws == 1:
-            raise InputError(
-                "gradient 'centred' is always 0 with draws 1; take 2 draws or more, or gradient 'unbiased'"
-            )
+            raise InputError("gradient 'centred' is always 0 with draws 1; take 2 or more, or gradient 'unbiased'")
         if draws < 1 or tile_size < 1 or tile_mpp <= 0 or overview_mpp <= 0 or not 0 <= floor < 1:
             raise InputError(
                 f"draws and tile_size must be at least 1, mpp above 0 and floor in [0, 1); got draws {draws}, "
                 f"tile_size {tile_size}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}, floor {floor}"
             )
-        self.attention, self.encoder = attention, encoder
-        self.classifier, self.preprocess = classifier, preprocess
+        self.attention, self.encoder, self.classifier, self.preprocess = attention, encoder, classifier, preprocess
         self.tile_size, self.tile_mpp, self.overview_mpp = tile_size, tile_mpp, overview_mpp
         self.draws, self.estimator, self.gradient, self.inference = draws, estimator, gradient, inference
         self.entropy_weight, self.floor = entropy_weight, floor
@@ -220,8 +217,7 @@ class AttentionSampling(nn.Module):
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
         tissue = source.tissue(grid)
-        seen = grid, downsample
-        logits, scores = look_over(source, self.attention, self.preprocess, seen, tissue, self.evidence)
+        logits, scores = look_over(source, self.attention, self.preprocess, (grid, downsample), tissue, self.evidence)
         return logits.float().masked_fill(~tissue.to(logits.device), -torch.inf).flatten(1), scores, grid
 
     def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
@@ -238,12 +234,7 @@ class AttentionSampling(nn.Module):
         return self.training or self.inference == "sample"
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) (ATS §3.4) + the cross-entropy on the overview, a scalar.
-
-        Args:
-            output: of `forward`.
-            target: (b,) class indices.
-        """
+        """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) (ATS §3.4) + that on the overview, a scalar; target (b,)."""
         total = functional.cross_entropy(output.logits.float(), target)
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:
@@ -252,8 +243,7 @@ class AttentionSampling(nn.Module):
 
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
-        tiles = TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
-        return source.aligned(tiles)
+        return source.aligned(TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample))
 
     def _reading(self, source: TileSource, tiles: TileSet, part: int = PART) -> Reading:
         return Reading(source, tiles, self.preprocess, self.encoder, part)

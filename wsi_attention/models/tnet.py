@@ -157,11 +157,7 @@ class TNet(nn.Module):
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """λ_c·CE(F̄) + (1 − λ_c)·mean CE(feature) + λ_f·`policy_loss` + the contrastive term (§4), a scalar.
 
-        In train mode it moves the running baseline.
-
-        Args:
-            output: of `forward`.
-            target: (b,) class indices.
+        In train mode it moves the running baseline. target (b,) class indices.
         """
         counted = self._regularised(output)
         labels = target.unsqueeze(-1).expand(counted.shape)[counted]

@@ -3,7 +3,6 @@
 Su et al., "Re-Attention Transformer for Weakly Supervised Object Localization", BMVC 2022,
 https://arxiv.org/abs/2208.01838; released code su-hui-zz/ReAttentionTransformer. Axes: b images, n = side² patches,
 k kept patches, d channels.
-
 Where we differ from the paper. The whole slide is the image, as a square; patches without tissue take no part. At
 least one patch is kept (`selection`). The kept patches are taken out before the re-attention block, which leaves out
 the released mask's leak of 1e-6 / n to each dropped patch. There is no stochastic depth.

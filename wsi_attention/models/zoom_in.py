@@ -115,8 +115,8 @@ class ZoomIn(nn.Module):
         within("floor", floor, 0, 1 - 1e-9)
         within("contrastive_weight", contrastive_weight, 0)
         within("contrastive_share", contrastive_share, 1e-9, 1)
-        self.attentions, self.encoder = nn.ModuleList(attentions), encoder
-        self.classifier, self.preprocess = classifier, preprocess
+        self.attentions = nn.ModuleList(attentions)
+        self.encoder, self.classifier, self.preprocess = encoder, classifier, preprocess
         self.view_mpps, self.overview_mpp = tuple(view_mpps), view_mpps[0]
         self.tile_size, self.tile_mpp, self.draws = tile_size, tile_mpp, draws
         self.gradient, self.noise, self.inference = gradient, noise, inference
@@ -171,14 +171,9 @@ class ZoomIn(nn.Module):
         return ESTIMATES[name](zoomed.features, zoomed.stages)
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy, after the warm-up with the contrastive loss, + λ·Σ a log(a + 1e-6) + that on the overview.
-
-        Args:
-            output: of `forward`.
-            target: (b,) class indices.
-        """
-        entropy: Tensor = output.terms["negative_entropy"]
-        total = self._classification(output, target) + self.entropy_weight * entropy
+        """Cross-entropy, after the warm-up with the contrastive loss, + λ·Σ a log(a + 1e-6) + that on the overview;
+        target (b,) class indices."""
+        total: Tensor = self._classification(output, target) + self.entropy_weight * output.terms["negative_entropy"]
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:
             total = total + self.overview_weight * functional.cross_entropy(overview, target)
@@ -235,7 +230,6 @@ class ZoomIn(nn.Module):
 
     def _output(self, descent: Descent, passes: Sequence[Zoomed], mean: Tensor, spread: Tensor | None = None) -> Output:
         reader, attention = descent.reader, descent.attention
-        overview = None if descent.scores is None else attended(descent.scores, attention)
         if spread is None:
             steps, weights = passes[0].draws(reader.batch)
             chance = (weights > 0) & (self.training or self.inference != "top")
@@ -250,7 +244,7 @@ class ZoomIn(nn.Module):
                 "zoomed": passes[0],
                 "mean": mean,
                 "negative_entropy": summed_entropy(attention, passes[0]),
-                "overview_logits": overview,
+                "overview_logits": None if descent.scores is None else attended(descent.scores, attention),
                 **evidence_terms(self.classifier, reader.batch, passes),
             },
         )
