@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.inference.names import SUFFIXES, suffix_of
+from wsi_attention.slide.opening import known_elsewhere
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.slide.urls import is_url, last_part, masked
 
@@ -143,7 +144,7 @@ def is_results(folder: Path) -> bool:
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a file found in a folder is to be tried: by its suffix, else by its first bytes."""
+    """Whether a file found in a folder is to be tried: by its suffix, its first bytes, or another package's reader."""
     if path.name.lower().endswith(UNFINISHED):
         return False
     if suffix_of(path.name) or is_store(path):
@@ -155,7 +156,7 @@ def is_slide(path: Path) -> bool:
             head = file.read(132)
     except OSError:
         return False
-    return any(head[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES)
+    return any(head[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES) or known_elsewhere(str(path))
 
 
 def _merge_series(slides: list[SlideFile]) -> list[SlideFile]:

@@ -60,8 +60,7 @@ def choose(path: str) -> Choice:
     """
     if not is_url(path):
         _check_exists(path)
-    others = tuple(name for name in names(READERS) if name not in FIRST + LAST + NEVER)
-    order = [name for name in (*FIRST, *others, *LAST) if name in names(READERS)]
+    order = [name for name in (*FIRST, *_of_other_packages(), *LAST) if name in names(READERS)]
     reason = "the first that knows the format"
     for name in order:
         with opening(path, name):
@@ -72,6 +71,15 @@ def choose(path: str) -> Choice:
         elif recognised:
             return _chosen(name, path, reason)
     raise SlideOpenError(f"{masked(path)}: {_impression(path)}; tried {', '.join(order)}")
+
+
+def _of_other_packages() -> tuple[str, ...]:
+    return tuple(name for name in names(READERS) if name not in FIRST + LAST + NEVER)
+
+
+def known_elsewhere(path: str) -> bool:
+    """Whether a reader of another package recognises a file, whose suffix need not be one of ours."""
+    return any(bool(load(READERS, name).recognises(path)) for name in _of_other_packages())
 
 
 def _why_not_tiff(path: str) -> str | None:

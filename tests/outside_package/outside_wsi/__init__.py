@@ -1,0 +1,1 @@
+"""A reader, a method and an exporter for wsi-attention, added by entry points alone."""
