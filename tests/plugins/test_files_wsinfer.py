@@ -1,4 +1,7 @@
-"""WSInfer's own reader opens what we write for it."""
+"""WSInfer's own reader opens what we write for it.
+
+It needs an older zarr than the package, so it runs in an environment without it, and without the shared fixtures.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,21 @@ ROOT = Path(__file__).resolve().parents[2]
 SLIDE = ROOT / "sample_slides" / "sample_01.svs"
 
 
+def declare_operators() -> None:
+    """torchvision on PyPI is built for GPUs and misses two operators beside a CPU build of torch."""
+    import torch
+
+    if torch.version.cuda is None and not hasattr(torch.ops.torchvision, "nms"):
+        declare_operators.library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[attr-defined]
+        for name in ("nms", "qnms"):
+            declare_operators.library.define(  # type: ignore[attr-defined]
+                f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+
+
 @pytest.fixture(scope="module")
 def host() -> Any:
+    declare_operators()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import wsinfer.modellib.data
