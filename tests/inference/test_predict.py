@@ -147,7 +147,7 @@ def test_an_overview_beyond_what_is_held_whole_is_seen_in_strips(
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:
         source = prepare(slide, classifier)
         whole = look(slide, source, classifier)
-        monkeypatch.setattr(overview, "STRIP_PIXELS", 2_000)
+        monkeypatch.setattr(overview, "BLOCK_PIXELS", 2_000)
         split = SlideSource(slide, tissue=source.tissue_mask, whole=3_000)
         strips = look(slide, split, classifier)
     assert strips.notes == ()

@@ -64,7 +64,7 @@ def images(b: int = 1) -> Tensor:
 @pytest.mark.parametrize("b", [1, 2])
 def test_strips_give_what_the_whole_gives(b: int, name: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = looked(TensorSource(images(b)), name)
-    monkeypatch.setattr(overview, "STRIP_PIXELS", pixels)
+    monkeypatch.setattr(overview, "BLOCK_PIXELS", pixels)
     room = 1e-6 if name == "pooled" else 1e-12  # its logits are float32
     for found, expected in zip(looked(TensorSource(images(b)), name), whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=room, atol=room)
@@ -73,7 +73,7 @@ def test_strips_give_what_the_whole_gives(b: int, name: str, pixels: int, monkey
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_cell_less_of_surroundings_is_too_little(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = looked(TensorSource(images()), name)[0]
-    monkeypatch.setattr(overview, "STRIP_PIXELS", 1)
+    monkeypatch.setattr(overview, "BLOCK_PIXELS", 1)
     reach = overview.reach_of(network(name))
     assert reach is not None
     monkeypatch.setattr(overview, "reach_of", lambda net: reach - 1)
@@ -84,7 +84,7 @@ def test_cells_with_tissue_have_their_values_and_the_others_are_left_out(monkeyp
     whole, scores, everywhere = looked(TensorSource(images()), "tissue")
     tissue = torch.zeros_like(everywhere)
     tissue[0, 2:4, 5:7] = tissue[0, 15, 2] = True
-    monkeypatch.setattr(overview, "STRIP_PIXELS", 1)
+    monkeypatch.setattr(overview, "BLOCK_PIXELS", 1)
     found, few, _ = looked(TensorSource(images()), "tissue", tissue)
     torch.testing.assert_close(found[tissue], whole[tissue], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(few[:, :, tissue[0]], scores[:, :, tissue[0]], rtol=1e-12, atol=1e-12)
@@ -93,7 +93,7 @@ def test_cells_with_tissue_have_their_values_and_the_others_are_left_out(monkeyp
 
 def test_training_and_sources_without_strips_see_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = looked(TensorSource(images()), "tissue")[0]
-    monkeypatch.setattr(overview, "STRIP_PIXELS", 1)
+    monkeypatch.setattr(overview, "BLOCK_PIXELS", 1)
     assert torch.equal(looked(Whole(images()), "tissue")[0], whole)
 
     def refused(self: TensorSource, downsample: float, rows: int, halo: int) -> Iterator[Strip[Tensor]]:
@@ -134,7 +134,7 @@ def test_a_slide_in_strips_gets_the_same_label_and_tiles(
     mask = SlideSource(slide).tissue_mask
     with torch.inference_mode():
         expected = model(SlideSource(slide, tissue=mask), Generator().manual_seed(3))
-        monkeypatch.setattr(overview, "STRIP_PIXELS", 3_000)
+        monkeypatch.setattr(overview, "BLOCK_PIXELS", 3_000)
         source = SlideSource(slide, tissue=mask, whole=whole)
         found = model(source, Generator().manual_seed(3))
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,8 +15,8 @@ from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import InStrips, TileSource
 from wsi_attention.structures import Strip
 
-STRIP_PIXELS = 500_000
-"""Pixels that go through a network at once in eval mode; activations take about 100 bytes each."""
+BLOCK_PIXELS = 250_000
+"""Pixels that go through a network at once in eval mode; activations take 100 to 200 bytes each."""
 
 Scores = tuple[Tensor, Tensor | None]
 
@@ -51,9 +52,9 @@ def look_over(
 ) -> Scores:
     """Logits (b, rows, cols) of all cells, and scores (b, classes, rows, cols) where `evidence` is given.
 
-    In eval mode a large overview is seen in strips, if the source can show them and the network says with its attribute
-    `reach` how many cells around a cell it looks at. Cells with tissue have the same values then, up to the order in
-    which libraries sum; cells without may have 0, for nobody looks at them.
+    In eval mode a large overview comes in strips, and the network sees them block by block, if the source can do that
+    and the network says with its attribute `reach` how many cells around a cell it looks at. Cells with tissue have the
+    same values then, up to the order in which libraries sum; blocks without any have 0, for nobody looks at them.
 
     Args:
         source: b images.
@@ -65,41 +66,46 @@ def look_over(
     """
     grid, downsample = seen
     stride, reach = int(network.stride), reach_of(network)  # type: ignore[arg-type]
-    rows = max(1, STRIP_PIXELS // (source.batch * grid.cols * stride**2))
+    cells = max(1, BLOCK_PIXELS // (source.batch * stride**2))
 
     def judge(pixels: Tensor) -> Scores:
         logits, features = in_float32(network, preprocess(pixels))
         return logits, None if evidence is None else in_float32(evidence, features)
 
-    if network.training or reach is None or rows >= grid.rows or not isinstance(source, InStrips):
+    if network.training or reach is None or grid.rows * grid.cols <= cells or not isinstance(source, InStrips):
         return judge(padded(source.overview(downsample), (grid.rows * stride, grid.cols * stride)))
-    cells = _Cells(judge, tissue, stride, reach)
-    for strip in source.overview_strips(downsample, rows * stride, reach * stride):
-        cells.fill(strip)
-    return cells.whole()
+    side = math.isqrt(cells)
+    values = _Values(judge, tissue, stride, reach)
+    for strip in source.overview_strips(downsample, side * stride, reach * stride):
+        values.fill(strip, side)
+    return values.whole()
 
 
-class _Cells:
-    """The values of all cells of a grid, filled strip by strip."""
+class _Values:
+    """The values of all cells of a grid, filled strip by strip.
+
+    Blocks are equally large wherever that is possible: libraries keep what they prepare for each size that they meet.
+    """
 
     def __init__(self, judge: Callable[[Tensor], Scores], tissue: Tensor, stride: int, reach: int) -> None:
         self._judge, self._tissue, self._stride, self._reach = judge, tissue, stride, reach
         self._found: list[tuple[tuple[slice, slice], Scores]] = []
 
-    def fill(self, strip: Strip[Tensor]) -> None:
-        """Judges a strip, of its columns only those with tissue and what lies around them."""
-        stride, (rows, cols) = self._stride, self._tissue.shape[1:]
+    def fill(self, strip: Strip[Tensor], side: int) -> None:
+        """Judges those of a strip's blocks of `side` columns of cells that hold tissue."""
+        stride, reach, (rows, cols) = self._stride, self._reach, self._tissue.shape[1:]
         first, last, top = strip.first // stride, min(-(-strip.last // stride), rows), strip.top // stride
-        columns = self._tissue[:, first:last].flatten(0, 1).any(dim=0).nonzero()
-        if not len(columns):
-            return
-        left, right = int(columns[0]), int(columns[-1]) + 1
-        start, stop = max(left - self._reach, 0), min(right + self._reach, cols)
-        view = padded(strip.pixels, ((min(last + self._reach, rows) - top) * stride, cols * stride))
-        logits, scores = self._judge(view[..., start * stride : stop * stride])
-        own = slice(first - top, last - top), slice(left - start, right - start)
-        parts = logits[(..., *own)], None if scores is None else scores[(..., *own)]
-        self._found.append(((slice(first, last), slice(left, right)), parts))
+        view = padded(strip.pixels, ((min(last + reach, rows) - top) * stride, cols * stride))
+        wide = min(side + 2 * reach, cols)
+        for left in range(0, cols, side):
+            right = min(left + side, cols)
+            if not bool(self._tissue[:, first:last, left:right].any()):
+                continue
+            start = min(max(left - reach, 0), cols - wide)
+            logits, scores = self._judge(view[..., start * stride : (start + wide) * stride])
+            own = slice(first - top, last - top), slice(left - start, right - start)
+            parts = logits[(..., *own)], None if scores is None else scores[(..., *own)]
+            self._found.append(((slice(first, last), slice(left, right)), parts))
 
     def whole(self) -> Scores:
         """Logits (b, rows, cols) and scores (b, classes, rows, cols), 0 where nothing was judged."""
