@@ -58,6 +58,10 @@ class Host {
             return new CroppedImageServer(server, ImageRegion.createInstance(*value.collect { it as int }, 0, 0))
         if (name == 'rotate')
             return new RotatedImageServer(server, RotatedImageServer.Rotation.valueOf(value))
+        if (name == 'flip') {
+            def kinds = Class.forName('qupath.lib.images.servers.FlippedImageServer$Flip')
+            return new TransformedServerBuilder(server).flip(Enum.valueOf(kinds, value)).build()
+        }
         new AffineTransformImageServer(server, java.awt.geom.AffineTransform.getShearInstance(0.1, 0))
     }
 
@@ -143,7 +147,8 @@ try {
 } catch (ClassNotFoundException none) {
     // QuPath 0.4 brings an OpenSlide of its own
 }
-println GsonTools.instance.toJson([version: GeneralTools.version, slides: slides])
+boolean flips = TransformedServerBuilder.methods.any { it.name == 'flip' }
+println GsonTools.instance.toJson([version: GeneralTools.version, slides: slides, flips: flips])
 System.in.eachLine('UTF-8') { line ->
     def answer
     try {

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -211,5 +212,6 @@ def _number(value: float) -> float | str:
 
 
 def _geometry(shape: Any) -> dict[str, Any]:
-    found: dict[str, Any] = _GEOS.geometry.mapping(_GEOS.transform(shape, lambda points: points.round(2)))
+    rounded = _GEOS.transform(shape, lambda points: points.round(2))
+    found: dict[str, Any] = json.loads(_GEOS.to_geojson(rounded))
     return found
