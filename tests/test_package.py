@@ -1,0 +1,83 @@
+"""What an installation pulls in: a named set, nothing that only a plugin needs, and every plugin stands beside it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = {
+    "dask", "fsspec", "imagecodecs", "jinja2", "lightning-fabric", "markupsafe", "numcodecs", "numpy", "openslide-bin",
+    "openslide-python", "pillow", "rich", "safetensors", "scikit-image", "scipy", "shapely", "tifffile", "tiffslide",
+    "torch", "torchmetrics", "typer", "zarr",
+}  # fmt: skip
+EXTRAS = {
+    "cluster": {"distributed"},
+    "encoders": {"huggingface-hub", "timm"},
+    "fast-zarr": {"tensorstore"},
+    "remote": {"aiohttp", "gcsfs", "s3fs"},
+    "slurm": {"dask-jobqueue", "distributed"},
+}
+"""A package joins here with a reason in the change that adds it."""
+OPTIONAL = {name.replace("-", "_") for needed in EXTRAS.values() for name in needed} | {"botocore", "torchvision"}
+PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+
+
+def project_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
+
+
+def named(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\s\[<>=!~;@]", one, maxsplit=1)[0].lower().replace("_", "-") for one in requirements}
+
+
+def imported_by(folder: Path) -> set[str]:
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def test_the_core_needs_what_it_says_and_no_more() -> None:
+    project = project_of(ROOT)
+    assert named(project["dependencies"]) == CORE
+    assert {extra: named(needed) for extra, needed in project["optional-dependencies"].items()} == EXTRAS
+
+
+def test_the_core_imports_no_package_beyond_those() -> None:
+    called = {"pillow": "PIL", "openslide-python": "openslide", "scikit-image": "skimage"}
+    allowed = {called.get(name, name).replace("-", "_") for name in CORE} | OPTIONAL | {"wsi_attention"}
+    assert imported_by(ROOT / "wsi_attention") <= allowed
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugin_is_a_package_of_its_own(folder: Path) -> None:
+    """It needs the core, the core does not know it, and its import name cannot be taken for another's."""
+    project = project_of(folder)
+    assert "wsi-attention" in named(project["dependencies"])
+    assert project["name"].startswith("wsi-attention-")
+    module = project["name"].replace("-", "_")
+    assert (folder / module / "__init__.py").is_file()
+    assert module not in imported_by(ROOT / "wsi_attention")
+
+
+def test_the_table_of_plugins_is_whole() -> None:
+    """Every folder under plugins/ has a page of its own, and a row that leads to it."""
+    table = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
+    for folder in sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and any(path.glob("[!_.]*"))):
+        if not (folder / "README.md").is_file():
+            continue
+        assert f"]({folder.name}/" in table, f"{folder.name} is missing from plugins/README.md"
+    for target in re.findall(r"\]\(([^)#]+)\)", table):
+        assert target.startswith("http") or (ROOT / "plugins" / target).exists(), target
