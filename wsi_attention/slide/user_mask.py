@@ -19,6 +19,8 @@ IMAGES = (".png", ".tif", ".tiff")
 POLYGONS = (".geojson", ".json")
 MAX_PIXELS = 4_000_000
 """Pixels of a mask; finer ones are sampled down to this."""
+BAND = 256
+"""Rows of a mask that polygons are filled in at once."""
 
 
 def load_mask(path: str | Path, extent: tuple[int, int]) -> TissueMask:
@@ -137,17 +139,17 @@ def _rings(polygon: list[Any]) -> list[NDArray[np.float64]]:
 
 def _fill(mask: NDArray[np.bool_], rings: list[NDArray[np.float64]]) -> None:
     """Adds one polygon to the mask: the pixels whose centres lie in the first ring and in none of the others."""
-    from skimage.draw import polygon2mask
+    from shapely import intersects_xy, make_valid, prepare
+    from shapely.geometry import Polygon
 
     if not rings:
         return
     low = np.maximum(np.floor(rings[0].min(0)).astype(np.int64), 0)
     high = np.minimum(np.ceil(rings[0].max(0)).astype(np.int64) + 1, mask.shape[::-1])
-    if (high <= low).any():
-        return
-    shape = int(high[1] - low[1]), int(high[0] - low[0])
-    corner = low + 0.5
-    outer, *holes = (polygon2mask(shape, (ring - corner)[:, ::-1]) for ring in rings)  # type: ignore[no-untyped-call]
-    for hole in holes:
-        outer &= ~hole
-    mask[low[1] : high[1], low[0] : high[0]] |= outer
+    polygon = make_valid(Polygon(rings[0], rings[1:]))  # type: ignore[no-untyped-call]
+    prepare(polygon)  # type: ignore[no-untyped-call]
+    x = np.arange(low[0], high[0]) + 0.5
+    for top in range(int(low[1]), int(high[1]), BAND):
+        rows = slice(top, min(top + BAND, int(high[1])))
+        y = np.arange(rows.start, rows.stop)[:, None] + 0.5
+        mask[rows, low[0] : high[0]] |= intersects_xy(polygon, x, y)  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from threading import local
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -91,8 +92,8 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     stored = level.tile and (level.tile[0] * level.downsample, level.tile[1] * level.downsample)
     step = busy_batch(len(locations), batch, config.get("num_workers", None) or CPU_COUNT)
     parts = cut(locations, tiles.footprint, stored, step)
-    pixels = np.zeros((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
-    task = delayed(partial(_fill, pixels=pixels, slide=slide, tiles=tiles), pure=False)
+    pixels = np.empty((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
+    task = delayed(partial(_fill, pixels=pixels, slide=slide, tiles=tiles, scratch=local()), pure=False)
     done = compute(*map(task, parts), scheduler="threads", **_pool_if_forked())  # type: ignore[no-untyped-call]
     errors: list[str | None] = [None] * len(locations)
     for part, (found, _) in zip(parts, done, strict=True):
@@ -116,13 +117,19 @@ def _pool_of(pid: int) -> ThreadPoolExecutor:
 
 
 def _fill(
-    part: NDArray[np.int64], pixels: NDArray[np.uint8], slide: Slide, tiles: TileSet
+    part: NDArray[np.int64], pixels: NDArray[np.uint8], slide: Slide, tiles: TileSet, scratch: local
 ) -> tuple[list[str | None], int]:
-    """One task: reads the tiles at these positions to their places; threads share the pixels, no place twice."""
-    block = np.zeros((len(part), *pixels.shape[1:]), np.uint8)
-    found = _read(View(slide, tiles.downsample), tiles.locations[0, part], tiles.size, block)
+    """One task: reads the tiles at these positions to their places; threads share the pixels, no place twice.
+
+    Each thread of a request decodes into memory of its own that it used before: fresh memory costs half a decode.
+    """
+    if getattr(scratch, "block", None) is None or len(scratch.block) < len(part):
+        scratch.block = np.empty((len(part), *pixels.shape[1:]), np.uint8)
+    block = scratch.block[: len(part)]
+    errors, asked = _read(View(slide, tiles.downsample), tiles.locations[0, part], tiles.size, block)
+    block[[error is not None for error in errors]] = 0
     pixels[part] = block
-    return found
+    return errors, asked
 
 
 def lazy_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> Array:
