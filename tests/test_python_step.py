@@ -129,7 +129,7 @@ def test_a_data_loader_that_forks(by_command: list[Prediction]) -> None:
     assert_same(opened, by_command[:1] * 4)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes", "synchronous"])
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_a_dask_graph(scheduler: str, classifier: Classifier, by_command: list[Prediction]) -> None:
     found = dask.compute(*(dask.delayed(step)(path, classifier) for path in SLIDES), scheduler=scheduler, num_workers=2)
     assert_same(found, by_command)
