@@ -85,7 +85,7 @@ def read_objects(source: str | Path | Any) -> list[QuPathObject]:
     for index, feature in enumerate(features_of(source)):
         try:
             read.append(_object(feature))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.GEOSException) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, _GEOS.errors.GEOSException) as error:
             raise GeoJSONError(f"feature {index}: QuPath drops the file ({type(error).__name__}: {error})") from error
     return read
 
