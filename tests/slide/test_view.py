@@ -146,6 +146,17 @@ def test_reads_are_bounded_where_pixels_really_flow() -> None:
     assert max(w * h for _, _, (w, h) in slide.asked) <= 16_000_000
 
 
+@pytest.mark.parametrize("downsample", [1.0, 2.7, 4.0, 6.31])
+def test_a_part_shows_what_the_whole_view_shows(downsample: float) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (401, 303, 3)).astype(np.uint8)
+    with open_slide([pixels, pixels[::4, ::4]], mpp=1.0) as slide:
+        view = View(slide, downsample)
+        whole = view.read_whole()
+        width, height = view.size
+        for x, y, w, h in ((0, 0, width, height), (5, 7, 1, 1), (11, 13, 20, 17), (width - 3, height - 2, 3, 2)):
+            np.testing.assert_array_equal(view.read_part((x, y), (w, h)), whole[y : y + h, x : x + w])
+
+
 def test_a_damaged_level_is_replaced_by_the_next_finer_one() -> None:
     pixels = noise(64, 64)
 

@@ -181,9 +181,22 @@ class View:
         Raises:
             TileReadError: the file's pixels could not be read.
         """
-        pixels = np.empty((count, self.size[0], 3), np.uint8)
-        for (left, top), (width, height) in self._blocks((self.size[0], count)):
-            block = self._read_block((0, 0), (left, first + top), (width, height))
+        return self.read_part((0, first), (self.size[0], count))
+
+    def read_part(self, offset: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Some pixels of the whole view, (h, w, 3) uint8: those that `read_whole` has there; at a stored level whose
+        downsample is not whole, moved by less than a level-0 pixel.
+
+        Args:
+            offset: (x, y) of the top left corner, in output pixels.
+            size: (w, h), in output pixels.
+
+        Raises:
+            TileReadError: the file's pixels could not be read.
+        """
+        pixels = np.empty((size[1], size[0], 3), np.uint8)
+        for (left, top), (width, height) in self._blocks(size):
+            block = self._read_block((0, 0), (offset[0] + left, offset[1] + top), (width, height))
             pixels[top : top + height, left : left + width] = block
         return pixels
 
