@@ -45,7 +45,7 @@ def test_options_reach_the_function(called: dict[str, Any]) -> None:
     ran = run("-i a.svs b.svs c.svs -o out -m mine -n 3 -b 8 --mpp 0.25 --what tiles,geojson --overwrite")
     assert ran.exit_code == 0, ran.output
     assert called["inputs"] == ["a.svs", "b.svs", "c.svs"]
-    assert (called["results"], called["classifier"]) == (Path("out"), "model mine")
+    assert (called["results"], called["classifier"]) == ("out", "model mine")
     assert (called["workers"], called["batch"], called["mpp"]) == (3, 8, 0.25)
     assert (called["what"], called["existing"]) == (["tiles", "geojson"], "overwrite")
     assert called["watch"] is None

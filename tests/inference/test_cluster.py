@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from wsi_attention.cli import main
-from wsi_attention.errors import ClusterError, InputError, ModelError, ResultsError
+from wsi_attention.errors import ClusterError, InputError, ModelError
 from wsi_attention.inference import cluster as module
 from wsi_attention.inference.batch import classify, run_key
 from wsi_attention.inference.cluster import open_cluster, quiet
@@ -164,10 +164,10 @@ def test_one_slide_for_each_gpu(slides: Path, tmp_path: Path, tiny: Classifier) 
         assert plain.window == 8
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/results", Path("gs://bucket/results"), "memory://results"])
-def test_results_do_not_go_to_urls(slides: Path, tiny: Classifier, place: str | Path) -> None:
-    with pytest.raises(ResultsError, match=r"results go to a folder, not to (s3|gs|memory):// URLs; give a folder"):
-        classify([slides], place, tiny, device="cpu")
+def test_results_go_to_a_url(slides: Path, tiny: Classifier, two: Cluster, tmp_path: Path) -> None:
+    classify([slides], (tmp_path / "far").as_uri(), tiny, executor=two, what=WHAT, device="cpu")
+    classify([slides], tmp_path / "near", tiny, what=WHAT, device="cpu")
+    assert contents(tmp_path / "far") == contents(tmp_path / "near")
 
 
 @pytest.mark.parametrize(

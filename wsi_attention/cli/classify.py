@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from wsi_attention.cli import classify_options as option
 
 
 def classify(
     inputs: option.Inputs = None,
     more: option.More = None,
-    results: option.Results = Path("results"),
+    results: option.Results = "results",
     model: option.Model = "demo",
     workers: option.Workers = 1,
     batch: option.Batch = 32,

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 Inputs = Annotated[list[str] | None, Option("-i", "--input", help="Slides, folders of slides, URLs, or slides CSVs.")]
 More = Annotated[list[str] | None, Argument(help="More inputs: -i slides/*.svs works.")]
-Results = Annotated[Path, Option("-o", "--output", help="The results folder.")]
+Results = Annotated[str, Option("-o", "--output", help="The results folder, or a URL such as s3://bucket/results.")]
 Model = Annotated[str, Option("-m", "--model", help="A model folder or a shipped name such as demo.")]
 Workers = Annotated[int, Option("-n", "--workers", help="Slides computed side by side.")]
 Batch = Annotated[int, Option("-b", "--batch", help="Tiles read by one task.")]

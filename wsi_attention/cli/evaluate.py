@@ -28,9 +28,12 @@ def evaluate(
     """
     import json
 
+    from wsi_attention.inference.mirror import check_folder
     from wsi_attention.inference.writing import write_text
     from wsi_attention.training import evaluation
 
+    check_folder(predictions)
+    check_folder(results or ".")
     found = evaluation.evaluate(predictions, labels, groundtruth, results)
     typer.echo(_page(found))
     if as_json:

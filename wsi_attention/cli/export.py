@@ -26,7 +26,9 @@ def export(
     from wsi_attention.errors import InputError
     from wsi_attention.export.geojson import GeoJSONExporter, bounds_of
     from wsi_attention.inference.again import export_again
+    from wsi_attention.inference.mirror import check_folder
 
+    check_folder(results)
     kinds = [kind.strip() for kind in what.split(",") if kind.strip()]
     if gzip and kinds != ["geojson"]:
         raise InputError(f"--gzip compresses GeoJSON, found --what {what}; give --what geojson, or leave --gzip out")

@@ -22,8 +22,10 @@ def report(
     Example: wsi-attention report results/
     """
     from wsi_attention.inference.again import export_again
+    from wsi_attention.inference.mirror import check_folder
     from wsi_attention.inference.pages import without_part, write_page
 
+    check_folder(results)
     names = slide or ()
     missing = without_part(results, names)
     if missing:

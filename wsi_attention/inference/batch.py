@@ -19,11 +19,12 @@ from wsi_attention.inference.devices import Precision, Used
 from wsi_attention.inference.discovery import SlideFile, with_mpp
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.job import Job, Outcome, Settings, exporter_of, reason_of
+from wsi_attention.inference.mirror import workplace
 from wsi_attention.inference.names import assign_names
-from wsi_attention.inference.pages import write_page
+from wsi_attention.inference.pages import part_of, write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
-from wsi_attention.inference.results import Results, check_place, open_results
+from wsi_attention.inference.results import Results, open_results
 from wsi_attention.inference.runners import Runner, place_of, runner_of
 from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, SlideKey, State
@@ -64,7 +65,8 @@ def classify(
 
     Args:
         inputs: slides, folders of slides, URLs, slides CSVs.
-        results: the results folder, created if need be.
+        results: the results folder, created if need be; or a URL of fsspec that can be written, such as
+            s3://. The run then works in a folder below WSI_ATTENTION_WORK, or below the system's temporary one.
         classifier: what `load_model` gives.
         slides_csv: slide[,mpp][,mask]; then `inputs` are the folders its paths lie in.
         mpp: µm per level-0 pixel for all slides that the CSV gives none for.
@@ -92,32 +94,36 @@ def classify(
     for name in what:
         exporter_of(name)
     wishes.check(classifier)
-    check_place(results)
-    found = gather_slides(inputs, slides_csv, outside=results)
-    slides = with_mpp(found.slides, mpp)
-    place = place_of(executor, classifier, Path(results), device, precision, slides)
-    settings = _settings(classifier, Path(results), what, place, batch, limit, wishes, snap)
-    settings = replace(settings, profile=profile)
-    report = Report(Path(results), len(slides), others=found.others, clocks=[] if profile else None)
-    arguments = {
-        "inputs": [masked(str(given)) for given in inputs],
-        "slides_csv": slides_csv and str(slides_csv),
-        "mpp": mpp,
-    }
-    arguments |= {"workers": workers, "existing": existing}
-    arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}
-    with open_results(results, settings.run, existing) as folder:
-        folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
-        jobs = list(_jobs(folder, slides, settings))
-        batch_run = _Batch(folder, report, watch)
-        try:
-            batch_run.run(jobs, runner_of(executor, workers))
-        finally:
-            report.seconds = time.monotonic() - start
-        folder.write_table()
-        folder.write_run(_facts(report, settings, arguments))
-        if "report" in what:
-            write_page(folder.folder)
+    with workplace(results) as (place, mirror):
+        found = gather_slides(inputs, slides_csv, outside=place)
+        slides = with_mpp(found.slides, mpp)
+        used = place_of(executor, classifier, place, device, precision, slides)
+        settings = _settings(classifier, place, what, used, batch, limit, wishes, snap)
+        settings = replace(settings, profile=profile)
+        report = Report(
+            mirror.url if mirror else place, len(slides), others=found.others, clocks=[] if profile else None
+        )
+        arguments = {
+            "inputs": [masked(str(given)) for given in inputs],
+            "slides_csv": slides_csv and str(slides_csv),
+            "mpp": mpp,
+        }
+        arguments |= {"workers": workers, "existing": existing}
+        arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}
+        with open_results(place, settings.run, existing, mirror) as folder:
+            folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
+            jobs = list(_jobs(folder, slides, settings))
+            batch_run = _Batch(folder, report, watch)
+            try:
+                batch_run.run(jobs, runner_of(executor, workers))
+            finally:
+                report.seconds = time.monotonic() - start
+            folder.write_table()
+            folder.write_run(_facts(report, settings, arguments))
+            if "report" in what:
+                folder.fetch(part_of(Path(), name).as_posix() for name in folder.states)
+                write_page(folder.folder)
+            folder.finish()
     return report
 
 
@@ -215,12 +221,12 @@ def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> I
         name = names[slide.key]
         earlier = folder.states.get(name)
         wanted = {suffix.format(slide=name) for suffix in suffixes}
-        whole = earlier is not None and (earlier.status == "no_tissue" or _all_there(folder.folder, earlier, wanted))
+        whole = earlier is not None and (earlier.status == "no_tissue" or _all_there(folder, earlier, wanted))
         yield Job(slide, name, settings, earlier.slide if earlier and earlier.finished and whole else None)
 
 
-def _all_there(folder: Path, earlier: State, wanted: set[str]) -> bool:
-    return wanted <= set(earlier.exports) and all((folder / path).exists() for path in wanted)
+def _all_there(folder: Results, earlier: State, wanted: set[str]) -> bool:
+    return wanted <= set(earlier.exports) and all(map(folder.holds, wanted))
 
 
 def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap: bool = True) -> RunKey:

@@ -19,7 +19,7 @@ class Report:
     """How a batch went.
 
     Attributes:
-        results: the results folder.
+        results: the results folder, or its URL.
         total: slides asked for.
         statuses: status -> number of slides, earlier results included.
         kept: slides that were finished already.
@@ -33,7 +33,7 @@ class Report:
         clocks: where the time went, one a slide, if that was asked for.
     """
 
-    results: Path
+    results: Path | str
     total: int
     statuses: Counter[str] = field(default_factory=Counter)
     kept: int = 0
@@ -82,8 +82,10 @@ def summary(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _places(results: Path) -> list[tuple[str, Path]]:
+def _places(results: Path | str) -> list[tuple[str, Path | str]]:
     """What a results folder holds for people, and where: the table, and those folders that are there."""
+    if isinstance(results, str):
+        return [("results:", results)]
     folders = [("GeoJSON:", results / "geojson"), ("heatmaps:", results / "heatmaps"), ("tiles:", results / "tiles")]
     folders.insert(0, ("report:", results / "report.html"))
     return [("table:", results / "predictions.csv"), *((what, path) for what, path in folders if path.exists())]

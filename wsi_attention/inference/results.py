@@ -6,19 +6,21 @@ import csv
 import io
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.table import columns
 from wsi_attention.inference.states import FOLDER, RunKey, State, read_states, to_text
 from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
+
+if TYPE_CHECKING:
+    from wsi_attention.inference.mirror import Mirror
 
 TABLE = "predictions.csv"
 LOCK = ".lock"
@@ -33,10 +35,11 @@ class Results:
         states: name -> state without its record, for every slide that has one.
     """
 
-    def __init__(self, folder: Path, run: RunKey, states: dict[str, State]) -> None:
+    def __init__(self, folder: Path, run: RunKey, states: dict[str, State], mirror: Mirror | None = None) -> None:
         self.folder = folder
         self.run = run
         self.states = states
+        self._mirror = mirror
         self._table_due = 0.0
 
     def known(self) -> dict[str, str]:
@@ -44,6 +47,10 @@ class Results:
         return {
             state.path: name for name, state in self.states.items() if "://" in state.path or Path(state.path).exists()
         }
+
+    def holds(self, export: str) -> bool:
+        """Whether an export is there."""
+        return (self.folder / export).exists() or (self._mirror is not None and self._mirror.holds(export))
 
     def clean(self, folders: Iterable[str]) -> None:
         """Removes what a killed run left unfinished in the given folders below this one, and in `states`."""
@@ -70,6 +77,8 @@ class Results:
         for export in state.exports:
             publish(self.folder / export)
         write_text(path, to_text(state))
+        if self._mirror:
+            self._mirror.add(self.folder, state, before)
         self.states[state.name] = state.without_record()
         if time.monotonic() >= self._table_due:
             self.write_table()
@@ -86,29 +95,36 @@ class Results:
         write_text(path, json.dumps({**facts, "host": socket.gethostname()}, indent=2, sort_keys=True) + "\n")
         return path
 
+    def fetch(self, names: Iterable[str]) -> None:
+        """Brings files into the folder that lie behind the URL alone.
 
-def check_place(folder: str | Path) -> None:
-    """Whether results could lie there.
+        Raises:
+            ResultsError: one cannot be read.
+        """
+        if self._mirror:
+            self._mirror.fetch(self.folder, names)
 
-    Raises:
-        ResultsError: a URL: renaming makes a result whole, and object stores cannot rename.
-    """
-    kind = re.match(r"([a-z][a-z0-9+.-]+):/", str(folder))  # a Path has lost one of two slashes
-    if kind:
-        raise ResultsError(
-            f"{folder}: results go to a folder, not to {kind[1]}:// URLs; give a folder with -o (workers of a cluster"
-            " need not see it) and copy it when classify has ended"
-        )
+    def finish(self) -> None:
+        """The end of a run, with all files written.
+
+        Raises:
+            ResultsError: what is about all slides cannot be sent to the URL.
+        """
+        if self._mirror:
+            self._mirror.finish(self.folder)
 
 
 @contextmanager
-def open_results(folder: str | Path, run: RunKey, existing: str = "resume") -> Iterator[Results]:
+def open_results(
+    folder: str | Path, run: RunKey, existing: str = "resume", mirror: Mirror | None = None
+) -> Iterator[Results]:
     """Opens a results folder for writing, creating it if need be, and locks it until the end.
 
     Args:
         folder: where results go.
         run: model and settings; results of others are not mixed with them.
         existing: "resume" keeps finished slides, "overwrite" removes the results of earlier runs first.
+        mirror: where the results really lie; the folder is then empty at first.
 
     Raises:
         ResultsError: the folder cannot be written, another run writes it now, or it holds results of another model or
@@ -117,12 +133,16 @@ def open_results(folder: str | Path, run: RunKey, existing: str = "resume") -> I
     root = Path(folder)
     with _locked(root):
         with results_errors(root):
+            if mirror:
+                mirror.open(root)
             states = {state.name: state for state in map(State.without_record, read_states(root))}
             if existing == "overwrite":
                 _remove_all(root, states)
+                if mirror:
+                    mirror.remove_all(states, TABLE)
                 states = {}
-            _check_same_run(root, run, states)
-        yield Results(root, run, states)
+            _check_same_run(mirror.url if mirror else root, run, states)
+        yield Results(root, run, states, mirror)
 
 
 def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
@@ -137,7 +157,7 @@ def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _check_same_run(root: Path, run: RunKey, states: Mapping[str, State]) -> None:
+def _check_same_run(root: Path | str, run: RunKey, states: Mapping[str, State]) -> None:
     for state in states.values():
         difference = state.run.difference(run)
         if difference:
