@@ -214,6 +214,14 @@ def test_the_collection_says_what_it_is_about() -> None:
     json.dumps(facts, allow_nan=False)
 
 
+def test_bounds_are_told_where_the_slide_has_some() -> None:
+    prediction = example_prediction()
+    bounds = [1_024, 640, 19_000, 15_000]
+    told = features(replace(prediction, provenance=prediction.provenance | {"bounds": bounds}))["metadata"]
+    assert told["bounds"] == bounds
+    assert "bounds" not in features(prediction)["metadata"]
+
+
 def test_tiles_name_their_glimpse_where_there_are_several() -> None:
     prediction = example_prediction(kind="zoomed")
     found = tiles_of(features(prediction))

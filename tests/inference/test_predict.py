@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from wsi_attention.errors import InputError, MissingMppError, ModelError, NoTissueError, TileReadError
+from wsi_attention.geometry import Box
 from wsi_attention.inference.devices import precision_on
 from wsi_attention.inference.predict import look, overview_of, predict, prepare, seed_of
 from wsi_attention.models import overview
 from wsi_attention.models.card import ModelCard
 from wsi_attention.models.checkpoint import Classifier, build_model, load_model, save_model
+from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Prediction, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.source import SlideSource
@@ -46,6 +48,16 @@ def test_a_prediction_says_where_it_comes_from(tmp_path: Path, write_slide, tiny
     assert {"wsi-attention", "torch", "openslide-bin"} <= prediction.provenance["versions"].keys()
     assert prediction.counters.tiles == 8
     assert prediction.overview_pixels == 96 * 96
+    assert "bounds" not in prediction.provenance
+
+
+def test_a_prediction_knows_the_bounds_of_its_slide(tiny: Classifier) -> None:
+    pixels = np.full((512, 640, 3), (200, 150, 190), np.uint8)
+    bounds = Box(64, 32, 500, 400)
+    with open_slide(ArrayLevels((pixels,), bounds=bounds), mpp=0.5) as slide:
+        prediction = predict(slide, tiny)
+    assert prediction.bounds == (64, 32)
+    assert prediction.provenance["bounds"] == [64, 32, 500, 400]
 
 
 def test_seed_is_the_head_of_a_hash() -> None:
