@@ -192,7 +192,7 @@ def state():
         "our loggers": [name for name in logging.root.manager.loggerDict if name.startswith("wsi")],
         "hooks": (sys.excepthook, threading.excepthook),
         "signals": (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)),
-        "processes": multiprocessing.get_start_method(allow_none=True),
+        "processes": multiprocessing.get_start_method(),  # which settles the default, as numcodecs does on first use
         "pictures": PIL.Image.MAX_IMAGE_PIXELS,
     }
 before = state()
