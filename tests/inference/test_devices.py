@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -51,3 +53,23 @@ def test_placed_weights_are_channels_last_and_the_same() -> None:
     after: torch.Tensor = network[0].weight  # type: ignore[assignment]
     assert after.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(before, after)
+
+
+class Moved(nn.Conv2d):
+    """Says when something moves its weights."""
+
+    moves = 0
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.moves += 1
+        return super()._apply(*args, **kwargs)
+
+
+def test_a_network_that_lies_there_is_not_touched() -> None:
+    """Another thread may be computing with it: weights taken away under it gave NaN, or ended the process."""
+    network = Moved(3, 4, 3)
+    placed(network, torch.device("cpu"))
+    assert network.weight.is_contiguous(memory_format=torch.channels_last)
+    moves = network.moves
+    placed(network, torch.device("cpu"))
+    assert network.moves == moves > 0

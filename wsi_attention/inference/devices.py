@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
@@ -13,6 +14,7 @@ from wsi_attention.errors import InputError
 Precision = Literal["auto", "32", "bf16"]
 Used = Literal["32", "bf16"]
 Network = TypeVar("Network", bound=nn.Module)
+_PLACING = Lock()
 
 
 def device_of(name: str) -> torch.device:
@@ -56,8 +58,19 @@ def autocast(device: torch.device, precision: Used) -> AbstractContextManager[An
 
 
 def placed(network: Network, device: torch.device) -> Network:
-    """The network itself, on the device and with channels-last weights, as its input is: nothing is turned round."""
-    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    """The network itself, on the device and with channels-last weights, as its input is: nothing is turned round.
+
+    A network that lies there already is not touched, for another thread may be computing with it.
+    """
+    with _PLACING:
+        if not all(_lies(tensor, device) for tensor in (*network.parameters(), *network.buffers())):
+            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _lies(tensor: torch.Tensor, device: torch.device) -> bool:
+    there = tensor.device.type == device.type and device.index in (None, tensor.device.index)
+    return there and (tensor.dim() != 4 or tensor.is_contiguous(memory_format=torch.channels_last))
 
 
 def _multiplies_in_bfloat16(device: torch.device) -> bool:
