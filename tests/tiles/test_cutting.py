@@ -57,3 +57,16 @@ def test_tasks_of_a_dense_block_are_compact() -> None:
         stored = {(x + a, y + b) for x, y in first.tolist() for a in (0, 1) for b in (0, 1)}
         touched.append(len(stored))
     assert max(touched) <= 90
+
+
+@pytest.mark.parametrize("side", [4, 6])
+def test_a_cut_goes_between_clusters(side: int) -> None:
+    """Blocks of unaligned tiles, far apart: a task holds whole blocks, so that no stored tile is decoded twice."""
+    steps = np.stack(np.divmod(np.arange(side**2), side), axis=-1) * 224
+    blocks = np.random.default_rng(2).permutation(100)[:8]
+    corners = np.stack([blocks % 10, blocks // 10], axis=-1) * 4096 + 100
+    places = (corners[:, None] + steps).reshape(-1, 2)
+    parts = cut(np.random.default_rng(3).permutation(places), (224, 224), (256.0, 256.0), side**2)
+    assert [len(part) for part in parts] == [side**2] * 8
+    shuffled = np.random.default_rng(3).permutation(places)
+    assert all(len({tuple(place // 4096) for place in shuffled[part]}) == 1 for part in parts)

@@ -1,12 +1,13 @@
 """A request cut into tasks: tiles that share stored tiles go into one task, in an order that keeps neighbours together.
 
-The order is the Z-order curve over the stored tiles that hold the tiles' centres, so that a piece of it is a compact
-block however close together or far apart the tiles lie.
+Tiles that hang together by stored tiles they share stand together, along the Z-order curve, so that a piece of a large
+group is a compact block; a cut then goes where it parts the fewest stored tiles, because those are decoded twice.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ MAX_TASKS = 500
 LEAST = 8
 """Tiles of a task below which dask's own work would show: reading them takes 2 ms."""
 TASKS_PER_THREAD = 2
+UNEQUAL = 0.5
+"""Stored tiles that may be parted for each tile by which tasks would else be unequal: threads wait for the longest."""
 
 
 def batch_of(n: int, batch: int) -> int:
@@ -43,23 +46,85 @@ def cut(
     if not len(locations):
         return []
     step = batch_of(len(locations), batch)
-    holder = _holders(locations, footprint, stored)
-    key = _along_curve(holder) if stored else holder[:, 1]
-    order = np.lexsort((locations[:, 1], locations[:, 0], key))
-    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    cuts = np.arange(0, len(order), step)
-    moved = starts[np.searchsorted(starts, cuts, side="right") - 1]
-    kept = np.unique(np.where(cuts - moved < step, moved, cuts))
-    return [np.asarray(part, np.int64) for part in np.split(order, kept[1:])]
+    touched = _touched(locations, footprint, stored)
+    order = _order(touched, strips=stored is None)
+    return [np.asarray(part, np.int64) for part in np.split(order, _cuts(_parted(order, touched), len(order), step))]
 
 
-def _holders(
-    locations: NDArray[np.int64], footprint: tuple[int, int], stored: tuple[float, float] | None
-) -> NDArray[np.int64]:
-    """(n, 2) columns and rows, from 0 on, of the stored tiles that hold the tiles' centres."""
-    centres = locations + np.array(footprint) / 2
-    found = np.floor(centres / np.array(stored or footprint)).astype(np.int64)
-    return np.asarray(found - found.min(axis=0), np.int64)
+class Touched(NamedTuple):
+    """Which stored tiles the tiles meet.
+
+    Attributes:
+        tile: (m,) positions of tiles.
+        cell: (m, 2) columns and rows, from 0 on, of stored tiles they meet.
+        number: (m,) of the cell; the same for the same cell.
+        cells: how many differ.
+    """
+
+    tile: NDArray[np.int64]
+    cell: NDArray[np.int64]
+    number: NDArray[np.int64]
+    cells: int
+
+
+def _touched(locations: NDArray[np.int64], footprint: tuple[int, int], stored: tuple[float, float] | None) -> Touched:
+    """The stored tiles under the corners of the tiles; what a large tile has inside is nobody else's."""
+    side = np.array(stored or footprint, np.float64)
+    spans = np.array(footprint) - 1 if stored else np.array((0, footprint[1] - 1))
+    corners = locations[:, None] + np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) * spans
+    found = np.floor(corners / side).astype(np.int64).reshape(-1, 2)
+    found -= found.min(axis=0)
+    found[:, 0] *= stored is not None
+    numbers, inverse = np.unique(found @ (1, int(found[:, 0].max()) + 1), return_inverse=True)
+    return Touched(np.repeat(np.arange(len(locations)), 4), found, inverse.reshape(-1), len(numbers))
+
+
+def _order(touched: Touched, strips: bool) -> NDArray[np.int64]:
+    """The tiles group by group, within a group along the curve; in strips from top to bottom."""
+    place = _along_curve(touched.cell[::4])
+    if strips:
+        return np.lexsort((place,))
+    group = _groups(touched)
+    first = np.full(group.max() + 1, place.max(), np.int64)
+    np.minimum.at(first, group, place)
+    return np.lexsort((place, group, first[group]))
+
+
+def _groups(touched: Touched) -> NDArray[np.int64]:
+    """(n,) numbers of groups: tiles that share a stored tile, or hang together by others that do."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    tiles = int(touched.tile[-1]) + 1
+    size = tiles + touched.cells
+    ones = np.ones(len(touched.tile), np.bool_)
+    graph = coo_array((ones, (touched.tile, tiles + touched.number)), shape=(size, size))
+    return np.asarray(connected_components(graph, directed=False)[1][:tiles], np.int64)
+
+
+def _parted(order: NDArray[np.int64], touched: Touched) -> NDArray[np.int64]:
+    """(n + 1,) how many stored tiles a cut before each place of the order would part."""
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    first, last = np.full(touched.cells, len(order)), np.zeros(touched.cells, np.int64)
+    np.minimum.at(first, touched.number, place[touched.tile])
+    np.maximum.at(last, touched.number, place[touched.tile])
+    steps = np.zeros(len(order) + 2, np.int64)
+    np.add.at(steps, first + 1, 1)
+    np.add.at(steps, last + 1, -1)
+    return np.cumsum(steps)[: len(order) + 1]
+
+
+def _cuts(parted: NDArray[np.int64], n: int, step: int) -> list[int]:
+    """Where the order is cut: near equal parts, and where it is best within half a part around."""
+    parts = math.ceil(n / step)
+    reach = max(0, (n // parts - 1) // 2)
+    found = []
+    for number in range(1, parts):
+        middle = n * number // parts
+        window = np.arange(max(1, middle - reach), min(n, middle + reach + 1))
+        found.append(int(window[np.argmin(parted[window] + UNEQUAL * abs(window - middle))]))
+    return found
 
 
 def _along_curve(cells: NDArray[np.int64]) -> NDArray[np.int64]:
