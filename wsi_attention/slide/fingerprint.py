@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
-from wsi_attention.slide.readers.byte_ranges import bytes_of
-from wsi_attention.slide.readers.limits import is_tiff
+from wsi_attention.slide.readers.byte_ranges import bytes_of, is_tiff
 from wsi_attention.slide.urls import is_store_url, is_url
 
 SAMPLES = 16
-SAMPLE_BYTES = 2**16
+SAMPLE_BYTES = 2**13
+WHOLE = 2**20
+"""Bytes of a file that is hashed whole."""
 SAMPLE_SIDE = 256
 
 
@@ -66,12 +67,12 @@ def series_id(properties: Mapping[str, str]) -> str | None:
 
 
 def _of_file(path: str) -> str:
-    """Size, and blocks spread evenly from the first byte to the last."""
+    """Size, and all bytes of a small file, or blocks spread evenly from the first byte to the last."""
     source = bytes_of(path)
+    last = source.size - SAMPLE_BYTES
+    spread = [(last * index // (SAMPLES - 1), SAMPLE_BYTES) for index in range(SAMPLES)]
     try:
-        last = max(source.size - SAMPLE_BYTES, 0)
-        places = sorted({last * index // (SAMPLES - 1) for index in range(SAMPLES)})
-        blocks = source.read([(place, min(SAMPLE_BYTES, source.size)) for place in places])
+        blocks = source.read(spread if source.size > WHOLE else [(0, source.size)])
     finally:
         source.close()
     digest = hashlib.sha256(f"file {source.size}".encode())

@@ -43,6 +43,12 @@ class ByteRanges(Protocol):
         ...
 
 
+def as_asked(descriptor: int) -> None:
+    """Tells the system to fetch what is asked of a file and nothing around it: the next tile lies elsewhere."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+
 class LocalBytes:
     """A local file, read by position through one descriptor: no seek, so no lock."""
 
@@ -56,6 +62,7 @@ class LocalBytes:
         self._descriptor: int | None = None
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.size = os.fstat(self._descriptor).st_size
+        as_asked(self._descriptor)
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of each range, in the order given."""
@@ -75,7 +82,9 @@ class LocalBytes:
 
     def file(self) -> BinaryIO:
         """The whole as a new seekable binary file."""
-        return Path(self.path).open("rb")
+        opened = Path(self.path).open("rb")  # noqa: SIM115  the caller closes it
+        as_asked(opened.fileno())
+        return opened
 
     def close(self) -> None:
         """Gives the descriptor back."""
@@ -115,3 +124,16 @@ def bytes_of(path: str) -> ByteRanges:
 
         return RemoteBytes(path)
     return LocalBytes(path)
+
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def is_tiff(path: str) -> bool:
+    """Whether a file begins as TIFF and BigTIFF files do; never raises."""
+    try:
+        with Path(path).open("rb", buffering=0) as stream:
+            as_asked(stream.fileno())
+            return stream.read(4) in _TIFF_MAGIC
+    except OSError:
+        return False

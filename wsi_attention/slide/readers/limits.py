@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from wsi_attention.errors import SlideOpenError
 
@@ -11,18 +10,6 @@ MAX_SIDE = 2**21
 MAX_AREA = 10**12
 MAX_SEGMENT_PIXELS = 2**26
 """The largest strip, tile or chunk that is decoded at once (192 MiB of RGB)."""
-
-
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def is_tiff(path: str) -> bool:
-    """Whether a file begins as TIFF and BigTIFF files do; never raises."""
-    try:
-        with Path(path).open("rb") as stream:
-            return stream.read(4) in _TIFF_MAGIC
-    except OSError:
-        return False
 
 
 def check_dimensions(path: str, levels: Sequence[tuple[int, int]]) -> None:

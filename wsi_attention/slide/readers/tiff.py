@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
-from wsi_attention.slide.readers.byte_ranges import ByteRanges, bytes_of
-from wsi_attention.slide.readers.limits import is_tiff
+from wsi_attention.slide.readers.byte_ranges import ByteRanges, bytes_of, is_tiff
 from wsi_attention.slide.readers.tiff_associated import read_associated
 from wsi_attention.slide.readers.tiff_coding import decoder
 from wsi_attention.slide.readers.tiff_index import TiffIndex, TiffLevel, read_index

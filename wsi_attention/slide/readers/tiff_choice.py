@@ -30,24 +30,33 @@ def why_not(path: str) -> str | None:
     """
     if is_url(path):
         return _why_not_url(path)
-    vendor = vendor_of(path)
-    if vendor not in {APERIO, PHILIPS, GENERIC}:
-        return f"its format ({vendor}) is left to OpenSlide" if vendor else "OpenSlide does not know it to compare with"
     try:
-        ours = TiffReader(path)
-    except NotReadHereError as error:
-        return error.why
+        ours = TiffReader(path)  # first: what OpenSlide reads ahead would double what the index costs a cold disk
     except Exception as error:  # whatever is wrong, opening it with OpenSlide says so
-        return one_line(error).removeprefix(f"{path}: ")
+        why = error.why if isinstance(error, NotReadHereError) else one_line(error).removeprefix(f"{path}: ")
+        return _foreign(path) or why
+    try:
+        return _foreign(path) or _compared(path, ours)
+    finally:
+        ours.close()
+
+
+def _foreign(path: str) -> str | None:
+    """Why a file of another format, or of none, is not for this reader."""
+    vendor = vendor_of(path)
+    if vendor in {APERIO, PHILIPS, GENERIC}:
+        return None
+    return f"its format ({vendor}) is left to OpenSlide" if vendor else "OpenSlide does not know it to compare with"
+
+
+def _compared(path: str, ours: TiffReader) -> str | None:
     try:
         theirs = OpenSlideReader(path)
-    except Exception:  # as above
-        ours.close()
+    except Exception:  # opening it once more says why
         return "OpenSlide cannot open it to compare with"
     try:
         return _difference(ours, theirs)
     finally:
-        ours.close()
         theirs.close()
 
 
