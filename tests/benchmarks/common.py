@@ -131,7 +131,7 @@ def in_own_process(side: Callable[..., dict[str, Any]], *arguments: Any) -> dict
     try:
         figures: dict[str, Any] = receiver.recv()
     except EOFError as error:
-        raise RuntimeError(f"{side.__name__} ended without an answer; its message is above") from error
+        raise RuntimeError(f"{side} ended without an answer; its message is above") from error
     finally:
         process.join()
     return figures

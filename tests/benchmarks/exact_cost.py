@@ -9,24 +9,27 @@ evenly spread over the tissue, and that time is scaled to all (0 does all). The 
 one tile from the middle of each of its cells of 128 µm, which is a quarter of that; its cost is scaled by their number.
 "alone" is what no order of work can avoid: reading the overview, decoding the sampled tiles, and the forward
 passes of the two networks, each by itself on the very same pixels; the sample also opens the file, finds the tissue,
-draws, and keeps count. Bytes are those that the process asked of files (rchar of /proc/self/io), beside the bytes that
-the slide's counters claim, and the size of the file. "auto" has OpenSlide open the file too, to compare a tile with
-it; "tiff" has not.
+draws, and keeps count. Bytes are those that the process asked of files (rchar of /proc/self/io) and those that the disk
+delivered from a cold cache (read_bytes: whole pages, and what the system reads ahead), beside the bytes that the
+slide's counters claim, and the size of the file. "sampled" has OpenSlide open the file too, to compare a tile with it;
+"tiff by name" has not; "openslide by name" reads everything through OpenSlide.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common import in_own_process, large_slide, machine, options_parser, ratio, save, table
+from common import drop_cache, in_own_process, large_slide, machine, options_parser, ratio, save, table
 from one_slide import classified, model_folder, peak_mb
 
 SMALL = 10_000
 SIDES = ("sampled", "all tissue", "alone")
+BY_READER = {"sampled": "auto", "tiff by name": "tiff", "openslide by name": "openslide"}
 
 
 def over_all_tissue(path: str, model: str, first: str, most: int) -> dict[str, Any]:
@@ -113,14 +116,11 @@ def alone(path: str, model: str, first: str, most: int) -> dict[str, Any]:
     return {"seconds": wall, "cpu_seconds": own, "tiles": len(tiles), "rss_mb": peak_mb(), **named}
 
 
-def sampled(path: str, model: str, first: str, most: int) -> dict[str, Any]:
-    """What `classify` does for one slide."""
-    return classified(path, model, first)
-
-
-def through_tiff(path: str, model: str, first: str, most: int) -> dict[str, Any]:
-    """The same with the `tiff` reader by name."""
-    return classified(path, model, first, "tiff")
+def cold(reader: str, path: str, model: str, first: str, most: int) -> dict[str, Any]:
+    """What `classify` does for one slide that the system has no page of."""
+    del most
+    drop_cache(Path(path))
+    return classified(path, model, first, reader)
 
 
 def report(rounds: dict[str, list[dict[str, Any]]], file_bytes: int) -> None:
@@ -138,13 +138,21 @@ def report(rounds: dict[str, list[dict[str, Any]]], file_bytes: int) -> None:
     print(f"the model's own exact sum ({every['own_cells']:,} tiles), scaled, / sampled: {exact / few:.0f}x of cpu")
     print(f"all tissue measured on {every['encoded']:,} of {every['tiles']:,} tiles and scaled")
     print(f"peak memory, sampled: {statistics.median(one['rss_mb'] for one in rounds['sampled']):.0f} MB, target 900")
-    for name in ("sampled", "tiff by name"):
-        one = rounds[name][-1]
-        needed = one["bytes_counted"] + one["bytes_index"]
+    for name in BY_READER:
+        report_bytes(name, rounds[name][-1], file_bytes)
+
+
+def report_bytes(name: str, one: dict[str, Any], file_bytes: int) -> None:
+    """Prints what was asked of files and of the disk, beside what cannot be avoided."""
+    needed = one["bytes_counted"] + one["bytes_index"]
+    print(
+        f"bytes, {name}: {one['bytes_counted'] / 1e6:.2f} MB counted for tiles and overview"
+        f" and {one['bytes_index'] / 1e6:.2f} in the index of a file of {file_bytes / 1e6:,.0f}"
+    )
+    for what, kind in (("asked of files", "bytes_read"), ("from a cold disk", "bytes_storage")):
         print(
-            f"bytes, {name}: {one['bytes_read'] / 1e6:.2f} MB read; {one['bytes_counted'] / 1e6:.2f} counted for tiles"
-            f" and overview, {one['bytes_index'] / 1e6:.2f} in the index: {one['bytes_read'] / needed:.2f}x of these,"
-            f" target 1.1; {one['bytes_read'] / file_bytes:.2%} of {file_bytes / 1e6:,.0f} MB, target 1 %"
+            f"  {what}: {one[kind] / 1e6:.2f} MB, {one[kind] / needed:.2f}x of these, target 1.1;"
+            f" {one[kind] / file_bytes:.2%} of the file, target 1 %"
         )
 
 
@@ -156,7 +164,8 @@ def main() -> None:
     parser.add_argument("--encode", type=int, default=1024, help="tissue tiles to encode; 0 for all")
     parser.add_argument("--folder", type=Path, help="where slides are kept between runs; a temporary one by default")
     options, began = parser.parse_args(), machine()
-    sides = {"sampled": sampled, "all tissue": over_all_tissue, "alone": alone, "tiff by name": through_tiff}
+    sides = {name: partial(cold, reader) for name, reader in BY_READER.items()}
+    sides |= {"all tissue": over_all_tissue, "alone": alone}
     with TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         path, first = large_slide(folder, options.size), str(large_slide(folder, SMALL))

@@ -44,7 +44,8 @@ def classified(path: str, model: str, first: str | None = None, reader: str = "a
     classifier = load_model(model)
     if first is not None:
         classified(first, model)
-    loaded, read, cpu, marks = peak_mb(), characters_read(), time.process_time(), [time.perf_counter()]
+    loaded, read, fetched = peak_mb(), characters_read(), storage_read()
+    cpu, marks = time.process_time(), [time.perf_counter()]
     with open_slide(path, reader=reader) as slide:
         marks.append(time.perf_counter())
         source = prepare(slide, classifier)
@@ -63,6 +64,7 @@ def classified(path: str, model: str, first: str | None = None, reader: str = "a
         "bytes_counted": prediction.counters.bytes,
         "bytes_index": index,
         "bytes_read": characters_read() - read,
+        "bytes_storage": storage_read() - fetched,
         "overview_pixels": prediction.overview_pixels,
         "loaded_mb": loaded,
         "rss_mb": peak_mb(),
@@ -86,6 +88,11 @@ def peak_mb() -> float:
 def characters_read() -> int:
     """Bytes that this process has asked of files, Python modules included (rchar of /proc/self/io)."""
     return _number("/proc/self/io", "rchar:")
+
+
+def storage_read() -> int:
+    """Bytes that the disk delivered for this process, in whole pages (read_bytes of /proc/self/io)."""
+    return _number("/proc/self/io", "read_bytes:")
 
 
 def _number(file: str, name: str) -> int:
