@@ -27,8 +27,8 @@ from common import Seconds, large_slide, machine, options_parser, ratio_line, sa
 from wsi_attention.inference.batch import classify
 from wsi_attention.inference.states import stored_predictions
 from wsi_attention.models.checkpoint import load_model
+from wsi_attention.slide.levels import best_level
 from wsi_attention.slide.slide import Slide, open_slide
-from wsi_attention.slide.view import best_level
 from wsi_attention.structures import Prediction
 from wsi_attention.viewer.content import Content
 from wsi_attention.viewer.deepzoom import SIDE, DeepZoom

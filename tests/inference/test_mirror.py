@@ -21,7 +21,7 @@ from wsi_attention.inference.batch import classify
 from wsi_attention.inference.mirror import WORK_VARIABLE, Mirror
 from wsi_attention.inference.report import summary
 from wsi_attention.models.checkpoint import Classifier
-from wsi_attention.slide.readers import remote_system
+from wsi_attention.slide.readers.remote import system as remote_system
 
 QUICK = remote_system.Patience(connect=1, silent=1, total=4, attempts=2, pause=0.02, rest=5)
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from wsi_attention.inference.batch import classify
 from wsi_attention.inference.states import read_states
 from wsi_attention.models.checkpoint import Classifier
-from wsi_attention.slide.readers import remote_cache, remote_system
+from wsi_attention.slide.readers.remote import cache as remote_cache
+from wsi_attention.slide.readers.remote import system as remote_system
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "slide"))
 

@@ -9,10 +9,11 @@ import pytest
 
 from wsi_attention.errors import InputError, MissingMppError, TileReadError
 from wsi_attention.slide import view as view_module
+from wsi_attention.slide.levels import best_level, snapped
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.resample import area_mean
 from wsi_attention.slide.slide import Slide, open_slide
-from wsi_attention.slide.view import View, best_level, snapped
+from wsi_attention.slide.view import View
 
 LEVELS = (1.0, 4.00036, 16.0087, 32.06)
 

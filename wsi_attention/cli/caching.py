@@ -9,7 +9,7 @@ from pathlib import Path
 
 def use_cache(folder: Path | None) -> None:
     """Keeps what is fetched of URLs in a folder, in this process and its workers; None leaves all as it is."""
-    from wsi_attention.slide.readers.remote_cache import FOLDER_VARIABLE
+    from wsi_attention.slide.readers.remote.cache import FOLDER_VARIABLE
 
     if folder is None:
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsi_attention.inference.batch import Watch
+    from wsi_attention.inference.batch_run import Watch
 
 
 @contextmanager

@@ -8,18 +8,16 @@ objects, regions and classes (https://github.com/qupath/qupath, versions 0.4 to 
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import re
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from wsi_attention.errors import GeoJSONError
+from wsi_attention.export.qupath_classes import classification_problem, classification_remark, is_byte, short
+from wsi_attention.export.qupath_files import Report, features_in, load
 from wsi_attention.export.qupath_geometry import GeometryChecks
 
 OBJECT_TYPES = frozenset({"annotation", "detection", "cell", "tile", "tmaCore", "root"})
@@ -36,22 +34,6 @@ OLD_TYPE_IDS = frozenset(
 """Versions 0.2 and 0.3 wrote the kind of object as its id."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-@dataclass
-class Report:
-    """What QuPath would make of a file.
-
-    Attributes:
-        problems: one sentence each, starting with the feature's index: QuPath would drop the file, change an object or
-            lose a number.
-        remarks: old forms that QuPath still reads rightly.
-        features: how many objects were looked at.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    features: int = 0
 
 
 def validate(source: str | Path | Any, extent: tuple[int, int] | None = None) -> list[str]:
@@ -75,10 +57,10 @@ def inspect(source: str | Path | Any, extent: tuple[int, int] | None = None) -> 
     """Like `validate`, with the remarks and the number of features."""
     report = Report()
     if isinstance(source, str | Path):
-        source = _load(Path(source), report)
+        source = load(Path(source), report)
         if report.problems:
             return report
-    features = _features(source, report)
+    features = features_in(source, report)
     report.features = len(features)
     _Checks(report, extent).run(features)
     return report
@@ -91,48 +73,11 @@ def features_of(source: str | Path | Any) -> list[Any]:
         GeoJSONError: no file, no JSON, or nothing in which QuPath looks for objects.
     """
     report = Report()
-    loaded = _load(Path(source), report) if isinstance(source, str | Path) else source
-    found = [] if report.problems else _features(loaded, report)
+    loaded = load(Path(source), report) if isinstance(source, str | Path) else source
+    found = [] if report.problems else features_in(loaded, report)
     if report.problems:
         raise GeoJSONError(report.problems[0])
     return found
-
-
-def _load(path: Path, report: Report) -> Any:
-    unknown: list[str] = []
-    try:
-        raw = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            raw = gzip.decompress(raw)
-        loaded = json.loads(raw.decode("utf-8-sig"), parse_constant=unknown.append)
-    except (OSError, EOFError, zlib.error) as error:
-        report.problems.append(f"file: cannot be read ({error})")
-    except (ValueError, RecursionError) as error:
-        report.problems.append(f"file: not JSON ({error})")
-    else:
-        if unknown:
-            report.problems.append(f"file: not JSON: {len(unknown)} bare {unknown[0]}; leave such numbers out")
-        return loaded
-    return None
-
-
-def _features(source: Any, report: Report) -> list[Any]:
-    if isinstance(source, list):
-        return source
-    kind = source.get("type") if isinstance(source, dict) else None
-    if kind == "Feature":
-        return [source]
-    if kind == "FeatureCollection":
-        features = source.get("features")
-        if isinstance(features, list):
-            return features
-        report.problems.append("file: a FeatureCollection without a list of features; QuPath finds no object")
-    else:
-        report.problems.append(
-            f"file: expected a FeatureCollection, a Feature or a list, found {_short(kind or source)}; "
-            "QuPath finds no object"
-        )
-    return []
 
 
 class _Checks:
@@ -162,10 +107,10 @@ class _Checks:
 
     def _feature(self, index: int, feature: Any) -> None:
         if not isinstance(feature, dict):
-            self._problem(index, f"expected an object, found {_short(feature)}; QuPath drops the file")
+            self._problem(index, f"expected an object, found {short(feature)}; QuPath drops the file")
             return
         if feature.get("type") != "Feature":
-            self._problem(index, f"type must be 'Feature', found {_short(feature.get('type'))}; QuPath may skip it")
+            self._problem(index, f"type must be 'Feature', found {short(feature.get('type'))}; QuPath may skip it")
         self._id(index, feature)
         for key in ("geometry", "nucleusGeometry") if "nucleusGeometry" in feature else ("geometry",):
             problem = self._geometry.take(index, feature.get(key))
@@ -187,9 +132,9 @@ class _Checks:
         elif isinstance(value, str) and value in OLD_TYPE_IDS:
             self._remark("kind of object as its id (QuPath 0.2, 0.3)")
         elif isinstance(value, str | int | float) and not isinstance(value, bool):
-            self._problem(index, f"id {_short(value)} is no UUID; QuPath gives a new one on every reading")
+            self._problem(index, f"id {short(value)} is no UUID; QuPath gives a new one on every reading")
         else:
-            self._problem(index, f"id must be a UUID, found {_short(value)}; QuPath drops the file")
+            self._problem(index, f"id must be a UUID, found {short(value)}; QuPath drops the file")
 
     def _properties(self, index: int, feature: dict[str, Any]) -> None:
         if "properties" not in feature:
@@ -197,11 +142,11 @@ class _Checks:
             return
         properties = feature["properties"]
         if not isinstance(properties, dict):
-            self._problem(index, f"properties must be an object, found {_short(properties)}; QuPath drops the file")
+            self._problem(index, f"properties must be an object, found {short(properties)}; QuPath drops the file")
             return
         self._object_type(index, properties, feature.get("id"))
         if "name" in properties and not _primitive(properties["name"]):
-            self._problem(index, f"name must be text, found {_short(properties['name'])}; QuPath drops the file")
+            self._problem(index, f"name must be text, found {short(properties['name'])}; QuPath drops the file")
         if "color" in properties:
             self._object_color(index, properties["color"])
         if "classification" in properties:
@@ -222,25 +167,25 @@ class _Checks:
             return
         kind = properties[key]
         if not isinstance(kind, str):
-            self._problem(index, f"{key} must be text, found {_short(kind)}; QuPath drops the file")
+            self._problem(index, f"{key} must be text, found {short(kind)}; QuPath drops the file")
         elif kind not in OBJECT_TYPES and kind not in OLD_TYPE_IDS and kind != "tma_core":
             known = ", ".join(sorted(OBJECT_TYPES))
-            self._problem(index, f"{key} {_short(kind)} is unknown, QuPath makes an annotation; known: {known}")
+            self._problem(index, f"{key} {short(kind)} is unknown, QuPath makes an annotation; known: {known}")
         elif key != "objectType":
             self._remark(f"{key} instead of objectType")
 
     def _object_color(self, index: int, color: Any) -> None:
         if isinstance(color, int) and not isinstance(color, bool):
             self._remark("object colour as one packed number (QuPath 0.2, 0.3)")
-        elif not (isinstance(color, list) and len(color) == 3 and all(map(_byte, color))):
-            self._problem(index, f"color must be [red, green, blue] of 0 to 255, found {_short(color)}")
+        elif not (isinstance(color, list) and len(color) == 3 and all(map(is_byte, color))):
+            self._problem(index, f"color must be [red, green, blue] of 0 to 255, found {short(color)}")
 
     def _classification(self, index: int, found: Any) -> None:
         if found is None:
             return
         key = repr(found)
         if key not in self._classes:
-            self._classes[key] = _classification_problem(found), _classification_remark(found)
+            self._classes[key] = classification_problem(found), classification_remark(found)
         problem, remark = self._classes[key]
         if problem:
             self._problem(index, f"classification {problem}")
@@ -255,7 +200,7 @@ class _Checks:
                 return
             found = {one["name"]: one["value"] for one in found}
         if not isinstance(found, dict):
-            self._problem(index, f"measurements must be an object, found {_short(found)}; QuPath ignores them")
+            self._problem(index, f"measurements must be an object, found {short(found)}; QuPath ignores them")
             return
         for name, value in found.items():
             if type(value) is int or (type(value) is float and value - value == 0.0):
@@ -268,51 +213,8 @@ class _Checks:
         elif isinstance(value, float):
             self._problem(index, f"measurement {name!r} is {value}; leave numbers that are not finite out")
         else:
-            self._problem(index, f"measurement {name!r} must be a number, found {_short(value)}")
-
-
-def _classification_problem(found: Any) -> str | None:
-    """What is wrong with a classification that is not null; None where QuPath reads it."""
-    if isinstance(found, str):
-        return _name_problem(found)
-    if not isinstance(found, dict):
-        return f"must be an object with name and color, found {_short(found)}; QuPath drops the file"
-    if not found or "colorRGB" in found or "parentClass" in found:
-        return None
-    if not ({"name", "names"} & found.keys()) or "color" not in found:
-        return f"needs both name and color, found {_short(sorted(found))}; QuPath drops the file"
-    color = found["color"]
-    if not (isinstance(color, list) and len(color) in (3, 4) and all(map(_byte, color))):
-        return f"color must be [red, green, blue] of 0 to 255, found {_short(color)}; QuPath may drop the file"
-    names = found["names"] if found.get("name") is None else [found["name"]]
-    problems = map(_name_problem, names if isinstance(names, list) and names else [names])
-    return next((problem for problem in problems if problem), None)
-
-
-def _classification_remark(found: Any) -> str | None:
-    if isinstance(found, str):
-        return "classification as plain text, without a colour"
-    if isinstance(found, dict) and ("colorRGB" in found or "parentClass" in found):
-        return "classification with a packed colour (QuPath 0.2, 0.3)"
-    return None
-
-
-def _name_problem(name: Any) -> str | None:
-    if not isinstance(name, str):
-        return f"name must be text, found {_short(name)}; QuPath drops the file"
-    if not all(part.strip() for part in name.split(":")) or "\n" in name or "\r" in name:
-        return f"name {_short(name)} is blank, has a blank part or a line break; QuPath drops the file"
-    return None
-
-
-def _byte(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+            self._problem(index, f"measurement {name!r} must be a number, found {short(value)}")
 
 
 def _primitive(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from wsi_attention.errors import ClusterError, InputError, ResultsError
+from wsi_attention.errors import InputError
+from wsi_attention.inference.batch_run import BatchRun, Watch
 from wsi_attention.inference.cluster_runner import Cluster
 from wsi_attention.inference.devices import Precision, Used
 from wsi_attention.inference.discovery import SlideFile, with_mpp
 from wsi_attention.inference.effort import Effort
-from wsi_attention.inference.job import Job, Outcome, Settings, exporter_of, reason_of
+from wsi_attention.inference.job import Job, Settings, exporter_of
 from wsi_attention.inference.mirror import workplace
 from wsi_attention.inference.names import assign_names
 from wsi_attention.inference.pages import part_of, write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results, open_results
-from wsi_attention.inference.runners import Runner, place_of, runner_of
+from wsi_attention.inference.runners import place_of, runner_of
 from wsi_attention.inference.slides_csv import gather_slides
-from wsi_attention.inference.states import RunKey, SlideKey, State
+from wsi_attention.inference.states import RunKey, State
 from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.urls import masked
 
 EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
 LIMIT = 1800.0
 """Seconds a slide may take."""
-
-Watch = Callable[[str, int, int], None]
-"""Called with a slide's name, how many are done, and how many there are."""
 
 
 def classify(
@@ -113,7 +110,7 @@ def classify(
         with open_results(place, settings.run, existing, mirror) as folder:
             folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
             jobs = list(_jobs(folder, slides, settings))
-            batch_run = _Batch(folder, report, watch)
+            batch_run = BatchRun(folder, report, watch)
             try:
                 batch_run.run(jobs, runner_of(executor, workers))
             finally:
@@ -125,93 +122,6 @@ def classify(
                 write_page(folder.folder)
             folder.finish()
     return report
-
-
-class _Batch:
-    def __init__(self, folder: Results, report: Report, watch: Watch | None) -> None:
-        self._folder = folder
-        self._report = report
-        self._watch = watch
-        self._running: dict[Future[Any], Job] = {}
-        self._alone: list[Job] = []
-
-    def run(self, jobs: Sequence[Job], runner: Runner) -> None:
-        """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left."""
-        try:
-            self._run(iter(jobs), runner)
-            while self._alone:
-                self._run(iter([self._alone.pop(0)]), runner)
-        except KeyboardInterrupt:
-            self._report.interrupted = True
-            self._take_finished(runner)
-        finally:
-            for future in self._running:
-                future.cancel()
-            self._report.threads_left |= runner.end(bool(self._running), self._report.interrupted)
-
-    def _run(self, jobs: Iterator[Job], runner: Runner) -> None:
-        while True:
-            for job in islice(jobs, max(0, runner.window - len(self._running))):
-                self._running[runner.start(job)] = job
-            if not self._running:
-                return
-            wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
-            self._take_finished(runner)
-            runner.check()
-
-    def _take_finished(self, runner: Runner) -> None:
-        for future in [future for future in self._running if future.done()]:
-            job = self._running.pop(future)
-            outcome = _outcome(future, job, runner)
-            if outcome is None:
-                self._alone.append(job)
-            else:
-                self._take(outcome)
-
-    def _take(self, outcome: Outcome) -> None:
-        report, name = self._report, outcome.name
-        report.threads_left |= outcome.left_behind
-        report.counters += outcome.counters
-        if report.clocks is not None and outcome.clock is not None:
-            report.clocks.append(outcome.clock)
-        if outcome.error is not None:
-            raise outcome.error
-        earlier = self._folder.states.get(name)
-        if outcome.state is None and earlier is not None:
-            report.kept += 1
-            self._count(earlier)
-        elif outcome.state is not None:
-            self._take_new(outcome.state, earlier)
-        if self._watch:
-            self._watch(name, report.statuses.total(), report.total)
-
-    def _take_new(self, state: State, earlier: State | None) -> None:
-        if state.finished or not _still_holds(earlier, state):
-            self._folder.add(state)
-        self._count(state)
-        if not state.finished:
-            kept = " (the earlier result is kept)" if _still_holds(earlier, state) else ""
-            self._report.failures.append((state.name, state.reason + kept))
-
-    def _count(self, state: State) -> None:
-        self._report.statuses[state.status] += 1
-        if state.status == "no_tissue":
-            self._report.empty.append((state.name, state.reason))
-
-
-def _still_holds(earlier: State | None, now: State) -> bool:
-    """Whether a finished result outlives a failure: the slide is the same, or cannot even be opened now."""
-    return earlier is not None and earlier.finished and now.slide in (earlier.slide, SlideKey())
-
-
-def _outcome(future: Future[Any], job: Job, runner: Runner) -> Outcome | None:
-    try:
-        return runner.take(future, job)
-    except (ClusterError, ResultsError):
-        raise
-    except Exception as error:  # the worker itself died, or could not be reached
-        run, slide = job.settings.run, job.slide
-        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey()))
 
 
 def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> Iterator[Job]:

@@ -17,7 +17,8 @@ from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide
 from wsi_attention.inference.states import SlideKey
 from wsi_attention.inference.writing import results_errors, temporary
-from wsi_attention.models.checkpoint import CONFIG, WEIGHTS, Classifier, load_model
+from wsi_attention.models.checkpoint import Classifier, load_model
+from wsi_attention.models.reading import CONFIG, WEIGHTS
 
 NOT_SENT = ("classifier", "results")
 """Settings that mean nothing in another process: the loaded model and this machine's results folder."""

@@ -16,27 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from wsi_attention import __version__, registry
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.models.card import ModelCard, readme
 from wsi_attention.models.folder import write_folder
+from wsi_attention.models.reading import CONFIG, FORMAT, README, WEIGHTS, brief, check_fit, read_config, read_weights
 
-FORMAT = 1
-"""Version of the folder's layout; raised when an older version of the package could not read a folder."""
-CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
-REQUIRED: dict[str, Any] = {
-    "method": str,
-    "arguments": dict,
-    "classes": list,
-    "mpp": (int, float),
-    "weights_sha256": str,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +73,7 @@ def build_model(method: str, classes: int, /, **arguments: Any) -> nn.Module:
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
-        raise InputError(f"method {method} cannot be built with {_brief(arguments)}: {error}") from error
+        raise InputError(f"method {method} cannot be built with {brief(arguments)}: {error}") from error
     return model
 
 
@@ -159,14 +148,14 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
             that are damaged, were exchanged, or do not fit.
     """
     folder = _find(path)
-    config = _read_config(folder)
-    weights, sha256 = _read_weights(folder, config)
+    config = read_config(folder)
+    weights, sha256 = read_weights(folder, config)
     try:
         with torch.random.fork_rng(devices=[]):  # what the layers draw is thrown away, the caller's generator is not
             model = build_model(config["method"], len(config["classes"]), **config["arguments"])
     except InputError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
-    _check_fit(weights, model.state_dict(), folder)
+    check_fit(weights, model.state_dict(), folder)
     model.load_state_dict(weights)
     try:
         model = model.to(device).eval()
@@ -205,69 +194,6 @@ def _find(path: str | Path) -> Path:
     raise ModelError(f"no model folder {folder}, and no shipped model of that name; shipped models: {known}")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ModelError(f"{file} is no JSON: {error}") from error
-    if not isinstance(config, dict) or "format" not in config:
-        raise ModelError(f"{file} is no configuration of this package: it names no format; expected format {FORMAT}")
-    if config["format"] != FORMAT:
-        made = config.get("package_version", "an unknown version")
-        raise ModelError(
-            f"{file} has format {config['format']!r}, written by wsi-attention {made}; version {__version__} reads "
-            f"format {FORMAT}: install the version that wrote it, or train again"
-        )
-    for key, kind in REQUIRED.items():
-        if not isinstance(config.get(key), kind):
-            raise ModelError(f"{file}: {key!r} is missing or of the wrong kind, found {_brief(config.get(key))}")
-    classes = config["classes"]
-    if not classes or len(set(map(str, classes))) < len(classes) or not all(isinstance(one, str) for one in classes):
-        raise ModelError(f"{file}: 'classes' must be different names, found {_brief(classes)}")
-    return config
-
-
-def _read_weights(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    file = folder / WEIGHTS
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
-    sha256 = hashlib.sha256(raw).hexdigest()
-    if sha256 != config["weights_sha256"]:
-        raise ModelError(
-            f"{file} has sha256 {sha256[:12]}…, {CONFIG} expects {config['weights_sha256'][:12]}…: damaged, cut short, "
-            "or of another model; copy the whole folder again"
-        )
-    try:
-        return load_tensors(raw), sha256
-    except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{file} is no safetensors file: {error}") from error
-
-
-def _check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    problem = _misfit(weights, wanted)
-    if problem:
-        raise ModelError(
-            f"{folder / WEIGHTS} does not fit {CONFIG}: {problem}; copy the whole folder again, or train again"
-        )
-    for name, value in weights.items():
-        if not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{folder / WEIGHTS} cannot be used: {name} holds values that are not finite; train again")
-
-
-def _misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    for name, value in wanted.items():
-        if name not in weights:
-            return f"it lacks {name}, shape {tuple(value.shape)}"
-        if weights[name].shape != value.shape:
-            return f"{name} has shape {tuple(weights[name].shape)}, the model has {tuple(value.shape)}"
-    return next((f"it has {name}, the model has not" for name in sorted(weights) if name not in wanted), None)
-
-
 def _finite(value: Any) -> Any:
     """The value with NaN and infinities as null and tuples as lists, as JSON wants it."""
     if isinstance(value, Mapping):
@@ -277,8 +203,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

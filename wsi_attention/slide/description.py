@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from wsi_attention.errors import SlideError
+from wsi_attention.slide.levels import best_level
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.tissue import check_brightfield
-from wsi_attention.slide.view import View, best_level
+from wsi_attention.slide.view import View
 
 SEEN = 256
 """Longer side in pixels of the view that is looked at."""

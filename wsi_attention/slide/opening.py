@@ -83,7 +83,7 @@ def known_elsewhere(path: str) -> bool:
 
 
 def _why_not_tiff(path: str) -> str | None:
-    from wsi_attention.slide.readers.tiff_choice import why_not
+    from wsi_attention.slide.readers.tiff.choice import why_not
 
     return why_not(path)
 

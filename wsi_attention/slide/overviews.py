@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.slide.levels import snapped
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strips import cut, read_strips, rows_of
 from wsi_attention.slide.tissue import check_brightfield, find_tissue, find_tissue_in_strips, staining, surroundings
-from wsi_attention.slide.view import View, snapped
+from wsi_attention.slide.view import View
 from wsi_attention.structures import Counters, Strip, TissueMask
 
 STRIP_PIXELS = 1_000_000

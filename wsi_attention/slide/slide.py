@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import InputError, MissingMppError, SlideOpenError, TileReadError
-from wsi_attention.geometry import Box
+from wsi_attention.errors import InputError, SlideOpenError, TileReadError
 from wsi_attention.slide import fingerprint, metadata
+from wsi_attention.slide.described import Described
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles
 from wsi_attention.slide.opening import Choice, check_name, choose, opener
@@ -49,7 +48,7 @@ def open_slide(
     return Slide(path, reader, mpp)
 
 
-class Slide:
+class Slide(Described):
     """One slide. Safe in threads; pickles as path, reader and mpp, and reopens where it lands on first use.
 
     Attributes:
@@ -102,97 +101,11 @@ class Slide:
         with self._handles.borrow() as lease:
             return Facts.of(lease.reader)
 
-    @property
-    def dimensions(self) -> tuple[int, int]:
-        """(w, h) of level 0."""
-        return self._facts.level_dimensions[0]
-
-    @property
-    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
-        """(w, h) of each level, finest first."""
-        return self._facts.level_dimensions
-
-    @property
-    def level_downsamples(self) -> tuple[float, ...]:
-        """Level-0 pixels per pixel of each level, as the file says; not powers of two."""
-        return self._facts.level_downsamples
-
-    @property
-    def tile_sizes(self) -> tuple[tuple[int, int] | None, ...]:
-        """Stored tile size (w, h) of each level; None where it has none."""
-        return self._facts.tile_sizes
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """The file's own tags."""
-        return self._facts.properties
-
-    @property
-    def bounds(self) -> Box | None:
-        """The scanned area that the file names, in level-0 pixels."""
-        return self._facts.bounds
-
-    @property
-    def associated(self) -> tuple[str, ...]:
-        """Names of label, macro and thumbnail images."""
-        return self._facts.associated
-
-    @property
-    def vendor(self) -> str | None:
-        """Who wrote the file; None where that is unknown."""
-        return self.properties.get("openslide.vendor")
-
-    @property
-    def objective_power(self) -> float | None:
-        """The objective's magnification; None where the file does not say."""
-        return metadata.objective_power(self.properties)
-
-    @property
-    def series_id(self) -> str | None:
-        """The DICOM series that this file is an instance of; None for slides of one file."""
-        return fingerprint.series_id(self.properties)
-
-    @cached_property
-    def _mpp(self) -> metadata.Mpp:
-        if self._given is not None:
-            return metadata.Mpp((self._given, self._given), "given")
-        return metadata.file_mpp(self.properties)
-
-    @property
-    def mpp(self) -> float:
-        """µm per level-0 pixel: the geometric mean of x and y.
-
-        Raises:
-            MissingMppError: neither the file nor the caller says.
-        """
-        if self._mpp.xy is None:
-            raise MissingMppError(
-                f"{self.path}: the file does not say how large a pixel is; give µm per pixel with --mpp,"
-                " a mpp column in the slides CSV, or open_slide(path, mpp=…)"
-            )
-        x, y = self._mpp.xy
-        return x if x == y else math.sqrt(x * y)
-
-    @property
-    def mpp_xy(self) -> tuple[float, float] | None:
-        """µm per level-0 pixel in x and y; None where unknown."""
-        return self._mpp.xy
-
-    @property
-    def mpp_source(self) -> str:
-        """Which tag mpp comes from; "given" by the caller, or "none"."""
-        return self._mpp.source
-
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) of the content, from little of it; the same under any name and at any place."""
         path = self._origin if isinstance(self._origin, str) else None
         return fingerprint.of_slide(path, self)
-
-    def oddities(self) -> tuple[str, ...]:
-        """What is odd about the slide, a sentence each; empty where nothing is."""
-        found = self._facts.oddities()
-        return (*found, *metadata.mpp_oddities(self._mpp, metadata.file_mpp(self.properties)))
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Pixels (h, w, 3) of a stored level on white; outside the slide they are white.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
 from wsi_attention.geometry import downsample_of, same_scale
 from wsi_attention.slide.lattice import Block, blocks, centres, spans
+from wsi_attention.slide.levels import StoredLevel, best_level, snapped
 from wsi_attention.slide.resample import area_mean
 
 if TYPE_CHECKING:
@@ -21,35 +21,6 @@ MAX_SOURCE_PIXELS = 8_000_000
 """Stored pixels held at once: about 24 MB, and not much more than that again while they are averaged."""
 
 Corners = NDArray[np.int64] | NDArray[np.float64]
-
-
-class StoredLevel(NamedTuple):
-    """A stored level: its downsample, the (w, h) of its tiles or None, its own (w, h)."""
-
-    downsample: float
-    tile: tuple[int, int] | None
-    extent: tuple[int, int]
-
-
-def snapped(level_downsamples: Sequence[float], downsample: float) -> float:
-    """The stored downsample within 5 % of the wanted one, else the wanted one; never below 1."""
-    nearest = _nearest(level_downsamples, downsample)
-    found = level_downsamples[nearest] if same_scale(downsample, level_downsamples[nearest]) else downsample
-    return max(1.0, float(found))
-
-
-def best_level(level_downsamples: Sequence[float], downsample: float) -> int:
-    """The coarsest stored level that is at least as fine as wanted; a level within 5 % counts as equal."""
-    nearest = _nearest(level_downsamples, downsample)
-    if same_scale(downsample, level_downsamples[nearest]):
-        return nearest
-    finer = [level for level, stored in enumerate(level_downsamples) if stored <= downsample]
-    return max(finer, key=level_downsamples.__getitem__, default=0)
-
-
-def _nearest(level_downsamples: Sequence[float], downsample: float) -> int:
-    ratios = [abs(math.log(stored / downsample)) for stored in level_downsamples]
-    return ratios.index(min(ratios))
 
 
 class View:

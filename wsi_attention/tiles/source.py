@@ -14,10 +14,11 @@ from torch import Tensor
 
 from wsi_attention.errors import NoTissueError
 from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsample_of
+from wsi_attention.slide.levels import snapped
 from wsi_attention.slide.overviews import Overviews
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.snapping import snapped_to_tiles
-from wsi_attention.slide.view import View, snapped
+from wsi_attention.slide.view import View
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
 from wsi_attention.tiles.lazy import read_tiles

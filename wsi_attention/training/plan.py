@@ -13,7 +13,7 @@ from typing import Any
 from wsi_attention import registry
 from wsi_attention.config import Recipe, unknown_key
 from wsi_attention.errors import InputError
-from wsi_attention.models.checkpoint import CONFIG
+from wsi_attention.models.reading import CONFIG
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, find_slides, read_labels
 from wsi_attention.training.listener import Listener

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from wsi_attention.errors import InputError
 from wsi_attention.export.layers import jpeg_bytes
+from wsi_attention.slide.levels import best_level
 from wsi_attention.slide.slide import Slide
-from wsi_attention.slide.view import View, best_level
+from wsi_attention.slide.view import View
 
 SIDE = 256
 """Width and height of a tile in pixels; smaller at the right and bottom edge."""

@@ -11,7 +11,7 @@ from wsi_attention.protocols import SlideReader
 from wsi_attention.slide.readers.array import ArrayLevels, ArrayReader
 from wsi_attention.slide.readers.openslide import OpenSlideReader
 from wsi_attention.slide.readers.tiffslide import TiffSlideReader
-from wsi_attention.slide.readers.zarr import ZarrReader
+from wsi_attention.slide.readers.zarr.reader import ZarrReader
 from wsi_attention.testing.readers import ReaderContract
 
 

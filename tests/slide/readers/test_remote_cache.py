@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import InputError, SlideOpenError
-from wsi_attention.slide.readers import remote_bytes, remote_cache, remote_system
-from wsi_attention.slide.readers.remote_bytes import RemoteBytes
-from wsi_attention.slide.readers.remote_cache import RemoteCache
+from wsi_attention.slide.readers.remote import byte_ranges as remote_bytes
+from wsi_attention.slide.readers.remote import cache as remote_cache
+from wsi_attention.slide.readers.remote import system as remote_system
+from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes
+from wsi_attention.slide.readers.remote.cache import RemoteCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -110,7 +112,9 @@ def test_a_download_that_breaks_off_leaves_nothing(server: Server, cache: Path) 
 def test_a_killed_download_is_not_taken_for_the_file(server: Server, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "served" / "large.bin").write_bytes(CONTENT * 40)
     server.manners = Manners(ranges=False, fails=1, status=-2)
-    code = "import sys; from wsi_attention.slide.readers.remote_bytes import RemoteBytes; RemoteBytes(sys.argv[1])"
+    code = (
+        "import sys; from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes; RemoteBytes(sys.argv[1])"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, server.url("large.bin")], env={**os.environ})
     while not list(cache.glob("*/.whole*")):
         assert process.poll() is None

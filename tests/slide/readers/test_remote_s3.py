@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import SlideOpenError
-from wsi_attention.slide.readers import remote_system
-from wsi_attention.slide.readers.remote_bytes import RemoteBytes
+from wsi_attention.slide.readers.remote import system as remote_system
+from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes
 from wsi_attention.slide.slide import open_slide
 
 pytest.importorskip("moto", reason="needs moto[server] and s3fs (tox run -e remote)")

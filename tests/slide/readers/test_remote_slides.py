@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
-from wsi_attention.slide.readers import remote_system
+from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.slide import open_slide
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from wsi_attention.cli.app import app
 from wsi_attention.errors import SlideOpenError
-from wsi_attention.slide.readers.tiff import TiffReader
-from wsi_attention.slide.readers.tiff_choice import why_not
+from wsi_attention.slide.readers.tiff.choice import why_not
+from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.tiff_kinds import write_kind
 

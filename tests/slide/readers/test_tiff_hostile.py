@@ -13,9 +13,9 @@ import pytest
 import tifffile
 
 from wsi_attention.errors import SlideOpenError, TileReadError
-from wsi_attention.slide.readers.tiff import TiffReader
-from wsi_attention.slide.readers.tiff_index import MISSING, OVERLAPS, _mark_overlaps
-from wsi_attention.slide.readers.tiff_index import SOUND as SOUND_TILE
+from wsi_attention.slide.readers.tiff.index import MISSING, OVERLAPS, _mark_overlaps
+from wsi_attention.slide.readers.tiff.index import SOUND as SOUND_TILE
+from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.tiff_kinds import write_kind
 from wsi_attention.testing.tiff_philips import write_philips

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wsi_attention.slide.readers import tiff_index
-from wsi_attention.slide.readers.tiff import TiffReader
+from wsi_attention.slide.readers.tiff import index as tiff_index
+from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.slides import SlideSpec, write_slide
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
-from wsi_attention.slide.readers import zarr_levels
-from wsi_attention.slide.readers.zarr import ZarrReader
-from wsi_attention.slide.readers.zarr_levels import TensorStoreLevel, ZarrLevel
+from wsi_attention.slide.readers.zarr import levels as zarr_levels
+from wsi_attention.slide.readers.zarr.levels import TensorStoreLevel, ZarrLevel
+from wsi_attention.slide.readers.zarr.reader import ZarrReader
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.slide.view import View
 

@@ -120,7 +120,7 @@ def bytes_of(path: str) -> ByteRanges:
         MissingExtraError: the package for the URL's scheme is not installed.
     """
     if is_url(path):
-        from wsi_attention.slide.readers.remote_bytes import RemoteBytes
+        from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes
 
         return RemoteBytes(path)
     return LocalBytes(path)

@@ -10,8 +10,8 @@ from zarr.abc.store import RangeByteRequest, Store
 from zarr.storage import FsspecStore, WrapperStore
 
 from wsi_attention.errors import SlideOpenError, TileReadError
-from wsi_attention.slide.readers import remote_system
-from wsi_attention.slide.readers.remote_system import GIVEN_UP, file_system, passing, persistently, reason
+from wsi_attention.slide.readers.remote import system as remote_system
+from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, passing, persistently, reason
 from wsi_attention.slide.urls import last_part, masked
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from wsi_attention.slide.readers.byte_ranges import ByteRanges
 from wsi_attention.slide.readers.limits import downsamples
-from wsi_attention.slide.readers.tiff_checks import SOME_LOST, check_chain, check_levels, check_single_plane
-from wsi_attention.slide.readers.tiff_coding import Coding, coding_of
-from wsi_attention.slide.readers.tiff_philips import PhilipsText
-from wsi_attention.slide.readers.tiff_tags import (
+from wsi_attention.slide.readers.tiff.checks import SOME_LOST, check_chain, check_levels, check_single_plane
+from wsi_attention.slide.readers.tiff.coding import Coding, coding_of
+from wsi_attention.slide.readers.tiff.philips import PhilipsText
+from wsi_attention.slide.readers.tiff.tags import (
     APERIO,
     GENERIC,
     IN_TEXT,

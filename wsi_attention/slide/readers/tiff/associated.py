@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.readers.byte_ranges import ByteRanges
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS
-from wsi_attention.slide.readers.tiff_philips import PhilipsText
-from wsi_attention.slide.readers.tiff_tags import IN_TEXT, pages_of
+from wsi_attention.slide.readers.tiff.philips import PhilipsText
+from wsi_attention.slide.readers.tiff.tags import IN_TEXT, pages_of
 
 
 def read_associated(source: ByteRanges, name: str, directory: int) -> NDArray[np.uint8]:

@@ -146,7 +146,7 @@ def check_openslide_tiff(path: str, vendor: str | None) -> None:
         SlideOpenError: more than a tenth of a level lies past the end of the file.
         UnsupportedSlideError: no 8-bit RGB.
     """
-    from wsi_attention.slide.readers.tiff_index import remembers
+    from wsi_attention.slide.readers.tiff.index import remembers
 
     if vendor in {"aperio", "generic-tiff"} and not remembers(path):
         stamp = Path(path).stat()

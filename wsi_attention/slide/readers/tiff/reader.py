@@ -16,10 +16,10 @@ from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.readers.byte_ranges import ByteRanges, bytes_of, is_tiff
-from wsi_attention.slide.readers.tiff_associated import read_associated
-from wsi_attention.slide.readers.tiff_coding import decoder
-from wsi_attention.slide.readers.tiff_index import TiffIndex, TiffLevel, read_index
-from wsi_attention.slide.readers.tiff_request import TiffRequest
+from wsi_attention.slide.readers.tiff.associated import read_associated
+from wsi_attention.slide.readers.tiff.coding import decoder
+from wsi_attention.slide.readers.tiff.index import TiffIndex, TiffLevel, read_index
+from wsi_attention.slide.readers.tiff.request import TiffRequest
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.slide.readers.zarr_chunks import Pixels, Rectangle
+from wsi_attention.slide.readers.zarr.chunks import Pixels, Rectangle
 from wsi_attention.slide.urls import is_url
 
 if TYPE_CHECKING:

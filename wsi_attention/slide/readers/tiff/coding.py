@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
-from wsi_attention.slide.readers.tiff_tags import NotReadHereError
+from wsi_attention.slide.readers.tiff.tags import NotReadHereError
 
 if TYPE_CHECKING:
     from tifffile import TiffPage

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.readers.byte_ranges import ByteRanges
-from wsi_attention.slide.readers.tiff_blend import blended
-from wsi_attention.slide.readers.tiff_coding import Decoder
-from wsi_attention.slide.readers.tiff_index import FAULTS, MISSING, SOUND, TiffLevel
-from wsi_attention.slide.readers.tiff_places import WHOLE, Part, parts
+from wsi_attention.slide.readers.tiff.blend import blended
+from wsi_attention.slide.readers.tiff.coding import Decoder
+from wsi_attention.slide.readers.tiff.index import FAULTS, MISSING, SOUND, TiffLevel
+from wsi_attention.slide.readers.tiff.places import WHOLE, Part, parts
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]

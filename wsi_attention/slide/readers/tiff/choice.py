@@ -12,10 +12,10 @@ from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.metadata import file_mpp, objective_power
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
-from wsi_attention.slide.readers.tiff import TiffReader
-from wsi_attention.slide.readers.tiff_coding import Coding
-from wsi_attention.slide.readers.tiff_index import SOUND, TiffLevel
-from wsi_attention.slide.readers.tiff_tags import APERIO, GENERIC, PHILIPS, NotReadHereError
+from wsi_attention.slide.readers.tiff.coding import Coding
+from wsi_attention.slide.readers.tiff.index import SOUND, TiffLevel
+from wsi_attention.slide.readers.tiff.reader import TiffReader
+from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError
 from wsi_attention.slide.urls import is_url
 
 

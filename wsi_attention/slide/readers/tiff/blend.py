@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.slide.pixels import on_white
-from wsi_attention.slide.readers.tiff_places import FINE
+from wsi_attention.slide.readers.tiff.places import FINE
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -15,9 +15,9 @@ from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
-from wsi_attention.slide.readers.ome_metadata import Multiscale, channel_labels, multiscale
-from wsi_attention.slide.readers.zarr_chunks import Grid, read_regions
-from wsi_attention.slide.readers.zarr_levels import level_of
+from wsi_attention.slide.readers.zarr.chunks import Grid, read_regions
+from wsi_attention.slide.readers.zarr.levels import level_of
+from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, channel_labels, multiscale
 from wsi_attention.slide.urls import is_store_url, is_url
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _open_store(path: str) -> Store:
     from zarr.storage import LocalStore, ZipStore
 
     if is_url(path):
-        from wsi_attention.slide.readers.remote_store import RemoteStore
+        from wsi_attention.slide.readers.remote.store import RemoteStore
 
         return RemoteStore.at(path)
     if Path(path).is_dir():

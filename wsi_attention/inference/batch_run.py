@@ -1,0 +1,113 @@
+"""Jobs handed to a runner, and their outcomes taken: counted, kept in the results folder, told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import islice
+from typing import Any
+
+from wsi_attention.errors import ClusterError, ResultsError
+from wsi_attention.inference.job import Job, Outcome, reason_of
+from wsi_attention.inference.report import Report
+from wsi_attention.inference.results import Results
+from wsi_attention.inference.runners import Runner
+from wsi_attention.inference.states import SlideKey, State
+
+Watch = Callable[[str, int, int], None]
+"""Called with a slide's name, how many are done, and how many there are."""
+
+
+class BatchRun:
+    """The jobs under way, and what becomes of them.
+
+    Args:
+        folder: takes the states.
+        report: is counted up.
+        watch: is told of each slide that is done.
+    """
+
+    def __init__(self, folder: Results, report: Report, watch: Watch | None) -> None:
+        self._folder = folder
+        self._report = report
+        self._watch = watch
+        self._running: dict[Future[Any], Job] = {}
+        self._alone: list[Job] = []
+
+    def run(self, jobs: Sequence[Job], runner: Runner) -> None:
+        """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left."""
+        try:
+            self._run(iter(jobs), runner)
+            while self._alone:
+                self._run(iter([self._alone.pop(0)]), runner)
+        except KeyboardInterrupt:
+            self._report.interrupted = True
+            self._take_finished(runner)
+        finally:
+            for future in self._running:
+                future.cancel()
+            self._report.threads_left |= runner.end(bool(self._running), self._report.interrupted)
+
+    def _run(self, jobs: Iterator[Job], runner: Runner) -> None:
+        while True:
+            for job in islice(jobs, max(0, runner.window - len(self._running))):
+                self._running[runner.start(job)] = job
+            if not self._running:
+                return
+            wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
+            self._take_finished(runner)
+            runner.check()
+
+    def _take_finished(self, runner: Runner) -> None:
+        for future in [future for future in self._running if future.done()]:
+            job = self._running.pop(future)
+            outcome = _outcome(future, job, runner)
+            if outcome is None:
+                self._alone.append(job)
+            else:
+                self._take(outcome)
+
+    def _take(self, outcome: Outcome) -> None:
+        report, name = self._report, outcome.name
+        report.threads_left |= outcome.left_behind
+        report.counters += outcome.counters
+        if report.clocks is not None and outcome.clock is not None:
+            report.clocks.append(outcome.clock)
+        if outcome.error is not None:
+            raise outcome.error
+        earlier = self._folder.states.get(name)
+        if outcome.state is None and earlier is not None:
+            report.kept += 1
+            self._count(earlier)
+        elif outcome.state is not None:
+            self._take_new(outcome.state, earlier)
+        if self._watch:
+            self._watch(name, report.statuses.total(), report.total)
+
+    def _take_new(self, state: State, earlier: State | None) -> None:
+        if state.finished or not _still_holds(earlier, state):
+            self._folder.add(state)
+        self._count(state)
+        if not state.finished:
+            kept = " (the earlier result is kept)" if _still_holds(earlier, state) else ""
+            self._report.failures.append((state.name, state.reason + kept))
+
+    def _count(self, state: State) -> None:
+        self._report.statuses[state.status] += 1
+        if state.status == "no_tissue":
+            self._report.empty.append((state.name, state.reason))
+
+
+def _still_holds(earlier: State | None, now: State) -> bool:
+    """Whether a finished result outlives a failure: the slide is the same, or cannot even be opened now."""
+    return earlier is not None and earlier.finished and now.slide in (earlier.slide, SlideKey())
+
+
+def _outcome(future: Future[Any], job: Job, runner: Runner) -> Outcome | None:
+    try:
+        return runner.take(future, job)
+    except (ClusterError, ResultsError):
+        raise
+    except Exception as error:  # the worker itself died, or could not be reached
+        run, slide = job.settings.run, job.slide
+        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey()))

@@ -1,0 +1,115 @@
+"""What an open slide says of itself: dimensions, levels, scale, origin; pixels play no part."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+
+from wsi_attention.errors import MissingMppError
+from wsi_attention.geometry import Box
+from wsi_attention.slide import fingerprint, metadata
+from wsi_attention.slide.facts import Facts
+
+
+class Described(ABC):
+    """The part of a slide that needs its metadata alone.
+
+    Attributes:
+        path: as messages name the slide.
+    """
+
+    path: str
+    _given: float | None
+    """µm per level-0 pixel that the caller gave, in place of what the file says."""
+
+    @property
+    @abstractmethod
+    def _facts(self) -> Facts: ...
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(w, h) of level 0."""
+        return self._facts.level_dimensions[0]
+
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        """(w, h) of each level, finest first."""
+        return self._facts.level_dimensions
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        """Level-0 pixels per pixel of each level, as the file says; not powers of two."""
+        return self._facts.level_downsamples
+
+    @property
+    def tile_sizes(self) -> tuple[tuple[int, int] | None, ...]:
+        """Stored tile size (w, h) of each level; None where it has none."""
+        return self._facts.tile_sizes
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The file's own tags."""
+        return self._facts.properties
+
+    @property
+    def bounds(self) -> Box | None:
+        """The scanned area that the file names, in level-0 pixels."""
+        return self._facts.bounds
+
+    @property
+    def associated(self) -> tuple[str, ...]:
+        """Names of label, macro and thumbnail images."""
+        return self._facts.associated
+
+    @property
+    def vendor(self) -> str | None:
+        """Who wrote the file; None where that is unknown."""
+        return self.properties.get("openslide.vendor")
+
+    @property
+    def objective_power(self) -> float | None:
+        """The objective's magnification; None where the file does not say."""
+        return metadata.objective_power(self.properties)
+
+    @property
+    def series_id(self) -> str | None:
+        """The DICOM series that this file is an instance of; None for slides of one file."""
+        return fingerprint.series_id(self.properties)
+
+    @cached_property
+    def _mpp(self) -> metadata.Mpp:
+        if self._given is not None:
+            return metadata.Mpp((self._given, self._given), "given")
+        return metadata.file_mpp(self.properties)
+
+    @property
+    def mpp(self) -> float:
+        """µm per level-0 pixel: the geometric mean of x and y.
+
+        Raises:
+            MissingMppError: neither the file nor the caller says.
+        """
+        if self._mpp.xy is None:
+            raise MissingMppError(
+                f"{self.path}: the file does not say how large a pixel is; give µm per pixel with --mpp,"
+                " a mpp column in the slides CSV, or open_slide(path, mpp=…)"
+            )
+        x, y = self._mpp.xy
+        return x if x == y else math.sqrt(x * y)
+
+    @property
+    def mpp_xy(self) -> tuple[float, float] | None:
+        """µm per level-0 pixel in x and y; None where unknown."""
+        return self._mpp.xy
+
+    @property
+    def mpp_source(self) -> str:
+        """Which tag mpp comes from; "given" by the caller, or "none"."""
+        return self._mpp.source
+
+    def oddities(self) -> tuple[str, ...]:
+        """What is odd about the slide, a sentence each; empty where nothing is."""
+        found = self._facts.oddities()
+        return (*found, *metadata.mpp_oddities(self._mpp, metadata.file_mpp(self.properties)))

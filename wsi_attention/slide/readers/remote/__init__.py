@@ -1,0 +1,1 @@
+"""Files and stores behind a URL, in few ranged requests."""

@@ -1,0 +1,1 @@
+"""OME-Zarr by its stored chunks."""
