@@ -83,9 +83,8 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
         batch: tiles per task; fewer where the processor has more cores than there would be tasks.
     """
     from dask import config
-    from dask.base import compute
-    from dask.delayed import delayed
     from dask.system import CPU_COUNT
+    from dask.threaded import get
 
     locations = _locations(tiles)
     level = View(slide, tiles.downsample).stored
@@ -93,8 +92,9 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     step = busy_batch(len(locations), batch, config.get("num_workers", None) or CPU_COUNT)
     parts = cut(locations, tiles.footprint, stored, step)
     pixels = np.empty((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
-    task = delayed(partial(_fill, pixels=pixels, slide=slide, tiles=tiles, scratch=local()), pure=False)
-    done = compute(*map(task, parts), scheduler="threads", **_pool_if_forked())  # type: ignore[no-untyped-call]
+    fill = partial(_fill, pixels=pixels, slide=slide, tiles=tiles, scratch=local())
+    graph = {("tiles", number): (fill, part) for number, part in enumerate(parts)}
+    done = get(graph, list(graph), **_pool_if_forked())
     errors: list[str | None] = [None] * len(locations)
     for part, (found, _) in zip(parts, done, strict=True):
         for i, error in zip(part.tolist(), found, strict=True):
