@@ -1,6 +1,7 @@
-"""One lesion, every frame we write: QuPath, table, report, viewer, the HDF5 dialects, DICOM, heatmap, to the pixel.
+"""One lesion, every frame we write: QuPath, table, report, viewer, the HDF5 dialects, DICOM, napari, heatmap, to the
+pixel.
 
-Hosts that are not installed are left out; LazySlide, TIAToolbox, MONAI and napari check theirs in their own tests.
+Hosts that are not installed are left out; LazySlide, TIAToolbox and MONAI check theirs in their own tests.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import csv
 import importlib.util
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +130,25 @@ def dicom(slide: Slide, prediction: Prediction, folder: Path) -> Iterator[Box]:
             yield Box(*(int(value) for value in (*np.min(ring, axis=0), *np.ptp(ring, axis=0))))
 
 
+def napari(slide: Slide, prediction: Prediction, folder: Path) -> Iterator[Box]:
+    """The boxes, by napari's own account of where they lie, and the cell of the map that is highest; its pixels are
+    placed by their centres."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # napari and what it brings warn
+        from napari.layers import Layer
+        from wsi_attention_napari.layers import prediction_layers
+
+    *maps, boxes = (Layer.create(*one) for one in prediction_layers(prediction))
+    for corners in boxes.data:
+        world = np.array([boxes.data_to_world(corner) for corner in corners]) + 0.5
+        (y, x), (h, w) = world.min(axis=0), np.ptp(world, axis=0)
+        yield Box(*(round(value) for value in (x, y, w, h)))
+    for one in maps:
+        cell = np.array(np.unravel_index(np.nanargmax(one.data), one.data.shape))
+        (y, x), (bottom, right) = (np.array(one.data_to_world(cell + edge)) + 0.5 for edge in (-0.5, 0.5))
+        yield Box(*(round(value) for value in (x, y, right - x, bottom - y)))
+
+
 FRAMES: dict[str, tuple[Frame, tuple[str, ...]]] = {
     "qupath": (qupath, ()),
     "table": (table, ()),
@@ -135,6 +156,7 @@ FRAMES: dict[str, tuple[Frame, tuple[str, ...]]] = {
     "viewer": (viewer, ()),
     "heatmap": (heatmap, ()),
     "hdf5": (dialects, ("h5py", "wsi_attention_files")),
+    "napari": (napari, ("napari", "wsi_attention_napari")),
     "dicom": (dicom, ("highdicom", "wsi_attention_dicom")),
 }
 
