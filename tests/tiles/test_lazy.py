@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
+import tifffile
 
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.slide import Slide, open_slide
@@ -132,3 +134,15 @@ def test_a_damaged_level_is_averaged_from_the_finer_one() -> None:
     assert block.bytes == 2000
     whole = sound.read((0, 0), 0, (12, 8)).reshape(4, 2, 6, 2, 3).mean((1, 3))
     assert np.abs(block.pixels[0] - whole).max() <= 0.5
+
+
+def test_bytes_are_those_of_the_request_however_it_is_cut(tmp_path: Path) -> None:
+    """Tiles that overlap share stored tiles, which a small batch reads more than once."""
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(64, 64), compression="deflate", photometric="rgb")
+    with open_slide(path, reader="tiff", mpp=0.5) as slide:
+        tiles = scattered(40)
+        counted = {read_tiles(slide, tiles, batch).bytes for batch in (1, 5, 1000)}
+        assert counted == {View(slide, 1.0).bytes_of(tiles.locations[0], tiles.size)}
+        assert counted != {0}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from threading import local
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -52,26 +53,44 @@ def read_block(locations: NDArray[np.int64], slide: Slide, size: tuple[int, int]
         downsample: level-0 pixels per output pixel.
     """
     pixels = np.zeros((len(locations), size[1], size[0], 3), np.uint8)
-    errors, asked = _read(View(slide, downsample), locations, size, pixels)
+    view = View(slide, downsample)
+    errors, elsewhere = _read(view, locations, size, pixels)
+    return _block(pixels, errors, _bytes(view, locations, size, [elsewhere]))
+
+
+def _block(pixels: NDArray[np.uint8], errors: list[str | None], asked: int) -> TileBlock:
     valid = np.array([error is None for error in errors], np.bool_)
     return TileBlock(pixels, valid, asked, tuple(error for error in errors if error is not None))
 
 
+class _Elsewhere(NamedTuple):
+    """Tiles that could not be read at their level, and the bytes of those that a finer one had."""
+
+    tiles: NDArray[np.int64]
+    bytes: int
+
+
 def _read(
     view: View, locations: NDArray[np.int64], size: tuple[int, int], out: NDArray[np.uint8]
-) -> tuple[list[str | None], int]:
-    """Why each tile failed, and the file bytes of the others; where a level is damaged, the next finer is averaged."""
+) -> tuple[list[str | None], _Elsewhere]:
+    """Why each tile failed; where a level is damaged, the next finer is averaged."""
     errors = view.read_many(locations, size, out)
-    bad = [i for i, error in enumerate(errors) if error is not None]
-    asked = view.bytes_of(np.delete(locations, bad, axis=0), size)
-    finer = view.finer() if bad else None
-    if finer is not None:
-        pixels = np.zeros((len(bad), *out.shape[1:]), np.uint8)
-        again, more = _read(finer, locations[bad], size, pixels)
-        out[bad], asked = pixels, asked + more
-        for i, error in zip(bad, again, strict=True):
-            errors[i] = error
-    return errors, asked
+    bad = np.array([i for i, error in enumerate(errors) if error is not None], np.int64)
+    finer = view.finer() if len(bad) else None
+    if finer is None:
+        return errors, _Elsewhere(bad, 0)
+    pixels = np.zeros((len(bad), *out.shape[1:]), np.uint8)
+    again, further = _read(finer, locations[bad], size, pixels)
+    out[bad] = pixels
+    for i, error in zip(bad.tolist(), again, strict=True):
+        errors[i] = error
+    return errors, _Elsewhere(bad, _bytes(finer, locations[bad], size, [further]))
+
+
+def _bytes(view: View, locations: NDArray[np.int64], size: tuple[int, int], elsewhere: Sequence[_Elsewhere]) -> int:
+    """File bytes of a request as a whole, whatever tasks it was cut into."""
+    bad = np.concatenate([one.tiles for one in elsewhere])
+    return view.bytes_of(np.delete(locations, bad, axis=0), size) + sum(one.bytes for one in elsewhere)
 
 
 def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
@@ -86,8 +105,8 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     from dask.system import CPU_COUNT
     from dask.threaded import get
 
-    locations = _locations(tiles)
-    level = View(slide, tiles.downsample).stored
+    locations, view = _locations(tiles), View(slide, tiles.downsample)
+    level = view.stored
     stored = level.tile and (level.tile[0] * level.downsample, level.tile[1] * level.downsample)
     step = busy_batch(len(locations), batch, config.get("num_workers", None) or CPU_COUNT)
     parts = cut(locations, tiles.footprint, stored, step)
@@ -99,8 +118,8 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     for part, (found, _) in zip(parts, done, strict=True):
         for i, error in zip(part.tolist(), found, strict=True):
             errors[i] = error
-    valid = np.array([error is None for error in errors], np.bool_)
-    return TileBlock(pixels, valid, sum(asked for _, asked in done), tuple(filter(None, errors)))
+    elsewhere = [_Elsewhere(part[one.tiles], one.bytes) for part, (_, one) in zip(parts, done, strict=True)]
+    return _block(pixels, errors, _bytes(view, locations, tiles.size, elsewhere) if parts else 0)
 
 
 def _pool_if_forked() -> dict[str, ThreadPoolExecutor]:
@@ -118,7 +137,7 @@ def _pool_of(pid: int) -> ThreadPoolExecutor:
 
 def _fill(
     part: NDArray[np.int64], pixels: NDArray[np.uint8], slide: Slide, tiles: TileSet, scratch: local
-) -> tuple[list[str | None], int]:
+) -> tuple[list[str | None], _Elsewhere]:
     """One task: reads the tiles at these positions to their places; threads share the pixels, no place twice.
 
     Each thread of a request decodes into memory of its own that it used before: fresh memory costs half a decode.
@@ -126,10 +145,10 @@ def _fill(
     if getattr(scratch, "block", None) is None or len(scratch.block) < len(part):
         scratch.block = np.empty((len(part), *pixels.shape[1:]), np.uint8)
     block = scratch.block[: len(part)]
-    errors, asked = _read(View(slide, tiles.downsample), tiles.locations[0, part], tiles.size, block)
+    errors, elsewhere = _read(View(slide, tiles.downsample), tiles.locations[0, part], tiles.size, block)
     block[[error is not None for error in errors]] = 0
     pixels[part] = block
-    return errors, asked
+    return errors, elsewhere
 
 
 def lazy_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> Array:
