@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ClusterError, InputError, MissingExtraError
-from wsi_attention.inference.cluster_runner import GPU, Cluster
+from wsi_attention.inference.cluster_runner import Cluster
+from wsi_attention.inference.own_cluster import TIMEOUT, local_workers
 
 if TYPE_CHECKING:
     from distributed import Client
-
-TIMEOUT = 10.0
-"""Seconds to reach a scheduler."""
-DEATHS = 1
-"""Workers that may die of a slide before it is set aside, in clusters that are ours; dask's own default is 3."""
 
 LOGS = ("distributed", "dask_jobqueue", "tornado", "asyncio")
 
@@ -73,52 +66,6 @@ def open_cluster(
 
 
 @contextmanager
-def local_workers(number: int, device: str = "auto") -> Iterator[Any]:
-    """A `distributed` cluster of processes on this machine, one slide at a time each.
-
-    Raises:
-        InputError: fewer than one, or more than there are GPUs.
-    """
-    from distributed import Nanny, Scheduler, SpecCluster
-
-    options = {name: _worker_options(name, visible) for name, visible in enumerate(_visible(number, device))}
-    listening = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    with TemporaryDirectory(prefix="wsi-attention-", ignore_cleanup_errors=True) as folder, own_scheduler():
-        workers = {name: {"cls": Nanny, "options": one | {"local_directory": folder}} for name, one in options.items()}
-        try:
-            cluster = SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": listening})
-        except RuntimeError as error:
-            raise ClusterError(
-                "the worker processes did not start; a script that starts them needs the line"
-                f" if __name__ == '__main__': ({error})"
-            ) from error
-        try:
-            yield cluster
-        finally:
-            _stop(cluster)
-
-
-def _stop(cluster: Any) -> None:
-    """Ends a cluster soon: what its workers still do is of no use to anybody."""
-
-    async def stop() -> None:
-        await asyncio.gather(*(nanny.close(timeout=1) for nanny in cluster.workers.values()), return_exceptions=True)
-
-    cluster.sync(stop)
-    cluster.close(timeout=TIMEOUT)
-
-
-@contextmanager
-def own_scheduler() -> Iterator[None]:
-    """Within it, a new scheduler gives up on a slide after few deaths, and no worker is given up that starts slowly."""
-    import dask
-
-    wishes = {"distributed.scheduler.allowed-failures": DEATHS, "distributed.deploy.lost-worker-timeout": "10 minutes"}
-    with dask.config.set(wishes):
-        yield
-
-
-@contextmanager
 def quiet() -> Iterator[None]:
     """Keeps the logs of a cluster from the terminal; what matters is raised, or in the results."""
     import distributed  # noqa: F401  # sets up its log when it is imported
@@ -131,32 +78,6 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in before.items():
             logger.setLevel(level)
-
-
-def _worker_options(name: int, visible: str | None) -> dict[str, Any]:
-    """Options of a `Nanny`; no limit on memory, for a slide here needs no more than in one process."""
-    options: dict[str, Any] = {"name": name, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-    options["preload"] = ["wsi_attention.inference.worker_plugin"]
-    if visible is not None:
-        options |= {"resources": {GPU: 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
-    return options
-
-
-def _visible(number: int, device: str) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each worker; None without GPUs."""
-    import torch
-
-    if number < 1:
-        raise InputError(f"--local-cluster needs at least one worker, got {number}")
-    cards = 0 if device.startswith("cpu") else torch.cuda.device_count()
-    if not cards:
-        return [None] * number
-    if number > cards:
-        raise InputError(
-            f"--local-cluster {number}: {cards} GPU here, a worker needs its own; give {cards}, or --device cpu"
-        )
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [*(named.split(",") if named else map(str, range(cards)))][:number]
 
 
 def _where(scheduler: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from wsi_attention.errors import ClusterError, InputError
-from wsi_attention.inference.cluster import TIMEOUT, own_scheduler
+from wsi_attention.inference.own_cluster import TIMEOUT, own_scheduler
 
 NEEDED = ("cores", "memory")
 

@@ -1,4 +1,9 @@
-"""Whole sets of synthetic slides from the command line: slides, labels.csv, groundtruth/."""
+"""Whole sets of synthetic slides from the command line.
+
+    python -m wsi_attention.testing.slide_sets OUT --count 200 --seed 1000 --size 6144
+
+writes slides, `labels.csv` and `groundtruth/`; `--giant` writes one of 100,000 pixels a side.
+"""
 
 from __future__ import annotations
 
@@ -77,9 +82,9 @@ def write_labels(folder: Path, done: Sequence[tuple[str, SlideTruth]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m wsi_attention.testing.slides",
+        prog="python -m wsi_attention.testing.slide_sets",
         description="Writes synthetic H&E slides with known lesions.",
-        epilog="example: python -m wsi_attention.testing.slides slides/ --count 200 --seed 1000 --size 6144",
+        epilog="example: python -m wsi_attention.testing.slide_sets slides/ --count 200 --seed 1000 --size 6144",
     )
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--count", type=int, default=10, help="how many slides (default: %(default)s)")

@@ -1,10 +1,4 @@
-"""Synthetic H&E slides with known lesions: for samples, tests, and training.
-
-    python -m wsi_attention.testing.slides OUT --count 200 --seed 1000 --size 6144
-
-writes slides, `labels.csv` and `groundtruth/`; `--giant` writes one of 100,000 pixels a side. The same spec gives the
-same pixels.
-"""
+"""Synthetic H&E slides with known lesions: for samples, tests, and training. The same spec gives the same pixels."""
 
 from __future__ import annotations
 
@@ -225,9 +219,3 @@ def write_truth(path: Path, truth: SlideTruth) -> None:
     """Writes the lesions as a GeoJSON file that QuPath opens."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(truth.geojson()) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    from wsi_attention.testing.slide_sets import main
-
-    main()

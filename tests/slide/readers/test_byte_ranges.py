@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import SlideError, TileReadError
-from wsi_attention.slide.readers.byte_ranges import LocalBytes, bytes_of
+from wsi_attention.slide.readers.byte_ranges import LocalBytes
+from wsi_attention.slide.readers.sources import bytes_of
 
 CONTENT = bytes(range(256)) * 40
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import MissingExtraError, SlideError, SlideOpenError, TileReadError
-from wsi_attention.slide.readers.byte_ranges import bytes_of
 from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes
+from wsi_attention.slide.readers.sources import bytes_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from wsi_attention.errors import SlideError, TileReadError
-from wsi_attention.slide.urls import is_url
 
 Range = tuple[int, int]
 """(offset, count) in bytes."""
@@ -109,21 +108,6 @@ else:  # Windows has no read by position; a handle of its own keeps threads apar
         with Path(path).open("rb", buffering=0) as file:
             file.seek(offset)
             return file.read(count)
-
-
-def bytes_of(path: str) -> ByteRanges:
-    """The bytes of a file or URL.
-
-    Raises:
-        OSError: it is not there, or may not be read.
-        SlideOpenError: so for a URL; or its server does not answer, or gives whole files only.
-        MissingExtraError: the package for the URL's scheme is not installed.
-    """
-    if is_url(path):
-        from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes
-
-        return RemoteBytes(path)
-    return LocalBytes(path)
 
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

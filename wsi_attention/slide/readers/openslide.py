@@ -15,7 +15,7 @@ from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.limits import check_dimensions
-from wsi_attention.slide.readers.tiff.checks import check_openslide_tiff, explain_tiff
+from wsi_attention.slide.readers.tiff.second_look import check_openslide_tiff, explain_tiff
 
 
 def vendor_of(path: str) -> str | None:

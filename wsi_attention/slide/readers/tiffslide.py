@@ -15,8 +15,9 @@ from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, on_white, padded
-from wsi_attention.slide.readers.byte_ranges import bytes_of, is_tiff
+from wsi_attention.slide.readers.byte_ranges import is_tiff
 from wsi_attention.slide.readers.limits import downsamples
+from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.readers.tiff.checks import check_chain, check_levels, check_single_plane, series_levels
 from wsi_attention.slide.urls import is_url
 

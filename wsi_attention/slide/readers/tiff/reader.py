@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
-from wsi_attention.slide.readers.byte_ranges import ByteRanges, bytes_of, is_tiff
+from wsi_attention.slide.readers.byte_ranges import ByteRanges, is_tiff
+from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.readers.tiff.associated import read_associated
 from wsi_attention.slide.readers.tiff.coding import decoder
 from wsi_attention.slide.readers.tiff.index import TiffIndex, TiffLevel, read_index
