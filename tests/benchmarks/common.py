@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 FIGURES = Path(__file__).parent / "figures"
@@ -43,6 +44,13 @@ def options_parser(doc: str | None, name: str, repeats: int = 5) -> argparse.Arg
     parser.add_argument("--repeats", type=int, default=repeats, help=f"rounds, each side once a round [{repeats}]")
     parser.add_argument("--json", type=Path, default=FIGURES / f"{name}.json", help="where the raw figures go")
     return parser
+
+
+def run_and_save(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Path], Any]) -> None:
+    """Runs a benchmark with its options in the folder that --work names, or in a temporary one; saves its figures."""
+    options, began = parser.parse_args(), machine()
+    with TemporaryDirectory() as folder:
+        save(options.json, options, run(options, options.work or Path(folder)), began)
 
 
 def timed(side: Side) -> float:

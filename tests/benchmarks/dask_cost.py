@@ -15,12 +15,11 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from common import Seconds, in_turns, large_slide, machine, median, options_parser, ratio_line, save, table
+from common import Seconds, in_turns, large_slide, median, options_parser, ratio_line, run_and_save, table
 from numpy.typing import NDArray
 from reader_sides import StoredTiles
 
@@ -135,10 +134,7 @@ def main() -> None:
     parser.add_argument("--reader", default="auto")
     parser.add_argument("--forward-repeats", type=int, default=5)
     parser.add_argument("--work", type=Path, help="keeps the slide here for the next run")
-    options = parser.parse_args()
-    began = machine()
-    with TemporaryDirectory() as folder:
-        save(options.json, options, run(options, options.work or Path(folder)), began)
+    run_and_save(parser, run)
 
 
 if __name__ == "__main__":

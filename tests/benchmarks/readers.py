@@ -16,10 +16,19 @@ import argparse
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-from common import Seconds, drop_cache, in_turns, large_slide, machine, median, options_parser, ratio_line, save, table
+from common import (
+    Seconds,
+    drop_cache,
+    in_turns,
+    large_slide,
+    median,
+    options_parser,
+    ratio_line,
+    run_and_save,
+    table,
+)
 from reader_sides import Locations, Pixels, Read, StoredTiles, decoders, libraries, ours, through_dask
 
 from wsi_attention.registry import READERS, names
@@ -164,10 +173,7 @@ def main() -> None:
     parser.add_argument("--cache", nargs="+", choices=("warm", "cold"), default=["warm", "cold"])
     parser.add_argument("--patterns", nargs="+", choices=tuple(SIZES), default=list(SIZES))
     parser.add_argument("--work", type=Path, help="keeps the slides here for the next run")
-    options = parser.parse_args()
-    began = machine()
-    with TemporaryDirectory() as folder:
-        save(options.json, options, run(options, options.work or Path(folder)), began)
+    run_and_save(parser, run)
 
 
 if __name__ == "__main__":

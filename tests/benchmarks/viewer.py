@@ -17,12 +17,11 @@ import shutil
 import statistics
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
 import numpy as np
-from common import Seconds, large_slide, machine, options_parser, ratio_line, save, table
+from common import Seconds, large_slide, options_parser, ratio_line, run_and_save, table
 
 from wsi_attention.inference.batch import classify
 from wsi_attention.inference.states import stored_predictions
@@ -141,10 +140,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100_000, help="side of the slide in pixels")
     parser.add_argument("--tiles", type=int, default=60, help="tiles of each level, at most")
     parser.add_argument("--work", type=Path, help="keeps the slide and its results here for the next run")
-    options = parser.parse_args()
-    began = machine()
-    with TemporaryDirectory() as folder:
-        save(options.json, options, run(options, options.work or Path(folder)), began)
+    run_and_save(parser, run)
 
 
 if __name__ == "__main__":
