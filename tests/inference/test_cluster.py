@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,12 @@ def test_results_are_those_of_one_process(
     assert not list((tmp_path / "spread").rglob(".tmp-*"))
     again = classify([slides], tmp_path / "spread", tiny, device="cpu", what=WHAT, executor=two)
     assert again.kept == 4
+
+
+def test_workers_keep_memory_that_they_need_again(two: Cluster) -> None:
+    """dask would have them hand back each freed block, which makes every array new memory."""
+    (told,) = {str(found) for found in two._client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()}
+    assert told == "None"
 
 
 def test_a_task_is_coordinates_and_paths(tiny: Classifier, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,10 @@ def test_the_job_says_what_the_file_says(tmp_path: Path) -> None:
         assert part in script
     (command,) = [line for line in script.splitlines() if "dask_worker" in line or "dask worker" in line]
     assert "--nthreads 1" in command and "--resources GPU=1" in command
+    (export,) = [line for line in script.splitlines() if line.startswith("export DASK")]
+    code = "from distributed import nanny; print(nanny._get_env_variables('distributed.nanny.pre-spawn-environ'))"
+    told = subprocess.check_output(["bash", "-c", f'{export}; "{sys.executable}" -c "{code}"'], text=True)
+    assert "OMP_NUM_THREADS" in told and "MALLOC_TRIM_THRESHOLD_" not in told
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,21 @@ DEATHS = 1
 """Workers that may die of a slide before it is set aside, in clusters that are ours; dask's own default is 3."""
 
 
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": None}
+"""What dask shall not tell workers: to hand back every freed block at once makes an overview three times dearer."""
+
+
 @contextmanager
 def own_scheduler() -> Iterator[None]:
-    """Within it, a new scheduler gives up on a slide after few deaths, and no worker is given up that starts slowly."""
+    """Within it, a new scheduler gives up on a slide after few deaths, no worker is given up that starts slowly, and
+    workers keep memory that they will need again."""
     import dask
 
-    wishes = {"distributed.scheduler.allowed-failures": DEATHS, "distributed.deploy.lost-worker-timeout": "10 minutes"}
+    wishes = {
+        "distributed.scheduler.allowed-failures": DEATHS,
+        "distributed.deploy.lost-worker-timeout": "10 minutes",
+        **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEEP_MEMORY.items()},
+    }
     with dask.config.set(wishes):
         yield
 

@@ -14,9 +14,11 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from wsi_attention.errors import ClusterError, InputError
-from wsi_attention.inference.own_cluster import TIMEOUT, own_scheduler
+from wsi_attention.inference.own_cluster import KEEP_MEMORY, TIMEOUT, own_scheduler
 
 NEEDED = ("cores", "memory")
+KEEPING = f'export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{KEEP_MEMORY}"'
+"""A line of the job's script, for workers there."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ def slurm_cluster(config: SlurmConfig) -> Any:
     from dask_jobqueue.slurm import SLURMCluster
 
     listening = {"dashboard": False, "dashboard_address": ":0"}
-    return SLURMCluster(scheduler_options=listening, **{"processes": 1, **config.job})
+    job = {"processes": 1, **config.job}
+    job["job_script_prologue"] = [*(job.get("job_script_prologue") or ()), KEEPING]
+    return SLURMCluster(scheduler_options=listening, **job)
 
 
 @contextmanager
