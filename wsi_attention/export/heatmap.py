@@ -76,7 +76,7 @@ class HeatmapExporter:
             path: where to write, whatever its suffix.
             overview: (h, w, 3) uint8, the whole slide; without it the tissue mask stands in.
         """
-        draw(prediction, overview).save(path, format="PNG", compress_level=6)
+        draw(prediction, overview).save(path, format="PNG", compress_level=3)
 
 
 def _mask_grid(prediction: Prediction) -> Grid:
