@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import SlideError, TileReadError
-from wsi_attention.slide.readers.byte_ranges import LocalBytes
+from wsi_attention.slide.readers import byte_ranges
+from wsi_attention.slide.readers.byte_ranges import GAP, LocalBytes
 from wsi_attention.slide.readers.sources import bytes_of
 
 CONTENT = bytes(range(256)) * 40
@@ -34,6 +35,23 @@ def test_threads_share_one_descriptor(file: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda place: source.read([place])[0], places))
     assert found == [CONTENT[offset : offset + count] for offset, count in places]
+
+
+def test_neighbours_are_read_at_once_and_others_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "large.tif"
+    path.write_bytes(CONTENT * 10)
+    asked: list[tuple[int, int]] = []
+    at = byte_ranges._at
+
+    def remembering(descriptor: int, path: str, count: int, offset: int) -> bytes:
+        asked.append((offset, count))
+        return at(descriptor, path, count, offset)
+
+    monkeypatch.setattr(byte_ranges, "_at", remembering)
+    ranges = [(0, 100), (100, 50), (150 + GAP, 10), (161 + 2 * GAP, 7), (90_000, 1), (40, 90)]
+    found = LocalBytes(str(path)).read(ranges)
+    assert found == [(CONTENT * 10)[offset : offset + count] for offset, count in ranges]
+    assert asked == [(0, 160 + GAP), (161 + 2 * GAP, 7), (90_000, 1)]
 
 
 @pytest.mark.parametrize("place", [(10_000, 300), (2**40, 1), (2**64, 1), (-1, 5)])

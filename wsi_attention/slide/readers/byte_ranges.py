@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from wsi_attention.errors import SlideError, TileReadError
+from wsi_attention.slide.readers.spans import Range, cut_out, merged
 
-Range = tuple[int, int]
-"""(offset, count) in bytes."""
+GAP = 2**12
+"""Bytes between two ranges that are read with them: a page, which a disk delivers anyway."""
+LARGEST = 2**22
+"""Bytes that are read at once, at most, unless a single range is larger."""
 
 
 class ByteRanges(Protocol):
@@ -68,16 +71,19 @@ class LocalBytes:
         descriptor = self._descriptor
         if descriptor is None:
             raise SlideError(f"{self.path}: the file was closed; open it again")
+        wanted = sorted({each for each in ranges if each[1]})
+        spans = list(merged(wanted, GAP, LARGEST)) if wanted else []
         try:
-            found = [_at(descriptor, self.path, count, offset) for offset, count in ranges]
+            contents = [_at(descriptor, self.path, count, offset) for offset, count in spans]
         except (OSError, OverflowError, ValueError) as error:
             raise TileReadError(f"{self.path}: cannot read its bytes: {error}") from error
-        for content, (offset, count) in zip(found, ranges, strict=True):
+        found = dict(zip(wanted, cut_out(spans, contents, wanted), strict=True))
+        for (offset, count), content in found.items():
             if len(content) != count:
                 raise TileReadError(
                     f"{self.path}: {count} bytes at {offset} asked, {len(content)} are there; the file is truncated"
                 )
-        return found
+        return [found[each] if each[1] else b"" for each in ranges]
 
     def file(self) -> BinaryIO:
         """The whole as a new seekable binary file."""

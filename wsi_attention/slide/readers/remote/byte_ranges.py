@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
 from wsi_attention.slide.failures import one_line
-from wsi_attention.slide.readers.byte_ranges import LocalBytes, Range
+from wsi_attention.slide.readers.byte_ranges import LocalBytes
 from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.readers.remote.cache import LIMIT_VARIABLE, WHOLE, RemoteCache
 from wsi_attention.slide.readers.remote.file import Blocks, RemoteFile
 from wsi_attention.slide.readers.remote.objects import Facts, NoRangesError, OneRangeError, Progress, remote_object
 from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, passing, persistently, reason
+from wsi_attention.slide.readers.spans import Range, cut_out, merged
 from wsi_attention.slide.urls import masked
 
 T = TypeVar("T")
@@ -127,9 +127,9 @@ class RemoteBytes:
 
     def _fetched(self, wanted: Sequence[Range]) -> dict[Range, bytes]:
         """Ranges in rising order from the server; kept, if there is a cache."""
-        spans = list(_merged(wanted, SMALL_GAP if self._object.most > 1 else GAP))
+        spans = list(merged(wanted, SMALL_GAP if self._object.most > 1 else GAP, LARGEST))
         contents = self._run(self._fetch, spans, more=sum(count for _, count in spans) / SLOWEST)
-        found = dict(zip(wanted, _cut(spans, contents, wanted), strict=True))
+        found = dict(zip(wanted, cut_out(spans, contents, wanted), strict=True))
         if self._slot:
             for each, content in found.items():
                 self._slot.put(each, content)
@@ -219,18 +219,6 @@ def _blocks_of(url: str, facts: Facts) -> Blocks:
     return blocks
 
 
-def _merged(ranges: Sequence[Range], gap: int) -> Iterator[Range]:
-    """Sorted ranges, joined where they touch or lie at most `gap` bytes apart and stay below the largest request."""
-    start, end = ranges[0][0], sum(ranges[0])
-    for offset, count in ranges[1:]:
-        if offset - end <= gap and (max(end, offset + count) - start <= LARGEST or offset < end):
-            end = max(end, offset + count)
-        else:
-            yield start, end - start
-            start, end = offset, offset + count
-    yield start, end - start
-
-
 def _packed(spans: Sequence[Range], most: int) -> list[list[Range]]:
     """Spans by request: at most so many and not too many bytes in one."""
     requests: list[list[Range]] = []
@@ -241,14 +229,3 @@ def _packed(spans: Sequence[Range], most: int) -> list[list[Range]]:
         else:
             last.append(span)
     return requests
-
-
-def _cut(spans: Sequence[Range], contents: Sequence[bytes], ranges: Sequence[Range]) -> list[bytes]:
-    """The bytes of each range out of those of the spans."""
-    starts = [offset for offset, _ in spans]
-    found = []
-    for offset, count in ranges:
-        number = bisect_right(starts, offset) - 1
-        begin = offset - starts[number]
-        found.append(contents[number][begin : begin + count])
-    return found
