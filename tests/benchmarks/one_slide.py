@@ -10,8 +10,8 @@ from typing import Any
 DRAWS = 256
 
 
-def model_folder(folder: Path, draws: int = DRAWS) -> Path:
-    """ATS with a ResNet-18 and random weights, tiles of 256 px at full resolution, saved in a folder.
+def model_folder(folder: Path, draws: int = DRAWS, encoder: str = "resnet18", **arguments: Any) -> Path:
+    """ATS with random weights and tiles of 256 px at full resolution, saved in a folder.
 
     Attention is near uniform at random weights: the tiles lie all over the tissue, the dearest case for reading.
     """
@@ -21,8 +21,8 @@ def model_folder(folder: Path, draws: int = DRAWS) -> Path:
     from wsi_attention.models.checkpoint import build_model, save_model
 
     torch.manual_seed(0)
-    arguments: dict[str, Any] = {"encoder": "resnet18", "draws": draws, "tile_size": 256, "tile_mpp": 0.25}
-    made = folder / f"resnet18-{draws}"
+    arguments = {"encoder": encoder, "draws": draws, "tile_size": 256, "tile_mpp": 0.25} | arguments
+    made = folder / f"{encoder}-{draws}"
     card = ModelCard(method="ats", classes=("benign", "lesion"), arguments=arguments)
     save_model(made, build_model("ats", 2, **arguments), card)
     return made

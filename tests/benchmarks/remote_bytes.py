@@ -83,9 +83,7 @@ def main() -> None:
     rounds = []
     with TemporaryDirectory() as name:
         path = large_slide(Path(name) / "slides", options.size)
-        model = model_folder(
-            *(Path(name), options.encoder, options.draws), tile_mpp=0.25, overview_mpp=16.0, attention_widths=(24, 48)
-        )
+        model = model_folder(Path(name), options.draws, options.encoder, overview_mpp=16.0, attention_widths=(24, 48))
         size = path.stat().st_size
         for _ in range(options.repeats):
             rounds.append(one_round(path, model, Path(name), slow))
