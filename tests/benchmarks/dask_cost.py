@@ -28,9 +28,10 @@ from wsi_attention.inference.devices import autocast, precision_on
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.encoder_choice import build_encoder
 from wsi_attention.nn.preprocess import Normalise
+from wsi_attention.slide.view import View
 from wsi_attention.structures import TileBatch
 from wsi_attention.tiles.cutting import busy_batch, cut
-from wsi_attention.tiles.lazy import read_block, read_tiles
+from wsi_attention.tiles.lazy import read_tiles
 
 SIDE = 224
 MANY = (1_000, 10_000, 61_000, 150_000)
@@ -54,10 +55,12 @@ def parts_of(slide: Slide, tiles: TileSet, options: argparse.Namespace) -> list[
 
 def by_pool(slide: Slide, tiles: TileSet, options: argparse.Namespace, pool: ThreadPoolExecutor) -> Pixels:
     """The same pixels by a bare pool."""
-    out = np.zeros((len(tiles), SIDE, SIDE, 3), np.uint8)
+    out = np.empty((len(tiles), SIDE, SIDE, 3), np.uint8)
 
     def fill(part: NDArray[np.int64]) -> None:
-        out[part] = read_block(tiles.locations[0, part], slide, tiles.size, tiles.downsample).pixels
+        block = np.empty((len(part), SIDE, SIDE, 3), np.uint8)
+        View(slide, tiles.downsample).read_many(tiles.locations[0, part], tiles.size, block)
+        out[part] = block
 
     list(pool.map(fill, parts_of(slide, tiles, options)))
     return out
