@@ -18,6 +18,7 @@ from PIL import Image
 from wsi_attention.errors import InputError, MissingMppError, SlideError, SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.protocols import SlideReader
+from wsi_attention.slide import fingerprint
 from wsi_attention.slide.opening import Choice
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import Slide, open_slide
@@ -334,6 +335,17 @@ def test_bounds_and_odd_downsamples_of_an_array() -> None:
         assert slide.level_downsamples == (1.0, 3.0)
         assert slide.path == "bounded"
         assert any("bounds" in oddity for oddity in slide.oddities())
+
+
+@pytest.mark.parametrize("sample", [0, 7, 15])
+def test_fingerprint_of_a_large_file_sees_its_ends_and_what_lies_between(sample: int, tmp_path: Path) -> None:
+    raw, found = bytearray(b"II*\0" + np.random.default_rng(0).bytes(1_400_000)), set[str]()
+    place = (len(raw) - fingerprint.SAMPLE_BYTES) * sample // 15 + 5
+    for _ in range(2):
+        (tmp_path / "a.tif").write_bytes(raw)
+        found.add(fingerprint.of_slide(str(tmp_path / "a.tif"), None))  # type: ignore[arg-type]
+        raw[place] ^= 1
+    assert len(found) == 2
 
 
 def test_fingerprint_follows_content_not_name(tiled_tiff: Path, tmp_path: Path) -> None:

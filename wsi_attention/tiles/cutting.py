@@ -68,7 +68,7 @@ class Touched(NamedTuple):
 
 
 def _touched(locations: NDArray[np.int64], footprint: tuple[int, int], stored: tuple[float, float] | None) -> Touched:
-    """The stored tiles under the corners of the tiles; what a large tile has inside is nobody else's."""
+    """The stored tiles under the corners of the tiles: enough to tell neighbours, whatever larger tiles have inside."""
     side = np.array(stored or footprint, np.float64)
     spans = np.array(footprint) - 1 if stored else np.array((0, footprint[1] - 1))
     corners = locations[:, None] + np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) * spans

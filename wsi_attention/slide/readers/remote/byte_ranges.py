@@ -19,7 +19,7 @@ from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.readers.remote.cache import LIMIT_VARIABLE, WHOLE, RemoteCache
 from wsi_attention.slide.readers.remote.file import Blocks, RemoteFile
 from wsi_attention.slide.readers.remote.objects import Facts, NoRangesError, OneRangeError, Progress, remote_object
-from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, passing, persistently, reason
+from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, persistently
 from wsi_attention.slide.readers.spans import Range, cut_out, merged
 from wsi_attention.slide.urls import masked
 
@@ -181,10 +181,7 @@ class RemoteBytes:
                 f"{self.path}: the server gives no ranges of bytes any more; try again later"
             ) from error
         except Exception as error:  # aiohttp, botocore and gcsfs raise errors of their own
-            line = f"{self.path}: {reason(error)}"
-            if passing(error):
-                GIVEN_UP.add(self.path, line, self._patience.rest)
-            raise TileReadError(line) from None
+            raise GIVEN_UP.failed(self.path, error, self._patience.rest) from None
 
     def file(self) -> BinaryIO:
         """The whole as a new seekable binary file that fetches blocks and keeps them."""

@@ -11,7 +11,7 @@ from zarr.storage import FsspecStore, WrapperStore
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers.remote import system as remote_system
-from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, passing, persistently, reason
+from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, persistently
 from wsi_attention.slide.urls import last_part, masked
 
 if TYPE_CHECKING:
@@ -99,10 +99,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
         try:
             return await persistently(request, self._patience)
         except Exception as error:  # aiohttp, botocore and gcsfs raise errors of their own
-            line = f"{self.path}: {reason(error)}"
-            if passing(error):
-                GIVEN_UP.add(self.path, line, self._patience.rest)
-            raise TileReadError(line) from None
+            raise GIVEN_UP.failed(self.path, error, self._patience.rest) from None
 
     def close(self) -> None:
         """Forgets what was kept; connections stay open for other slides of the same server."""

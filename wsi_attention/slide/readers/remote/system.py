@@ -141,6 +141,13 @@ class _GivenUp:
         with self._lock:
             self._until[url] = (time.monotonic() + seconds, line)
 
+    def failed(self, url: str, error: Exception, seconds: float) -> TileReadError:
+        """The error of a request that failed in the end; where the reason may pass, the URL is left alone a while."""
+        line = f"{url}: {reason(error)}"
+        if passing(error):
+            self.add(url, line, seconds)
+        return TileReadError(line)
+
     def check(self, url: str) -> None:
         """Goes by unless the URL was given up.
 
