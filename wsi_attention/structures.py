@@ -239,7 +239,8 @@ class Prediction:
         counters: what reading cost, tiles and overview together.
         overview_pixels: pixels of the overview that attention looked at.
         provenance: slide fingerprint, weights sha256, seed, versions, and where mpp came from.
-        notes: what a reader of the result should know, one sentence each; empty when all is well.
+        notes: what a reader of the result should know although the slide could be done, one sentence each.
+        shortfalls: what the result lacks, one sentence each, such as tiles that could not be read; empty where nothing.
     """
 
     slide: str
@@ -256,6 +257,7 @@ class Prediction:
     overview_pixels: int
     provenance: dict[str, Any]
     notes: tuple[str, ...] = ()
+    shortfalls: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -265,4 +267,9 @@ class Prediction:
     @property
     def status(self) -> str:
         """ "partial" where tiles failed or the slide is coarser than the model reads, else "done"."""
-        return "partial" if self.notes else "done"
+        return "partial" if self.shortfalls else "done"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All there is to say about the result: its shortfalls, then its notes."""
+        return (*self.shortfalls, *self.notes)

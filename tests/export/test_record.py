@@ -129,6 +129,7 @@ HOSTILE = {
     "counters negative": ("counters/tiles", -1),
     "provenance a list": ("provenance", []),
     "notes text": ("notes", "partial"),
+    "shortfalls of numbers": ("shortfalls", [1]),
 }
 
 
@@ -176,3 +177,9 @@ def test_all_arrays_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     from_record({**record, "maps": [one]})
     with pytest.raises(ResultsError, match="more than 2 MiB"):
         from_record({**record, "maps": [one, one]})
+
+
+def test_a_record_of_0_1_knew_shortfalls_as_notes() -> None:
+    record = to_record(example_prediction())
+    record["notes"] = record.pop("shortfalls")
+    assert (from_record(record).status, from_record(record).notes) == ("partial", ())

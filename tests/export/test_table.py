@@ -57,7 +57,12 @@ def test_a_row_has_exactly_the_columns_of_the_table() -> None:
     assert (row["prob_normal"], row["prob_tumour"]) == ("0.062500", "0.937500")
     assert (row["status"], row["spread"], row["tiles_read"], row["seconds"]) == ("partial", "0.021300", "31", "0.250")
     assert 0 < float(row["area_read"]) < 0.1
-    assert row["reason"] == "1 of 32 tiles could not be read: made up"
+    assert (row["reason"], row["notes"]) == ("1 of 32 tiles could not be read: made up", "")
+
+
+def test_notes_leave_a_result_done() -> None:
+    row = prediction_row(replace(example_prediction(), shortfalls=(), notes=("a level was left out", "mpp was given")))
+    assert (row["status"], row["reason"], row["notes"]) == ("done", "", "a level was left out; mpp was given")
 
 
 def test_a_slide_where_nothing_was_read_has_a_row_too() -> None:

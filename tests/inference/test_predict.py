@@ -123,7 +123,7 @@ def test_unreadable_tiles_leave_the_bag(
             return
         prediction = look(slide, source, tiny)
     assert prediction.status == "partial"
-    assert text.replace("\\", "") in prediction.notes
+    assert text.replace("\\", "") in prediction.shortfalls
     assert (prediction.glimpses[0].weights[:broken] == 0).all()
 
 
@@ -162,7 +162,7 @@ def test_an_overview_beyond_what_is_held_whole_is_seen_in_strips(
         monkeypatch.setattr(overview, "BLOCK_PIXELS", 2_000)
         split = SlideSource(slide, tissue=source.tissue_mask, whole=3_000)
         strips = look(slide, split, classifier)
-    assert strips.notes == ()
+    assert strips.remarks == ()
     assert strips.overview_pixels == whole.overview_pixels == 96 * 96
     np.testing.assert_array_equal(strips.glimpses[0].tiles.locations, whole.glimpses[0].tiles.locations)
     np.testing.assert_allclose(strips.probabilities, whole.probabilities, atol=1e-6)
@@ -181,4 +181,4 @@ def test_the_recipe_says_how_large_the_overview_may_be(
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:
         prediction = predict(slide, classifier)
     assert prediction.overview_pixels <= 400
-    assert "would exceed 0.0004 Mpx" in prediction.notes[0]
+    assert "would exceed 0.0004 Mpx" in prediction.shortfalls[0]

@@ -36,7 +36,7 @@ def test_it_is_a_tile_source() -> None:
     source = SlideSource(tissue_slide())
     assert isinstance(source, TileSource)
     assert isinstance(TensorSource(torch.zeros(1, 1, 2, 2)), TileSource)
-    assert (source.extent, source.batch, source.notes) == (EXTENT, 1, ())
+    assert (source.extent, source.batch, source.shortfalls) == (EXTENT, 1, ())
 
 
 def test_scale_is_snapped_and_never_finer_than_the_slide() -> None:
@@ -45,14 +45,14 @@ def test_scale_is_snapped_and_never_finer_than_the_slide() -> None:
     assert source.downsample(1.0) == stored
     assert source.downsample(0.25) == 1.0
     assert source.downsample(0.504) == 2.0
-    assert source.notes == ()
+    assert source.shortfalls == ()
     assert SlideSource(tissue_slide(mpp=16.8)).downsample(0.5) == 1.0
 
 
 def test_a_coarse_slide_is_read_as_it_is_and_says_so_once() -> None:
     source = SlideSource(tissue_slide(mpp=16.78))
     assert [source.downsample(0.5) for _ in range(3)] == [1.0] * 3
-    assert source.notes == ("the finest level is 16.8 µm/px, the model reads 0.5: read as it is",)
+    assert source.shortfalls == ("the finest level is 16.8 µm/px, the model reads 0.5: read as it is",)
 
 
 def test_no_mpp_is_an_error_with_the_way_out() -> None:
@@ -87,13 +87,13 @@ def test_overviews_stay_within_their_most_pixels() -> None:
     downsample = source.overview_downsample(8.0)
     height, width = source.overview(downsample).shape[-2:]
     assert 4500 < height * width <= 5000
-    assert len(source.notes) == 1
-    assert "would exceed 0.005 Mpx" in source.notes[0]
+    assert len(source.shortfalls) == 1
+    assert "would exceed 0.005 Mpx" in source.shortfalls[0]
     with pytest.raises(InputError, match=r"slide\.svs.*overview_downsample"):
         source.overview(4.0)
     roomy = SlideSource(tissue_slide())
     assert roomy.overview_downsample(8.0) == roomy.downsample(8.0)
-    assert roomy.notes == ()
+    assert roomy.shortfalls == ()
 
 
 @pytest.mark.parametrize("whole", [10**6, 5_000])
@@ -118,7 +118,7 @@ def test_a_larger_overview_is_allowed_in_strips_and_no_reason_for_a_note() -> No
     assert (source.tissue_mask.mask ^ expected.mask).mean() < 0.01
     coarse = source.whole_overview_downsample(8.0)
     assert 4_500 < source.overview_rgb(coarse).size / 3 <= 5_000
-    assert source.notes == ()
+    assert source.shortfalls == ()
 
 
 def test_tissue_cells_are_those_over_tissue() -> None:

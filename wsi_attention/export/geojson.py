@@ -261,7 +261,7 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, Any]
         "label": prediction.label,
         "probabilities": dict(zip(prediction.classes, probabilities, strict=True)),
         "status": prediction.status,
-        "notes": list(prediction.notes),
+        "notes": list(prediction.remarks),
         "extent": list(prediction.extent),
         "offset": [int(value) for value in offset],
         "units": "level-0 pixels minus offset",

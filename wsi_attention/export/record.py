@@ -54,6 +54,7 @@ def to_record(prediction: Prediction) -> dict[str, Any]:
         "overview_pixels": int(prediction.overview_pixels),
         "provenance": prediction.provenance,
         "notes": list(prediction.notes),
+        "shortfalls": list(prediction.shortfalls),
     }
     try:
         json.dumps(record, allow_nan=False)
@@ -139,7 +140,8 @@ class _Reader:
             counters=_counters(_object(record["counters"], "counters")),
             overview_pixels=_count(record["overview_pixels"], "overview_pixels"),
             provenance=_object(record["provenance"], "provenance"),
-            notes=tuple(_text(note, "notes") for note in _list(record, "notes")),
+            notes=_texts(record, "notes") if "shortfalls" in record else (),
+            shortfalls=_texts(record, "shortfalls" if "shortfalls" in record else "notes"),  # 0.1 knew notes alone
         )
 
     def _glimpse(self, record: dict[str, Any]) -> Glimpse:
@@ -209,6 +211,10 @@ def _list(record: dict[str, Any], name: str) -> list[Any]:
     if not isinstance(record[name], list):
         raise TypeError(f"{name}: expected a list, found {type(record[name]).__name__}")
     return list(record[name])
+
+
+def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(_text(value, name) for value in _list(record, name))
 
 
 def _text(value: Any, name: str) -> str:

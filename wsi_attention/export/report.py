@@ -79,7 +79,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "tiles_asked": sum(len(valid) for valid in tiles),
         "area_read": area_read(prediction),
         "bar": _scale_bar(width, prediction.mpp),
-        "notes": list(prediction.notes),
+        "notes": list(prediction.remarks),
         "provenance": prediction.provenance,
     }
 

@@ -22,7 +22,7 @@ COLUMNS = (
     ("status", "Status", "text"),
     ("tiles", "Tiles read", "number"),
     ("area", "Area read", "number"),
-    ("reason", "Reason", "text"),
+    ("reason", "Remarks", "text"),
 )
 KINDS = ("done", "partial", "no_tissue", "failed")
 

@@ -29,14 +29,14 @@ TILE_COLUMNS = (
 def columns(classes: Sequence[str]) -> list[str]:
     """The columns of predictions.csv for a model with these classes."""
     shares = [f"prob_{name}" for name in classes]
-    return ["slide", "status", "label", *shares, "spread", "tiles_read", "area_read", "seconds", "reason"]
+    return ["slide", "status", "label", *shares, "spread", "tiles_read", "area_read", "seconds", "reason", "notes"]
 
 
 def prediction_row(prediction: Prediction) -> dict[str, str]:
     """A prediction as a row of predictions.csv, as text.
 
     Probabilities, spread and `area_read` (share of the tissue area that tiles covered) have six decimals, seconds spent
-    reading three; `reason` joins the notes.
+    reading three; `reason` joins the shortfalls, `notes` the notes.
     """
     shares = zip(prediction.classes, prediction.probabilities, strict=True)
     return {
@@ -48,7 +48,8 @@ def prediction_row(prediction: Prediction) -> dict[str, str]:
         "tiles_read": str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
         "area_read": f"{area_read(prediction):.6f}",
         "seconds": f"{prediction.counters.seconds:.3f}",
-        "reason": "; ".join(prediction.notes),
+        "reason": "; ".join(prediction.shortfalls),
+        "notes": "; ".join(prediction.notes),
     }
 
 

@@ -96,6 +96,8 @@ class BatchRun:
         self._report.statuses[state.status] += 1
         if state.status == "no_tissue":
             self._report.empty.append((state.name, state.reason))
+        elif state.row.get("notes"):
+            self._report.noted.append((state.name, state.row["notes"]))
 
 
 def _still_holds(earlier: State | None, now: State) -> bool:

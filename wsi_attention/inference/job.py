@@ -173,7 +173,7 @@ class _Work:
         exports = tuple(self._export(name, prediction, source) for name in self.job.settings.what)
         return self._state(
             prediction.status,
-            "; ".join(prediction.notes),
+            "; ".join(prediction.shortfalls),
             row=prediction_row(prediction),
             exports=exports,
             record=to_record(prediction),

@@ -130,7 +130,7 @@ def _row(number: int, state: State, shown: bool) -> Row:
         _number(row.get("spread")),
         None if _number(row.get("tiles_read")) is None else int(_number(row.get("tiles_read")) or 0),
         _number(row.get("area_read")),
-        state.reason,
+        "; ".join(filter(None, (state.reason, row.get("notes")))),
         shown,
     )
 

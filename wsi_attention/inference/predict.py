@@ -125,7 +125,8 @@ def look(
         counters=source.counters,
         overview_pixels=source.overview_pixels,
         provenance=_provenance(slide, classifier, seed, used) | {"snap": source.snap} | effort.facts(),
-        notes=(*source.notes, *_unread(slide.path, source.failures, glimpses)),
+        notes=source.notes,
+        shortfalls=(*source.shortfalls, *_unread(slide.path, source.failures, glimpses)),
     )
 
 

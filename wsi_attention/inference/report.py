@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Report:
         kept: slides that were finished already.
         failures: (name, reason) of slides that failed now.
         empty: (name, reason) of slides without tissue, earlier results included.
+        noted: (name, notes) of slides that have a label and notes, earlier results included.
         others: files that were no slides.
         interrupted: whether the user stopped it.
         threads_left: whether threads may still be running that would keep the process alive.
@@ -39,6 +41,7 @@ class Report:
     kept: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     empty: list[tuple[str, str]] = field(default_factory=list)
+    noted: list[tuple[str, str]] = field(default_factory=list)
     others: tuple[str, ...] = ()
     interrupted: bool = False
     threads_left: bool = False
@@ -58,11 +61,15 @@ class Report:
 
 
 def complaints(report: Report) -> list[str]:
-    """A line for each slide without a label, which names it and says why; beyond `SHOWN` they are only counted."""
-    unlabelled = sorted(report.failures + report.empty)
-    lines = [f"{name}: {reason}" for name, reason in unlabelled[:SHOWN]]
-    more = len(unlabelled) - SHOWN
-    return [*lines, f"{more} more slides without a label, see the table"] if more > 0 else lines
+    """Name each slide without a label and say why, then each with notes; beyond `SHOWN` of either, count them."""
+    without = _lines(report.failures + report.empty, "", "slides without a label")
+    return without + _lines(report.noted, "note: ", "slides with notes")
+
+
+def _lines(found: Sequence[tuple[str, str]], before: str, kind: str) -> list[str]:
+    lines = [f"{name}: {before}{text}" for name, text in sorted(found)[:SHOWN]]
+    more = len(found) - SHOWN
+    return [*lines, f"{more} more {kind}, see the table"] if more > 0 else lines
 
 
 def summary(report: Report) -> str:

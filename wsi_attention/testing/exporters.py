@@ -81,7 +81,7 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
         counters=Counters(tiles=tiles, pixels=tiles * 65_536, bytes=tiles * 17_000, seconds=0.25, failed=odd),
         overview_pixels=int(tissue.mask.size),
         provenance={"fingerprint": f"{seed:064x}", "weights_sha256": "ab" * 32, "seed": seed, "versions": {}},
-        notes=(f"{odd} of {tiles} tiles could not be read: made up",) if odd else (),
+        shortfalls=(f"{odd} of {tiles} tiles could not be read: made up",) if odd else (),
     )
 
 

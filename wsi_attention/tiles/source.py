@@ -70,6 +70,7 @@ class SlideSource:
         self._tiles_per_task, self._views = batch, Overviews(slide, max_overview, whole)
         self._of_tiles = Counters()
         self._notes: dict[str, None] = {}
+        self._shortfalls: dict[str, None] = {}
         self._tissue = tissue
         self._shown: float | None = None
 
@@ -81,13 +82,18 @@ class SlideSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result should know, one sentence each; empty when all is well."""
+        """What a reader of the result should know although nothing is missing, one sentence each."""
         return tuple(self._notes)
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """What was seen less well than the model asked for, one sentence each; empty when all is well."""
+        return tuple(self._shortfalls)
 
     def downsample(self, mpp: float) -> float:
         """Level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1.
 
-        A slide coarser than wanted is read as it is, and a note says so.
+        A slide coarser than wanted is read as it is, which is a shortfall.
 
         Raises:
             MissingMppError: nobody says how large the slide's pixels are.
@@ -95,11 +101,11 @@ class SlideSource:
         finest = self.slide.mpp
         wanted = downsample_of(mpp, finest)
         if wanted < 1 - MPP_TOLERANCE:
-            self._note(f"the finest level is {finest:.3g} µm/px, the model reads {mpp:.3g}: read as it is")
+            self._shortfalls[f"the finest level is {finest:.3g} µm/px, the model reads {mpp:.3g}: read as it is"] = None
         return snapped(self.slide.level_downsamples, wanted)
 
     def overview_downsample(self, mpp: float) -> float:
-        """As `downsample`, but coarse enough for the overview to stay within its most pixels; a note says if it was.
+        """As `downsample`, but coarse enough for the overview to stay within its most pixels, which is a shortfall.
 
         Raises:
             MissingMppError: nobody says how large the slide's pixels are.
@@ -107,10 +113,8 @@ class SlideSource:
         wanted = self.downsample(mpp)
         allowed = self._views.allowed(wanted)
         if allowed > wanted:
-            self._note(
-                f"the overview at {mpp:.3g} µm/px would exceed {self._views.most / 1e6:g} Mpx:"
-                f" seen at {allowed * self.slide.mpp:.3g} µm/px"
-            )
+            told = f"the overview at {mpp:.3g} µm/px would exceed {self._views.most / 1e6:g} Mpx:"
+            self._shortfalls[f"{told} seen at {allowed * self.slide.mpp:.3g} µm/px"] = None
         return allowed
 
     def whole_overview_downsample(self, mpp: float) -> float:
@@ -225,6 +229,3 @@ class SlideSource:
 
     def _count(self, cost: Counters) -> None:
         self._of_tiles = self._of_tiles + cost
-
-    def _note(self, text: str) -> None:
-        self._notes[text] = None

@@ -54,7 +54,12 @@ class Content:
             label = state.row.get("label", "")
             probability = state.row.get(f"prob_{label}", "")
             listed.append(
-                {"number": number, "name": state.name, "status": state.status, "reason": state.reason}
+                {
+                    "number": number,
+                    "name": state.name,
+                    "status": state.status,
+                    "reason": "; ".join(filter(None, (state.reason, state.row.get("notes")))),
+                }
                 | {"label": label, "probability": probability, "spread": state.row.get("spread", "")}
             )
         maps = [{"name": m.name, "title": m.title, "colours": m.colours} for m in MAPS]
@@ -149,7 +154,7 @@ class Content:
             "label": prediction.label,
             "classes": sorted(([name, share] for name, share in shares), key=lambda pair: -pair[1]),
             "spread": prediction.spread,
-            "notes": list(prediction.notes),
+            "notes": list(prediction.remarks),
             "boxes": boxes(prediction),
             "attention": _place(attention),
             "ticks": [[t, float(np.log(t) / np.log(attention.top))] for t in ticks(attention.top)] if attention else [],

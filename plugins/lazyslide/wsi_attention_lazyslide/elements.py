@@ -127,7 +127,7 @@ def facts_of(prediction: Prediction) -> dict[str, Any]:
         },
         "spread": float(prediction.spread),
         "status": prediction.status,
-        "notes": list(prediction.notes),
+        "notes": list(prediction.remarks),
         "tissue": prediction.tissue.source,
         "tiles_read": int(sum(glimpse.valid.sum() for glimpse in prediction.glimpses)),
         "unreadable": [[int(side) for side in box] for boxes in unread for box in boxes],

@@ -109,6 +109,6 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "probabilities": dict(zip(prediction.classes, prediction.probabilities.tolist(), strict=True)),
         "spread": prediction.spread,
         "status": prediction.status,
-        "notes": list(prediction.notes),
+        "notes": list(prediction.remarks),
         "use": "research use only",
     }

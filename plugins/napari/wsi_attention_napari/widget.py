@@ -65,7 +65,7 @@ class Classify(Container[Any]):
                 self._viewer.layers.remove(how["name"])
             self._viewer.add_layer(Layer.create(data, how, kind))
         share = float(prediction.probabilities.max())
-        notes = f" ({'; '.join(prediction.notes)})" if prediction.notes else ""
+        notes = f" ({'; '.join(prediction.remarks)})" if prediction.remarks else ""
         self.said.value = f"{prediction.label}, {share:.3f} ± {prediction.spread:.3f}; not calibrated{notes}"
 
     def show_result(self) -> None:
