@@ -124,11 +124,13 @@ class TissueMask:
         mask: (h, w) bool; pixel (r, c) covers level-0 [c·downsample, (c+1)·downsample) × [r·downsample, …).
         downsample: level-0 pixels per mask pixel.
         source: where it came from: "computed", or the path of a user's mask.
+        notes: what a reader should know about how it was made, a sentence each.
     """
 
     mask: NDArray[np.bool_]
     downsample: float
     source: str = "computed"
+    notes: tuple[str, ...] = ()
 
     @property
     def area(self) -> float:

@@ -68,7 +68,8 @@ class WsiAttention {
         Geometry area = GeometryTools.union(regions.collect { RoiTools.transformROI(it.ROI, back).geometry })
         File mask = new File(WsiAttentionFiles.madeFolder(settings.masks), "${name}.geojson")
         String about = GsonTools.instance.toJson([slide: name]), outline = GsonTools.instance.toJson(area, Geometry)
-        mask.setText("""{"type":"Feature","geometry":${outline},"properties":${about}}""", 'UTF-8')
+        String frame = '{"offset":[0,0]}'  // level-0 pixels, whatever the slide's bounds
+        mask.setText("""{"type":"Feature","geometry":${outline},"properties":${about},"metadata":${frame}}""", 'UTF-8')
         WsiAttentionFiles.listMask(new File(mask.parentFile, 'slides.csv'), WsiAttentionFrame.fileOf(server), mask.name)
         println "wsi-attention: ${regions.size()} regions to ${mask}"
         mask

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.export.geojson import features
+from wsi_attention.export.qupath_reader import read_objects
 from wsi_attention.export.qupath_rules import inspect, validate
 from wsi_attention.testing.exporters import example_prediction
 
@@ -182,6 +183,18 @@ def test_names_of_a_derived_class_and_no_class_are_fine() -> None:
 def test_a_bare_list_and_a_single_feature_are_read() -> None:
     assert validate([feature()]) == []
     assert validate(feature()) == []
+
+
+def test_a_bare_geometry_is_an_annotation_and_a_remark_says_so() -> None:
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]]]}
+    for value, count in ((square, 1), ([square, feature(), square], 3)):
+        report = inspect(value)
+        assert (report.problems, report.features) == ([], count)
+        assert sum("bare geometry (Polygon)" in remark for remark in report.remarks) == 1
+    [one] = read_objects(square)
+    assert (one.kind, one.shape.area) == ("annotation", 40.5)
+    [problem] = validate({"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 9]]]})
+    assert "not closed" in problem
 
 
 def test_no_false_alarm_on_what_qupath_itself_wrote(shared_data: Path) -> None:

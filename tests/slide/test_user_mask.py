@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 from PIL import Image
 
 from wsi_attention.errors import InputError, NoTissueError, WsiAttentionError
+from wsi_attention.export.geojson import features
+from wsi_attention.geometry import Box
 from wsi_attention.slide.tissue import load_mask
 from wsi_attention.structures import TissueMask
+from wsi_attention.testing.exporters import example_prediction
 
 EXTENT = (4000, 2000)
 
@@ -151,3 +155,119 @@ def test_missing_and_empty(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "black.png")
     with pytest.raises(NoTissueError, match=r"black\.png: the mask marks no tissue"):
         load_mask(tmp_path / "black.png", EXTENT)
+
+
+BOUNDS = Box(1000, 500, 2000, 1200)
+MARKED = {"objectType": "annotation"}
+
+
+def collection(*boxes: tuple[float, ...], **members: Any) -> dict[str, Any]:
+    made = [
+        {"type": "Feature", "properties": MARKED, "geometry": {"type": "Polygon", "coordinates": [ring(*box)]}}
+        for box in boxes
+    ]
+    return {"type": "FeatureCollection", "features": made, **members}
+
+
+def corner(mask: TissueMask) -> tuple[float, float]:
+    rows, columns = np.nonzero(mask.mask)
+    return float(columns.min() * mask.downsample), float(rows.min() * mask.downsample)
+
+
+def test_a_file_of_qupath_lies_in_the_slide_s_bounds(tmp_path: Path) -> None:
+    """QuPath crops to the bounds; a file exported by hand says nothing about it, so a note does."""
+    mask = load_mask(geojson(tmp_path, collection((100, 200, 600, 300))), EXTENT, BOUNDS)
+    assert corner(mask) == pytest.approx((1100, 700), abs=mask.downsample)
+    [note] = mask.notes
+    assert note.startswith("mask.geojson: moved by (1000, 500)")
+    assert '"metadata": {"offset": [0, 0]}' in note
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (100, 50), (1000, 500)])
+def test_the_offset_that_a_file_states_is_added(tmp_path: Path, offset: tuple[int, int]) -> None:
+    value = collection((1100, 700, 600, 300), metadata={"offset": list(offset), "extent": list(EXTENT)})
+    for bounds in (BOUNDS, None):
+        mask = load_mask(geojson(tmp_path, value), EXTENT, bounds)
+        assert corner(mask) == pytest.approx((1100 + offset[0], 700 + offset[1]), abs=mask.downsample)
+        assert mask.notes == ()
+
+
+def test_our_own_qupath_file_comes_back_as_a_mask_where_its_tiles_are(tmp_path: Path) -> None:
+    prediction = example_prediction(0)
+    bounds = Box(*prediction.bounds, 1500, 1500)
+    assert prediction.bounds != (0, 0)
+    own = load_mask(geojson(tmp_path, features(prediction)), prediction.extent, bounds)
+    level_0 = load_mask(geojson(tmp_path, features(prediction, bounds="none")), prediction.extent, bounds)
+    left, top = (int(np.ceil(value / own.downsample)) for value in prediction.bounds)
+    np.testing.assert_array_equal(own.mask[top:, left:], level_0.mask[top:, left:])
+    assert own.mask.any()
+    assert own.notes == level_0.notes == ()
+
+
+def test_polygons_that_only_fit_level_0_are_left_there(tmp_path: Path) -> None:
+    mask = load_mask(geojson(tmp_path, collection((1100, 700, 1800, 900))), EXTENT, BOUNDS)
+    assert corner(mask) == pytest.approx((1100, 700), abs=mask.downsample)
+    assert "level-0" in mask.notes[0]
+
+
+def test_contours_of_trident_are_left_in_level_0(tmp_path: Path) -> None:
+    value = collection((1100, 700, 300, 300))
+    value["features"][0]["properties"] = {"tissue_id": 0}
+    assert corner(load_mask(geojson(tmp_path, value), EXTENT, BOUNDS)) == pytest.approx((1100, 700), abs=2)
+
+
+@pytest.mark.parametrize("bounds", [None, Box(0, 0, 2000, 1200)])
+def test_without_an_offset_there_is_nothing_to_say(tmp_path: Path, bounds: Box | None) -> None:
+    mask = load_mask(geojson(tmp_path, collection((100, 200, 600, 300))), EXTENT, bounds)
+    assert (corner(mask), mask.notes) == ((pytest.approx(100, abs=2), pytest.approx(200, abs=2)), ())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"offset": "left"}, "offset must be"),
+        ({"offset": [1, None]}, "offset must be"),
+        ({"offset": [0.5, 0]}, "offset must be"),
+        ({"offset": [0, 0], "extent": [4001, 2000]}, "made for a slide of"),
+    ],
+)
+def test_a_wrong_offset_and_another_slide_are_refused(tmp_path: Path, metadata: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_mask(geojson(tmp_path, collection((100, 200, 600, 300), metadata=metadata)), EXTENT, BOUNDS)
+
+
+def test_a_picture_of_the_bounds_is_laid_over_them(tmp_path: Path) -> None:
+    Image.fromarray(np.full((120, 200), 255, np.uint8)).save(tmp_path / "mask.png")
+    mask = load_mask(tmp_path / "mask.png", EXTENT, BOUNDS)
+    expected = np.zeros_like(mask.mask)
+    low, high = np.array([500, 1000]) / mask.downsample, np.array([1700, 3000]) / mask.downsample
+    expected[round(low[0]) : round(high[0]), round(low[1]) : round(high[1])] = True
+    assert (mask.mask ^ expected).mean() < 0.005
+    assert "bounds" in mask.notes[0]
+
+
+def test_a_picture_of_other_proportions_is_stretched_and_says_so(tmp_path: Path) -> None:
+    for size, told in (((100, 100), True), ((200, 100), False), ((37, 19), False)):
+        Image.fromarray(np.full(size[::-1], 255, np.uint8)).save(tmp_path / "mask.png")
+        mask = load_mask(tmp_path / "mask.png", EXTENT, BOUNDS)
+        assert mask.mask.all()
+        assert bool(mask.notes) == told
+
+
+def test_a_packed_file_is_read(tmp_path: Path) -> None:
+    plain = load_mask(geojson(tmp_path, POLYGON), EXTENT)
+    for name in ("packed.geojson.gz", "PACKED.JSON.GZ"):
+        (tmp_path / name).write_bytes(gzip.compress(json.dumps(POLYGON).encode()))
+        np.testing.assert_array_equal(load_mask(tmp_path / name, EXTENT).mask, plain.mask)
+    (tmp_path / "broken.geojson.gz").write_bytes(gzip.compress(b"[1, 2]")[:-9])
+    (tmp_path / "plain.geojson.gz").write_text("{}")
+    for name in ("broken.geojson.gz", "plain.geojson.gz"):
+        with pytest.raises(InputError, match=f"{name}: not readable GeoJSON"):
+            load_mask(tmp_path / name, EXTENT)
+
+
+def test_a_packed_file_of_endless_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_attention.slide.user_mask.LARGEST", 1000)
+    (tmp_path / "bomb.geojson.gz").write_bytes(gzip.compress(b" " * 100_000))
+    with pytest.raises(InputError, match="more than"):
+        load_mask(tmp_path / "bomb.geojson.gz", EXTENT)

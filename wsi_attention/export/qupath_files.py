@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attention.export.qupath_classes import short
+from wsi_attention.export.qupath_geometry import DEPTHS
+
+BARE = frozenset(DEPTHS)
+"""Geometries that QuPath also takes where it looks for features."""
 
 
 @dataclass
@@ -50,10 +54,10 @@ def load(path: Path, report: Report) -> Any:
 def features_in(source: Any, report: Report) -> list[Any]:
     """The features of an object; none, and a problem in the report, where QuPath would find none."""
     if isinstance(source, list):
-        return source
+        return [_feature(one, report) for one in source]
     kind = source.get("type") if isinstance(source, dict) else None
-    if kind == "Feature":
-        return [source]
+    if isinstance(kind, str) and (kind == "Feature" or kind in BARE):
+        return [_feature(source, report)]
     if kind == "FeatureCollection":
         features = source.get("features")
         if isinstance(features, list):
@@ -61,7 +65,18 @@ def features_in(source: Any, report: Report) -> list[Any]:
         report.problems.append("file: a FeatureCollection without a list of features; QuPath finds no object")
     else:
         report.problems.append(
-            f"file: expected a FeatureCollection, a Feature or a list, found {short(kind or source)}; "
+            f"file: expected a FeatureCollection, a Feature, a geometry or a list, found {short(kind or source)}; "
             "QuPath finds no object"
         )
     return []
+
+
+def _feature(one: Any, report: Report) -> Any:
+    """A bare geometry as the annotation that QuPath makes of it, with a remark; anything else as it is."""
+    kind = one.get("type") if isinstance(one, dict) else None
+    if not isinstance(kind, str) or kind not in BARE:
+        return one
+    text = f"a bare geometry ({kind}), not a Feature: QuPath makes an unclassified annotation of it"
+    if text not in report.remarks:
+        report.remarks.append(text)
+    return {"type": "Feature", "geometry": one, "properties": {"objectType": "annotation"}}

@@ -1,10 +1,12 @@
-"""A user's own tissue mask: a PNG or TIFF stretched over the slide, or GeoJSON polygons in level-0 pixels."""
+"""A user's own tissue mask: a PNG or TIFF stretched over the slide, or GeoJSON polygons."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,41 +15,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, NoTissueError
+from wsi_attention.geometry import Box
+from wsi_attention.slide.mask_frame import frame_of_picture, frame_of_polygons
 from wsi_attention.structures import TissueMask
 
 IMAGES = (".png", ".tif", ".tiff")
-POLYGONS = (".geojson", ".json")
+POLYGONS = (".geojson", ".json", ".geojson.gz", ".json.gz")
 MAX_PIXELS = 4_000_000
 """Pixels of a mask; finer ones are sampled down to this."""
 BAND = 256
 """Rows of a mask that polygons are filled in at once."""
+LARGEST = 1_000_000_000
+"""Bytes of GeoJSON, unpacked, that are read at most."""
 
 
-def load_mask(path: str | Path, extent: tuple[int, int]) -> TissueMask:
+def load_mask(path: str | Path, extent: tuple[int, int], bounds: Box | None = None) -> TissueMask:
     """Reads a tissue mask.
 
-    An image of any size is stretched over the whole slide; what is neither 0 nor transparent is tissue. GeoJSON
-    (a Feature, a FeatureCollection, a list of features or a bare geometry) counts its Polygons and MultiPolygons,
-    holes left out, in level-0 pixels.
+    An image of any size is stretched over the whole slide, or over its bounds where it has their proportions; what is
+    neither 0 nor transparent is tissue. GeoJSON (a Feature, a FeatureCollection, a list of features or a bare geometry)
+    counts its Polygons and MultiPolygons, holes left out, in level-0 pixels; on a slide with bounds in QuPath's frame
+    or the one it states (`slide.mask_frame`).
 
     Args:
-        path: a .png, .tif, .tiff, .geojson or .json file.
+        path: a .png, .tif, .tiff, .geojson or .json file, the last two also with .gz.
         extent: (w, h) of the slide in level-0 pixels.
+        bounds: of the slide, `Slide.bounds`.
 
     Returns:
-        A mask of at most 4 Mpx over the slide.
+        A mask of at most 4 Mpx over the slide. Its notes say which frame was taken where there was a choice.
 
     Raises:
-        InputError: the file is missing, broken, of another kind, has no polygon, or lies outside the slide.
+        InputError: the file is missing, broken, of another kind, has no polygon, was made for another slide, or lies
+            outside this one.
         NoTissueError: the image marks nothing.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in IMAGES + POLYGONS:
-        raise InputError(f"{path}: a tissue mask is one of {' '.join(IMAGES + POLYGONS)}, not {suffix or 'no suffix'}")
+    name = path.name.lower()
+    if not name.endswith(IMAGES + POLYGONS):
+        found = path.suffix.lower() or "no suffix"
+        raise InputError(f"{path}: a tissue mask is one of {' '.join(IMAGES + POLYGONS)}, not {found}")
     if not path.is_file():
         raise InputError(f"{path}: no such mask file")
-    return _from_image(path, extent) if suffix in IMAGES else _from_polygons(path, extent)
+    return (_from_image if name.endswith(IMAGES) else _from_polygons)(path, extent, bounds)
 
 
 def _coarsest(extent: tuple[int, int], wanted: float) -> float:
@@ -59,19 +69,22 @@ def _shape(extent: tuple[int, int], downsample: float) -> tuple[int, int]:
     return math.ceil(extent[1] / downsample), math.ceil(extent[0] / downsample)
 
 
-def _from_image(path: Path, extent: tuple[int, int]) -> TissueMask:
+def _from_image(path: Path, extent: tuple[int, int], bounds: Box | None) -> TissueMask:
     marked = _marked(path)
     height, width = marked.shape
-    downsample = _coarsest(extent, min(extent[0] / width, extent[1] / height))
+    (left, top, across, down), note = frame_of_picture((width, height), path.name, extent, bounds)
+    downsample = _coarsest(extent, min(across / width, down / height))
     rows, columns = _shape(extent, downsample)
-    y = (np.arange(rows) + 0.5) * downsample / extent[1] * height
-    x = (np.arange(columns) + 0.5) * downsample / extent[0] * width
-    row = np.minimum(y.astype(np.int64), height - 1)
-    column = np.minimum(x.astype(np.int64), width - 1)
-    mask = marked[row[:, None], column]
+    y = np.minimum((np.arange(rows) + 0.5) * downsample, extent[1] - 0.5)
+    x = np.minimum((np.arange(columns) + 0.5) * downsample, extent[0] - 0.5)
+    row = np.floor((y - top) / down * height).astype(np.int64)
+    column = np.floor((x - left) / across * width).astype(np.int64)
+    mask = np.zeros((rows, columns), np.bool_)
+    inside = np.flatnonzero((row >= 0) & (row < height)), np.flatnonzero((column >= 0) & (column < width))
+    mask[np.ix_(*inside)] = marked[np.ix_(row[inside[0]], column[inside[1]])]
     if not mask.any():
         raise NoTissueError(f"{path}: the mask marks no tissue, every pixel is 0; mark tissue with any other value")
-    return TissueMask(mask, downsample, str(path))
+    return TissueMask(mask, downsample, str(path), (note,) if note else ())
 
 
 def _marked(path: Path) -> NDArray[np.bool_]:
@@ -94,20 +107,33 @@ def _marked(path: Path) -> NDArray[np.bool_]:
     return np.asarray(marked & (pixels[..., -1] != 0) if has_alpha else marked)
 
 
-def _from_polygons(path: Path, extent: tuple[int, int]) -> TissueMask:
+def _from_polygons(path: Path, extent: tuple[int, int], bounds: Box | None) -> TissueMask:
     try:
-        rings = [_rings(polygon) for polygon in _polygons(json.loads(path.read_text("utf-8-sig")))]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        value = json.loads(_text(path))
+        rings = [_rings(polygon) for polygon in _polygons(value)]
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: not readable GeoJSON ({type(error).__name__}: {error})") from error
-    if not rings:
+    corners = [(ring.min(0), ring.max(0)) for polygon in rings for ring in polygon]
+    if not corners:
         raise InputError(f"{path}: no Polygon or MultiPolygon in this GeoJSON; a tissue mask needs at least one")
+    around = np.stack([np.min([low for low, _ in corners], 0), np.max([high for _, high in corners], 0)])
+    frame = frame_of_polygons(value, around, path.name, extent, bounds)
     downsample = _coarsest(extent, 1.0)
     mask = np.zeros(_shape(extent, downsample), np.bool_)
     for polygon in rings:
-        _fill(mask, [ring / downsample for ring in polygon])
+        _fill(mask, [(ring + np.array(frame.box[:2])) / downsample for ring in polygon])
     if not mask.any():
         raise InputError(f"{path}: no polygon lies on the slide of {extent[0]}×{extent[1]} level-0 pixels")
-    return TissueMask(mask, downsample, str(path))
+    return TissueMask(mask, downsample, str(path), (frame.note,) if frame.note else ())
+
+
+def _text(path: Path) -> str:
+    """What a file holds, unpacked if its name ends in .gz."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        raw = file.read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        raise ValueError(f"more than {LARGEST / 1e9:g} GB of text")
+    return raw.decode("utf-8-sig")
 
 
 def _polygons(value: Any) -> Iterator[list[Any]]:

@@ -58,7 +58,7 @@ def contours_of(bag: Bag, extent: tuple[int, int] | None = None) -> dict[str, An
     features = [_rectangle(box) for box in boxes if box.w and box.h]
     if not features:
         raise InputError(f"{bag.name}: no tiles, so no mask; leave the mask out to look everywhere")
-    return {"type": "FeatureCollection", "features": features}
+    return {"type": "FeatureCollection", "features": features, "metadata": {"offset": [0, 0]}}
 
 
 def _runs(bag: Bag) -> Iterator[Box]:
