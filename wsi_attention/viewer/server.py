@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import ClassVar
+from threading import BoundedSemaphore
+from typing import Any, ClassVar
 
 from wsi_attention.errors import InputError, WsiAttentionError
 from wsi_attention.viewer.content import Content
 
 ADDRESS = "127.0.0.1"
+MOST_HEAD = 16_384
+"""Bytes of a request line and its headers; a browser sends about 1,000."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -56,9 +63,13 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         content: what is served.
+        connections: as many are held at once; a browser opens six.
+        patience: seconds that a connection may take until a request's head is complete, idle ones included.
     """
 
     daemon_threads = True
+    connections: ClassVar[int] = 64
+    patience: ClassVar[float] = 30.0
 
     def __init__(self, content: Content, port: int = 0) -> None:
         """Binds the port; 0 takes a free one.
@@ -67,6 +78,8 @@ class Server(ThreadingHTTPServer):
             InputError: the port is taken or not allowed.
         """
         self.content = content
+        self._room = BoundedSemaphore(self.connections)
+        self._awaited: dict[socket.socket, float] = {}
         self.static = {
             path: (files("wsi_attention.viewer") / "static" / name).read_bytes() for path, name in PAGES.items()
         }
@@ -85,6 +98,40 @@ class Server(ThreadingHTTPServer):
         """What a request may name as its host; any other name was made to point here by somebody else."""
         names = (ADDRESS, "localhost")
         return {f"{name}:{self.server_port}" for name in names} | (set(names) if self.server_port == 80 else set())
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a thread for a connection; one too many is told so and closed."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        with suppress(OSError):
+            request.settimeout(1.0)
+            request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers a connection until it is closed, which makes room for another."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    @contextmanager
+    def awaiting(self, connection: socket.socket) -> Iterator[None]:
+        """Inside, a connection is given up when its head has not come within `patience`, however slowly bytes drip."""
+        self._awaited[connection] = time.monotonic() + self.patience
+        try:
+            yield
+        finally:
+            self._awaited.pop(connection, None)
+
+    def service_actions(self) -> None:
+        """Gives up connections whose time is over; called several times a second."""
+        now = time.monotonic()
+        for connection, end in list(self._awaited.items()):
+            if now > end:
+                with suppress(OSError):  # closed by the other side in the same moment
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, path: str) -> tuple[str, bytes] | None:
         """(content type, body) of a path, exactly as it was sent; None where there is nothing."""
@@ -106,13 +153,62 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]
+    default_request_version: ClassVar[str] = "HTTP/1.0"  # type: ignore[misc]
     timeout = 30
     server_version, sys_version = "wsi-attention", ""
 
+    def handle_one_request(self) -> None:
+        """Reads one head, whole and bounded, and answers it once; what may follow as a body is never read."""
+        self.close_connection = True
+        with self.server.awaiting(self.connection):
+            head = self._head()
+        if head is None:
+            return
+        stream, self.rfile = self.rfile, io.BufferedReader(io.BytesIO(head))
+        self.raw_requestline = self.rfile.readline()
+        understood = self.parse_request()
+        self.rfile = stream
+        if understood:
+            getattr(self, f"do_{self.command}", self._not_allowed)()
+            self.wfile.flush()
+
+    def _head(self) -> bytes | None:
+        """The bytes up to the first empty line; None where the connection ended before, or they are too many."""
+        head = bytearray()
+        while not head.endswith((b"\r\n\r\n", b"\n\n")):
+            line = self.rfile.readline(MOST_HEAD + 1 - len(head))
+            head += line
+            if len(head) > MOST_HEAD:
+                self.requestline, self.command, self.request_version = "", "", self.protocol_version
+                self._close_with(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers are too large")
+            if not line or len(head) > MOST_HEAD:
+                return None
+        return bytes(head)
+
+    def handle_expect_100(self) -> bool:
+        """No body is wanted: nothing is sent before the one answer."""
+        return True
+
+    def _why_refused(self) -> tuple[HTTPStatus, str] | None:
+        """What is wrong with a head, if anything is."""
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1:
+            return HTTPStatus.BAD_REQUEST, f"one Host header is needed, there are {len(hosts)}"
+        if hosts[0] not in self.server.hosts:
+            return HTTPStatus.FORBIDDEN, "this server answers on its own address only"
+        folded = any("\n" in value for value in self.headers.values())
+        if folded or self.headers.defects or self.headers.get_payload():
+            return HTTPStatus.BAD_REQUEST, "a header is not written as HTTP writes it"
+        lengths = self.headers.get_all("Content-Length", [])
+        if "Transfer-Encoding" in self.headers or lengths not in ([], ["0"]):
+            return HTTPStatus.BAD_REQUEST, "a request here has no body"
+        return None
+
     def do_GET(self) -> None:
         """The only method besides HEAD."""
-        if self.headers.get("Host", "") not in self.server.hosts:
-            self._refuse(HTTPStatus.FORBIDDEN, "this server answers on its own address only")
+        refused = self._why_refused()
+        if refused is not None:
+            self._close_with(*refused)
             return
         try:
             found = self.server.answer(self.path)
@@ -130,10 +226,16 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  (names that http.server looks for)
 
     def _not_allowed(self) -> None:
-        self.close_connection = True  # a body may follow that nobody reads
-        self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this server is read only", Allow="GET, HEAD")
+        self._close_with(HTTPStatus.METHOD_NOT_ALLOWED, "this server is read only", Allow="GET, HEAD")
 
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = _not_allowed  # noqa: N815
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the parser refuses, as every other refusal."""
+        self._close_with(HTTPStatus(code), message or HTTPStatus(code).phrase)
+
+    def _close_with(self, status: HTTPStatus, reason: str, **more: str) -> None:
+        """The last answer of a connection: what follows on it, perhaps a body, is no request."""
+        self._refuse(status, reason, Connection="close", **more)
+        self.close_connection = True
 
     def _refuse(self, status: HTTPStatus, reason: str, **more: str) -> None:
         self._send(status, "text/plain; charset=utf-8", f"{reason}\n".encode("utf-8", "replace"), **more)
