@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,44 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
         read_slides_csv(write(tmp_path, "slide\n\xe9.svs\n", "latin-1"))
     with pytest.raises(InputError, match="not a folder; with --slides-csv"):
         gather_slides([tmp_path / "x.svs"], write(tmp_path, "slide\nx.svs\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slide\tmpp\nsub/x\t0.25\n",
+        "Slide ;MPP\r\n.\\sub\\x.SVS;0,25\r\n;;\r\n",
+        "sep=,\rslide,mpp,\rsub/x.svs,0.25,\r",
+        'slide,mpp\n"sub/x.svs","0.25"\n',
+    ],
+)
+def test_a_row_however_it_is_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("x.svs", "x.txt", "y.svs"):
+        (tmp_path / "sub" / name).touch()
+    for encoding in ("utf-8-sig", "utf-16"):
+        path = tmp_path / "slides.csv"
+        path.write_bytes(text.encode(encoding))
+        (slide,) = read_slides_csv(path).slides
+        assert (slide.path, slide.relative, slide.mpp) == (str(tmp_path / "sub" / "x.svs"), "sub/x.svs", 0.25)
+
+
+def test_composed_and_decomposed_names_are_one(tmp_path: Path) -> None:
+    for there, written in (("NFD", "NFC"), ("NFC", "NFD")):
+        name = unicodedata.normalize(there, "Präparat.svs")
+        (tmp_path / name).touch()
+        (slide,) = read_slides_csv(write(tmp_path, f"slide\n{unicodedata.normalize(written, name)}\n")).slides
+        assert Path(slide.path).exists()
+        assert slide.relative == name
+        (tmp_path / name).unlink()
+
+
+def test_a_name_of_two_files_is_refused(tmp_path: Path) -> None:
+    for name in ("x.svs", "x.tiff", "S12.2.svs"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"slides.csv, line 2: slide 'x' could be x\.\w+, x\.\w+; write the one"):
+        read_slides_csv(write(tmp_path, "slide\nx\n"))
+    (slide,) = read_slides_csv(write(tmp_path, "slide\nS12\n")).slides
+    assert slide.relative == "S12"
+    with pytest.raises(InputError, match="column 'slide' stands there twice"):
+        read_slides_csv(write(tmp_path, "slide,Slide\nx.svs,y.svs\n"))

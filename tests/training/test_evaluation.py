@@ -127,3 +127,47 @@ def test_files_that_are_not_what_they_should_be(results: Path, tmp_path: Path) -
         evaluate(labels, labels)
     with pytest.raises(InputError, match=r"none.csv does not exist"):
         evaluate(tmp_path / "none.csv", labels)
+
+
+def test_a_name_that_only_begins_alike_is_another_slide(tmp_path: Path) -> None:
+    table, labels = tmp_path / "predictions.csv", tmp_path / "labels.csv"
+    names = ("2021-11-11_09.59.30", "2021-11-11_10.15.02", "S12")
+    table.write_text("slide,status,prob_a,prob_b\n" + "".join(f"{name},done,0.1,0.9\n" for name in names))
+    labels.write_text("slide,label\n2021-11-11_09.59.06,a\n2021-11-11_10.15.02,a\nS12.2,b\n")
+    found = evaluate(table, labels)
+    assert found.scores.n == 1
+    assert found.unpredicted == ("2021-11-11_09.59.06", "S12.2")
+    assert found.unlabelled == ("2021-11-11_09.59.30", "S12")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a,done,0.9,0.9", "line 3: 0.9, 0.9 are no probabilities"),
+        ("a,done,nan,0.1", "are no probabilities"),
+        ("a,done,1.5,-0.5", "are no probabilities"),
+        ("x,done,0.5,0.5", "line 3: slide 'x' stands there twice"),
+        ("a,done,0.5", "line 3: could not convert"),
+    ],
+)
+def test_a_table_that_cannot_be_believed(tmp_path: Path, row: str, message: str) -> None:
+    table, labels = tmp_path / "predictions.csv", tmp_path / "labels.csv"
+    table.write_text(f"slide,status,prob_a,prob_b\nx,done,0.1,0.9\n{row}\n")
+    labels.write_text("slide,label\na,a\nx,b\n")
+    with pytest.raises(InputError, match=message):
+        evaluate(table, labels)
+
+
+def test_a_table_saved_again_by_a_spreadsheet(tmp_path: Path) -> None:
+    table, labels = tmp_path / "predictions.csv", tmp_path / "labels.csv"
+    table.write_text("\ufeffSlide;status;prob_a;prob_B\r\na;done;0,9;0,1\r\nb;done;5,0E-07;1\r\n")
+    labels.write_text("slide,label\na,A\nb,b\n")
+    assert evaluate(table, labels).scores.confusion == ((1, 0), (0, 1))
+
+
+def test_outlines_of_two_slides_are_not_shared(results: Path, tmp_path: Path) -> None:
+    table = results / "predictions.csv"
+    table.write_text(table.read_text() + "other/a,done,benign,0.9,0.1,0,1,1,1,\n")
+    labels = labels_csv(tmp_path, "slide,label\nsub/a,lesion\nother/a,benign\n")
+    with pytest.raises(InputError, match=r"a.geojson could be about other/a and about sub/a"):
+        evaluate(results, labels, tmp_path / "truth")

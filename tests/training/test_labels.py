@@ -20,6 +20,7 @@ def labels_file(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     "text",
     [
         "slide,label,patient,mpp\na.svs,tumour,p1,0.25\n",
+        "\ufeffSlide;LABEL;Patient;MPP;;\r a.svs;tumour;p1;0,25;;\r;;;;;\r",
         "\ufeffSlide ; Label;patient ;mpp\r\n a.svs; tumour ;p1;0,25\r\n\r\n;;;\r\n",
         'mpp\tpatient\tslide\tlabel\n0.25\tp1\t"a.svs"\ttumour\n',
     ],
@@ -115,3 +116,24 @@ def test_names_that_fit_nothing_several_or_the_same(slides: Path, monkeypatch: p
         find_slides(["a", "a.svs"], [slides], "labels.csv")
     with pytest.raises(InputError, match="gone: no such file"):
         find_slides(["a"], [slides / "gone"], "labels.csv")
+
+
+def test_names_as_other_systems_write_them(slides: Path) -> None:
+    written = [".\\a.SVS", "sub\\d.svs", "./sub/c.ome.zarr"]
+    found = find_slides(written, [slides], "labels.csv")
+    assert [path.relative_to(slides).as_posix() for path in found.values()] == ["a.svs", "sub/d.svs", "sub/c.ome.zarr"]
+
+
+def test_a_name_that_only_begins_alike_is_another_slide(slides: Path) -> None:
+    (slides / "S12.svs").touch()
+    (slides / "2021-11-11_09.59.30.svs").touch()
+    for name in ("S12.2", "2021-11-11_09.59.06", "a.tiff"):
+        with pytest.raises(InputError, match=f"1 of 1 slides not in .*: {name}"):
+            find_slides([name], [slides], "labels.csv")
+    with pytest.raises(InputError, match=r"is A the slide .*a.svs\? write it as it is there, or without suffix"):
+        find_slides(["A"], [slides], "labels.csv")
+
+
+def test_the_second_word_for_a_part(tmp_path: Path) -> None:
+    rows = read_labels(labels_file(tmp_path, "slide,label,split\na,x,Training\nb,x,validation\nc,x,TEST\n"))
+    assert [row.part for row in rows] == ["train", "val", "test"]

@@ -5,15 +5,19 @@ TRIDENT's list of slides, `wsi[,mpp]`, is read as well.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsi_attention.errors import InputError
+from wsi_attention.inference.csv_table import read_table
 from wsi_attention.inference.discovery import Found, SlideFile, find_slides
+from wsi_attention.inference.matching import SlideNames, plain
+from wsi_attention.inference.names import suffix_of
 from wsi_attention.slide.urls import is_url, last_part
+
+COLUMNS = ("slide", "wsi", "mpp", "mask")
+"""Columns that are looked at; others are allowed."""
 
 
 def gather_slides(
@@ -48,7 +52,7 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
     """The slides a CSV lists, in its order. Other columns are allowed and not looked at.
 
     Args:
-        path: UTF-8, comma or semicolon between columns, with a header.
+        path: with a header; written as `csv_table.read_table` takes it. A slide may be written without its suffix.
         folders: where slides and masks lie if not beside the CSV; tried first.
 
     Raises:
@@ -64,7 +68,9 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
             raise InputError(f"{where}: the column slide is empty")
         mask = row.get("mask") or None
         slide = SlideFile(
-            *_placed(row["slide"], places), mpp=_mpp(row, where), mask=_placed(mask, places)[0] if mask else None
+            *_placed(row["slide"], places, where),
+            mpp=_mpp(row, where),
+            mask=_placed(mask, places, where)[0] if mask else None,
         )
         if slide.key in slides:
             raise InputError(f"{where}: {row['slide']} is listed twice; keep one row a slide")
@@ -74,50 +80,52 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
     return Found(tuple(slides.values()))
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    (_, header), *rows = _lines(path) or [(0, [])]
-    names = [name.strip().lower() for name in header]
-    if "slide" not in names:
-        names = ["slide" if name == "wsi" else name for name in names]
-    if "slide" not in names:
-        raise InputError(f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask]")
-    return [
-        (line, dict(zip(names, (cell.strip() for cell in row), strict=False)))
-        for line, row in rows
-        if any(cell.strip() for cell in row)
-    ]
+def _rows(path: Path) -> Sequence[tuple[int, Mapping[str, str]]]:
+    table = read_table(path).known_as(COLUMNS)
+    if "slide" not in table.columns:
+        names = [column.lower() for column in table.columns]
+        if "wsi" not in names:
+            raise InputError(
+                f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask]"
+            )
+        return [(line, {**cells, "slide": cells["wsi"]}) for line, cells in table.rows]
+    return table.rows
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of a file with comma or semicolon between columns, whichever its header has more of."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text), delimiter=";" if header.count(";") > header.count(",") else ",")
-    try:
-        return [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: not CSV ({error}); is a quotation mark left open?"
-        ) from error
-
-
-def _placed(name: str, places: Sequence[Path]) -> tuple[str, str]:
+def _placed(name: str, places: Sequence[Path], where: str) -> tuple[str, str]:
     if is_url(name):
         return name, last_part(name)
     given = Path(name)
     if given.is_absolute():
         return name, given.name
-    folder = next((place for place in places if (place / given).exists()), places[-1])
-    relative = given.name if ".." in given.parts else given.as_posix()
-    return str(folder / given), relative
+    folder, there = next(
+        ((place, found) for place in places if (found := _there(place, name, where)) is not None), (places[-1], given)
+    )
+    relative = there.name if ".." in there.parts else there.as_posix()
+    return str(folder / there), relative
 
 
-def _mpp(row: dict[str, str], where: str) -> float | None:
+def _there(folder: Path, name: str, where: str) -> Path | None:
+    """The path below a folder that a name means: as it is written, else as people write it; None where there is none.
+
+    Raises:
+        InputError: it could mean several.
+    """
+    if (folder / name).exists():
+        return Path(name)
+    written = Path(name.replace("\\", "/"))
+    beside = (folder / written).parent
+    if not beside.is_dir():
+        return None
+    index = SlideNames(where)
+    for entry in beside.iterdir():
+        if suffix_of(entry.name) or entry.is_dir() or plain(entry.name) == plain(written.name):
+            index.add(entry.name, (entry.name,))
+    found = index.find(written.name)
+    return None if found is None else written.parent / found
+
+
+def _mpp(row: Mapping[str, str], where: str) -> float | None:
     text = row.get("mpp", "").replace(",", ".")
     if not text:
         return None

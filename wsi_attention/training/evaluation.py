@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wsi_attention.errors import InputError
-from wsi_attention.training.labels import Table, bare_name, read_labels, read_table
+from wsi_attention.inference.csv_table import Table, read_table
+from wsi_attention.inference.matching import SlideNames
+from wsi_attention.training.labels import read_labels
 from wsi_attention.training.metrics import Scores, auroc_interval, score
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 JUDGED = ("done", "partial")
 """Statuses of slides that have a prediction."""
+SUM_TOLERANCE = 0.01
+"""How far the probabilities of a slide may sum to something else than 1: they are written rounded."""
 BOX = ("minx", "miny", "width", "height")
 """Columns of a table of tiles that say where a tile lies."""
 
@@ -98,8 +103,7 @@ def evaluate(
         InputError: a file is missing or has no such column, a label is no class of the table, nothing can be compared.
     """
     path = Path(predictions) / "predictions.csv" if Path(predictions).is_dir() else Path(predictions)
-    table = read_table(path)
-    classes, shares = _shares(path, table)
+    classes, shares = _shares(path, read_table(path).known_as(("slide", "status")))
     truth, unpredicted = _truth(labels, shares, classes)
     if not truth:
         raise InputError(f"no slide has both a label in {labels} and a prediction in {path}")
@@ -129,7 +133,8 @@ def locate(groundtruth: Path, results: Path, names: list[str]) -> Localisation:
     """
     if not groundtruth.is_dir():
         raise InputError(f"{groundtruth} is no folder; -g takes a folder of <slide>.geojson")
-    lesions = {name: found for name in names if (found := _lesions(groundtruth, name)) is not None}
+    outlines = _outlines(groundtruth, names)
+    lesions = {name: found for name, path in outlines.items() if (found := _lesions(path)) is not None}
     tables = {name: results / "tiles" / f"{name}.csv" for name in lesions}
     there = {name: _tiles(table) for name, table in tables.items() if table.is_file()}
     hits = {name: _touches(tiles, lesions[name]) for name, tiles in there.items() if tiles}
@@ -144,47 +149,71 @@ def _shares(path: Path, table: Table) -> tuple[tuple[str, ...], dict[str, list[f
         raise InputError(
             f"{path}: needs a column slide and two columns prob_<class>; found: {', '.join(table.columns)}"
         )
-    shares = {}
+    table.check_once(columns)
+    shares: dict[str, list[float]] = {}
     for line, cells in table.rows:
         if cells.get("status", "done") in JUDGED:
-            try:
-                shares[cells["slide"]] = [float(cells[column]) for column in columns]
-            except ValueError as error:
-                raise InputError(f"{path}, line {line}: {error}") from error
+            if cells["slide"] in shares:
+                raise InputError(f"{path}, line {line}: slide {cells['slide']!r} stands there twice; keep one row")
+            shares[cells["slide"]] = _row_shares(f"{path}, line {line}", [cells[column] for column in columns])
     return tuple(column.removeprefix("prob_") for column in columns), shares
+
+
+def _row_shares(where: str, cells: Sequence[str]) -> list[float]:
+    try:
+        found = [float(cell.replace(",", ".")) for cell in cells]
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    if not all(0 <= share <= 1 for share in found) or abs(sum(found) - 1) > SUM_TOLERANCE:
+        raise InputError(f"{where}: {', '.join(cells)} are no probabilities; they lie in 0 to 1 and their sum is 1")
+    return found
 
 
 def _truth(
     labels: str | Path, shares: Mapping[str, Any], classes: tuple[str, ...]
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Class index by the predictions' slide names, and the labels' names that have no prediction."""
-    known: dict[str, list[str]] = {}
+    index = SlideNames(labels, "write its relative path")
     for name in shares:
-        for alias in {name, bare_name(name), Path(name).name, bare_name(Path(name).name)}:
-            known.setdefault(alias, []).append(name)
-    folded = {label.lower(): i for i, label in enumerate(classes)}
+        index.add(name, (name,))
     truth: dict[str, int] = {}
     unpredicted = []
     for row in read_labels(labels):
-        if row.label.lower() not in folded:
-            raise InputError(f"{labels}: label {row.label!r} is no class of the predictions ({', '.join(classes)})")
-        forms = (row.slide, bare_name(row.slide))
-        exact = [form for form in forms if form in shares][:1]
-        names = exact or next((known[form] for form in (*forms, bare_name(Path(row.slide).name)) if form in known), [])
-        if not names:
+        found, label = index.find(row.slide), _class_index(row.label, classes, labels)
+        if found is None:
             unpredicted.append(row.slide)
-        elif len(names) > 1:
-            raise InputError(f"{labels}: slide {row.slide!r} could be {', '.join(names[:3])}; write its relative path")
-        elif truth.setdefault(names[0], folded[row.label.lower()]) != folded[row.label.lower()]:
-            raise InputError(f"{labels}: two rows give slide {names[0]} different labels; keep one of them")
+        elif truth.setdefault(found, label) != label:
+            raise InputError(f"{labels}: two rows give slide {found} different labels; keep one of them")
     return truth, tuple(unpredicted)
 
 
-def _lesions(folder: Path, name: str) -> BaseGeometry | None:
-    candidates = [folder / f"{form}.geojson" for form in (name, Path(name).name, bare_name(Path(name).name))]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if path is None:
-        return None
+def _class_index(label: str, classes: tuple[str, ...], labels: str | Path) -> int:
+    """The class that a label is, in small or capital letters where that leaves one."""
+    known = [unicodedata.normalize("NFC", name) for name in classes]
+    alike = [i for i, name in enumerate(known) if name.casefold() == label.casefold()]
+    if label in known:
+        return known.index(label)
+    if len(alike) == 1:
+        return alike[0]
+    raise InputError(f"{labels}: label {label!r} is no class of the predictions ({', '.join(classes)})")
+
+
+def _outlines(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """The file of outlines of each slide that has one."""
+    index = SlideNames(folder, "keep the folders of the slides")
+    for file in sorted(folder.rglob("*.geojson")):
+        index.add(str(file), (file.relative_to(folder).as_posix().removesuffix(".geojson"),))
+    found: dict[str, str] = {}
+    for name in names:
+        path = index.find(name)
+        if path in found:
+            raise InputError(f"{path} could be about {found[path]} and about {name}; keep the folders of the slides")
+        if path is not None:
+            found[path] = name
+    return {name: Path(path) for path, name in found.items()}
+
+
+def _lesions(path: Path) -> BaseGeometry | None:
     import shapely
     from shapely.geometry import shape
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_attention.errors import InputError
+from wsi_attention.inference.csv_table import read_table
+from wsi_attention.inference.matching import SlideNames, bare_name
+from wsi_attention.training.label_values import check_values
 
+__all__ = ["COLUMNS", "PARTS", "LabelRow", "bare_name", "find_slides", "read_labels"]
+
+COLUMNS = ("slide", "label", "patient", "mpp", "split")
+"""Columns that are looked at, in any order, in small or capital letters."""
 PARTS = ("train", "val", "test")
-"""What the optional column `split` may say; slides of "test" are left alone."""
-_SUFFIX = re.compile(r"(\.ome)?\.[^./]+((?<=\.zarr)\.zip)?$")
+"""What the optional column `split` may say; slides of "test" are left alone in training."""
+_PARTS = {**{part: part for part in PARTS}, "training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
 
 @dataclass(frozen=True)
@@ -35,105 +41,61 @@ class LabelRow:
 
 
 def read_labels(path: str | Path) -> tuple[LabelRow, ...]:
-    """Reads `slide,label[,patient][,mpp][,split]`; commas, semicolons or tabs, spaces and a byte-order mark are fine.
+    """Read `slide,label[,patient][,mpp][,split]`, written as `csv_table.read_table` takes it.
 
     Raises:
-        InputError: no such file, no text, a column or a value is missing, a slide stands twice, a number is none.
+        InputError: no such file, no text, a column or a value is missing, a slide stands twice, a number is none, or a
+            label is none, such as NaN.
     """
-    table = _lower_case(read_table(path))
+    table = read_table(path).known_as(COLUMNS)
     for column in ("slide", "label"):
         if column not in table.columns:
             raise InputError(f"{path}: column {column!r} is missing; found: {', '.join(table.columns) or 'nothing'}")
     rows = tuple(_row(path, line, cells) for line, cells in table.rows)
     if not rows:
         raise InputError(f"{path}: no rows below the header")
+    check_values({line: row.label for (line, _), row in zip(table.rows, rows, strict=True)}, path)
     _no_duplicates(path, [row.slide for row in rows])
     return rows
 
 
-@dataclass(frozen=True)
-class Table:
-    """A CSV in memory: column names, and (line number, cells by column) for each row that is not empty."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[int, Mapping[str, str]], ...]
-
-
-def read_table(path: str | Path) -> Table:
-    """A CSV with a header, whatever its separator among comma, semicolon and tab.
-
-    Raises:
-        InputError: no such file, no UTF-8 text, or no CSV.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
-    lines = text.splitlines()
-    header = lines[0] if lines else ""
-    separator = max(",;\t", key=header.count)
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    try:
-        (_, names), *found = [(reader.line_num, cells) for cells in reader] or [(0, [])]
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: not CSV ({error}); is a quotation mark left open?"
-        ) from error
-    columns = tuple(name.strip() for name in names)
-    rows = []
-    for line, cells in found:
-        if any(cell.strip() for cell in cells):
-            padded = [cell.strip() for cell in cells] + [""] * len(columns)
-            rows.append((line, dict(zip(columns, padded, strict=False))))
-    return Table(columns, tuple(rows))
-
-
 def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: str | Path) -> dict[str, Path]:
-    """The file of each slide name, looked up below the given folders (or among the given files).
+    """Return the file of each slide name, looked up below the given folders (or among the given files).
 
     Raises:
         InputError: an input does not exist, a name fits no file or several, two names mean one file.
     """
-    index = _index(inputs)
-    where = ", ".join(str(path) for path in inputs)
+    index = _index(inputs, asked_by)
     found: dict[str, Path] = {}
     missing = []
     for name in names:
-        matches = index.get(name) or index.get(name.removeprefix("./")) or []
-        if not matches:
+        match = index.find(name)
+        if match is None:
             missing.append(name)
-        elif len(matches) > 1:
-            options = ", ".join(str(path) for path in matches[:3])
-            raise InputError(f"{asked_by}: slide {name!r} could be {options}; write the one that is meant")
         else:
-            found[name] = matches[0]
+            found[name] = Path(match)
     if missing:
+        where = ", ".join(str(path) for path in inputs)
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-        raise InputError(f"{asked_by}: {len(missing)} of {len(missing) + len(found)} slides not in {where}: {shown}")
+        near = index.near(missing[0])
+        hint = f"; is {missing[0]} the slide {near}? write it as it is there, or without suffix" if near else ""
+        raise InputError(
+            f"{asked_by}: {len(missing)} of {len(missing) + len(found)} slides not in {where}: {shown}{hint}"
+        )
     _one_name_a_file(found, asked_by)
     return found
 
 
-def bare_name(path: str | Path) -> str:
-    """The path as labels may write it: forward slashes, without suffix; "a/b.ome.zarr" and "a/b.svs" are both "a/b"."""
-    return _SUFFIX.sub("", str(path).replace("\\", "/"))
-
-
-def _lower_case(table: Table) -> Table:
-    rows = ((line, {column.lower(): cell for column, cell in cells.items()}) for line, cells in table.rows)
-    return Table(tuple(column.lower() for column in table.columns), tuple(rows))
-
-
 def _row(path: str | Path, line: int, cells: Mapping[str, str]) -> LabelRow:
-    slide, label, part = cells["slide"].replace("\\", "/"), cells["label"], cells.get("split")
+    slide, part = cells["slide"].replace("\\", "/"), cells.get("split")
+    label = unicodedata.normalize("NFC", cells["label"])
     if not slide or not label:
         raise InputError(f"{path}, line {line}: {'slide' if not slide else 'label'} is empty")
-    if part is not None and part.lower() not in PARTS:
+    if part is not None and part.lower() not in _PARTS:
         raise InputError(f"{path}, line {line}: split is {part!r}; possible: {', '.join(PARTS)}")
     mpp = _mpp(path, line, cells.get("mpp") or "")
-    return LabelRow(slide, label, cells.get("patient") or slide, mpp, part.lower() if part else None)
+    patient = unicodedata.normalize("NFC", cells.get("patient") or slide)
+    return LabelRow(slide, label, patient, mpp, _PARTS[part.lower()] if part else None)
 
 
 def _mpp(path: str | Path, line: int, text: str) -> float | None:
@@ -162,14 +124,11 @@ def _one_name_a_file(found: Mapping[str, Path], asked_by: str | Path) -> None:
         first[path] = name
 
 
-def _index(inputs: Sequence[str | Path]) -> dict[str, list[Path]]:
+def _index(inputs: Sequence[str | Path], asked_by: str | Path) -> SlideNames:
     from wsi_attention.inference import discovery
 
-    index: dict[str, list[Path]] = {}
+    index = SlideNames(asked_by)
     for slide in discovery.find_slides(inputs).slides:
-        path, relative = Path(slide.path), slide.relative
-        whole = {path.as_posix(), Path(slide.key).as_posix()}
-        names = {relative, path.name, bare_name(relative), bare_name(path.name), *whole}
-        for name in names:
-            index.setdefault(name, []).append(path)
+        path = Path(slide.path)
+        index.add(slide.path, (slide.relative, path.name, path.as_posix(), Path(slide.key).as_posix()))
     return index

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attention.errors import InputError
+from wsi_attention.training.label_values import check_classes
 from wsi_attention.training.labels import LabelRow
 
 
@@ -34,9 +35,11 @@ def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Pa
     """Follows the column `split` where there is one, else draws patients; `name` is what errors call the CSV.
 
     Raises:
-        InputError: fewer than two classes, a class with a single slide, a given split that lacks a part or class.
+        InputError: labels that can be no classes, fewer than two of them, a class with a single slide, a given
+            split that lacks a part or class.
     """
     rows = sorted((row for row in rows if row.part != "test"), key=lambda row: row.slide)
+    check_classes([row.label for row in rows], name)
     classes = class_names(rows)
     _enough(rows, classes, name)
     if any(row.part for row in rows):
