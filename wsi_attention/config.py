@@ -76,6 +76,8 @@ class Recipe:
             "encoder" (what the encoder's weights were trained with).
         accumulate: what training keeps of the class maps, or else of the evidence of sampled tiles, of each slide:
             their "maximum" or "mean" over the epochs, beside the model (see `training.map_store`), or "none".
+        negative: class that means that nothing was found; "none" where every class is a finding. Where empty, the one
+            whose name says so (see `training.negative`).
         maps: model folder whose accumulated maps a method such as oaa-plus learns.
         snap: whether sampled tiles move to the file's own tile grid, as `classify` does by default.
         optimiser: see `Optimiser`.
@@ -97,6 +99,7 @@ class Recipe:
     class_weights: str = "balanced"
     statistics: str = "builder"
     accumulate: str = "none"
+    negative: str = ""
     maps: str = ""
     snap: bool = True
     optimiser: Optimiser = field(default_factory=Optimiser)

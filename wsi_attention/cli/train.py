@@ -29,6 +29,9 @@ def train(
     encoder_start: Annotated[
         str | None, typer.Option(help="Encoder weights: a .safetensors file, a model folder, or pretrained.")
     ] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="The class that means that nothing was found; none: every class is a finding.")
+    ] = None,
     maps: Annotated[
         str | None, typer.Option(help="A model folder whose accumulated maps to learn, for oaa-plus.")
     ] = None,
@@ -45,7 +48,14 @@ def train(
 
     recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
     recipe = changed(
-        recipe, method=method, epochs=epochs, seed=seed, start=start, encoder_start=encoder_start, maps=maps
+        recipe,
+        method=method,
+        epochs=epochs,
+        seed=seed,
+        start=start,
+        encoder_start=encoder_start,
+        maps=maps,
+        negative=negative,
     )
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:

@@ -27,6 +27,7 @@ class ModelCard:
         metrics: name -> number, e.g. of the validation slides.
         data_fingerprint: sha256 over the training slides and labels.
         command: the command that trained it.
+        negative: class that means that nothing was found, None where there is none or nobody said.
         page: README.md in full; written from all the rest where empty.
     """
 
@@ -37,6 +38,7 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
     command: str = ""
+    negative: str | None = None
     page: str = ""
 
 
@@ -50,7 +52,7 @@ def readme(card: ModelCard, config: Mapping[str, Any]) -> str:
         f"A whole-slide classifier of wsi-attention {config['package_version']}. It reads tiles at {config['mpp']:g} "
         "µm/px.",
         "## Limits\n" + "\n".join(f"* {line}" for line in LIMITS),
-        "## Classes\n" + "\n".join(f"{i}. {name}" for i, name in enumerate(card.classes, 1)),
+        "## Classes\n" + "\n".join(f"{i}. {_class(name, card)}" for i, name in enumerate(card.classes, 1)),
         _metrics(card.metrics),
         "## Training\n" + _command(card.command),
         f"Data fingerprint: `{card.data_fingerprint or 'not given'}`  \nWeights sha256: `{config['weights_sha256']}`",
@@ -58,6 +60,10 @@ def readme(card: ModelCard, config: Mapping[str, Any]) -> str:
         f"Arguments of `{card.method}`:\n\n```json\n{_json(config['arguments'])}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _class(name: str, card: ModelCard) -> str:
+    return f"{name} (nothing found)" if name == card.negative else name
 
 
 def _command(command: str) -> str:

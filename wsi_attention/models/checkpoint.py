@@ -119,6 +119,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         "method": card.method,
         "arguments": arguments,
         "classes": list(card.classes),
+        "negative": card.negative,
         "mpp": float(model.tile_mpp),  # type: ignore[arg-type]
         "mean": arguments.get("mean"),
         "std": arguments.get("std"),

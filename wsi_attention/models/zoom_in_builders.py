@@ -72,8 +72,9 @@ def zoom_in(
         encoder_frozen: whether training leaves the encoder's weights as they are.
         attention_widths: channels of the attention networks' stages, each halving the view.
         context: side of the attention networks' depthwise kernel, in the networks' own cells.
-        background: index, in alphabetical order, of the class that tissue without a finding belongs to; None takes the
-            first of two classes, and leaves the contrastive pass out where there are more.
+        background: index of the class that tissue without a finding belongs to; None takes the first of two classes,
+            and leaves the contrastive pass out where there are more. `train` knows the class by name (`negative` of the
+            recipe) and always gives the index.
         overview_weight: factor on the loss on the overview; 0 is the paper's loss.
         overview_pixels: the most pixels of the overview at prediction; larger slides are seen coarser than
             `overview_mpp`. Above 4,000,000 the overview is seen in strips. In training it has 4,000,000 at most.

@@ -74,6 +74,7 @@ def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end
         _metrics(plan, state, end),
         plan.fingerprint,
         command,
+        negative=plan.negative,
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)

@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from wsi_attention.training.labels import LabelRow, find_slides, read_labels
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
+from wsi_attention.training.negative import negative_arguments
 from wsi_attention.training.split import Split, split_rows
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
@@ -39,6 +40,8 @@ class Plan:
         surveyed: fingerprints of the usable slides, and why others are not.
         encoder: fingerprint of the weights that the encoder starts from; empty without such.
         maps: fingerprint of the accumulated maps that are learnt; empty without such.
+        negative: class that means that nothing was found, None where there is none or nobody says.
+        told: arguments that tell the method's builder which one it is.
     """
 
     recipe: Recipe
@@ -47,6 +50,8 @@ class Plan:
     surveyed: Survey
     encoder: str = ""
     maps: str = ""
+    negative: str | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def training_keys(self) -> tuple[str, ...]:
@@ -111,6 +116,7 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
     split = split_rows(read_labels(labels), recipe.validation_share, recipe.seed, labels)
+    negative, told = negative_arguments(recipe.method, recipe.model, split.classes, recipe.negative)
     rows = (*split.train, *split.validation)
     found = find_slides([row.slide for row in rows], slides, labels)
     listener.line(f"looking at {len(rows)} slides")
@@ -118,8 +124,8 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
-    plan = Plan(recipe, split, found, surveyed, encoder, maps)
-    for note in (*split.notes, *plan.copies, *_encoder_notes(recipe)):
+    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told)
+    for note in (*split.notes, *plan.copies, *_encoder_notes(recipe), *_negative_notes(plan)):
         listener.line(f"note: {note}")
     for label in split.classes:
         counts = [sum(row.label == label for row in part) for part in (split.train, split.validation)]
@@ -133,15 +139,13 @@ def _encoder_notes(recipe: Recipe) -> tuple[str, ...]:
     return ()
 
 
-def background_note(model: object, classes: Sequence[str]) -> str:
-    """What a model with a class for tissue without a finding takes it to be; empty where it has none.
-
-    The order of the classes is the alphabet's, so the guess can be wrong, and what follows from it is not seen at once.
-    """
-    background = getattr(model, "background", None)
-    if not isinstance(background, int):
-        return ""
-    return f"tissue without a finding counts as {classes[background]!r}; if it is not, set background under [model]"
+def _negative_notes(plan: Plan) -> tuple[str, ...]:
+    """What the class without a finding is taken to be, where training depends on it."""
+    if "background" in plan.told or isinstance(plan.recipe.model.get("background"), int):
+        return (f"tissue without a finding counts as {plan.negative!r}; if it is not, say which with --negative",)
+    if plan.told:
+        return ("no class means that nothing was found: nothing is learnt from tissue that attention passes over",)
+    return ()
 
 
 def check_arguments(recipe: Recipe) -> None:

@@ -28,7 +28,6 @@ from wsi_attention.training.plan import (
     FOLDER,
     Finished,
     Plan,
-    background_note,
     check_same_plan,
     finished_before,
     make_plan,
@@ -117,8 +116,6 @@ def train(
     state = begun or _new_state(plan, precision, views)
     classes = plan.split.classes
     model = build_model(recipe.method, len(classes), **state.arguments)
-    if note := background_note(model, classes):
-        listener.line(f"note: {note}")
     guide = guide_for(model, recipe, classes, plan.training_keys, folder, listener)
     if earlier == "replace":
         forget(folder)
@@ -138,7 +135,7 @@ def train(
 
 
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:
-    arguments: dict[str, Any] = dict(plan.recipe.model)
+    arguments: dict[str, Any] = {**plan.recipe.model, **plan.told}
     method, classes = plan.recipe.method, len(plan.split.classes)
     if plan.recipe.statistics != "builder":
         arguments |= _colours(plan, build_model(method, classes, **arguments), views)
