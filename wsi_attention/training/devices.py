@@ -31,7 +31,7 @@ def fabric_on(device: str, processes: int, precision: str) -> Fabric:
         InputError: there is no such device here, or this process is one of several that `srun` started.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
