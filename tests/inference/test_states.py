@@ -64,8 +64,8 @@ def test_a_state_under_a_foreign_name_is_left_out(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = store(tmp_path, STATE)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(ResultsError, match="format 2, this version knows 1; upgrade"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
+    with pytest.raises(ResultsError, match="format 3, this version knows 2; upgrade"):
         read_state(path)
 
 

@@ -24,6 +24,7 @@ def classify(
     what: option.What = None,
     overwrite: option.Overwrite = False,
     profile: option.Profile = False,
+    full_hash: option.FullHash = False,
     cache: option.Cache = None,
     scheduler: option.Scheduler = None,
     local_cluster: option.LocalCluster = None,
@@ -65,5 +66,6 @@ def classify(
             watch=watch,
             executor=executor,
             profile=profile,
+            full_hash=full_hash,
         )
     end(report)

@@ -29,6 +29,9 @@ What = Annotated[
 NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
+FullHash = Annotated[
+    bool, Option("--full-hash", help="Hash slides whole, also large ones, so that any change of a byte is noticed.")
+]
 Cache = Annotated[
     Path | None, Option(help="Folder that keeps what is fetched of URLs; needed where a server gives whole files only.")
 ]

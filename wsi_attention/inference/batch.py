@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -26,10 +26,11 @@ from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results, open_results
 from wsi_attention.inference.runners import place_of, runner_of
+from wsi_attention.inference.slide_key import first_look
 from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, State
 from wsi_attention.models.checkpoint import Classifier
-from wsi_attention.slide.urls import masked
+from wsi_attention.slide.urls import is_url, masked
 
 EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
 LIMIT = 1800.0
@@ -57,6 +58,7 @@ def classify(
     executor: Executor | Cluster | None = None,
     watch: Watch | None = None,
     profile: bool = False,
+    full_hash: bool = False,
 ) -> Report:
     """Classifies slides into a results folder; a second call does only what is missing.
 
@@ -79,6 +81,8 @@ def classify(
             folder, or any executor whose workers do; threads here where None.
         watch: is told of each slide that is done.
         profile: measures where the time goes, for `Report.profile` and the record of the run.
+        full_hash: hash slides whole, however large, so that no change of a byte goes unnoticed; also when results are
+            resumed. Files up to `own_files.SMALL` bytes always are.
 
     Raises:
         InputError: no slides, or an argument is wrong.
@@ -96,7 +100,7 @@ def classify(
         slides = with_mpp(found.slides, mpp)
         used = place_of(executor, classifier, place, device, precision, slides)
         settings = _settings(classifier, place, what, used, batch, limit, wishes, snap)
-        settings = replace(settings, profile=profile)
+        settings = replace(settings, profile=profile, full_hash=full_hash)
         report = Report(
             mirror.url if mirror else place, len(slides), others=found.others, clocks=[] if profile else None
         )
@@ -109,10 +113,11 @@ def classify(
         arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}
         with open_results(place, settings.run, existing, mirror) as folder:
             folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
-            jobs = list(_jobs(folder, slides, settings))
+            jobs, kept = _jobs(folder, slides, settings)
+            report.gone = tuple(sorted(folder.states.keys() - {job.name for job in jobs} - {*kept}))
             batch_run = BatchRun(folder, report, watch)
             try:
-                batch_run.run(jobs, runner_of(executor, workers))
+                batch_run.run(jobs, runner_of(executor, workers), kept)
             finally:
                 report.seconds = time.monotonic() - start
             folder.write_table()
@@ -124,19 +129,48 @@ def classify(
     return report
 
 
-def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> Iterator[Job]:
+def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> tuple[list[Job], list[str]]:
+    """The jobs there are, and the names of slides that nobody has touched since they were finished."""
+    jobs, kept = [], []
+    for job in _possible_jobs(folder, slides, settings):
+        if job.finished is not None and _untouched(job, folder.states[job.name]):
+            kept.append(job.name)
+        else:
+            jobs.append(job)
+    return jobs, kept
+
+
+def _untouched(job: Job, earlier: State) -> bool:
+    """Whether a slide's files alone, on this machine, say that its result stands."""
+    if job.settings.full_hash or is_url(job.slide.path) or earlier.path != job.slide.key:
+        return False
+    try:
+        return earlier.slide.untouched(first_look(job.slide))
+    except InputError:  # the mask cannot be read, which is the slide's failure
+        return False
+
+
+def _possible_jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> Iterator[Job]:
     names = assign_names([(slide.key, slide.relative) for slide in slides], folder.known())
-    suffixes = [exporter_of(what).suffix for what in settings.what]
+    suffixes = {what: exporter_of(what).suffix for what in settings.what}
     for slide in slides:
         name = names[slide.key]
         earlier = folder.states.get(name)
-        wanted = {suffix.format(slide=name) for suffix in suffixes}
-        whole = earlier is not None and (earlier.status == "no_tissue" or _all_there(folder, earlier, wanted))
-        yield Job(slide, name, settings, earlier.slide if earlier and earlier.finished and whole else None)
+        if earlier is None or not earlier.finished:
+            yield Job(slide, name, settings)
+            continue
+        wanted = {what: suffix.format(slide=name) for what, suffix in suffixes.items()}
+        why = "" if earlier.status == "no_tissue" else _why_not_enough(folder, earlier, wanted)
+        yield Job(slide, name, settings, None if why else earlier.slide, why)
 
 
-def _all_there(folder: Results, earlier: State, wanted: set[str]) -> bool:
-    return wanted <= set(earlier.exports) and all(map(folder.holds, wanted))
+def _why_not_enough(folder: Results, earlier: State, wanted: Mapping[str, str]) -> str:
+    """Which of the wanted exports a finished result lacks; empty if none."""
+    new = [what for what, path in wanted.items() if path not in earlier.exports]
+    if new:
+        return f"--what asks for {', '.join(new)} as well"
+    lost = [what for what, path in wanted.items() if not folder.holds(path)]
+    return f"its files are gone: {', '.join(lost)}" if lost else ""
 
 
 def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap: bool = True) -> RunKey:
@@ -172,7 +206,13 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
     return {
         "arguments": arguments
         | {"what": list(settings.what), "device": settings.device, "precision": settings.precision}
-        | {"batch": settings.batch, "limit": settings.limit, "snap": settings.snap, **settings.effort.facts()},
+        | {
+            "batch": settings.batch,
+            "limit": settings.limit,
+            "snap": settings.snap,
+            "full_hash": settings.full_hash,
+            **settings.effort.facts(),
+        },
         "model": {"name": settings.run.model, "weights_sha256": settings.run.weights_sha256},
         "versions": versions(),
         "torch_threads": settings.threads,
@@ -182,6 +222,8 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
         "slides": report.total,
         "statuses": dict(report.statuses),
         "kept": report.kept,
+        "done_again": dict(report.again),
+        "not_asked_for": list(report.gone),
         "failures": dict(report.failures),
         "without_tissue": dict(report.empty),
         "other_files_skipped": list(report.others),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
@@ -34,9 +34,18 @@ class BatchRun:
         self._running: dict[Future[Any], Job] = {}
         self._alone: list[Job] = []
 
-    def run(self, jobs: Sequence[Job], runner: Runner) -> None:
-        """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left."""
+    def run(self, jobs: Sequence[Job], runner: Runner, kept: Iterable[str] = ()) -> None:
+        """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left.
+
+        Args:
+            jobs: what is to do.
+            runner: does it.
+            kept: names of slides with a result that nobody has touched since.
+        """
         try:
+            for name in kept:
+                self._keep(self._folder.states[name])
+                self._tell(name)
             self._run(iter(jobs), runner)
             while self._alone:
                 self._run(iter([self._alone.pop(0)]), runner)
@@ -65,9 +74,9 @@ class BatchRun:
             if outcome is None:
                 self._alone.append(job)
             else:
-                self._take(outcome)
+                self._take(outcome, job)
 
-    def _take(self, outcome: Outcome) -> None:
+    def _take(self, outcome: Outcome, job: Job) -> None:
         report, name = self._report, outcome.name
         report.threads_left |= outcome.left_behind
         report.counters += outcome.counters
@@ -77,16 +86,26 @@ class BatchRun:
             raise outcome.error
         earlier = self._folder.states.get(name)
         if outcome.state is None and earlier is not None:
-            report.kept += 1
-            self._count(earlier)
+            if outcome.key is not None:
+                self._folder.renew(name, outcome.key, job.slide.key)
+            self._keep(earlier)
         elif outcome.state is not None:
-            self._take_new(outcome.state, earlier)
-        if self._watch:
-            self._watch(name, report.statuses.total(), report.total)
+            self._take_new(outcome.state, earlier, outcome.why)
+        self._tell(name)
 
-    def _take_new(self, state: State, earlier: State | None) -> None:
+    def _tell(self, name: str) -> None:
+        if self._watch:
+            self._watch(name, self._report.statuses.total(), self._report.total)
+
+    def _keep(self, earlier: State) -> None:
+        self._report.kept += 1
+        self._count(earlier)
+
+    def _take_new(self, state: State, earlier: State | None, why: str) -> None:
         if state.finished or not _still_holds(earlier, state):
             self._folder.add(state)
+            if why:
+                self._report.again.append((state.name, why))
         self._count(state)
         if not state.finished:
             kept = " (the earlier result is kept)" if _still_holds(earlier, state) else ""
@@ -102,7 +121,9 @@ class BatchRun:
 
 def _still_holds(earlier: State | None, now: State) -> bool:
     """Whether a finished result outlives a failure: the slide is the same, or cannot even be opened now."""
-    return earlier is not None and earlier.finished and now.slide in (earlier.slide, SlideKey())
+    if earlier is None or not earlier.finished:
+        return False
+    return earlier.slide.difference(now.slide) is None if now.slide.seen else earlier.slide.mpp == now.slide.mpp
 
 
 def _outcome(future: Future[Any], job: Job, runner: Runner) -> Outcome | None:
@@ -112,4 +133,4 @@ def _outcome(future: Future[Any], job: Job, runner: Runner) -> Outcome | None:
         raise
     except Exception as error:  # the worker itself died, or could not be reached
         run, slide = job.settings.run, job.slide
-        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey()))
+        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey(mpp=slide.mpp)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import traceback
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.limits import TimeLimit
 from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
 from wsi_attention.inference.predict import USUAL, look, overview_of, prepare
+from wsi_attention.inference.slide_key import first_look, second_look
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
 from wsi_attention.models.checkpoint import Classifier
@@ -56,16 +56,26 @@ class Settings:
     effort: Effort = USUAL
     profile: bool = False
     snap: bool = True
+    full_hash: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
-    """One slide to do; `finished` is the key of its finished earlier result, if everything wanted is there."""
+    """One slide to do.
+
+    Attributes:
+        slide: what to do.
+        name: its name in the results folder.
+        settings: what all slides share.
+        finished: the key of its finished earlier result, if everything wanted is there.
+        why: why its finished earlier result is not enough; empty where there is none, or where `finished` decides.
+    """
 
     slide: SlideFile
     name: str
     settings: Settings
     finished: SlideKey | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,8 @@ class Outcome:
         left_behind: whether a thread of this slide may still be running.
         counters: what reading cost.
         clock: where the time went, if that was asked for.
+        key: what the result depends on, where the slide was opened.
+        why: why a finished earlier result is not kept.
     """
 
     name: str
@@ -87,6 +99,8 @@ class Outcome:
     left_behind: bool = False
     counters: Counters = field(default_factory=Counters)
     clock: Clock | None = None
+    key: SlideKey | None = None
+    why: str = ""
 
 
 def classify_slide(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
@@ -106,11 +120,12 @@ def _outcome(job: Job, turn: AbstractContextManager[Any]) -> Outcome:
     work = _Work(job)
     try:
         done = work.run(turn)
-        return Outcome(job.name, done, left_behind=work.limit.left_behind, counters=work.counters)
+        left, key = work.limit.left_behind, work.key
+        return Outcome(job.name, done, left_behind=left, counters=work.counters, key=key, why=work.why)
     except ResultsError as error:
         return Outcome(job.name, error=error, left_behind=work.limit.left_behind)
     except Exception as error:  # one slide's failure, even out of memory, touches no other
-        return Outcome(job.name, work.failure(error), left_behind=work.limit.left_behind)
+        return Outcome(job.name, work.failure(error), left_behind=work.limit.left_behind, why=work.why)
     finally:
         work.close()
 
@@ -119,14 +134,17 @@ class _Work:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.limit = TimeLimit(job.settings.limit, masked(job.slide.path))
-        self.key = SlideKey()
+        self.key = SlideKey(mpp=job.slide.mpp)
+        self.why = job.why
         self.counters = Counters()
         self._slide: Slide | None = None
 
     def run(self, turn: AbstractContextManager[Any]) -> State | None:
         slide, self.key = self.limit.run(self._open)
-        if self.key == self.job.finished:
-            return None
+        if self.job.finished is not None:
+            self.why = self.job.finished.difference(self.key) or ""
+            if not self.why:
+                return None
         source = self.limit.run(partial(self._prepare, slide))
         with turn:
             prediction = self.limit.run(partial(self._look, slide, source))
@@ -146,8 +164,9 @@ class _Work:
     @spent_on("open")
     def _open(self) -> tuple[Slide, SlideKey]:
         given = self.job.slide
+        first = first_look(given)
         self._slide = slide = open_slide(given.path, mpp=given.mpp)
-        return slide, SlideKey(slide.fingerprint, given.mpp, _sha256(given.mask))
+        return slide, second_look(first, slide, given.path, self.job.settings.full_hash)
 
     @spent_on("overview")
     def _prepare(self, slide: Slide) -> SlideSource:
@@ -223,12 +242,3 @@ def exporter_of(name: str) -> Any:
     if "{slide}" not in exporter.suffix or len(parts) < 2 or ".." in parts or Path(exporter.suffix).is_absolute():
         raise InputError(f"exporter {name!r} writes to {exporter.suffix!r}; it must be a path like kind/{{slide}}.json")
     return exporter
-
-
-def _sha256(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: the mask cannot be read ({error.strerror})") from error

@@ -71,19 +71,20 @@ class Task:
     slide: SlideFile
     name: str
     finished: SlideKey | None
+    why: str
     model: ModelSource
     settings: dict[str, Any]
 
     def job(self, results: Path) -> Job:
         """The job in this process."""
         settings = Settings(classifier=self.model.load(), results=results, **self.settings)
-        return Job(self.slide, self.name, settings, self.finished)
+        return Job(self.slide, self.name, settings, self.finished, self.why)
 
 
 def task_of(job: Job, model: ModelSource) -> Task:
     """The job made ready to travel."""
     settings = {one.name: getattr(job.settings, one.name) for one in fields(Settings) if one.name not in NOT_SENT}
-    return Task(job.slide, job.name, job.finished, model, settings)
+    return Task(job.slide, job.name, job.finished, job.why, model, settings)
 
 
 @dataclass(frozen=True)

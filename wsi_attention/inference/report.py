@@ -13,6 +13,8 @@ from wsi_attention.timing import Clock
 
 SHOWN = 20
 """Slides without a label that are named; the table has all."""
+REASONS = 5
+"""Reasons for doing slides again that are told; the record of the run has all."""
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Report:
         total: slides asked for.
         statuses: status -> number of slides, earlier results included.
         kept: slides that were finished already.
+        again: (name, why) of slides that were done again although an earlier run had finished them.
+        gone: names of slides in the results folder that were not among those asked for.
         failures: (name, reason) of slides that failed now.
         empty: (name, reason) of slides without tissue, earlier results included.
         noted: (name, notes) of slides that have a label and notes, earlier results included.
@@ -39,6 +43,8 @@ class Report:
     total: int
     statuses: Counter[str] = field(default_factory=Counter)
     kept: int = 0
+    again: list[tuple[str, str]] = field(default_factory=list)
+    gone: tuple[str, ...] = ()
     failures: list[tuple[str, str]] = field(default_factory=list)
     empty: list[tuple[str, str]] = field(default_factory=list)
     noted: list[tuple[str, str]] = field(default_factory=list)
@@ -75,18 +81,44 @@ def _lines(found: Sequence[tuple[str, str]], before: str, kind: str) -> list[str
 def summary(report: Report) -> str:
     """What a user wants to know at the end, a few lines."""
     counts = ", ".join(f"{number} {status}" for status, number in sorted(report.statuses.items()))
-    lines = [f"{report.total} slide{'s' * (report.total != 1)}: {counts or 'none'} in {report.seconds:.1f} s"]
+    lines = [f"{_counted(report.total, 'slide')}: {counts or 'none'} in {report.seconds:.1f} s"]
     if report.kept:
         lines.append(f"{report.kept} had been finished by an earlier run and were kept")
+    lines += _again(report.again)
+    if report.gone:
+        lines.append(
+            f"{_counted(len(report.gone), 'slide')} of earlier runs not asked for now, rows and files stay:"
+            f" {_some(report.gone)}; --overwrite removes them"
+        )
     if report.others:
-        count, shown = len(report.others), ", ".join(Path(path).name for path in report.others[:3])
-        lines.append(f"{count} other file{'s' * (count > 1)} skipped: {shown}{', ...' * (count > 3)}")
+        shown = _some([Path(path).name for path in report.others])
+        lines.append(f"{_counted(len(report.others), 'other file')} skipped: {shown}")
     lines += [f"{what:<10}{path}" for what, path in _places(report.results)]
     if report.interrupted:
         done = report.statuses.total() - report.statuses["failed"]
         lines.append(f"interrupted: {done} of {report.total} slides are finished; the same command does the rest")
     lines += report.profile.lines() if report.profile else []
     return "\n".join(lines)
+
+
+def _again(done: list[tuple[str, str]]) -> list[str]:
+    """A line for each reason why finished slides were done again, the most frequent first."""
+    reasons = Counter(why for _, why in done).most_common()
+    lines = [
+        f"{_counted(count, 'slide')} done again: {why} ({_some(sorted(name for name, own in done if own == why))})"
+        for why, count in reasons[:REASONS]
+    ]
+    more = sum(count for _, count in reasons[REASONS:])
+    return [*lines, f"{more} more done again for reasons of their own, see run_*.json"] if more else lines
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first three names, and whether there are more."""
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _places(results: Path | str) -> list[tuple[str, Path | str]]:

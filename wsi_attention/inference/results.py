@@ -10,13 +10,14 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.table import columns
-from wsi_attention.inference.states import FOLDER, RunKey, State, read_states, to_text
+from wsi_attention.inference.states import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
 from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
 
 if TYPE_CHECKING:
@@ -82,6 +83,26 @@ class Results:
         self.states[state.name] = state.without_record()
         if time.monotonic() >= self._table_due:
             self.write_table()
+
+    def renew(self, name: str, key: SlideKey, path: str) -> None:
+        """Take down that a slide was looked at again, and that its result stands as it is.
+
+        Args:
+            name: of a slide with a state.
+            key: what the slide is like now.
+            path: where it lies now.
+
+        Raises:
+            ResultsError: disk full, or writing is not permitted.
+        """
+        light = self.states[name]
+        if self._mirror or (light.slide, light.path) == (key, path):  # behind a URL the older times do no harm
+            return
+        file = self.folder / FOLDER / f"{name}.json"
+        state = read_state(file)
+        if state is not None:
+            write_text(file, to_text(replace(state, slide=key, path=path)))
+            self.states[name] = replace(light, slide=key, path=path)
 
     def write_table(self) -> None:
         """Writes predictions.csv anew from the states, sorted by slide."""

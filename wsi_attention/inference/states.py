@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +12,8 @@ from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import from_record
 from wsi_attention.structures import Prediction
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 did not say what the slide's files were like; it can be read, and its slides are done again."""
 FOLDER = "states"
 FINISHED = ("done", "partial", "no_tissue")
 
@@ -46,11 +47,56 @@ class RunKey:
 
 @dataclass(frozen=True)
 class SlideKey:
-    """What one slide's result depends on besides the run: its content, a given mpp, a given mask's content."""
+    """What one slide's result depends on besides the run.
+
+    Attributes:
+        fingerprint: of samples of its content; the seed of what is drawn comes from it.
+        mpp: what the caller gave.
+        mask_sha256: of the caller's own mask.
+        seen: what the reader saw of it: scale, levels, bounds, tags (`slide.fingerprint.seen_in`).
+        written: sizes and times of its files (`slide.own_files.written`).
+        changed: the same with the times of any change.
+        content: sha256 of all bytes, where it was taken.
+    """
 
     fingerprint: str = ""
     mpp: float | None = None
     mask_sha256: str | None = None
+    seen: Mapping[str, str] = field(default_factory=dict)
+    written: str = ""
+    changed: str = ""
+    content: str | None = None
+
+    def untouched(self, now: SlideKey) -> bool:
+        """Whether nobody has touched the slide's files since, so that it need not be opened."""
+        asked = self.mpp, self.mask_sha256, self.changed
+        return bool(self.seen and self.changed) and asked == (now.mpp, now.mask_sha256, now.changed)
+
+    def difference(self, now: SlideKey) -> str | None:
+        """Why a result with this key does not stand for the slide as it is now; None where it does."""
+        if self.mpp != now.mpp:
+            return _given("--mpp", now.mpp, self.mpp)
+        if self.mask_sha256 != now.mask_sha256:
+            return _given("mask", now.mask_sha256, self.mask_sha256)
+        if not self.seen:
+            return "its result is of an earlier version, which did not record what the file was like"
+        for name in sorted(self.seen.keys() | now.seen.keys(), key=lambda name: (name != "mpp", name == "tags", name)):
+            before, after = self.seen.get(name, "none"), now.seen.get(name, "none")
+            if before != after:
+                return "the file has other tags" if name == "tags" else f"the file has {name} {after}, had {before}"
+        return None if self._same_content(now) else self._other_content(now)
+
+    def _same_content(self, now: SlideKey) -> bool:
+        if self.fingerprint != now.fingerprint:
+            return False
+        if self.content and now.content:
+            return self.content == now.content
+        return self.written == now.written
+
+    def _other_content(self, now: SlideKey) -> str:
+        if self.fingerprint == now.fingerprint and not (self.content and now.content):
+            return "the file was written anew, and its whole content is not known from before (--full-hash keeps it)"
+        return "the file has other content"
 
 
 @dataclass(frozen=True)
@@ -112,7 +158,7 @@ def read_state(path: Path) -> State | None:
             raise ResultsError(f"{path}: format {version}, this version knows {FORMAT}; upgrade wsi-attention")
         run, slide = RunKey(**values.pop("run")), SlideKey(**values.pop("slide"))
         exports = tuple(map(str, values.pop("exports")))
-        sound = version == FORMAT and all(_stays_inside(export) for export in exports)
+        sound = version in (1, FORMAT) and all(_stays_inside(export) for export in exports)
         return State(run=run, slide=slide, exports=exports, **values) if sound else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -152,6 +198,14 @@ def prediction_of(state: State, results: Path) -> Prediction:
         raise ResultsError(f"{results / FOLDER / state.name}.json: {error}") from error
     moved = not Path(found.slide).exists() and Path(state.path).exists()
     return replace(found, slide=state.path) if moved else found
+
+
+def _given(name: str, now: object, before: object) -> str:
+    """What is asked for now and was not before, as a user would put it."""
+    if isinstance(now, float) or isinstance(before, float):
+        shown = ["none" if value is None else f"{value:g}" for value in (now, before)]
+        return f"no {name}, was {shown[1]}" if now is None else f"{name} {shown[0]}, was {shown[1]}"
+    return f"no {name}, had one" if now is None else f"a {name}, had none" if before is None else f"another {name}"
 
 
 def _stays_inside(relative: str) -> bool:

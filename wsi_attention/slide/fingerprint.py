@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -60,6 +61,32 @@ def of_slide(path: str | None, slide: Opened) -> str:
     if quickhash:
         return hashlib.sha256(f"quickhash {quickhash} {slide.level_dimensions}".encode()).hexdigest()
     return _of_pixels(slide)
+
+
+class Scaled(Opened, Protocol):
+    """What is asked of an open slide besides pixels."""
+
+    @property
+    def mpp_xy(self) -> tuple[float, float] | None:
+        """µm per level-0 pixel in x and y."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int] | None:
+        """The scanned area."""
+        ...
+
+
+def seen_in(slide: Scaled) -> dict[str, str]:
+    """Return what a reader sees of a slide besides pixels: scale, levels, bounds and a hash of the tags, as text."""
+    tags = json.dumps(dict(slide.properties), sort_keys=True)
+    return {
+        "mpp": " × ".join(f"{value:.6g}" for value in dict.fromkeys(slide.mpp_xy or ())) or "none",
+        "levels": ", ".join(f"{w}×{h}" for w, h in slide.level_dimensions),
+        "downsamples": ", ".join(f"{downsample:.9g}" for downsample in slide.level_downsamples),
+        "bounds": ", ".join(map(str, slide.bounds or ())) or "none",
+        "tags": hashlib.sha256(tags.encode()).hexdigest()[:32],
+    }
 
 
 def series_id(properties: Mapping[str, str]) -> str | None:

@@ -1,0 +1,46 @@
+"""What a slide's result depends on, found in two looks: at its files alone, and at the open slide."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_attention.errors import InputError
+from wsi_attention.inference.discovery import SlideFile
+from wsi_attention.inference.states import SlideKey
+from wsi_attention.slide import own_files
+from wsi_attention.slide.fingerprint import seen_in
+from wsi_attention.slide.slide import Slide
+
+
+def first_look(slide: SlideFile) -> SlideKey:
+    """Return what can be said of a slide without opening it: what was asked, and when its files were written.
+
+    Raises:
+        InputError: the mask cannot be read.
+    """
+    times, changes = own_files.written(slide.path)
+    return SlideKey(mpp=slide.mpp, mask_sha256=_sha256(slide.mask), written=times, changed=changes)
+
+
+def second_look(first: SlideKey, slide: Slide, path: str, whole: bool = False) -> SlideKey:
+    """Return the key with what the open slide says, and the hash of all its bytes where that is cheap or asked for.
+
+    Args:
+        first: made before the slide was opened, so that a change while it is read is seen later.
+        slide: open.
+        path: as it was given; `Slide.path` may hide a part of it.
+        whole: hash it whole, however large it is.
+    """
+    content = own_files.content(path, whole)
+    return replace(first, fingerprint=slide.fingerprint, seen=seen_in(slide), content=content)
+
+
+def _sha256(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: the mask cannot be read ({error.strerror})") from error
