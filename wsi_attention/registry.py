@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from threading import RLock
 from typing import Any
 
 from wsi_attention.errors import InputError
@@ -11,6 +12,10 @@ from wsi_attention.errors import InputError
 READERS = "wsi_attention.readers"
 MODELS = "wsi_attention.models"
 EXPORTERS = "wsi_attention.exporters"
+
+IMPORTING = RLock()
+"""Held while a large package is imported. Python takes a lock a module, and lets a second thread have a half-imported
+one where two threads come from two sides; zarr and tiffslide then look damaged."""
 
 
 @cache
@@ -39,4 +44,5 @@ def load(group: str, name: str) -> Any:
     if name not in table:
         kind = group.rpartition(".")[2].removesuffix("s")
         raise InputError(f"no {kind} named {name!r}; installed: {', '.join(table) or 'none'}")
-    return table[name].load()
+    with IMPORTING:
+        return table[name].load()

@@ -17,6 +17,7 @@ from wsi_attention.errors import SlideError
 from wsi_attention.export.coverage import covered, read_boxes
 from wsi_attention.export.ranking import main_map, shown_name
 from wsi_attention.geometry import Grid
+from wsi_attention.registry import IMPORTING
 from wsi_attention.structures import AttentionMap, Prediction
 
 VERSION = "0.5"
@@ -72,7 +73,8 @@ class HeatmapPyramidExporter:
         Raises:
             SlideError: the prediction holds no attention map.
         """
-        import zarr
+        with IMPORTING:
+            import zarr
 
         main = main_map(prediction)
         if main is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import SlideError
+from wsi_attention.errors import InputError, SlideError
 from wsi_attention.inference.job import exporter_of
 from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
 from wsi_attention.inference.states import stored_predictions
@@ -56,7 +56,7 @@ def reopened_overview(prediction: Prediction) -> NDArray[np.uint8] | None:
     try:
         with _reopened(prediction) as slide:
             return View(slide, picture_downsample(slide, prediction)).read_whole() if slide else None
-    except (SlideError, OSError):
+    except (SlideError, InputError, OSError):
         return None
 
 
@@ -65,7 +65,7 @@ def reopened_tiles(prediction: Prediction) -> list[NDArray[np.uint8] | None]:
     try:
         with _reopened(prediction) as slide:
             return shown_tiles(slide, prediction) if slide else []
-    except (SlideError, OSError):
+    except (SlideError, InputError, OSError):
         return []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.inference.names import SUFFIXES, suffix_of
+from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.opening import known_elsewhere
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.slide.urls import is_url, last_part, masked
@@ -187,10 +188,9 @@ def with_mpp(slides: Sequence[SlideFile], mpp: float | None) -> tuple[SlideFile,
     """The slides with one mpp for all that have none of their own from the slides CSV.
 
     Raises:
-        InputError: the mpp is not a positive number.
+        InputError: the mpp is none that a slide can have.
     """
+    mpp = given_mpp(mpp)
     if mpp is None:
         return tuple(slides)
-    if not 0 < mpp < float("inf"):
-        raise InputError(f"mpp must be a positive number of µm per pixel, got {mpp}")
     return tuple(slide if slide.mpp is not None else replace(slide, mpp=mpp) for slide in slides)

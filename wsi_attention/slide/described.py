@@ -93,8 +93,8 @@ class Described(ABC):
         """
         if self._mpp.xy is None:
             raise MissingMppError(
-                f"{self.path}: the file does not say how large a pixel is; give µm per pixel with --mpp,"
-                " a mpp column in the slides CSV, or open_slide(path, mpp=…)"
+                f"{self.path}: {self._no_scale}; give µm per pixel with --mpp, a mpp column in the slides CSV,"
+                " or open_slide(path, mpp=…)"
             )
         x, y = self._mpp.xy
         return x if x == y else math.sqrt(x * y)
@@ -109,7 +109,17 @@ class Described(ABC):
         """Which tag mpp comes from; "given" by the caller, or "none"."""
         return self._mpp.source
 
+    @property
+    def _no_scale(self) -> str:
+        silent = "the file does not say how large a pixel is"
+        return f"{silent}: {self._mpp.disbelieved}" if self._mpp.disbelieved else silent
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results should know of how the slide was opened, a sentence each; mostly nothing."""
+        return (*self._facts.notes, *metadata.mpp_notes(self._mpp, metadata.file_mpp(self.properties)))
+
     def oddities(self) -> tuple[str, ...]:
-        """What is odd about the slide, a sentence each; empty where nothing is."""
-        found = self._facts.oddities()
-        return (*found, *metadata.mpp_oddities(self._mpp, metadata.file_mpp(self.properties)))
+        """What is odd about the slide, its notes among it, a sentence each; empty where nothing is."""
+        unknown = () if self._mpp.xy else (f"{self._no_scale} (no mpp)",)
+        return (*self.notes, *self._facts.oddities(), *unknown)

@@ -21,6 +21,7 @@ class Facts:
     properties: Mapping[str, str]
     bounds: Box | None
     associated: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, reader: SlideReader) -> Self:
@@ -32,6 +33,7 @@ class Facts:
             MappingProxyType(dict(reader.properties)),
             reader.bounds,
             tuple(reader.associated),
+            tuple(getattr(reader, "notes", ())),
         )
 
     def oddities(self) -> tuple[str, ...]:

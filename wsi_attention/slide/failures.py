@@ -38,9 +38,24 @@ def opening(path: str, reader: str, undo: Callable[[], None] | None = None) -> I
             raise type(error)(masked(str(error))) from None
         if isinstance(error, WsiAttentionError) or not isinstance(error, Exception):
             raise
+        if _while_importing(error):
+            raise SlideOpenError(
+                f"{masked(path)}: the reader {reader} cannot be used here ({one_line(error)}); install its packages"
+                " again (wsi-attention doctor names what is missing), then open the slide again"
+            ) from error
         # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
         reason = one_line(error).replace(f"Reading {path}: ", "").rstrip(".")
         raise SlideOpenError(
             f"{masked(path)}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know:"
             " copy it again, or leave it out"
         ) from error
+
+
+def _while_importing(error: BaseException) -> bool:
+    """Tell whether an error says something about installed packages, not about the file: an import went wrong."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        trace = trace.tb_next
+    return isinstance(error, ImportError) or "partially initialized module" in str(error)

@@ -24,8 +24,15 @@ MICROMETRES = {
 }  # fmt: skip
 """µm in one unit, under the names that TIFF, OME-XML and OME-Zarr use."""
 
-PLACEHOLDER_DPI = (72, 96, 300)
-"""Resolutions that programs write when they know none."""
+FINEST, COARSEST = 0.02, 50.0
+"""µm per pixel that a slide can have; what lies beyond is no scale of a microscope or scanner."""
+PLACEHOLDER_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 350, 360, 400, 500, 600, 720, 800, 1000,
+                   1200, 1440, 2400, 4800)  # fmt: skip
+"""Resolutions for printers and screens, which programs write when they know no scale."""
+ROUNDED = 0.001
+"""How far a resolution may lie from a whole one that was stored in pixels a centimetre."""
+ABSURD = 2.0
+"""How many times longer than wide a pixel may not be."""
 
 _OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 _OME_SIZE = re.compile(r"\bPhysicalSize([XY])(Unit)?\s*=\s*[\"']([^\"']*)[\"']")
@@ -33,13 +40,24 @@ _OME_SIZE = re.compile(r"\bPhysicalSize([XY])(Unit)?\s*=\s*[\"']([^\"']*)[\"']")
 
 @dataclass(frozen=True)
 class Mpp:
-    """µm per level-0 pixel in x and y (None where unknown), and the tag they come from."""
+    """µm per level-0 pixel in x and y.
+
+    Attributes:
+        xy: None where unknown.
+        source: the tag that it comes from; "given" by the caller, or "none".
+        disbelieved: what a tag says that cannot be the slide's scale, and why; empty where there is none.
+    """
 
     xy: tuple[float, float] | None
     source: str
+    disbelieved: str = ""
 
 
 UNKNOWN = Mpp(None, "none")
+_SCANNERS = {"aperio", "hamamatsu", "leica", "mirax", "philips", "ventana", "sakura", "trestle", "zeiss"}
+"""Vendors whose files have tags of their own for the scale, which no program fills in for want of a better."""
+_OWN = {"openslide.mpp-x", "aperio.MPP"}
+"""Where those tags end up."""
 
 
 def number(text: object) -> float | None:
@@ -52,23 +70,48 @@ def number(text: object) -> float | None:
 
 
 def given_mpp(mpp: float | None) -> float | None:
-    """The caller's mpp, checked.
+    """Check the caller's mpp.
 
     Raises:
-        InputError: it is no positive finite number.
+        InputError: it is no number, or not one that a slide can have.
     """
-    if mpp is not None and number(mpp) is None:
-        raise InputError(f"mpp must be a positive number of µm per pixel, got {mpp!r}")
-    return None if mpp is None else float(mpp)
+    if mpp is None:
+        return None
+    value = number(mpp)
+    if value is None or not FINEST <= value <= COARSEST:
+        raise InputError(f"mpp must be a number of µm per pixel from {FINEST:g} to {COARSEST:g}, got {mpp!r}")
+    return value
 
 
 def file_mpp(properties: Mapping[str, str]) -> Mpp:
-    """What the file says about the size of its pixels, from the most to the least specific tag."""
+    """Find what the file says about the size of its pixels, in the most specific tag that can be believed."""
+    doubts = ""
     for source, find in _SOURCES.items():
         pair = find(properties)
-        if pair is not None:
+        own = source in _OWN and properties.get("openslide.vendor") in _SCANNERS
+        doubt = None if pair is None else _doubt(pair, own)
+        if pair is not None and doubt is None:
             return Mpp(pair, source)
-    return UNKNOWN
+        doubts = doubts or (f"its {source} says {doubt}" if doubt else "")
+    return Mpp(None, "none", doubts)
+
+
+def _doubt(xy: tuple[float, float], own: bool) -> str | None:
+    """Say why a scale that a file states, in a scanner's own tag or not, cannot be the slide's; None where it can."""
+    x, y = xy
+    text = f"{x:.4g} µm" if same_scale(x, y) else f"{x:.4g} × {y:.4g} µm"
+    if not own and (dpi := _placeholder(x)) and same_scale(x, y):
+        return f"{text}, which is {dpi} dpi, as programs write it when they know no scale"
+    if max(xy) > COARSEST or min(xy) < FINEST:
+        return f"{text}, which is outside what slides have ({FINEST:g} to {COARSEST:g} µm)"
+    if max(x / y, y / x) > ABSURD:
+        return f"{text}, pixels that no scanner makes"
+    return None
+
+
+def _placeholder(mpp: float) -> int | None:
+    dpi = MICROMETRES["inch"] / mpp
+    return next((known for known in PLACEHOLDER_DPI if abs(dpi / known - 1) < ROUNDED), None)
 
 
 def objective_power(properties: Mapping[str, str]) -> float | None:
@@ -80,18 +123,13 @@ def objective_power(properties: Mapping[str, str]) -> float | None:
     return None
 
 
-def mpp_oddities(mpp: Mpp, stated: Mpp) -> tuple[str, ...]:
-    """What is odd about a slide's mpp; `stated` is what the file says where the caller gave another one."""
-    found = []
+def mpp_notes(mpp: Mpp, stated: Mpp) -> tuple[str, ...]:
+    """Say what a reader should know of a slide's mpp; `stated` is what the file says where the caller gave another."""
     if mpp.xy is None:
-        return ("the file does not say how large a pixel is (no mpp)",)
+        return ()
+    found = []
     if not same_scale(*mpp.xy):
         found.append(f"pixels are not square: {mpp.xy[0]:.4g} µm wide, {mpp.xy[1]:.4g} µm high")
-    dpi = 25400.0 / mpp.xy[0]
-    if any(abs(dpi - placeholder) < 0.5 for placeholder in PLACEHOLDER_DPI):
-        found.append(f"mpp {mpp.xy[0]:.4g} µm is {dpi:.0f} dpi, which programs write when they know no scale")
-    elif mpp.xy[0] > 50 or mpp.xy[0] < 0.02:
-        found.append(f"mpp {mpp.xy[0]:.4g} µm is outside what slide scanners give")
     if stated.xy is not None and not same_scale(mpp.xy[0], stated.xy[0]):
         found.append(f"mpp {mpp.xy[0]:.4g} was given, the file says {stated.xy[0]:.4g} ({stated.source})")
     return tuple(found)

@@ -116,7 +116,7 @@ class Library:
                 continue
             try:
                 slide = open_slide(path, mpp=state.slide.mpp)
-            except (SlideError, OSError):
+            except (SlideError, InputError, OSError):
                 continue
             tried, self._known[path] = True, slide.fingerprint
             if slide.fingerprint == state.slide.fingerprint:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.registry import IMPORTING
 from wsi_attention.slide.readers.zarr.chunks import Pixels, Rectangle
 from wsi_attention.slide.urls import is_url
 
@@ -110,7 +111,8 @@ def level_of(array: zarr.Array[Any], axes: str, path: str) -> Level:
 
 def _with_tensorstore(array: zarr.Array[Any], axes: str, folder: Path) -> Level | None:
     try:
-        import tensorstore
+        with IMPORTING:
+            import tensorstore
     except ImportError:
         return None
     spec = {

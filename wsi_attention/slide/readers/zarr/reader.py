@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlideError
 from wsi_attention.geometry import Box
+from wsi_attention.registry import IMPORTING
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
@@ -135,10 +136,12 @@ def _root(path: str) -> str | None:
 
 
 def _open_store(path: str) -> Store:
-    from zarr.storage import LocalStore, ZipStore
+    with IMPORTING:
+        from zarr.storage import LocalStore, ZipStore
 
     if is_url(path):
-        from wsi_attention.slide.readers.remote.store import RemoteStore
+        with IMPORTING:
+            from wsi_attention.slide.readers.remote.store import RemoteStore
 
         return RemoteStore.at(path)
     if Path(path).is_dir():
