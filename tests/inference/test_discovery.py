@@ -130,7 +130,7 @@ def test_mpp_of_the_call_gives_way_to_that_of_the_table(tmp_path: Path) -> None:
     found = find_slides([lay(tmp_path, "x.svs", "y.svs")]).slides
     first, second = with_mpp((with_mpp(found[:1], 0.25)[0], found[1]), 0.5)
     assert (first.mpp, second.mpp) == (0.25, 0.5)
-    with pytest.raises(InputError, match="mpp must be a positive number"):
+    with pytest.raises(InputError, match="mpp must be a number of µm per pixel from 0"):
         with_mpp(found, -1)
 
 

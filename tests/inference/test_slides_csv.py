@@ -66,8 +66,11 @@ def test_a_path_that_climbs_out_gets_a_plain_name(tmp_path: Path) -> None:
         ("path,mpp\nx.svs,1\n", r"slides\.csv: no column slide; found: path, mpp; wanted: slide\[,mpp\]\[,mask\]"),
         ("", "no column slide; found: nothing"),
         ("slide\n", "no rows"),
-        ("slide,mpp\nx.svs,fine\n", r"slides\.csv, line 2: mpp 'fine' is not a positive number"),
-        ("slide,mpp\nx.svs,nan\n", "mpp 'nan' is not a positive number"),
+        (
+            "slide,mpp\nx.svs,fine\n",
+            r"slides\.csv, line 2: mpp must be a number of µm per pixel from 0.02 to 50, got 'fine'",
+        ),
+        ("slide,mpp\nx.svs,nan\n", "got 'nan'"),
         ("slide,mpp\nx.svs,1\n,2\n", "line 3: the column slide is empty"),
         ('slide\n"' + "x.svs\n" * 30_000, r"slides\.csv, line \d+: not CSV \(field larger .*quotation mark left open"),
         ("slide\nx.svs\n./x.svs\n", r"line 3: \./x\.svs is listed twice"),

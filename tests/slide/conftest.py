@@ -71,14 +71,16 @@ def ome_tiff(folder: Path, pyramid: tuple[Pixels, ...]) -> Path:
 def write_ome_zarr(pyramid: tuple[Pixels, ...]) -> Callable[..., Path]:
     """Writes the pyramid as OME-Zarr: format 2 (OME 0.4) or 3 (0.5), any order of axes, folder or zip."""
 
-    def write(path: Path, zarr_format: int = 2, axes: str = "cyx", unit: str = "micrometer") -> Path:
+    def write(
+        path: Path, zarr_format: int = 2, axes: str = "cyx", unit: str = "micrometer", step: float = 0.25
+    ) -> Path:
         zipped = path.suffix == ".zip"
         store = zarr.storage.ZipStore(path, mode="w") if zipped else zarr.storage.LocalStore(path)
         kinds = {"y": "space", "x": "space", "z": "space", "c": "channel", "t": "time"}
         described = [{"name": a, "type": kinds[a]} | ({"unit": unit} if a in "yx" and unit else {}) for a in axes]
         datasets = []
         for index in range(len(pyramid)):
-            scale = [0.25 * 2.0**index if axis in "yx" else 1.0 for axis in axes]
+            scale = [step * 2.0**index if axis in "yx" else 1.0 for axis in axes]
             datasets.append({"path": str(index), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
         version = "0.4" if zarr_format == 2 else "0.5"
         entry = {"axes": described, "datasets": datasets, "version": version}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_attention.slide.metadata import UNKNOWN, Mpp, file_mpp, mpp_oddities, number, objective_power
+from wsi_attention.errors import InputError
+from wsi_attention.slide.metadata import Mpp, file_mpp, given_mpp, mpp_notes, number, objective_power
 
 
 @pytest.mark.parametrize(
@@ -66,12 +67,74 @@ def test_ome_xml_beats_the_placeholder_in_the_tiff_tags() -> None:
     assert file_mpp(tags) == Mpp((0.5, 0.5), "ome physical size")
 
 
-def test_oddities() -> None:
-    assert mpp_oddities(Mpp((0.25, 0.25), "x"), Mpp((0.25, 0.25), "x")) == ()
-    assert "no mpp" in mpp_oddities(UNKNOWN, UNKNOWN)[0]
-    assert "72 dpi" in mpp_oddities(Mpp((352.8, 352.8), "x"), UNKNOWN)[0]
-    assert "not square" in mpp_oddities(Mpp((0.25, 0.27), "x"), UNKNOWN)[0]
-    assert mpp_oddities(Mpp((0.25, 0.26), "x"), UNKNOWN) == ()
+def at(dpi: float, unit: str = "inch", **more: str) -> dict[str, str]:
+    return {"tiff.XResolution": f"{dpi:g}", "tiff.YResolution": f"{dpi:g}", "tiff.ResolutionUnit": unit, **more}
+
+
+def both(value: float, **more: str) -> dict[str, str]:
+    return {"openslide.mpp-x": repr(value), "openslide.mpp-y": repr(value), **more}
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        (at(72), "its tiff resolution says 352.8 µm, which is 72 dpi"),
+        (at(96), "96 dpi"),
+        (at(300), "300 dpi"),
+        (at(600), "its tiff resolution says 42.33 µm, which is 600 dpi"),
+        (at(1200), "1200 dpi"),
+        (at(118.11, "centimeter"), "300 dpi"),
+        (at(472, "centimeter"), "1200 dpi"),
+        (at(10, "centimeter"), "1000 µm, which is outside what slides have"),
+        (at(1, "centimeter"), "outside"),
+        (at(1e7, "centimeter"), "0.001 µm, which is outside"),
+        (both(25400 / 600, **{"openslide.vendor": "generic-tiff"}), "its openslide.mpp-x says 42.33 µm, which is 600"),
+        (both(25400 / 600, **{"openslide.vendor": "dicom"}), "600 dpi"),
+        (at(600, **{"openslide.vendor": "aperio"}), "its tiff resolution says 42.33 µm, which is 600 dpi"),
+        ({"aperio.MPP": "499", "openslide.vendor": "aperio"}, "its aperio.MPP says 499 µm, which is outside"),
+        ({"ome-zarr.mpp-x": "1000", "ome-zarr.mpp-y": "1000"}, "its ome-zarr scale says 1000 µm"),
+        (
+            {"tiff.ImageDescription": '<OME><Pixels PhysicalSizeX="352.7778"/></OME>'},
+            "its ome physical size says 352.8",
+        ),
+        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.6"}, "0.25 × 0.6 µm, pixels that no scanner makes"),
+    ],
+)
+def test_what_cannot_be_a_scale_is_disbelieved(tags: dict[str, str], why: str) -> None:
+    found = file_mpp(tags)
+    assert (found.xy, found.source) == (None, "none")
+    assert why in found.disbelieved
+
+
+@pytest.mark.parametrize(
+    ("tags", "mpp"),
+    [
+        (both(25400 / 600, **{"openslide.vendor": "hamamatsu"}), 25400 / 600),
+        (at(1513.4), 25400 / 1513.4),
+        (at(200, "centimeter"), 50.0),
+        (at(72, **{"tiff.ImageDescription": '<OME><Pixels PhysicalSizeX="0.5"/></OME>'}), 0.5),
+        (at(20000, "centimeter", **{"tiff.ImageDescription": '<OME><Pixels PhysicalSizeX="352.8"/></OME>'}), 0.5),
+        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.45"}, 0.25),
+    ],
+)
+def test_a_tag_that_can_be_believed_counts(tags: dict[str, str], mpp: float) -> None:
+    found = file_mpp(tags)
+    assert found.xy is not None
+    assert found.xy[0] == pytest.approx(mpp)
+    assert found.disbelieved == ""
+
+
+@pytest.mark.parametrize("mpp", [0.0, -1.0, 0.019, 50.1, 352.8, float("nan"), float("inf")])
+def test_a_given_mpp_that_no_slide_has_is_refused(mpp: float) -> None:
+    with pytest.raises(InputError, match=r"from 0\.02 to 50, got"):
+        given_mpp(mpp)
+
+
+def test_notes() -> None:
+    assert mpp_notes(Mpp((0.25, 0.25), "x"), Mpp((0.25, 0.25), "x")) == ()
+    assert "not square" in mpp_notes(Mpp((0.25, 0.27), "x"), Mpp(None, "none"))[0]
+    assert mpp_notes(Mpp((0.25, 0.26), "x"), Mpp(None, "none")) == ()
+    assert mpp_notes(Mpp((1.0, 1.0), "given"), Mpp((0.5, 0.5), "tag")) == ("mpp 1 was given, the file says 0.5 (tag)",)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +152,7 @@ def test_mpp_of_the_real_slides(shared_data: object) -> None:
         "slides/aperio/CMU-1-Small-Region.svs": 0.499,
         "slides/aperio/TCGA-CR-7395-01A-01-TS1.svs": None,
         "slides/dicom/bone-jpeg/jpeg.dcm": 16.783,
-        "slides/generic-tiff/boxes.tiff": 352.7778,
+        "slides/generic-tiff/boxes.tiff": None,
         "slides-derived/cmu1sr-libvips-pyramid-jpeg.tif": 0.499,
         "slides-derived/cmu1sr-tifffile-pyramid.ome.tif": 0.499,
         "slides-derived/cmu1sr-v04.ome.zarr.zip": 0.499,

@@ -307,11 +307,23 @@ def test_mpp_is_the_geometric_mean_and_can_be_given(tiled_tiff: Path) -> None:
         assert (slide.mpp, slide.mpp_source, slide.mpp_xy) == (0.25, "given", (0.25, 0.25))
         assert any("0.25 was given, the file says 0.5" in oddity for oddity in slide.oddities())
     uneven = ArrayLevels(
-        (np.zeros((8, 8, 3), np.uint8),), properties={"openslide.mpp-x": "0.2", "openslide.mpp-y": "0.8"}
+        (np.zeros((8, 8, 3), np.uint8),), properties={"openslide.mpp-x": "0.4", "openslide.mpp-y": "0.625"}
     )
     with open_slide(uneven) as slide:
-        assert slide.mpp == pytest.approx(0.4)
+        assert slide.mpp == pytest.approx(0.5)
         assert any("not square" in oddity for oddity in slide.oddities())
+
+
+def test_a_placeholder_is_a_missing_mpp_and_a_given_one_counts() -> None:
+    tags = {"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}
+    levels = ArrayLevels((np.zeros((8, 8, 3), np.uint8),), properties=tags, name="scan.tif")
+    with open_slide(levels) as slide:
+        assert (slide.mpp_xy, slide.mpp_source) == (None, "none")
+        with pytest.raises(MissingMppError, match=r"scan\.tif: .*72 dpi, as programs write it.*--mpp"):
+            _ = slide.mpp
+        assert any("72 dpi" in oddity for oddity in slide.oddities())
+    with open_slide(levels, mpp=1.0) as slide:
+        assert (slide.mpp, slide.notes) == (1.0, ())
 
 
 def test_missing_mpp_names_the_way_out_only_when_asked() -> None:
@@ -321,9 +333,9 @@ def test_missing_mpp_names_the_way_out_only_when_asked() -> None:
             _ = slide.mpp
 
 
-@pytest.mark.parametrize("mpp", [0, -0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("mpp", [0, -0.5, float("nan"), float("inf"), 0.01, 72.0])
 def test_an_impossible_mpp_is_refused(mpp: float, tiled_tiff: Path) -> None:
-    with pytest.raises(InputError, match="mpp must be a positive number"):
+    with pytest.raises(InputError, match=r"mpp must be a number of µm per pixel from 0\.02 to 50"):
         open_slide(tiled_tiff, mpp=mpp)
 
 

@@ -55,7 +55,8 @@ def _while_importing(error: BaseException) -> bool:
     """Tell whether an error says something about installed packages, not about the file: an import went wrong."""
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = trace.tb_frame.f_code
+        if code.co_name == "<module>" or code.co_filename.startswith("<frozen importlib"):
             return True
         trace = trace.tb_next
     return isinstance(error, ImportError) or "partially initialized module" in str(error)

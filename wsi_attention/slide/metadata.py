@@ -69,17 +69,22 @@ def number(text: object) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def given_mpp(mpp: float | None) -> float | None:
-    """Check the caller's mpp.
+def given_mpp(mpp: float | str | None, where: str = "") -> float | None:
+    """Check the caller's mpp; None where nothing was given.
+
+    Args:
+        mpp: µm per pixel, or the text of it.
+        where: it stands, for the message.
 
     Raises:
         InputError: it is no number, or not one that a slide can have.
     """
-    if mpp is None:
+    if mpp is None or mpp == "":
         return None
     value = number(mpp)
     if value is None or not FINEST <= value <= COARSEST:
-        raise InputError(f"mpp must be a number of µm per pixel from {FINEST:g} to {COARSEST:g}, got {mpp!r}")
+        place = f"{where}: " if where else ""
+        raise InputError(f"{place}mpp must be a number of µm per pixel from {FINEST:g} to {COARSEST:g}, got {mpp!r}")
     return value
 
 

@@ -83,7 +83,7 @@ class SlideSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know although nothing is missing, one sentence each."""
-        return (*self._notes, *(self._tissue.notes if self._tissue else ()))
+        return (*self.slide.notes, *self._notes, *(self._tissue.notes if self._tissue else ()))
 
     @property
     def shortfalls(self) -> tuple[str, ...]:

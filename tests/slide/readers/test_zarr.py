@@ -57,9 +57,18 @@ def test_the_real_zip_equals_its_origin(shared_data: Path) -> None:
         assert slide.read((0, 0), 0, (64, 64)).mean() > 150
 
 
-@pytest.mark.parametrize(("unit", "mpp"), [("nanometer", 0.00025), ("millimeter", 250.0), ("", None), ("pixel", None)])
-def test_units(unit: str, mpp: float | None, tmp_path: Path, write_ome_zarr: Writer) -> None:
-    with open_slide(write_ome_zarr(tmp_path / "a.zarr", unit=unit)) as slide:
+@pytest.mark.parametrize(
+    ("unit", "step", "mpp"),
+    [
+        ("nanometer", 250, 0.25),
+        ("millimeter", 0.00025, 0.25),
+        ("millimeter", 0.25, None),
+        ("", 1, None),
+        ("pixel", 1, None),
+    ],
+)
+def test_units(unit: str, step: float, mpp: float | None, tmp_path: Path, write_ome_zarr: Writer) -> None:
+    with open_slide(write_ome_zarr(tmp_path / "a.zarr", unit=unit, step=step)) as slide:
         assert slide.mpp_xy is None if mpp is None else slide.mpp == pytest.approx(mpp)
 
 
