@@ -14,8 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from base_slides import scene, write_base
+from base_slides import BASES
 from mutant import Mutant
 from mutants import make
 
@@ -27,9 +26,10 @@ SLIDE_LIMIT, BATCH_LIMIT = 30, 300
 MOST_MEMORY = 1.2e9
 """Bytes that the largest process may take."""
 RAW = re.compile(
-    r"Traceback|unexpected|Errno|\b[A-Za-z]*(Error|Exception)\b|NoneType|object has no attribute|not subscriptable"
-    r"|positional argument|index out of|out of range|to unpack|invalid literal|could not broadcast|must be str"
-    r"|object is not|not supported between|zip\(\)|struct|0x[0-9a-f]{6}|<class|__|numpy|cannot convert|codec can't"
+    r"Traceback|unexpected [A-Z]|unexpected error|Errno|\b[A-Za-z]*(Error|Exception)\b|NoneType|has no attribute"
+    r"|not subscriptable|not iterable|positional argument|index out of|out of range|to unpack|invalid literal"
+    r"|could not broadcast|must be str|not supported between|zip\(\)|struct\.|0x[0-9a-f]{6}|<class|__|numpy"
+    r"|cannot convert|codec can't"
 )
 """What a user does not understand: words of a program's inside."""
 NUMBERS = ("status", "label", "prob_benign", "prob_lesion", "tiles_read", "area_read", "reason")
@@ -95,7 +95,7 @@ def run_batch(seeds: Sequence[int], folder: Path, sound: Path) -> Batch:
     Args:
         seeds: of the mutants.
         folder: a new folder for slides and results.
-        sound: where the sound slides are kept between batches.
+        sound: where `write_sound` has written the sound slides; what the good ones give is kept there too.
     """
     for name in ("slides", "home", "temporary", "here"):
         (folder / name).mkdir(parents=True)
@@ -107,7 +107,7 @@ def run_batch(seeds: Sequence[int], folder: Path, sound: Path) -> Batch:
     batch = Batch(mutants, ended, told, ())
     findings = [*_of_run(ended), *_of_good(told, good, sound), *_of_folder(folder, before)]
     for mutant in mutants:
-        findings += _of_rows(mutant, batch.of(mutant))
+        findings += of_rows(mutant, batch.of(mutant))
     if ended.status is not None:
         findings += _of_pixels(batch, folder, sound)
     return Batch(mutants, ended, told, tuple(findings))
@@ -115,15 +115,10 @@ def run_batch(seeds: Sequence[int], folder: Path, sound: Path) -> Batch:
 
 def _good(base: str, folder: Path, sound: Path) -> Path:
     """A copy of a good slide, named to come in the middle of the batch or last."""
-    source = next(iter(sound.glob(f"{base}.*")), None) or write_base(base, _made(sound) / base)
+    source = sound / f"{base}{BASES[base][0]}"
     target = folder / f"{'m' if base == GOOD[0] else 'zz'}-good-{source.name}"
     shutil.copyfile(source, target)
     return target
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _classify(folder: Path) -> Ended:
@@ -216,7 +211,7 @@ def _of_folder(folder: Path, before: dict[str, tuple[int, int]]) -> Iterable[Fin
         yield Finding("outside", None, f"not only the results were written: {', '.join(changed[:5])}")
 
 
-def _of_rows(mutant: Mutant, told: Sequence[Told]) -> Iterable[Finding]:
+def of_rows(mutant: Mutant, told: Sequence[Told]) -> Iterable[Finding]:
     if not told:
         yield Finding("no row", mutant.seed, "no row in predictions.csv")
     for one in told:
@@ -239,13 +234,10 @@ def _of_pixels(batch: Batch, folder: Path, sound: Path) -> Iterable[Finding]:
         for one in batch.of(mutant)
         if one.answered and not mutant.change.lost and mutant.change.mpp is not None
     ]
-    truth = sound / "truth.npy"
-    if not truth.exists():
-        np.save(truth, scene().levels[0])
     slides = [{"path": str(one.path), "tiles": str(one.tiles), "mpp": mutant.change.mpp} for mutant, one in asked]
     (folder / "asked.json").write_text(json.dumps(slides))
     command = [sys.executable, str(Path(__file__).with_name("seen.py"))]
-    command += [str(folder / "asked.json"), str(truth), str(folder / "answer.jsonl")]
+    command += [str(folder / "asked.json"), str(sound / "truth.npy"), str(folder / "answer.jsonl")]
     (folder / "answer.jsonl").touch()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(command, env=environment, timeout=BATCH_LIMIT, check=False, capture_output=True)

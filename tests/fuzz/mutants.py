@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import store_mutations
 import tiff_mutations
 import written_tiffs
@@ -59,23 +60,23 @@ def make(seed: int, folder: Path, sound: Path) -> Mutant:
     Args:
         seed: fixes format, mutation, and every choice in it.
         folder: where the mutant goes.
-        sound: where the sound slides are kept; written when it is first asked for one.
+        sound: where `write_sound` has written the sound slides.
     """
     chance = Random(seed)
     base = chance.choices(list(BASES), [WEIGHTS.get(name, 1) for name in BASES])[0]
     name = chance.choice(list(MUTATIONS[base]))
     path = folder / f"{base}-{seed}{BASES[base][0]}"
-    _copy(_sound(base, sound), path)
+    _copy(sound / f"{base}{BASES[base][0]}", path)
     change = MUTATIONS[base][name](Work(chance, scene(), path))
     return Mutant(seed, base, name, change, path)
 
 
-def _sound(base: str, folder: Path) -> Path:
-    path = folder / f"{base}{BASES[base][0]}"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+def write_sound(folder: Path) -> None:
+    """Write the sound slide of every format into a new folder, and the pixels of its level 0 as `truth.npy`."""
+    folder.mkdir(parents=True)
+    np.save(folder / "truth.npy", scene().levels[0])
+    for base in BASES:
         write_base(base, folder / base)
-    return path
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -17,9 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from base_slides import scene
 from campaign import Batch, Finding, culprits, run_batch
-from mutants import make
+from mutants import make, write_sound
 
 BATCH = 20
 
@@ -28,9 +27,9 @@ def main() -> int:
     """Run what the arguments ask for; 1 where something was found."""
     asked = _arguments()
     keep = Path(asked.keep)
-    scene()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         place, sound = Path(folder), Path(folder) / "sound"
+        write_sound(sound)
         seeds = list(range(asked.seed, asked.seed + asked.count))
         batches = [seeds[at : at + asked.batch] for at in range(0, len(seeds), asked.batch)]
         if len(batches) > 1:
@@ -59,14 +58,21 @@ def _one(seeds: list[int], place: Path, sound: Path, keep: Path) -> tuple[Batch,
         keep.mkdir(parents=True, exist_ok=True)
         _forget(keep, seed)
         make(seed, keep, sound)
-    print(
-        f"seeds {seeds[0]}-{seeds[-1]}: {batch.ended.seconds:.0f} s, {batch.ended.memory / 1e6:.0f} MB,"
-        f" {len(found)} findings",
-        file=sys.stderr,
-        flush=True,
-    )
+    print(_told(seeds, batch, found), flush=True)
     shutil.rmtree(folder)
     return batch, found
+
+
+def _told(seeds: list[int], batch: Batch, found: list[Finding]) -> str:
+    """A line on the batch, and what was found in it."""
+    mutants = {mutant.seed: mutant for mutant in batch.mutants}
+    ended = f"{batch.ended.seconds:.0f} s, {batch.ended.memory / 1e6:.0f} MB, {len(found)} findings"
+    lines = [f"seeds {seeds[0]}-{seeds[-1]}: {ended}" if seeds else ended]
+    for one in found:
+        mutant = mutants.get(one.seed) if one.seed is not None else None
+        about = f"{mutant.base} {mutant.mutation}: {mutant.change.what}" if mutant else "the batch"
+        lines.append(f"[{one.kind}] {one.seed} {about}\n    {one.text}")
+    return "\n".join(lines)
 
 
 def _forget(keep: Path, seed: int) -> None:
@@ -76,25 +82,20 @@ def _forget(keep: Path, seed: int) -> None:
 
 
 def _summary(done: list[tuple[Batch, list[Finding]]], keep: Path, alone: bool) -> int:
-    mutants = {mutant.seed: mutant for batch, _ in done for mutant in batch.mutants}
-    found = [one for _, findings in done for one in findings]
-    statuses = Counter(
-        (one.row["status"] + (" with notes" if one.row["status"] == "done" and one.row.get("notes") else ""))
-        for batch, _ in done for mutant in batch.mutants for one in batch.of(mutant)
-    )  # fmt: skip
-    for one in sorted(found, key=lambda one: (one.kind, one.seed or -1)):
-        mutant = mutants.get(one.seed if one.seed is not None else -1)
-        about = f"{mutant.base} {mutant.mutation}: {mutant.change.what}" if mutant else "the batch"
-        print(f"[{one.kind}] {one.seed} {about}\n    {one.text}")
+    kinds = [one.kind for _, found in done for one in found]
+    statuses = Counter(_status(one.row) for batch, _ in done for mutant in batch.mutants for one in batch.of(mutant))
     if alone:
-        for mutant in mutants.values():
-            print(f"{keep / mutant.path.name}: {mutant.mutation}: {mutant.change}")
-        for batch, _ in done:
-            print("\n".join(json.dumps(one.row) for mutant in batch.mutants for one in batch.of(mutant)))
-    print(f"{len(mutants)} mutants: {dict(statuses)}")
+        batch = done[0][0]
+        print(f"{keep / batch.mutants[0].path.name}: {batch.mutants[0].mutation}: {batch.mutants[0].change}")
+        print("\n".join(json.dumps(one.row) for one in batch.of(batch.mutants[0])))
+    print(f"{sum(len(batch.mutants) for batch, _ in done)} mutants, rows: {dict(statuses)}")
     print(f"largest process: {max(batch.ended.memory for batch, _ in done) / 1e6:.0f} MB")
-    print(f"findings: {dict(Counter(one.kind for one in found))}")
-    return int(bool(found))
+    print(f"findings: {dict(Counter(kinds))}")
+    return int(bool(kinds))
+
+
+def _status(row: dict[str, str]) -> str:
+    return "done with a note" if row["status"] == "done" and row.get("notes") else row["status"]
 
 
 if __name__ == "__main__":

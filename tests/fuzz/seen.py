@@ -25,7 +25,7 @@ OVERVIEW_MPP = 16.0
 """The demo model's."""
 FAR = 40.0
 """Levels of grey that a block of 8 × 8 pixels is off by where it is another one; JPEG makes it 5."""
-MOST = 0.02
+MOST = 0.03
 """The share of blocks that may be far off: edges, where a level's pixels are cut otherwise."""
 
 

@@ -14,7 +14,7 @@ from tiff_file import DESCRIPTION, PHOTOMETRIC, TiffBytes
 
 PIXELS_A_CM = 1e4 / MPP
 JPEG: dict[str, Any] = {"photometric": "ycbcr", "subsampling": (2, 2), "compression": "jpeg"}
-LZW: dict[str, Any] = {"photometric": "rgb", "compression": "lzw"}
+LZW: dict[str, Any] = {"photometric": "rgb", "compression": "lzw", "subsampling": None}
 
 Mutation = Callable[[Work], Change]
 
@@ -85,7 +85,7 @@ def other_samples(work: Work) -> Change:
     how = work.chance.choice(list(_SAMPLES))
     make, options, lost = _SAMPLES[how]
     pages = _pyramid([make(level) for level in work.scene.levels], **{**LZW, **options})
-    _write(work, [page | {"subsampling": None} for page in pages])
+    _write(work, pages)
     return Change(how, lost)
 
 
@@ -111,7 +111,6 @@ _SAMPLES: dict[str, tuple[Callable[[Pixels], Any], dict[str, Any], Lost]] = {
 
 def colours_mislabelled(work: Work) -> Change:
     """The photometric tag says RGB of YCbCr pixels, or the other way, at every level."""
-    base = Change("")
     tiff = TiffBytes(work.path.read_bytes())
     before = tiff.value(tiff.pyramid()[0], PHOTOMETRIC)
     value = work.chance.choice([value for value in (0, 1, 2, 6) if value != before])
@@ -119,7 +118,7 @@ def colours_mislabelled(work: Work) -> Change:
         if entry := directory.entry(PHOTOMETRIC):
             tiff.put_value(entry, value)
     work.path.write_bytes(tiff.data)
-    return Change(f"{base.what}photometric {before} = {value} at every level")
+    return Change(f"photometric {before} = {value} at every level")
 
 
 _APERIO_SCALE: tuple[tuple[bytes, str, Lost, float | None], ...] = (
