@@ -100,12 +100,13 @@ class WsiAttentionFiles {
         folder(given)
     }
 
-    /** By file name; those whose own name fits first, so that few files are opened. By place where several are left. */
+    /** By file name, of a file and its compressed twin the newer; those whose own name fits first, so that few files are opened. By place where several are left. */
     private static List<File> chosen(server, File results, File home) {
         check(home.isDirectory(), "${results}: no results of wsi-attention there (no folder geojson)")
         List names = server.URIs.collectMany { WsiAttentionFrame.partsOf(it).reverse().take(2) }
         List<File> all = []
         home.eachFileRecurse { if (it.name ==~ /.*\.geojson(\.gz)?/) all << it }
+        all = all.groupBy { stem(it.path) }.values().collect { twins -> twins.max { it.lastModified() } }
         def (likely, rest) = all.sort().split { file -> names.any { it.startsWith(stem(file.name)) } }
         def isHere = { File file -> metadataOf(readJson(file))?.get('slide')?.asString in names }
         List found = likely.findAll(isHere) ?: rest.findAll(isHere)

@@ -213,6 +213,18 @@ def test_a_renamed_slide_is_found_where_its_file_is_named(host: Host, painted: n
     assert host.script("import_results", picture(tmp_path, painted), given)["outcomes"] == ["done"]
 
 
+@pytest.mark.parametrize("older", ["", ".gz"])
+def test_of_a_file_and_its_compressed_twin_the_newer_is_taken(
+    host: Host, painted: np.ndarray, tmp_path: Path, older: str
+) -> None:
+    for ending in ("", ".gz"):
+        folder = results(tmp_path, on_lesion(), ending=ending)
+    stale = folder / "geojson" / f"slide one.geojson{older}"
+    stale.write_bytes(b"not to be read")
+    os.utime(stale, (1, 1))
+    assert host.script("import_results", picture(tmp_path, painted), f"results={folder}")["outcomes"] == ["done"]
+
+
 def test_two_slides_of_one_name_are_told_apart_by_their_place(host: Host, painted: np.ndarray, tmp_path: Path) -> None:
     image = picture(tmp_path, painted)
     for name, place in (("a/slide one", tmp_path / "slide one.svs"), ("b/slide one", Path("/b/slide one.svs"))):

@@ -27,6 +27,9 @@ CHUNK = 512
 MAPS = "maps"
 """Folder of all maps but the main one; they are numbered in the model's order."""
 
+INSPECTED = "inspected"
+"""Name of the second channel; it tells our maps from slides."""
+
 SMALLEST = 64
 """Levels are halved until neither side is longer than this."""
 
@@ -58,7 +61,7 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
         "datasets": [{"path": str(n), "coordinateTransformations": placed} for n, placed in enumerate(scales)],
     }
     highest = float(np.nanmax(found.values)) if np.isfinite(found.values).any() else 0.0
-    channels = [_channel(shown_name(prediction, found), "FFFFFF", highest), _channel("inspected", "00B4FF", 1.0)]
+    channels = [_channel(shown_name(prediction, found), "FFFFFF", highest), _channel(INSPECTED, "00B4FF", 1.0)]
     return {"ome": {"version": VERSION, "multiscales": [multiscale], "omero": {"channels": channels}}}
 
 

@@ -15,6 +15,7 @@ from wsi_attention.errors import InputError, SlideError
 from wsi_attention.inference.job import exporter_of
 from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
 from wsi_attention.inference.states import stored_predictions
+from wsi_attention.inference.superseded import twin
 from wsi_attention.inference.writing import publish, remove, results_errors, temporary
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
@@ -26,7 +27,8 @@ def export_again(
 ) -> Iterator[Path]:
     """Writes one kind of export for the slides of a results folder, giving each path once it is whole.
 
-    A heatmap shows the slide where it can still be opened, the tissue mask where it cannot.
+    A heatmap shows the slide where it can still be opened, the tissue mask where it cannot. The same export in its
+    other form, compressed or not, is removed.
 
     Args:
         results: the folder that classify wrote.
@@ -48,6 +50,7 @@ def export_again(
             sources = partial(reopened_overview, prediction), partial(reopened_tiles, prediction)
             chosen(prediction, unfinished, **pixels_for(chosen, overview=sources[0], tiles=sources[1]))
             publish(path)
+            remove(Path(twin(str(path))))
         yield path
 
 

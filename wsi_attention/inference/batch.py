@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.inference.batch_run import BatchRun, Watch
 from wsi_attention.inference.cluster_runner import Cluster
 from wsi_attention.inference.devices import Precision, Used
@@ -21,10 +23,10 @@ from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.job import Job, Settings, exporter_of
 from wsi_attention.inference.mirror import workplace
 from wsi_attention.inference.names import assign_names
-from wsi_attention.inference.pages import part_of, write_page
+from wsi_attention.inference.pages import PAGE, part_of, write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
-from wsi_attention.inference.results import Results, open_results
+from wsi_attention.inference.results import TABLE, Results, open_results
 from wsi_attention.inference.runners import place_of, runner_of
 from wsi_attention.inference.slide_key import first_look
 from wsi_attention.inference.slides_csv import gather_slides
@@ -104,6 +106,7 @@ def classify(
         report = Report(
             mirror.url if mirror else place, len(slides), others=found.others, clocks=[] if profile else None
         )
+        report.skipped = found.results
         arguments = {
             "inputs": [masked(str(given)) for given in inputs],
             "slides_csv": slides_csv and str(slides_csv),
@@ -118,15 +121,41 @@ def classify(
             batch_run = BatchRun(folder, report, watch)
             try:
                 batch_run.run(jobs, runner_of(executor, workers), kept)
+            except ResultsError:
+                with suppress(ResultsError):  # rows of what is there, and of nothing else
+                    folder.write_table()
+                raise
             finally:
                 report.seconds = time.monotonic() - start
+            _check_all_there(folder, report, batch_run.told)
             folder.write_table()
             folder.write_run(_facts(report, settings, arguments))
-            if "report" in what:
+            if "report" in what and not _page_is_current(folder):
                 folder.fetch(part_of(Path(), name).as_posix() for name in folder.states)
                 write_page(folder.folder)
             folder.finish()
     return report
+
+
+def _check_all_there(folder: Results, report: Report, names: Sequence[str]) -> None:
+    """Turn finished slides whose files are not there into failures: somebody removed them while the run lasted."""
+    failed = dict(report.failures)
+    for name in folder.lost(names):
+        state = folder.states[name]
+        reason = "its files were removed while the run lasted; the same command does it again"
+        folder.add(replace(state, status="failed", reason=failed.get(name, reason), row={}, exports=()))
+        if name not in failed:
+            report.failures.append((name, reason))
+            report.statuses -= Counter([state.status])
+            report.statuses["failed"] += 1
+
+
+def _page_is_current(folder: Results) -> bool:
+    """Whether report.html says what it would say now."""
+    if folder.changed or not folder.holds(PAGE):
+        return False
+    page, table = folder.folder / PAGE, folder.folder / TABLE
+    return not page.exists() or page.stat().st_mtime_ns >= table.stat().st_mtime_ns
 
 
 def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> tuple[list[Job], list[str]]:
@@ -227,6 +256,7 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
         "failures": dict(report.failures),
         "without_tissue": dict(report.empty),
         "other_files_skipped": list(report.others),
+        "results_skipped": list(report.skipped),
         "counters": asdict(report.counters),
         **({"profile": report.profile.facts()} if report.profile else {}),
     }

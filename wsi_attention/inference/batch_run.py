@@ -25,6 +25,9 @@ class BatchRun:
         folder: takes the states.
         report: is counted up.
         watch: is told of each slide that is done.
+
+    Attributes:
+        told: names of the slides that are done, or were kept.
     """
 
     def __init__(self, folder: Results, report: Report, watch: Watch | None) -> None:
@@ -33,6 +36,7 @@ class BatchRun:
         self._watch = watch
         self._running: dict[Future[Any], Job] = {}
         self._alone: list[Job] = []
+        self.told: list[str] = []
 
     def run(self, jobs: Sequence[Job], runner: Runner, kept: Iterable[str] = ()) -> None:
         """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left.
@@ -94,6 +98,7 @@ class BatchRun:
         self._tell(name)
 
     def _tell(self, name: str) -> None:
+        self.told.append(name)
         if self._watch:
             self._watch(name, self._report.statuses.total(), self._report.total)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsi_attention.errors import InputError, SlideError
+from wsi_attention.export.zarr import INSPECTED
 from wsi_attention.inference.names import SUFFIXES, suffix_of
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.opening import known_elsewhere
@@ -46,13 +48,20 @@ class SlideFile:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found: `slides`, sorted by relative path, and the paths of `others` that are no slides."""
+    """What was found.
+
+    Attributes:
+        slides: sorted by relative path.
+        others: paths of files that are no slides.
+        results: results folders of earlier runs, and attention maps out of such folders; nobody looked into them.
+    """
 
     slides: tuple[SlideFile, ...] = ()
     others: tuple[str, ...] = field(default=())
+    results: tuple[str, ...] = field(default=())
 
     def __add__(self, other: Found) -> Found:
-        return Found(self.slides + other.slides, self.others + other.others)
+        return Found(self.slides + other.slides, self.others + other.others, self.results + other.results)
 
 
 def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None) -> Found:
@@ -60,13 +69,15 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
 
     Folders are walked: hidden and half-written files are left out, an OME-Zarr store is one slide, so are all instances
     of one DICOM series in a folder, and a `.mrxs` with its companion folder. Files given by name are always taken.
+    Results folders and the attention maps in them are never slides, wherever they lie.
 
     Args:
         inputs: files, folders, OME-Zarr stores, URLs.
         outside: a folder to stay out of, such as the results folder inside the input folder.
 
     Raises:
-        InputError: an input does not exist, a URL is given with two signatures, or there is no slide at all.
+        InputError: an input does not exist, a URL is given with two signatures, or there is no slide at all; an
+            attention map was given by its name.
     """
     found = Found()
     for given in map(str, inputs):
@@ -78,11 +89,16 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
             raise InputError(f"{slide.key}: given twice, with different secrets (***); give each slide once")
     merged = _merge_series(sorted(slides.values(), key=lambda slide: (slide.relative, slide.key)))
     if not merged:
-        where = ", ".join(map(str, inputs)) or "nothing"
-        raise InputError(
-            f"no slides in {where}; other files there: {len(found.others)}; known suffixes: {' '.join(SUFFIXES)}"
-        )
-    return Found(tuple(merged), tuple(sorted(set(found.others))))
+        raise InputError(_nothing(", ".join(map(str, inputs)) or "nothing", found))
+    return Found(tuple(merged), *(tuple(sorted(set(paths))) for paths in (found.others, found.results)))
+
+
+def _nothing(where: str, found: Found) -> str:
+    text = f"no slides in {where}; other files there: {len(found.others)}; known suffixes: {' '.join(SUFFIXES)}"
+    if found.results:
+        text += f"; left out, because they are results of an earlier run: {', '.join(found.results[:3])}"
+        text += ", ..." * (len(found.results) > 3)
+    return text
 
 
 def _found_in(given: str, outside: Path | None) -> Found:
@@ -91,18 +107,22 @@ def _found_in(given: str, outside: Path | None) -> Found:
     path = Path(given)
     if not path.exists():
         raise InputError(f"{given}: no such file or folder; -i takes slides, folders and URLs")
+    if is_heatmap(path):
+        raise InputError(f"{given}: an attention map out of a results folder, not a slide; give the slide itself")
     if not path.is_dir() or is_store(path):
         return Found((SlideFile(given, path.absolute().name),))
     seen = {_identity(outside)} if outside and outside.exists() else set()
     if _identity(path) in seen:
         raise InputError(f"{given}: results cannot go into the folder of the slides itself; give another with -o")
-    slides, others = [], []
+    slides, others, results = [], [], []
     for file in _walk(path, seen):
-        if is_slide(file):
+        if is_results(file) or is_heatmap(file):
+            results.append(str(file))
+        elif is_slide(file):
             slides.append(SlideFile(str(file), file.relative_to(path).as_posix()))
         else:
             others.append(str(file))
-    return Found(tuple(slides), tuple(others))
+    return Found(tuple(slides), tuple(others), tuple(results))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -111,9 +131,13 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """All files, stores and results folders in a folder; each folder once."""
     if _identity(folder) in seen:
         return
     seen.add(_identity(folder))
+    if is_results(folder):
+        yield folder
+        return
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
@@ -124,8 +148,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if name.startswith((".", "~$")) or (name.casefold() in companions and path.is_dir()):
             continue
         if path.is_dir() and not is_store(path):
-            if not is_results(path):
-                yield from _walk(path, seen)
+            yield from _walk(path, seen)
         elif path.exists() or path.is_symlink():  # a link to a disk that is not there is a slide that fails
             yield path
 
@@ -140,8 +163,21 @@ def is_store(folder: Path) -> bool:
 
 
 def is_results(folder: Path) -> bool:
-    """Whether a folder holds results of an earlier run, whose heatmap pyramids are no slides."""
-    return (folder / "states").is_dir() and (folder / "predictions.csv").is_file()
+    """Whether a folder holds results of a run, be it a killed one, or what was kept of them."""
+    if not folder.is_dir():
+        return False
+    marks = ("predictions.csv", ".lock", "run_*.json")
+    return (folder / "states").is_dir() and any(path.is_file() for mark in marks for path in folder.glob(mark))
+
+
+def is_heatmap(store: Path) -> bool:
+    """Whether an OME-Zarr store is an attention map that the exporter `heatmap-zarr` wrote."""
+    try:
+        described = json.loads((store / "zarr.json").read_text(encoding="utf-8"))
+        channels = described["attributes"]["ome"]["omero"]["channels"]
+        return len(channels) == 2 and channels[1]["label"] == INSPECTED
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
 
 
 def is_slide(path: Path) -> bool:

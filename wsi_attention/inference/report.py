@@ -32,6 +32,7 @@ class Report:
         empty: (name, reason) of slides without tissue, earlier results included.
         noted: (name, notes) of slides that have a label and notes, earlier results included.
         others: files that were no slides.
+        skipped: results folders of other runs that nobody looked into.
         interrupted: whether the user stopped it.
         threads_left: whether threads may still be running that would keep the process alive.
         counters: what reading cost in this run.
@@ -49,6 +50,7 @@ class Report:
     empty: list[tuple[str, str]] = field(default_factory=list)
     noted: list[tuple[str, str]] = field(default_factory=list)
     others: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     interrupted: bool = False
     threads_left: bool = False
     counters: Counters = field(default_factory=Counters)
@@ -93,6 +95,8 @@ def summary(report: Report) -> str:
     if report.others:
         shown = _some([Path(path).name for path in report.others])
         lines.append(f"{_counted(len(report.others), 'other file')} skipped: {shown}")
+    if report.skipped:
+        lines.append(f"{_counted(len(report.skipped), 'place')} with earlier results left out: {_some(report.skipped)}")
     lines += [f"{what:<10}{path}" for what, path in _places(report.results)]
     if report.interrupted:
         done = report.statuses.total() - report.statuses["failed"]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.table import columns
 from wsi_attention.inference.states import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
+from wsi_attention.inference.superseded import every_export, twin
 from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TABLE = "predictions.csv"
 LOCK = ".lock"
+TABLE_SHARE = 50
+"""The table is written again after so many times the seconds that writing it took, so that all of it costs 2 %."""
 
 
 class Results:
@@ -34,14 +37,19 @@ class Results:
         folder: where it is.
         run: what all its slides have in common.
         states: name -> state without its record, for every slide that has one.
+        changed: whether this run wrote a slide's result.
     """
 
-    def __init__(self, folder: Path, run: RunKey, states: dict[str, State], mirror: Mirror | None = None) -> None:
+    def __init__(
+        self, folder: Path, run: RunKey, states: dict[str, State], mirror: Mirror | None = None, lock: int | None = None
+    ) -> None:
         self.folder = folder
         self.run = run
         self.states = states
         self._mirror = mirror
+        self._lock = lock
         self._table_due = 0.0
+        self.changed = False
 
     def known(self) -> dict[str, str]:
         """Absolute slide path -> name, for slides with a state; a name whose slide has moved away is free again."""
@@ -50,8 +58,9 @@ class Results:
         }
 
     def holds(self, export: str) -> bool:
-        """Whether an export is there."""
-        return (self.folder / export).exists() or (self._mirror is not None and self._mirror.holds(export))
+        """Whether an export is there, compressed or not."""
+        there = (self.folder / export).exists() or (self.folder / twin(export)).exists()
+        return there or (self._mirror is not None and self._mirror.holds(export))
 
     def clean(self, folders: Iterable[str]) -> None:
         """Removes what a killed run left unfinished in the given folders below this one, and in `states`."""
@@ -63,17 +72,20 @@ class Results:
                     remove(path)
 
     def add(self, state: State) -> None:
-        """Takes a slide in: its exports get their names, then its state is written, then the table (at most once a
-        second; `write_table` at the end).
+        """Takes a slide in: its exports get their names, then its state is written, then the table, now and then.
+
+        What earlier results of the slide left, or `export` made of them, is removed.
 
         Raises:
-            ResultsError: disk full, or writing is not permitted.
+            ResultsError: disk full, writing is not permitted, or the folder was removed meanwhile.
         """
+        self._check_there()
+        self.changed = True
         before = self.states.pop(state.name, None)
         path = self.folder / FOLDER / f"{state.name}.json"
         with results_errors(path):
             path.unlink(missing_ok=True)
-            for stale in set(before.exports if before else ()) - set(state.exports):
+            for stale in _obsolete(state, before):
                 remove(self.folder / stale)
         for export in state.exports:
             publish(self.folder / export)
@@ -105,9 +117,43 @@ class Results:
             self.states[name] = replace(light, slide=key, path=path)
 
     def write_table(self) -> None:
-        """Writes predictions.csv anew from the states, sorted by slide."""
-        write_text(self.folder / TABLE, table(self.states, self.run.settings["classes"]))
-        self._table_due = time.monotonic() + 1.0
+        """Writes predictions.csv anew from the states, sorted by slide, if anything in it is new.
+
+        Raises:
+            ResultsError: disk full, writing is not permitted, or the folder was removed meanwhile.
+        """
+        self._check_there()
+        start, path = time.monotonic(), self.folder / TABLE
+        text = table(self.states, self.run.settings["classes"])
+        if _text_of(path) != text:
+            write_text(path, text)
+        end = time.monotonic()
+        self._table_due = end + max(1.0, TABLE_SHARE * (end - start))
+
+    def lost(self, names: Iterable[str]) -> list[str]:
+        """Those of the named finished slides whose files are not all there."""
+        return [name for name in names if self.states[name].finished and not self._is_whole(self.states[name])]
+
+    def _is_whole(self, state: State) -> bool:
+        return (self.folder / FOLDER / f"{state.name}.json").is_file() and all(map(self.holds, state.exports))
+
+    def _check_there(self) -> None:
+        """Go by while the folder is the one that was opened.
+
+        Raises:
+            ResultsError: it was removed or replaced.
+        """
+        if self._lock is None:
+            return
+        try:
+            same = os.path.samestat(os.fstat(self._lock), (self.folder / LOCK).stat())
+        except OSError:
+            same = False
+        if not same:
+            raise ResultsError(
+                f"{self.folder}: the results folder was removed or replaced while this run was writing it; what it had"
+                " finished is lost, and the same command does it again"
+            )
 
     def write_run(self, facts: Mapping[str, Any]) -> Path:
         """Writes run_<timestamp>.json beside those of earlier runs and gives its path."""
@@ -152,18 +198,18 @@ def open_results(
             configuration.
     """
     root = Path(folder)
-    with _locked(root):
+    with _locked(root) as lock:
         with results_errors(root):
             if mirror:
                 mirror.open(root)
-            states = {state.name: state for state in map(State.without_record, read_states(root))}
+            states = {state.name: _light(state, run) for state in read_states(root)}
             if existing == "overwrite":
                 _remove_all(root, states)
                 if mirror:
                     mirror.remove_all(states, TABLE)
                 states = {}
             _check_same_run(mirror.url if mirror else root, run, states)
-        yield Results(root, run, states, mirror)
+        yield Results(root, run, states, mirror, lock)
 
 
 def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
@@ -178,6 +224,27 @@ def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
     return text.getvalue()
 
 
+def _light(state: State, run: RunKey) -> State:
+    """A state without its record; those of one run share its key."""
+    light = state.without_record()
+    return replace(light, run=run) if light.run == run else light
+
+
+def _obsolete(state: State, before: State | None) -> set[str]:
+    """What lies in the folder of the slide's earlier results and is not written anew now."""
+    found = set(map(twin, state.exports))
+    if before:
+        found |= every_export(state.name) | set(before.exports)
+    return found - set(state.exports)
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
 def _check_same_run(root: Path | str, run: RunKey, states: Mapping[str, State]) -> None:
     for state in states.values():
         difference = state.run.difference(run)
@@ -190,13 +257,13 @@ def _check_same_run(root: Path | str, run: RunKey, states: Mapping[str, State]) 
 def _remove_all(root: Path, states: Mapping[str, State]) -> None:
     for state in states.values():
         remove(root / FOLDER / f"{state.name}.json")
-        for export in state.exports:
+        for export in every_export(state.name) | set(state.exports):
             remove(root / export)
     remove(root / TABLE)
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def _locked(root: Path) -> Iterator[int]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -209,7 +276,7 @@ def _locked(root: Path) -> Iterator[None]:
         with results_errors(root / LOCK):
             os.ftruncate(lock, 0)
             os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+        yield lock
     finally:
         os.close(lock)
 

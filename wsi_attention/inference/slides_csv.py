@@ -44,7 +44,7 @@ def gather_slides(
     listed = {slide.key for slide in found.slides}
     if not tables or rest:
         more = find_slides(rest, outside)
-        found += Found(tuple(slide for slide in more.slides if slide.key not in listed), more.others)
+        found += Found(tuple(slide for slide in more.slides if slide.key not in listed), more.others, more.results)
     return found
 
 

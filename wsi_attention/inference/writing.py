@@ -56,7 +56,13 @@ def publish(path: Path) -> None:
             _sync(finished)
         if path.is_dir():
             shutil.rmtree(path)
-        finished.replace(path)
+        try:
+            finished.replace(path)
+        except FileNotFoundError as error:
+            raise ResultsError(
+                f"{path}: was removed while it was being written; leave the results folder alone until the run ends,"
+                " and give the same command again"
+            ) from error
 
 
 def remove(path: Path) -> None:

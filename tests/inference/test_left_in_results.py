@@ -1,0 +1,162 @@
+"""What lies in a results folder belongs to the results that its table tells of, whatever happens to it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsi_attention.errors import InputError, ResultsError
+from wsi_attention.inference.again import export_again
+from wsi_attention.inference.batch import classify
+from wsi_attention.inference.discovery import find_slides
+from wsi_attention.inference.report import Report, summary
+from wsi_attention.inference.results import Results, open_results
+from wsi_attention.inference.states import RunKey, SlideKey, State
+from wsi_attention.models.checkpoint import Classifier
+
+
+def run(slides: Path, results: Path, classifier: Classifier, **more: Any) -> Report:
+    return classify([slides], results, classifier, **{"what": ("geojson", "tiles"), **more})
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return {row["slide"]: row["status"] for row in csv.DictReader(file)}
+
+
+def files(folder: Path) -> list[str]:
+    kinds = ("geojson", "tiles", "heatmaps")
+    return sorted(path.relative_to(folder).as_posix() for kind in kinds for path in (folder / kind).glob("*"))
+
+
+@pytest.fixture
+def slides(tmp_path: Path, write_slide) -> Path:
+    for number, name in enumerate("abc"):
+        write_slide(tmp_path / f"slides/{name}.tif", seed=number)
+    return tmp_path / "slides"
+
+
+def test_one_of_a_file_and_its_compressed_twin_is_there(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    out = tmp_path / "out"
+    run(slides, out, tiny)
+    list(export_again(out, "geojson", ["a"], ".gz"))
+    assert [name for name in files(out) if "/a." in name] == ["geojson/a.geojson.gz", "tiles/a.csv"]
+    assert run(slides, out, tiny).kept == 3
+    list(export_again(out, "geojson", ["a"]))
+    assert [name for name in files(out) if "/a." in name] == ["geojson/a.geojson", "tiles/a.csv"]
+
+
+def test_what_export_wrote_goes_with_the_result_it_was_made_of(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    out = tmp_path / "out"
+    run(slides, out, tiny)
+    for kind, ending in (("geojson", ".gz"), ("heatmap", ""), ("heatmap-zarr", "")):
+        list(export_again(out, kind, ["a"], ending))
+    (out / "geojson/mine.txt").touch()
+    run(slides, out, tiny, mpp=0.4)
+    expected = [f"{kind}/{name}" for kind, end in (("geojson", ".geojson"), ("tiles", ".csv")) for name in
+                [f"{slide}{end}" for slide in "abc"] + ["mine.txt"] * (kind == "geojson")]  # fmt: skip
+    assert files(out) == expected
+
+
+@pytest.mark.parametrize("what", ["all", "visible", "exports", "states"])
+def test_results_removed_in_mid_run_leave_no_row(slides: Path, tmp_path: Path, tiny: Classifier, what: str) -> None:
+    out = tmp_path / "out"
+
+    def remove(name: str, done: int, total: int) -> None:
+        if done == 2:
+            for path in {"all": [out], "visible": out.glob("[!.]*"), "exports": [out / "geojson"]}.get(
+                what, [out / "states"]
+            ):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    try:
+        report = run(slides, out, tiny, watch=remove)
+    except ResultsError as error:
+        assert "removed" in str(error) and "same command" in str(error)
+    else:
+        assert what != "all" and report.exit_status == 1
+        assert len(report.failures) == report.statuses["failed"] >= 1 and report.statuses.total() == 3
+        assert all("its files were removed" in reason for _, reason in report.failures)
+    done = [name for name, status in statuses(out).items() if status == "done"] if (out / TABLE).exists() else []
+    for name in done:
+        assert (out / f"states/{name}.json").is_file() and (out / f"geojson/{name}.geojson").is_file()
+    assert dict(run(slides, out, tiny).statuses) == {"done": 3}
+
+
+TABLE = "predictions.csv"
+
+
+def test_a_slide_that_stops_the_run_half_written_has_no_row(
+    slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(slides, out, tiny)
+    import wsi_attention.inference.results as module
+
+    def full(path: Path) -> None:
+        raise ResultsError(f"{path}: cannot be written: the disk is full")
+
+    monkeypatch.setattr(module, "publish", full)
+    with pytest.raises(ResultsError, match="the disk is full"):
+        run(slides, out, tiny, mpp=0.4)
+    gone = {"a", "b", "c"} - {path.stem for path in (out / "states").glob("[!.]*.json")}
+    assert len(gone) == 1 and set(statuses(out)) == {"a", "b", "c"} - gone
+
+
+def test_the_table_costs_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("wsi_attention.inference.results.time.monotonic", lambda: clock[0])
+    written: list[int] = []
+
+    def table(states: dict[str, State], classes: list[str]) -> str:
+        written.append(len(states))
+        clock[0] += 1e-4 * len(states)  # as on a slow disk
+        return str(len(states))
+
+    monkeypatch.setattr("wsi_attention.inference.results.table", table)
+    key = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"]})
+    with open_results(tmp_path, key) as results:
+        results.folder.joinpath("states").mkdir()
+        monkeypatch.setattr("wsi_attention.inference.results.write_text", lambda path, text: None)
+        for number in range(5000):
+            clock[0] += 0.05
+            results.add(State(f"s{number}", f"/in/{number}.svs", "done", "", key, SlideKey("f")))
+    assert sum(written) * 1e-4 < 0.03 * 5000 * 0.05
+
+
+def test_nothing_new_writes_no_table_and_no_page(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    out = tmp_path / "out"
+    run(slides, out, tiny, what=("tiles", "report"))
+    before = {name: (out / name).stat().st_mtime_ns for name in (TABLE, "report.html")}
+    assert run(slides, out, tiny, what=("tiles", "report")).kept == 3
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+    (out / "report.html").unlink()
+    run(slides, out, tiny, what=("tiles", "report"))
+    assert (out / "report.html").is_file()
+
+
+def test_results_are_never_slides(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    inside = slides / "deep/out"
+    run(slides, inside, tiny, what=("heatmap", "heatmap-zarr"))
+    for given in (inside, inside / "heatmaps"):
+        with pytest.raises(InputError, match=f"no slides in {given}.*results of an earlier run: {inside}"):
+            find_slides([given])
+    with pytest.raises(InputError, match=r"a\.ome\.zarr: an attention map out of a results folder, not a slide"):
+        find_slides([inside / "heatmaps/a.ome.zarr"])
+    shutil.copytree(inside / "heatmaps", slides / "copied")
+    (inside / TABLE).unlink()  # as where the run was killed
+    report = run(slides, tmp_path / "out", tiny)
+    assert (report.total, dict(report.statuses)) == (3, {"done": 3})
+    assert report.skipped == (*(str(slides / f"copied/{name}.ome.zarr") for name in "abc"), str(inside))
+    assert f"4 places with earlier results left out: {slides / 'copied/a.ome.zarr'}, " in summary(report)
+
+
+def test_a_state_file_alone_is_what_lost_looks_for(tmp_path: Path) -> None:
+    key = RunKey("demo", "ab" * 32, {"classes": []})
+    state = State("a", "/in/a.svs", "no_tissue", "", key, SlideKey("f"))
+    results = Results(tmp_path, key, {"a": state, "b": State("b", "/b", "failed", "", key, SlideKey())})
+    assert results.lost(["a", "b"]) == ["a"]
