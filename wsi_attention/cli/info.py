@@ -51,7 +51,7 @@ def _page(facts: dict[str, Any]) -> str:
     ]
     for number, level in enumerate(facts["levels"]):
         tile = "x".join(map(str, level["tile"])) if level["tile"] else "unknown"
-        size = f"{level['width']} x {level['height']} px"
+        size = f"{level['width']} x {level['height']} px{' (left out)' if level['left_out'] else ''}"
         rows.append((f"level {number}", f"{size}, downsample {level['downsample']:g}, stored tiles {tile}"))
     rows.append(("fingerprint", facts["fingerprint"]))
     rows += [("odd", text) for text in facts["odd"]] or [("odd", "nothing")]

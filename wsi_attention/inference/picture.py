@@ -38,7 +38,7 @@ def picture_downsample(slide: Slide, prediction: Prediction) -> float:
         known = coarse_enough(slide, OVERVIEW_PIXELS)
     if longest / known >= ENOUGH:
         return max(1.0, known)
-    sizes = zip(slide.level_downsamples, slide.level_dimensions, strict=True)
+    sizes = [(slide.level_downsamples[level], slide.level_dimensions[level]) for level in slide.levels]
     stored = [downsample for downsample, (w, h) in sizes if w * h <= AFFORDABLE]
     return max(1.0, longest / SHARP, min(stored)) if stored else max(1.0, known)
 

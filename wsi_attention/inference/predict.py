@@ -81,11 +81,13 @@ def prepare(
     Raises:
         MissingMppError: nobody says how large a pixel is.
         UnsupportedSlideError: not brightfield.
+        SlideOpenError: no smaller level shows what level 0 shows.
         NoTissueError: the tissue mask is empty.
         TileReadError: the overview could not be read.
     """
     most = int(getattr(classifier.model, "overview_pixels", OVERVIEW_PIXELS))
     source = SlideSource(slide, tissue=tissue, batch=batch, max_overview=most, snap=snap)
+    source.check_levels(float(classifier.model.overview_mpp))  # type: ignore[arg-type]
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
     overview_of(source, classifier)

@@ -11,6 +11,7 @@ from wsi_attention.errors import MissingMppError
 from wsi_attention.geometry import Box
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.facts import Facts
+from wsi_attention.slide.levels import best_level, snapped
 
 
 class Described(ABC):
@@ -18,9 +19,11 @@ class Described(ABC):
 
     Attributes:
         path: as messages name the slide.
+        strange: levels whose pixels do not belong to the slide, and what they show instead.
     """
 
     path: str
+    strange: Mapping[int, str]
     _given: float | None
     """µm per level-0 pixel that the caller gave, in place of what the file says."""
 
@@ -42,6 +45,31 @@ class Described(ABC):
     def level_downsamples(self) -> tuple[float, ...]:
         """Level-0 pixels per pixel of each level, as the file says; not powers of two."""
         return self._facts.level_downsamples
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Which levels are not read because they do not belong to the slide, and why, a sentence for each reason."""
+        levels: dict[str, list[int]] = {}
+        for level, why in sorted((self._facts.misshapen() | dict(self.strange)).items()):
+            levels.setdefault(why, []).append(level)
+        return tuple(
+            f"level{'s' if len(which) > 1 else ''} {', '.join(map(str, which))} left out: {why}"
+            for why, which in levels.items()
+        )
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Indices of the levels that are read, finest first: all but those left out."""
+        without = self._facts.misshapen().keys() | self.strange.keys()
+        return tuple(level for level in range(len(self.level_dimensions)) if level not in without)
+
+    def snapped(self, downsample: float) -> float:
+        """The downsample of a level that is read, within 5 % of the wanted one; else the wanted one, at least 1."""
+        return snapped([self.level_downsamples[level] for level in self.levels], downsample)
+
+    def best_level(self, downsample: float) -> int:
+        """The coarsest level that is read and at least as fine as wanted."""
+        return self.levels[best_level([self.level_downsamples[level] for level in self.levels], downsample)]
 
     @property
     def tile_sizes(self) -> tuple[tuple[int, int] | None, ...]:
@@ -116,8 +144,8 @@ class Described(ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of results should know of how the slide was opened, a sentence each; mostly nothing."""
-        return (*self._facts.notes, *metadata.mpp_notes(self._mpp, metadata.file_mpp(self.properties)))
+        """What a reader of results should know of how the slide was opened, and of levels left out, a sentence each."""
+        return (*self._facts.notes, *self.left_out, *metadata.mpp_notes(self._mpp, metadata.file_mpp(self.properties)))
 
     def oddities(self) -> tuple[str, ...]:
         """What is odd about the slide, its notes among it, a sentence each; empty where nothing is."""

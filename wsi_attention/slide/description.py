@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from wsi_attention.errors import SlideError
-from wsi_attention.slide.levels import best_level
 from wsi_attention.slide.slide import Slide
+from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.tissue import check_brightfield
 from wsi_attention.slide.view import View
 
@@ -19,11 +19,14 @@ AFFORDABLE = 64_000_000
 def describe(slide: Slide) -> dict[str, Any]:
     """A slide's size, levels, mpp and its source, bounds, associated images, reader and oddities, JSON-able.
 
-    Metadata, a few samples of the file, and one coarse view are read.
+    Metadata, a few samples of the file, one coarse view, and a few places of every level are read.
     """
+    looks = _looks(slide)
     levels = [
-        {"width": w, "height": h, "downsample": round(d, 6), "tile": t}
-        for (w, h), d, t in zip(slide.level_dimensions, slide.level_downsamples, slide.tile_sizes, strict=True)
+        {"width": w, "height": h, "downsample": round(d, 6), "tile": t, "left_out": level not in slide.levels}
+        for level, ((w, h), d, t) in enumerate(
+            zip(slide.level_dimensions, slide.level_downsamples, slide.tile_sizes, strict=True)
+        )
     ]
     return {
         "slide": slide.path,
@@ -38,17 +41,18 @@ def describe(slide: Slide) -> dict[str, Any]:
         "associated": list(slide.associated),
         "levels": levels,
         "fingerprint": slide.fingerprint,
-        "odd": [*slide.oddities(), *_looks(slide)],
+        "odd": [*slide.oddities(), *looks],
     }
 
 
 def _looks(slide: Slide) -> tuple[str, ...]:
     """What is odd about the pixels of a coarse view; nothing where that would cost too much."""
     downsample = max(1.0, max(slide.dimensions) / SEEN)
-    w, h = slide.level_dimensions[best_level(slide.level_downsamples, downsample)]
+    w, h = slide.level_dimensions[slide.best_level(downsample)]
     if w * h > AFFORDABLE:
         return ()
     try:
+        leave_out_strangers(slide, lambda: (View(slide, downsample).read_whole(), downsample))
         check_brightfield(View(slide, downsample).read_whole(), slide.path)
     except SlideError as error:
         return (str(error),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
-from wsi_attention.geometry import Box
+from wsi_attention.geometry import MPP_TOLERANCE, Box
 from wsi_attention.protocols import SlideReader
 
 
@@ -35,6 +35,16 @@ class Facts:
             tuple(reader.associated),
             tuple(getattr(reader, "notes", ())),
         )
+
+    def misshapen(self) -> dict[int, str]:
+        """Levels whose sides are not in the proportion of level 0's, by more than 5 % and a pixel, and how they are."""
+        found = {}
+        for level, (w, h) in enumerate(self.level_dimensions[1:], 1):
+            across, down = (whole / side for whole, side in zip(self.level_dimensions[0], (w, h), strict=True))
+            pixel = 1 / w + 1 / h
+            if max(across, down) / min(across, down) > 1 + MPP_TOLERANCE + pixel:
+                found[level] = f"{across:.3g}× smaller than level 0 across and {down:.3g}× down"
+        return found
 
     def oddities(self) -> tuple[str, ...]:
         """What is odd about the levels and bounds, a sentence each; empty where nothing is."""

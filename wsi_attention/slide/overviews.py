@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS
-from wsi_attention.slide.levels import snapped
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strips import cut, read_strips, rows_of
 from wsi_attention.slide.tissue import check_brightfield, find_tissue, find_tissue_in_strips, staining, surroundings
@@ -35,7 +34,7 @@ def coarse_enough(slide: Slide, pixels: int) -> float:
     downsample = max(1.0, math.sqrt(width * height / pixels))
     while pixels_at(slide.dimensions, downsample) > pixels:
         downsample *= 1.0005
-    return max(snapped(slide.level_downsamples, downsample), downsample)
+    return max(slide.snapped(downsample), downsample)
 
 
 class Overviews:
@@ -63,6 +62,10 @@ class Overviews:
     def read(self) -> tuple[float, ...]:
         """The downsamples of those at hand, in the order they were read."""
         return tuple(self._kept)
+
+    def forget(self) -> None:
+        """Reads anew what is asked next: a level was left out that earlier overviews may come from."""
+        self._kept.clear()
 
     def pixels(self, downsample: float) -> int:
         """Pixels of the overview at a downsample."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -28,6 +28,10 @@ MAX_PIXELS = 2**28
 """The most pixels one read may ask for (0.8 GB of RGB)."""
 
 
+State = tuple["str | ArrayLevels", Choice, float | None, Mapping[int, str]]
+"""What a slide pickles as."""
+
+
 def open_slide(
     path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
     reader: str = "auto",
@@ -49,12 +53,13 @@ def open_slide(
 
 
 class Slide(Described):
-    """One slide. Safe in threads; pickles as path, reader and mpp, and reopens where it lands on first use.
+    """One slide. Safe in threads; pickles as path, reader, mpp and the levels left out, and reopens on first use.
 
     Attributes:
         path: the path as it was given, a URL without its secrets ("array" for arrays).
         reader: the name of the reader in use.
         reader_reason: why it is that one.
+        levels_compared: whether `slide.strangers` has looked at the levels since the slide was opened.
     """
 
     def __init__(
@@ -72,15 +77,16 @@ class Slide(Described):
             from wsi_attention.slide.readers.array import as_levels
 
             origin, chosen = as_levels(path), Choice("array", "pixels in memory")
-        self.__setstate__((origin, chosen, given))
+        self.__setstate__((origin, chosen, given, {}))
         _ = self._facts
 
-    def __getstate__(self) -> tuple[str | ArrayLevels, Choice, float | None]:
-        return self._origin, Choice(self.reader, self.reader_reason), self._given
+    def __getstate__(self) -> State:
+        return self._origin, Choice(self.reader, self.reader_reason), self._given, dict(self.strange)
 
-    def __setstate__(self, state: tuple[str | ArrayLevels, Choice, float | None]) -> None:
-        self._origin, (self.reader, self.reader_reason), self._given = state
+    def __setstate__(self, state: State) -> None:
+        self._origin, (self.reader, self.reader_reason), self._given, self.strange = state
         self.path = masked(self._origin) if isinstance(self._origin, str) else self._origin.name
+        self.levels_compared = False
         self._handles = Handles(opener(self._origin, self.path, self.reader))
 
     def __repr__(self) -> str:
@@ -167,6 +173,18 @@ class Slide(Described):
             raise InputError(f"{self.path}: no associated image {name!r}; there are: {there}")
         what = f"{self.path}: the image {name!r}"
         return attempt(self._handles, lambda reader: on_white(reader.read_associated(name)), what)
+
+    def leave_out(self, level: int, why: str) -> None:
+        """Reads a level no more: pixels at its scale then come from the next finer one.
+
+        Args:
+            level: index of a coarser level.
+            why: what it shows instead, for `left_out`.
+        """
+        self._check(level, (1, 1))
+        if level == 0:
+            raise InputError(f"{self.path}: level 0 cannot be left out")
+        self.strange = {**self.strange, level: why}
 
     def bytes_read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> int:
         """About how many file bytes a read asks for: its stored tiles, whole; 0 where that is unknown."""

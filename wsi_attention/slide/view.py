@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
 from wsi_attention.geometry import downsample_of, same_scale
 from wsi_attention.slide.lattice import Block, blocks, centres, spans
-from wsi_attention.slide.levels import StoredLevel, best_level, snapped
+from wsi_attention.slide.levels import StoredLevel
 from wsi_attention.slide.resample import area_mean
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class View:
         self.downsample = max(1.0, float(downsample))
         width, height = slide.dimensions
         self.size: tuple[int, int] = (math.ceil(width / self.downsample), math.ceil(height / self.downsample))
-        self._look_through(best_level(slide.level_downsamples, self.downsample))
+        self._look_through(slide.best_level(self.downsample))
 
     @classmethod
     def at_mpp(cls, slide: Slide, mpp: float) -> Self:
@@ -62,7 +62,7 @@ class View:
         """
         if not 0 < mpp < math.inf:
             raise InputError(f"{slide.path}: a view at {mpp} µm per pixel was asked; it must be a positive number")
-        return cls(slide, snapped(slide.level_downsamples, downsample_of(mpp, slide.mpp)))
+        return cls(slide, slide.snapped(downsample_of(mpp, slide.mpp)))
 
     def _look_through(self, level: int) -> None:
         self._level = level
@@ -173,11 +173,12 @@ class View:
 
     def finer(self) -> View | None:
         """The same view averaged from the next finer stored level, None where there is none."""
-        stored = [each for each in self.slide.level_downsamples if each < self._stored]
-        if not stored:
+        downsamples = self.slide.level_downsamples
+        finer = [level for level in self.slide.levels if downsamples[level] < self._stored]
+        if not finer:
             return None
         view = View(self.slide, self.downsample)
-        view._look_through(self.slide.level_downsamples.index(max(stored)))
+        view._look_through(max(finer, key=downsamples.__getitem__))
         return view
 
     def bytes_read(self, location: tuple[int, int], size: tuple[int, int]) -> int:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from wsi_attention.errors import NoTissueError
 from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsample_of
-from wsi_attention.slide.levels import snapped
 from wsi_attention.slide.overviews import Overviews
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.snapping import snapped_to_tiles
+from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
@@ -102,7 +102,7 @@ class SlideSource:
         wanted = downsample_of(mpp, finest)
         if wanted < 1 - MPP_TOLERANCE:
             self._shortfalls[f"the finest level is {finest:.3g} µm/px, the model reads {mpp:.3g}: read as it is"] = None
-        return snapped(self.slide.level_downsamples, wanted)
+        return self.slide.snapped(wanted)
 
     def overview_downsample(self, mpp: float) -> float:
         """As `downsample`, but coarse enough for the overview to stay within its most pixels, which is a shortfall.
@@ -120,6 +120,35 @@ class SlideSource:
     def whole_overview_downsample(self, mpp: float) -> float:
         """As `overview_downsample`, but coarse enough for `overview`, where what the model sees is larger than that."""
         return self._views.whole_at(self.overview_downsample(mpp))
+
+    @spent_on("overview")
+    def check_levels(self, overview_mpp: float) -> None:
+        """Compares the slide's levels at a few places, and leaves those out that show something else, which is noted.
+
+        Args:
+            overview_mpp: of the overview that is read anyway, in which the places are looked for, if tissue is given.
+
+        Raises:
+            SlideOpenError: no smaller level shows what level 0 shows.
+            MissingMppError: nobody says how large the slide's pixels are.
+            UnsupportedSlideError: not brightfield.
+            TileReadError: the file's pixels could not be read.
+        """
+
+        def picture() -> tuple[NDArray[np.uint8], float]:
+            self._views.forget()
+            if self._tissue is None:
+                downsample = self._views.whole_at(self._tissue_downsample())
+            else:
+                downsample = self.whole_overview_downsample(overview_mpp)
+            return self._views.rgb(downsample), downsample
+
+        before = self.slide.levels
+        leave_out_strangers(self.slide, picture)
+        if self.slide.levels != before:
+            self._views.forget()
+        for text in self.slide.left_out:
+            self._notes[text] = None
 
     def overview(self, downsample: float) -> Tensor:
         """The whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.
@@ -225,7 +254,7 @@ class SlideSource:
             return read
         closest = math.sqrt(self.extent[0] * self.extent[1] / LEAST_PIXELS)
         wanted = min(downsample_of(TISSUE_MPP, self.slide.mpp), closest)
-        return self._views.allowed(snapped(self.slide.level_downsamples, wanted))
+        return self._views.allowed(self.slide.snapped(wanted))
 
     def _count(self, cost: Counters) -> None:
         self._of_tiles = self._of_tiles + cost

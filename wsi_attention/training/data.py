@@ -42,10 +42,11 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class Remembered:
-    """What is kept of a slide: its tissue, and overviews (b, c, h, w) by downsample."""
+    """What is kept of a slide: its tissue, overviews (b, c, h, w) by downsample, and levels that are left out."""
 
     tissue: TissueMask
     overviews: Mapping[float, Tensor]
+    strange: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -113,7 +114,8 @@ class RememberingSource:
         """(1, 3, h, w) uint8."""
         if downsample not in self._overviews:
             self._overviews[downsample] = self._source.overview(downsample)
-            self._memory.put(self._key, Remembered(self.tissue_mask, dict(self._overviews)))
+            strange = self._source.slide.strange
+            self._memory.put(self._key, Remembered(self.tissue_mask, dict(self._overviews), strange))
         return self._overviews[downsample]
 
     def tissue(self, grid: Grid) -> Tensor:
@@ -172,7 +174,11 @@ def opened(
     """
     kept = memory.get(key)
     with open_slide(str(path), mpp=mpp) as slide:
+        for level, why in (kept.strange if kept else {}).items():
+            slide.leave_out(level, why)
         plain = SlideSource(slide, tissue=kept.tissue if kept else None, snap=snap)
+        if not kept:
+            plain.check_levels(overview_mpp)
         source = RememberingSource(plain, key, memory)
         if not source.tissue_mask.mask.any():
             raise NoTissueError(f"{path}: no tissue found")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from wsi_attention.errors import InputError
 from wsi_attention.export.layers import jpeg_bytes
-from wsi_attention.slide.levels import best_level
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
 
@@ -65,7 +64,7 @@ class DeepZoom:
         stored = slide.level_downsamples
         for level in range(self.last + 1):
             downsample = float(self.downsample(level))
-            side = min(SIDE * downsample, max(self.extent)) / stored[best_level(stored, downsample)]
+            side = min(SIDE * downsample, max(self.extent)) / stored[slide.best_level(downsample)]
             if side**2 <= AFFORDABLE:
                 return level
         return self.last

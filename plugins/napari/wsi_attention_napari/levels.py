@@ -82,7 +82,7 @@ def levels_of(slide: Slide) -> list[Level]:
 def _downsamples(slide: Slide) -> Iterator[float]:
     width, height = slide.dimensions
     downsample = 1.0
-    for stored in sorted(slide.level_downsamples):
+    for stored in sorted(slide.level_downsamples[level] for level in slide.levels):
         downsample = stored
         yield downsample
     while width * height / downsample**2 > COARSEST:

@@ -1,0 +1,104 @@
+"""Whether two pictures of the same places are of one origin: how a level of a pyramid is told from a stranger.
+
+Scanners and converters make coarse levels in many ways: averaged, decimated, sharpened, moved by half a pixel, stored
+as JPEG of any quality. Another slide, a mirrored or moved picture, other colours, or nothing at all is told from these
+by the colours of a few hundred pixels, and by how they vary from place to place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rgb = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Pair = tuple[Rgb, Rgb]
+"""One place as two levels show it, (h, w, 3) each at the same scale."""
+
+OTHER_PICTURE, OTHER_COLOURS = "another picture", "other colours"
+OTHER_COLOUR, OTHER_TINT, AT_ONE_PLACE = 16.0, 9.0, 40.0
+"""Grey levels: by which the mean of a channel may be off over all places, the difference of two channels, and a
+channel at one place."""
+VARIED, TINTED = 5.0, 3.0
+"""Standard deviation, in grey levels, of a pattern that is worth comparing: of brightness, and of tints."""
+UNLIKE, SURE, CLOSER, SWAPPED = 0.5, 0.95, 0.1, -0.4
+"""Correlations: below the first a pattern is another one, above the second the same; otherwise it is a moved one if it
+is so much more like the other at another place. Tints below the last have taken each other's place."""
+NOISE = 12.0
+"""Grey levels by which patterns differ on average that decimation and JPEG alone have made unlike."""
+LEAST = 8
+"""Pixels a side that a pattern has."""
+BORDER = 1
+"""Pixels by which a level may be moved against another."""
+REACH = 8
+"""Pixels within which a moved pattern is looked for."""
+
+
+def difference(pairs: Sequence[Pair]) -> str | None:
+    """`OTHER_PICTURE` or `OTHER_COLOURS`; None where the first picture of each pair shows what the second shows."""
+    if _elsewhere(pairs):
+        return OTHER_PICTURE
+    off = np.array([one.mean((0, 1)) - other.mean((0, 1)) for one, other in pairs])
+    tints = np.abs((off - np.roll(off, 1, axis=1)).mean(0)).max()
+    if np.abs(off).max() > AT_ONE_PLACE or np.abs(off.mean(0)).max() > OTHER_COLOUR or tints > OTHER_TINT:
+        return OTHER_COLOURS
+    return OTHER_COLOURS if _swapped(pairs) else None
+
+
+def _swapped(pairs: Sequence[Pair]) -> bool:
+    """Whether the difference of two channels goes up where it should go down."""
+    for first, second in ((0, 1), (1, 2), (2, 0)):
+        one, other = (
+            np.concatenate([_smooth(_tint(each[which], first, second)).ravel() for each in pairs]) for which in (0, 1)
+        )
+        if min(one.std(), other.std()) > TINTED and _correlation(one, other) < SWAPPED:
+            return True
+    return False
+
+
+def _elsewhere(pairs: Sequence[Pair]) -> bool:
+    """Whether the patterns of brightness are different ones, or lie at other places."""
+    patterns = [(_smooth(one.mean(-1)), _smooth(other.mean(-1))) for one, other in pairs]
+    patterns = [each for each in patterns if min(each[0].shape) >= LEAST and max(map(np.std, each)) > VARIED]
+    if not patterns:
+        return False
+    here = float(np.mean([max(_correlations(*each, range(BORDER + 1))) for each in patterns]))
+    if here < UNLIKE and np.mean([np.abs(one - other).mean() for one, other in patterns]) > NOISE:
+        return True
+    if here > SURE:
+        return False
+    moved = float(np.mean([max(_correlations(*each, range(BORDER + 1, REACH + 1))) for each in patterns]))
+    return moved > here + CLOSER
+
+
+def _correlations(one: Floats, other: Floats, distances: range) -> Iterator[float]:
+    """Of the middle of one pattern with the other, moved by so many pixels along its longer way."""
+    h, w = one.shape
+    reach = min(REACH, h // 4, w // 4)
+    core = one[reach : h - reach, reach : w - reach]
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            if max(abs(down), abs(right)) in distances:
+                top, left = reach + down, reach + right
+                yield _correlation(core, other[top : top + core.shape[0], left : left + core.shape[1]])
+
+
+def _tint(pixels: Rgb, first: int, second: int) -> Floats:
+    return pixels[..., first].astype(np.float32) - pixels[..., second]
+
+
+def _smooth(plane: NDArray[np.floating]) -> Floats:
+    """Means of 3 × 3 pixels, without those at the border."""
+    h, w = plane.shape
+    if min(h, w) < 3:
+        return np.asarray(plane, np.float32)
+    rows = plane[: h - 2] + plane[1 : h - 1] + plane[2:]
+    return np.asarray((rows[:, : w - 2] + rows[:, 1 : w - 1] + rows[:, 2:]) / 9, np.float32)
+
+
+def _correlation(one: Floats, other: Floats) -> float:
+    first, second = one - one.mean(), other - other.mean()
+    scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / scale if scale > 1e-6 else 0.0
