@@ -82,6 +82,26 @@ class RegionsReader(Protocol):
 
 
 @runtime_checkable
+class SparseReader(Protocol):
+    """A `SlideReader` that knows which stored tiles are not in its file; it reads them as white.
+
+    Where tissue is expected at such a place, it counts as unreadable. Of other readers, what is transparent does.
+    """
+
+    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether stored tiles are missing; asked after their pixels were read.
+
+        Args:
+            level: index of the level.
+            tiles: (n, 2), (column, row) in the grid of the level's `tile_sizes`.
+
+        Returns:
+            (n,); False where it is not known.
+        """
+        ...
+
+
+@runtime_checkable
 class TileSource(Protocol):
     """Where a model gets pixels: a slide, or plain tensors. The only thing a model ever sees of a slide."""
 

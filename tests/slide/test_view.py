@@ -22,14 +22,22 @@ class CountingSlide:
     """A white slide that only remembers what was asked of it."""
 
     path = "counting"
+    seen = None
 
     def __init__(self, dimensions: tuple[int, int], downsamples: tuple[float, ...]) -> None:
         self.dimensions, self.level_downsamples = dimensions, downsamples
+        self.levels = tuple(range(len(downsamples)))
         self.asked: list[tuple[tuple[int, int], int, tuple[int, int]]] = []
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
         self.asked.append((location, level, size))
         return np.broadcast_to(np.uint8(255), (size[1], size[0], 3))
+
+    def best_level(self, downsample: float) -> int:
+        return best_level(self.level_downsamples, downsample)
+
+    def holes(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> tuple[()]:
+        return ()
 
     def bytes_read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> int:
         return size[0] * size[1]

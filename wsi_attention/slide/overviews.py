@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError
-from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.geometry import OVERVIEW_PIXELS, Box
+from wsi_attention.slide.seen import Seen
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strips import cut, read_strips, rows_of
 from wsi_attention.slide.tissue import check_brightfield, find_tissue, find_tissue_in_strips, staining, surroundings
@@ -57,6 +58,7 @@ class Overviews:
         self.slide, self.most, self.whole = slide, most, min(most, whole)
         self.counters = Counters()
         self._kept: dict[float, Rgb] = {}
+        self._unknown: dict[float, tuple[Box, ...]] = {}
 
     @property
     def read(self) -> tuple[float, ...]:
@@ -66,6 +68,10 @@ class Overviews:
     def forget(self) -> None:
         """Reads anew what is asked next: a level was left out that earlier overviews may come from."""
         self._kept.clear()
+
+    def look(self, downsample: float) -> Seen:
+        """What the overview at a downsample shows, read if need be; errors as in `rgb`."""
+        return Seen(self.rgb(downsample), downsample, self._unknown[downsample])
 
     def pixels(self, downsample: float) -> int:
         """Pixels of the overview at a downsample."""
@@ -134,6 +140,7 @@ class Overviews:
         start, view = time.perf_counter(), View(self.slide, downsample)
         rgb = view.read_whole()
         cost = view.bytes_read((0, 0), view.size)
+        self._unknown[downsample] = tuple(view.unknown)
         self._count(Counters(pixels=rgb.shape[0] * rgb.shape[1], bytes=cost, seconds=time.perf_counter() - start))
         check_brightfield(rgb, self.slide.path)
         return rgb

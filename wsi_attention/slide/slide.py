@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
+from wsi_attention.protocols import SparseReader
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.described import Described
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles
+from wsi_attention.slide.holes import Hole, holes_in
 from wsi_attention.slide.opening import Choice, check_name, choose, opener
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.requests import attempt, read_one, read_together
-from wsi_attention.slide.urls import masked
+from wsi_attention.slide.seen import Seen
+from wsi_attention.slide.urls import is_url, masked
 
 if TYPE_CHECKING:
     from wsi_attention.slide.readers.array import ArrayLevels
@@ -59,6 +62,8 @@ class Slide(Described):
         path: the path as it was given, a URL without its secrets ("array" for arrays).
         reader: the name of the reader in use.
         reader_reason: why it is that one.
+        seen: where an overview showed something; set by whoever read one, so that tiles that are missing there count as
+            unreadable. Does not pickle.
         levels_compared: whether `slide.strangers` has looked at the levels since the slide was opened.
     """
 
@@ -87,6 +92,7 @@ class Slide(Described):
         self._origin, (self.reader, self.reader_reason), self._given, self.strange = state
         self.path = masked(self._origin) if isinstance(self._origin, str) else self._origin.name
         self.levels_compared = False
+        self.seen: Seen | None = None
         self._handles = Handles(opener(self._origin, self.path, self.reader))
 
     def __repr__(self) -> str:
@@ -173,6 +179,26 @@ class Slide(Described):
             raise InputError(f"{self.path}: no associated image {name!r}; there are: {there}")
         what = f"{self.path}: the image {name!r}"
         return attempt(self._handles, lambda reader: on_white(reader.read_associated(name)), what)
+
+    def holes(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> tuple[Hole, ...]:
+        """What of a region no stored tile covers, as far as the reader knows; it is read as white.
+
+        Args:
+            level: index of the level.
+            corner: (x, y) in the level's pixels.
+            size: (w, h) in the level's pixels.
+        """
+        tile = self.tile_sizes[level]
+        with self._handles.borrow() as lease:
+            reader = lease.reader
+            if tile is None or not isinstance(reader, SparseReader):
+                return ()
+            return holes_in(corner, size, tile, self.level_dimensions[level], partial(reader.absent, level))
+
+    @property
+    def all_holes_known(self) -> bool:
+        """Whether `holes` knows them before anything was read there; a store elsewhere cannot be listed."""
+        return not (self.reader == "zarr" and isinstance(self._origin, str) and is_url(self._origin))
 
     def leave_out(self, level: int, why: str) -> None:
         """Reads a level no more: pixels at its scale then come from the next finer one.

@@ -112,6 +112,8 @@ def _compared(slide: Slide, level: int, where: NDArray[np.float64]) -> str | Non
 def _read(view: View, finer: View, corners: NDArray[np.int64], size: tuple[int, int]) -> Iterator[Pair | None]:
     """Both views of each place that the finer one can show; None where the other cannot."""
     for x, y in corners.tolist():
+        if view.has_holes((x, y), size) or finer.has_holes((x, y), size):
+            continue
         try:
             other = finer.read((x, y), size)
         except TileReadError:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
-from wsi_attention.geometry import downsample_of, same_scale
+from wsi_attention.geometry import Box, downsample_of, same_scale
 from wsi_attention.slide.lattice import Block, blocks, centres, spans
 from wsi_attention.slide.levels import StoredLevel
+from wsi_attention.slide.pixels import level_location
 from wsi_attention.slide.resample import area_mean
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_SOURCE_PIXELS = 8_000_000
 """Stored pixels held at once: about 24 MB, and not much more than that again while they are averaged."""
+
+FILLED_FROM = 8.0
+"""Times by which a level may be finer that fills the holes of another."""
 
 Corners = NDArray[np.int64] | NDArray[np.float64]
 
@@ -34,6 +39,7 @@ class View:
         slide: the slide that is looked at.
         downsample: level-0 pixels per output pixel, as asked but never below 1; ask at `snapped` for stored pixels.
         size: (w, h) of the whole view, ceil(extent / downsample).
+        unknown: level-0 boxes that regions read so far met and that are white because no stored tile shows them.
     """
 
     def __init__(self, slide: Slide, downsample: float) -> None:
@@ -50,6 +56,7 @@ class View:
         self.downsample = max(1.0, float(downsample))
         width, height = slide.dimensions
         self.size: tuple[int, int] = (math.ceil(width / self.downsample), math.ceil(height / self.downsample))
+        self.unknown: list[Box] = []
         self._look_through(slide.best_level(self.downsample))
 
     @classmethod
@@ -108,6 +115,7 @@ class View:
             return [self._read_into(one, (int(x), int(y))) for one, (x, y) in zip(out, locations, strict=True)]
         where, shapes, starts = self._regions(locations, size)
         reasons: list[str | None] = [None] * len(locations)
+        lost = partial(self._lost, where, shapes)
         for shape in sorted({(w, h) for w, h in shapes.tolist()}):
             index = np.flatnonzero((shapes == shape).all(axis=1))
             pixels = out if len(index) == len(out) else out[index]
@@ -115,8 +123,18 @@ class View:
             if pixels is not out:
                 out[index] = pixels
             for i, reason in zip(index.tolist(), found, strict=True):
-                reasons[i] = reason
+                reasons[i] = reason if reason is not None else lost(i)
         return reasons
+
+    def _lost(self, where: NDArray[np.int64], shapes: NDArray[np.int64], number: int) -> str | None:
+        """Why a region that was read is worth nothing: tissue was seen where nothing is stored."""
+        if self.slide.seen is None:
+            return None
+        (x, y), (width, height) = where[number].tolist(), shapes[number].tolist()
+        holes = self.slide.holes(self._level, level_location((x, y), self._stored), (width, height))
+        if not self.slide.seen.lost(holes, self._stored):
+            return None
+        return f"{self.slide.path}: tissue at ({x}, {y}) is not in the file (level {self._level}); an incomplete copy?"
 
     def _read_into(self, out: NDArray[np.uint8], location: tuple[int, int]) -> str | None:
         try:
@@ -209,8 +227,45 @@ class View:
         self, location: tuple[int, int], offset: tuple[int, int], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
         where, shape, start = self._region(location, offset, size)
-        pixels = self.slide.read(where, self._level, shape)
+        pixels = self._filled(self.slide.read(where, self._level, shape), where)
         return pixels if self._is_stored and shape == size else self._resampled(pixels, start, size)
+
+    def has_holes(self, location: tuple[int, int], size: tuple[int, int]) -> bool:
+        """Whether part of a region (w, h) at a level-0 location is not in the file; of a store elsewhere, once read."""
+        where, shape, _ = self._region(location, (0, 0), size)
+        return bool(self.slide.holes(self._level, level_location(where, self._stored), shape))
+
+    def _filled(self, pixels: NDArray[np.uint8], where: tuple[int, int]) -> NDArray[np.uint8]:
+        """Stored pixels (h, w, 3), those of tiles that are not in the file averaged from the next finer level.
+
+        What that level has not either stays white, and is kept in `unknown`.
+        """
+        corner = level_location(where, self._stored)
+        holes = self.slide.holes(self._level, corner, (pixels.shape[1], pixels.shape[0]))
+        finer = self.finer() if holes and self.slide.all_holes_known else None
+        for hole in holes:
+            location = round(hole.left * self._stored), round(hole.top * self._stored)
+            size = hole.right - hole.left, hole.bottom - hole.top
+            if finer is None or finer._holds_nothing(location, size, self._stored):
+                extent = (round(side * self._stored) for side in size)
+                self.unknown.append(Box(*location, *extent))
+                continue
+            view = View(self.slide, self._stored)
+            view._look_through(finer._level)
+            top, left = hole.top - corner[1], hole.left - corner[0]
+            pixels[top : top + size[1], left : left + size[0]] = view.read(location, size)
+            self.unknown += view.unknown
+        return pixels
+
+    def _holds_nothing(self, location: tuple[int, int], size: tuple[int, int], downsample: float) -> bool:
+        """Whether no stored tile of this view's level lies under a region (w, h) at a downsample."""
+        step = downsample / self._stored
+        if step > FILLED_FROM:
+            return True
+        corner = level_location(location, self._stored)
+        width, height = (max(1, round(side * step)) for side in size)
+        holes = self.slide.holes(self._level, corner, (width, height))
+        return sum((hole.right - hole.left) * (hole.bottom - hole.top) for hole in holes) >= 0.99 * width * height
 
     def _read_equal(
         self, where: NDArray[np.int64], shape: tuple[int, int], starts: NDArray[np.float64], out: NDArray[np.uint8]

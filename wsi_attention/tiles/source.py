@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attention.errors import NoTissueError
+from wsi_attention.errors import NoTissueError, TileReadError
 from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsample_of
 from wsi_attention.slide.overviews import Overviews
 from wsi_attention.slide.slide import Slide
@@ -29,6 +29,8 @@ __all__ = ["SlideSource", "TensorSource"]
 
 TISSUE_MPP = 16.0
 """µm/px of the overview that tissue is looked for on, where no overview has been read before."""
+LEAST_KNOWN, MOST_CUT = 0.02, 0.5
+"""Of a slide of which less is stored, or of whose tissue more is missing, nothing is said."""
 LEAST_PIXELS = 4_096
 """Tissue is not told from glass on fewer pixels; slides of less than about a millimetre are looked at closer for it."""
 
@@ -135,12 +137,14 @@ class SlideSource:
             TileReadError: the file's pixels could not be read.
         """
 
+        def picture_downsample() -> float:
+            if self._tissue is None:
+                return self._views.whole_at(self._tissue_downsample())
+            return self.whole_overview_downsample(overview_mpp)
+
         def picture() -> tuple[NDArray[np.uint8], float]:
             self._views.forget()
-            if self._tissue is None:
-                downsample = self._views.whole_at(self._tissue_downsample())
-            else:
-                downsample = self.whole_overview_downsample(overview_mpp)
+            downsample = picture_downsample()
             return self._views.rgb(downsample), downsample
 
         before = self.slide.levels
@@ -149,6 +153,22 @@ class SlideSource:
             self._views.forget()
         for text in self.slide.left_out:
             self._notes[text] = None
+        self._look_for_gaps(picture_downsample())
+
+    def _look_for_gaps(self, downsample: float) -> None:
+        """Notes what an overview shows, and that it seems to go on where nothing is stored.
+
+        Raises:
+            TileReadError: most of what there is to see, or of the slide, is not in the file.
+        """
+        self.slide.seen = seen = self._views.look(downsample)
+        if seen.known < LEAST_KNOWN or seen.cut > MOST_CUT:
+            raise TileReadError(
+                f"{self.slide.path}: {1 - seen.known:.0%} of the slide is not in the file, in the tissue too as far as"
+                " can be seen: an incomplete copy? Copy it again; leave it out if it is blank"
+            )
+        if seen.cut > 0:
+            self._shortfalls[f"about {seen.cut:.0%} of the tissue is not in the file and was not looked at"] = None
 
     def overview(self, downsample: float) -> Tensor:
         """The whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.

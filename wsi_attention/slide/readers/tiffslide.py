@@ -14,6 +14,7 @@ from tifffile import TiffFile
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
+from wsi_attention.slide.holes import whitened
 from wsi_attention.slide.pixels import level_location, on_white, padded
 from wsi_attention.slide.readers.byte_ranges import is_tiff
 from wsi_attention.slide.readers.limits import downsamples
@@ -47,7 +48,7 @@ class TiffSlideReader:
             _drop_unusable_resolution(tif)
             self.properties: Mapping[str, str] = _properties(self._slide)
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
-            pages = series_levels(tif)
+            self._pages = pages = series_levels(tif)
         self.level_downsamples = downsamples(self.level_dimensions)
         self.tile_sizes = tuple((page.tilewidth, page.tilelength) if page.is_tiled else None for page in pages)
         self.bounds: Box | None = None
@@ -67,13 +68,28 @@ class TiffSlideReader:
 
         def crop(rows: slice, cols: slice) -> NDArray[np.uint8]:
             place, extent = (cols.start, rows.start), (cols.stop - cols.start, rows.stop - rows.start)
-            return np.asarray(self._slide.read_region(place, level, extent, as_array=True), np.uint8)
+            pixels = np.asarray(self._slide.read_region(place, level, extent, as_array=True), np.uint8)
+            return self._whitened(pixels, level, place)
 
         corner = level_location(location, self.level_downsamples[level])
         try:
             return padded(crop, self.level_dimensions[level], corner, size)
         except Exception as error:  # tifffile and the codecs raise whatever a damaged tile leads them to
             raise TileReadError(str(error) or type(error).__name__) from error
+
+    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether stored tiles (column, row) are not in the file."""
+        page = self._pages[level]
+        numbers = tiles[:, 1] * -(-page.imagewidth // page.tilewidth) + tiles[:, 0]
+        counts = np.asarray(page.databytecounts)
+        return np.asarray(counts[numbers] == 0)
+
+    def _whitened(self, pixels: NDArray[np.uint8], level: int, corner: tuple[int, int]) -> NDArray[np.uint8]:
+        """White, where tifffile gives black for tiles that are not there."""
+        tile = self.tile_sizes[level]
+        if tile is None or np.asarray(self._pages[level].databytecounts).all():
+            return pixels
+        return whitened(pixels, corner, tile, lambda tiles: self.absent(level, tiles))
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """A label, macro or thumbnail image, (h, w, 3)."""

@@ -28,6 +28,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
 
     Attributes:
         path: the URL without its secrets, for messages.
+        missing: keys that were asked for and are not there.
     """
 
     def __init__(self, store: FsspecStore, url: str) -> None:
@@ -36,6 +37,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
         self._patience = remote_system.PATIENCE
         self._kept: OrderedDict[str, Buffer | None] = OrderedDict()
         self._bytes = 0
+        self.missing: set[str] = set()
 
     @classmethod
     def at(cls, url: str) -> RemoteStore:
@@ -67,6 +69,8 @@ class RemoteStore(WrapperStore[FsspecStore]):
             self._kept.move_to_end(key)
             return self._kept[key]
         found = await self._persistently(lambda: self._store.get(key, prototype, byte_range))
+        if found is None:
+            self.missing.add(key)
         if byte_range is None:
             self._keep(key, found)
         elif isinstance(byte_range, RangeByteRequest) and found and len(found) != byte_range.end - byte_range.start:

@@ -42,7 +42,7 @@ REDUCED = 1
 """The bit of NewSubfileType that marks a smaller version of another image."""
 
 MISSING, SOUND, OUTSIDE, OVERLAPS, TOO_LARGE = range(5)
-"""What a stored tile can be. Missing ones (of no bytes) are white; the last three cannot be read."""
+"""What a stored tile can be. Missing ones (of no bytes, or at no place) are white; the last three cannot be read."""
 FAULTS = {
     OUTSIDE: "lies past the end of the file",
     OVERLAPS: "shares bytes with another tile",
@@ -193,7 +193,7 @@ def _tiles(page: TiffPage, file_size: int) -> Tiles:
     end = np.uint64(file_size)
     states[(offsets > end) | (counts > end - np.minimum(offsets, end))] = OUTSIDE
     states[counts > max(LARGEST, 12 * page.tilewidth * page.tilelength)] = TOO_LARGE
-    states[counts == 0] = MISSING
+    states[(counts == 0) | (offsets == 0)] = MISSING
     good = states == SOUND
     return np.where(good, offsets, 0).astype(np.int64), np.where(good, counts, 0).astype(np.int64), states
 

@@ -19,7 +19,7 @@ from wsi_attention.slide.readers.byte_ranges import ByteRanges, is_tiff
 from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.readers.tiff.associated import read_associated
 from wsi_attention.slide.readers.tiff.coding import decoder
-from wsi_attention.slide.readers.tiff.index import TiffIndex, TiffLevel, read_index
+from wsi_attention.slide.readers.tiff.index import MISSING, TiffIndex, TiffLevel, read_index
 from wsi_attention.slide.readers.tiff.request import TiffRequest
 
 Pixels = NDArray[np.uint8]
@@ -76,6 +76,11 @@ class TiffReader:
     def read_regions(self, locations: NDArray[np.int64], level: int, size: Size, out: Pixels) -> list[str | None]:
         """As `RegionsReader.read_regions`; of a region that fails, the output is zeros."""
         return self._request(level, size, out).read([(x, y) for x, y in locations.tolist()])
+
+    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether stored tiles (column, row) are not in the file."""
+        index = self.levels[level]
+        return np.asarray(index.states[tiles[:, 1] * index.columns + tiles[:, 0]] == MISSING)
 
     def _request(self, level: int, size: Size, out: Pixels) -> TiffRequest:
         return TiffRequest(self._source, self._index.levels[level], self._decoders[level], size, out)

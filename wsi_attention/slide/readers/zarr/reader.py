@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,9 +15,11 @@ from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlide
 from wsi_attention.geometry import Box
 from wsi_attention.registry import IMPORTING
 from wsi_attention.slide.failures import opening
+from wsi_attention.slide.holes import whitened
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
-from wsi_attention.slide.readers.zarr.chunks import Grid, read_regions
+from wsi_attention.slide.readers.zarr.absence import Absence, known_keys
+from wsi_attention.slide.readers.zarr.chunks import Grid, Rectangle, read_regions
 from wsi_attention.slide.readers.zarr.levels import level_of
 from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, channel_labels, multiscale
 from wsi_attention.slide.urls import is_store_url, is_url
@@ -51,11 +54,10 @@ class ZarrReader:
             for array in self._arrays:
                 _check_storage(array, path)
             self._levels = [level_of(array, self._axes, path) for array in self._arrays]
-        x, y = self._axes.index("x"), self._axes.index("y")
+            has = known_keys(self._store, path)
+            self._absences = [Absence(array, self._axes, has) for array in self._arrays]
         self.level_downsamples = pyramid.downsamples(self.level_dimensions)
-        self.tile_sizes: tuple[tuple[int, int] | None, ...] = tuple(
-            (array.chunks[x], array.chunks[y]) for array in self._arrays
-        )
+        self.tile_sizes: tuple[tuple[int, int] | None, ...] = tuple(map(self._chunk, range(len(self._arrays))))
         self.properties: Mapping[str, str] = _properties(group, pyramid)
         self.bounds: Box | None = None
         self.associated: tuple[str, ...] = ()
@@ -77,7 +79,7 @@ class ZarrReader:
         """
         corner = level_location(location, self.level_downsamples[level])
         try:
-            return padded(self._levels[level].crop, self.level_dimensions[level], corner, size)
+            return padded(partial(self._crop, level), self.level_dimensions[level], corner, size)
         except Exception as error:  # zarr and its codecs raise whatever a damaged chunk leads them to
             raise TileReadError(str(error) or type(error).__name__) from error
 
@@ -88,7 +90,27 @@ class ZarrReader:
         downsample = self.level_downsamples[level]
         corners = np.array([level_location((int(x), int(y)), downsample) for x, y in locations]).reshape(-1, 2)
         del size
-        return read_regions(self._grid(level), corners, out, self._levels[level].fetch)
+        return read_regions(self._grid(level), corners, out, partial(self._fetch, level))
+
+    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether chunks (column, row) are not in the store; of one elsewhere, those that were asked for."""
+        return self._absences[level].of(tiles)
+
+    def _crop(self, level: int, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        pixels = self._levels[level].crop(rows, cols)
+        return whitened(pixels, (cols.start, rows.start), self._chunk(level), partial(self.absent, level))
+
+    def _fetch(self, level: int, places: list[Rectangle]) -> Iterator[NDArray[np.uint8] | Exception]:
+        """Chunks, white where they are not in the store, whatever fill value it names."""
+        for (rows, cols), pixels in zip(places, self._levels[level].fetch(places), strict=True):
+            if isinstance(pixels, Exception):
+                yield pixels
+            else:
+                yield whitened(pixels, (cols.start, rows.start), self._chunk(level), partial(self.absent, level))
+
+    def _chunk(self, level: int) -> tuple[int, int]:
+        array, x, y = self._arrays[level], self._axes.index("x"), self._axes.index("y")
+        return array.chunks[x], array.chunks[y]
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """OME-Zarr keeps no label or macro image.
@@ -105,7 +127,7 @@ class ZarrReader:
     def _grid(self, level: int) -> Grid:
         array, x, y = self._arrays[level], self._axes.index("x"), self._axes.index("y")
         shard = array.shards or array.chunks
-        return Grid(self.level_dimensions[level], (array.chunks[x], array.chunks[y]), (shard[x], shard[y]))
+        return Grid(self.level_dimensions[level], self._chunk(level), (shard[x], shard[y]))
 
     def _extent(self, array: zarr.Array[Any], path: str) -> tuple[int, int]:
         length = dict(zip(self._axes, array.shape, strict=False))
