@@ -98,8 +98,8 @@ def _compared(slide: Slide, level: int, where: NDArray[np.float64]) -> str | Non
     size = min(side, view.size[0]), min(side, view.size[1])
     corners = where - np.array(size) * view.downsample / 2
     most = np.array(slide.dimensions) - np.array(size) * view.downsample
-    corners = np.clip(corners, 0, np.maximum(most, 0)).round().astype(np.int64)
-    seen = list(_read(view, finer, np.unique(snapped_to_tiles(finer, corners, size), axis=0), size))
+    inside: NDArray[np.int64] = np.clip(corners, 0, np.maximum(most, 0)).round().astype(np.int64)
+    seen = list(_read(view, finer, np.unique(snapped_to_tiles(finer, inside, size), axis=0), size))
     why = UNREADABLE if seen and not any(seen) else None
     pairs = [each for each in seen if each is not None]
     if pairs and (found := difference(pairs)) is not None:

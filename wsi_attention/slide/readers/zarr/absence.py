@@ -83,7 +83,8 @@ class Absence:
 
 def _plain_index(array: zarr.Array[Any]) -> bool:
     """Whether a shard ends with an index in plain numbers and a checksum, as writers do unless told otherwise."""
-    for codec in array.metadata.to_dict().get("codecs") or ():
+    stored: dict[str, Any] = dict(array.metadata.to_dict())
+    for codec in stored.get("codecs") or ():
         if codec["name"] == "sharding_indexed":
             told = codec.get("configuration") or {}
             names = [one["name"] for one in told.get("index_codecs") or ()]

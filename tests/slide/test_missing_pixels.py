@@ -1,0 +1,117 @@
+"""Tiles that are not in the file: unread where the slide shows tissue at the place, glass where it shows none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.slide.sparse_slides import Chosen, empty_glass, pyramid, rectangle, some, write_tiff, write_zarr
+from wsi_attention.errors import TileReadError
+from wsi_attention.slide.slide import open_slide
+from wsi_attention.structures import TileSet
+from wsi_attention.tiles.source import SlideSource
+
+Pixels = np.ndarray
+Write = Callable[[Path, list[Pixels], Chosen], Path]
+
+WRITERS: dict[str, Write] = {
+    "zarr": lambda at, levels, without: write_zarr(at / "a.ome.zarr", levels, without),
+    "zarr that is white where nothing is": lambda at, levels, without: write_zarr(
+        at / "a.ome.zarr", levels, without, fill=255
+    ),
+    "zipped zarr": lambda at, levels, without: write_zarr(at / "a.ome.zarr.zip", levels, without),
+    "shards": lambda at, levels, without: write_zarr(at / "a.ome.zarr", levels, without, shards=True),
+    "TIFF without bytes": lambda at, levels, without: write_tiff(at / "a.tiff", levels, without),
+    "TIFF without offsets": lambda at, levels, without: write_tiff(at / "a.tiff", levels, without, "TileOffsets"),
+}
+TILES = TileSet(np.array([[x, y] for y in range(192, 576, 64) for x in range(192, 640, 64)]), (64, 64), 1.0)
+"""Tiles in the tissue that lie as the stored ones do."""
+
+
+@pytest.fixture(scope="module")
+def levels() -> list[Pixels]:
+    return pyramid()
+
+
+def looked_at(path: Path, reader: str = "auto") -> SlideSource:
+    source = SlideSource(open_slide(path, reader))
+    source.check_levels(8.0)
+    return source
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_tissue_that_is_not_in_the_file_is_unread(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
+    without = some(0.3)
+    source = looked_at(WRITERS[how](tmp_path, levels, without))
+    valid = source.read(TILES).valid[0].numpy()
+    assert valid.tolist() == [not without(0, x // 64, y // 64) for x, y in TILES.locations[0].tolist()]
+    assert 5 < (~valid).sum() == len(source.failures) == source.counters.failed
+    assert "is not in the file" in source.failures[0]
+    assert source.shortfalls == () == source.slide.left_out
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_sparse_files_have_all_their_tissue(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
+    source = looked_at(WRITERS[how](tmp_path, levels, empty_glass(levels)))
+    everywhere = np.array([[x, y] for y in range(-32, 768, 50) for x in range(-32, 1024, 50)])
+    found = source.read(TileSet(everywhere, (64, 64), 1.0))
+    assert found.valid.all()
+    assert source.shortfalls == () == source.notes
+    whole = looked_at(WRITERS[how](tmp_path / "whole", levels, lambda *_: False)) if how != "shards" else None
+    corner = found.pixels[0, 0].numpy()
+    assert (corner == 255).all()
+    if whole is not None:
+        assert (source.tissue_mask.mask == whole.tissue_mask.mask).mean() > 0.99
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_holes_of_the_overviews_level_are_filled_from_the_finer_one(
+    how: str, tmp_path: Path, levels: list[Pixels]
+) -> None:
+    source = looked_at(WRITERS[how](tmp_path, levels, rectangle(256, 256, 768, 512, levels=(2,))))
+    assert source.read(TILES).valid.all()
+    assert source.shortfalls == ()
+    assert np.abs(source.overview_rgb(4.0).astype(int) - levels[2]).max() <= 1
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_tissue_that_no_level_has_is_a_shortfall(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
+    source = looked_at(WRITERS[how](tmp_path, levels, rectangle(256, 256, 512, 512, levels=(0, 1, 2))))
+    assert len(source.shortfalls) == 1
+    assert "of the tissue is not in the file and was not looked at" in source.shortfalls[0]
+    assert not source.read(TileSet(np.array([[320, 320]]), (64, 64), 1.0)).valid.any()
+
+
+@pytest.mark.parametrize("how", ["zarr", "TIFF without bytes"])
+def test_a_slide_of_one_level_with_gaps(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
+    source = looked_at(WRITERS[how](tmp_path, levels[:1], some(0.3)))
+    assert "of the tissue is not in the file" in source.shortfalls[0]
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_a_slide_of_which_nothing_is_there_is_no_empty_slide(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
+    with pytest.raises(TileReadError, match="is not in the file"):
+        looked_at(WRITERS[how](tmp_path, levels, lambda *_: True))
+
+
+def test_tiffslide_reads_them_as_white_too(tmp_path: Path, levels: list[Pixels]) -> None:
+    path = write_tiff(tmp_path / "a.tiff", levels, some(0.3))
+    source, other = looked_at(path, "tiffslide"), looked_at(path, "tiff")
+    one, two = source.read(TILES), other.read(TILES)
+    assert source.slide.read((0, 0), 0, (1024, 768)).tobytes() == other.slide.read((0, 0), 0, (1024, 768)).tobytes()
+    assert one.valid.tolist() == two.valid.tolist()
+
+
+def test_chunks_of_another_size_than_declared_are_unread(tmp_path: Path, levels: list[Pixels]) -> None:
+    path = write_zarr(tmp_path / "a.ome.zarr", levels, lambda *_: False)
+    small = write_zarr(tmp_path / "b.ome.zarr", [level[:32, :32] for level in levels], lambda *_: False)
+    foreign = next(small.glob("0/0*0*0")).read_bytes() if list(small.glob("0/0*0*0")) else b"\x02\x01\x00"
+    changed = [file for file in path.glob("0/*") if file.name.replace(".", "").isdigit()][::2]
+    for file in changed:
+        file.write_bytes(foreign[: len(foreign) // 2])
+    source = looked_at(path)
+    valid = source.read(TILES).valid[0]
+    assert 0 < int((~valid).sum()) == source.counters.failed
