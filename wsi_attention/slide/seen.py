@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.geometry import Box
-from wsi_attention.slide.density import glass_colour, optical_density
+from wsi_attention.slide.density import glass_colour
 from wsi_attention.slide.holes import Hole
 from wsi_attention.slide.ink import GLASS
 
@@ -16,6 +16,16 @@ LOST = 0.25
 """Share of a hole, its rim left out, that shows something: more, and pixels are missing there."""
 CUT = 0.3
 """Share of a side of what nothing shows along which something is seen: more, and it goes on in there."""
+
+
+def covered(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(h, w): where a view (h, w, 3) shows more than glass: a channel darker than that by a density of `GLASS`."""
+    coarse = rgb[:: max(1, rgb.shape[0] // 512), :: max(1, rgb.shape[1] // 512)]
+    least = (glass_colour(coarse) + 1) * 10**-GLASS - 1
+    found = rgb[..., 0] < least[0]
+    for channel in (1, 2):
+        found |= rgb[..., channel] < least[channel]
+    return found
 
 
 class Seen:
@@ -35,7 +45,7 @@ class Seen:
             unknown: level-0 boxes in which the overview is white because nothing is stored there.
         """
         self._downsample = downsample
-        self._something = optical_density(rgb, glass_colour(rgb)).max(0) > GLASS
+        self._something = covered(rgb)
         hidden = np.zeros_like(self._something)
         for box in unknown:
             hidden[self._within(box)] = True

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.agreement import OTHER_PICTURE, Pair, difference
-from wsi_attention.slide.density import glass_colour, optical_density
-from wsi_attention.slide.ink import GLASS
+from wsi_attention.slide.seen import covered
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.snapping import snapped_to_tiles
 from wsi_attention.slide.view import View
@@ -22,8 +21,8 @@ PLACES, APART = 3, 3
 """Places at which levels are compared where a picture shows tissue, and cells between them."""
 BLIND_PLACES = 4
 """Places a side where it shows none."""
-CELLS = 24
-"""Cells of a picture's longer side, in which tissue is looked for."""
+CELLS, CELL = 24, 16
+"""Cells of a picture's longer side, in which tissue is looked for, and pixels a side that a cell needs for it."""
 UNREADABLE = "it cannot be read where there is tissue"
 FINER, LEAST, MOST = 256, 24, 64
 """Pixels a side that a place has in the finer level, about; and in the coarser one."""
@@ -62,18 +61,20 @@ def places(rgb: NDArray[np.uint8], downsample: float) -> NDArray[np.float64]:
         rgb: (h, w, 3), the whole slide.
         downsample: level-0 pixels per pixel of it.
     """
+    stride = max(1, max(rgb.shape[:2]) // (CELLS * CELL))
+    rgb = rgb[::stride, ::stride]
     h, w = rgb.shape[:2]
     side = max(1, -(-max(h, w) // CELLS))
     rows, cols = -(-h // side), -(-w // side)
-    density = np.zeros((rows * side, cols * side), np.float32)
-    density[:h, :w] = optical_density(rgb, glass_colour(rgb)).max(0)
-    cells = density.reshape(rows, side, cols, side)
-    score = (cells > GLASS).mean((1, 3)) * cells.std((1, 3))
+    brightness, there = np.zeros((2, rows * side, cols * side), np.float32)
+    brightness[:h, :w], there[:h, :w] = rgb.mean(-1), covered(rgb)
+    cells = (plane.reshape(rows, side, cols, side) for plane in (brightness, there))
+    score = next(cells).std((1, 3)) * next(cells).mean((1, 3))
     found = [(col * side + side / 2, row * side + side / 2) for row, col in _highest(score)]
     if not found:
         steps = (np.arange(BLIND_PLACES) + 0.5) / BLIND_PLACES
         found = [(x * w, y * h) for y in steps for x in steps]
-    return np.array(found) * downsample
+    return np.array(found) * downsample * stride
 
 
 def _highest(score: NDArray[np.floating]) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from wsi_attention.errors import NoTissueError, WsiAttentionError
 from wsi_attention.geometry import Grid
 from wsi_attention.protocols import TileSource
+from wsi_attention.slide.seen import Seen
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.source import SlideSource
@@ -42,11 +43,12 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class Remembered:
-    """What is kept of a slide: its tissue, overviews (b, c, h, w) by downsample, and levels that are left out."""
+    """What is kept of a slide: its tissue, overviews (b, c, h, w) by downsample, levels left out, what was seen."""
 
     tissue: TissueMask
     overviews: Mapping[float, Tensor]
     strange: Mapping[int, str] = field(default_factory=dict)
+    seen: Seen | None = None
 
     @property
     def bytes(self) -> int:
@@ -114,8 +116,9 @@ class RememberingSource:
         """(1, 3, h, w) uint8."""
         if downsample not in self._overviews:
             self._overviews[downsample] = self._source.overview(downsample)
-            strange = self._source.slide.strange
-            self._memory.put(self._key, Remembered(self.tissue_mask, dict(self._overviews), strange))
+            slide = self._source.slide
+            kept = Remembered(self.tissue_mask, dict(self._overviews), slide.strange, slide.seen)
+            self._memory.put(self._key, kept)
         return self._overviews[downsample]
 
     def tissue(self, grid: Grid) -> Tensor:
@@ -174,8 +177,8 @@ def opened(
     """
     kept = memory.get(key)
     with open_slide(str(path), mpp=mpp) as slide:
-        for level, why in (kept.strange if kept else {}).items():
-            slide.leave_out(level, why)
+        if kept:
+            slide.strange, slide.seen = kept.strange, kept.seen
         plain = SlideSource(slide, tissue=kept.tissue if kept else None, snap=snap)
         if not kept:
             plain.check_levels(overview_mpp)
