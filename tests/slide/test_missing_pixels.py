@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.slide.sparse_slides import Chosen, empty_glass, pyramid, rectangle, some, write_tiff, write_zarr
+from sparse_slides import Chosen, empty_glass, pyramid, rectangle, some, write_tiff, write_zarr
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import TileSet

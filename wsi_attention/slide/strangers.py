@@ -74,7 +74,7 @@ def places(rgb: NDArray[np.uint8], downsample: float) -> NDArray[np.float64]:
     if not found:
         steps = (np.arange(BLIND_PLACES) + 0.5) / BLIND_PLACES
         found = [(x * w, y * h) for y in steps for x in steps]
-    return np.array(found) * downsample * stride
+    return np.asarray(np.array(found) * downsample * stride, np.float64)
 
 
 def _highest(score: NDArray[np.floating]) -> Iterator[tuple[int, int]]:
