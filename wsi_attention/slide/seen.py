@@ -22,7 +22,7 @@ def covered(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(h, w): where a view (h, w, 3) shows more than glass: a channel darker than that by a density of `GLASS`."""
     coarse = rgb[:: max(1, rgb.shape[0] // 512), :: max(1, rgb.shape[1] // 512)]
     least = (glass_colour(coarse) + 1) * 10**-GLASS - 1
-    found = rgb[..., 0] < least[0]
+    found: NDArray[np.bool_] = rgb[..., 0] < least[0]
     for channel in (1, 2):
         found |= rgb[..., channel] < least[channel]
     return found

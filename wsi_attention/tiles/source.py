@@ -151,8 +151,6 @@ class SlideSource:
         leave_out_strangers(self.slide, picture)
         if self.slide.levels != before:
             self._views.forget()
-        for text in self.slide.left_out:
-            self._notes[text] = None
         self._look_for_gaps(picture_downsample())
 
     def _look_for_gaps(self, downsample: float) -> None:
