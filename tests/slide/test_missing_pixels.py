@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sparse_slides import Chosen, empty_glass, pyramid, rectangle, some, write_tiff, write_zarr
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import TileSet
 from wsi_attention.tiles.source import SlideSource
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sparse_slides import Chosen, empty_glass, pyramid, rectangle, some, write_tiff, write_zarr
 
 Pixels = np.ndarray
 Write = Callable[[Path, list[Pixels], Chosen], Path]
