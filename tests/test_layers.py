@@ -11,9 +11,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
-BASE = {"errors", "geometry", "structures", "protocols", "registry", "timing"}
+BASE = {"errors", "geometry", "structures", "protocols", "registry", "timing", "plain_text"}
 ALLOWED = {
     "errors": set(),
+    "plain_text": set(),
     "geometry": {"errors"},
     "timing": set(),
     "structures": {"geometry", "errors"},

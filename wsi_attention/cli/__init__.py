@@ -30,11 +30,12 @@ def main() -> None:
 
 def _report(error: Exception, debug: bool) -> None:
     from wsi_attention.errors import WsiAttentionError
+    from wsi_attention.plain_text import visible
 
     if debug:
         traceback.print_exc()
     expected = isinstance(error, WsiAttentionError | OSError)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = visible(" ".join(str(error).split())) or type(error).__name__
     if not expected:
         text = f"unexpected {type(error).__name__}: {text} (run again with --debug for the traceback)"
     print(f"wsi-attention: error: {text}", file=sys.stderr)

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from wsi_attention.plain_text import visible
+
 
 def info(
     slides: Annotated[list[str], typer.Argument(help="Slide files, OME-Zarr folders or URLs.")],
@@ -29,7 +31,7 @@ def info(
             with open_slide(path, reader, mpp) as slide:
                 facts = describe(slide)
         except SlideError as error:
-            typer.echo(f"wsi-attention: error: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"wsi-attention: error: {visible(' '.join(str(error).split()))}", err=True)
             failed = True
             continue
         typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else _page(facts))
@@ -55,4 +57,4 @@ def _page(facts: dict[str, Any]) -> str:
         rows.append((f"level {number}", f"{size}, downsample {level['downsample']:g}, stored tiles {tile}"))
     rows.append(("fingerprint", facts["fingerprint"]))
     rows += [("odd", text) for text in facts["odd"]] or [("odd", "nothing")]
-    return "\n".join(f"{name:<12} {value}" for name, value in rows) + "\n"
+    return "\n".join(f"{name:<12} {visible(str(value))}" for name, value in rows) + "\n"

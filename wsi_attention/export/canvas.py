@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
+from wsi_attention.plain_text import visible
+
 INK = (28, 32, 38)
 MUTED = (104, 110, 120)
 PAPER = (255, 255, 255)
@@ -43,7 +45,8 @@ def font(size: int) -> Any:
 
 
 def legible(text: str) -> str:
-    """The text with signs the typeface lacks written otherwise."""
+    """The text with signs the typeface lacks, and those that no line of text can hold, written otherwise."""
+    text = visible(text)
     if face():
         return text
     text = text.replace("µ", "u").replace("×", "x").replace("–", "-").replace("…", "...")

@@ -13,6 +13,7 @@ from typing import Any
 
 from wsi_attention.export.colour_maps import MAPS
 from wsi_attention.export.report import TOP
+from wsi_attention.plain_text import visible
 
 COLUMNS = (
     ("name", "Slide", "text"),
@@ -150,6 +151,7 @@ def _template() -> Any:
         loader=PackageLoader("wsi_attention.export", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
     )
     found.filters |= {"decimals": _decimals, "thousands": _thousands, "distance": _distance, "spread": _spread}

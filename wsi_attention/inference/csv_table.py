@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_attention.errors import InputError
+from wsi_attention.plain_text import from_cell
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -131,7 +132,7 @@ def _lines(path: str | Path, text: str, separator: str) -> list[tuple[int, list[
     rows, begin = [], 1
     try:
         for cells in reader:
-            rows.append((begin, [_clean(cell) for cell in cells]))
+            rows.append((begin, [from_cell(_clean(cell)) for cell in cells]))
             begin = reader.line_num + 1
     except csv.Error as error:
         raise _left_open(path, begin, str(error)) from error

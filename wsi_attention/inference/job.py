@@ -27,6 +27,7 @@ from wsi_attention.inference.slide_key import first_look, second_look
 from wsi_attention.inference.states import RunKey, SlideKey, State
 from wsi_attention.inference.writing import remove, results_errors, temporary
 from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.plain_text import visible
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.tissue import load_mask
 from wsi_attention.slide.urls import masked
@@ -225,7 +226,7 @@ class _Work:
 
 def reason_of(error: BaseException) -> str:
     """An error as one line for a table; its type too where nobody raised it on purpose."""
-    text = " ".join(str(error).split())
+    text = visible(" ".join(str(error).split()))
     if not isinstance(error, WsiAttentionError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from wsi_attention.plain_text import HARMFUL
+
 SUFFIXES = (
     ".ome.zarr.zip",
     ".zarr.zip",
@@ -44,6 +46,14 @@ LONGEST = 180
 
 _UNSAFE = frozenset('<>:"|?*\\')
 
+_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"
+}
+"""What Windows takes for a device, whatever comes behind the first dot."""
+
+_EXPORTED = (".json", ".geojson", ".gz", ".csv", ".png", ".zarr", ".html", ".dcm")
+"""Endings of files in a results folder: a folder of slides must not have the name of another slide's file."""
+
 
 def suffix_of(name: str) -> str:
     """The slide suffix a file name ends in, as it is written there; empty where it has none."""
@@ -54,8 +64,8 @@ def suffix_of(name: str) -> str:
 
 def safe_name(relative: str) -> str:
     """A relative path as a name that stays inside its folder and can be written on any file system."""
-    parts = [_safe_part(part) for part in PurePosixPath(relative).parts if part not in ("/", ".", "..")]
-    return "/".join(parts) or "slide"
+    *folders, name = [part for part in PurePosixPath(relative).parts if part not in ("/", ".", "..")] or ["slide"]
+    return "/".join([*map(_safe_folder, folders), _safe_part(name)])
 
 
 def assign_names(slides: Sequence[tuple[str, str]], known: Mapping[str, str]) -> dict[str, str]:
@@ -76,7 +86,11 @@ def assign_names(slides: Sequence[tuple[str, str]], known: Mapping[str, str]) ->
         names |= _unique(waiting, form, count, taken)
         taken |= {_folded(name) for name in names.values()}
         waiting = [(path, relative) for path, relative in waiting if path not in names]
-    return names | {path: _with_digest(path, relative) for path, relative in waiting}
+    for path, relative in waiting:
+        tried = (f"{safe_name(relative)}-{_digest(path, length)}" for length in (8, 16, 64))
+        names[path] = next(name for name in tried if _folded(name) not in taken)
+        taken.add(_folded(names[path]))
+    return names
 
 
 def _unique(
@@ -94,22 +108,25 @@ def _with_suffix(relative: str) -> str:
     return safe_name(relative)
 
 
-def _with_digest(path: str, relative: str) -> str:
-    return f"{safe_name(relative)}-{_digest(path)}"
-
-
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+def _digest(text: str, length: int = 8) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+def _safe_folder(part: str) -> str:
+    clean = _safe_part(part)
+    stem, dot, ending = clean.rpartition(".")
+    return f"{stem}_{ending}" if f"{dot}{ending}".lower() in _EXPORTED else clean
 
 
 def _safe_part(part: str) -> str:
     clean = "".join("_" if _is_unsafe(character) else character for character in part)
     clean = clean.rstrip(" .") or "_"
     clean = f"_{clean[1:]}" if clean[0] == "." else clean
+    clean = f"_{clean}" if clean.partition(".")[0].rstrip(" ").upper() in _DEVICES else clean
     if len(clean.encode()) <= LONGEST:
         return clean
     short = clean.encode()[: LONGEST - 9].decode("utf-8", "ignore")
@@ -117,4 +134,4 @@ def _safe_part(part: str) -> str:
 
 
 def _is_unsafe(character: str) -> bool:
-    return character in _UNSAFE or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    return character in _UNSAFE or HARMFUL.match(character) is not None

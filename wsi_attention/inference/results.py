@@ -20,11 +20,14 @@ from wsi_attention.export.table import columns
 from wsi_attention.inference.states import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
 from wsi_attention.inference.superseded import every_export, twin
 from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
+from wsi_attention.plain_text import in_cell
 
 if TYPE_CHECKING:
     from wsi_attention.inference.mirror import Mirror
 
 TABLE = "predictions.csv"
+TEXTS = ("slide", "label", "reason", "notes")
+"""Columns whose text others chose; as a spreadsheet must not take it for a formula."""
 LOCK = ".lock"
 TABLE_SHARE = 50
 """The table is written again after so many times the seconds that writing it took, so that all of it costs 2 %."""
@@ -220,7 +223,8 @@ def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
     for name in sorted(states):
         state = states[name]
         fixed = {"slide": name, "status": state.status, "seconds": f"{state.seconds:.3f}", "reason": state.reason}
-        writer.writerow({**state.row, **fixed})
+        row = {**state.row, **fixed}
+        writer.writerow(row | {column: in_cell(row.get(column, "")) for column in TEXTS})
     return text.getvalue()
 
 

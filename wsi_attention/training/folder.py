@@ -16,6 +16,7 @@ from wsi_attention.inference.writing import remove_unfinished, write_text
 from wsi_attention.models.card import ModelCard
 from wsi_attention.models.checkpoint import save_model
 from wsi_attention.models.reading import CONFIG, README, WEIGHTS
+from wsi_attention.plain_text import in_cell
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.map_store import STORE
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan
@@ -51,7 +52,7 @@ def write_split(folder: Path, split: Split) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("slide", "label", "patient", "split"))
     for part, rows in (("train", split.train), ("val", split.validation)):
-        writer.writerows((row.slide, row.label, row.patient, part) for row in rows)
+        writer.writerows((*map(in_cell, (row.slide, row.label, row.patient)), part) for row in rows)
     write_text(folder / SPLIT, text.getvalue())
 
 

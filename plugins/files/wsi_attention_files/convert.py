@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from wsi_attention import WsiAttentionError
 from wsi_attention.errors import InputError
+from wsi_attention.plain_text import in_cell
 from wsi_attention_files.bag import Bag
 from wsi_attention_files.dialects import read_bag, write_bag
 from wsi_attention_files.masks import write_mask
@@ -163,6 +164,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
-            writer.writerows(rows)
+            writer.writerows([in_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,39 @@
+"""Text that others chose, made harmless: shown on a screen or in a picture, and put into the cells of a table."""
+
+from __future__ import annotations
+
+import re
+
+HARMFUL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # controls: line ends, escape sequences
+    "\u2028\u2029"  # line and paragraph separators
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that turn the direction of what follows
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # byte-order mark, interlinear marks, tags: never seen
+    "\ud800-\udfff]"  # bytes of a file name that are no text
+)
+"""Characters that end lines, steer terminals, reorder what is shown, or cannot be shown at all."""
+
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+"""How a cell begins that a spreadsheet takes for a formula, behind any number of our own marks."""
+
+
+def visible(text: str) -> str:
+    """Return the text with harmful characters as escapes, such as \\x1b or \\u202e; on one line therefore."""
+    return text if text.isprintable() else HARMFUL.sub(_escape, text)
+
+
+def in_cell(text: str) -> str:
+    """Return the text for a cell of a CSV: with an apostrophe in front where a spreadsheet would take it for a formula.
+
+    `from_cell` takes it away again.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """Return what `in_cell` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
