@@ -7,24 +7,10 @@ from numpy.typing import NDArray
 
 SMOOTHING = 8.0
 """µm: standard deviation of the Gaussian that takes out noise and joins neighbouring cells."""
+STRUCTURE = 12.0
+"""µm: distance over which stained tissue differs from itself."""
 TRUNCATED = 3.0
 """Standard deviations after which the Gaussian ends."""
-
-
-def glass_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The colour of empty glass, (3,): the median of what is light and nearly neutral; white where that is rare."""
-    low, high = darkest_and_lightest(rgb)
-    empty = (low > 200) & (high - low < 24)
-    if empty.mean() < 0.02:
-        return np.full(3, 250.0)
-    return np.array([np.median(rgb[..., c][empty]) for c in range(3)], np.float64)
-
-
-def darkest_and_lightest(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The smallest and the largest of the three channels, (h, w) each."""
-    red, green, blue = (rgb[..., c] for c in range(3))
-    low = np.minimum(np.minimum(red, green), blue)
-    return low, np.maximum(np.maximum(red, green), blue)
 
 
 def optical_density(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -50,3 +36,31 @@ def smoothed(density: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
     smooth = gaussian(density, sigma, channel_axis=0, truncate=TRUNCATED)  # type: ignore[no-untyped-call]
     return np.asarray(smooth, np.float32)
+
+
+def against(density: NDArray[np.float32], colours: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Density against the lightest of each channel as that against the one of several glasses, (k, 3), that leaves the
+    least colour, pixel by pixel."""
+    offsets = (np.log10(colours.max(0) + 1) - np.log10(colours + 1)).astype(np.float32)
+    if len(offsets) == 1:
+        return density
+    found = np.clip(density - offsets[0][:, None, None], 0.0, None)
+    for offset in offsets[1:]:
+        other = np.clip(density - offset[:, None, None], 0.0, None)
+        better = np.ptp(other, axis=0) < np.ptp(found, axis=0)
+        np.copyto(found, other, where=better)
+    return found
+
+
+def grain(side: float) -> int:
+    """How many pixels away the structure of tissue shows, in a view with pixels of `side` µm."""
+    return max(1, min(6, round(STRUCTURE / side)))
+
+
+def roughness(density: NDArray[np.float32], reach: int) -> NDArray[np.bool_]:
+    """Where a density (h, w) differs between both sides of a pixel, `reach` away, by more than glass or shadows do."""
+    padded = np.pad(density, reach, "edge")
+    inner, low, high = slice(reach, -reach), slice(None, -2 * reach), slice(2 * reach, None)
+    across = np.abs(padded[inner, high] - padded[inner, low])
+    down = np.abs(padded[high, inner] - padded[low, inner])
+    return np.asarray(np.maximum(across, down) > 0.03 + 0.1 * density, np.bool_)

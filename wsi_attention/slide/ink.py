@@ -1,4 +1,4 @@
-"""Pen marks on glass, told from stain by what they absorb most."""
+"""Pen marks on glass, told from stain by what they absorb most, how strongly, and that they are strokes on glass."""
 
 from __future__ import annotations
 
@@ -6,73 +6,152 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.slide.components import large_components
-from wsi_attention.slide.regions import without_specks
+from wsi_attention.slide.regions import widened, without_specks
 
 STROKE = 30_000.0
 """µm²: a pen leaves strokes, not specks; less ink-coloured area than this is pigment, a counterstain or dirt."""
 GLASS, LEAST_GLASS = 0.05, 0.02
 """Pens write on glass: ink is only looked for where this share of the slide lets light through, up to that density."""
+NEARLY_GLASS = 0.12
+"""Density of glass beside a stroke at most, in uneven light and with its smear."""
 LARGEST_OF_SLIDE, LARGEST_OF_STAIN = 0.2, 0.9
 """Where more than this of the slide, or of all coloured area, looks like ink, it is the stain's own colour."""
-HUE, STRONG = 1, 2
-"""What `ink_classes` says of a pixel: the hue of ink alone, or certainly ink."""
+BESIDE_GLASS = 0.4
+"""Share of a warm or vivid stroke's surroundings that is glass at least; what lies within tissue belongs to it."""
+LONG = 10.0
+"""Area of a vivid stroke at least, in squares of half its width; a disc has 3.1."""
+REACH = 24.0
+"""µm by which strokes are widened for their soft rims, two pixels at least."""
+LABELLED = 4_000_000
+"""Pixels in which strokes are measured; larger views are thinned out for it."""
+
+HUE, STRONG, WARM_HUE, WARM, VIVID, CLEAR, NEARLY_CLEAR = 1, 2, 4, 8, 16, 32, 64
+"""What `ink_classes` says of a pixel, a bit each: the hue of blue, green or black ink, or certainly such ink; the hue of
+red or orange ink, or certainly such ink; as strongly coloured as purple or pink ink; as clear as glass, or nearly."""
+
+Mask = NDArray[np.bool_]
+Classes = NDArray[np.uint8]
+
+CERTAIN = STRONG | WARM | VIVID
 
 
-def ink_classes(density: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """`STRONG` where blue, green or black ink is, `HUE` on what may be its rim, else 0; pixel by pixel.
+def ink_classes(density: NDArray[np.float32], lightest: NDArray[np.float32], darkest: NDArray[np.float32]) -> Classes:
+    """What may be ink, pixel by pixel, as bits.
 
     Haematoxylin, eosin and DAB absorb green or blue at least as much as red, ink of blue and green pens absorbs red
-    most; black ink absorbs everything.
+    most; black ink absorbs everything; red and orange ink absorb blue nearly as much as green or more, and hardly any
+    red; purple and pink ink have the hue of stain, but are darker than a section is from afar.
 
     Args:
         density: (3, h, w) optical density against the glass.
+        lightest: (h, w) its smallest channel.
+        darkest: (h, w) its largest.
     """
-    return np.maximum(_coloured(density), _black(density))
+    red, green, blue = density
+    found = (darkest < NEARLY_GLASS).astype(np.uint8) * NEARLY_CLEAR
+    found |= (darkest < GLASS).astype(np.uint8) * CLEAR
+    if darkest.max(initial=0) <= 0.08:
+        return found
+    for strong, hue in (_cold(red, green, blue), _black(lightest, darkest)):
+        found |= strong.astype(np.uint8) * STRONG | hue.astype(np.uint8) * HUE
+    warm, warm_hue, vivid = _warm(red, green, blue, lightest, darkest)
+    found |= warm.astype(np.uint8) * WARM | warm_hue.astype(np.uint8) * WARM_HUE | vivid.astype(np.uint8) * VIVID
+    return found
 
 
-def find_ink(
-    classes: NDArray[np.uint8], stained: NDArray[np.bool_], glass: float, pixel_area: float
-) -> NDArray[np.bool_]:
-    """Marks blue, green and black ink. Strong ink is the seed, and what touches it with the same hue is its rim.
+def find_ink(classes: Classes, stained: Mask, glass: float, side: float, grey: bool = False) -> Mask:
+    """Marks ink. Certain ink is the seed, and what touches it with the same hue is its rim.
 
     Args:
         classes: (h, w) of the whole slide, from `ink_classes`.
         stained: (h, w) bool, everything with colour, ink included.
         glass: share of the slide with a density below `GLASS`.
-        pixel_area: µm² per pixel.
+        side: µm per pixel.
+        grey: whether the stain itself is grey or black, so that grey is no sign of ink's rim.
 
     Returns:
         (h, w) bool; empty where the colour is so common that it is the stain, and where no glass is to be seen.
     """
-    strong = classes == STRONG
-    if glass < LEAST_GLASS or not strong.any():
-        return np.zeros_like(stained)
-    ink = large_components(classes >= HUE, 1, connectivity=1, counted=strong)
-    ink = without_specks(ink, STROKE / pixel_area)
-    if ink.mean() > LARGEST_OF_SLIDE or (ink & stained).sum() > LARGEST_OF_STAIN * stained.sum():
-        return np.zeros_like(ink)
-    return _grown(ink)
+    ink = np.zeros_like(stained)
+    if glass < LEAST_GLASS:
+        return ink
+    clear, least = (classes & NEARLY_CLEAR) > 0, STROKE / side**2
+    strokes = [_seeded(classes, STRONG, STRONG if grey else STRONG | HUE, least)]
+    warm = _seeded(classes, WARM, WARM | WARM_HUE, least)
+    strokes.append(_beside_glass(warm, clear, 0.0))
+    strokes.append(_beside_glass(without_specks((classes & VIVID) > 0, least), clear, LONG))
+    for found in strokes:
+        if found.any() and found.mean() <= LARGEST_OF_SLIDE and not _is_the_stain(found, stained):
+            ink |= widened(found, max(2, round(REACH / side)))
+    return ink
 
 
-def _coloured(density: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _seeded(classes: Classes, seed: int, of_hue: int, least: float) -> Mask:
+    """Areas of a hue that hold certain ink."""
+    seeds = (classes & seed) > 0
+    if not seeds.any():
+        return seeds
+    return without_specks(large_components((classes & of_hue) > 0, 1, connectivity=1, counted=seeds), least)
+
+
+def _is_the_stain(ink: Mask, stained: Mask) -> bool:
+    return int((ink & stained).sum()) > LARGEST_OF_STAIN * int(stained.sum())
+
+
+def _cold(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> tuple[Mask, Mask]:
     """Blue and green ink."""
-    red, green, blue = density
     excess = red - np.maximum(green, 0.9 * blue)
     strong = (red > 0.35) & (excess > 0.12)
     deep_blue = (red > 0.6) & (blue < 0.42 * red) & (green < 1.1 * red)
     hue = (red > 0.08) & (excess > 0.1 * red)
-    return np.where((strong & hue) | deep_blue, STRONG, hue).astype(np.uint8)
+    return (strong & hue) | deep_blue, hue
 
 
-def _black(density: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _black(low: NDArray[np.float32], high: NDArray[np.float32]) -> tuple[Mask, Mask]:
     """Black ink, and its grey rim."""
-    low, high = density.min(0), density.max(0)
     grey = (high > 0.15) & (high - low < 0.15 * high)
-    strong = (low > 0.7) & (high - low < 0.25 * high)
-    return np.where(strong, STRONG, grey).astype(np.uint8)
+    return (low > 0.7) & (high - low < 0.25 * high), grey
 
 
-def _grown(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    from skimage.morphology import dilation
+def _warm(
+    red: NDArray[np.float32],
+    green: NDArray[np.float32],
+    blue: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+) -> tuple[Mask, Mask, Mask]:
+    """Red and orange ink, their hue, and what is as strongly coloured as purple and pink ink."""
+    hue = (high > 0.1) & (blue > 0.65 * green) & (red < 0.3 * high)
+    strong = hue & (high > 0.5) & ((red < 0.18 * high) | (high > 0.8))
+    vivid = (high > 0.55) & (high - low > 0.5 * high)
+    return strong, hue, vivid
 
-    return np.asarray(dilation(ink, np.ones((5, 5), np.uint8)), np.bool_)
+
+def _beside_glass(found: Mask, clear: Mask, longest: float) -> Mask:
+    """Those areas that lie beside glass for the most part, and are so long: area by the square of half the width."""
+    from scipy.ndimage import distance_transform_edt, label, maximum
+    from scipy.ndimage import sum as total
+
+    if not found.any():
+        return found
+    step = int(np.ceil(np.sqrt(found.size / LABELLED)))
+    small = found[::step, ::step]
+    labels, count = label(small, np.ones((3, 3)))
+    numbers = np.arange(1, count + 1)
+    # each area's own surroundings: labels widened by three pixels, less the two next to it, which are its rim
+    ring = _widened_labels(labels) * (~widened(small, 2) & widened(small, 4))
+    around = np.bincount(ring.ravel(), minlength=count + 1)[1:]
+    on_glass = np.bincount(ring[clear[::step, ::step]], minlength=count + 1)[1:]
+    kept = on_glass >= np.maximum(BESIDE_GLASS * around, 1)
+    if longest:
+        width = maximum(distance_transform_edt(small), labels, numbers)
+        kept &= total(small, labels, numbers) >= longest * np.square(width)
+    seeds = np.zeros_like(found)
+    seeds[::step, ::step] = np.concatenate([[False], kept])[labels]
+    return large_components(found, 1, connectivity=2, counted=seeds) if seeds.any() else seeds
+
+
+def _widened_labels(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    from scipy.ndimage import maximum_filter
+
+    return np.asarray(maximum_filter(labels, 9), np.int32)

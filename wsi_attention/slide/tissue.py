@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import UnsupportedSlideError
 from wsi_attention.slide import density as densities
-from wsi_attention.slide.ink import GLASS, find_ink, ink_classes
-from wsi_attention.slide.regions import without_clefts, without_holes, without_specks
+from wsi_attention.slide.glass import BLACK, Glass, darkest_and_lightest, find_glass, never_scanned
+from wsi_attention.slide.grey import ROUGH, grey_stained, stains_grey
+from wsi_attention.slide.ink import CERTAIN, CLEAR, LARGEST_OF_SLIDE, find_ink, ink_classes
+from wsi_attention.slide.regions import widened, without_clefts, without_holes, without_specks
 from wsi_attention.slide.strips import cut, rows_of
 from wsi_attention.slide.user_mask import load_mask
 from wsi_attention.structures import Strip, TissueMask
@@ -34,6 +36,13 @@ FAINTEST, STRONGEST = 0.03, 0.06
 """Bounds on the threshold, in optical density between a pixel's darkest and lightest channel."""
 GREY = 0.12
 """Below this share of colour in its darkness a pixel is a shadow, dust or a coverslip's edge, not stain."""
+SMEAR, NEUTRAL = 2.5, 0.02
+"""On glass whose channels differ by more than `NEUTRAL` in density that share grows by so much of the difference: JPEG
+keeps colour coarser than lightness, so what is dark and narrow has the colour of the glass around it."""
+EDGE = 2
+"""Pixels beside what was never scanned in which its colour is mixed with the slide's."""
+MOST_TISSUE = 0.95
+"""Share of what was scanned above which a mask is doubtful: a section hardly ever covers all glass."""
 STRIP_PIXELS = 250_000
 """Pixels whose densities are in memory at once, 100 bytes each."""
 
@@ -42,22 +51,24 @@ class Staining(NamedTuple):
     """What tissue is told by that only a view of the whole slide can say; a coarser view says nearly the same.
 
     Attributes:
-        glass: (3,), colour of empty glass.
+        glass: what is no tissue.
         threshold: least difference between the optical densities of a stained pixel's channels.
+        grey: whether the stain is grey or black, as silver is, so that tissue is told by its structure as well.
     """
 
-    glass: NDArray[np.float64]
+    glass: Glass
     threshold: float
+    grey: bool = False
 
 
 class _Seen(NamedTuple):
-    """What is kept of each pixel: colour (h, w) up to 3 · STRONGEST, whether it is more than grey, and ink's classes;
-    and how many pixels are glass."""
+    """What is kept of each pixel: colour (h, w) up to 3 · STRONGEST, whether it is more than grey, and classes, of ink
+    and `ROUGH`; and how many pixels were scanned."""
 
     colour: NDArray[np.float32]
     tinted: NDArray[np.bool_]
-    inky: NDArray[np.uint8]
-    glass: int
+    classes: NDArray[np.uint8]
+    scanned: int
 
 
 def find_tissue(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> TissueMask:
@@ -78,7 +89,7 @@ def find_tissue(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> Tissue
     """
     seen, known = _survey(rgb, mpp * downsample)
     stained = (seen.colour > known.threshold) & seen.tinted
-    return TissueMask(_mask(stained, seen.inky, seen.glass, mpp * downsample), downsample)
+    return _masked(stained, seen.classes, seen.scanned, known, downsample, mpp)
 
 
 def staining(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> Staining:
@@ -98,26 +109,27 @@ def find_tissue_in_strips(
         mpp: µm per level-0 pixel.
         known: from a coarser view of the same slide.
     """
-    side, glass = mpp * downsample, 0
-    stained, inky = np.zeros(shape, np.bool_), np.zeros(shape, np.uint8)
+    side, scanned = mpp * downsample, 0
+    stained, classes = np.zeros(shape, np.bool_), np.zeros(shape, np.uint8)
     for strip in strips:
-        seen = _look(strip, known.glass, densities.blur(shape, side))
+        seen = _look(strip, known.glass, shape, side)
         rows = slice(strip.first, strip.last)
-        stained[rows], inky[rows] = (seen.colour > known.threshold) & seen.tinted, seen.inky
-        glass += seen.glass
-    return TissueMask(_mask(stained, inky, glass, side), downsample)
+        stained[rows], classes[rows] = (seen.colour > known.threshold) & seen.tinted, seen.classes
+        scanned += seen.scanned
+    return _masked(stained, classes, scanned, known, downsample, mpp)
 
 
 def surroundings(shape: tuple[int, int], downsample: float, mpp: float) -> int:
     """Rows that strips of a view (h, w) need above and below."""
-    return densities.reach(densities.blur(shape, mpp * downsample))
+    side = mpp * downsample
+    return max(densities.reach(densities.blur(shape, side)) + densities.grain(side), EDGE)
 
 
 def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
     """Refuses a view that light does not shine through: fluorescence or dark field.
 
     Such a view is mostly black and hardly anywhere light; a brightfield slide with a black border still has glass or
-    stained tissue in it that lets all three colours through.
+    stained tissue in it that lets all three colours through. Black that was never scanned does not count.
 
     Args:
         rgb: (h, w, 3) uint8, the whole slide.
@@ -126,8 +138,11 @@ def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
     Raises:
         UnsupportedSlideError: the view is dark.
     """
-    low, high = densities.darkest_and_lightest(rgb)
-    dark, light = float((high < 64).mean()), float((low >= 100).mean())
+    low, high = darkest_and_lightest(rgb)
+    dark, seen = float((high < 64).mean()), low
+    if dark > 0.5 and never_scanned(high <= BLACK):
+        seen = low[high > BLACK]
+    light = float((seen >= 100).mean()) if seen.size else 0.0
     if dark > 0.5 and light < 0.05:
         raise UnsupportedSlideError(
             f"{path}: {dark:.0%} of the slide is black and {light:.0%} light, as in fluorescence or dark field; "
@@ -138,28 +153,53 @@ def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
 def _survey(rgb: NDArray[np.uint8], side: float) -> tuple[_Seen, Staining]:
     from skimage.filters import threshold_otsu
 
-    shape = rgb.shape[0], rgb.shape[1]
-    sigma, glass = densities.blur(shape, side), densities.glass_colour(rgb)
-    colour, tinted, inky, clear = np.empty(shape, np.float32), np.empty(shape, np.bool_), np.empty(shape, np.uint8), 0
-    for strip in cut(rgb, rows_of(shape[1], STRIP_PIXELS), densities.reach(sigma)):
-        seen, rows = _look(strip, glass, sigma), slice(strip.first, strip.last)
-        colour[rows], tinted[rows], inky[rows] = seen.colour, seen.tinted, seen.inky
-        clear += seen.glass
-    otsu = threshold_otsu(colour)  # type: ignore[no-untyped-call]
-    return _Seen(colour, tinted, inky, clear), Staining(glass, float(np.clip(otsu, FAINTEST, STRONGEST)))
+    shape, glass, scanned = (rgb.shape[0], rgb.shape[1]), find_glass(rgb), 0
+    colour, tinted, classes = np.empty(shape, np.float32), np.empty(shape, np.bool_), np.empty(shape, np.uint8)
+    for strip in cut(rgb, rows_of(shape[1], STRIP_PIXELS), surroundings(shape, 1.0, side)):
+        seen, rows = _look(strip, glass, shape, side), slice(strip.first, strip.last)
+        colour[rows], tinted[rows], classes[rows] = seen.colour, seen.tinted, seen.classes
+        scanned += seen.scanned
+    inky = (classes & CERTAIN) > 0
+    counted = colour[~widened(inky, 2)] if 0 < np.count_nonzero(inky) < LARGEST_OF_SLIDE * inky.size else colour
+    otsu = threshold_otsu(counted)  # type: ignore[no-untyped-call]
+    threshold = float(np.clip(otsu, FAINTEST, STRONGEST))
+    grey = stains_grey(classes, (colour > threshold) & tinted, side)
+    return _Seen(colour, tinted, classes, scanned), Staining(glass, threshold, grey)
 
 
-def _look(strip: Strip[NDArray[np.uint8]], glass: NDArray[np.float64], sigma: float) -> _Seen:
-    smooth = densities.smoothed(densities.optical_density(strip.pixels, glass), sigma)[:, strip.own]
-    darkest = smooth.max(0)
-    colour = darkest - smooth.min(0)
-    clear = int(np.count_nonzero(darkest < GLASS))
-    return _Seen(np.clip(colour, 0.0, 3 * STRONGEST), colour > GREY * darkest, ink_classes(smooth), clear)
+def _look(strip: Strip[NDArray[np.uint8]], glass: Glass, shape: tuple[int, int], side: float) -> _Seen:
+    unscanned, own = glass.unscanned(strip.pixels), strip.own
+    far = ~widened(unscanned, EDGE)[own] if glass.black or glass.white else True
+    density = densities.optical_density(strip.pixels, glass.colours.max(0))
+    if glass.black:
+        density[:, unscanned] = 0.0
+    smooth = densities.smoothed(density, densities.blur(shape, side))
+    rough = densities.roughness(smooth.max(0), densities.grain(side))[own] & far
+    smooth = densities.against(smooth[:, own], glass.colours)
+    lightest, darkest = smooth.min(0), smooth.max(0)
+    colour = darkest - lightest
+    grey = GREY + SMEAR * max(0.0, float(np.ptp(np.log10(glass.colours[0] + 1))) - NEUTRAL)
+    classes = ink_classes(smooth, lightest, darkest) | rough.astype(np.uint8) * ROUGH
+    scanned = int(np.count_nonzero(~unscanned[own]))
+    return _Seen(np.clip(colour, 0.0, 3 * STRONGEST), (colour > grey * darkest) & far, classes, scanned)
 
 
-def _mask(stained: NDArray[np.bool_], inky: NDArray[np.uint8], clear: int, side: float) -> NDArray[np.bool_]:
+def _masked(
+    stained: NDArray[np.bool_], classes: NDArray[np.uint8], scanned: int, known: Staining, downsample: float, mpp: float
+) -> TissueMask:
+    side = mpp * downsample
+    mask = _mask(stained, classes, known.grey, side)
+    share = int(np.count_nonzero(mask)) / max(scanned, 1)
+    note = f"tissue is {share:.0%} of the slide: the mask may be wrong, look at it (`wsi-attention info --tissue`)"
+    return TissueMask(mask, downsample, notes=(note,) if share > MOST_TISSUE else ())
+
+
+def _mask(stained: NDArray[np.bool_], classes: NDArray[np.uint8], grey: bool, side: float) -> NDArray[np.bool_]:
     pixel = side**2
-    ink = find_ink(inky, stained, clear / stained.size, pixel)
+    if grey:
+        stained = stained | grey_stained(classes, side)
+    clear = int(np.count_nonzero(classes & CLEAR))
+    ink = find_ink(classes, stained, clear / stained.size, side, grey)
     mask = without_clefts(stained & ~ink, GAP / side)
     mask = without_specks(mask, min(SPECK / pixel, 0.01 * mask.size))
     return without_holes(mask, min(HOLE / pixel, 0.01 * mask.size)) & ~ink
