@@ -49,7 +49,7 @@ def against(density: NDArray[np.float32], colours: NDArray[np.float64]) -> NDArr
         other = np.clip(density - offset[:, None, None], 0.0, None)
         better = np.ptp(other, axis=0) < np.ptp(found, axis=0)
         np.copyto(found, other, where=better)
-    return found
+    return np.asarray(found, np.float32)
 
 
 def grain(side: float) -> int:

@@ -13,7 +13,7 @@ from wsi_attention.slide.regions import narrowed, widened
 SAMPLE = 60_000
 """Pixels that the glass is looked for in; larger views are gone through with a step."""
 FLAT = 6
-"""Neighbouring pixels of glass differ by no more than this in any channel, in grey values; noisier glass has some too."""
+"""Neighbouring pixels of glass differ by no more than this in any channel, in grey values; of noisy glass some do."""
 DARKEST = 100
 """Grey value that glass has at least in every channel."""
 DIM = 0.6
@@ -32,11 +32,12 @@ EVEN, ALIKE = 0.8, 16
 """Of all pixels of its tint that are about as light, in grey values, so many are flat where it is a further glass; pale
 tissue has structure."""
 PINKEST, PINK = 0.06, 0.012
-"""Density by which glass absorbs green more than both other colours at most; and a further glass beyond the first. Stains
-do."""
+"""Density by which glass, and a further glass beyond the first, absorb green more than both other colours at most."""
 
 BLACK, WHITE = 16, 253
 """At or below, at or above this in every channel a pixel may never have been scanned."""
+EXACT = 2
+"""The same for exact black."""
 LEAST_UNSCANNED = 0.01
 """Share of a view that is exactly black or white at least, where some was never scanned."""
 BLURRED = 8
@@ -46,7 +47,7 @@ SPECKS = 2
 RUN = 8
 """Pixels of a straight edge at least."""
 STRAIGHT = 0.7
-"""Share of the edges of an area that are straight, up and down or from side to side, where it was never scanned."""
+"""Share of the edges of an area that are straight at least where it was never scanned."""
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -92,21 +93,19 @@ def find_glass(rgb: Rgb) -> Glass:
     """
     pixels, flat = _sample(rgb)
     low, high = darkest_and_lightest(pixels)
-    black = np.count_nonzero(high <= 2) > LEAST_UNSCANNED * high.size and never_scanned(
-        Glass(_NONE, black=True).unscanned(rgb)
-    )
-    white = np.count_nonzero(low == 255) > LEAST_UNSCANNED * low.size and never_scanned(
-        Glass(_NONE, white=True).unscanned(rgb)
-    )
+    least = LEAST_UNSCANNED * low.size
+    black = bool((high <= EXACT).sum() > least) and never_scanned(darkest_and_lightest(rgb)[1] <= BLACK)
+    white = bool((low == 255).sum() > least) and never_scanned(darkest_and_lightest(rgb)[0] >= WHITE)
     if black or white:
-        scanned = ~widened(Glass(_NONE, black, white).unscanned(rgb), BLURRED)[: -1 : _step(rgb), : -1 : _step(rgb)]
+        step = _step(rgb)
+        scanned = ~widened(Glass(_NONE, black, white).unscanned(rgb), BLURRED)[:-1:step, :-1:step]
         pixels, flat = pixels[scanned], flat[scanned]
     colours = _tints(pixels.reshape(-1, 3), flat.ravel())
     return Glass(np.array(colours or [np.full(3, 250.0)]), black, white)
 
 
 def never_scanned(area: Mask) -> bool:
-    """Whether an area has the edges of what a scanner left out."""
+    """Whether an area (h, w) has the edges of what a scanner left out: straight ones, up and down or across."""
     area = narrowed(widened(area, 2 * SPECKS), SPECKS)  # without the noise of JPEG at its edges
     area = widened(narrowed(area, 2 * SPECKS), SPECKS)
     edges = straight = 0
@@ -164,8 +163,7 @@ def _tints(pixels: Rgb, flat: Mask) -> list[NDArray[np.float64]]:
 def _peaks(
     pixels: Rgb, tints: NDArray[np.float32], flat: Mask, least: float
 ) -> Iterator[tuple[NDArray[np.float64], bool]]:
-    """Colours of the tints that many flat pixels share, the most common first, and whether nearly all that have such a
-    tint are flat."""
+    """Find the colours of the tints that many flat pixels share, and whether nearly all pixels like them are flat."""
     left = flat & (np.maximum(*np.abs(tints).T) < MOST_TINTED) & (np.maximum(*tints.T) > -PINKEST)
     for _ in range(2 * MOST):
         if np.count_nonzero(left) < max(least, 1):

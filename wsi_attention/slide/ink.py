@@ -26,13 +26,12 @@ LABELLED = 4_000_000
 """Pixels in which strokes are measured; larger views are thinned out for it."""
 
 HUE, STRONG, WARM_HUE, WARM, VIVID, CLEAR, NEARLY_CLEAR = 1, 2, 4, 8, 16, 32, 64
-"""What `ink_classes` says of a pixel, a bit each: the hue of blue, green or black ink, or certainly such ink; the hue of
-red or orange ink, or certainly such ink; as strongly coloured as purple or pink ink; as clear as glass, or nearly."""
+"""What `ink_classes` says of a pixel, a bit each: it has the hue of blue, green or black ink, or is certainly such ink;
+the same of red or orange ink; as strong a colour as purple or pink ink; it is as clear as glass, or nearly."""
+CERTAIN = STRONG | WARM | VIVID
 
 Mask = NDArray[np.bool_]
 Classes = NDArray[np.uint8]
-
-CERTAIN = STRONG | WARM | VIVID
 
 
 def ink_classes(density: NDArray[np.float32], lightest: NDArray[np.float32], darkest: NDArray[np.float32]) -> Classes:

@@ -182,7 +182,7 @@ def _shaded_fields() -> NDArray[np.float64]:
 def _tinted_gradient() -> NDArray[np.float64]:
     """Warmer on one side: red and blue change by 4 % against each other."""
     across = np.linspace(-0.5, 0.5, SIDE)[None, :, None]
-    return 1 + across * np.array([0.04, 0.0, -0.04]) + np.zeros((SIDE, 1, 1)) - 0.02
+    return np.asarray(0.98 + across * np.array([0.04, 0.0, -0.04]) + np.zeros((SIDE, 1, 1)))
 
 
 LIGHTS: dict[str, Callable[[], NDArray[np.float64]]] = {
