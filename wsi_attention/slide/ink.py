@@ -78,7 +78,7 @@ def find_ink(classes: Classes, stained: Mask, glass: float, side: float, grey: b
     strokes = [_seeded(classes, STRONG, STRONG if grey else STRONG | HUE, least)]
     warm = _seeded(classes, WARM, WARM | WARM_HUE, least)
     strokes.append(_beside_glass(warm, clear, 0.0))
-    strokes.append(_beside_glass(without_specks((classes & VIVID) > 0, least), clear, LONG))
+    strokes.append(_beside_glass(_seeded(classes, VIVID, VIVID, least), clear, LONG))
     for found in strokes:
         if found.any() and found.mean() <= LARGEST_OF_SLIDE and not _is_the_stain(found, stained):
             ink |= widened(found, max(2, round(REACH / side)))
@@ -87,10 +87,10 @@ def find_ink(classes: Classes, stained: Mask, glass: float, side: float, grey: b
 
 def _seeded(classes: Classes, seed: int, of_hue: int, least: float) -> Mask:
     """Areas of a hue that hold certain ink."""
-    seeds = (classes & seed) > 0
-    if not seeds.any():
-        return seeds
-    return without_specks(large_components((classes & of_hue) > 0, 1, connectivity=1, counted=seeds), least)
+    seeds, hue = (classes & seed) > 0, (classes & of_hue) > 0
+    if not seeds.any() or np.count_nonzero(hue) < least:
+        return np.zeros_like(seeds)
+    return without_specks(hue if seed == of_hue else large_components(hue, 1, connectivity=1, counted=seeds), least)
 
 
 def _is_the_stain(ink: Mask, stained: Mask) -> bool:
