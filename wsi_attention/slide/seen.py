@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.geometry import Box
-from wsi_attention.slide.density import glass_colour
+from wsi_attention.slide.glass import find_glass
 from wsi_attention.slide.holes import Hole
 from wsi_attention.slide.ink import GLASS
 
@@ -21,7 +21,7 @@ CUT = 0.3
 def covered(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(h, w): where a view (h, w, 3) shows more than glass: a channel darker than that by a density of `GLASS`."""
     coarse = rgb[:: max(1, rgb.shape[0] // 512), :: max(1, rgb.shape[1] // 512)]
-    least = (glass_colour(coarse) + 1) * 10**-GLASS - 1
+    least = (find_glass(coarse).colours.min(0) + 1) * 10**-GLASS - 1
     found: NDArray[np.bool_] = rgb[..., 0] < least[0]
     for channel in (1, 2):
         found |= rgb[..., channel] < least[channel]
