@@ -11,12 +11,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
-BASE = {"errors", "geometry", "structures", "protocols", "registry", "timing", "plain_text"}
+BASE = {"errors", "geometry", "once", "plain_text", "structures", "protocols", "registry", "timing"}
 ALLOWED = {
     "errors": set(),
     "plain_text": set(),
     "geometry": {"errors"},
     "timing": set(),
+    "once": set(),
     "structures": {"geometry", "errors"},
     "protocols": {"structures", "geometry", "errors"},
     "registry": {"structures", "geometry", "errors"},

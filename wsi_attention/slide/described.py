@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cached_property
 
 from wsi_attention.errors import MissingMppError
 from wsi_attention.geometry import Box
+from wsi_attention.once import once
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.levels import best_level, snapped
@@ -106,7 +106,7 @@ class Described(ABC):
         """The DICOM series that this file is an instance of; None for slides of one file."""
         return fingerprint.series_id(self.properties)
 
-    @cached_property
+    @once
     def _mpp(self) -> metadata.Mpp:
         if self._given is not None:
             return metadata.Mpp((self._given, self._given), "given")

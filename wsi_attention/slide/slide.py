@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
+from wsi_attention.once import once
 from wsi_attention.protocols import SparseReader
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.described import Described
@@ -108,12 +109,12 @@ class Slide(Described):
         """Gives the file back; reads under way end first, later ones raise `SlideError`."""
         self._handles.close()
 
-    @cached_property
+    @once
     def _facts(self) -> Facts:
         with self._handles.borrow() as lease:
             return Facts.of(lease.reader)
 
-    @cached_property
+    @once
     def fingerprint(self) -> str:
         """sha256 (hex) of the content, from little of it; the same under any name and at any place."""
         path = self._origin if isinstance(self._origin, str) else None
@@ -222,7 +223,7 @@ class Slide(Described):
         corners = np.floor(locations / self.level_downsamples[level] + 0.5).astype(np.int64)
         return self._stored.touched_by_all(level, corners, sizes)
 
-    @cached_property
+    @once
     def _stored(self) -> StoredBytes:
         from wsi_attention.slide.readers.stored import StoredBytes
 

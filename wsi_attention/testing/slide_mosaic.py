@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_attention.errors import InputError
+from wsi_attention.once import once
 from wsi_attention.testing.mosaic_squares import KINDS, LESION_KINDS, SQUARE, lay_squares, paint_squares
 from wsi_attention.testing.slide_levels import TILE, EncodedLevel, Encoder, Pixels, jpeg_encoder, reduced
 from wsi_attention.testing.slide_plan import Blob, Map, tissue_outline
@@ -79,7 +79,7 @@ class Mosaic:
             {d: _averaged(bundles, d) for d in DOWNSAMPLES},
         )
 
-    @cached_property
+    @once
     def tissue_area(self) -> float:
         """Level-0 pixels, to the precision of a tile."""
         frame = max(DOWNSAMPLES)
@@ -99,7 +99,7 @@ class Mosaic:
         glass = Image.new("RGB", (TILE, TILE), self.white)
         return np.asarray(Image.composite(ground, glass, Image.fromarray(share)))
 
-    @cached_property
+    @once
     def _outline_picture(self) -> Image.Image:
         return Image.fromarray(self.outline)
 
@@ -121,7 +121,7 @@ class Mosaic:
         side = SQUARE // downsample // TILE
         return int(self.laid[row // side, col // side])
 
-    @cached_property
+    @once
     def _laid_wide(self) -> NDArray[np.int64]:
         return np.pad(self.laid, ((0, 8), (0, 8)), mode="wrap")
 

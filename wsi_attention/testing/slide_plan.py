@@ -6,13 +6,13 @@ Maps have one value every `STEP_UM` µm; value (r, c) stands for the square [c·
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
+from wsi_attention.once import once
 from wsi_attention.testing.stamps import wobble
 
 STEP_UM = 8.0
@@ -78,7 +78,7 @@ class SlidePlan:
     lesions: tuple[Blob, ...]
     fibre_shift: tuple[int, int, int, int] = (0, 0, 0, 0)
 
-    @cached_property
+    @once
     def tissue(self) -> NDArray[np.bool_]:
         """The cells that hold tissue."""
         return self.outline > 0

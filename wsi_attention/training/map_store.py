@@ -17,7 +17,6 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from wsi_attention.attention.accumulation import from_bytes
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.inference.writing import publish, results_errors, temporary
+from wsi_attention.once import once
 from wsi_attention.training.map_checks import check_maps, checked_grid, read_array
 
 STORE = "attention_maps.zarr.zip"
@@ -97,7 +97,7 @@ class MapStore:
     classes: tuple[str, ...]
     found: Mapping[str, SlideMaps]
 
-    @cached_property
+    @once
     def slides(self) -> dict[str, str]:
         """fingerprint -> name, of every slide with a map."""
         return {key: one.name for key, one in self.found.items() if bool((one.updates > 0).any())}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
 from wsi_attention.errors import InputError, ResultsError, SlideError
 from wsi_attention.inference.discovery import find_slides
 from wsi_attention.inference.states import FOLDER, State, prediction_of, read_state, read_states
+from wsi_attention.once import once
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.structures import Prediction
 
@@ -135,7 +135,7 @@ class Library:
         name = Path(state.path).name
         yield from sorted(self._inside, key=lambda path: path.name != name)
 
-    @cached_property
+    @once
     def _inside(self) -> list[Path]:
         """All slides in the folders that really lie there."""
         try:
