@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import os
@@ -78,6 +79,20 @@ def test_results_are_those_of_one_process(
     assert not list((tmp_path / "spread").rglob(".tmp-*"))
     again = classify([slides], tmp_path / "spread", tiny, device="cpu", what=WHAT, executor=two)
     assert again.kept == 4
+
+
+def test_workers_are_seen_while_the_client_refreshes_what_it_knows(two: Cluster) -> None:
+    client = two._client
+
+    async def refresh() -> None:
+        while True:
+            await client._update_scheduler_info()  # as its own timer does: it asks for no workers
+
+    refreshing = asyncio.run_coroutine_threadsafe(refresh(), client.loop.asyncio_loop)
+    try:
+        assert [len(two._workers()) for _ in range(300)] == [2] * 300
+    finally:
+        refreshing.cancel()
 
 
 def test_workers_keep_memory_that_they_need_again(two: Cluster) -> None:

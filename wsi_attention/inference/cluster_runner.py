@@ -164,8 +164,15 @@ class Cluster:
         self._resources = {GPU: 1}
 
     def _workers(self) -> dict[str, Any]:
-        """Address -> facts of the workers that may be used."""
-        workers: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        """Address -> facts of the workers that may be used.
+
+        Asks the scheduler itself: the answer of `Client.scheduler_info` can be overwritten by the client's own refresh,
+        which asks for no workers.
+        """
+        try:
+            workers: dict[str, Any] = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
+        except OSError:  # the connection is being lost; `check` tells for good
+            return {}
         return {
             where: worker for where, worker in workers.items() if self._resources.keys() <= worker["resources"].keys()
         }
