@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_nursery() -> Iterator[None]:
+    """What starts worker processes is started once for all tests, when the first batch wants it."""
+    from wsi_attention.inference import nursery
+
+    with nursery.kept():
+        yield
+
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -90,11 +90,13 @@ def test_a_folder_becomes_results(slides: Path, tmp_path: Path, tiny: Classifier
 def test_workers_and_order_change_nothing(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
     run(slides, tmp_path / "one", tiny)
     run(slides, tmp_path / "many", tiny, workers=3, batch=3)
+    run(slides, tmp_path / "here", tiny, workers=2, in_process=True)
     with ThreadPoolExecutor(2) as pool:
         run(slides, tmp_path / "elsewhere", tiny, executor=pool)
     expected = contents(tmp_path / "one")
     assert len(expected) == 3 * 3 + 1
     assert contents(tmp_path / "many") == expected
+    assert contents(tmp_path / "here") == expected
     assert contents(tmp_path / "elsewhere") == expected
 
 
@@ -170,7 +172,7 @@ def test_unexpected_errors_are_rows_too(
         return look(slide, *rest, **more)
 
     monkeypatch.setattr(job_module, "look", sometimes)
-    report = run(slides, tmp_path / "out", tiny)
+    report = run(slides, tmp_path / "out", tiny, in_process=True)
     assert report.failures == [("c", f"{type(error).__name__}: {error}")]
     assert rows(tmp_path / "out")["a"]["status"] == "done"
 
@@ -186,7 +188,7 @@ def test_a_slide_that_hangs_is_left_behind(
         return look(slide, *rest, **more)
 
     monkeypatch.setattr(job_module, "look", sometimes)
-    report = run(slides, tmp_path / "out", tiny, limit=2)
+    report = run(slides, tmp_path / "out", tiny, limit=2, in_process=True)
     release.set()
     assert report.threads_left
     ((name, reason),) = report.failures
@@ -231,7 +233,7 @@ def test_a_full_disk_stops_the_batch_and_keeps_what_is_finished(
 
     monkeypatch.setattr(job_module, "exporter_of", full)
     with pytest.raises(ResultsError, match="the disk is full; what is finished is kept"):
-        run(slides, tmp_path / "out", tiny)
+        run(slides, tmp_path / "out", tiny, in_process=True)
     monkeypatch.undo()
     finished = len(list((tmp_path / "out/states").rglob("*.json")))
     assert finished >= 1
@@ -287,7 +289,7 @@ def test_number_of_torch_threads_is_the_same_in_every_slide(
         return prediction
 
     monkeypatch.setattr(job_module, "look", noted)
-    run(slides, tmp_path / "out", tiny, workers=3)
+    run(slides, tmp_path / "out", tiny, workers=3, in_process=True)
     assert seen == {torch.get_num_threads()}
 
 

@@ -29,6 +29,7 @@ def classify(
     scheduler: option.Scheduler = None,
     local_cluster: option.LocalCluster = None,
     slurm: option.Slurm = None,
+    in_process: option.InProcess = False,
 ) -> None:
     """Labels slides, and shows the regions each label rests on. A second run does only what is missing.
 
@@ -65,6 +66,7 @@ def classify(
             existing="overwrite" if overwrite else "resume",
             watch=watch,
             executor=executor,
+            in_process=in_process,
             profile=profile,
             full_hash=full_hash,
         )

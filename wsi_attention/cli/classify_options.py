@@ -37,4 +37,8 @@ Cache = Annotated[
 ]
 Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]
 LocalCluster = Annotated[int | None, Option(help="That many worker processes on this machine.")]
+InProcess = Annotated[
+    bool,
+    Option("--in-process", help="No worker processes: less memory, but a slide that crashes a library ends the run."),
+]
 Slurm = Annotated[Path | None, Option(help="Workers as jobs of Slurm: a TOML file with jobs and [job].")]

@@ -27,7 +27,7 @@ from wsi_attention.inference.pages import PAGE, part_of, write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import TABLE, Results, open_results
-from wsi_attention.inference.runners import place_of, runner_of
+from wsi_attention.inference.runners import place_for, place_of, runner_of
 from wsi_attention.inference.slide_key import first_look
 from wsi_attention.inference.slides_csv import gather_slides
 from wsi_attention.inference.states import RunKey, State
@@ -58,6 +58,7 @@ def classify(
     what: Sequence[str] = EXPORTS,
     existing: Literal["resume", "overwrite"] = "resume",
     executor: Executor | Cluster | None = None,
+    in_process: bool = False,
     watch: Watch | None = None,
     profile: bool = False,
     full_hash: bool = False,
@@ -80,7 +81,9 @@ def classify(
         what: exporters to run, by registered name.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
         executor: runs the slides elsewhere: what `cluster.open_cluster` gives, whose workers need not see the results
-            folder, or any executor whose workers do; threads here where None.
+            folder, or any executor whose workers do; worker processes of this machine where None.
+        in_process: does the slides in threads of this process instead: no second process holds the model, but a
+            library that crashes on a slide takes the caller with it.
         watch: is told of each slide that is done.
         profile: measures where the time goes, for `Report.profile` and the record of the run.
         full_hash: hash slides whole, however large, so that no change of a byte goes unnoticed; also when results are
@@ -97,10 +100,10 @@ def classify(
     for name in what:
         exporter_of(name)
     wishes.check(classifier)
-    with workplace(results) as (place, mirror):
+    with workplace(results) as (place, mirror), place_for(executor, workers, in_process) as where:
         found = gather_slides(inputs, slides_csv, outside=place)
         slides = with_mpp(found.slides, mpp)
-        used = place_of(executor, classifier, place, device, precision, slides)
+        used = place_of(where, classifier, place, device, precision, slides)
         settings = _settings(classifier, place, what, used, batch, limit, wishes, snap)
         settings = replace(settings, profile=profile, full_hash=full_hash)
         report = Report(
@@ -120,7 +123,7 @@ def classify(
             report.gone = tuple(sorted(folder.states.keys() - {job.name for job in jobs} - {*kept}))
             batch_run = BatchRun(folder, report, watch)
             try:
-                batch_run.run(jobs, runner_of(executor, workers), kept)
+                batch_run.run(jobs, runner_of(where, workers), kept)
             except ResultsError:
                 with suppress(ResultsError):  # rows of what is there, and of nothing else
                     folder.write_table()

@@ -169,10 +169,12 @@ class Cluster:
         Asks the scheduler itself: the answer of `Client.scheduler_info` can be overwritten by the client's own refresh,
         which asks for no workers.
         """
+        scheduler = self._client.scheduler
         try:
-            workers: dict[str, Any] = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
+            asked = self._client.sync(scheduler.identity, n_workers=-1) if scheduler else {}
         except OSError:  # the connection is being lost; `check` tells for good
             return {}
+        workers: dict[str, Any] = asked.get("workers", {})
         return {
             where: worker for where, worker in workers.items() if self._resources.keys() <= worker["resources"].keys()
         }

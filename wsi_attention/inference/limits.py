@@ -67,6 +67,8 @@ class _Call(Generic[T]):
             self._error = error
 
     def result(self) -> T:
+        if self._error is not None and not isinstance(self._error, Exception):
+            raise SlideError(f"a library wanted to end the program ({self._error!r})") from self._error
         if self._error is not None:
             raise self._error
         return self._values[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -9,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
+
+import torch
 
 from wsi_attention import __version__
 from wsi_attention.errors import ModelError, ResultsError, WsiAttentionError
@@ -147,6 +150,40 @@ def survey(model: ModelSource, device: str, precision: str, slide: str | None) -
     except (ModelError, OSError) as error:
         return replace(found, missing_model=str(error))
     return found
+
+
+def handed(classifier: Classifier) -> bytes:
+    """A loaded model packed for another process of this machine.
+
+    Raises:
+        ModelError: its network cannot be packed.
+    """
+    facts = {one.name: getattr(classifier, one.name) for one in fields(Classifier)} | {"folder": None}
+    packed = io.BytesIO()
+    try:
+        torch.save(facts, packed)
+    except Exception as error:  # whatever its layers hold
+        raise ModelError(
+            f"model {classifier.name} has no folder and cannot be handed to a worker process ({error}); save it first,"
+            " or do the slides in this process (in_process=True)"
+        ) from error
+    return packed.getvalue()
+
+
+def keep(source: ModelSource, packed: bytes) -> None:
+    """Keeps a model that was handed over, for `ModelSource.load`.
+
+    Raises:
+        ModelError: it cannot be unpacked here.
+    """
+    try:
+        facts = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)
+    except Exception as error:  # most likely its class stands in the caller's script
+        raise ModelError(
+            f"the model has no folder and cannot be handed to a worker process ({type(error).__name__}: {error}); save"
+            " it first, or do the slides in this process (in_process=True)"
+        ) from error
+    _loaded[source.sha256] = Classifier(**facts)
 
 
 def carry(sha256: str, files: dict[str, bytes]) -> None:

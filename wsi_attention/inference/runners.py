@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Semaphore
 from typing import Any, Protocol
@@ -13,7 +13,10 @@ from wsi_attention.inference.cluster_runner import Cluster
 from wsi_attention.inference.devices import Precision, Used, device_of, placed, precision_on
 from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.job import Job, Outcome, classify_slide
+from wsi_attention.inference.processes import Processes
 from wsi_attention.models.checkpoint import Classifier
+
+Place = Executor | Cluster | Processes | None
 
 
 class Runner(Protocol):
@@ -89,15 +92,25 @@ class Threads(Elsewhere):
         return running
 
 
-def runner_of(executor: Executor | Cluster | None, workers: int) -> Runner:
-    """What does the jobs: a cluster, an executor, or threads here where there is neither."""
-    if isinstance(executor, Cluster):
+@contextmanager
+def place_for(executor: Executor | Cluster | None, workers: int, in_process: bool) -> Iterator[Place]:
+    """Where the jobs are done: what was given, else worker processes, or threads of this process where asked for."""
+    if executor is not None or in_process:
+        yield executor
+        return
+    with Processes(workers) as own:
+        yield own
+
+
+def runner_of(executor: Place, workers: int) -> Runner:
+    """What does the jobs: a cluster, worker processes, an executor, or threads here where there is none of them."""
+    if isinstance(executor, Cluster | Processes):
         return executor
     return Elsewhere(executor, workers) if executor else Threads(workers)
 
 
 def place_of(
-    executor: Executor | Cluster | None,
+    executor: Place,
     classifier: Classifier,
     results: Path,
     device: str,
@@ -110,6 +123,8 @@ def place_of(
         InputError: no such device or precision.
         ClusterError: the workers cannot do it.
     """
+    if isinstance(executor, Processes):
+        return executor.prepare(classifier, results, device, precision)
     if isinstance(executor, Cluster):
         seen_here = next((slide.key for slide in slides if Path(slide.key).exists()), None)
         return device, executor.prepare(classifier, results, device, precision, seen_here)

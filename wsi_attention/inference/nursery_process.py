@@ -1,0 +1,108 @@
+"""A process that has imported everything and does nothing but fork workers: a new worker starts in milliseconds."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+
+FORK, END = 0, 1
+REQUEST, ANSWER = struct.Struct("=iid"), struct.Struct("=iiq")
+"""What to do, the process, seconds of patience; the process, how it ended, its peak memory in bytes."""
+NEEDED = ("wsi_attention.inference.worker_process",)
+USEFUL = (
+    "openslide",
+    "tifffile",
+    "imagecodecs",
+    "skimage.measure",
+    "skimage.morphology",
+    "shapely",
+    "zarr",
+    "wsi_attention.export.geojson",
+    "wsi_attention.export.heatmap",
+    "wsi_attention.export.report",
+    "wsi_attention.export.table",
+    "wsi_attention.export.zarr",
+    "wsi_attention.slide.readers.openslide",
+    "wsi_attention.slide.readers.tiff.reader",
+    "wsi_attention.slide.readers.zarr.reader",
+)
+"""What most slides need; imported before the first worker is asked for, or as soon as nobody asks."""
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Forks a worker, or tells how one ended, for each request on standard input, a socket; ends with the other side.
+
+    No thread is started and nothing is computed here, so that forking is safe; workers die with this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")  # on forking: the threads of an imported library take care of themselves
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    for name in NEEDED:
+        import_module(name)
+    for name in USEFUL:
+        while select.select([control], [], [], 0)[0]:
+            _serve(control)
+        with suppress(Exception):  # whoever needs it says better what is wrong with it
+            import_module(name)
+    while True:
+        _serve(control)
+
+
+def _serve(control: socket.socket) -> None:
+    request, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 2)
+    if not request:
+        os._exit(0)
+    kind, process, patience = REQUEST.unpack(request)
+    control.send(_fork(control, descriptors) if kind == FORK else _end(process, patience))
+
+
+def _fork(control: socket.socket, descriptors: Sequence[int]) -> bytes:
+    here, process = os.getpid(), os.fork()
+    if process == 0:
+        control.close()
+        _become_worker(here, *descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return ANSWER.pack(process, 0, 0)
+
+
+def _become_worker(parent: int, connection: int, words: int) -> NoReturn:
+    from wsi_attention.inference.worker_process import work
+
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        for target in (1, 2):
+            os.dup2(words, target)
+        with socket.socket(fileno=connection) as given:
+            if os.getppid() == parent:  # it may have died before it could take this process with it
+                work(given.makefile("rb"), given.makefile("wb"), words)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _end(process: int, patience: float) -> bytes:
+    """How a worker that was killed ended; process 0 if it is still there after so many seconds, stuck in the system."""
+    late = time.monotonic() + patience
+    while time.monotonic() < late:
+        found, status, usage = os.wait4(process, os.WNOHANG)
+        if found:
+            return ANSWER.pack(process, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
+        time.sleep(0.002)
+    return ANSWER.pack(0, 0, 0)
