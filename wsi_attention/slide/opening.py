@@ -11,6 +11,8 @@ from wsi_attention.protocols import SlideReader
 from wsi_attention.registry import READERS, load, names
 from wsi_attention.slide.brightfield import check_metadata
 from wsi_attention.slide.failures import opening
+from wsi_attention.slide.plain_files import check_plain_files
+from wsi_attention.slide.readers.tiff.tag_sizes import check_tag_sizes
 from wsi_attention.slide.urls import is_url, masked
 
 FIRST = ("zarr", "tiff", "openslide")
@@ -30,6 +32,8 @@ def opener(origin: object, path: str, name: str) -> Callable[[], SlideReader]:
 
     def open_fresh() -> SlideReader:
         with opening(path, name):
+            if isinstance(origin, str) and not is_url(origin):
+                check_plain_files(origin)
             reader: SlideReader = load(READERS, name)(origin)
             try:
                 check_metadata(path, reader.properties)
@@ -119,11 +123,14 @@ def _check_exists(path: str) -> None:
     if not file.exists():
         found = "a link to something that is not there" if file.is_symlink() else "no such file or folder"
         raise SlideOpenError(f"{path}: {found}; check the path")
+    check_plain_files(path)
     if file.is_file() and file.stat().st_size == 0:
         raise SlideOpenError(f"{path}: the file is empty (0 bytes); copy or download it again")
     if file.is_file():
         try:
-            file.open("rb").close()
+            check_tag_sizes(path)
+        except SlideOpenError:
+            raise
         except OSError as error:
             raise SlideOpenError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import tiffslide
 from numpy.typing import NDArray
-from tifffile import TiffFile
+from tifffile import TiffFile, TiffPage
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
@@ -20,6 +20,7 @@ from wsi_attention.slide.readers.byte_ranges import is_tiff
 from wsi_attention.slide.readers.limits import downsamples
 from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.readers.tiff.checks import check_chain, check_levels, check_single_plane, series_levels
+from wsi_attention.slide.readers.tiff.jpeg_size import check_jpeg_size
 from wsi_attention.slide.urls import is_url
 
 
@@ -49,6 +50,8 @@ class TiffSlideReader:
             self.properties: Mapping[str, str] = _properties(self._slide)
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
             self._pages = pages = series_levels(tif)
+            for page in pages:
+                _bound(page)
         self.level_downsamples = downsamples(self.level_dimensions)
         self.tile_sizes = tuple((page.tilewidth, page.tilelength) if page.is_tiled else None for page in pages)
         self.bounds: Box | None = None
@@ -98,6 +101,22 @@ class TiffSlideReader:
     def close(self) -> None:
         """Closes the file."""
         self._slide.close()
+
+
+def _bound(page: TiffPage) -> None:
+    """Lets tifffile decode no tile that is stored, or unpacks, larger than its pixels can be."""
+    width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    decode = page.decode
+
+    def bounded(content: bytes | None, *arguments: Any, **options: Any) -> Any:
+        if content is not None:
+            if len(content) > 2**20 + 12 * width * height:
+                raise TileReadError(f"a tile of {len(content)} bytes, more than its pixels can have")
+            if content[:2] == b"\xff\xd8":
+                check_jpeg_size(content, (width, height))
+        return decode(content, *arguments, **options)
+
+    page.__dict__["decode"] = bounded  # in place of what the page's cached property made
 
 
 def _open(path: str) -> _LevelFrame:

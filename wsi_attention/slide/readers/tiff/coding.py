@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
+from wsi_attention.slide.readers.tiff.jpeg_size import check_jpeg_size
 from wsi_attention.slide.readers.tiff.tags import NotReadHereError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def decoder(coding: Coding) -> Decoder:
 
 
 def _jpeg(decode: Callable[..., Any], content: bytes, out: Pixels) -> None:
+    check_jpeg_size(content, (out.shape[1], out.shape[0]))
     decode(content, out=out)
 
 

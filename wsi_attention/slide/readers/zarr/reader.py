@@ -20,6 +20,7 @@ from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.zarr.absence import Absence, known_keys
 from wsi_attention.slide.readers.zarr.chunks import Grid, Rectangle, read_regions
+from wsi_attention.slide.readers.zarr.guard import UNPACKED, GuardedStore, Packing, sizes_of
 from wsi_attention.slide.readers.zarr.levels import level_of
 from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, channel_labels, multiscale
 from wsi_attention.slide.urls import is_store_url, is_url
@@ -46,13 +47,14 @@ class ZarrReader:
                 raise SlideOpenError(f"{path}: no zarr metadata there; give an OME-Zarr folder or zip file")
             self._store = _open_store(path)
         with opening(path, self.name, self._store.close):
-            group, pyramid = _pyramid(self._store, root, path)
+            guarded = GuardedStore(self._store, sizes_of(self._store, path), path)
+            group, pyramid = _pyramid(guarded, root, path)
             self._axes = pyramid.axes
             self._arrays = [_level(group, name, path) for name in pyramid.paths]
             self.level_dimensions = tuple(self._extent(array, path) for array in self._arrays)
             check_dimensions(path, self.level_dimensions)
             for array in self._arrays:
-                _check_storage(array, path)
+                guarded.packings[array.path] = _checked_packing(array, path)
             self._levels = [level_of(array, self._axes, path) for array in self._arrays]
             has = known_keys(self._store, path)
             self._absences = [Absence(array, self._axes, has) for array in self._arrays]
@@ -195,13 +197,17 @@ def _level(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
     return array
 
 
-def _check_storage(array: zarr.Array[Any], path: str) -> None:
-    """Refuses chunks too large to decode, and codecs that do more than pack bytes."""
+def _checked_packing(array: zarr.Array[Any], path: str) -> Packing:
+    """How a level is packed; refuses chunks too large to decode, and codecs that do more than pack bytes, or twice."""
     if int(np.prod(array.chunks)) > 3 * MAX_SEGMENT_PIXELS:
         raise SlideOpenError(f"{path}: chunks of {array.chunks}, too large to decode in pieces; rechunk it first")
     for codec in _codec_names(array):
         if codec not in _CODECS:
             raise UnsupportedSlideError(f"{path}: zarr codec {codec!r} is not accepted; write it with blosc or zstd")
+    packers = [codec for codec in _codec_names(array) if codec in UNPACKED]
+    if len(packers) > 1:
+        raise UnsupportedSlideError(f"{path}: chunks packed by {' and '.join(packers)}; write it with one of them")
+    return Packing.of(array, _codec_names(array))
 
 
 def _codec_names(array: zarr.Array[Any]) -> list[str]:

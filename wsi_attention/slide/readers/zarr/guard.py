@@ -1,0 +1,263 @@
+"""A zarr store that gives no more than its arrays' shapes allow: bombs, devices and links that lead out are refused.
+
+Codecs unpack whatever they are given, so what a chunk says that it unpacks to is looked at before; of packings that
+say nothing, a bounded attempt is made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from zarr.abc.store import Store
+from zarr.storage import WrapperStore, ZipStore
+
+from wsi_attention.errors import TileReadError
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+METADATA = ("zarr.json", ".zattrs", ".zarray", ".zgroup", ".zmetadata")
+LARGEST_METADATA = 2**24
+"""Bytes of a metadata file."""
+SLACK = 2**16
+"""Bytes that a packed chunk may have beyond twice its pixels."""
+HARMLESS = 2**26
+"""Bytes that nobody minds unpacking."""
+DEFLATED = 1032
+"""Times that deflate can pack at most."""
+ABSENT = 2**64 - 1
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the chunks of a level are stored.
+
+    Attributes:
+        pixels: bytes of an unpacked chunk.
+        chunks: of a file: 1, or those of a shard.
+        codec: that packs a chunk, "" for none.
+        trailer: bytes after a packed chunk.
+    """
+
+    pixels: int
+    chunks: int
+    codec: str
+    trailer: int
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any], codecs: list[str]) -> Packing:
+        """That of an array with the named codecs."""
+        packers = [name for name in codecs if name in UNPACKED]
+        pixels = int(np.prod(array.chunks))
+        chunks = int(np.prod(array.shards)) // pixels if array.shards else 1
+        inner = codecs[: codecs.index("crc32c") + 1] if "crc32c" in codecs else []
+        trailer = 4 if not array.shards and inner else 0
+        return cls(pixels, chunks, packers[0] if packers else "", trailer)
+
+    @property
+    def largest(self) -> int:
+        """Bytes that a file of this may have."""
+        return self.chunks * (2 * self.pixels + SLACK)
+
+    def check(self, content: bytes) -> None:
+        """Refuses a file, or a chunk of one, that unpacks to more than its pixels.
+
+        Raises:
+            TileReadError: it does.
+        """
+        for chunk in self._chunks_of(content):
+            unpacked = UNPACKED[self.codec](chunk, self.pixels) if self.codec else len(chunk)
+            if unpacked > self.pixels + self.trailer:
+                raise TileReadError(f"a chunk that unpacks to more than its {self.pixels} bytes")
+
+    def _chunks_of(self, content: bytes) -> Iterator[bytes]:
+        if self.chunks == 1 or len(content) < 16 * self.chunks + 4:
+            yield content
+            return
+        index = np.frombuffer(content[-16 * self.chunks - 4 : -4], "<u8").reshape(-1, 2)
+        for start, count in index.tolist():
+            if start != ABSENT:
+                yield content[start : start + count]
+
+
+def _deflated(wbits: int) -> Callable[[bytes, int], int]:
+    def unpacked(chunk: bytes, pixels: int) -> int:
+        if len(chunk) * DEFLATED <= max(HARMLESS, pixels):
+            return 0
+        unpacker = zlib.decompressobj(wbits)
+        try:
+            found = len(unpacker.decompress(chunk, pixels + 1))
+        except zlib.error:  # whoever decodes it says so
+            return 0
+        return found + len(unpacker.unused_data)
+
+    return unpacked
+
+
+def _with_limit(module: str, name: str) -> Callable[[bytes, int], int]:
+    def unpacked(chunk: bytes, pixels: int) -> int:
+        import importlib
+
+        unpacker = getattr(importlib.import_module(module), name)()
+        try:
+            return len(unpacker.decompress(chunk, pixels + 1)) + len(unpacker.unused_data)
+        except Exception:  # whoever decodes it says so
+            return 0
+
+    return unpacked
+
+
+def _blosc(chunk: bytes, pixels: int) -> int:
+    del pixels
+    return int.from_bytes(chunk[4:8], "little")
+
+
+def _lz4(chunk: bytes, pixels: int) -> int:
+    del pixels
+    return int.from_bytes(chunk[:4], "little")
+
+
+def _zstd(chunk: bytes, pixels: int) -> int:
+    """What a frame says (RFC 8878, 3.1.1.1); where it says nothing, an attempt."""
+    if chunk[:4] != ZSTD_MAGIC or len(chunk) < 18:
+        return 0
+    told, single = chunk[4] >> 6, chunk[4] >> 5 & 1
+    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[chunk[4] & 3]
+    length = (1 if single else 0, 2, 4, 8)[told]
+    if length:
+        return int.from_bytes(chunk[at : at + length], "little") + (256 if told == 1 else 0)
+    import imagecodecs
+
+    try:
+        return len(imagecodecs.zstd_decode(chunk, out=pixels))
+    except Exception:  # no room for more than its pixels, or damaged
+        return pixels + 1
+
+
+UNPACKED: dict[str, Callable[[bytes, int], int]] = {
+    "blosc": _blosc,
+    "bz2": _with_limit("bz2", "BZ2Decompressor"),
+    "gzip": _deflated(31),
+    "lz4": _lz4,
+    "lzma": _with_limit("lzma", "LZMADecompressor"),
+    "zlib": _deflated(15),
+    "zstd": _zstd,
+}
+"""Bytes that a packed chunk unpacks to, or that it is harmless (0); at most a byte more than its pixels is made."""
+
+
+class GuardedStore(WrapperStore[Store]):
+    """A store whose files are looked at before they are read, and whose chunks before they are unpacked.
+
+    Args:
+        store: that is read.
+        size: bytes of a key's file, None where there is none; raises `TileReadError` for what is no plain file inside.
+        path: of the slide, for messages.
+        packings: by the path of an array; filled in by whoever opens the arrays.
+    """
+
+    def __init__(
+        self, store: Store, size: Callable[[str], int | None], path: str, packings: dict[str, Packing] | None = None
+    ) -> None:
+        super().__init__(store)
+        self._size, self._path = size, path
+        self.packings: dict[str, Packing] = {} if packings is None else packings
+
+    def _with_store(self, store: Store) -> GuardedStore:
+        return type(self)(store, self._size, self._path, self.packings)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """The value of a key, None where there is none.
+
+        Raises:
+            TileReadError: it is larger than it can be, or lies elsewhere.
+        """
+        packing = self._packing(key)
+        size = self._size(key)
+        if size is None:
+            return None
+        largest = packing.largest if packing else LARGEST_METADATA
+        if byte_range is None and size > largest:
+            raise TileReadError(f"{self._path}: {key} has {size} bytes, more than the {largest} it can have")
+        found = await self._store.get(key, prototype, byte_range)
+        if found is not None and packing is not None:
+            self._check(packing, found, byte_range)
+        return found
+
+    def _packing(self, key: str) -> Packing | None:
+        if key.rpartition("/")[2] in METADATA:
+            return None
+        owner = max((path for path in self.packings if key.startswith(f"{path}/".lstrip("/"))), key=len, default=None)
+        return None if owner is None else self.packings[owner]
+
+    @staticmethod
+    def _check(packing: Packing, found: Buffer, byte_range: ByteRequest | None) -> None:
+        from zarr.abc.store import RangeByteRequest
+
+        if byte_range is None:
+            packing.check(found.to_bytes())
+        elif isinstance(byte_range, RangeByteRequest):
+            Packing(packing.pixels, 1, packing.codec, packing.trailer).check(found.to_bytes())
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """As `get`, for many keys."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        async for found in Store._get_many(self, requests):
+            yield found
+
+
+def sizes_of(store: Store, path: str) -> Callable[[str], int | None]:
+    """Bytes of a key's file in a folder or a zip file; of a store elsewhere, where nobody can tell, 0."""
+    if isinstance(store, ZipStore):
+        if not store._is_open:
+            store._sync_open()
+        entries = store._zf.NameToInfo
+        return lambda key: _entry_size(entries.get(key), path)
+    return _sizes_in_folder(path) if Path(path).is_dir() else lambda key: 0
+
+
+def _entry_size(entry: zipfile.ZipInfo | None, path: str) -> int | None:
+    if entry is None:
+        return None
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise TileReadError(f"{path}: {entry.filename} is packed in a way that zip files of slides are not")
+    return entry.file_size
+
+
+def _sizes_in_folder(path: str) -> Callable[[str], int | None]:
+    root = os.path.realpath(path)
+
+    def size(key: str) -> int | None:
+        file = Path(root, key)
+        try:
+            state = file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise TileReadError(f"{path}: {key} cannot be read ({error.strerror})") from error
+        if stat.S_ISDIR(state.st_mode):
+            return None
+        if not stat.S_ISREG(state.st_mode):
+            raise TileReadError(f"{path}: {key} is no plain file but a device, pipe or socket")
+        if not os.path.realpath(file).startswith(f"{root}{os.sep}"):
+            raise TileReadError(f"{path}: {key} is a link that leads out of the store")
+        return state.st_size
+
+    return size
