@@ -46,7 +46,8 @@ def launched(environment: dict[str, str], processes: int = 1) -> subprocess.Comp
         "from wsi_attention.training.devices import fabric_on\n"
         "if __name__ == '__main__':\n"
         f"    fabric = fabric_on('cpu', {processes}, '32')\n"
-        "    print(fabric.global_rank, 'of', fabric.world_size)\n"
+        "    print(fabric.global_rank, 'of', fabric.world_size, flush=True)\n"
+        "    fabric.barrier()\n"
     )
     script = Path(environment["PATH"].split(os.pathsep)[0]) / "start.py"
     script.write_text(code)
