@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.structures import Prediction
-from wsi_attention.training.metrics import auroc_interval, score
+from wsi_attention.training.intervals import auroc_interval
+from wsi_attention.training.metrics import score
 
 Predictor = Callable[[Slide], Prediction]
 FINE = 4
@@ -32,7 +33,7 @@ class Row:
     Attributes:
         slides: how many.
         auroc: slide label.
-        interval: 95 %, bootstrap over slides.
+        interval: 95 %, over slides (`training.intervals`).
         tissue_read: area of the tiles read, of the tissue's; mean.
         hit: share of positives whose highest-weighted tile touches tumour; NaN without tiles.
         pointing: share of positives where the highest cell of the map is tumour.
@@ -99,7 +100,7 @@ def measure(predictor: Predictor, folder: Path, limit: int | None = None) -> Row
     return Row(
         len(paths),
         score(probabilities, labels).auroc,
-        auroc_interval(probabilities, labels),
+        auroc_interval(probabilities.numpy(), labels.numpy()),
         float(np.mean([_read(one) / (truth.tissue.sum() * SIDE**2) for one, truth in zip(seen, truths, strict=True)])),
         float(np.mean([hits(one, truth) for one, truth in positive])),
         float(np.mean([truth.tumour.flat[cells.argmax()] for cells, truth in drawn])),

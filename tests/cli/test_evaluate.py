@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from wsi_attention.cli.app import app
@@ -21,9 +22,14 @@ def test_the_page_and_the_json(tmp_path: Path) -> None:
     given = {"-p": tmp_path, "-l": tmp_path / "labels.csv", "-g": tmp_path / "truth", "--json": tmp_path / "out.json"}
     result = CliRunner().invoke(app, ["evaluate", *(str(part) for pair in given.items() for part in pair)])
     assert result.exit_code == 0, result.output
-    assert "AUROC      1.0000  (95 % 1.0000 to 1.0000)" in result.output
+    assert "AUROC      1.000  (95 % 0.207 to 1.000), 1 lesion against 1 benign" in result.output
+    assert "accuracy   1.000  (95 % 0.158 to 1.000), 2 of 2 slides" in result.output
+    assert "lesion (sensitivity): 1 of 1 slides right  (95 % 0.025 to 1.000)" in result.output
+    assert "Clopper and Pearson" in result.output
     assert "labelled without prediction: 1" in result.output
     assert "touches a lesion: 1 of 1 (100.0%)" in result.output
     written = json.loads((tmp_path / "out.json").read_text())
+    assert written["n"] == 2
+    assert written["accuracy_interval_95"] == pytest.approx([0.158, 1.0], abs=1e-3)
     assert written["confusion"] == [[1, 0], [0, 1]]
     assert written["localisation"] == {"positives": 1, "hits": 1, "missed": []}

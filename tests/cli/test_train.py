@@ -101,6 +101,30 @@ def test_the_folder_is_a_model_with_all_that_made_it(slide_set: Path, trained: P
     assert "## Training\n```bash\nwsi-attention" in (trained / "README.md").read_text()
 
 
+def test_slides_that_trained_the_model_do_not_judge_it_in_silence(
+    slide_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(app, ["classify", "-i", str(slide_set), "-o", str(tmp_path), "-m", str(trained)])
+    assert done.exit_code == 0, done.output
+    rows = (tmp_path / "predictions.csv").read_text()
+    assert (rows.count("this slide trained the model"), rows.count("helped to choose the model")) == (4, 2)
+    said = CliRunner().invoke(app, ["evaluate", "-p", str(tmp_path), "-l", str(slide_set / "labels.csv")]).output
+    assert "4 of these 6 slides trained this model" in said
+    assert "2 of these 6 slides chose the epoch of this model" in said
+    assert "benign (specificity)" in said
+
+
+def test_the_card_says_how_sure_its_figures_are(trained: Path) -> None:
+    config = load_model(trained).config
+    low, high = config["metrics"]["validation accuracy, 95 %"]
+    assert 0 <= low < config["metrics"]["validation accuracy"] <= high or low <= 0.1
+    assert high - low > 0.5
+    assert (config["negative"], config["metrics"]["validation patients"]) == ("benign", 2)
+    page = (trained / "README.md").read_text()
+    assert "1. benign (nothing found)" in page
+    assert "Validation slides chose the epoch too" in page
+
+
 def test_killed_and_resumed_is_the_undisturbed_run(slide_set: Path, trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     code = "from wsi_attention.cli import main; main()"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, ModelError
+from wsi_attention.models.seen import Seen
 from wsi_attention.training.evaluation import evaluate
 
 
@@ -171,3 +174,98 @@ def test_outlines_of_two_slides_are_not_shared(results: Path, tmp_path: Path) ->
     labels = labels_csv(tmp_path, "slide,label\nsub/a,lesion\nother/a,benign\n")
     with pytest.raises(InputError, match=r"a.geojson could be about other/a and about sub/a"):
         evaluate(results, labels, tmp_path / "truth")
+
+
+def split_table(folder: Path) -> tuple[Path, Path]:
+    table, labels = folder / "predictions.csv", folder / "labels.csv"
+    names = [f"s{i}" for i in range(8)]
+    table.write_text("slide,prob_normal,prob_tumour\n" + "".join(f"{name},0.4,0.6\n" for name in names))
+    parts = ["train"] * 3 + ["val"] * 2 + ["test"] * 3
+    rows = [f"{name},{('normal', 'tumour')[i % 2]},{parts[i]}" for i, name in enumerate(names)]
+    labels.write_text("slide,label,split\n" + "\n".join(rows))
+    return table, labels
+
+
+@pytest.mark.parametrize(("split", "n"), [(None, 5), ("test", 3), ("val", 2), ("train", 3), ("all", 8)])
+def test_slides_to_train_on_do_not_judge_unless_asked(tmp_path: Path, split: str | None, n: int) -> None:
+    found = evaluate(*split_table(tmp_path), split=split)
+    assert found.scores.n == n
+    assert found.unlabelled == ()
+    assert f"{8 - n} slides of other parts are left out" in found.split
+
+
+def test_parts_that_are_not_there(tmp_path: Path) -> None:
+    table, labels = split_table(tmp_path)
+    with pytest.raises(InputError, match="split is 'dev'; possible: all, train, val, test"):
+        evaluate(table, labels, split="dev")
+    labels.write_text("slide,label,split\ns0,normal,train\n")
+    with pytest.raises(InputError, match=r"no slide has both .*; column split: 0 val, 0 test slides judge, 1 slides"):
+        evaluate(table, labels)
+    labels.write_text("slide,label\ns0,normal\n")
+    with pytest.raises(InputError, match="has no column split, so there are no test slides in it"):
+        evaluate(table, labels, split="test")
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "negative"),
+    [(("benign", "lesion"), "lesion", "benign"), (("lesion", "normal"), "lesion", "normal"), (("a", "b"), "b", None)],
+)
+def test_the_finding_is_the_positive_class(
+    tmp_path: Path, classes: tuple[str, str], positive: str, negative: str | None
+) -> None:
+    (tmp_path / "predictions.csv").write_text(f"slide,prob_{classes[0]},prob_{classes[1]}\nx,0.9,0.1\ny,0.2,0.8\n")
+    labels = labels_csv(tmp_path, f"slide,label\nx,{classes[0]}\ny,{classes[1]}\n")
+    found = evaluate(tmp_path, labels)
+    assert (found.positive, found.negative) == (positive, negative)
+
+
+def test_patients_with_several_slides_widen_the_intervals(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    means = [draw.normal() + 0.8 * (i % 2) for i in range(12)]
+    rows = [(i, k, 1 / (1 + math.exp(-means[i] - 0.2 * draw.normal()))) for i in range(12) for k in range(20)]
+    table = "".join(f"s{i}_{k},{1 - p:.6f},{p:.6f}\n" for i, k, p in rows)
+    (tmp_path / "predictions.csv").write_text("slide,prob_normal,prob_tumour\n" + table)
+    names = [f"s{i}_{k}.tiff,{('normal', 'tumour')[i % 2]}" for i, k, _ in rows]
+    alone = evaluate(tmp_path, labels_csv(tmp_path, "slide,label\n" + "\n".join(names)))
+    whose = [f"{name},P{i}" for name, (i, _, _) in zip(names, rows, strict=True)]
+    together = evaluate(tmp_path, labels_csv(tmp_path, "slide,label,patient\n" + "\n".join(whose)))
+    assert (alone.scores.patients, together.scores.patients) == (240, 12)
+    assert np.ptp(together.interval) > 2.5 * np.ptp(alone.interval)
+    assert np.ptp(together.scores.accuracy_interval) > 2.5 * np.ptp(alone.scores.accuracy_interval)
+
+
+def model_folder(folder: Path, **seen: dict[str, list[str]]) -> Path:
+    folder.mkdir()
+    config = {"format": 1, "method": "ats", "arguments": {}, "classes": ["benign", "Lesion"], "mpp": 0.5}
+    record = Seen.of(seen).as_dict()
+    (folder / "config.json").write_text(json.dumps({**config, "weights_sha256": "a" * 64, "seen": record}))
+    return folder
+
+
+def test_slides_that_the_model_knows_are_named(results: Path, tmp_path: Path) -> None:
+    text = (results / "predictions.csv").read_text().replace(",reason\n", ",reason,notes\n")
+    text = text.replace(
+        "e,done,Lesion,0.3,0.7,0,1,1,1,", "e,done,Lesion,0.3,0.7,0,1,1,1,,odd; this slide trained the model"
+    )
+    (results / "predictions.csv").write_text(text)
+    rows = "slide,label,patient\na.svs,lesion,p1\nb,benign,p2\nc,lesion,p3\ne,lesion,p4\n"
+    labels = labels_csv(tmp_path, rows)
+    assert evaluate(results, labels).overlap.trained == ("e",)
+    model = model_folder(tmp_path / "model", names={"train": ["b"]}, patients={"val": ["p3"]})
+    run = {"model": {"name": "model", "weights_sha256": "a" * 64, "folder": str(model)}}
+    (results / "run_20260101T000000.000000Z.json").write_text(json.dumps(run))
+    for found in (evaluate(results, labels).overlap, evaluate(results, labels, model=model).overlap):
+        assert (found.trained, found.named, found.related) == (("e",), ("b",), ("c",))
+        assert found.lines[0] == "1 of these 4 slides trained this model: e"
+        assert found.lines[-1].startswith("the figures are too kind")
+    with pytest.raises(ModelError, match=r"the predictions in .*results are of aaaaaaaaaaaa"):
+        evaluate(results, labels, model="demo")
+
+
+def test_what_is_not_known_is_said(results: Path, tmp_path: Path) -> None:
+    labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\n")
+    assert "is not known; -m names its folder" in evaluate(results, labels).overlap.lines[0]
+    model = model_folder(tmp_path / "model", names={"train": ["x"]})
+    assert evaluate(results, labels, model=model).overlap.lines == (
+        "none of these slides is known to have trained this model",
+    )

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from wsi_attention.training.metrics import auroc, auroc_interval, score
+from wsi_attention.training.metrics import auroc, score
 
 
 def binary(positive: list[float]) -> torch.Tensor:
@@ -48,15 +48,14 @@ def test_one_class_alone_has_no_auroc() -> None:
     found = score(binary([0.2, 0.3]), torch.tensor([1, 1]))
     assert math.isnan(found.auroc)
     assert found.as_dict()["auroc"] is None
-    assert all(math.isnan(bound) for bound in auroc_interval(binary([0.2, 0.3]), torch.tensor([1, 1]), resamples=5))
+    assert all(math.isnan(bound) for bound in found.auroc_interval)
+    assert found.as_dict()["auroc_interval_95"] == [None, None]
 
 
-def test_the_interval_is_repeatable_and_covers() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(40) % 2
-    p = binary((torch.sigmoid(torch.randn(40, generator=generator) + labels)).tolist())
-    low, high = auroc_interval(p, labels, resamples=300)
-    assert (low, high) == auroc_interval(p, labels, resamples=300)
-    assert low < auroc(p, labels) < high
-    assert 0.1 < high - low < 0.5
-    assert auroc_interval(binary([0.1, 0.2, 0.8, 0.9]), torch.tensor([0, 0, 1, 1]), resamples=20) == (1.0, 1.0)
+def test_figures_know_how_many_slides_and_patients_they_rest_on() -> None:
+    found = score(binary([0.1, 0.6, 0.4, 0.9]), torch.tensor([0, 0, 1, 1]), patients=["p", "p", "q", "r"])
+    assert (found.n, found.patients) == (4, 3)
+    assert [(one.slides, one.patients, one.right) for one in found.recalls] == [(2, 1, 1), (2, 2, 1)]
+    assert found.auroc_interval[0] < 0.75 < found.auroc_interval[1]
+    assert found.accuracy_interval[0] < 0.5 < found.accuracy_interval[1]
+    assert score(binary([0.1, 0.9]), torch.tensor([0, 1])).patients == 2

@@ -76,8 +76,10 @@ def train(
         typer.echo(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
     best = result.best
     typer.echo(
-        f"{output}: best of {result.epochs} epochs is {best.epoch}: validation AUROC {best.val_auroc:.4f}, "
-        f"accuracy {best.val_accuracy:.3f}; {len(result.failed)} slides left out"
+        f"{output}: best of {result.epochs} epochs is {best.epoch}: validation AUROC {best.val_auroc:.3f} "
+        f"(95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy {best.val_accuracy:.3f} "
+        f"(95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f}) on {best.val_slides} slides of "
+        f"{best.val_patients} patients, which chose the epoch too; {len(result.failed)} slides left out"
     )
 
 

@@ -245,7 +245,11 @@ def _facts(report: Report, settings: Settings, arguments: dict[str, Any]) -> dic
             "full_hash": settings.full_hash,
             **settings.effort.facts(),
         },
-        "model": {"name": settings.run.model, "weights_sha256": settings.run.weights_sha256},
+        "model": {
+            "name": settings.run.model,
+            "weights_sha256": settings.run.weights_sha256,
+            "folder": str(settings.classifier.folder or ""),
+        },
         "versions": versions(),
         "torch_threads": settings.threads,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

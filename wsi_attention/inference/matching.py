@@ -31,6 +31,11 @@ def bare_name(name: str) -> str:
     return path[: len(path) - len(suffix_of(path))]
 
 
+def file_name(name: str) -> str:
+    """As `bare_name`, without the folders."""
+    return bare_name(name).rpartition("/")[2]
+
+
 @dataclass(frozen=True)
 class _Form:
     path: str

@@ -127,7 +127,7 @@ def look(
         counters=source.counters,
         overview_pixels=source.overview_pixels,
         provenance=_provenance(slide, classifier, seed, used) | {"snap": source.snap} | effort.facts(),
-        notes=source.notes,
+        notes=(*source.notes, *(classifier.seen.note(slide.fingerprint) if classifier.seen else ())),
         shortfalls=(*source.shortfalls, *_unread(slide.path, source.failures, glimpses)),
     )
 

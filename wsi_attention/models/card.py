@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsi_attention.models.seen import Seen
+
 LIMITS = (
     "Research use only. Not a medical device; not validated for diagnosis.",
     "The label of a slide rests on the few tiles listed with it; tissue that was not inspected may hold anything.",
@@ -28,6 +30,7 @@ class ModelCard:
         data_fingerprint: sha256 over the training slides and labels.
         command: the command that trained it.
         negative: class that means that nothing was found, None where there is none or nobody said.
+        seen: which slides it has learnt from; None where that is not known.
         page: README.md in full; written from all the rest where empty.
     """
 
@@ -39,6 +42,7 @@ class ModelCard:
     data_fingerprint: str = ""
     command: str = ""
     negative: str | None = None
+    seen: Seen | None = None
     page: str = ""
 
 
@@ -73,11 +77,16 @@ def _command(command: str) -> str:
 def _metrics(metrics: Mapping[str, Any]) -> str:
     if not metrics:
         return "## Metrics\nNone were recorded."
-    rows = [
-        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
-        for name, value in metrics.items()
-    ]
-    return "## Metrics\n| metric | value |\n|---|---|\n" + "\n".join(rows)
+    chosen = "\n\nValidation slides chose the epoch too: judge the model by slides that it has not seen."
+    rows = [f"| {name} | {_value(value)} |" for name, value in metrics.items()]
+    note = chosen if any(name.startswith("validation") for name in metrics) else ""
+    return "## Metrics\n| metric | value |\n|---|---|\n" + "\n".join(rows) + note
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _json(values: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from wsi_attention.errors import InputError, ModelError
 from wsi_attention.models.card import ModelCard, readme
 from wsi_attention.models.folder import write_folder
 from wsi_attention.models.reading import CONFIG, FORMAT, README, WEIGHTS, brief, check_fit, read_config, read_weights
+from wsi_attention.models.seen import KEY, Seen
 
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 
@@ -47,6 +48,11 @@ class Classifier:
     weights_sha256: str
     name: str
     folder: Path | None = field(default=None)
+
+    @property
+    def seen(self) -> Seen | None:
+        """Which slides it has learnt from, None where its folder does not say."""
+        return Seen.from_config(self.config)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
@@ -127,6 +133,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         "data_fingerprint": card.data_fingerprint,
         "metrics": dict(card.metrics),
         "weights_sha256": sha256,
+        KEY: card.seen.as_dict() if card.seen else None,
     }
     text = json.dumps(_finite(config), indent=2) + "\n"
     files = {WEIGHTS: weights, README: readme(card, config).encode(), CONFIG: text.encode()}
@@ -148,7 +155,7 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
         ModelError: no such folder, not a model folder, of another version, a method that is not installed, weights
             that are damaged, were exchanged, or do not fit.
     """
-    folder = _find(path)
+    folder = model_folder(path)
     config = read_config(folder)
     weights, sha256 = read_weights(folder, config)
     try:
@@ -178,7 +185,12 @@ def _load_again(folder: str, device: str, sha256: str) -> Classifier:
     return classifier
 
 
-def _find(path: str | Path) -> Path:
+def model_folder(path: str | Path) -> Path:
+    """Return the folder of a model, given as such or by its shipped name.
+
+    Raises:
+        ModelError: there is none.
+    """
     folder, shipped = Path(path), SHIPPED / str(path)
     if (folder / CONFIG).is_file():
         return folder

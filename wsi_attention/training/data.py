@@ -161,6 +161,7 @@ def slide_examples(
             classes.index(row.label),
             key,
             lambda: opened(slides[row.slide], row.mpp, key, memory, overview_mpp, snap),
+            row.patient,
         )
 
     return tuple(example(row) for row in rows if row.slide in surveyed.fingerprints)

@@ -6,17 +6,21 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from wsi_attention.errors import InputError
 from wsi_attention.inference.csv_table import Table, read_table
 from wsi_attention.inference.matching import SlideNames
-from wsi_attention.training.labels import read_labels
-from wsi_attention.training.metrics import Scores, auroc_interval, score
+from wsi_attention.training.intervals import METHODS, proportion_interval
+from wsi_attention.training.labels import PARTS, LabelRow, read_labels
+from wsi_attention.training.metrics import Scores, score
+from wsi_attention.training.negative import says_nothing_found
+from wsi_attention.training.overlap import NOBODY_KNOWS, Overlap, find_config, find_overlap
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -48,6 +52,11 @@ class Localisation:
         """hits / positives; NaN where there are none."""
         return self.hits / self.positives if self.positives else math.nan
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the share, over slides."""
+        return proportion_interval(np.arange(self.positives) < self.hits)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -56,27 +65,49 @@ class Evaluation:
     Attributes:
         classes: in the order of the confusion table.
         scores: over the slides that have a label and a prediction.
-        interval: 95 % bootstrap interval of the AUROC.
         unpredicted: labelled slides without a prediction, by name.
         unlabelled: predicted slides without a label, by name.
         localisation: None where no ground truth was given.
+        negative: class that means that nothing was found, None where nobody says.
+        split: which rows of the labels were taken, where they have a column `split`.
+        overlap: which of the slides the model has learnt from.
+        patients_given: whether the labels say whose slides they are.
     """
 
     classes: tuple[str, ...]
     scores: Scores
-    interval: tuple[float, float]
     unpredicted: tuple[str, ...]
     unlabelled: tuple[str, ...]
     localisation: Localisation | None = None
+    negative: str | None = None
+    split: str = ""
+    overlap: Overlap = field(default=NOBODY_KNOWS)
+    patients_given: bool = False
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the AUROC."""
+        return self.scores.auroc_interval
+
+    @property
+    def positive(self) -> str | None:
+        """The class whose AUROC is told: of two, the one that is a finding; None where there are more."""
+        if len(self.classes) != 2:
+            return None
+        return self.classes[0] if self.negative == self.classes[1] else self.classes[1]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN is None."""
         found = self.localisation
-        low, high = (value if math.isfinite(value) else None for value in self.interval)
         return {
             "classes": list(self.classes),
+            "patients_given": self.patients_given,
+            "positive": self.positive,
+            "negative": self.negative,
             **self.scores.as_dict(),
-            "auroc_interval_95": [low, high],
+            "intervals": METHODS,
+            "split": self.split,
+            "seen_in_training": self.overlap.as_dict(),
             "unpredicted": list(self.unpredicted),
             "unlabelled": list(self.unlabelled),
             "localisation": None
@@ -90,36 +121,50 @@ def evaluate(
     labels: str | Path,
     groundtruth: str | Path | None = None,
     results: str | Path | None = None,
+    *,
+    split: str | None = None,
+    model: str | Path | None = None,
 ) -> Evaluation:
     """Compares predictions.csv with labels, and with ground truth the tiles that were read.
 
     Args:
         predictions: the table, or the results folder that holds it.
-        labels: CSV slide,label; names with or without suffix and folder.
+        labels: CSV slide,label[,patient][,split]; names with or without suffix and folder.
         groundtruth: folder of `<slide>.geojson` with lesions in level-0 pixels.
         results: results folder with tiles/<slide>.csv; that of the table where None.
+        split: "train", "val", "test" or "all" rows of the labels; where None all but those of "train".
+        model: folder or shipped name of the model, where the results folder does not lead to it.
 
     Raises:
         InputError: a file is missing or has no such column, a label is no class of the table, nothing can be compared.
+        ModelError: the given model is none, or not the one that made the results.
     """
     path = Path(predictions) / "predictions.csv" if Path(predictions).is_dir() else Path(predictions)
-    classes, shares = _shares(path, read_table(path).known_as(("slide", "status")))
-    truth, unpredicted = _truth(labels, shares, classes)
-    if not truth:
-        raise InputError(f"no slide has both a label in {labels} and a prediction in {path}")
-    names = sorted(truth)
-    probabilities = torch.tensor([shares[name] for name in names], dtype=torch.float64)
-    index = torch.tensor([truth[name] for name in names])
-    found = None
-    if groundtruth is not None:
-        found = locate(Path(groundtruth), Path(results) if results else path.parent, names)
+    table = read_table(path).known_as(("slide", "status", "notes"))
+    classes, shares = _shares(path, table)
+    rows, unpredicted = _truth(labels, shares, classes)
+    taken, said = _taken(rows, unpredicted, split, labels)
+    if not taken:
+        raise InputError(f"no slide has both a label in {labels} and a prediction in {path}{said and '; '}{said}")
+    names = sorted(taken)
+    place = Path(results) if results else path.parent
+    config = find_config(place, model)
+    notes = {cells["slide"]: cells.get("notes", "") for _, cells in table.rows}
+    patients = [taken[name].patient if taken[name].has_patient else name for name in names]
     return Evaluation(
         classes,
-        score(probabilities, index),
-        auroc_interval(probabilities, index),
-        unpredicted,
-        tuple(sorted(set(shares) - set(truth))),
-        found,
+        score(
+            torch.tensor([shares[name] for name in names], dtype=torch.float64),
+            torch.tensor([class_index(taken[name].label, classes, labels) for name in names]),
+            patients=patients,
+        ),
+        tuple(row.slide for row in unpredicted),
+        tuple(sorted(set(shares) - set(rows))),
+        None if groundtruth is None else locate(Path(groundtruth), place, names),
+        _negative(classes, config),
+        said,
+        find_overlap({name: taken[name] for name in names}, notes, place, config),
+        any(row.has_patient for row in taken.values()),
     )
 
 
@@ -171,24 +216,54 @@ def _row_shares(where: str, cells: Sequence[str]) -> list[float]:
 
 def _truth(
     labels: str | Path, shares: Mapping[str, Any], classes: tuple[str, ...]
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Class index by the predictions' slide names, and the labels' names that have no prediction."""
+) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
+    """The row of the labels by the predictions' slide names, and the rows that have no prediction."""
     index = SlideNames(labels, "write its relative path")
     for name in shares:
         index.add(name, (name,))
-    truth: dict[str, int] = {}
+    truth: dict[str, LabelRow] = {}
     unpredicted = []
     for row in read_labels(labels):
-        found, label = index.find(row.slide), _class_index(row.label, classes, labels)
+        found, label = index.find(row.slide), class_index(row.label, classes, labels)
         if found is None:
-            unpredicted.append(row.slide)
-        elif truth.setdefault(found, label) != label:
+            unpredicted.append(row)
+            continue
+        first = truth.setdefault(found, row)
+        if class_index(first.label, classes, labels) != label:
             raise InputError(f"{labels}: two rows give slide {found} different labels; keep one of them")
+        if first.part != row.part:
+            raise InputError(f"{labels}: two rows put slide {found} into different parts; keep one of them")
     return truth, tuple(unpredicted)
 
 
-def _class_index(label: str, classes: tuple[str, ...], labels: str | Path) -> int:
-    """The class that a label is, in small or capital letters where that leaves one."""
+def _taken(
+    rows: Mapping[str, LabelRow], unpredicted: Sequence[LabelRow], split: str | None, labels: str | Path
+) -> tuple[dict[str, LabelRow], str]:
+    """The rows that judge, and a sentence on those that do not."""
+    if split not in (None, "all", *PARTS):
+        raise InputError(f"split is {split!r}; possible: all, {', '.join(PARTS)}")
+    if not any(row.part for row in (*rows.values(), *unpredicted)):
+        if split not in (None, "all"):
+            raise InputError(f"{labels} has no column split, so there are no {split} slides in it")
+        return dict(rows), ""
+    wanted = {None: ("val", "test"), "all": PARTS}.get(split, (split,))
+    taken = {name: row for name, row in rows.items() if row.part in wanted}
+    counts = [f"{sum(row.part == part for row in rows.values())} {part}" for part in PARTS if part in wanted]
+    left = f"{len(rows) - len(taken)} slides of other parts are left out"
+    return taken, f"column split: {', '.join(counts)} slides judge, {left} (--split chooses)"
+
+
+def _negative(classes: tuple[str, ...], config: Mapping[str, Any] | None) -> str | None:
+    """The class without a finding: as the model's folder says, else as its name says."""
+    known = config.get("negative") if config else None
+    if known in classes:
+        return str(known)
+    found = [name for name in classes if says_nothing_found(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def class_index(label: str, classes: tuple[str, ...], labels: str | Path) -> int:
+    """Return the class that a label is, in small or capital letters where that leaves one."""
     known = [unicodedata.normalize("NFC", name) for name in classes]
     alike = [i for i, name in enumerate(known) if name.casefold() == label.casefold()]
     if label in known:

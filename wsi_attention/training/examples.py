@@ -19,6 +19,7 @@ class Example:
         name: what reports call it.
         label: class index.
         key: what its chance is seeded with; the slide's fingerprint.
+        patient: whose it is, for intervals; its own where empty.
         open: gives its pixels for the time of a `with` block; a `SlideError` drops it from training.
     """
 
@@ -26,6 +27,7 @@ class Example:
     label: int
     key: str
     open: Callable[[], AbstractContextManager[TileSource]]
+    patient: str = ""
 
 
 def ahead(examples: Sequence[Example]) -> Generator[tuple[Example, TileSource | SlideError]]:

@@ -76,6 +76,7 @@ def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end
         plan.fingerprint,
         command,
         negative=plan.negative,
+        seen=plan.seen,
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)
@@ -95,9 +96,12 @@ def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, Any]:
     usable = [row for row in plan.split.validation if row.slide not in end.failed]
     return {
         "validation AUROC": end.best.val_auroc,
+        "validation AUROC, 95 %": [end.best.val_auroc_low, end.best.val_auroc_high],
         "validation accuracy": end.best.val_accuracy,
+        "validation accuracy, 95 %": [end.best.val_accuracy_low, end.best.val_accuracy_high],
         "validation F1": end.best.val_f1,
         "validation slides": len(usable),
+        "validation patients": len({row.patient for row in usable}),
         "training slides": end.best.slides,
         "slides left out": len(end.failed),
         "best epoch": end.best.epoch,

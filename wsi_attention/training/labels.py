@@ -40,6 +40,11 @@ class LabelRow:
     mpp: float | None = None
     part: str | None = None
 
+    @property
+    def has_patient(self) -> bool:
+        """Whether the CSV says whose slide it is."""
+        return self.patient != self.slide
+
 
 def read_labels(path: str | Path) -> tuple[LabelRow, ...]:
     """Read `slide,label[,patient][,mpp][,split]`, written as `csv_table.read_table` takes it.

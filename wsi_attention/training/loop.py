@@ -117,6 +117,10 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
         scores.f1,
         len(train),
         len(failed),
+        *scores.auroc_interval,
+        *scores.accuracy_interval,
+        scores.n,
+        scores.patients,
     )
     weights = {name: copied(value) for name, value in model.state_dict().items()}
     state = replace(
@@ -237,7 +241,7 @@ def _summary(record: EpochRecord, best: int) -> str:
     mark = "  (best)" if best == record.epoch else f"  (best: {best})"
     return (
         f"epoch {record.epoch}: loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, "
-        f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f}{mark}"
+        f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f} of {record.val_slides} slides{mark}"
     )
 
 

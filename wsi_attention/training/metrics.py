@@ -1,17 +1,34 @@
-"""How good probabilities are: AUROC with a bootstrap interval, accuracy, F1, confusion. torchmetrics counts."""
+"""How good probabilities are: AUROC, accuracy and each class's own share, with intervals; F1, confusion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-RESAMPLES = 1000
-"""Bootstrap resamples behind an interval."""
+from wsi_attention.training.intervals import NONE, auroc_interval, proportion_interval
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How many slides of one class are called right.
+
+    Attributes:
+        slides: of that class.
+        patients: whose they are.
+        right: of the slides, those that are called so.
+        interval: 95 %, of the share right / slides.
+    """
+
+    slides: int
+    patients: int
+    right: int
+    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,10 @@ class Scores:
         f1: unweighted mean over the classes that occur or were predicted.
         loss: mean negative log-likelihood, weighted by class where weights are given.
         confusion: [truth][prediction] counts.
+        patients: whose slides they are; as many as slides where nobody says.
+        auroc_interval: 95 %, as all intervals here from `training.intervals`, over patients where they repeat.
+        accuracy_interval: 95 %.
+        recalls: of each class; of two, the second's is the sensitivity and the first's the specificity.
     """
 
     n: int
@@ -34,22 +55,48 @@ class Scores:
     f1: float
     loss: float
     confusion: tuple[tuple[int, ...], ...]
+    patients: int = 0
+    auroc_interval: tuple[float, float] = NONE
+    accuracy_interval: tuple[float, float] = NONE
+    recalls: tuple[Recall, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN is None."""
         values = {name: getattr(self, name) for name in ("auroc", "accuracy", "f1", "loss")}
         finite = {name: value if np.isfinite(value) else None for name, value in values.items()}
-        return {"n": self.n, **finite, "confusion": [list(row) for row in self.confusion]}
+        return {
+            "n": self.n,
+            "patients": self.patients,
+            **finite,
+            "auroc_interval_95": _ends(self.auroc_interval),
+            "accuracy_interval_95": _ends(self.accuracy_interval),
+            "recalls": [{**asdict(one), "interval": _ends(one.interval)} for one in self.recalls],
+            "confusion": [list(row) for row in self.confusion],
+        }
 
 
-def score(probabilities: Tensor, labels: Tensor, weights: Sequence[float] | None = None) -> Scores:
-    """Scores of (n, classes) probabilities against (n,) class indices; n of at least 1."""
+def score(
+    probabilities: Tensor,
+    labels: Tensor,
+    weights: Sequence[float] | None = None,
+    patients: Sequence[str] | None = None,
+) -> Scores:
+    """Return the scores of probabilities.
+
+    Args:
+        probabilities: (n, classes), n of at least 1.
+        labels: (n,) class indices.
+        weights: of each class in the loss; all the same where None.
+        patients: whose slide each is; each slide its own where None.
+    """
     from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_f1_score
 
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(1)
     confusion = multiclass_confusion_matrix(predicted, labels, classes, validate_args=False)
     f1 = multiclass_f1_score(predicted, labels, classes, average="macro", validate_args=False)
+    own = np.arange(len(labels)) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
+    right, truth = (predicted == labels).numpy(), labels.numpy()
     return Scores(
         len(labels),
         auroc(probabilities, labels),
@@ -57,6 +104,10 @@ def score(probabilities: Tensor, labels: Tensor, weights: Sequence[float] | None
         float(f1),
         _loss(probabilities, labels, weights),
         tuple(tuple(int(cell) for cell in row) for row in confusion),
+        len(np.unique(own)),
+        auroc_interval(probabilities.double().numpy(), truth, own),
+        proportion_interval(right, own),
+        tuple(_recall(right[truth == c], own[truth == c]) for c in range(classes)),
     )
 
 
@@ -73,18 +124,12 @@ def auroc(probabilities: Tensor, labels: Tensor) -> float:
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def auroc_interval(
-    probabilities: Tensor, labels: Tensor, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUROC: slides drawn anew within each class, so that none can be missing."""
-    draw = np.random.default_rng(seed)
-    members = [np.flatnonzero(labels.numpy() == c) for c in range(probabilities.shape[1])]
-    areas = []
-    for _ in range(resamples):
-        index = torch.from_numpy(np.concatenate([draw.choice(own, len(own)) for own in members if len(own)]))
-        areas.append(auroc(probabilities[index], labels[index]))
-    low, high = np.quantile(areas, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _recall(right: NDArray[np.bool_], own: NDArray[np.int64]) -> Recall:
+    return Recall(len(right), len(np.unique(own)), int(right.sum()), proportion_interval(right, own))
+
+
+def _ends(interval: tuple[float, float]) -> list[float | None]:
+    return [end if np.isfinite(end) else None for end in interval]
 
 
 def _ranks(values: Tensor) -> Tensor:

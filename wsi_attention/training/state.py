@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -28,7 +29,10 @@ METRICS = "metrics.csv"
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """A row of metrics.csv; NaN where a value does not exist."""
+    """A row of metrics.csv; NaN where a value does not exist.
+
+    `val_auroc_low` and so on are the ends of 95 % intervals (`training.intervals`), over patients where they repeat.
+    """
 
     epoch: int
     learning_rate: float
@@ -39,6 +43,12 @@ class EpochRecord:
     val_f1: float
     slides: int
     failed: int
+    val_auroc_low: float = math.nan
+    val_auroc_high: float = math.nan
+    val_accuracy_low: float = math.nan
+    val_accuracy_high: float = math.nan
+    val_slides: int = 0
+    val_patients: int = 0
 
 
 @dataclass(frozen=True, eq=False)

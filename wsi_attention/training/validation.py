@@ -52,7 +52,8 @@ def scores_of(probabilities: Tensor, examples: Sequence[Example], weights: Seque
     known = probabilities.isfinite().all(1) & (probabilities.shape[1] > 0)
     if not bool(known.any()):
         raise InputError("no validation slide can be used; the lines above say why")
-    return score(probabilities[known], labels[known], weights)
+    patients = [example.patient or example.name for example, use in zip(examples, known.tolist(), strict=True) if use]
+    return score(probabilities[known], labels[known], weights, patients)
 
 
 def _probabilities(

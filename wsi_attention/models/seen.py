@@ -1,0 +1,57 @@
+"""Which slides a model has learnt from, so that nobody judges it by them unawares; hashes, which give no name away."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+KEY = "seen"
+"""Where config.json keeps it."""
+KINDS = ("slides", "names", "patients")
+"""What is remembered: fingerprints of contents, file names without suffix, patients."""
+PARTS = ("train", "val")
+SENTENCES = {"train": "this slide trained the model", "val": "this slide helped to choose the model (validation)"}
+"""What the notes of a prediction say of a slide of each part."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Hashes of the slides, by kind and then by part ("train" or "val")."""
+
+    hashes: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, texts: Mapping[str, Mapping[str, Iterable[str]]]) -> Self:
+        """Return the record of fingerprints, names and patients, by kind and part."""
+        return cls(
+            {kind: {part: frozenset(map(_hash, own)) for part, own in parts.items()} for kind, parts in texts.items()}
+        )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self | None:
+        """Return what config.json says, None where it says nothing, as that of a model from an earlier version."""
+        found = config.get(KEY)
+        if not isinstance(found, Mapping):
+            return None
+        kinds = {kind: own for kind, own in found.items() if kind in KINDS and isinstance(own, Mapping)}
+        return cls({kind: {part: frozenset(map(str, own)) for part, own in kinds[kind].items()} for kind in kinds})
+
+    def as_dict(self) -> dict[str, dict[str, list[str]]]:
+        """Return plain JSON values, the same for the same slides."""
+        return {kind: {part: sorted(own) for part, own in parts.items()} for kind, parts in self.hashes.items()}
+
+    def part_of(self, kind: str, text: str) -> str | None:
+        """Return in which part a fingerprint, name or patient was, None where it was in none."""
+        known, parts = _hash(text), self.hashes.get(kind, {})
+        return next((part for part in PARTS if known in parts.get(part, ())), None)
+
+    def note(self, fingerprint: str) -> tuple[str, ...]:
+        """Return what to say of a slide of this content; nothing where the model has not seen it."""
+        part = self.part_of("slides", fingerprint)
+        return (SENTENCES[part],) if part else ()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""Which of the slides that judge a model it has learnt from: by content, by file name, by patient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_attention.errors import ModelError
+from wsi_attention.inference.matching import file_name
+from wsi_attention.inference.states import FOLDER, read_state
+from wsi_attention.models.checkpoint import SHIPPED, model_folder, shipped_models
+from wsi_attention.models.reading import CONFIG, read_config
+from wsi_attention.models.seen import SENTENCES, Seen
+from wsi_attention.training.labels import LabelRow
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Slides that the model has met before, by name; a slide stands in the first list that fits.
+
+    Attributes:
+        slides: how many judge.
+        known: whether anything says which slides the model has learnt from.
+        trained: their content trained it.
+        chosen: their content chose its best epoch (validation).
+        named: they are called as slides that trained it or chose its epoch.
+        related: other slides of their patients did.
+    """
+
+    slides: int
+    known: bool = False
+    trained: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    related: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Sentences for the reader; one where there is nothing to warn of."""
+        whats = (
+            (self.trained, "trained this model"),
+            (self.chosen, "chose the epoch of this model (validation)"),
+            (self.named, "are called as slides that this model was trained with"),
+            (self.related, "are of patients whose other slides this model was trained with"),
+        )
+        lines = tuple(f"{len(own)} of these {self.slides} slides {what}: {_some(own)}" for own, what in whats if own)
+        if lines:
+            return (*lines, "the figures are too kind: judge a model by slides and patients that it has not seen")
+        if not self.known:
+            return ("whether some of these slides trained the model is not known; -m names its folder",)
+        return ("none of these slides is known to have trained this model",)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {name: list(own) if isinstance(own, tuple) else own for name, own in vars(self).items()}
+
+
+NOBODY_KNOWS = Overlap(0)
+"""What is said where nothing was looked up."""
+
+
+def find_config(results: Path, model: str | Path | None = None) -> dict[str, Any] | None:
+    """Return config.json of the model that made a results folder, None where it cannot be found.
+
+    Args:
+        results: the folder; the newest run_*.json in it names the model.
+        model: the model's folder or shipped name, where the user gives it.
+
+    Raises:
+        ModelError: the given model is none, or another one than the results are of.
+    """
+    made_by = _last_run(results)
+    sha256 = made_by.get("weights_sha256")
+    if model is not None:
+        config = read_config(model_folder(model))
+        if sha256 and config["weights_sha256"] != sha256:
+            raise ModelError(
+                f"{model} has weights {config['weights_sha256'][:12]}, the predictions in {results} are of "
+                f"{sha256[:12]} ({made_by.get('name')}); give that model"
+            )
+        return config
+    folders = [Path(str(made_by["folder"]))] if made_by.get("folder") else []
+    for folder in (*folders, *(SHIPPED / name for name in shipped_models())):
+        if sha256 and (folder / CONFIG).is_file():
+            config = read_config(folder)
+            if config["weights_sha256"] == sha256:
+                return config
+    return None
+
+
+def find_overlap(
+    rows: Mapping[str, LabelRow], notes: Mapping[str, str], results: Path, config: Mapping[str, Any] | None
+) -> Overlap:
+    """Return which of the slides the model has learnt from.
+
+    Args:
+        rows: the label of each slide that judges, by its name in the results.
+        notes: column `notes` of each, which `classify` has filled.
+        results: the results folder, whose states know the contents.
+        config: of the model, None where it is not at hand.
+    """
+    seen = Seen.from_config(config) if config else None
+    found: dict[str, list[str]] = {kind: [] for kind in ("train", "val", "named", "related")}
+    for name, row in rows.items():
+        kind = _kind(name, row, notes.get(name, ""), results, seen)
+        if kind:
+            found[kind].append(name)
+    known = seen is not None or any(found.values())
+    return Overlap(len(rows), known, *(tuple(found[kind]) for kind in ("train", "val", "named", "related")))
+
+
+def _kind(name: str, row: LabelRow, note: str, results: Path, seen: Seen | None) -> str | None:
+    said = next((part for part, sentence in SENTENCES.items() if sentence in note), None)
+    if said or seen is None:
+        return said
+    state = results / FOLDER / f"{name}.json"
+    known = read_state(state) if state.is_file() else None
+    part = seen.part_of("slides", known.slide.fingerprint) if known else None
+    if part:
+        return part
+    if seen.part_of("names", file_name(row.slide)) or seen.part_of("names", file_name(name)):
+        return "named"
+    return "related" if row.has_patient and seen.part_of("patients", row.patient) else None
+
+
+def _last_run(results: Path) -> dict[str, Any]:
+    for path in sorted(results.glob("run_*.json"), reverse=True):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["model"]
+            return dict(found)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
