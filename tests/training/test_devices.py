@@ -43,10 +43,11 @@ def with_srun(tmp_path: Path) -> dict[str, str]:
 
 def launched(environment: dict[str, str], processes: int = 1) -> subprocess.CompletedProcess[str]:
     code = (
+        "import os\n"
         "from wsi_attention.training.devices import fabric_on\n"
         "if __name__ == '__main__':\n"
         f"    fabric = fabric_on('cpu', {processes}, '32')\n"
-        "    print(fabric.global_rank, 'of', fabric.world_size, flush=True)\n"
+        "    os.write(1, f'{fabric.global_rank} of {fabric.world_size}\\n'.encode())\n"
         "    fabric.barrier()\n"
     )
     script = Path(environment["PATH"].split(os.pathsep)[0]) / "start.py"
