@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import InputError, ModelError
-from wsi_attention.models.seen import Seen
+from wsi_attention.models.learnt_from import LearntFrom
 from wsi_attention.training.evaluation import evaluate
 
 
@@ -237,8 +237,8 @@ def test_patients_with_several_slides_widen_the_intervals(tmp_path: Path) -> Non
 def model_folder(folder: Path, **seen: dict[str, list[str]]) -> Path:
     folder.mkdir()
     config = {"format": 1, "method": "ats", "arguments": {}, "classes": ["benign", "Lesion"], "mpp": 0.5}
-    record = Seen.of(seen).as_dict()
-    (folder / "config.json").write_text(json.dumps({**config, "weights_sha256": "a" * 64, "seen": record}))
+    record = LearntFrom.of(seen).as_dict()
+    (folder / "config.json").write_text(json.dumps({**config, "weights_sha256": "a" * 64, "learnt_from": record}))
     return folder
 
 

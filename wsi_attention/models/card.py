@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsi_attention.models.seen import Seen
+from wsi_attention.models.learnt_from import LearntFrom
 
 LIMITS = (
     "Research use only. Not a medical device; not validated for diagnosis.",
@@ -42,7 +42,7 @@ class ModelCard:
     data_fingerprint: str = ""
     command: str = ""
     negative: str | None = None
-    seen: Seen | None = None
+    seen: LearntFrom | None = None
     page: str = ""
 
 

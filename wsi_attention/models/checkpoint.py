@@ -24,7 +24,7 @@ from wsi_attention.errors import InputError, ModelError
 from wsi_attention.models.card import ModelCard, readme
 from wsi_attention.models.folder import write_folder
 from wsi_attention.models.reading import CONFIG, FORMAT, README, WEIGHTS, brief, check_fit, read_config, read_weights
-from wsi_attention.models.seen import KEY, Seen
+from wsi_attention.models.learnt_from import KEY, LearntFrom
 
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 
@@ -50,9 +50,9 @@ class Classifier:
     folder: Path | None = field(default=None)
 
     @property
-    def seen(self) -> Seen | None:
+    def seen(self) -> LearntFrom | None:
         """Which slides it has learnt from, None where its folder does not say."""
-        return Seen.from_config(self.config)
+        return LearntFrom.from_config(self.config)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:

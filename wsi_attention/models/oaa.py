@@ -33,7 +33,7 @@ OBJECTIVES = ("soft-margin", "cross-entropy")
 SETS = ("image", "class")
 
 
-class Seen(NamedTuple):
+class LearntFrom(NamedTuple):
     """What the trunk makes of an overview.
 
     Attributes:
@@ -208,7 +208,7 @@ class IntegralAttention(nn.Module):
         return self.scores.loss(output.logits.float(), target) + hybrid
 
 
-def look(source: TileSource, trunk: nn.Module, preprocess: nn.Module, overview_mpp: float) -> Seen:
+def look(source: TileSource, trunk: nn.Module, preprocess: nn.Module, overview_mpp: float) -> LearntFrom:
     """The trunk's features on the whole overview, and where there is tissue.
 
     Raises:
@@ -222,7 +222,7 @@ def look(source: TileSource, trunk: nn.Module, preprocess: nn.Module, overview_m
     tissue = source.tissue(grid).to(features.device)
     if not bool(tissue.flatten(1).any(dim=1).all()):
         raise NoTissueError(f"no tissue in any of the {grid.rows} × {grid.cols} cells: there is nothing to look at")
-    return Seen(features, tissue, grid)
+    return LearntFrom(features, tissue, grid)
 
 
 def winning(shown: Tensor, logits: Tensor, tissue: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ def winning(shown: Tensor, logits: Tensor, tissue: Tensor) -> Tensor:
     return values / values.sum(dim=-1, keepdim=True)
 
 
-def _output(logits: Tensor, shown: Tensor, seen: Seen, terms: dict[str, Tensor]) -> Output:
+def _output(logits: Tensor, shown: Tensor, seen: LearntFrom, terms: dict[str, Tensor]) -> Output:
     inside = torch.zeros_like(shown[:, 0]).masked_fill(~seen.tissue, -torch.inf).flatten(1)
     each = [maps(shown[:, c].flatten(1), inside, seen.grid, f"class-{c}") for c in range(shown.shape[1])]
     each.append(maps(winning(shown, logits.detach(), seen.tissue), inside, seen.grid))

@@ -13,7 +13,7 @@ from wsi_attention.inference.matching import file_name
 from wsi_attention.inference.states import FOLDER, read_state
 from wsi_attention.models.checkpoint import SHIPPED, model_folder, shipped_models
 from wsi_attention.models.reading import CONFIG, read_config
-from wsi_attention.models.seen import SENTENCES, Seen
+from wsi_attention.models.learnt_from import SENTENCES, LearntFrom
 from wsi_attention.training.labels import LabelRow
 
 
@@ -102,7 +102,7 @@ def find_overlap(
         results: the results folder, whose states know the contents.
         config: of the model, None where it is not at hand.
     """
-    seen = Seen.from_config(config) if config else None
+    seen = LearntFrom.from_config(config) if config else None
     found: dict[str, list[str]] = {kind: [] for kind in ("train", "val", "named", "related")}
     for name, row in rows.items():
         kind = _kind(name, row, notes.get(name, ""), results, seen)
@@ -112,7 +112,7 @@ def find_overlap(
     return Overlap(len(rows), known, *(tuple(found[kind]) for kind in ("train", "val", "named", "related")))
 
 
-def _kind(name: str, row: LabelRow, note: str, results: Path, seen: Seen | None) -> str | None:
+def _kind(name: str, row: LabelRow, note: str, results: Path, seen: LearntFrom | None) -> str | None:
     said = next((part for part, sentence in SENTENCES.items() if sentence in note), None)
     if said or seen is None:
         return said

@@ -15,7 +15,7 @@ from wsi_attention.config import Recipe, unknown_key
 from wsi_attention.errors import InputError
 from wsi_attention.inference.matching import file_name
 from wsi_attention.models.reading import CONFIG
-from wsi_attention.models.seen import Seen
+from wsi_attention.models.learnt_from import LearntFrom
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, find_slides, read_labels
 from wsi_attention.training.listener import Listener
@@ -80,12 +80,12 @@ class Plan:
         return data_fingerprint(self.surveyed.fingerprints, {row.slide: row.label for row in self.rows})
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> LearntFrom:
         """What the model's folder remembers of the slides that are used."""
         known = self.surveyed.fingerprints
         parts = {"train": self.split.train, "val": self.split.validation}
         used = {part: [row for row in rows if row.slide in known] for part, rows in parts.items()}
-        return Seen.of(
+        return LearntFrom.of(
             {
                 "slides": {part: [known[row.slide] for row in rows] for part, rows in used.items()},
                 "names": {part: [file_name(row.slide) for row in rows] for part, rows in used.items()},

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-KEY = "seen"
+KEY = "learnt_from"
 """Where config.json keeps it."""
 KINDS = ("slides", "names", "patients")
 """What is remembered: fingerprints of contents, file names without suffix, patients."""
@@ -17,7 +17,7 @@ SENTENCES = {"train": "this slide trained the model", "val": "this slide helped 
 
 
 @dataclass(frozen=True)
-class Seen:
+class LearntFrom:
     """Hashes of the slides, by kind and then by part ("train" or "val")."""
 
     hashes: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
