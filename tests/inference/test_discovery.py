@@ -10,6 +10,8 @@ import pytest
 
 from wsi_attention.errors import InputError
 from wsi_attention.inference.discovery import find_slides, with_mpp
+from wsi_attention.inference.slides_csv import gather_slides
+from wsi_attention.slide.slide import open_slide
 
 TIFF = b"II*\0" + bytes(200)
 
@@ -132,6 +134,31 @@ def test_mpp_of_the_call_gives_way_to_that_of_the_table(tmp_path: Path) -> None:
     assert (first.mpp, second.mpp) == (0.25, 0.5)
     with pytest.raises(InputError, match="mpp must be a number of µm per pixel from 0"):
         with_mpp(found, -1)
+
+
+def test_a_dicom_series_has_the_name_of_its_folder_however_it_is_given(shared_data: Path, tmp_path: Path) -> None:
+    series = shutil.copytree(shared_data / "slides/dicom/boxes", tmp_path / "slides" / "case 1.2")
+    whole = [("case 1.2", str(series))]
+    for given in (series.parent, series, series / "boxes_1.dcm", series / "boxes_0.dcm"):
+        found = find_slides([given]).slides
+        assert [(slide.relative, slide.path) for slide in found] == whole
+    for row in ("case 1.2", "case 1.2/boxes_1.dcm", "case 1.2\\boxes_0.dcm"):
+        (tmp_path / "slides.csv").write_text(f"slide\n{row}\n")
+        found = gather_slides([series.parent], tmp_path / "slides.csv").slides
+        assert [(slide.relative, slide.path) for slide in found] == whole
+    with open_slide(str(series)) as one, open_slide(str(series / "boxes_1.dcm")) as other:
+        assert one.fingerprint == other.fingerprint
+        assert one.series_id == other.series_id is not None
+
+
+def test_a_dicom_file_alone_has_its_own_name_unless_its_folder_is_its_own(shared_data: Path, tmp_path: Path) -> None:
+    file = shutil.copy(shared_data / "slides/dicom/highdicom/sm_image.dcm", tmp_path)
+    assert relatives(file) == relatives(tmp_path) == ["sm_image.dcm"]
+    (tmp_path / "case").mkdir()
+    shutil.move(file, tmp_path / "case")
+    assert relatives(tmp_path) == ["case"]
+    (tmp_path / "case" / "other.svs").touch()
+    assert relatives(tmp_path) == ["case/other.svs", "case/sm_image.dcm"]
 
 
 def test_instances_of_one_dicom_series_are_one_slide(shared_data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import InputError, ModelError
+from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
 from wsi_attention.models.learnt_from import LearntFrom
 from wsi_attention.training.evaluation import evaluate
 
@@ -269,3 +270,16 @@ def test_what_is_not_known_is_said(results: Path, tmp_path: Path) -> None:
     assert evaluate(results, labels, model=model).overlap.lines == (
         "none of these slides is known to have trained this model",
     )
+
+
+@pytest.mark.parametrize("name", ["case 1.2", "case 1.2/1.2.3.dcm", "1.2.4.dcm", "1.2.3"])
+def test_a_dicom_series_by_its_folder_and_by_a_file_inside(tmp_path: Path, name: str) -> None:
+    (tmp_path / "slides" / "case 1.2").mkdir(parents=True)
+    for file in ("1.2.3.dcm", "1.2.4.dcm"):
+        (tmp_path / "slides" / "case 1.2" / file).touch()
+    (tmp_path / "results" / "states").mkdir(parents=True)
+    state = State("case 1.2", str(tmp_path / "slides" / "case 1.2"), "done", "", RunKey("m", "", {}), SlideKey())
+    (tmp_path / "results" / "states" / "case 1.2.json").write_text(to_text(state))
+    (tmp_path / "results" / "predictions.csv").write_text("slide,prob_a,prob_b\ncase 1.2,0.1,0.9\ncase 1,0.9,0.1\n")
+    found = evaluate(tmp_path / "results", labels_csv(tmp_path, f"slide,label\n{name},b\n"))
+    assert (found.scores.n, found.unpredicted, found.unlabelled) == (1, (), ("case 1",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,13 @@ def test_a_name_that_only_begins_alike_is_another_slide(slides: Path) -> None:
 def test_the_second_word_for_a_part(tmp_path: Path) -> None:
     rows = read_labels(labels_file(tmp_path, "slide,label,split\na,x,Training\nb,x,validation\nc,x,TEST\n"))
     assert [row.part for row in rows] == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize(
+    "name", ["case 1.2", "case 1.2/boxes_1.dcm", "case 1.2\\boxes_0.dcm", "boxes_1.dcm", "boxes_0"]
+)
+def test_a_dicom_series_by_its_folder_and_by_a_file_inside(shared_data: Path, tmp_path: Path, name: str) -> None:
+    series = shutil.copytree(shared_data / "slides/dicom/boxes", tmp_path / "case 1.2")
+    assert find_slides([name], [tmp_path], "labels.csv") == {name: series}
+    with pytest.raises(InputError, match=r"'case 1.2' and 'boxes_1.dcm' are both"):
+        find_slides(["case 1.2", "boxes_1.dcm"], [tmp_path], "labels.csv")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.export.zarr import INSPECTED
+from wsi_attention.inference.matching import DICOM
 from wsi_attention.inference.names import SUFFIXES, suffix_of
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.opening import known_elsewhere
@@ -20,8 +22,6 @@ UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tm
 
 SIGNATURES = ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"), (128, b"DICM"))
 """(offset, bytes) of TIFF, BigTIFF and DICOM: files without a known suffix that are slides all the same."""
-
-DICOM = (".dcm", ".dicom")
 
 
 @dataclass(frozen=True)
@@ -196,25 +196,67 @@ def is_slide(path: Path) -> bool:
     return any(head[offset : offset + len(mark)] == mark for offset, mark in SIGNATURES) or known_elsewhere(str(path))
 
 
+def files_of(path: str) -> tuple[str, ...]:
+    """Return the names of the files of a slide that is a folder of DICOM files, none for other slides."""
+    folder = Path(path)
+    return tuple(file.name for file in _instances(folder)) if folder.is_dir() and not is_store(folder) else ()
+
+
 def _merge_series(slides: list[SlideFile]) -> list[SlideFile]:
+    """Each slide once: the folder of a DICOM series, or its first instance where others lie in the same folder."""
     series: set[tuple[str, str]] = set()
-    kept = []
-    for slide in slides:
-        uid = _series_of(slide) if slide.path.lower().endswith(DICOM) else None
+    kept: dict[str, SlideFile] = {}
+    for slide in map(whole_series, slides):
+        uid = _series_of(slide.path) if _is_instance(slide) and len(_instances(Path(slide.key).parent)) > 1 else None
         where = (str(Path(slide.key).parent), uid or slide.key)
         if where not in series:
-            kept.append(slide)
+            kept.setdefault(slide.key, slide)
         series.add(where)
-    return kept
+    return list(kept.values())
 
 
-def _series_of(slide: SlideFile) -> str | None:
-    if is_url(slide.path):
-        return None
-    if sum(path.name.lower().endswith(DICOM) for path in Path(slide.key).parent.iterdir()) < 2:
-        return None
+def whole_series(slide: SlideFile) -> SlideFile:
+    """Return the folder in place of a DICOM file in it, where that holds one series and no other slide.
+
+    So a series has one name, whichever of its files or its folder was given. A single file keeps its own name unless it
+    lies in a folder of its own below the given one.
+    """
+    folder, above = Path(slide.key).parent, slide.relative.rpartition("/")[0]
+    if not _is_instance(slide) or len(_instances(folder)) < (1 if above else 2) or not _is_one_series(folder):
+        return slide
+    given = Path(slide.path).parent
+    return replace(slide, path=str(given if given.name else folder), relative=above or folder.name)
+
+
+def _is_instance(slide: SlideFile) -> bool:
+    return not is_url(slide.path) and slide.path.lower().endswith(DICOM) and not Path(slide.path).is_dir()
+
+
+def _instances(folder: Path) -> list[Path]:
     try:
-        with open_slide(slide.path, "openslide") as opened:
+        return sorted(path for path in folder.iterdir() if path.name.lower().endswith(DICOM))
+    except OSError:
+        return []
+
+
+def _is_one_series(folder: Path) -> bool:
+    """Whether a folder can be opened as a DICOM slide: all slides in it are instances of the same series."""
+    names = (path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    return _hold_one_series(folder, tuple(sorted(names)), folder.stat().st_mtime_ns)
+
+
+@lru_cache(256)
+def _hold_one_series(folder: Path, names: tuple[str, ...], time: int) -> bool:
+    files = [folder / name for name in names if is_slide(folder / name)]
+    if not files or any(path.suffix != ".dcm" for path in files):
+        return False
+    series = {_series_of(str(path)) for path in files}
+    return len(series) == 1 and None not in series
+
+
+def _series_of(path: str) -> str | None:
+    try:
+        with open_slide(path, "openslide") as opened:
             return opened.series_id
     except (SlideError, OSError):
         return None

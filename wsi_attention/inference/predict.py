@@ -185,13 +185,17 @@ def _unread(path: str, failures: list[str], glimpses: tuple[Glimpse, ...]) -> tu
 
 
 def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str) -> dict[str, Any]:
-    return {
-        "fingerprint": slide.fingerprint,
-        "weights_sha256": classifier.weights_sha256,
-        "model": classifier.name,
-        "seed": seed,
-        "precision": precision,
-        "mpp_source": slide.mpp_source,
-        "reader": slide.reader,
-        "versions": dict(versions()),
-    } | ({"bounds": list(slide.bounds)} if slide.bounds else {})
+    return (
+        {
+            "fingerprint": slide.fingerprint,
+            "weights_sha256": classifier.weights_sha256,
+            "model": classifier.name,
+            "seed": seed,
+            "precision": precision,
+            "mpp_source": slide.mpp_source,
+            "reader": slide.reader,
+            "versions": dict(versions()),
+        }
+        | ({"series_uid": slide.series_id} if slide.series_id else {})
+        | ({"bounds": list(slide.bounds)} if slide.bounds else {})
+    )

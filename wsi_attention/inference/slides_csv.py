@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wsi_attention.errors import InputError
 from wsi_attention.inference.csv_table import read_table
-from wsi_attention.inference.discovery import Found, SlideFile, find_slides
+from wsi_attention.inference.discovery import Found, SlideFile, find_slides, whole_series
 from wsi_attention.inference.matching import SlideNames, plain
 from wsi_attention.inference.names import suffix_of
 from wsi_attention.slide.metadata import given_mpp
@@ -72,6 +72,7 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
             mpp=given_mpp(row.get("mpp"), where),
             mask=_placed(mask, places, where)[0] if mask else None,
         )
+        slide = whole_series(slide)
         if slide.key in slides:
             raise InputError(f"{where}: {row['slide']} is listed twice; keep one row a slide")
         slides[slide.key] = slide

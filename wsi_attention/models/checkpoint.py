@@ -23,8 +23,8 @@ from wsi_attention import __version__, registry
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.models.card import ModelCard, readme
 from wsi_attention.models.folder import write_folder
-from wsi_attention.models.reading import CONFIG, FORMAT, README, WEIGHTS, brief, check_fit, read_config, read_weights
 from wsi_attention.models.learnt_from import KEY, LearntFrom
+from wsi_attention.models.reading import CONFIG, FORMAT, README, WEIGHTS, brief, check_fit, read_config, read_weights
 
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 

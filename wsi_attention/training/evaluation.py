@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,10 @@ import torch
 
 from wsi_attention.errors import InputError
 from wsi_attention.inference.csv_table import Table, read_table
-from wsi_attention.inference.matching import SlideNames
+from wsi_attention.inference.discovery import files_of
+from wsi_attention.inference.matching import DICOM, SlideNames, file_name
+from wsi_attention.inference.names import suffix_of
+from wsi_attention.inference.states import FOLDER, read_state
 from wsi_attention.training.intervals import METHODS, proportion_interval
 from wsi_attention.training.labels import PARTS, LabelRow, read_labels
 from wsi_attention.training.metrics import Scores, score
@@ -142,12 +145,12 @@ def evaluate(
     path = Path(predictions) / "predictions.csv" if Path(predictions).is_dir() else Path(predictions)
     table = read_table(path).known_as(("slide", "status", "notes"))
     classes, shares = _shares(path, table)
-    rows, unpredicted = _truth(labels, shares, classes)
+    place = Path(results) if results else path.parent
+    rows, unpredicted = _truth(labels, shares, classes, place)
     taken, said = _taken(rows, unpredicted, split, labels)
     if not taken:
         raise InputError(f"no slide has both a label in {labels} and a prediction in {path}{said and '; '}{said}")
     names = sorted(taken)
-    place = Path(results) if results else path.parent
     config = find_config(place, model)
     notes = {cells["slide"]: cells.get("notes", "") for _, cells in table.rows}
     patients = [taken[name].patient if taken[name].has_patient else name for name in names]
@@ -215,15 +218,17 @@ def _row_shares(where: str, cells: Sequence[str]) -> list[float]:
 
 
 def _truth(
-    labels: str | Path, shares: Mapping[str, Any], classes: tuple[str, ...]
+    labels: str | Path, shares: Mapping[str, Any], classes: tuple[str, ...], results: Path
 ) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
     """The row of the labels by the predictions' slide names, and the rows that have no prediction."""
     index = SlideNames(labels, "write its relative path")
+    written = read_labels(labels)
+    files = _files_inside(shares, results) if any(_may_be_inside(row.slide) for row in written) else {}
     for name in shares:
-        index.add(name, (name,))
+        index.add(name, (name, *files.get(name, ())))
     truth: dict[str, LabelRow] = {}
     unpredicted = []
-    for row in read_labels(labels):
+    for row in written:
         found, label = index.find(row.slide), class_index(row.label, classes, labels)
         if found is None:
             unpredicted.append(row)
@@ -234,6 +239,22 @@ def _truth(
         if first.part != row.part:
             raise InputError(f"{labels}: two rows put slide {found} into different parts; keep one of them")
     return truth, tuple(unpredicted)
+
+
+def _may_be_inside(name: str) -> bool:
+    """Whether a name may be that of a DICOM file, by its suffix or because it is a UID."""
+    return suffix_of(name).lower() in DICOM or all(part.isdigit() for part in file_name(name).split("."))
+
+
+def _files_inside(names: Iterable[str], results: Path) -> dict[str, list[str]]:
+    """The DICOM files of the slides that are folders, by the slides' names, as far as these are still there."""
+    found = {}
+    for name in names:
+        path = results / FOLDER / f"{name}.json"
+        state = read_state(path) if path.is_file() else None
+        if state is not None:
+            found[name] = [f"{name}/{file}" for file in files_of(state.path)]
+    return found
 
 
 def _taken(

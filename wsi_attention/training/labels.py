@@ -124,5 +124,6 @@ def _index(inputs: Sequence[str | Path], asked_by: str | Path) -> SlideNames:
     index = SlideNames(asked_by)
     for slide in discovery.find_slides(inputs).slides:
         path = Path(slide.path)
-        index.add(slide.path, (slide.relative, path.name, path.as_posix(), Path(slide.key).as_posix()))
+        inside = [f"{slide.relative}/{name}" for name in discovery.files_of(slide.path)]
+        index.add(slide.path, (slide.relative, path.name, path.as_posix(), Path(slide.key).as_posix(), *inside))
     return index

@@ -12,8 +12,8 @@ from wsi_attention.errors import ModelError
 from wsi_attention.inference.matching import file_name
 from wsi_attention.inference.states import FOLDER, read_state
 from wsi_attention.models.checkpoint import SHIPPED, model_folder, shipped_models
-from wsi_attention.models.reading import CONFIG, read_config
 from wsi_attention.models.learnt_from import SENTENCES, LearntFrom
+from wsi_attention.models.reading import CONFIG, read_config
 from wsi_attention.training.labels import LabelRow
 
 

@@ -14,8 +14,8 @@ from wsi_attention import registry
 from wsi_attention.config import Recipe, unknown_key
 from wsi_attention.errors import InputError
 from wsi_attention.inference.matching import file_name
-from wsi_attention.models.reading import CONFIG
 from wsi_attention.models.learnt_from import LearntFrom
+from wsi_attention.models.reading import CONFIG
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, find_slides, read_labels
 from wsi_attention.training.listener import Listener
