@@ -94,11 +94,11 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
 
 
 def _nothing(where: str, found: Found) -> str:
-    text = f"no slides in {where}; other files there: {len(found.others)}; known suffixes: {' '.join(SUFFIXES)}"
+    text = f"no slides in {where}; "
     if found.results:
-        text += f"; left out, because they are results of an earlier run: {', '.join(found.results[:3])}"
-        text += ", ..." * (len(found.results) > 3)
-    return text
+        shown = ", ".join(found.results[:3]) + ", ..." * (len(found.results) > 3)
+        text += f"left out, because they are results of an earlier run: {shown}; "
+    return f"{text}other files there: {len(found.others)}; known suffixes: {' '.join(SUFFIXES)}"
 
 
 def _found_in(given: str, outside: Path | None) -> Found:
