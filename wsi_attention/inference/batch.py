@@ -126,6 +126,8 @@ def classify(
                 batch_run.run(jobs, runner_of(where, workers), kept)
             except ResultsError:
                 with suppress(ResultsError):  # rows of what is there, and of nothing else
+                    for name in folder.lost(batch_run.told):
+                        folder.states.pop(name)
                     folder.write_table()
                 raise
             finally:

@@ -135,7 +135,8 @@ class Results:
 
     def lost(self, names: Iterable[str]) -> list[str]:
         """Those of the named finished slides whose files are not all there."""
-        return [name for name in names if self.states[name].finished and not self._is_whole(self.states[name])]
+        states = [self.states[name] for name in names if name in self.states]
+        return [state.name for state in states if state.finished and not self._is_whole(state)]
 
     def _is_whole(self, state: State) -> bool:
         return (self.folder / FOLDER / f"{state.name}.json").is_file() and all(map(self.holds, state.exports))
