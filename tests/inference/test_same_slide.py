@@ -21,7 +21,7 @@ NEW = "the file was written anew, and its whole content is not known from before
 
 
 def run(slides: Path, results: Path, classifier: Classifier, **more: Any) -> Report:
-    return classify([slides], results, classifier, **{"what": ("tiles",), **more})
+    return classify([slides], results, classifier, **{"what": ("tiles",), "in_process": True, **more})
 
 
 def again(report: Report) -> dict[str, str]:
