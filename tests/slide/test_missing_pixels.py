@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -99,6 +100,40 @@ def test_a_slide_of_one_level_with_gaps(how: str, tmp_path: Path, levels: list[P
 def test_a_slide_of_which_nothing_is_there_is_no_empty_slide(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
     with pytest.raises(TileReadError, match="is not in the file"):
         looked_at(WRITERS[how](tmp_path, levels, lambda *_: True))
+
+
+@pytest.mark.parametrize("levels_without", [(0,), (0, 1, 2)])
+def test_what_openslide_shows_as_transparent(
+    levels_without: tuple[int, ...], tmp_path: Path, levels: list[Pixels]
+) -> None:
+    without = rectangle(256, 256, 512, 512, levels_without)
+    source = looked_at(write_tiff(tmp_path / "a.tiff", levels, without), "openslide")
+    valid = source.read(TILES).valid[0].numpy()
+    assert valid.tolist() == [not without(0, x // 64, y // 64) for x, y in TILES.locations[0].tolist()]
+    assert len(source.shortfalls) == (1 if levels_without == (0, 1, 2) else 0)
+    sparse = looked_at(write_tiff(tmp_path / "b.tiff", levels, empty_glass(levels)), "openslide")
+    assert sparse.read(TILES).valid.all()
+    assert sparse.shortfalls == ()
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_store_elsewhere(shards: bool, tmp_path: Path, levels: list[Pixels]) -> None:
+    without = rectangle(256, 256, 512, 512)
+    everywhere = {
+        "a": without,
+        "sparse": empty_glass(levels),
+        "b": rectangle(256, 256, 512, 512, (0, 1, 2)),
+    }
+    memory = fsspec.filesystem("memory")
+    for name, left_out in everywhere.items():
+        folder = write_zarr(tmp_path / f"{name}.ome.zarr", levels, left_out, shards=shards)
+        memory.put(str(folder), f"/missing{shards}/{name}.ome.zarr", recursive=True)
+    source, sparse, cut = (looked_at(f"memory://missing{shards}/{name}.ome.zarr") for name in everywhere)
+    valid = source.read(TILES).valid[0].numpy()
+    assert valid.tolist() == [not without(0, x // 64, y // 64) for x, y in TILES.locations[0].tolist()]
+    assert sparse.read(TILES).valid.all()
+    assert sparse.shortfalls == ()
+    assert len(cut.shortfalls) == 1
 
 
 def test_tiffslide_reads_them_as_white_too(tmp_path: Path, levels: list[Pixels]) -> None:

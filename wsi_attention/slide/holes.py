@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Size = tuple[int, int]
+CELL = 32
+"""Pixels a side of the cells in which transparent pixels are remembered."""
 Absent = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """Whether stored tiles, (n, 2) of (column, row), are missing, (n,)."""
 
@@ -53,6 +55,27 @@ def holes_in(corner: Size, size: Size, tile: Size, extent: Size, absent: Absent)
         )
         for col, row in missing.tolist()
     )
+
+
+def transparent_cells(pixels: NDArray[np.uint8], corner: Size, extent: Size) -> NDArray[np.int64]:
+    """(n, 2): column and row of the cells, `CELL` pixels a side, that a region shows whole and nothing of.
+
+    Args:
+        pixels: (h, w, 4) of the region.
+        corner: (x, y) of it, in the level's pixels.
+        extent: (w, h) of the level.
+    """
+    if pixels[..., 3].min(initial=255) > 0:
+        return np.empty((0, 2), np.int64)
+    size = pixels.shape[1], pixels.shape[0]
+    first = [-(-max(corner[axis], 0) // CELL) for axis in (0, 1)]
+    last = [min(corner[axis] + size[axis], extent[axis]) // CELL for axis in (0, 1)]
+    cols, rows = (max(last[axis] - first[axis], 0) for axis in (0, 1))
+    left, top = (first[axis] * CELL - corner[axis] for axis in (0, 1))
+    alpha = pixels[top : top + rows * CELL, left : left + cols * CELL, 3] if cols and rows else pixels[:0, :0, 3]
+    empty = alpha.reshape(rows, CELL, cols, CELL).max((1, 3), initial=0) == 0
+    found = np.argwhere(empty)[:, ::-1] + first
+    return np.asarray(found, np.int64)
 
 
 def whitened(pixels: NDArray[np.uint8], corner: Size, tile: Size, absent: Absent) -> NDArray[np.uint8]:

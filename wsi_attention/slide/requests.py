@@ -52,11 +52,15 @@ def _second_attempt(handles: Handles, lease: Lease, request: Callable[[SlideRead
     return result
 
 
-def read_one(reader: SlideReader, location: Size, level: int, size: Size) -> NDArray[np.uint8]:
-    """A reader's pixels on white, refused where they are not what was asked for."""
+def read_one(
+    reader: SlideReader, location: Size, level: int, size: Size, see: Callable[[NDArray[np.uint8]], None]
+) -> NDArray[np.uint8]:
+    """A reader's pixels on white, refused where they are not what was asked for; `see` is given those with alpha."""
     pixels = reader.read(location, level, size)
     if pixels.dtype != np.uint8 or pixels.shape not in {(size[1], size[0], 3), (size[1], size[0], 4)}:
         raise SlideError(f"the reader gave {pixels.dtype} {pixels.shape} for {size[0]}×{size[1]} pixels")
+    if pixels.shape[2] == 4:
+        see(pixels)
     return on_white(pixels)
 
 

@@ -17,9 +17,9 @@ from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.described import Described
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles
-from wsi_attention.slide.holes import Hole, holes_in
+from wsi_attention.slide.holes import CELL, Hole, holes_in, transparent_cells
 from wsi_attention.slide.opening import Choice, check_name, choose, opener
-from wsi_attention.slide.pixels import on_white
+from wsi_attention.slide.pixels import level_location, on_white
 from wsi_attention.slide.requests import attempt, read_one, read_together
 from wsi_attention.slide.seen import Seen
 from wsi_attention.slide.urls import is_url, masked
@@ -93,6 +93,7 @@ class Slide(Described):
         self._origin, (self.reader, self.reader_reason), self._given, self.strange = state
         self.path = masked(self._origin) if isinstance(self._origin, str) else self._origin.name
         self.levels_compared = False
+        self._transparent: dict[int, set[tuple[int, ...]]] = {}
         self.seen: Seen | None = None
         self._handles = Handles(opener(self._origin, self.path, self.reader))
 
@@ -135,7 +136,15 @@ class Slide(Described):
         place, wanted = (int(location[0]), int(location[1])), (int(size[0]), int(size[1]))
         self._check(level, wanted)
         what = self._asked(place, level, wanted)
-        return attempt(self._handles, lambda reader: read_one(reader, place, level, wanted), what)
+        see = partial(self._see, level, place)
+        return attempt(self._handles, lambda reader: read_one(reader, place, level, wanted, see), what)
+
+    def _see(self, level: int, location: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
+        """Remembers where a region (h, w, 4) is transparent, for `holes`."""
+        corner = level_location(location, self.level_downsamples[level])
+        cells = transparent_cells(pixels, corner, self.level_dimensions[level])
+        if len(cells):
+            self._transparent.setdefault(level, set()).update(map(tuple, cells.tolist()))
 
     def read_regions(
         self, locations: NDArray[np.int64], level: int, size: tuple[int, int], out: NDArray[np.uint8]
@@ -182,7 +191,9 @@ class Slide(Described):
         return attempt(self._handles, lambda reader: on_white(reader.read_associated(name)), what)
 
     def holes(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> tuple[Hole, ...]:
-        """What of a region no stored tile covers, as far as the reader knows; it is read as white.
+        """What of a region no stored tile covers; it is read as white.
+
+        Readers that are no `SparseReader` do not know: of theirs, what was read and found transparent.
 
         Args:
             level: index of the level.
@@ -192,14 +203,30 @@ class Slide(Described):
         tile = self.tile_sizes[level]
         with self._handles.borrow() as lease:
             reader = lease.reader
-            if tile is None or not isinstance(reader, SparseReader):
-                return ()
-            return holes_in(corner, size, tile, self.level_dimensions[level], partial(reader.absent, level))
+            if tile is not None and isinstance(reader, SparseReader):
+                return holes_in(corner, size, tile, self.level_dimensions[level], partial(reader.absent, level))
+        seen = self._transparent.get(level)
+        if seen is None:
+            return ()
+
+        def transparent(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+            return np.array([(col, row) in seen for col, row in cells.tolist()], np.bool_)
+
+        return holes_in(corner, size, (CELL, CELL), self.level_dimensions[level], transparent)
 
     @property
     def all_holes_known(self) -> bool:
         """Whether `holes` knows them before anything was read there; a store elsewhere cannot be listed."""
-        return not (self.reader == "zarr" and isinstance(self._origin, str) and is_url(self._origin))
+        remote_store = self.reader == "zarr" and isinstance(self._origin, str) and is_url(self._origin)
+        with self._handles.borrow() as lease:
+            return isinstance(lease.reader, SparseReader) and not remote_store
+
+    @property
+    def scanned_in_parts(self) -> bool:
+        """Whether transparency may mean that a place was never scanned: so with scanners' own formats."""
+        if self.reader in ("tiff", "zarr", "tiffslide"):
+            return False
+        return self.vendor not in (None, "aperio", "generic-tiff", "dicom")
 
     def leave_out(self, level: int, why: str) -> None:
         """Reads a level no more: pixels at its scale then come from the next finer one.

@@ -248,7 +248,8 @@ class View:
             size = hole.right - hole.left, hole.bottom - hole.top
             if finer is None or finer._holds_nothing(location, size, self._stored):
                 extent = (round(side * self._stored) for side in size)
-                self.unknown.append(Box(*location, *extent))
+                if not self.slide.scanned_in_parts:
+                    self.unknown.append(Box(*location, *extent))
                 continue
             view = View(self.slide, self._stored)
             view._look_through(finer._level)
