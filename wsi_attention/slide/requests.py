@@ -55,12 +55,11 @@ def _second_attempt(handles: Handles, lease: Lease, request: Callable[[SlideRead
 def read_one(
     reader: SlideReader, location: Size, level: int, size: Size, see: Callable[[NDArray[np.uint8]], None]
 ) -> NDArray[np.uint8]:
-    """A reader's pixels on white, refused where they are not what was asked for; `see` is given those with alpha."""
+    """A reader's pixels on white, refused where they are not what was asked for; `see` is shown them."""
     pixels = reader.read(location, level, size)
     if pixels.dtype != np.uint8 or pixels.shape not in {(size[1], size[0], 3), (size[1], size[0], 4)}:
         raise SlideError(f"the reader gave {pixels.dtype} {pixels.shape} for {size[0]}×{size[1]} pixels")
-    if pixels.shape[2] == 4:
-        see(pixels)
+    see(pixels)
     return on_white(pixels)
 
 

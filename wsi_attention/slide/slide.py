@@ -140,7 +140,9 @@ class Slide(Described):
         return attempt(self._handles, lambda reader: read_one(reader, place, level, wanted, see), what)
 
     def _see(self, level: int, location: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
-        """Remembers where a region (h, w, 4) is transparent, for `holes`."""
+        """Remembers where a region (h, w, 3 or 4) is transparent, for `holes`."""
+        if pixels.shape[2] == 3:
+            return
         corner = level_location(location, self.level_downsamples[level])
         cells = transparent_cells(pixels, corner, self.level_dimensions[level])
         if len(cells):

@@ -23,7 +23,7 @@ BLIND_PLACES = 4
 """Places a side where it shows none."""
 CELLS, CELL = 24, 16
 """Cells of a picture's longer side, in which tissue is looked for, and pixels a side that a cell needs for it."""
-UNREADABLE = "it cannot be read where there is tissue"
+UNREADABLE = "cannot be read where there is tissue"
 FINER, LEAST, MOST = 256, 24, 64
 """Pixels a side that a place has in the finer level, about; and in the coarser one."""
 

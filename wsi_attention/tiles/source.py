@@ -166,7 +166,8 @@ class SlideSource:
                 " can be seen: an incomplete copy? Copy it again; leave it out if it is blank"
             )
         if seen.cut > 0:
-            self._shortfalls[f"about {seen.cut:.0%} of the tissue is not in the file and was not looked at"] = None
+            missing = f"about {100 * seen.cut:.2g} % of the tissue is not in the file and was not looked at"
+            self._shortfalls[missing] = None
 
     def overview(self, downsample: float) -> Tensor:
         """The whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.
