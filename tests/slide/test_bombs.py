@@ -168,7 +168,7 @@ def test_a_chunk_that_is_no_plain_file_of_the_store(kind: str, store: Path, tmp_
     (path / CHUNK).unlink()
     STRANGE[kind](path / CHUNK)
     said, memory = read_apart(path)
-    assert said.startswith("TileReadError")
+    assert said.startswith("SlideOpenError")
     assert "leads out of the store" in said if kind == "link out" else "no plain file" in said
     assert memory < 400
 

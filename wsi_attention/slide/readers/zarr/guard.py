@@ -189,7 +189,7 @@ class GuardedStore(WrapperStore[Store]):
             return None
         largest = packing.largest if packing else LARGEST_METADATA
         if byte_range is None and size > largest:
-            raise TileReadError(f"{self._path}: {key} has {size} bytes, more than the {largest} it can have")
+            raise TileReadError(self._too_large(key, size, largest))
         found = await self._store.get(key, prototype, byte_range)
         if found is not None and packing is not None:
             self._check(packing, found, byte_range)
@@ -200,6 +200,24 @@ class GuardedStore(WrapperStore[Store]):
             return None
         owner = max((path for path in self.packings if key.startswith(f"{path}/".lstrip("/"))), key=len, default=None)
         return None if owner is None else self.packings[owner]
+
+    def check_all(self, store: Store) -> None:
+        """Looks at the kind of every file of a folder, and at the size of every entry of a zip file.
+
+        Raises:
+            TileReadError: one is no plain file inside, or larger than it can be.
+        """
+        if isinstance(store, ZipStore):
+            for name, entry in store._zf.NameToInfo.items():
+                packing = self._packing(name)
+                if packing is not None and (_entry_size(entry, self._path) or 0) > packing.largest:
+                    raise TileReadError(self._too_large(name, entry.file_size, packing.largest))
+        elif Path(self._path).is_dir():
+            for key in _odd_files(self._path):
+                self._size(key)
+
+    def _too_large(self, key: str, size: int, largest: int) -> str:
+        return f"{self._path}: {key} has {size} bytes, more than the {largest} it can have; leave the slide out"
 
     @staticmethod
     def _check(packing: Packing, found: Buffer, byte_range: ByteRequest | None) -> None:
@@ -239,6 +257,18 @@ def _entry_size(entry: zipfile.ZipInfo | None, path: str) -> int | None:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise TileReadError(f"{path}: {entry.filename} is packed in a way that zip files of slides are not")
     return entry.file_size
+
+
+def _odd_files(path: str) -> Iterator[str]:
+    """Keys of what is neither a plain file nor a folder; no file is asked for its size."""
+    folders = [path]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    yield os.path.relpath(entry.path, path)
 
 
 def _sizes_in_folder(path: str) -> Callable[[str], int | None]:

@@ -55,6 +55,7 @@ class ZarrReader:
             check_dimensions(path, self.level_dimensions)
             for array in self._arrays:
                 guarded.packings[array.path] = _checked_packing(array, path)
+            guarded.check_all(self._store)
             self._levels = [level_of(array, self._axes, path) for array in self._arrays]
             has = known_keys(self._store, path)
             self._absences = [Absence(array, self._axes, has) for array in self._arrays]
