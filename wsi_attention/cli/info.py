@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,22 +15,31 @@ def info(
     reader: Annotated[str, typer.Option(help="Reader to use.")] = "auto",
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the file is wrong or silent.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a slide.")] = False,
+    tissue: Annotated[
+        Path | None, typer.Option(help="Write a picture (PNG) of the tissue found, of one slide.", metavar="PNG")
+    ] = None,
 ) -> None:
     """Shows levels, µm/px and its source, bounds, associated images, the reader, and what is odd about a slide.
 
-    Example: wsi-attention info slide.svs
+    Example: wsi-attention info slide.svs --tissue tissue.png
     """
     import json
 
-    from wsi_attention.errors import SlideError
+    from wsi_attention.errors import InputError, SlideError
     from wsi_attention.slide.description import describe
     from wsi_attention.slide.slide import open_slide
 
+    if tissue and len(slides) > 1:
+        raise InputError(f"--tissue {tissue}: one picture shows one slide, {len(slides)} were given")
     failed = False
     for path in slides:
         try:
             with open_slide(path, reader, mpp) as slide:
                 facts = describe(slide)
+                if tissue:
+                    from wsi_attention.inference.tissue_picture import write_tissue
+
+                    facts["tissue"] = write_tissue(slide, tissue)
         except SlideError as error:
             typer.echo(f"wsi-attention: error: {visible(' '.join(str(error).split()))}", err=True)
             failed = True
@@ -56,5 +66,8 @@ def _page(facts: dict[str, Any]) -> str:
         size = f"{level['width']} x {level['height']} px{' (left out)' if level['left_out'] else ''}"
         rows.append((f"level {number}", f"{size}, downsample {level['downsample']:g}, stored tiles {tile}"))
     rows.append(("fingerprint", facts["fingerprint"]))
-    rows += [("odd", text) for text in facts["odd"]] or [("odd", "nothing")]
+    found = facts.get("tissue")
+    rows += [("tissue", found["words"].removeprefix("tissue ")), ("picture", found["picture"])] if found else []
+    odd = [*facts["odd"], *(found["notes"] if found else ())]
+    rows += [("odd", text) for text in odd] or [("odd", "nothing")]
     return "\n".join(f"{name:<12} {visible(str(value))}" for name, value in rows) + "\n"

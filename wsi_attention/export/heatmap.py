@@ -42,7 +42,7 @@ def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> I
     """
     frame = Frame.around(prediction.extent)
     grid = frame.grid
-    tissue = _sampled(prediction.tissue.mask, _mask_grid(prediction), grid)
+    tissue = sampled(prediction.tissue.mask, _mask_grid(prediction), grid)
     shown = main_map(prediction)
     ratio = above_average(shown) if shown else None
     top = max(LEAST_RANGE, float(np.nanmax(ratio.values, initial=0.0))) if ratio else LEAST_RANGE
@@ -51,7 +51,7 @@ def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> I
     if prediction.glimpses:
         _hatch(pixels, tissue & (covered(read_boxes(prediction), grid) < 0.5))
     if ratio:
-        _overlay(pixels, _sampled(ratio.values, ratio.grid, grid), top)
+        _overlay(pixels, sampled(ratio.values, ratio.grid, grid), top)
     image = Image.new("RGB", frame.size, canvas.PAPER)
     image.paste(Image.fromarray(pixels.round().astype(np.uint8)), frame.origin)
     pen = ImageDraw.Draw(image)
@@ -85,7 +85,7 @@ def _mask_grid(prediction: Prediction) -> Grid:
     return Grid(rows, cols, (step, step))
 
 
-def _sampled(values: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
+def sampled(values: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     """Each target cell takes the value at its centre; beyond the source NaN, or False for masks."""
     rows = ((np.arange(target.rows) + 0.5) * target.step[1] - source.origin[1]) / source.step[1]
     cols = ((np.arange(target.cols) + 0.5) * target.step[0] - source.origin[0]) / source.step[0]

@@ -44,7 +44,7 @@ def legend(image: Image.Image, prediction: Prediction, frame: Frame, top: float 
         _color_bar(image, pen, (MARGIN, y), top)
     if prediction.glimpses:
         _keys(pen, (MARGIN + BAR[0] + 48, y))
-    _scale_bar(pen, prediction, frame, y)
+    scale_bar(pen, prediction.mpp, frame, y)
 
 
 def _tiles_read(prediction: Prediction) -> str:
@@ -87,8 +87,9 @@ def _keys(pen: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
     canvas.write(pen, (x + 32, y + 58), "tissue not inspected", 16)
 
 
-def _scale_bar(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame, y: int) -> None:
-    per_pixel = prediction.mpp / frame.scale[0]
+def scale_bar(pen: ImageDraw.ImageDraw, mpp: float, frame: Frame, y: int) -> None:
+    """Draws a scale bar at the right, of a round length; mpp is µm per level-0 pixel."""
+    per_pixel = mpp / frame.scale[0]
     length = canvas.round_length(min(RULER, max(frame.slide[0], 40)) * per_pixel)
     right = frame.size[0] - MARGIN
     left = right - round(length / per_pixel)

@@ -15,7 +15,7 @@ from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.slide.overviews import coarse_enough, pixels_at
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
-from wsi_attention.structures import Prediction
+from wsi_attention.structures import Prediction, TissueMask
 
 ENOUGH = 800
 """Longer side in pixels above which the overview that was read anyway will do."""
@@ -26,14 +26,19 @@ AFFORDABLE = 16_000_000
 
 
 def picture_downsample(slide: Slide, prediction: Prediction) -> float:
-    """Level-0 pixels per pixel of the overview behind a heatmap; the same for the same slide and prediction.
+    """Level-0 pixels per pixel of the overview behind a heatmap; the same for the same slide and prediction."""
+    return downsample_beside(slide, prediction.tissue)
+
+
+def downsample_beside(slide: Slide, tissue: TissueMask) -> float:
+    """Level-0 pixels per pixel of the overview that is shown with a tissue mask.
 
     The overview that tissue was found on will do where it is large enough. A small slide's would be a blur: it is read
     once more, as finely as the picture shows it, unless the file stores no level that is small enough for that. An
     overview that was seen in strips is shown by the finest one that is whole.
     """
     longest = max(slide.dimensions)
-    known = prediction.tissue.downsample if prediction.tissue.source == "computed" else longest / ENOUGH
+    known = tissue.downsample if tissue.source == "computed" else longest / ENOUGH
     if pixels_at(slide.dimensions, known) > OVERVIEW_PIXELS:
         known = coarse_enough(slide, OVERVIEW_PIXELS)
     if longest / known >= ENOUGH:
