@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from wsi_attention.inference.picture import picture_downsample
+from wsi_attention.slide.levels import snapped
 from wsi_attention.structures import TissueMask
 from wsi_attention.testing.exporters import example_prediction
 
 
 def chosen(side: int, levels: tuple[float, ...], overview: float, source: str = "computed") -> float:
     sizes = tuple((round(side / level), round(side / level)) for level in levels)
-    slide = SimpleNamespace(dimensions=(side, side), level_downsamples=levels, level_dimensions=sizes)
+    slide = SimpleNamespace(
+        dimensions=(side, side),
+        levels=range(len(levels)),
+        level_downsamples=levels,
+        level_dimensions=sizes,
+        snapped=partial(snapped, levels),
+    )
     mask = TissueMask(np.ones((2, 2), bool), overview, source)
     return picture_downsample(slide, replace(example_prediction(), tissue=mask))
 

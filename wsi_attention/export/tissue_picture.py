@@ -37,9 +37,10 @@ def draw_tissue(
         slide: its path, for the title.
     """
     frame, step = Frame.around(extent), tissue.downsample
-    mask = sampled(tissue.mask, Grid(*tissue.mask.shape, (step, step)), frame.grid)
-    shown = (0.0, 0.0, *(min(e / downsample, float(p)) for e, p in zip(extent, overview.shape[1::-1], strict=True)))
-    resized = Image.fromarray(overview).resize(frame.slide, Image.Resampling.BICUBIC, shown, reducing_gap=2.0)
+    rows, columns = tissue.mask.shape
+    mask = sampled(tissue.mask, Grid(rows, columns, (step, step)), frame.grid)
+    right, low = (min(e / downsample, float(p)) for e, p in zip(extent, overview.shape[1::-1], strict=True))
+    resized = Image.fromarray(overview).resize(frame.slide, Image.Resampling.BICUBIC, (0, 0, right, low), 2.0)
     pixels = np.asarray(resized, np.float32)
     pixels = np.where(mask[..., None], pixels, pixels * (1 - VEILED) + np.array(VEIL) * VEILED)
     pixels[_line(mask)] = OUTLINE
