@@ -67,6 +67,11 @@ class Glass(NamedTuple):
     black: bool = False
     white: bool = False
 
+    @property
+    def tint(self) -> float:
+        """Optical density by which the channels of the lightest kind differ."""
+        return float(np.ptp(np.log10(self.colours[0] + 1)))
+
     def unscanned(self, rgb: Rgb) -> Mask:
         """(h, w): where a view (h, w, 3) shows what was never scanned."""
         low, high = darkest_and_lightest(rgb)

@@ -8,7 +8,7 @@ still to be found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,8 @@ EDGE = 2
 """Pixels beside what was never scanned in which its colour is mixed with the slide's."""
 MOST_TISSUE = 0.95
 """Share of what was scanned above which a mask is doubtful: a section hardly ever covers all glass."""
+STRONG_TINT = 0.045
+"""Density by which the channels of glass differ where a note tells its tint; on usual slides it is less than half."""
 STRIP_PIXELS = 250_000
 """Pixels whose densities are in memory at once, 100 bytes each."""
 
@@ -178,7 +180,7 @@ def _look(strip: Strip[NDArray[np.uint8]], glass: Glass, shape: tuple[int, int],
     smooth = densities.against(smooth[:, own], glass.colours)
     lightest, darkest = smooth.min(0), smooth.max(0)
     colour = darkest - lightest
-    grey = GREY + SMEAR * max(0.0, float(np.ptp(np.log10(glass.colours[0] + 1))) - NEUTRAL)
+    grey = GREY + SMEAR * max(0.0, glass.tint - NEUTRAL)
     classes = ink_classes(smooth, lightest, darkest) | rough.astype(np.uint8) * ROUGH
     scanned = int(np.count_nonzero(~unscanned[own]))
     return _Seen(np.clip(colour, 0.0, 3 * STRONGEST), (colour > grey * darkest) & far, classes, scanned)
@@ -189,9 +191,19 @@ def _masked(
 ) -> TissueMask:
     side = mpp * downsample
     mask = _mask(stained, classes, known.grey, side)
+    return TissueMask(mask, downsample, notes=tuple(_doubts(mask, scanned, known.glass)))
+
+
+def _doubts(mask: NDArray[np.bool_], scanned: int, glass: Glass) -> Iterator[str]:
     share = int(np.count_nonzero(mask)) / max(scanned, 1)
-    note = f"tissue is {share:.0%} of the slide: the mask may be wrong, look at it (`wsi-attention info --tissue`)"
-    return TissueMask(mask, downsample, notes=(note,) if share > MOST_TISSUE else ())
+    if share > MOST_TISSUE:
+        yield f"tissue is {share:.0%} of the slide: the mask may be wrong, look at it (`wsi-attention info --tissue`)"
+    if glass.tint > STRONG_TINT:
+        red, green, blue = (round(float(value)) for value in glass.colours[0])
+        yield (
+            f"the glass is tinted (red {red}, green {green}, blue {blue}):"
+            " a model that was not trained on such slides may give a wrong label"
+        )
 
 
 def _mask(stained: NDArray[np.bool_], classes: NDArray[np.uint8], grey: bool, side: float) -> NDArray[np.bool_]:
