@@ -51,7 +51,7 @@ def _page(found: Evaluation) -> str:
 
     scores = found.scores
     whose = (
-        f"of {scores.patients} patients" if found.patients_given else "(no column patient: each as a patient's only)"
+        f"of {scores.patients} patients" if found.patients_given else "(no patients given: each slide counts as one)"
     )
     lines = [
         f"slides     {scores.n} {whose} (labelled without prediction: {len(found.unpredicted)}, "
