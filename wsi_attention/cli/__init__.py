@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from typing import NoReturn
+
+from wsi_attention.cli.interrupts import LINE, STATUS, noted, starting
 
 
 def main() -> None:
@@ -14,21 +19,60 @@ def main() -> None:
     """
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    _write_what_can_be_written()
+    with noted() as interrupts:
+        try:
+            _run(arguments)
+        except BaseException as error:
+            chain = [*_chain(error)]
+            # a library that is interrupted while it is imported may say anything
+            if any(isinstance(one, KeyboardInterrupt) for one in chain) or (
+                interrupts and isinstance(error, Exception)
+            ):
+                print(LINE, file=sys.stderr)
+                sys.exit(STATUS)
+            if any(isinstance(one, BrokenPipeError) for one in chain):
+                _leave_quietly()
+            if not isinstance(error, Exception):
+                raise
+            _report(error, debug)
+
+
+def _run(arguments: list[str]) -> None:
     try:
-        from wsi_attention.cli.app import app
+        with starting():
+            from wsi_attention.cli.app import app
 
         app(arguments, prog_name="wsi-attention")
-    except KeyboardInterrupt:
-        print("wsi-attention: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        _report(error, debug)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
-def _report(error: Exception, debug: bool) -> None:
+def _write_what_can_be_written() -> None:
+    """Lets text that the terminal's encoding does not have, such as µ in cp932, appear as \\xb5 instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came from, as far as anybody said."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _leave_quietly() -> NoReturn:
+    """Ends when whoever reads the output has had enough, as `| head` has."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            os.dup2(nothing, stream.fileno())
+    sys.exit(0)
+
+
+def _report(error: Exception, debug: bool) -> NoReturn:
     from wsi_attention.errors import WsiAttentionError
     from wsi_attention.plain_text import visible
 

@@ -38,19 +38,27 @@ def classify(
 
     Example: wsi-attention classify -i slides/ -o results/ -m demo
     """
-    from wsi_attention.cli.caching import use_cache
-    from wsi_attention.cli.ending import end
-    from wsi_attention.cli.progress import watching
-    from wsi_attention.inference import batch as batches
-    from wsi_attention.inference.cluster import open_cluster
-    from wsi_attention.models.checkpoint import load_model
+    from contextlib import ExitStack
 
-    use_cache(cache)
-    with watching() as watch, open_cluster(scheduler, local_cluster, slurm, device) as executor:
+    from wsi_attention.cli.interrupts import starting
+    from wsi_attention.inference import nursery
+
+    with ExitStack() as stack:
+        if not (in_process or scheduler or local_cluster or slurm):
+            stack.enter_context(nursery.prepared())  # workers import what they need while this process does
+        with starting():
+            from wsi_attention.cli.caching import use_cache
+            from wsi_attention.cli.progress import watching
+            from wsi_attention.inference import batch as batches
+            from wsi_attention.inference.cluster import open_cluster
+            from wsi_attention.models.checkpoint import load_model
+
+            use_cache(cache)
+            classifier = load_model(model)
         report = batches.classify(
             [*(inputs or ()), *(more or ())],
             results,
-            load_model(model),
+            classifier,
             slides_csv=slides_csv,
             mpp=mpp,
             workers=workers,
@@ -64,10 +72,12 @@ def classify(
             snap=not no_snap,
             what=batches.EXPORTS if what is None else [name.strip() for name in what.split(",") if name.strip()],
             existing="overwrite" if overwrite else "resume",
-            watch=watch,
-            executor=executor,
+            watch=stack.enter_context(watching()),
+            executor=stack.enter_context(open_cluster(scheduler, local_cluster, slurm, device)),
             in_process=in_process,
             profile=profile,
             full_hash=full_hash,
         )
+    from wsi_attention.cli.ending import end
+
     end(report)

@@ -43,8 +43,11 @@ def train(
 
     Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method zoom-in
     """
-    from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
-    from wsi_attention.training import run
+    from wsi_attention.cli.interrupts import starting
+
+    with starting():
+        from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
+        from wsi_attention.training import run
 
     recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
     recipe = changed(

@@ -23,10 +23,13 @@ def view(
 
     Example: wsi-attention view results/ --slides /archive/2026
     """
-    from wsi_attention.inference.mirror import check_folder
-    from wsi_attention.viewer.content import Content
-    from wsi_attention.viewer.library import Library
-    from wsi_attention.viewer.server import Server
+    from wsi_attention.cli.interrupts import starting
+
+    with starting():
+        from wsi_attention.inference.mirror import check_folder
+        from wsi_attention.viewer.content import Content
+        from wsi_attention.viewer.library import Library
+        from wsi_attention.viewer.server import Server
 
     check_folder(results)
     library = Library(results, slides or ())

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,7 +117,7 @@ def classify(
         }
         arguments |= {"workers": workers, "existing": existing}
         arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}
-        with open_results(place, settings.run, existing, mirror) as folder:
+        with _interruptible(report), open_results(place, settings.run, existing, mirror) as folder:
             folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
             jobs, kept = _jobs(folder, slides, settings)
             report.gone = tuple(sorted(folder.states.keys() - {job.name for job in jobs} - {*kept}))
@@ -140,6 +140,15 @@ def classify(
                 write_page(folder.folder)
             folder.finish()
     return report
+
+
+@contextmanager
+def _interruptible(report: Report) -> Iterator[None]:
+    """Turns a Ctrl-C before the first slide or after the last into the same end as one in between."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        report.interrupted = True
 
 
 def _check_all_there(folder: Results, report: Report, names: Sequence[str]) -> None:

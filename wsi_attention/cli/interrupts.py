@@ -1,0 +1,54 @@
+"""Ctrl-C: one line and status 130 at any moment, also while libraries that make something else of it are imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STATUS = 130
+LINE = "wsi-attention: interrupted"
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Ends the program at once on a Ctrl-C that comes inside, where nothing has begun that would have to be ended.
+
+    `KeyboardInterrupt` will not do: some libraries catch it while they are imported, or turn it into another error.
+    """
+    with _on_interrupt(_leave):
+        yield
+
+
+@contextmanager
+def noted() -> Iterator[list[int]]:
+    """Collects each Ctrl-C that comes inside; it raises `KeyboardInterrupt` as usual."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    with _on_interrupt(note):
+        yield came
+
+
+@contextmanager
+def _on_interrupt(handler: Callable[[int, object], None]) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield  # whoever started this process wants Ctrl-C to be ignored, or a thread cannot say
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: object) -> None:
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{LINE}\n".encode())
+    os._exit(STATUS)
