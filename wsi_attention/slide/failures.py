@@ -8,6 +8,16 @@ from contextlib import contextmanager, suppress
 from wsi_attention.errors import SlideOpenError, TileReadError, WsiAttentionError
 from wsi_attention.slide.urls import masked
 
+INSIDE = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, UnicodeError, RecursionError)
+"""What a library raises that took a sound file for granted: the text speaks of its program, not of the file."""
+
+
+def what_is_wrong(error: BaseException) -> str:
+    """An error of reading a file on one line, for somebody who knows files and not the library."""
+    if isinstance(error, INSIDE) and not isinstance(error, WsiAttentionError):
+        return "its content is not what the format allows"
+    return one_line(error)
+
 
 def one_line(error: BaseException, limit: int = 160) -> str:
     """An error's text on one line, with its class where the text alone says little."""
@@ -44,7 +54,7 @@ def opening(path: str, reader: str, undo: Callable[[], None] | None = None) -> I
                 " again (wsi-attention doctor names what is missing), then open the slide again"
             ) from error
         # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
-        reason = one_line(error).replace(f"Reading {path}: ", "").rstrip(".")
+        reason = what_is_wrong(error).replace(f"Reading {path}: ", "").rstrip(".")
         raise SlideOpenError(
             f"{masked(path)}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know:"
             " copy it again, or leave it out"

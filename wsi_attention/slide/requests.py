@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
 from wsi_attention.protocols import RegionsReader, SlideReader
-from wsi_attention.slide.failures import one_line
+from wsi_attention.slide.failures import what_is_wrong
 from wsi_attention.slide.handles import Handles, Lease
 from wsi_attention.slide.pixels import on_white
 
@@ -41,13 +41,13 @@ def _second_attempt(handles: Handles, lease: Lease, request: Callable[[SlideRead
         fresh = handles.open_fresh()
     except SlideOpenError as error:
         handles.retire(lease)
-        raise TileReadError(f"{what} cannot be read: {one_line(error)}") from error
+        raise TileReadError(f"{what} cannot be read: {what_is_wrong(error)}") from error
     try:
         result = request(fresh)
     except Exception as error:
         fresh.close()
         handles.retire(lease)
-        raise TileReadError(f"{what} cannot be read: {one_line(error)}") from error
+        raise TileReadError(f"{what} cannot be read: {what_is_wrong(error)}") from error
     handles.retire(lease, heir=fresh)
     return result
 
@@ -121,4 +121,4 @@ def _ask(
     try:
         return list(cast(RegionsReader, reader).read_regions(locations, level, size, out)), True
     except Exception as error:  # as in `attempt`
-        return [one_line(error)] * len(locations), False
+        return [what_is_wrong(error)] * len(locations), False

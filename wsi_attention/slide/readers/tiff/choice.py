@@ -8,7 +8,7 @@ import numpy as np
 
 from wsi_attention.errors import TileReadError
 from wsi_attention.protocols import SlideReader
-from wsi_attention.slide.failures import one_line
+from wsi_attention.slide.failures import what_is_wrong
 from wsi_attention.slide.metadata import file_mpp, objective_power
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
@@ -33,7 +33,7 @@ def why_not(path: str) -> str | None:
     try:
         ours = TiffReader(path)  # first: what OpenSlide reads ahead would double what the index costs a cold disk
     except Exception as error:  # whatever is wrong, opening it with OpenSlide says so
-        why = error.why if isinstance(error, NotReadHereError) else one_line(error).removeprefix(f"{path}: ")
+        why = error.why if isinstance(error, NotReadHereError) else what_is_wrong(error).removeprefix(f"{path}: ")
         return _foreign(path) or why
     try:
         return _foreign(path) or _compared(path, ours)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.slide.failures import one_line
+from wsi_attention.slide.failures import what_is_wrong
 from wsi_attention.slide.readers.byte_ranges import ByteRanges
 from wsi_attention.slide.readers.tiff.blend import blended
 from wsi_attention.slide.readers.tiff.coding import Decoder
@@ -137,7 +137,7 @@ class TiffRequest:
             self._decode(content, pixels)
         except Exception as error:  # the codecs raise whatever a damaged tile leads them to
             for piece in pieces:
-                self._fail(piece.region, tile, f"cannot be decoded: {one_line(error)}")
+                self._fail(piece.region, tile, f"cannot be decoded: {what_is_wrong(error)}")
             return
         for piece in pieces:
             if not straight:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.slide.failures import one_line
+from wsi_attention.slide.failures import what_is_wrong
 
 Pixels = NDArray[np.uint8]
 Rectangle = tuple[slice, slice]
@@ -47,7 +47,7 @@ def read_regions(grid: Grid, corners: NDArray[np.int64], out: Pixels, fetch: Fet
     for place, regions, pixels in zip(places, wanted.values(), fetch(places), strict=True):
         for i in regions:
             if isinstance(pixels, Exception):
-                reasons[i] = one_line(pixels)
+                reasons[i] = what_is_wrong(pixels)
             else:
                 _paste(pixels, place, corners[i], out[i])
     out[[i for i, reason in enumerate(reasons) if reason is not None]] = 0
