@@ -12,6 +12,7 @@ from wsi_attention.once import once
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.levels import best_level, snapped
+from wsi_attention.slide.scale_checks import scale_doubts
 
 
 class Described(ABC):
@@ -145,7 +146,9 @@ class Described(ABC):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results should know of how the slide was opened, and of levels left out, a sentence each."""
-        return (*self._facts.notes, *self.left_out, *metadata.mpp_notes(self._mpp, metadata.file_mpp(self.properties)))
+        scale = metadata.mpp_notes(self._mpp, metadata.file_mpp(self.properties))
+        doubts = scale_doubts(self._mpp, self.properties, self.dimensions)
+        return (*self._facts.notes, *self.left_out, *scale, *doubts)
 
     def oddities(self) -> tuple[str, ...]:
         """What is odd about the slide, its notes among it, a sentence each; empty where nothing is."""
