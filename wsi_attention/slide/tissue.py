@@ -49,6 +49,10 @@ STRIP_PIXELS = 250_000
 """Pixels whose densities are in memory at once, 100 bytes each."""
 
 
+LEAST_DARK = 0.25
+"""Share of a view that is dark at least where its colours are inverted."""
+
+
 class Staining(NamedTuple):
     """What tissue is told by that only a view of the whole slide can say; a coarser view says nearly the same.
 
@@ -130,8 +134,9 @@ def surroundings(shape: tuple[int, int], downsample: float, mpp: float) -> int:
 def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
     """Refuses a view that light does not shine through: fluorescence or dark field.
 
-    Such a view is mostly black and hardly anywhere light; a brightfield slide with a black border still has glass or
-    stained tissue in it that lets all three colours through. Black that was never scanned does not count.
+    Such a view is mostly black and hardly anywhere light, or its colours are inverted, so that the glass is dark. A
+    brightfield slide with a black border still has glass or stained tissue in it that lets all three colours through.
+    Black that was never scanned does not count.
 
     Args:
         rgb: (h, w, 3) uint8, the whole slide.
@@ -142,14 +147,21 @@ def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
     """
     low, high = darkest_and_lightest(rgb)
     dark, seen = float((high < 64).mean()), low
-    if dark > 0.5 and never_scanned(high <= BLACK):
+    if dark > LEAST_DARK and never_scanned(high <= BLACK):
         seen = low[high > BLACK]
-    light = float((seen >= 100).mean()) if seen.size else 0.0
-    if dark > 0.5 and light < 0.05:
+    light, bright = (float((seen >= least).mean()) if seen.size else 0.0 for least in (100, 180))
+    if (dark > 0.5 and light < 0.05) or _is_negative(high, seen, light, bright):
         raise UnsupportedSlideError(
-            f"{path}: {dark:.0%} of the slide is black and {light:.0%} light, as in fluorescence or dark field; "
-            "only RGB brightfield slides can be classified, leave it out"
+            f"{path}: {dark:.0%} of the slide is black and {light:.0%} light, as in fluorescence or dark field, or with"
+            " inverted colours; only RGB brightfield slides can be classified, leave it out"
         )
+
+
+def _is_negative(high: NDArray[np.uint8], seen: NDArray[np.uint8], light: float, bright: float) -> bool:
+    """Whether dark area, of what was scanned, is where a slide has its glass: nearly nothing is as light as glass."""
+    unscanned = high.size - seen.size
+    dark = (np.count_nonzero(high < 64) - unscanned) / max(1, seen.size)
+    return bool(dark > LEAST_DARK and bright < 0.05 and light < dark / 2)
 
 
 def _survey(rgb: NDArray[np.uint8], side: float) -> tuple[_Seen, Staining]:
