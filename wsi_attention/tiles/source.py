@@ -21,7 +21,8 @@ from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
-from wsi_attention.tiles.lazy import read_tiles
+from wsi_attention.tiles.lazy import TileBlock, read_tiles
+from wsi_attention.tiles.strays import strays
 from wsi_attention.tiles.tensors import TensorSource
 from wsi_attention.timing import spent_on
 
@@ -261,10 +262,24 @@ class SlideSource:
         start = time.perf_counter()
         block = read_tiles(self.slide, tiles, self._tiles_per_task)
         self.failures += block.errors
+        self._drop_strays(tiles, block)
         good, area = int(block.valid.sum()), tiles.size[0] * tiles.size[1]
         self._count(Counters(good, good * area, block.bytes, time.perf_counter() - start, len(tiles) - good))
         pixels = torch.from_numpy(block.pixels).permute(0, 3, 1, 2)
         return TileBatch(pixels[None], torch.from_numpy(block.valid)[None])
+
+    def _drop_strays(self, tiles: TileSet, block: TileBlock) -> None:
+        """Counts a tile as unread that shows something else than the overview at hand."""
+        if not self._views.read:
+            return
+        finest = min(self._views.read)
+        there = np.flatnonzero(block.valid)
+        odd = there[strays(block.pixels[there], tiles.boxes[0, there], self._views.rgb(finest), finest)]
+        block.valid[odd], block.pixels[odd] = False, 0
+        self.failures += [
+            f"{self.slide.path}: the tile at ({x}, {y}) shows something else than the overview; its pixels are damaged"
+            for x, y in tiles.locations[0, odd].tolist()
+        ]
 
     def _tissue_downsample(self) -> float:
         """An overview that has been read, or where to read one; that it has its limits is no news to the reader."""
