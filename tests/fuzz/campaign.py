@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from base_slides import BASES
 from mutant import Mutant
 from mutants import make
@@ -24,12 +26,12 @@ GOOD = ("svs", "zip-0.5")
 SLIDE_LIMIT, BATCH_LIMIT = 30, 300
 """Seconds."""
 MOST_MEMORY = 1.2e9
-"""Bytes that the largest process may take."""
+"""Bytes that all processes of a run may take together."""
 RAW = re.compile(
     r"Traceback|unexpected [A-Z]|unexpected error|Errno|\b[A-Za-z]*(Error|Exception)\b|NoneType|has no attribute"
     r"|not subscriptable|not iterable|positional argument|index out of|out of range|to unpack|invalid literal"
-    r"|could not broadcast|must be str|not supported between|zip\(\)|struct\.|0x[0-9a-f]{6}|<class|__|numpy"
-    r"|cannot convert|codec can't"
+    r"|could not broadcast|must be str|not supported between|zip\(\)|struct\.|0x[0-9a-f]{6}|<class|numpy"
+    r"|__\w+__(?!\.py)|cannot convert|codec can't"
 )
 """What a user does not understand: words of a program's inside."""
 NUMBERS = ("status", "label", "prob_benign", "prob_lesion", "tiles_read", "area_read", "reason")
@@ -51,7 +53,7 @@ class Ended:
     Attributes:
         status: exit status; None where it had to be ended.
         seconds: it took.
-        memory: bytes of the largest process.
+        memory: bytes that its processes had together at most.
         errors: what it wrote to stderr.
     """
 
@@ -143,18 +145,33 @@ def _classify(folder: Path) -> Ended:
 
 
 def _waited(process: subprocess.Popen[bytes]) -> tuple[int | None, int]:
-    """The exit status, None where time was up, and the memory of the largest process of its family."""
-    end = time.monotonic() + BATCH_LIMIT
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """The exit status, None where time was up, and the most memory that the process and its children had together."""
+    end, most = time.monotonic() + BATCH_LIMIT, 0
+    while process.poll() is None:
+        most = max(most, _memory(process.pid))
         if time.monotonic() > end:
             os.killpg(process.pid, 9)
             process.wait()
-            return None, 0
-        time.sleep(0.05)
+            return None, most
+        time.sleep(0.2)
+    return process.returncode, most
+
+
+def _memory(pid: int) -> int:
+    """Bytes of a process and its children, pages that several share counted once."""
+    with suppress(psutil.Error, OSError):
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return sum(_own_memory(one) for one in family)
+    return 0
+
+
+def _own_memory(process: psutil.Process) -> int:
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup")
+    with suppress(psutil.Error, OSError):
+        if rollup.exists():
+            return sum(int(line.split()[1]) * 1024 for line in rollup.read_text().splitlines() if line[:4] == "Pss:")
+        return int(process.memory_info().rss)
+    return 0
 
 
 def _told(results: Path) -> Iterable[Told]:

@@ -134,7 +134,7 @@ def _scale_of_one(series: Series, chance: Random, scene: Scene) -> Change:
     index, factor = chance.randrange(3), chance.choice((0.25, 0.5, 2.0, 4.0))
     spacing = MPP / 1e3 * 2**index * factor
     series[index].put((0x5200, 0x9229), "SQ", measures(f"{spacing:.7g}\\{spacing:.7g}"))
-    return Change(f"pixel spacing of level {index} times {factor}", "scale", None)
+    return Change(f"pixel spacing of level {index} times {factor}", "" if index else "scale")
 
 
 def _levels_that_lie(series: Series, chance: Random, scene: Scene) -> Change:
@@ -168,7 +168,7 @@ def _pictures(series: Series, chance: Random, scene: Scene) -> Change:
 def _missing_level(series: Series, chance: Random, scene: Scene) -> Change:
     index = chance.randrange(3)
     del series[index]
-    return Change(f"level {index} is not there", mpp=MPP if index else 2 * MPP)
+    return Change(f"level {index} is not there")
 
 
 def _colours(series: Series, chance: Random, scene: Scene) -> Change:

@@ -30,19 +30,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         place, sound = Path(folder), Path(folder) / "sound"
         write_sound(sound)
-        seeds = list(range(asked.seed, asked.seed + asked.count))
+        seeds = asked.seeds or list(range(asked.seed, asked.seed + asked.count))
         batches = [seeds[at : at + asked.batch] for at in range(0, len(seeds), asked.batch)]
         if len(batches) > 1:
             run_batch([], place / "good", sound)  # what the good slides give when they are alone
         with ThreadPoolExecutor(asked.jobs) as pool:
             done = list(pool.map(lambda some: _one(some, place, sound, keep), batches))
-    return _summary(done, keep, asked.count == 1)
+    return _summary(done, keep, len(seeds) == 1)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the first mutant")
     parser.add_argument("--count", type=int, default=1, help="of mutants, one seed after the other")
+    parser.add_argument("--seeds", type=int, nargs="*", help="of these mutants instead")
     parser.add_argument("--batch", type=int, default=BATCH, help="mutants in one run of classify")
     parser.add_argument("--jobs", type=int, default=1, help="batches side by side")
     parser.add_argument("--keep", default="fuzz-findings", help="folder for mutants that something was found with")
@@ -67,7 +68,7 @@ def _told(seeds: list[int], batch: Batch, found: list[Finding]) -> str:
     """A line on the batch, and what was found in it."""
     mutants = {mutant.seed: mutant for mutant in batch.mutants}
     ended = f"{batch.ended.seconds:.0f} s, {batch.ended.memory / 1e6:.0f} MB, {len(found)} findings"
-    lines = [f"seeds {seeds[0]}-{seeds[-1]}: {ended}" if seeds else ended]
+    lines = [f"seeds {seeds[0]} to {seeds[-1]}: {ended}" if seeds else ended]
     for one in found:
         mutant = mutants.get(one.seed) if one.seed is not None else None
         about = f"{mutant.base} {mutant.mutation}: {mutant.change.what}" if mutant else "the batch"
@@ -89,7 +90,7 @@ def _summary(done: list[tuple[Batch, list[Finding]]], keep: Path, alone: bool) -
         print(f"{keep / batch.mutants[0].path.name}: {batch.mutants[0].mutation}: {batch.mutants[0].change}")
         print("\n".join(json.dumps(one.row) for one in batch.of(batch.mutants[0])))
     print(f"{sum(len(batch.mutants) for batch, _ in done)} mutants, rows: {dict(statuses)}")
-    print(f"largest process: {max(batch.ended.memory for batch, _ in done) / 1e6:.0f} MB")
+    print(f"most memory of a run: {max(batch.ended.memory for batch, _ in done) / 1e6:.0f} MB")
     print(f"findings: {dict(Counter(kinds))}")
     return int(bool(kinds))
 

@@ -248,7 +248,7 @@ def _scale_of_one(files: Files, chance: Random, scene: Scene) -> Change:
     scale = ome["multiscales"][0]["datasets"][index]["coordinateTransformations"][0]["scale"]
     scale[1:] = [value * factor for value in scale[1:]]
     files[name] = json.dumps(content).encode()
-    return Change(f"the scale of level {index} times {factor}", "scale", None)
+    return Change(f"the scale of level {index} times {factor}", "" if index else "scale")
 
 
 def _order(files: Files, chance: Random, scene: Scene) -> Change:
