@@ -196,14 +196,41 @@ class Guided(Protocol):
 
 @runtime_checkable
 class Estimating(Protocol):
-    """A model whose sampling estimates a sum over all cells, which can be computed whole, or more closely."""
+    """A model whose draws estimate a sum over all cells, which can be computed whole, or more closely.
 
-    def exact(self, source: TileSource) -> Output:
-        """The sum itself: every cell of tissue is read, in parts that bound memory; spread 0. For eval mode."""
+    Training, prediction, `exact` and `until` are of one quantity. Where the model's options make its prediction another
+    one, `other_quantity` says so, and `exact` and `until` raise `InputError` with it.
+    """
+
+    @property
+    def other_quantity(self) -> str:
+        """Why there is no such sum to compute or to come closer to, as a clause; empty where there is."""
         ...
 
-    def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
-        """Draws round after round until the spread is at most `tolerance`, or `budget` tiles were read."""
+    def exact(self, source: TileSource) -> Output:
+        """The sum itself: every cell of tissue is read, in parts that bound memory; spread NaN. For eval mode."""
+        ...
+
+    def until(
+        self,
+        source: TileSource,
+        tolerance: float,
+        budget: int,
+        generator: Generator | None = None,
+        unread: float | None = None,
+    ) -> Output:
+        """Draws round after round until the spread is at most `tolerance` and the attention mass of what was not read
+        at most `unread` (None: `tolerance` too), or `budget` tiles were read."""
+        ...
+
+
+@runtime_checkable
+class Stated(Protocol):
+    """A model that says what its answer is about, for the model card."""
+
+    @property
+    def quantity(self) -> str:
+        """What training, prediction, exact and anytime mode estimate or compute, in a sentence or two."""
         ...
 
 

@@ -5,6 +5,7 @@ Arrays are NumPy except in `TileBatch` and `Output`, which live inside a forward
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -191,9 +192,10 @@ class Glimpse:
     Attributes:
         tiles: the boxes read, b = 1, in the order they were drawn.
         weights: (n,) share of each tile in the slide's feature; sums to 1 over the valid tiles, 0 where a tile failed.
-        attention: (n,) the attention of the cell each tile was drawn from (its sampling probability in one draw).
+        attention: (n,) the attention of the cell each tile was taken from.
         valid: (n,) bool; False where the tile could not be read.
         name: the stage, e.g. "tiles".
+        drawn: whether tiles were drawn at random with these attentions, which then are the probabilities of one draw.
     """
 
     tiles: TileSet
@@ -201,6 +203,7 @@ class Glimpse:
     attention: NDArray[np.float64]
     valid: NDArray[np.bool_]
     name: str = "tiles"
+    drawn: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,9 +214,12 @@ class Output:
         logits: (b, classes).
         glimpses: per image, the glimpses in the order they were read.
         maps: per image, the attention maps.
-        spread: (b,) standard error of the winning class's probability under the sampling; 0 where nothing was sampled.
+        spread: (b,) standard error of the winning class's probability under the sampling; NaN where nothing was drawn
+            at random.
         terms: named tensors the model's own loss needs (attention, features …). Training may accumulate the term
             "tile_evidence", (b, n, classes) in [0, 1]: how much each tile of the last glimpse speaks for each class.
+        unread_mass: (b,) in [0, 1], share of the attention that lies on tiles that were not read, failed ones among
+            them; None for a method whose attention is no distribution over tiles.
     """
 
     logits: Tensor
@@ -221,6 +227,37 @@ class Output:
     maps: tuple[tuple[AttentionMap, ...], ...]
     spread: Tensor
     terms: dict[str, Any] = field(default_factory=dict)
+    unread_mass: Tensor | None = None
+
+
+DEMONSTRATION = "demonstration"
+"""The purpose of a model that shows how the package works and nothing else."""
+_WARNINGS = "demonstration model: the label means nothing on real tissue", "the model says that its purpose is "
+
+
+def purpose_warning(purpose: str) -> str:
+    """Say in a sentence what a label of a model with this purpose is worth; nothing for a model without one."""
+    if purpose == DEMONSTRATION:
+        return _WARNINGS[0]
+    return f"{_WARNINGS[1]}{purpose}" if purpose else ""
+
+
+def error_text(spread: float | None) -> str:
+    """Write a standard error behind a probability: " ± 0.031", " ± <0.001"; nothing where nothing was drawn."""
+    if spread is None or math.isnan(spread):
+        return ""
+    return " ± <0.001" if spread < 0.0005 else f" ± {spread:.3f}"
+
+
+def warning_in(notes: str) -> str:
+    """Find such a sentence at the beginning of the column `notes` of predictions.csv; empty where there is none."""
+    first = notes.partition("; ")[0]
+    return first if first.startswith(_WARNINGS) else ""
+
+
+def shown_class(name: str, purpose: str) -> str:
+    """Name a class as people see it, "lesion (demonstration model)"; as it is for a model without such a purpose."""
+    return f"{name} ({purpose} model)" if purpose else name
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +271,8 @@ class Prediction:
         bounds: (x, y) of the bounds that QuPath crops to; (0, 0) where the file names none.
         classes: class names in the order of `probabilities`.
         probabilities: (classes,) float64, sum 1.
-        spread: standard error of the winning probability under the sampling.
+        spread: standard error of the winning probability under the sampling of tiles; None where nothing was drawn at
+            random. It cannot know of tissue that no draw has shown: see `unread_mass`.
         glimpses: what was read, first glimpse first.
         maps: attention maps over the slide.
         tissue: the mask that attention was confined to.
@@ -243,6 +281,9 @@ class Prediction:
         provenance: slide fingerprint, weights sha256, seed, versions, and where mpp came from.
         notes: what a reader of the result should know although the slide could be done, one sentence each.
         shortfalls: what the result lacks, one sentence each, such as tiles that could not be read; empty where nothing.
+        unread_mass: share of the attention on tiles that were not read, in [0, 1]; None for a method whose attention is
+            no distribution over tiles. What lies there, neither label nor spread knows.
+        purpose: what the model says it is for, "demonstration" or ""; stands beside the label wherever that is shown.
     """
 
     slide: str
@@ -251,7 +292,7 @@ class Prediction:
     bounds: tuple[int, int]
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
-    spread: float
+    spread: float | None
     glimpses: tuple[Glimpse, ...]
     maps: tuple[AttentionMap, ...]
     tissue: TissueMask
@@ -260,6 +301,8 @@ class Prediction:
     provenance: dict[str, Any]
     notes: tuple[str, ...] = ()
     shortfalls: tuple[str, ...] = ()
+    unread_mass: float | None = None
+    purpose: str = ""
 
     @property
     def label(self) -> str:
@@ -273,5 +316,25 @@ class Prediction:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """All there is to say about the result: its shortfalls, then its notes."""
-        return (*self.shortfalls, *self.notes)
+        """All there is to say about the result: the model's purpose, shortfalls, notes."""
+        return (*filter(None, [self.warning]), *self.shortfalls, *self.notes)
+
+    @property
+    def warning(self) -> str:
+        """What a label of a model with this purpose is worth, a sentence; empty for a model in earnest."""
+        return purpose_warning(self.purpose)
+
+    @property
+    def shown_label(self) -> str:
+        """The label as people see it: with the model's purpose, "lesion (demonstration model)"."""
+        return shown_class(self.label, self.purpose)
+
+    @property
+    def verdict(self) -> str:
+        """Label, probability and error on one line, e.g. "benign 0.912 ± 0.031"; no error where nothing was drawn."""
+        return f"{self.shown_label} {float(self.probabilities.max()):.3f}{error_text(self.spread)}"
+
+    def __repr__(self) -> str:
+        tiles = sum(int(glimpse.valid.sum()) for glimpse in self.glimpses)
+        unread = "" if self.unread_mass is None else f", {self.unread_mass:.1%} of the attention unread"
+        return f"Prediction({self.slide!r}: {self.verdict}, {tiles} tiles read{unread}, {self.status})"

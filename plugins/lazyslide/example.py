@@ -8,6 +8,8 @@ from pathlib import Path
 import wsi_attention_lazyslide as wa
 from wsidata import open_wsi
 
+from wsi_attention.structures import error_text, shown_class
+
 
 def main(slide: str, model: str, folder: str) -> None:
     """Classifies a slide, writes the store, opens it again and prints what it rests on."""
@@ -18,7 +20,9 @@ def main(slide: str, model: str, folder: str) -> None:
 
     again = open_wsi(slide, reader="wsi-attention", store=folder)
     facts = again.attrs["attention"]
-    print(f"{facts['label']} {facts['probabilities']} ± {facts['spread']:.3f}, {facts['tiles_read']} tiles read")
+    label, error = shown_class(facts["label"], facts["purpose"]), error_text(facts["spread"])
+    print(f"{label} {facts['probabilities']}{error}, {facts['tiles_read']} tiles read")
+    print(*facts["notes"], sep="\n")
     print(again.shapes["attention"][["rank", "weight", "tiles", "geometry"]].to_string(index=False))
     print(again.tables["features_attention_tiles"])
 

@@ -1,4 +1,4 @@
-"""Opens a slide in napari with what a model found on it: python example.py [SLIDE] [MODEL]."""
+"""Opens a slide in napari with what a model found on it: python example.py SLIDE MODEL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wsi_attention_napari.layers import prediction_layers, slide_layer
 from wsi_attention import load_model, open_slide, predict
 
 
-def show(path: str = "sample_slides/sample_01.svs", model: str = "demo") -> napari.Viewer:
+def show(path: str, model: str) -> napari.Viewer:
     """A viewer with the slide, its attention and the tiles that were read."""
     slide = open_slide(path)
     viewer = napari.Viewer()

@@ -40,7 +40,9 @@ class WsiAttention {
         removeResults(imageData, [:])
         imageData.hierarchy.addObjects(objects)
         imageData.setProperty(ADDED, objects.collect { it.ID.toString() }.join(' '))
-        println "wsi-attention: ${objects.size()} objects from ${file.name}, label ${about.get('label')?.asString}"
+        String purpose = about.get('purpose')?.asString
+        println "wsi-attention: ${objects.size()} objects from ${file.name}, label ${about.get('label')?.asString}" +
+            (purpose ? " (${purpose} model)" : '')
         objects.size()
     }
 
@@ -89,6 +91,7 @@ class WsiAttention {
 
     /** Runs `wsi-attention classify` on slides; masks that `exportMask` wrote go along. */
     static void classify(List<File> slides, Map settings) {
+        check(settings.model as boolean, 'no model was given; name the folder that wsi-attention train wrote: model=FOLDER')
         Map masks = settings.masks ? WsiAttentionFiles.readMasks(new File(settings.masks.toString(), 'slides.csv')) : [:]
         File results = WsiAttentionFiles.madeFolder(settings.results)
         File table = File.createTempFile('wsi-attention', '.csv')

@@ -5,7 +5,7 @@ def wsi = loader.loadClass('WsiAttention')
 
 def settings = wsi.settings([
     results: '',                 // a folder; results of another model need another one
-    model: 'demo',               // a model folder; `demo` knows synthetic slides only
+    model: '',                   // a model folder; `demo` is a demonstration: its label means nothing on real tissue
     command: 'wsi-attention',    // its full path where QuPath does not find it
     options: '',                 // such as --mpp 0.25
     masks: '',                   // the folder of export_tissue_mask, if masks are to be used

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from wsi_attention.attention.estimators import draw_sample, draw_top, estimate
+from wsi_attention.attention.estimators import ESTIMATORS, draw_sample, draw_top, estimate
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
 
 
@@ -49,6 +49,9 @@ def test_nothing_random_has_no_spread() -> None:
     drawn = draw_top(a, 4)
     assert drawn.chance.tolist() == [[0.0] * 4]
     assert float(draw_sample(a, 9, "normalised-threshold", None).chance.max()) == 0.0
+    assert bool(jackknife_error(torch.rand(1, 4), torch.rand(1), drawn.chance).isnan())
+    lone = torch.ones(1, 1)
+    assert all(float(draw_sample(lone, 1, name, None).chance) == 0.0 for name in ESTIMATORS)
 
 
 def test_without_one_tile_is_the_mean_of_the_others() -> None:

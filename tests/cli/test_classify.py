@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,19 +34,19 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return seen.get("report") or Report(results, 1, Counter(done=1))
 
     monkeypatch.setattr(batch, "classify", instead)
-    monkeypatch.setattr(checkpoint, "load_model", lambda name: f"model {name}")
+    monkeypatch.setattr(checkpoint, "load_model", lambda name: SimpleNamespace(name=f"model {name}", purpose=""))
     return seen
 
 
 def run(arguments: str) -> Any:
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(app, arguments if "-m " in arguments else f"-m mine {arguments}")
 
 
 def test_options_reach_the_function(called: dict[str, Any]) -> None:
     ran = run("-i a.svs b.svs c.svs -o out -m mine -n 3 -b 8 --mpp 0.25 --what tiles,geojson --overwrite")
     assert ran.exit_code == 0, ran.output
     assert called["inputs"] == ["a.svs", "b.svs", "c.svs"]
-    assert (called["results"], called["classifier"]) == ("out", "model mine")
+    assert (called["results"], called["classifier"].name) == ("out", "model mine")
     assert (called["workers"], called["batch"], called["mpp"]) == (3, 8, 0.25)
     assert (called["what"], called["existing"]) == (["tiles", "geojson"], "overwrite")
     assert called["watch"] is None
@@ -56,6 +57,22 @@ def test_exact_and_tolerance_reach_the_function(called: dict[str, Any]) -> None:
     assert (called["exact"], called["tolerance"], called["budget"]) == (True, None, None)
     assert run("-i slides --tolerance 0.02 --budget 640").exit_code == 0
     assert (called["exact"], called["tolerance"], called["budget"]) == (False, 0.02, 640)
+    assert called["unread"] is None
+    assert run("-i slides --tolerance 0.02 --unread 0.1").exit_code == 0
+    assert called["unread"] == 0.1
+
+
+def test_a_model_must_be_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["wsi-attention", "classify", "-i", str(tmp_path), "-o", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("wsi-attention: error: no model was given: name the folder that wsi-attention train wrote")
+    assert "with -m; -m demo is a demonstration whose label means nothing on real tissue" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_exports_are_written_unless_told(called: dict[str, Any]) -> None:
@@ -115,7 +132,7 @@ def test_errors_are_one_line_and_status_two(
         raise ResultsError("out holds results\nof something else")
 
     monkeypatch.setattr(batch, "classify", refuse)
-    monkeypatch.setattr(sys, "argv", ["wsi-attention", "classify", "-i", "slides", "-o", "out"])
+    monkeypatch.setattr(sys, "argv", ["wsi-attention", "classify", "-i", "slides", "-o", "out", "-m", "mine"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
@@ -136,7 +153,11 @@ def test_the_summary_tells_where_everything_is(tmp_path: Path) -> None:
 def test_profile_prints_where_the_time_went(tmp_path: Path) -> None:
     slide = Path(__file__).resolve().parents[2] / "sample_slides" / "sample_01.svs"
     results = tmp_path / "results"
-    ran = CliRunner().invoke(app, [str(slide), "-o", str(results), "--what", "geojson", "--profile"])
+    ran = CliRunner().invoke(app, [str(slide), "-o", str(results), "-m", "demo", "--what", "geojson", "--profile"])
     assert ran.exit_code == 0, ran.output
+    warning = "demonstration model: the label means nothing on real tissue"
+    assert ran.stderr == f"wsi-attention: {warning}\n"
+    assert ran.stdout.splitlines()[0] == f"D{warning[1:]}."
+    assert f",{warning}\n" in (results / "predictions.csv").read_text()
     kinds = [line.split()[0] for line in ran.stdout.splitlines() if line.rstrip().endswith("%")]
     assert kinds == ["open", "overview", "attention", "read", "encode", "export", "waiting"]

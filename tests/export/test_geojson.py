@@ -35,7 +35,7 @@ def with_tiles(locations, weights, size=(100, 100), **changes) -> Prediction:
     """A 1000 x 800 slide without bounds and just these tiles."""
     weights = np.array(weights, np.float64)
     tiles = TileSet(np.array(locations, np.int64), size, 1.0)
-    glimpse = Glimpse(tiles, weights, np.full(len(weights), 1e-3), np.full(len(weights), True))
+    glimpse = Glimpse(tiles, weights, np.full(len(weights), 1e-3), np.full(len(weights), True), drawn=True)
     base = replace(example_prediction(), extent=(1000, 800), bounds=(0, 0), glimpses=(glimpse,))
     return replace(base, **changes)
 
@@ -56,6 +56,27 @@ def test_a_tile_is_what_qupath_reads() -> None:
         "Sampling probability",
         "Weight",
     }
+
+
+def test_sampling_probabilities_are_those_of_methods_that_sample() -> None:
+    prediction = with_tiles([(10, 20)], [1.0])
+    glimpse = replace(prediction.glimpses[0], drawn=False)
+    [tile] = tiles_of(features(replace(prediction, glimpses=(glimpse,), spread=None)))
+    assert set(tile["properties"]["measurements"]) == {"Attention", "Attention percentile", "Weight"}
+    found = features(example_prediction(kind="levels"))
+    assert "Sampling probability" not in json.dumps(found)
+    assert not {"spread", "unread_mass"} & found["metadata"].keys()
+    assert features(prediction)["metadata"]["unread_mass"] == 0.625
+
+
+def test_a_demonstration_says_so_in_class_names_and_metadata() -> None:
+    found = features(example_prediction(kind="demonstration"))
+    assert {one["properties"]["classification"]["name"] for one in regions_of(found)} == {
+        "tumour (demonstration model)"
+    }
+    assert found["metadata"]["purpose"] == "demonstration"
+    assert found["metadata"]["notes"][0] == "demonstration model: the label means nothing on real tissue"
+    assert "purpose" not in features(example_prediction())["metadata"]
 
 
 def test_coordinates_are_level_0_minus_the_bounds_offset() -> None:

@@ -45,8 +45,19 @@ def test_a_long_name_does_not_run_into_the_notice() -> None:
     title(ImageDraw.Draw(image), named, frame)
     pixels = np.asarray(image)
     dark = (pixels.astype(int) < 120).all(axis=-1)
-    notice = frame.size[0] - MARGIN - canvas.width_of("Research use only", 18)
-    assert dark.any() and not dark[:, notice - 20 :].any()
+    right = frame.size[0] - MARGIN
+    notice, tiles = right - canvas.width_of("Research use only", 18), right - canvas.width_of("31 of 32 tiles read", 16)
+    assert dark[:50].any() and not dark[:50, notice - 20 :].any()
+    assert dark[50:].any() and not dark[50:, tiles - 20 :].any()
+
+
+def test_a_demonstration_says_so_on_the_picture() -> None:
+    frame = Frame.around((10_000, 8_000))
+    usual, shown = blank(frame), blank(frame)
+    title(ImageDraw.Draw(usual), example_prediction(), frame)
+    title(ImageDraw.Draw(shown), replace(example_prediction(), purpose="demonstration"), frame)
+    marked = [(np.asarray(one)[:50] == canvas.MARK).all(axis=-1).sum() for one in (usual, shown)]
+    assert marked[1] > 2 * marked[0] > 0
 
 
 def test_nothing_is_drawn_outside_the_picture_or_on_the_slide() -> None:

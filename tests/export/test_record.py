@@ -47,13 +47,31 @@ def test_awkward_floats_survive() -> None:
     attention[:5] = np.nan, np.inf, -0.0, 5e-324, 0.1 + 0.2
     odd = replace(
         prediction,
-        spread=float("nan"),
+        spread=5e-324,
         mpp=0.1 + 0.2,
         probabilities=np.array([1 / 3, 2 / 3]),
         glimpses=(replace(prediction.glimpses[0], attention=attention),),
         provenance={"seed": 2**64 - 1, "x": 1e-300, "ü": None, "list": [1, {"a": True}]},
     )
     assert same(odd, through_json(odd))
+
+
+@pytest.mark.parametrize(("told", "known"), [(0.0, None), ("nan", None), (0.25, 0.25)])
+def test_records_of_earlier_versions_had_0_where_nothing_was_drawn(told: object, known: float | None) -> None:
+    record = to_record(example_prediction())
+    for name in ("unread_mass", "purpose"):
+        del record[name]
+    del record["glimpses"][0]["drawn"]
+    found = from_record({**record, "spread": told})
+    assert (found.spread, found.unread_mass, found.purpose) == (known, None, "")
+    assert found.glimpses[0].drawn == (known is not None)
+    assert from_record({**to_record(example_prediction()), "spread": 0.0}).spread == 0.0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, "nan", "much"])
+def test_an_unread_mass_is_a_share(share: object) -> None:
+    with pytest.raises(ResultsError, match="unread_mass"):
+        from_record({**to_record(example_prediction()), "unread_mass": share})
 
 
 def test_arrays_can_be_written_to_afterwards() -> None:

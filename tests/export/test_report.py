@@ -162,3 +162,30 @@ def test_a_missing_torn_or_linked_part_is_left_out(tmp_path: Path) -> None:
     assert read_part(tmp_path / "link.json") is None and read_part(tmp_path / "gone.json") is None
     path.write_text(path.read_text()[:500])
     assert read_part(path) is None
+
+
+def test_a_demonstration_says_so_at_the_head_and_at_each_slide(tmp_path: Path) -> None:
+    warning = "demonstration model: the label means nothing on real tissue"
+    part = read_part(written(tmp_path, "demonstration"))
+    assert part is not None
+    row = Row(1, "a", "done", "tumour (demonstration model)", 0.5, warning=warning, shown=True, unread=0.625)
+    text = "".join(page([row], [Section(row, part, True)], []))
+    head, _, rest = text.partition("<main>")
+    assert f'<p class="warning">D{warning[1:]}.</p>' in head
+    article = rest.partition("<article")[2]
+    assert "<b>tumour (demonstration model)</b>" in article
+    assert f'<p class="note">{warning}</p>' in article
+    assert "62.5 %" in article
+    assert 'class="warning"' not in rendered(written(tmp_path))
+
+
+def test_without_chance_there_is_no_error_to_show(tmp_path: Path) -> None:
+    path = written(tmp_path, "overview_alone")
+    assert "±" not in rendered(path).partition("<article")[2]
+    assert "± 0.021" in rendered(written(tmp_path)).partition("<article")[2]
+    old = json.loads(path.read_text()) | {"spread": 0.0}
+    del old["unread_mass"], old["purpose"]
+    path.write_text(json.dumps(old))
+    part = read_part(path)
+    assert part is not None
+    assert (part["spread"], part["unread_mass"], part["purpose"]) == (None, None, "")

@@ -9,6 +9,7 @@ import pytest
 
 from wsi_attention.export.coverage import area_read
 from wsi_attention.export.table import TILE_COLUMNS, TilesExporter, columns, prediction_row, tile_rows
+from wsi_attention.structures import warning_in
 from wsi_attention.testing.exporters import ExporterContract, example_prediction
 
 
@@ -58,6 +59,29 @@ def test_a_row_has_exactly_the_columns_of_the_table() -> None:
     assert (row["status"], row["spread"], row["tiles_read"], row["seconds"]) == ("partial", "0.021300", "31", "0.250")
     assert 0 < float(row["area_read"]) < 0.1
     assert (row["reason"], row["notes"]) == ("1 of 32 tiles could not be read: made up", "")
+
+
+def test_where_nothing_was_drawn_there_is_no_error() -> None:
+    row = prediction_row(example_prediction(kind="overview_alone"))
+    assert (row["spread"], row["unread_mass"]) == ("", "")
+    assert prediction_row(example_prediction())["unread_mass"] == "0.625000"
+
+
+def test_every_row_of_a_demonstration_says_so() -> None:
+    row = prediction_row(replace(example_prediction(kind="demonstration"), notes=("mpp was given",)))
+    assert row["notes"] == "demonstration model: the label means nothing on real tissue; mpp was given"
+    assert warning_in(row["notes"]) == row["notes"].partition("; ")[0]
+    assert warning_in("mpp was given; demonstration model: the label") == ""
+    other = replace(example_prediction(), purpose="teaching")
+    assert warning_in(prediction_row(other)["notes"]) == "the model says that its purpose is teaching"
+    assert other.shown_label == "tumour (teaching model)"
+
+
+def test_a_prediction_shows_what_it_is_on_one_line() -> None:
+    shown = repr(example_prediction(kind="demonstration"))
+    assert "tumour (demonstration model) 0.938 ± 0.021, 31 tiles read, 62.5% of the attention unread" in shown
+    bare = repr(example_prediction(kind="overview_alone"))
+    assert "tumour 0.938, 0 tiles read, done" in bare
 
 
 def test_notes_leave_a_result_done() -> None:

@@ -138,3 +138,15 @@ def test_a_finer_map_of_a_part_lies_where_it_belongs(tmp_path: Path) -> None:
     assert scale["scale"][1:] == [grid.step[1] * prediction.mpp, grid.step[0] * prediction.mpp]
     expected = [(grid.origin[k] + (grid.step[k] - 1) / 2) * prediction.mpp for k in (1, 0)]
     assert translation["translation"][1:] == pytest.approx(expected)
+
+
+def test_a_demonstration_says_so_in_the_metadata() -> None:
+    prediction = example_prediction(kind="demonstration")
+    found = metadata(prediction.maps[0], prediction, 1)
+    assert found["ome"]["multiscales"][0]["name"] == "attention (demonstration model)"
+    assert found["ome"]["omero"]["channels"][0]["label"] == "attention (demonstration model)"
+    assert found["wsi_attention"]["label"] == "tumour (demonstration model)"
+    assert found["wsi_attention"]["remarks"][0].startswith("demonstration model: ")
+    assert (
+        metadata(example_prediction().maps[0], example_prediction(), 1)["ome"]["multiscales"][0]["name"] == "attention"
+    )

@@ -16,7 +16,7 @@ from wsi_attention.inference.batch import classify, run_key
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.predict import predict
 from wsi_attention.inference.states import stored_predictions
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.models.checkpoint import Classifier, build_model
 from wsi_attention.slide.slide import open_slide
 
 
@@ -32,7 +32,9 @@ def test_exact_reads_every_cell_of_tissue(tmp_path: Path, write_slide, tiny: Cla
     (glimpse,), (found,) = prediction.glimpses, prediction.maps
     cells = int((found.values > 0).sum())
     assert len(glimpse.tiles) == prediction.counters.tiles == cells > 100
-    assert prediction.spread == 0.0
+    assert prediction.spread is None
+    assert prediction.unread_mass == 0.0
+    assert prediction.provenance["snap"] is False
     assert prediction.provenance["exact"] is True
     assert (prediction.probabilities == again.probabilities).all()
 
@@ -40,14 +42,26 @@ def test_exact_reads_every_cell_of_tissue(tmp_path: Path, write_slide, tiny: Cla
 def test_more_tiles_for_a_smaller_error(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:
         usual, exact = predict(slide, tiny), predict(slide, tiny, exact=True)
+        assert usual.spread is not None
         tolerance = usual.spread / 3
-        closer = predict(slide, tiny, tolerance=tolerance)
+        closer = predict(slide, tiny, tolerance=tolerance, unread=1.0)
         bounded = predict(slide, tiny, tolerance=tolerance, budget=16)
+        certain = predict(slide, tiny, tolerance=0.2)
+    assert closer.spread is not None
     assert closer.spread <= tolerance
+    assert certain.unread_mass is not None
+    assert certain.unread_mass <= 0.2 < usual.unread_mass  # type: ignore[operator]
+    assert certain.notes == closer.notes == ()
+    (note,) = bounded.notes
+    assert note.startswith("reading ended before the tolerance was met: standard error 0.")
+    assert "of the attention unread, wanted at most" in note
+    assert bounded.status == "done"
     assert 16 < closer.counters.tiles < exact.counters.tiles
     assert bounded.counters.tiles == 16
+    assert bounded.spread is not None
     assert bounded.spread > tolerance
     assert closer.provenance["tolerance"] == tolerance
+    assert (closer.provenance["unread"], certain.provenance["unread"]) == (1.0, 0.2)
     assert "budget" not in closer.provenance
     assert bounded.provenance["budget"] == 16
     assert not {"exact", "tolerance", "budget"} & usual.provenance.keys()
@@ -60,6 +74,9 @@ def test_more_tiles_for_a_smaller_error(tmp_path: Path, write_slide, tiny: Class
         ({"exact": True, "tolerance": 0.1}, "either exact, or a tolerance"),
         ({"exact": True, "budget": 100}, "either exact, or a tolerance"),
         ({"budget": 100}, "give a tolerance too"),
+        ({"unread": 0.1}, "unread says when a tolerance may stop: give a tolerance too"),
+        ({"exact": True, "unread": 0.1}, "either exact, or a tolerance"),
+        ({"tolerance": 0.1, "unread": 2.0}, r"between 0 and 1; got 2\.0"),
         ({"tolerance": 0.0}, "above 0 and below 1; got 0.0"),
         ({"tolerance": float("nan")}, "above 0 and below 1"),
         ({"tolerance": 0.1, "budget": 7}, "budget 7 is less than the 8 tiles of one round"),
@@ -84,9 +101,27 @@ def test_a_model_that_estimates_nothing_is_told_from_one_that_does(tiny: Classif
     Effort().check(other)
 
 
+def test_a_model_of_another_quantity_gives_no_sum(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    top = replace(tiny, model=build_model("ats", 2, **{**tiny.config["arguments"], "inference": "top"}).eval())
+    with open_slide(write_slide(tmp_path / "x.tif")) as slide:
+        usual = predict(slide, top)
+        for wishes in ({"exact": True}, {"tolerance": 0.1}):
+            with pytest.raises(
+                InputError, match=r'^model .*: inference "top" is the mean feature of the 8 most attended'
+            ):
+                predict(slide, top, **wishes)  # type: ignore[arg-type]
+    assert usual.spread is None
+    assert usual.unread_mass is not None
+    assert not any(glimpse.drawn for glimpse in usual.glimpses)
+    with pytest.raises(InputError, match="are for models that predict from random draws"):
+        classify([tmp_path / "x.tif"], tmp_path / "out", top, exact=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_that_cannot_be_right_are_named_with_the_slide(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     class Broken(torch.nn.Module):
         overview_mpp = tiny.model.overview_mpp
+        other_quantity = ""
 
         def exact(self, source: object) -> object:
             output = tiny.model.exact(source)  # type: ignore[operator]
@@ -111,7 +146,8 @@ def test_a_folder_holds_one_kind_of_result(tmp_path: Path, write_slide, tiny: Cl
             classify(slides, out, tiny, **wishes)  # type: ignore[arg-type]
     report = classify(slides, out, tiny, exact=True, what=["geojson"])
     assert (report.kept, report.statuses["done"]) == (2, 3)
-    assert {row["spread"] for row in rows(out)} == {"0.000000"}
+    assert {row["spread"] for row in rows(out)} == {""}
+    assert {row["unread_mass"] for row in rows(out)} == {"0.000000"}
     assert all(int(row["tiles_read"]) > 100 for row in rows(out))
     assert all(prediction.provenance["exact"] for _, prediction in stored_predictions(out))
     runs = [json.loads(path.read_text()) for path in sorted(out.glob("run_*.json"))]

@@ -78,5 +78,6 @@ def test_exactly_where_the_method_can(method: str, tmp_path: Path, write_slide, 
         report = classify([path], out, classifier, what=["geojson", "tiles"], **wishes)  # type: ignore[arg-type]
         assert report.statuses == {"done": 1}, report.failures
         ((_, prediction),) = stored_predictions(out)
-        assert (prediction.spread == 0) == ("exact" in wishes)
+        assert (prediction.spread is None) == ("exact" in wishes)
+        assert (prediction.unread_mass == 0.0) == ("exact" in wishes)
         assert "exact" in wishes or 0 < prediction.counters.tiles <= 40

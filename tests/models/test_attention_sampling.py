@@ -151,7 +151,7 @@ def test_no_tissue_is_an_error() -> None:
 def test_every_cell_drawn_leaves_no_spread() -> None:
     output = small(draws=500)(TensorSource(TestPractical().images()), Generator().manual_seed(0))
     assert output.terms["cells"].shape == (1, 35)
-    assert float(output.spread) == 0.0
+    assert bool(output.spread.isnan())
     features, attention = output.terms["features"][0], output.terms["attention"][0]
     exact = (attention[output.terms["cells"][0], None] * features).sum(0)
     torch.testing.assert_close(output.terms["mean"][0], exact, atol=1e-5, rtol=1e-4)
@@ -174,7 +174,7 @@ def test_top_takes_the_cells_with_most_attention() -> None:
     assert output.terms["cells"][0].tolist() == attention.sort(descending=True, stable=True).indices[:8].tolist()
     (glimpse,) = output.glimpses[0]
     np.testing.assert_allclose(glimpse.weights, glimpse.attention / glimpse.attention.sum(), rtol=1e-6)
-    assert float(output.spread) == 0.0
+    assert bool(output.spread.isnan())
 
 
 @pytest.mark.parametrize("gradient", ["as-released", "as-ported"])
@@ -185,11 +185,35 @@ def test_top_has_its_own_weights_whatever_the_gradient(gradient: str) -> None:
     torch.testing.assert_close(output.terms["mean"][0], weights @ output.terms["features"][0], atol=1e-6, rtol=1e-5)
 
 
-def test_training_draws_are_random_even_with_top() -> None:
+def test_top_is_one_quantity_and_no_estimate() -> None:
+    """Training looks where prediction looks; an exact sum or more tiles would be of something else, and are refused."""
+    model, source = small(inference="top"), TensorSource(TestPractical().images())
+    told = model(source)
+    taught = model.train()(source, Generator().manual_seed(5))
+    assert told.terms["cells"].tolist() == taught.terms["cells"].tolist()
+    torch.testing.assert_close(told.terms["mean"], taught.terms["mean"])
+    for look in (lambda: model.eval().exact(source), lambda: model.eval().until(source, 0.1, 100)):
+        with pytest.raises(
+            InputError, match=r'^inference "top" is .* 8 most attended tiles.* are for models that predict'
+        ):
+            look()
+    assert "8 most attended tiles" in model.quantity
+    assert "`--exact` computes it" in small().quantity
+
+
+def test_the_gradient_of_top_is_that_of_the_renormalised_sum() -> None:
     model, source = small(inference="top").train(), TensorSource(TestPractical().images())
-    torch.manual_seed(1)
-    drawn = {tuple(model(source).terms["cells"][0].tolist()) for _ in range(3)}
-    assert len(drawn) == 3
+    output = model(source)
+    attention, cells = output.terms["attention"], output.terms["cells"]
+    output.terms["mean"].sum().backward(inputs=list(model.attention.parameters()), retain_graph=True)
+    seen = [value.grad.clone() for value in model.attention.parameters() if value.grad is not None]
+    model.zero_grad()
+    kept = attention.gather(-1, cells)
+    sum_ = ((kept / kept.sum(-1, keepdim=True)).unsqueeze(-1) * output.terms["features"].detach()).sum()
+    sum_.backward(inputs=list(model.attention.parameters()))
+    wanted = [value.grad for value in model.attention.parameters() if value.grad is not None]
+    for one, other in zip(seen, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 def test_loss_by_hand() -> None:

@@ -51,9 +51,9 @@ class TestDefault(ModelContract):
         return zoom_in(self.classes, **SMALL)  # type: ignore[arg-type]
 
 
-class TestSampled(ModelContract):
+class TestTop(ModelContract):
     def build(self) -> nn.Module:
-        return zoom_in(self.classes, inference="sample", **SMALL)  # type: ignore[arg-type]
+        return zoom_in(self.classes, inference="top", **SMALL)  # type: ignore[arg-type]
 
 
 class TestAsReleased(ModelContract):
@@ -200,7 +200,7 @@ def test_exact_is_the_sum_over_every_sub_tile() -> None:
     model, source = toy_model(), toy()
     output = model.exact(source)
     assert float(output.terms["mean"]) == pytest.approx(1.86, abs=1e-12)
-    assert float(output.spread) == 0.0
+    assert bool(output.spread.isnan())
     views, tiles = output.glimpses[0]
     np.testing.assert_allclose(views.weights, ALPHA)
     np.testing.assert_allclose(tiles.weights, [0.42, 0.28, 0.15, 0.09, 0.06])
@@ -255,7 +255,7 @@ def test_corners_and_cells_tile_the_image() -> None:
 
 def test_images_of_a_batch_visit_different_numbers_of_tiles() -> None:
     both = TensorSource(images(2), left_and_right())
-    model = small()
+    model = small(inference="top")
     output = model(both)
     visited = [len(found[0].tiles) for found in output.glimpses]
     assert visited[1] == 1 < visited[0]
@@ -321,7 +321,7 @@ def test_a_region_whose_cells_all_have_too_little_tissue_offers_those_inside_the
 
 
 def test_a_flat_map_spreads_the_draws() -> None:
-    model = small()
+    model = small(inference="top")
     with torch.no_grad():
         for network in model.attentions:
             network.network.score.weight.zero_()
@@ -348,9 +348,9 @@ class FailingViews(TensorSource):
 
 
 def test_a_tile_without_a_view_leaves_its_draws_to_the_others() -> None:
-    output = small()(FailingViews(images()))
+    output = small(inference="top")(FailingViews(images()))
     views, tiles = output.glimpses[0]
-    whole = small()(TensorSource(images())).glimpses[0][0]
+    whole = small(inference="top")(TensorSource(images())).glimpses[0][0]
     assert views.weights[0] == 0.0
     np.testing.assert_allclose(views.weights[1:], whole.weights[1:] / whole.weights[1:].sum(), rtol=1e-5)
     corner = views.tiles.locations[0, 0]
@@ -360,7 +360,7 @@ def test_a_tile_without_a_view_leaves_its_draws_to_the_others() -> None:
 
 def test_no_readable_view_is_an_error() -> None:
     with pytest.raises(TileReadError, match="none of the 8 tiles"):
-        small()(FailingSource(images(size=(256, 128)), None))
+        small(inference="top")(FailingSource(images(size=(256, 128)), None))
 
 
 class EmptySource(TensorSource):
@@ -386,13 +386,26 @@ def test_prediction_has_no_chance_in_it_and_no_spread_unless_asked_for() -> None
         with torch.no_grad():
             outputs = [small(inference=inference)(source, Generator().manual_seed(seed)) for seed in range(4)]
         assert len({float(output.logits[0, 0]) for output in outputs}) == different
-        assert all((float(output.spread) > 0) == (different > 1) for output in outputs)
+        assert all(bool(output.spread.isnan()) == (different == 1) for output in outputs)
+        assert all(glimpse.drawn == (inference == "sample") for output in outputs for glimpse in output.glimpses[0])
 
 
-def test_training_draws_are_random_even_with_top() -> None:
-    model, source = small().train(), TensorSource(images())
+def test_draws_are_random_by_default_and_never_with_top() -> None:
+    source = TensorSource(images())
     torch.manual_seed(1)
-    assert len({float(model(source).logits[0, 0].detach()) for _ in range(3)}) == 3
+    for arguments, different in (({}, 3), ({"inference": "top"}, 1), ({"inference": "as-released"}, 3)):
+        model = small(**arguments).train()
+        assert len({float(model(source).logits[0, 0].detach()) for _ in range(3)}) == different
+
+
+@pytest.mark.parametrize("arguments", [{"inference": "top"}, {"inference": "as-released"}, {"noise": "as-released"}])
+def test_what_estimates_another_quantity_computes_no_sum(arguments: dict[str, str]) -> None:
+    model, source = small(**arguments), TensorSource(images())
+    for look in (lambda: model.exact(source), lambda: model.until(source, 0.1, 100)):
+        with pytest.raises(InputError, match=r'^(inference|noise) "(top|as-released)" .*for models that predict'):
+            look()
+    assert "are refused" in model.quantity
+    assert "`--exact` computes it" in small().quantity
 
 
 def sharp(**arguments: object) -> ZoomIn:
@@ -425,6 +438,33 @@ def test_rounds_settle_on_the_exact_sum() -> None:
         assert len(corners) == len(glimpse.tiles)
         assert glimpse.weights.sum() == pytest.approx(1.0)
     assert len(fine.glimpses[0][1].tiles) > len(rough.glimpses[0][1].tiles)
+
+
+def test_unread_mass_is_the_product_of_attention_that_no_draw_reached() -> None:
+    """The page's toy: of α = (0.7, 0.3), β¹ = (0.6, 0.4), β² = (0.5, 0.3, 0.2), by the draws that came."""
+    shares = {
+        (c, k): ALPHA[c] * beta for c, row in enumerate(((0.6, 0.4), (0.5, 0.3, 0.2))) for k, beta in enumerate(row)
+    }
+    model, found = toy_model(), set()
+    for seed in range(40):
+        output = model(toy(), Generator().manual_seed(seed))
+        read = output.glimpses[0][1].attention
+        assert set(np.round(read, 6)) <= set(np.round(list(shares.values()), 6))
+        assert output.unread_mass is not None
+        assert float(output.unread_mass) == pytest.approx(1 - read.sum(), abs=1e-6)
+        found.add(round(float(output.unread_mass), 6))
+    assert len(found) > 3
+    exact = model.exact(toy())
+    assert exact.unread_mass is not None
+    assert float(exact.unread_mass) == 0.0
+
+
+def test_rounds_go_on_while_much_attention_is_unread() -> None:
+    model, source = sharp(draws=12), TensorSource(images())
+    early, late = (model.until(source, 0.4, 10_000, unread=unread) for unread in (1.0, 0.05))
+    assert early.unread_mass is not None
+    assert late.unread_mass is not None
+    assert float(late.unread_mass) <= 0.05 < float(early.unread_mass)
 
 
 def test_a_budget_ends_the_rounds_and_repeats_cost_nothing() -> None:

@@ -130,13 +130,26 @@ def test_annotations_outline_the_lesion_to_the_pixel(series: Path, tmp_path: Pat
 
 
 def test_annotations_carry_attention_weight_and_sampling_probability(series: Path, tmp_path: Path) -> None:
-    exporter_of("dicom-ann")(looked(series), tmp_path / "ann.dcm")
+    drawn = looked(series)
+    drawn = replace(drawn, glimpses=tuple(replace(glimpse, drawn=True) for glimpse in drawn.glimpses))
+    exporter_of("dicom-ann")(drawn, tmp_path / "ann.dcm")
     ann = MicroscopyBulkSimpleAnnotations.from_dataset(dcmread(tmp_path / "ann.dcm"))
     (tiles,) = ann.get_annotation_groups(label="Tiles read")
     names, values, _ = tiles.get_measurements()
     told = dict(zip([name.meaning for name in names], values[0].tolist(), strict=True))
     assert told["Attention"] == told["Sampling probability"] == 0.25
     assert told["Weight"] == 1.0 and told["Attention percentile"] == 100.0
+
+
+def test_where_nothing_was_drawn_no_sampling_probability_is_told(series: Path, tmp_path: Path) -> None:
+    exporter_of("dicom-ann")(replace(looked(series), purpose="demonstration"), tmp_path / "ann.dcm")
+    written = dcmread(tmp_path / "ann.dcm")
+    ann = MicroscopyBulkSimpleAnnotations.from_dataset(written)
+    (tiles,) = ann.get_annotation_groups(label="Tiles read")
+    assert "Sampling probability" not in [name.meaning for name in tiles.get_measurements()[0]]
+    assert written.ContentDescription == "demonstration model: the label means nothing on real tissue"
+    assert written.SeriesDescription.endswith(" (demonstration model)")
+    assert any(str(group.label).endswith("(demonstration model)") for group in ann.get_annotation_groups())
 
 
 @pytest.mark.parametrize("orientation", [None, [1, 0, 0, 0, 1, 0], [0, -1, 0, -1, 0, 0], [-1, 0, 0, 0, -1, 0]])

@@ -57,7 +57,8 @@ def found(classifier: Any) -> dict[str, Any]:
 
 
 def test_the_transform_gives_what_predict_gives(found: dict[str, Any], direct: Any) -> None:
-    assert found["label"] == direct.label
+    assert (found["label"], found["purpose"]) == (direct.label, "demonstration")
+    assert (found["spread"], found["unread_mass"]) == (direct.spread, direct.unread_mass)
     np.testing.assert_allclose(found["probabilities"], direct.probabilities, rtol=1e-6)
     np.testing.assert_array_equal(found["boxes"], direct.glimpses[0].tiles.boxes[0])
     np.testing.assert_allclose(found["weights"], direct.glimpses[0].weights, rtol=1e-6)
@@ -152,6 +153,7 @@ def test_the_bundle_has_all_properties_of_an_inference_bundle() -> None:
         bundle_root=str(BUNDLE),
         dataset_dir=str(SAMPLES),
         device="$torch.device('cpu')",
+        model="demo",
     )
     workflow.initialize()
     assert workflow.check_properties() == []
@@ -169,6 +171,9 @@ def test_the_bundle_runs_as_a_command(tmp_path: Path) -> None:
     (slides / "broken.svs").write_bytes(b"no slide")
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json", "--meta_file"]
     command += ["configs/metadata.json", "--bundle_root", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    unnamed = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False)
+    assert unnamed.returncode != 0 and "no model was given" in unnamed.stderr
+    command += ["--model", "demo"]
     ran = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
     with (tmp_path / "out/predictions.csv").open(newline="") as file:

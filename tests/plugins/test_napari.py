@@ -192,7 +192,7 @@ def test_every_kind_of_prediction_becomes_layers(kind: str) -> None:
         places = np.unique(glimpse.tiles.locations[0], axis=0)
         assert len(one.data) == len(places) == len(one.features)
         assert one.features["weight"].sum() == pytest.approx(glimpse.weights.sum())
-        assert one.metadata["wsi_attention"]["label"] == prediction.label
+        assert one.metadata["wsi_attention"]["label"] == prediction.shown_label
 
 
 def test_only_the_heaviest_of_very_many_tiles_are_drawn() -> None:
@@ -248,9 +248,12 @@ def test_the_widget_runs_a_model_in_a_thread(sample_slide: Path, qapp: Any) -> N
     assert widget.start() is None and "no slide is open" in widget.said.value
     with open_slide(sample_slide) as slide:
         viewer.add_layer(Layer.create(*slide_layer(slide)))
+        assert widget.start() is None and "no model was given" in widget.said.value
+        widget.model.value = "demo"
         waited(widget.start(), qapp)
+        assert "demonstration model: the label means nothing on real tissue" in widget.said.value
         expected = predict(slide, load_model("demo"))
-    assert widget.said.value.startswith(f"{expected.label}, ")
+    assert widget.said.value.startswith(f"{expected.shown_label} ")
     assert len(viewer.layers) == 1 + len(prediction_layers(expected))
     waited(widget.start(), qapp)
     assert len(viewer.layers) == 1 + len(prediction_layers(expected))

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "plugins" / "nextflow"
 MODULE = PLUGIN / "modules" / "wsi-attention" / "classify"
 TEXT = (MODULE / "main.nf").read_text(encoding="utf-8")
+DEMO = ROOT / "wsi_attention" / "shipped" / "demo"
 SLIDE = ROOT / "sample_slides" / "sample_01.svs"
 
 
@@ -24,7 +25,7 @@ def commands(block: str) -> str:
     found = re.search(rf'{block}:.*?"""\n(.*?)"""', TEXT, re.DOTALL)
     assert found, f"no {block} block"
     text = found[1].replace("\\\\\n", "\\\n")
-    values = {"prefix": "sample", "model_choice": "demo", "task.cpus": "1", "args": "--device cpu"}
+    values = {"prefix": "sample", "model": "demo", "task.cpus": "1", "args": "--device cpu"}
     for name, value in values.items():
         text = text.replace(f"${{{name}}}", value)
     assert "${" not in text, "a variable that this test does not know"
@@ -76,5 +77,5 @@ def test_the_version_pinned_is_the_version_here() -> None:
 @pytest.mark.skipif(shutil.which("nextflow") is None, reason="nextflow is not installed")
 @pytest.mark.parametrize("mode", [[], ["-stub"]])
 def test_nextflow_runs_the_workflow(mode: list[str], tmp_path: Path) -> None:
-    subprocess.run(["nextflow", "run", PLUGIN, "--slides", SLIDE, *mode], cwd=tmp_path, check=True)
+    subprocess.run(["nextflow", "run", PLUGIN, "--slides", SLIDE, "--model", DEMO, *mode], cwd=tmp_path, check=True)
     assert (tmp_path / "predictions.csv").is_file()

@@ -51,6 +51,7 @@ rule {name}:
         predictions="{name}/predictions.csv",
     params:
         accept_failed={accept},
+        extra="-m demo",
     wrapper:
         "file://{wrapper}"
 """
@@ -73,6 +74,8 @@ rule classify:
     output:
         predictions="results/predictions.csv",
         geojson="elsewhere/sample_01.geojson",
+    params:
+        extra="-m demo",
     wrapper:
         "file://{WRAPPER}"
 """
@@ -80,4 +83,21 @@ rule classify:
     done = run(tmp_path, tmp_path / "Snakefile")
     assert done.returncode != 0
     assert "outputs must lie in results" in done.stdout + done.stderr
+    assert not (tmp_path / "results" / "predictions.csv").exists()
+
+
+def test_a_model_must_be_named(tmp_path: Path) -> None:
+    text = f"""
+rule classify:
+    input:
+        slides="{SLIDE}",
+    output:
+        predictions="results/predictions.csv",
+    wrapper:
+        "file://{WRAPPER}"
+"""
+    (tmp_path / "Snakefile").write_text(text)
+    done = run(tmp_path, tmp_path / "Snakefile")
+    assert done.returncode != 0
+    assert "input 'model' is missing" in done.stdout + done.stderr
     assert not (tmp_path / "results" / "predictions.csv").exists()

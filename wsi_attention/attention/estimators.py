@@ -36,7 +36,7 @@ def draw_sample(attention: Tensor, n: int, estimator: str, generator: Generator 
     if estimator == "with-replacement":
         cells = sampling.draw_with_replacement(attention, n, generator)
         coefficients = rules.coefficients_with_replacement(attention.gather(-1, cells))
-        return DrawnCells(cells, coefficients, torch.ones_like(coefficients))
+        return DrawnCells(cells, coefficients, _chance(attention, coefficients))
     return counted(attention, sampling.draw_without_replacement(attention, n, generator), estimator)
 
 
@@ -51,15 +51,22 @@ def counted(attention: Tensor, draw: sampling.Draw, estimator: str) -> DrawnCell
     at_cells = attention.gather(-1, draw.cells)
     if estimator == "sequential":
         coefficients = rules.coefficients_sequential(at_cells)
-        return DrawnCells(draw.cells, coefficients, torch.ones_like(coefficients))
+        return DrawnCells(draw.cells, coefficients, _chance(attention, coefficients))
     chance = 1.0 - rules.inclusion(at_cells, draw.threshold)
     if estimator == "threshold":
         return DrawnCells(draw.cells, rules.coefficients_threshold(at_cells, draw.threshold), chance)
     return DrawnCells(draw.cells, rules.coefficients_normalised_threshold(at_cells, draw.threshold), chance)
 
 
+def _chance(attention: Tensor, coefficients: Tensor) -> Tensor:
+    """1 for each draw where another one could have come, 0 in an image with a single cell."""
+    return (sampling.available(attention) > 1).to(coefficients.dtype).unsqueeze(-1).expand_as(coefficients)
+
+
 def draw_top(attention: Tensor, n: int) -> DrawnCells:
-    """The n cells with the highest attention, weighted by it; nothing random (ATS page §2.4).
+    """The n cells with the highest attention, weights scaled to sum 1; nothing random (ATS page §2.4).
+
+    Not an estimate of Σ a_i f_i but a quantity of its own, the mean over the n most attended cells.
 
     Args:
         attention: (b, K).
@@ -68,6 +75,19 @@ def draw_top(attention: Tensor, n: int) -> DrawnCells:
     cells = sampling.top_k(attention, n)
     kept = attention.detach().gather(-1, cells)
     return DrawnCells(cells, kept / kept.sum(dim=-1, keepdim=True), torch.zeros_like(kept))
+
+
+def unread_mass(attention: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
+    """(b,) float64 in [0, 1]: 1 − Σ a_i over the different cells that were read, summed over the others.
+
+    Args:
+        attention: (b, K), rows sum to 1.
+        cells: (b, n) flat; a cell may stand there several times.
+        valid: (b, n) bool; a cell that could not be read counts as unread.
+    """
+    read = torch.zeros(attention.shape, device=attention.device).scatter_add(-1, cells, valid.float()) > 0
+    left = attention.detach().double()
+    return (left.masked_fill(read, 0.0).sum(dim=-1) / left.sum(dim=-1)).clamp(0.0, 1.0)
 
 
 def estimate(features: Tensor, attention: Tensor, coefficients: Tensor, gradient: str) -> Tensor:

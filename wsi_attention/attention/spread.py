@@ -27,13 +27,15 @@ def leave_one_out(features: Tensor, weights: Tensor) -> Tensor:
 def jackknife_error(without: Tensor, full: Tensor, chance: Tensor) -> Tensor:
     """Standard error of a scalar from its leave-one-out values: sqrt((n − 1)/n · Σ_j chance_j·(θ_(j) − θ)²), (b,).
 
-    `chance` is the finite-population factor: a cell that was bound to be drawn adds no uncertainty.
+    `chance` is the finite-population factor: a cell that was bound to be drawn adds no uncertainty. NaN where no cell
+    has any chance, so that nothing was drawn at random.
 
     Args:
         without: (b, n) θ_(j), the value without tile j.
         full: (b,) θ, the value with all tiles.
         chance: (b, n) in [0, 1]: 1 − q_j for threshold draws, 1 where nothing is known, 0 for a failed tile.
     """
-    counted = (chance > 0).sum(dim=-1).clamp(min=1)
+    counted = (chance > 0).sum(dim=-1)
     total = (chance * (without - full.unsqueeze(-1)).square()).sum(dim=-1)
-    return ((counted - 1) / counted * total).sqrt()
+    error = ((counted - 1).clamp(min=0) / counted.clamp(min=1) * total).sqrt()
+    return error.masked_fill(counted == 0, torch.nan)

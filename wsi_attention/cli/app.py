@@ -13,7 +13,7 @@ app = typer.Typer(
         "Research use only.\n\n"
         "Add --debug to any command to see a traceback instead of one line."
     ),
-    epilog="Start here: wsi-attention classify -i slides/ -o results/ -m demo",
+    epilog="Start here: wsi-attention classify -i slides/ -o results/ -m model/",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -9,7 +9,7 @@ def classify(
     inputs: option.Inputs = None,
     more: option.More = None,
     results: option.Results = "results",
-    model: option.Model = "demo",
+    model: option.Model = None,
     workers: option.Workers = 1,
     batch: option.Batch = 32,
     device: option.Device = "auto",
@@ -20,6 +20,7 @@ def classify(
     exact: option.Exact = False,
     tolerance: option.Tolerance = None,
     budget: option.Budget = None,
+    unread: option.Unread = None,
     no_snap: option.NoSnap = False,
     what: option.What = None,
     overwrite: option.Overwrite = False,
@@ -36,25 +37,28 @@ def classify(
     Exit status: 0 all slides done, 1 some failed or have no tissue (the table says which), 2 the call was wrong,
     130 interrupted.
 
-    Example: wsi-attention classify -i slides/ -o results/ -m demo
+    Example: wsi-attention classify -i slides/ -o results/ -m model/
     """
     from contextlib import ExitStack
 
     from wsi_attention.cli.interrupts import starting
     from wsi_attention.inference import nursery
 
+    folder = option.given(model)
     with ExitStack() as stack:
         if not (in_process or scheduler or local_cluster or slurm):
             stack.enter_context(nursery.prepared())  # workers import what they need while this process does
         with starting():
             from wsi_attention.cli.caching import use_cache
+            from wsi_attention.cli.ending import warn
             from wsi_attention.cli.progress import watching
             from wsi_attention.inference import batch as batches
             from wsi_attention.inference.cluster import open_cluster
             from wsi_attention.models.checkpoint import load_model
 
+            classifier = load_model(folder)
+            warn(classifier.purpose)
             use_cache(cache)
-            classifier = load_model(model)
         report = batches.classify(
             [*(inputs or ()), *(more or ())],
             results,
@@ -69,6 +73,7 @@ def classify(
             exact=exact,
             tolerance=tolerance,
             budget=budget,
+            unread=unread,
             snap=not no_snap,
             what=batches.EXPORTS if what is None else [name.strip() for name in what.split(",") if name.strip()],
             existing="overwrite" if overwrite else "resume",

@@ -7,10 +7,15 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from wsi_attention.errors import InputError
+
 Inputs = Annotated[list[str] | None, Option("-i", "--input", help="Slides, folders of slides, URLs, or slides CSVs.")]
 More = Annotated[list[str] | None, Argument(help="More inputs: -i slides/*.svs works.")]
 Results = Annotated[str, Option("-o", "--output", help="The results folder, or a URL such as s3://bucket/results.")]
-Model = Annotated[str, Option("-m", "--model", help="A model folder or a shipped name such as demo.")]
+Model = Annotated[
+    str | None,
+    Option("-m", "--model", help="A model folder (required); demo is a demonstration, for painted slides only."),
+]
 Workers = Annotated[int, Option("-n", "--workers", help="Slides computed side by side.")]
 Batch = Annotated[int, Option("-b", "--batch", help="Tiles read by one task.")]
 Device = Annotated[str, Option(help="cpu, cuda:1 …; auto is the first GPU, else the CPU.")]
@@ -20,9 +25,13 @@ SlidesCsv = Annotated[Path | None, Option(help="CSV slide[,mpp][,mask]: which sl
 Limit = Annotated[float, Option(help="Seconds a slide may take before it counts as failed.")]
 Exact = Annotated[bool, Option("--exact", help="Read every tile instead of a sample: minutes a slide.")]
 Tolerance = Annotated[
-    float | None, Option(help="Read until the standard error of the probability is at most this, e.g. 0.02.")
+    float | None, Option(help="Read until standard error and unread attention are at most this, e.g. 0.02.")
 ]
 Budget = Annotated[int | None, Option(help="The most tiles a slide for --tolerance.")]
+Unread = Annotated[
+    float | None,
+    Option(help="The most attention on unread tiles for --tolerance to stop; 1: any. [default: the tolerance]"),
+]
 What = Annotated[
     str | None, Option(help="geojson, tiles, heatmap, heatmap-zarr, report; commas between. [default: all]")
 ]
@@ -42,3 +51,17 @@ InProcess = Annotated[
     Option("--in-process", help="No worker processes: less memory, but a slide that crashes a library ends the run."),
 ]
 Slurm = Annotated[Path | None, Option(help="Workers as jobs of Slurm: a TOML file with jobs and [job].")]
+
+
+def given(model: str | None) -> str:
+    """The model that was asked for; there is no default, for a label of the wrong model looks like any other.
+
+    Raises:
+        InputError: none was.
+    """
+    if model:
+        return model
+    raise InputError(
+        "no model was given: name the folder that wsi-attention train wrote with -m; -m demo is a demonstration whose"
+        " label means nothing on real tissue"
+    )

@@ -82,4 +82,5 @@ def _classify(folder: Path) -> str:
 
     with open_slide(str(folder / "self-test.svs")) as slide:
         prediction = predict(slide, load_model("demo"))
-    return f"works ({prediction.counters.tiles} tiles read in {prediction.counters.seconds:.2f} s)"
+    read = f"{prediction.counters.tiles} tiles read in {prediction.counters.seconds:.2f} s"
+    return f"works with the demonstration model ({read})"

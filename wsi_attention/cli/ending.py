@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from wsi_attention.inference.report import Report
 
 
+def warn(purpose: str) -> None:
+    """Prints what labels are worth where the model says that it is no model in earnest."""
+    from wsi_attention.structures import purpose_warning
+
+    if purpose:
+        typer.echo(f"wsi-attention: {purpose_warning(purpose)}", err=True)
+
+
 def end(report: Report) -> None:
     """Prints what became of a batch and leaves with its exit status, whatever hangs in a library's thread."""
     from wsi_attention.inference.report import complaints, summary

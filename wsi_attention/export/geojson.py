@@ -49,9 +49,10 @@ def features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> d
 
     Tiles carry what they counted for. `Attention` is the raw attention of the cell a tile was drawn from,
     `Attention percentile` the percent of the map's tissue cells that are no higher, `Sampling probability` the chance
-    of one draw to pick that cell, `Weight` the tile's share in the slide's feature. Numbers that are not finite are
-    left out. A tile that could not be read carries no weight and the class "Not readable". Where a model looked more
-    than once, a tile's name says in which glimpse it was read.
+    of one draw to pick that cell, only where tiles were drawn at random, `Weight` the tile's share in the slide's
+    feature. Numbers that are not finite are left out. The class of an annotation is the label, with the purpose of a
+    model that is not one in earnest. A tile that could not be read carries no weight and the class "Not readable".
+    Where a model looked more than once, a tile's name says in which glimpse it was read.
 
     Args:
         prediction: what to show.
@@ -130,11 +131,12 @@ def _tiles(prediction: Prediction, number: int, offset: tuple[int, int]) -> list
     weights = np.bincount(member.ravel(), glimpse.weights, minlength=len(first))[member.ravel()]
     weights = np.where(glimpse.valid, weights, np.nan)
     order = np.sort(first[(boxes[first, 2] > 0) & (boxes[first, 3] > 0)])
+    drawn = {"Sampling probability": glimpse.attention[order]} if glimpse.drawn else {}
     measured = _measured(
         {
             "Attention": glimpse.attention[order],
             "Attention percentile": percentiles(glimpse.attention, map_of(prediction, number))[order],
-            "Sampling probability": glimpse.attention[order],
+            **drawn,
             "Weight": weights[order],
         }
     )
@@ -200,7 +202,7 @@ def _region(prediction: Prediction, rank: int, shape: Any, weight: float, tiles:
     properties = {
         "objectType": "annotation",
         "name": f"Attention rank {rank}",
-        "classification": {"name": prediction.label, "color": CLASS_COLORS[at % len(CLASS_COLORS)]},
+        "classification": {"name": prediction.shown_label, "color": CLASS_COLORS[at % len(CLASS_COLORS)]},
         "measurements": measurements,
     }
     shape = _GEOS.normalize(_GEOS.simplify(shape, 0))
@@ -261,11 +263,15 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, Any]
         "label": prediction.label,
         "probabilities": dict(zip(prediction.classes, probabilities, strict=True)),
         "status": prediction.status,
+        "spread": prediction.spread,
+        "unread_mass": prediction.unread_mass,
+        "purpose": prediction.purpose,
         "notes": list(prediction.remarks),
         "extent": list(prediction.extent),
         "offset": [int(value) for value in offset],
         "units": "level-0 pixels minus offset",
         "use": "research use only",
     }
-    known = ("bounds", "fingerprint", "weights_sha256", "seed", "exact", "tolerance", "budget", "versions")
+    facts = {key: value for key, value in facts.items() if value not in (None, "")}
+    known = ("bounds", "fingerprint", "weights_sha256", "seed", "exact", "tolerance", "budget", "unread", "versions")
     return facts | {key: prediction.provenance[key] for key in known if key in prediction.provenance}

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from wsi_attention.export import canvas
 from wsi_attention.export.frame import MARGIN, Frame
-from wsi_attention.structures import Prediction
+from wsi_attention.structures import Prediction, error_text
 
 BAR = 280, 16
 """(w, h) of the colour bar in pixels."""
@@ -18,13 +18,13 @@ RULER = 190
 def title(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> None:
     """Slide, label, probability with its standard error, tiles read, and what the picture is not for."""
     right = frame.size[0] - MARGIN
-    use, tiles = "Research use only", _tiles_read(prediction)
-    room = right - MARGIN - max(canvas.width_of(use, 18), canvas.width_of(tiles, 16)) - 24
+    use, tiles = prediction.warning.capitalize() or "Research use only", _tiles_read(prediction)
+    room, below = (right - MARGIN - canvas.width_of(text, size) - 24 for text, size in ((use, 18), (tiles, 16)))
     name = prediction.slide.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    spread = f" ± {prediction.spread:.3f}" if prediction.spread > 0 else ""
-    label = f"{prediction.label}   probability {float(prediction.probabilities.max()):.3f}{spread}"
+    probability = f"{float(prediction.probabilities.max()):.3f}{error_text(prediction.spread)}"
+    label = f"{prediction.shown_label}   probability {probability}"
     canvas.write(pen, (MARGIN, 18), canvas.fitted(name, 24, room), 24)
-    canvas.write(pen, (MARGIN, 54), canvas.fitted(label, 19, room), 19)
+    canvas.write(pen, (MARGIN, 54), canvas.fitted(label, 19, below), 19)
     canvas.write(pen, (right, 22), use, 18, canvas.MARK, "ra")
     canvas.write(pen, (right, 56), tiles, 16, canvas.MUTED, "ra")
 
@@ -43,8 +43,12 @@ def legend(image: Image.Image, prediction: Prediction, frame: Frame, top: float 
     if top is not None:
         _color_bar(image, pen, (MARGIN, y), top)
     if prediction.glimpses:
-        _keys(pen, (MARGIN + BAR[0] + 48, y))
+        _keys(pen, (MARGIN + BAR[0] + 48, y), _unread(prediction))
     scale_bar(pen, prediction.mpp, frame, y)
+
+
+def _unread(prediction: Prediction) -> str:
+    return "" if prediction.unread_mass is None else f", with {prediction.unread_mass:.1%} of the attention"
 
 
 def _tiles_read(prediction: Prediction) -> str:
@@ -75,7 +79,7 @@ def ticks(top: float) -> list[float]:
     return found[:: max(1, -(-len(found) // 6))]
 
 
-def _keys(pen: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
+def _keys(pen: ImageDraw.ImageDraw, at: tuple[int, int], unread: str) -> None:
     x, y = at
     pen.rectangle((x + 4, y + 4, x + 17, y + 17), outline=canvas.INK)
     canvas.write(pen, (x + 32, y + 2), "tile read", 16)
@@ -84,7 +88,7 @@ def _keys(pen: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
     for k in range(0, 22, 5):
         pen.line((x + k, y + 59 + 15, x + min(k + 15, 21), y + 59 + max(0, k - 6)), fill=canvas.HATCH)
     pen.rectangle((x, y + 59, x + 21, y + 74), outline=canvas.LINE)
-    canvas.write(pen, (x + 32, y + 58), "tissue not inspected", 16)
+    canvas.write(pen, (x + 32, y + 58), f"tissue not inspected{unread}", 16)
 
 
 def scale_bar(pen: ImageDraw.ImageDraw, mpp: float, frame: Frame, y: int) -> None:

@@ -42,7 +42,9 @@ def to_record(prediction: Prediction) -> dict[str, Any]:
         "bounds": list(prediction.bounds),
         "classes": list(prediction.classes),
         "probabilities": _pack(prediction.probabilities, "float64"),
-        "spread": _plain(prediction.spread),
+        "spread": None if prediction.spread is None else _plain(prediction.spread),
+        "unread_mass": prediction.unread_mass,
+        "purpose": prediction.purpose,
         "glimpses": [_glimpse_record(glimpse) for glimpse in prediction.glimpses],
         "maps": [_map_record(found) for found in prediction.maps],
         "tissue": {
@@ -107,6 +109,7 @@ def _glimpse_record(glimpse: Glimpse) -> dict[str, Any]:
         "weights": _pack(glimpse.weights, "float64"),
         "attention": _pack(glimpse.attention, "float64"),
         "valid": _pack(glimpse.valid, "bool"),
+        "drawn": bool(glimpse.drawn),
     }
 
 
@@ -133,8 +136,11 @@ class _Reader:
             bounds=_pair(record, "bounds", _integer),
             classes=classes,
             probabilities=probabilities,
-            spread=_float(record["spread"], "spread"),
-            glimpses=tuple(self._glimpse(_object(one, "glimpses")) for one in _list(record, "glimpses")),
+            spread=_spread(record),
+            glimpses=tuple(
+                self._glimpse(_object(one, "glimpses"), _spread(record) is not None)
+                for one in _list(record, "glimpses")
+            ),
             maps=tuple(self._map(_object(one, "maps")) for one in _list(record, "maps")),
             tissue=self._tissue(_object(record["tissue"], "tissue")),
             counters=_counters(_object(record["counters"], "counters")),
@@ -142,9 +148,11 @@ class _Reader:
             provenance=_object(record["provenance"], "provenance"),
             notes=_texts(record, "notes") if "shortfalls" in record else (),
             shortfalls=_texts(record, "shortfalls" if "shortfalls" in record else "notes"),  # 0.1 knew notes alone
+            unread_mass=_share(record, "unread_mass"),
+            purpose=_text(record.get("purpose", ""), "purpose"),
         )
 
-    def _glimpse(self, record: dict[str, Any]) -> Glimpse:
+    def _glimpse(self, record: dict[str, Any], drawn: bool) -> Glimpse:
         locations = self._array(record, "locations", "int64", (1, None, 2))
         tiles = TileSet(locations, _pair(record, "size", _count), _positive(record["downsample"], "downsample"))
         return Glimpse(
@@ -153,6 +161,7 @@ class _Reader:
             attention=self._array(record, "attention", "float64", (len(tiles),)),
             valid=self._array(record, "valid", "bool", (len(tiles),)),
             name=_text(record["name"], "name"),
+            drawn=bool(record.get("drawn", drawn)),
         )
 
     def _map(self, record: dict[str, Any]) -> AttentionMap:
@@ -241,6 +250,23 @@ def _float(value: Any, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, found {str(value)[:40]!r}")
     return float(value)
+
+
+def _spread(record: dict[str, Any]) -> float | None:
+    """The standard error; None where nothing was drawn, for which records before `unread_mass` had 0 or NaN."""
+    if record["spread"] is None:
+        return None
+    value = _float(record["spread"], "spread")
+    return None if math.isnan(value) or (value == 0 and "unread_mass" not in record) else value
+
+
+def _share(record: dict[str, Any], name: str) -> float | None:
+    if record.get(name) is None:
+        return None
+    value = _float(record[name], name)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a share between 0 and 1, found {value}")
+    return value
 
 
 def _positive(value: Any, name: str) -> float:

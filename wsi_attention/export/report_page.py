@@ -14,12 +14,14 @@ from typing import Any
 from wsi_attention.export.colour_maps import MAPS
 from wsi_attention.export.report import TOP
 from wsi_attention.plain_text import visible
+from wsi_attention.structures import error_text, shown_class
 
 COLUMNS = (
     ("name", "Slide", "text"),
     ("label", "Label", "text"),
     ("probability", "Probability", "number"),
     ("spread", "Spread", "number"),
+    ("unread", "Attention unread", "number"),
     ("status", "Status", "text"),
     ("tiles", "Tiles read", "number"),
     ("area", "Area read", "number"),
@@ -34,7 +36,10 @@ class Row:
 
     Attributes:
         number: the slide's place in the table, from 1.
+        label: as people see it, with a model's purpose.
         shown: whether the page has a section on it.
+        warning: what a label of a model with this purpose is worth.
+        unread: share of the attention on tiles that were not read.
     """
 
     number: int
@@ -47,6 +52,8 @@ class Row:
     area: float | None = None
     reason: str = ""
     shown: bool = False
+    warning: str = ""
+    unread: float | None = None
 
     @property
     def kind(self) -> str:
@@ -77,6 +84,11 @@ class Section:
     def name(self) -> str:
         """As in the table."""
         return self.row.name
+
+    @property
+    def label(self) -> str:
+        """As people see it, with a model's purpose."""
+        return shown_class(self.part["label"], self.part["purpose"])
 
     @property
     def probability(self) -> float:
@@ -132,6 +144,7 @@ def page(
         slides=sections,
         about=about,
         left_out=left_out,
+        warnings=sorted({row.warning for row in rows if row.warning}),
         columns=COLUMNS,
         maps=MAPS,
         top=TOP,
@@ -175,4 +188,4 @@ def _distance(micrometres: float) -> str:
 
 
 def _spread(value: float) -> str:
-    return "± <0.001" if 0 < value < 0.0005 else f"± {value:.3f}"
+    return error_text(value).strip()

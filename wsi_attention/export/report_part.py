@@ -10,7 +10,7 @@ from typing import Any
 from wsi_attention.export.report import FORMAT
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-_NUMBERS = ("width", "height", "mpp", "spread", "tiles_read", "tiles_asked", "area_read")
+_NUMBERS = ("width", "height", "mpp", "tiles_read", "tiles_asked", "area_read")
 _SIDES = ("x", "y", "w", "h")
 LARGEST = 2**25
 """Bytes of a part, at most: pictures of a few hundred kB are usual."""
@@ -32,6 +32,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     if min(part["width"], part["height"], part["mpp"]) <= 0:
         raise ValueError("a slide without size")
     part |= {"label": str(values["label"]), "from_slide": values["from_slide"] is True}
+    part |= {"spread": _spread(values), "unread_mass": _optional(values.get("unread_mass"))}
+    part["purpose"] = str(values.get("purpose", ""))
     part |= {name: [str(one) for one in values[name]] for name in ("classes", "notes")}
     part["probabilities"] = [_number(share) for share in values["probabilities"]]
     part |= {name: _picture(values[name]) for name in ("overview", "thumbnail")}
@@ -45,6 +47,16 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     ]
     part["provenance"] = {str(name): value for name, value in values["provenance"].items()}
     return part
+
+
+def _spread(values: dict[str, Any]) -> float | None:
+    """None where nothing was drawn, for which earlier versions, without `unread_mass`, wrote 0."""
+    found = _optional(values["spread"])
+    return found if found or "unread_mass" in values else None
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else _number(value)
 
 
 def _box(values: dict[str, Any]) -> dict[str, Any]:

@@ -29,14 +29,28 @@ TILE_COLUMNS = (
 def columns(classes: Sequence[str]) -> list[str]:
     """The columns of predictions.csv for a model with these classes."""
     shares = [f"prob_{name}" for name in classes]
-    return ["slide", "status", "label", *shares, "spread", "tiles_read", "area_read", "seconds", "reason", "notes"]
+    return [
+        "slide",
+        "status",
+        "label",
+        *shares,
+        "spread",
+        "unread_mass",
+        "tiles_read",
+        "area_read",
+        "seconds",
+        "reason",
+        "notes",
+    ]
 
 
 def prediction_row(prediction: Prediction) -> dict[str, str]:
     """A prediction as a row of predictions.csv, as text.
 
-    Probabilities, spread and `area_read` (share of the tissue area that tiles covered) have six decimals, seconds spent
-    reading three; `reason` joins the shortfalls, `notes` the notes.
+    Probabilities, spread, `unread_mass` (share of the attention on tiles that were not read) and `area_read` (share of
+    the tissue area that tiles covered) have six decimals, seconds spent reading three. The spread is empty where
+    nothing was drawn at random, `unread_mass` where attention is no distribution over tiles. `reason` joins the
+    shortfalls, `notes` the notes, with what a demonstration model is worth first.
     """
     shares = zip(prediction.classes, prediction.probabilities, strict=True)
     return {
@@ -44,27 +58,31 @@ def prediction_row(prediction: Prediction) -> dict[str, str]:
         "status": prediction.status,
         "label": prediction.label,
         **{f"prob_{name}": f"{share:.6f}" for name, share in shares},
-        "spread": f"{prediction.spread:.6f}",
+        "spread": "" if prediction.spread is None else f"{prediction.spread:.6f}",
+        "unread_mass": "" if prediction.unread_mass is None else f"{prediction.unread_mass:.6f}",
         "tiles_read": str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
         "area_read": f"{area_read(prediction):.6f}",
         "seconds": f"{prediction.counters.seconds:.3f}",
         "reason": "; ".join(prediction.shortfalls),
-        "notes": "; ".join(prediction.notes),
+        "notes": "; ".join(filter(None, (prediction.warning, *prediction.notes))),
     }
 
 
-def interval(probability: float, spread: float, quantile: float = 1.96) -> tuple[float, float]:
+def interval(probability: float, spread: float | None, quantile: float = 1.96) -> tuple[float, float]:
     """Where the winning probability would lie had every tile been read: a 95 % interval from its standard error.
 
     Symmetric on the log-odds scale, log(p / (1 − p)) ± 1.96·spread / (p·(1 − p)), because a probability near 1 can only
-    err downwards. About the sampling of tiles alone: it says nothing about whether the model is right.
+    err downwards. About the sampling of tiles alone: it says nothing about whether the model is right, and it cannot
+    know of tissue that no draw has shown. It holds in 94 % of runs where the evidence is common; with one decisive tile
+    in fifty under flat attention and 32 draws in 51 %, and in none of the runs that met no such tile. How much of the
+    attention was not read stands beside it (`Prediction.unread_mass`).
 
     Args:
         probability: of the winning class.
-        spread: its standard error, column `spread` of predictions.csv.
+        spread: its standard error, column `spread` of predictions.csv; None gives an interval without length.
         quantile: of the normal distribution, 1.96 for 95 %.
     """
-    if spread == 0 or not 0 < probability < 1:
+    if not spread or not 0 < probability < 1:
         return probability, probability
     odds = math.log(probability / (1.0 - probability))
     reach = quantile * spread / (probability * (1.0 - probability))

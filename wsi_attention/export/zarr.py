@@ -18,7 +18,7 @@ from wsi_attention.export.coverage import covered, read_boxes
 from wsi_attention.export.ranking import main_map, shown_name
 from wsi_attention.geometry import Grid
 from wsi_attention.registry import IMPORTING
-from wsi_attention.structures import AttentionMap, Prediction
+from wsi_attention.structures import AttentionMap, Prediction, shown_class
 
 VERSION = "0.5"
 CHUNK = 512
@@ -54,15 +54,22 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
     """
     scales = [_placed(found.grid, prediction.mpp, 2**level) for level in range(count)]
     space = [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
+    name = shown_class(shown_name(prediction, found), prediction.purpose)
     multiscale = {
-        "name": shown_name(prediction, found),
+        "name": name,
         "type": "mean",
         "axes": [{"name": "c", "type": "channel"}, *space],
         "datasets": [{"path": str(n), "coordinateTransformations": placed} for n, placed in enumerate(scales)],
     }
     highest = float(np.nanmax(found.values)) if np.isfinite(found.values).any() else 0.0
-    channels = [_channel(shown_name(prediction, found), "FFFFFF", highest), _channel(INSPECTED, "00B4FF", 1.0)]
-    return {"ome": {"version": VERSION, "multiscales": [multiscale], "omero": {"channels": channels}}}
+    channels = [_channel(name, "FFFFFF", highest), _channel(INSPECTED, "00B4FF", 1.0)]
+    about = {
+        "label": prediction.shown_label,
+        "unread_mass": prediction.unread_mass,
+        "remarks": list(prediction.remarks),
+    }
+    ome = {"version": VERSION, "multiscales": [multiscale], "omero": {"channels": channels}}
+    return {"ome": ome, "wsi_attention": about}
 
 
 class HeatmapPyramidExporter:

@@ -54,6 +54,7 @@ def classify(
     exact: bool = False,
     tolerance: float | None = None,
     budget: int | None = None,
+    unread: float | None = None,
     snap: bool = True,
     what: Sequence[str] = EXPORTS,
     existing: Literal["resume", "overwrite"] = "resume",
@@ -77,7 +78,7 @@ def classify(
         device: where the model computes; "auto" is the first GPU, else the CPU.
         precision: "32", "bf16" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
-        exact, tolerance, budget, snap: as in `predict`; results of different wishes do not lie in one folder.
+        exact, tolerance, budget, unread, snap: as in `predict`; results of different wishes do not lie in one folder.
         what: exporters to run, by registered name.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
         executor: runs the slides elsewhere: what `cluster.open_cluster` gives, whose workers need not see the results
@@ -95,7 +96,7 @@ def classify(
         ClusterError: the workers cannot do it, or are gone; what is finished is kept.
     """
     start = time.monotonic()
-    wishes = Effort(exact, tolerance, budget)
+    wishes = Effort(exact, tolerance, budget, unread)
     _check_positive(workers=workers, batch=batch, limit=limit)
     for name in what:
         exporter_of(name)
@@ -104,7 +105,7 @@ def classify(
         found = gather_slides(inputs, slides_csv, outside=place)
         slides = with_mpp(found.slides, mpp)
         used = place_of(where, classifier, place, device, precision, slides)
-        settings = _settings(classifier, place, what, used, batch, limit, wishes, snap)
+        settings = _settings(classifier, place, what, used, batch, limit, wishes, wishes.snaps(snap))
         settings = replace(settings, profile=profile, full_hash=full_hash)
         report = Report(
             mirror.url if mirror else place, len(slides), others=found.others, clocks=[] if profile else None
@@ -204,6 +205,8 @@ def _possible_jobs(folder: Results, slides: Sequence[SlideFile], settings: Setti
             continue
         wanted = {what: suffix.format(slide=name) for what, suffix in suffixes.items()}
         why = "" if earlier.status == "no_tissue" else _why_not_enough(folder, earlier, wanted)
+        if earlier.run.settings.get("purpose") != settings.run.settings.get("purpose"):
+            why = "its results do not say what the model is for"
         yield Job(slide, name, settings, None if why else earlier.slide, why)
 
 
@@ -221,6 +224,7 @@ def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap
     names = ("method", "arguments", "mpp", "mean", "std")
     settings = {name: classifier.config.get(name) for name in names}
     settings |= {"classes": list(classifier.classes), "precision": precision, "snap": snap, **effort.facts()}
+    settings |= {"purpose": classifier.purpose} if classifier.purpose else {}
     return RunKey(classifier.name, classifier.weights_sha256, settings)
 
 

@@ -13,6 +13,7 @@ from wsi_attention.inference.report import Report
 from wsi_attention.inference.results import Results
 from wsi_attention.inference.runners import Runner
 from wsi_attention.inference.states import SlideKey, State
+from wsi_attention.structures import warning_in
 
 Watch = Callable[[str, int, int], None]
 """Called with a slide's name, how many are done, and how many there are."""
@@ -120,8 +121,12 @@ class BatchRun:
         self._report.statuses[state.status] += 1
         if state.status == "no_tissue":
             self._report.empty.append((state.name, state.reason))
-        elif state.row.get("notes"):
-            self._report.noted.append((state.name, state.row["notes"]))
+            return
+        notes = state.row.get("notes", "")
+        warning = warning_in(notes)
+        self._report.warnings.update([warning] if warning else [])
+        if notes.removeprefix(warning):
+            self._report.noted.append((state.name, notes.removeprefix(warning).removeprefix("; ")))
 
 
 def _still_holds(earlier: State | None, now: State) -> bool:

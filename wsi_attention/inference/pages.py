@@ -13,6 +13,7 @@ from wsi_attention.export.report_page import Row, Section, page
 from wsi_attention.export.report_part import read_part
 from wsi_attention.inference.states import FOLDER, State, read_states
 from wsi_attention.inference.writing import results_errors, temporary
+from wsi_attention.structures import shown_class, warning_in
 
 PAGE = "report.html"
 LIMIT = 30_000_000
@@ -125,13 +126,15 @@ def _row(number: int, state: State, shown: bool) -> Row:
         number,
         state.name,
         state.status,
-        label,
+        shown_class(label, str(state.run.settings.get("purpose", ""))) if label else "",
         _number(row.get(f"prob_{label}")) if label else None,
         _number(row.get("spread")),
         None if _number(row.get("tiles_read")) is None else int(_number(row.get("tiles_read")) or 0),
         _number(row.get("area_read")),
         "; ".join(filter(None, (state.reason, row.get("notes")))),
         shown,
+        warning_in(row.get("notes", "")),
+        _number(row.get("unread_mass")),
     )
 
 

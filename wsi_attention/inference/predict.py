@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -37,6 +38,7 @@ def predict(
     exact: bool = False,
     tolerance: float | None = None,
     budget: int | None = None,
+    unread: float | None = None,
     snap: bool = True,
 ) -> Prediction:
     """The slide's label with the regions it rests on.
@@ -51,10 +53,14 @@ def predict(
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
         precision: "32", "bf16" (autocast), or "auto": bf16 where the GPU or the processor multiplies in it, else 32.
-        exact: reads every tile of the tissue instead of a sample, which takes minutes; the spread is then 0.
+        exact: reads every tile of the tissue, at its own place, instead of a sample, which takes minutes; nothing is
+            then drawn, and the spread is None.
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
-            sampling, is at most this; see `export.table.interval` for what the spread means.
-        budget: the most tiles to read for a tolerance; None for all there are. The spread says what was reached.
+            sampling, is at most this, and the attention on tiles not read at most `unread`; see
+            `export.table.interval` for what the spread means and what it cannot know.
+        budget: the most tiles to read for a tolerance; None for all there are. A note says what was not reached.
+        unread: share of the attention, between 0 and 1; as much as the tolerance where None, and 1 asks for a small
+            spread alone.
         snap: moves sampled tiles by less than half a stored tile, so that each decodes as few stored tiles as can be;
             the result has their true places. False leaves them at the centres of attention's cells.
 
@@ -66,9 +72,9 @@ def predict(
         InputError: this machine has no such device; exact or a tolerance was asked of a model that cannot do it, or
             makes no sense.
     """
-    effort = Effort(exact, tolerance, budget)
+    effort = Effort(exact, tolerance, budget, unread)
     effort.check(classifier)
-    source = prepare(slide, classifier, tissue=tissue, batch=batch, snap=snap)
+    source = prepare(slide, classifier, tissue=tissue, batch=batch, snap=effort.snaps(snap))
     return look(slide, source, classifier, device=device, precision=precision, effort=effort)
 
 
@@ -112,7 +118,8 @@ def look(
     model = placed(classifier.model, where)
     with torch.inference_mode(), autocast(where, used):
         output = _looked(effort, model, source, torch.Generator().manual_seed(seed))
-    glimpses = output.glimpses[0]
+    glimpses, spread = output.glimpses[0], _number(output.spread)
+    unread = None if output.unread_mass is None else _number(output.unread_mass)
     return Prediction(
         slide=slide.path,
         extent=slide.dimensions,
@@ -120,14 +127,20 @@ def look(
         bounds=(slide.bounds.x, slide.bounds.y) if slide.bounds else (0, 0),
         classes=tuple(classifier.classes),
         probabilities=_probabilities(output.logits[0], slide.path),
-        spread=float(output.spread[0]),
+        spread=spread,
         glimpses=glimpses,
         maps=output.maps[0],
         tissue=source.tissue_mask,
         counters=source.counters,
         overview_pixels=source.overview_pixels,
         provenance=_provenance(slide, classifier, seed, used) | {"snap": source.snap} | effort.facts(),
-        notes=(*source.notes, *(classifier.seen.note(slide.fingerprint) if classifier.seen else ())),
+        notes=(
+            *source.notes,
+            *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
+            *effort.missed(spread, unread),
+        ),
+        unread_mass=unread,
+        purpose=classifier.purpose,
         shortfalls=(*source.shortfalls, *_unread(slide.path, source.failures, glimpses)),
     )
 
@@ -164,6 +177,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _number(values: torch.Tensor) -> float | None:
+    """The value of a single image; None for NaN."""
+    value = float(values[0])
+    return None if math.isnan(value) else value
 
 
 def _probabilities(logits: torch.Tensor, path: str) -> NDArray[np.float64]:

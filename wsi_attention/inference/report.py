@@ -31,6 +31,7 @@ class Report:
         gone: names of slides in the results folder that were not among those asked for.
         failures: (name, reason) of slides that failed now.
         empty: (name, reason) of slides without tissue, earlier results included.
+        warnings: what labels of the model are worth, where it says that it is no model in earnest.
         noted: (name, notes) of slides that have a label and notes, earlier results included.
         others: files that were no slides.
         skipped: results folders of other runs that nobody looked into.
@@ -49,6 +50,7 @@ class Report:
     gone: tuple[str, ...] = ()
     failures: list[tuple[str, str]] = field(default_factory=list)
     empty: list[tuple[str, str]] = field(default_factory=list)
+    warnings: set[str] = field(default_factory=set)
     noted: list[tuple[str, str]] = field(default_factory=list)
     others: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -84,7 +86,8 @@ def _lines(found: Sequence[tuple[str, str]], before: str, kind: str) -> list[str
 def summary(report: Report) -> str:
     """What a user wants to know at the end, a few lines."""
     counts = ", ".join(f"{number} {status}" for status, number in sorted(report.statuses.items()))
-    lines = [f"{_counted(report.total, 'slide')}: {counts or 'none'} in {report.seconds:.1f} s"]
+    lines = [f"{text.capitalize()}." for text in sorted(report.warnings)]
+    lines.append(f"{_counted(report.total, 'slide')}: {counts or 'none'} in {report.seconds:.1f} s")
     if report.kept:
         lines.append(f"{report.kept} had been finished by an earlier run and were kept")
     lines += _again(report.again)

@@ -33,11 +33,14 @@ class RunKey:
     settings: dict[str, Any]
 
     def difference(self, other: RunKey) -> str | None:
-        """What tells this key from another, in a few words; None where results may lie side by side."""
+        """What tells this key from another, in a few words; None where results may lie side by side.
+
+        A purpose alone changes no number: slides whose results do not tell it are done again.
+        """
         if self.weights_sha256 != other.weights_sha256:
             mine, theirs = self.weights_sha256[:12], other.weights_sha256[:12]
             return f"model {self.model} (weights {mine}), asked for {other.model} (weights {theirs})"
-        for name in sorted(self.settings.keys() | other.settings.keys()):
+        for name in sorted((self.settings.keys() | other.settings.keys()) - {"purpose"}):
             here = json.dumps(self.settings.get(name), sort_keys=True)
             there = json.dumps(other.settings.get(name), sort_keys=True)
             if here != there:
@@ -159,6 +162,7 @@ def read_state(path: Path) -> State | None:
         run, slide = RunKey(**values.pop("run")), SlideKey(**values.pop("slide"))
         exports = tuple(map(str, values.pop("exports")))
         sound = version in (1, FORMAT) and all(_stays_inside(export) for export in exports)
+        values["row"] = _with_empty_spread(values["row"])
         return State(run=run, slide=slide, exports=exports, **values) if sound else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -206,6 +210,12 @@ def _given(name: str, now: object, before: object) -> str:
         shown = ["none" if value is None else f"{value:g}" for value in (now, before)]
         return f"no {name}, was {shown[1]}" if now is None else f"{name} {shown[0]}, was {shown[1]}"
     return f"no {name}, had one" if now is None else f"a {name}, had none" if before is None else f"another {name}"
+
+
+def _with_empty_spread(row: dict[str, str]) -> dict[str, str]:
+    """The row, its spread empty where nothing was drawn; before `unread_mass` that was 0."""
+    old = "unread_mass" not in row and row.get("spread") and float(row["spread"]) == 0
+    return {**row, "spread": ""} if old else row
 
 
 def _stays_inside(relative: str) -> bool:

@@ -21,7 +21,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from wsi_attention.attention.estimators import ESTIMATORS, GRADIENTS, DrawnCells, draw_sample, draw_top, estimate
+from wsi_attention.attention.estimators import (
+    ESTIMATORS,
+    GRADIENTS,
+    DrawnCells,
+    draw_sample,
+    draw_top,
+    estimate,
+    unread_mass,
+)
 from wsi_attention.attention.expectation import without_failed
 from wsi_attention.attention.regularizers import negative_entropy
 from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
@@ -30,13 +38,24 @@ from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
 from wsi_attention.models.options import one_of
 from wsi_attention.models.overview import check_overview, look_over
 from wsi_attention.models.records import glimpses, maps
-from wsi_attention.models.rounds import PART, Reading, check_one_image, mean_of, most_tiles, read_until, spread_of
+from wsi_attention.models.rounds import (
+    PART,
+    Reading,
+    check_one_image,
+    check_quantity,
+    limits,
+    mean_of,
+    most_tiles,
+    read_until,
+    spread_of,
+)
 from wsi_attention.nn.heads import attended, tile_evidence
 from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
 INFERENCE = ("sample", "top")
+_TOP = "the mean feature of the {} most attended tiles, weighted by attention"
 EVAL_SEED = 0
 """Seeds the draw in eval mode where the caller passes no generator."""
 
@@ -67,8 +86,9 @@ class AttentionSampling(nn.Module):
         gradient: one of `GRADIENTS`. "unbiased" is what it says with any unbiased estimator. "centred" is biased, has
             less noise, divides the estimate by Σ c, and needs two draws or more. The last two reproduce released
             codes, are biased, and need estimator "sequential".
-        inference: in eval mode, "sample" draws as in training but from a seeded generator; "top" takes the cells with
-            the highest attention, weights renormalised: biased, nothing random.
+        inference: what is estimated, in training and prediction alike. "sample", as in the paper: the sum over all
+            cells, from random draws, seeded in eval mode. "top": the sum over the cells with the highest attention,
+            weights renormalised; another quantity, nothing random, its gradient exact with the cells held fixed.
         entropy_weight: ρ of the loss; above 0 it pushes attention towards uniform.
         floor: s, share of the attention that is spread evenly over the tissue.
         evidence: attention features (b, d', gh, gw) -> class scores of each cell (b, classes, gh, gw), for the loss
@@ -143,12 +163,30 @@ class AttentionSampling(nn.Module):
         mean = estimate(features, at_cells, drawn.coefficients, self.gradient if self._at_random else "centred")
         return self._output(seen, tiles, drawn, features, valid, mean)
 
+    @property
+    def quantity(self) -> str:
+        """What is estimated, for the model card."""
+        if self._at_random:
+            return (
+                "The mean feature of all tiles of tissue, weighted by attention. Training and prediction estimate it"
+                f" from {self.draws} tiles drawn at random with these weights, `--tolerance` from as many as it takes,"
+                " `--exact` computes it."
+            )
+        return f"{_TOP.format(self.draws).capitalize()}, in training and prediction alike. Nothing is drawn at random."
+
+    @property
+    def other_quantity(self) -> str:
+        """See `protocols.Estimating`."""
+        return "" if self._at_random else f'inference "top" is {_TOP.format(self.draws)}, not of all'
+
     @torch.no_grad()
     def exact(self, source: TileSource) -> Output:
         """Σ_i a_i f_i itself, which every estimator estimates: all cells with attention are read. For eval mode.
 
-        A tile that cannot be read leaves the sum. Errors as in `forward`, and InputError for several images.
+        A tile that cannot be read leaves the sum. Errors as in `forward`, and InputError for several images or a model
+        with `other_quantity`.
         """
+        check_quantity(self)
         check_one_image(source)
         seen = self._look(source)
         cells = seen.attention[0].nonzero().T
@@ -159,8 +197,15 @@ class AttentionSampling(nn.Module):
         return self._output(seen, tiles, bound, features, valid, mean_of(features, weights))
 
     @torch.no_grad()
-    def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
-        """`draws` tiles more of one image a round, none twice, until the error is small enough. For eval mode.
+    def until(
+        self,
+        source: TileSource,
+        tolerance: float,
+        budget: int,
+        generator: Generator | None = None,
+        unread: float | None = None,
+    ) -> Output:
+        """`draws` tiles more of one image a round, none twice, until error and unread mass are small. For eval mode.
 
         How, and why not by averaging independent draws: `rounds.read_until`. The rule is "normalised-threshold",
         whatever the model's own: all estimate the same sum.
@@ -169,17 +214,20 @@ class AttentionSampling(nn.Module):
             tolerance: standard error of the winning class's probability to stop at.
             budget: tiles; a round that would exceed it is not begun.
             generator: of the draw; a fixed seed where None.
+            unread: attention mass of what was not read to stop at; `tolerance` where None.
 
         Raises:
-            InputError: several images, or a limit out of range; others as in `forward`.
+            InputError: several images, a limit out of range, or `other_quantity`; others as in `forward`.
         """
+        check_quantity(self)
         check_one_image(source)
+        stop = limits(tolerance, unread, budget, self.draws)
         seen = self._look(source)
-        most = most_tiles(seen.attention, self.draws, tolerance, budget)
+        most = most_tiles(seen.attention, self.draws, budget)
         draw = draw_without_replacement(seen.attention, most, generator or Generator().manual_seed(EVAL_SEED))
         tiles = self._tiles(source, seen.grid, draw.cells)
         reading = self._reading(source, tiles)
-        drawn, features, valid = read_until(reading, seen.attention, draw, self.classifier, self.draws, tolerance)
+        drawn, features, valid = read_until(reading, seen.attention, draw, self.classifier, self.draws, stop)
         read = tiles.select(slice(features.shape[1]))
         return self._output(seen, read, drawn, features, valid, mean_of(features, drawn.coefficients))
 
@@ -193,11 +241,15 @@ class AttentionSampling(nn.Module):
     def _output(
         self, seen: _Seen, tiles: TileSet, drawn: DrawnCells, features: Tensor, valid: Tensor, mean: Tensor
     ) -> Output:
+        spread, at_cells = spread_of(self.classifier, features, drawn.coefficients, drawn.chance), drawn.cells
         return Output(
             logits=in_float32(self.classifier, mean.to(features.dtype)),
-            glimpses=glimpses(tiles, drawn.coefficients, seen.attention.gather(-1, drawn.cells), valid),
+            glimpses=glimpses(
+                tiles, drawn.coefficients, seen.attention.gather(-1, at_cells), valid, drawn=~spread.isnan()
+            ),
             maps=maps(seen.attention, seen.logits, seen.grid),
-            spread=spread_of(self.classifier, features, drawn.coefficients, drawn.chance),
+            spread=spread,
+            unread_mass=unread_mass(seen.attention, drawn.cells, valid),
             terms={
                 "attention": seen.attention,
                 "cells": drawn.cells,
@@ -221,7 +273,7 @@ class AttentionSampling(nn.Module):
         return logits.float().masked_fill(~tissue.to(logits.device), -torch.inf).flatten(1), scores, grid
 
     def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
-        """Cells for one pass over attention (b, K), by the mode: train and "sample" draw at random, "top" does not."""
+        """Cells for one pass over attention (b, K), by what is estimated: "sample" draws at random, "top" does not."""
         n = min(self.draws, int(available(attention).min()))
         if not self._at_random:
             return draw_top(attention, n)
@@ -231,7 +283,7 @@ class AttentionSampling(nn.Module):
 
     @property
     def _at_random(self) -> bool:
-        return self.training or self.inference == "sample"
+        return self.inference == "sample"
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) (ATS §3.4) + that on the overview, a scalar; target (b,)."""

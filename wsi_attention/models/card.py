@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsi_attention.models.learnt_from import LearntFrom
+from wsi_attention.structures import purpose_warning
 
 LIMITS = (
     "Research use only. Not a medical device; not validated for diagnosis.",
@@ -31,6 +32,7 @@ class ModelCard:
         command: the command that trained it.
         negative: class that means that nothing was found, None where there is none or nobody said.
         seen: which slides it has learnt from; None where that is not known.
+        purpose: "demonstration" for a model whose label means nothing on real tissue; every output then says so.
         page: README.md in full; written from all the rest where empty.
     """
 
@@ -43,11 +45,18 @@ class ModelCard:
     command: str = ""
     negative: str | None = None
     seen: LearntFrom | None = None
+    purpose: str = ""
     page: str = ""
 
 
-def readme(card: ModelCard, config: Mapping[str, Any]) -> str:
-    """The model card in Markdown with the front matter of the Hugging Face hub; `card.page` if there is one."""
+def readme(card: ModelCard, config: Mapping[str, Any], quantity: str = "") -> str:
+    """The model card in Markdown with the front matter of the Hugging Face hub; `card.page` if there is one.
+
+    Args:
+        card: what to know about the model.
+        config: what config.json says.
+        quantity: what the model's answer estimates (`protocols.Stated`).
+    """
     if card.page:
         return card.page
     parts = [
@@ -55,6 +64,8 @@ def readme(card: ModelCard, config: Mapping[str, Any]) -> str:
         f"# {card.method}: {', '.join(card.classes)}",
         f"A whole-slide classifier of wsi-attention {config['package_version']}. It reads tiles at {config['mpp']:g} "
         "µm/px.",
+        f"Purpose: {card.purpose}; {purpose_warning(card.purpose)}." if card.purpose else "",
+        f"## What it estimates\n{quantity or 'Nothing is drawn at random at prediction; there is no sum to estimate.'}",
         "## Limits\n" + "\n".join(f"* {line}" for line in LIMITS),
         "## Classes\n" + "\n".join(f"{i}. {_class(name, card)}" for i, name in enumerate(card.classes, 1)),
         _metrics(card.metrics),

@@ -25,6 +25,8 @@ from wsi_attention.models.card import ModelCard, readme
 from wsi_attention.models.folder import write_folder
 from wsi_attention.models.learnt_from import KEY, LearntFrom
 from wsi_attention.models.reading import CONFIG, FORMAT, README, WEIGHTS, brief, check_fit, read_config, read_weights
+from wsi_attention.protocols import Stated
+from wsi_attention.structures import DEMONSTRATION
 
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 
@@ -53,6 +55,12 @@ class Classifier:
     def seen(self) -> LearntFrom | None:
         """Which slides it has learnt from, None where its folder does not say."""
         return LearntFrom.from_config(self.config)
+
+    @property
+    def purpose(self) -> str:
+        """What config.json says that the model is for: "demonstration", or "" for a model in earnest."""
+        said = str(self.config.get("purpose", "")).strip().lower()
+        return DEMONSTRATION if said.startswith("demo") else said
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
@@ -134,9 +142,13 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         "metrics": dict(card.metrics),
         "weights_sha256": sha256,
         KEY: card.seen.as_dict() if card.seen else None,
-    }
+    } | ({"purpose": card.purpose} if card.purpose else {})
     text = json.dumps(_finite(config), indent=2) + "\n"
-    files = {WEIGHTS: weights, README: readme(card, config).encode(), CONFIG: text.encode()}
+    files = {
+        WEIGHTS: weights,
+        README: readme(card, config, model.quantity if isinstance(model, Stated) else "").encode(),
+        CONFIG: text.encode(),
+    }
     try:
         write_folder(Path(folder), files)
     except OSError as error:

@@ -116,7 +116,7 @@ class AccumulatedAttention(nn.Module):
 
         Returns:
             logits (b, k); no glimpses; the maps "class-0" … (A^c) and "attention", the winning class's scaled to sum 1
-            (even over the tissue where nothing speaks for it); spread 0; terms `class_maps` F (b, k, rows, cols) and
+            (even over the tissue where nothing speaks for it); spread NaN; terms `class_maps` F (b, k, rows, cols) and
             `tissue` (b, rows, cols).
 
         Raises:
@@ -240,7 +240,9 @@ def _output(logits: Tensor, shown: Tensor, seen: LearntFrom, terms: dict[str, Te
     found: tuple[tuple[AttentionMap, ...], ...] = tuple(
         tuple(one for (one,) in image) for image in zip(*each, strict=True)
     )
-    return Output(logits, ((),) * len(logits), found, torch.zeros(len(logits), device=logits.device), dict(terms))
+    return Output(
+        logits, ((),) * len(logits), found, torch.full((len(logits),), torch.nan, device=logits.device), dict(terms)
+    )
 
 
 def _one_hot(target: Tensor, classes: int) -> Tensor:

@@ -136,7 +136,7 @@ class RamsTrans(nn.Module):
         Returns:
             logits (b, classes); a glimpse "scale-2", "scale-3" … for each scale that was read, the chain of boxes; the
             map "attention" on the whole image and a map for each box read, where it lies (in training, none for the
-            last scale); spread 0; as terms `scales` (b, scales, classes), the logits of each scale.
+            last scale); spread NaN; as terms `scales` (b, scales, classes), the logits of each scale.
 
         Raises:
             NoTissueError: an image has no patch of tissue.
@@ -160,7 +160,7 @@ class RamsTrans(nn.Module):
             logits=stacked[:, 0] if self.inference == "first" else stacked.mean(dim=1),
             glimpses=tuple(zip(*glimpses, strict=True)) if glimpses else ((),) * source.batch,
             maps=tuple(maps),
-            spread=logits.new_zeros(source.batch),
+            spread=logits.new_full((source.batch,), torch.nan),
             terms={"scales": stacked},
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wsi_attention.errors import ModelError
 FORMAT = 1
 """Version of the folder's layout; raised when an older version of the package could not read a folder."""
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
+PURPOSE = re.compile(r"[A-Za-z0-9 -]{0,40}")
 REQUIRED: dict[str, Any] = {
     "method": str,
     "arguments": dict,
@@ -55,6 +57,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     classes = config["classes"]
     if not classes or len(set(map(str, classes))) < len(classes) or not all(isinstance(one, str) for one in classes):
         raise ModelError(f"{file}: 'classes' must be different names, found {brief(classes)}")
+    purpose = config.get("purpose", "")
+    if not isinstance(purpose, str) or not PURPOSE.fullmatch(purpose):
+        raise ModelError(f"{file}: 'purpose' must be a few plain words such as demonstration, found {brief(purpose)}")
     return config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,12 @@ def padded(view: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def glimpses(
-    tiles: TileSet, coefficients: Tensor, attention: Tensor, valid: Tensor, name: str = "tiles"
+    tiles: TileSet,
+    coefficients: Tensor,
+    attention: Tensor,
+    valid: Tensor,
+    name: str = "tiles",
+    drawn: Tensor | None = None,
 ) -> tuple[tuple[Glimpse, ...], ...]:
     """One glimpse for each of b images; weights are the coefficients scaled to sum 1.
 
@@ -34,12 +40,14 @@ def glimpses(
         attention: (b, n) of the cells the tiles were drawn from.
         valid: (b, n) bool.
         name: of the stage.
+        drawn: (b,) bool, whether they were drawn at random; none where None.
     """
+    random = [False] * len(valid) if drawn is None else drawn.tolist()
     weights = _array(coefficients, np.float64)
     weights = weights / weights.sum(axis=-1, keepdims=True)
     at_cells, real = _array(attention, np.float64), _array(valid, np.bool_)
     return tuple(
-        (Glimpse(TileSet(tiles.locations[i], tiles.size, tiles.downsample), weights[i], at_cells[i], real[i], name),)
+        (Glimpse(replace(tiles, locations=tiles.locations[i]), weights[i], at_cells[i], real[i], name, random[i]),)
         for i in range(len(weights))
     )
 

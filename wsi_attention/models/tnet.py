@@ -119,7 +119,7 @@ class TNet(nn.Module):
 
         Returns:
             logits (b, classes), a glimpse a level ("level-1", …), maps "location-1", … (p of the best crop there, 0
-            where no parent was looked into) and "attention" (π of each region spread over its tissue), spread 0; as
+            where no parent was looked into) and "attention" (π of each region spread over its tissue), spread NaN; as
             terms, N features an image with the overview first: `features` (b, N, d'), `feature_logits`
             (b, N, classes), `shares` π, `valid`, `level`, `log_probability` (b, N), `pooled` (b, d'),
             `log_likelihood` (b,). A slide that the overview shows at the finest scale has no regions.
@@ -234,7 +234,7 @@ class TNet(nn.Module):
             logits=in_float32(self.classifier, pooled),
             glimpses=glimpses(reads, by_level[1:], b),
             maps=tuple(zip(*maps, attention, strict=True)),
-            spread=torch.zeros(b, device=pooled.device),
+            spread=torch.full((b,), torch.nan, device=pooled.device),
             terms={
                 "features": features,
                 "feature_logits": in_float32(self.classifier, features),

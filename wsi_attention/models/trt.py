@@ -136,7 +136,7 @@ class ReAttentionTransformer(nn.Module):
 
         Returns:
             Logits (b, classes); a glimpse an image where `finer` is given; the maps "attention" (m), "reattention"
-            (m') and "localisation" (m' ⊙ ReLU(CAM) of the winning class); spread 0; and as terms `attention`,
+            (m') and "localisation" (m' ⊙ ReLU(CAM) of the winning class); spread NaN; and as terms `attention`,
             `chosen`, `weights`, `refined` (b, n), `unread` (b,), `class_maps` and `localisation` (b, classes, side,
             side; with their signs), `class_map_logits` and `overview_logits` (b, classes).
 
@@ -165,7 +165,7 @@ class ReAttentionTransformer(nn.Module):
             logits=scored.logits,
             glimpses=scored.glimpses,
             maps=named_maps(shown, tissue, grid),
-            spread=torch.zeros_like(scored.logits[:, 0]),
+            spread=torch.full_like(scored.logits[:, 0], torch.nan),
             terms={
                 "attention": look.attention,
                 "chosen": scored.chosen,

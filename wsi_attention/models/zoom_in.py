@@ -27,10 +27,17 @@ from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.models.options import one_of, within
 from wsi_attention.models.overview import check_overview
-from wsi_attention.models.rounds import check_limits, check_one_image, spread_of
+from wsi_attention.models.rounds import check_one_image, check_quantity, limits, spread_of
 from wsi_attention.models.zoom_in_choice import Choice, as_released, at_random, everything, most_attended, passed_over
 from wsi_attention.models.zoom_in_descent import Descent, Networks, random_rounds
-from wsi_attention.models.zoom_in_records import Zoomed, evidence_terms, summed_entropy, zoom_glimpses, zoom_maps
+from wsi_attention.models.zoom_in_records import (
+    Zoomed,
+    evidence_terms,
+    summed_entropy,
+    zoom_glimpses,
+    zoom_maps,
+    zoom_unread,
+)
 from wsi_attention.nn.heads import attended
 from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
@@ -62,8 +69,10 @@ class ZoomIn(nn.Module):
         draws: N; at most so many sub-tiles are read per image.
         gradient: "unbiased"; "centred", with less noise, a small bias, from 2 draws on; "as-released", biased.
         noise: what random draws of sub-tiles put Gumbel noise on: "log" β, or β itself "as-released".
-        inference: in eval mode, "top" takes tiles by N·α rounded and their highest sub-tiles, nothing random;
-            "sample" draws as in training; "as-released" draws tiles from rescaled α and takes their highest sub-tiles.
+        inference: what is estimated. "sample", as in the paper: Φ, in training and prediction, from random draws,
+            seeded in eval mode. "top", in both: tiles by N·α rounded and their highest sub-tiles, another quantity,
+            nothing random, its gradient passed straight through the rounding. "as-released" reproduces the code:
+            trained as "sample", but tiles for prediction are drawn from rescaled α, and their highest sub-tiles taken.
         entropy_weight: λ; above 0 it pushes every attention towards uniform.
         floor: share of each attention that is spread evenly over the tissue, so that 1/α stays bounded.
         background: class of tissue without a finding, for the contrastive pass on images of the other classes; None
@@ -93,7 +102,7 @@ class ZoomIn(nn.Module):
         draws: int,
         gradient: str = "unbiased",
         noise: str = "log",
-        inference: str = "top",
+        inference: str = "sample",
         entropy_weight: float = 1e-5,
         floor: float = 1e-4,
         background: int | None = 0,
@@ -159,10 +168,34 @@ class ZoomIn(nn.Module):
             output.terms["contrast"] = partial(self._contrast, descent, generator)
         return output
 
+    @property
+    def quantity(self) -> str:
+        """What is estimated, for the model card."""
+        if not self.other_quantity:
+            return (
+                "The mean feature of all sub-tiles of tissue, weighted by the attention of their tile times their own."
+                f" Training and prediction estimate it from {self.draws} random draws, `--tolerance` from as many as it"
+                " takes, `--exact` computes it."
+            )
+        return f"{self.other_quantity[:1].upper()}{self.other_quantity[1:]}; `--exact` and `--tolerance` are refused."
+
+    @property
+    def other_quantity(self) -> str:
+        """See `protocols.Estimating`."""
+        if self.inference == "top":
+            return f'inference "top" is the mean feature of {self.draws} most attended sub-tiles, not of all'
+        if self.inference == "as-released":
+            return 'inference "as-released" predicts from rescaled attention, which no sum over the slide stands for'
+        if self.noise == "as-released":
+            return 'noise "as-released" draws sub-tiles nearly evenly, so that draws do not estimate the sum over them'
+        return ""
+
     def _choice(self, generator: Generator | None) -> Choice:
+        if self.inference == "top":
+            return most_attended
         if self.training or self.inference == "sample":
             return at_random(generator, self.noise)
-        return most_attended if self.inference == "top" else as_released(generator)
+        return as_released(generator)
 
     def _mean(self, zoomed: Zoomed) -> Tensor:
         """Φ̂ (t, d). The released gradient knows of no tile that cannot be read; where one is, ours stands in."""
@@ -204,23 +237,36 @@ class ZoomIn(nn.Module):
 
     @torch.no_grad()
     def exact(self, source: TileSource) -> Output:
-        """Φ itself (eq. 5): every sub-tile of tissue is read; one that cannot be leaves the sum. For eval mode."""
+        """Φ itself (eq. 5): every sub-tile of tissue is read; one that cannot be leaves the sum. For eval mode.
+
+        InputError where the prediction is of another quantity (`other_quantity`).
+        """
+        check_quantity(self)
         descent = self._descent(source)
         zoomed = descent.down(everything, 1)
         mean = nested.nested_expectation(zoomed.features, zoomed.stages)
-        return self._output(descent, [zoomed], mean, torch.zeros_like(mean[:, 0]))
+        return self._output(descent, [zoomed], mean, torch.full_like(mean[:, 0], torch.nan))
 
     @torch.no_grad()
-    def until(self, source: TileSource, tolerance: float, budget: int, generator: Generator | None = None) -> Output:
-        """Independent rounds, averaged, until the standard error is small enough (`random_rounds`). For eval mode.
+    def until(
+        self,
+        source: TileSource,
+        tolerance: float,
+        budget: int,
+        generator: Generator | None = None,
+        unread: float | None = None,
+    ) -> Output:
+        """Independent rounds, averaged, until error and unread mass are small enough (`random_rounds`). For eval mode.
 
-        Views count against the budget as sub-tiles do. InputError for several images or a limit out of range.
+        Views count against the budget as sub-tiles do. InputError for several images, a limit out of range, or where
+        the prediction is of another quantity.
         """
+        check_quantity(self)
         check_one_image(source)
-        check_limits(tolerance, budget, self.draws * len(self.attentions))
+        stop = limits(tolerance, unread, budget, self.draws * len(self.attentions))
         descent = self._descent(source)
         generator = generator or Generator().manual_seed(EVAL_SEED)
-        passes, mean, spread = random_rounds(descent, self.classifier, self.draws, tolerance, budget, generator)
+        passes, mean, spread = random_rounds(descent, self.classifier, self.draws, stop, budget, generator)
         return self._output(descent, passes, mean, spread)
 
     def _descent(self, source: TileSource) -> Descent:
@@ -232,13 +278,15 @@ class ZoomIn(nn.Module):
         reader, attention = descent.reader, descent.attention
         if spread is None:
             steps, weights = passes[0].draws(reader.batch)
-            chance = (weights > 0) & (self.training or self.inference != "top")
+            chance = (weights > 0) & (self.inference != "top") & passes[0].chance(attention).unsqueeze(-1)
             spread = spread_of(self.classifier, steps, weights, chance.to(weights.dtype))
+        known = self.inference == "sample" and self.noise == "log"
         return Output(
             logits=in_float32(self.classifier, mean),
-            glimpses=zoom_glimpses(reader, passes),
+            glimpses=zoom_glimpses(reader, passes, ~spread.isnan() & known),
             maps=zoom_maps(reader, attention, passes),
             spread=spread,
+            unread_mass=zoom_unread(reader, attention, passes),
             terms={
                 "attention": attention,
                 "zoomed": passes[0],

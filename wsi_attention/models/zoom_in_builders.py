@@ -40,7 +40,7 @@ def zoom_in(
     context: int = 7,
     gradient: str = "unbiased",
     noise: str = "log",
-    inference: str = "top",
+    inference: str = "sample",
     entropy_weight: float = 1e-5,
     floor: float = 1e-4,
     background: int | None = None,

@@ -13,10 +13,10 @@ from wsi_attention.attention.nested import Stage, leaf_attention, without_failed
 from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.errors import NoTissueError
 from wsi_attention.models.overview import look_over
-from wsi_attention.models.rounds import Rounds
+from wsi_attention.models.rounds import Limits, Rounds
 from wsi_attention.models.zoom_in_choice import Choice, at_random
 from wsi_attention.models.zoom_in_reading import Reader, zoom_levels
-from wsi_attention.models.zoom_in_records import Inside, Look, Zoomed
+from wsi_attention.models.zoom_in_records import Inside, Look, Zoomed, zoom_unread
 from wsi_attention.nn.bags import encode, in_chunks
 from wsi_attention.nn.precision import in_float32
 from wsi_attention.protocols import TileSource
@@ -142,15 +142,15 @@ class Descent:
 
 
 def random_rounds(
-    descent: Descent, classifier: nn.Module, draws: int, tolerance: float, budget: int, generator: Generator
+    descent: Descent, classifier: nn.Module, draws: int, until: Limits, budget: int, generator: Generator
 ) -> tuple[Sequence[Zoomed], Tensor, Tensor]:
-    """Independent passes, averaged, until the standard error is small enough; each knows what earlier ones have read.
+    """Independent passes, averaged, until the limits are met; each knows what earlier ones have read.
 
     Args:
         descent: of one image.
         classifier: (..., d) -> (..., classes).
         draws: N of each round.
-        tolerance: standard error of the winning class's probability.
+        until: when to stop.
         budget: views and sub-tiles together; a round that might exceed it is not begun. Enough for one.
         generator: of the draws.
 
@@ -162,8 +162,9 @@ def random_rounds(
     while not passes or (len(rounds) < MOST_ROUNDS and descent.reader.tiles_read + most <= budget):
         passes.append(descent.down(choose, draws))
         steps, weights = passes[-1].draws(1)
-        rounds.add(steps, weights, (weights > 0).to(weights.dtype))
+        chance = (weights > 0) & passes[-1].chance(descent.attention).unsqueeze(-1)
+        rounds.add(steps, weights, chance.to(weights.dtype))
         spread = rounds.spread(classifier)
-        if rounds.enough(spread, tolerance):
+        if until.met(spread, zoom_unread(descent.reader, descent.attention, passes), len(rounds)):
             break
     return passes, rounds.mean, spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from wsi_attention.attention.nested import Stage, leaf_images, leaf_steps, leaf_weights
 from wsi_attention.attention.regularizers import negative_entropy
+from wsi_attention.attention.sampling import available
 from wsi_attention.models.zoom_in_reading import Reader, by_image
 from wsi_attention.nn.heads import tile_evidence
 from wsi_attention.structures import AttentionMap, Glimpse
@@ -69,6 +71,18 @@ class Zoomed(NamedTuple):
         steps, weights = leaf_steps(self.features, self.stages)
         return by_image(steps, images, batch)[0], by_image(weights.detach(), images, batch)[0]
 
+    def chance(self, attention: Tensor) -> Tensor:
+        """(b,) bool: whether another draw could have come; not where each step had a single cell to take.
+
+        Args:
+            attention: (b, K), α.
+        """
+        several = available(attention) > 1
+        for inside in self.insides:
+            more = (available(inside.attention) > 1).long()
+            several = several | (torch.zeros_like(several, dtype=torch.int64).index_add(0, inside.images, more) > 0)
+        return several
+
 
 def summed_entropy(attention: Tensor, zoomed: Zoomed) -> Tensor:
     """Minus the entropy of α and of every β^c that was looked at, summed over an image's, a mean over images (§5).
@@ -83,13 +97,23 @@ def summed_entropy(attention: Tensor, zoomed: Zoomed) -> Tensor:
     return total
 
 
-def zoom_glimpses(reader: Reader, rounds: Sequence[Zoomed]) -> tuple[tuple[Glimpse, ...], ...]:
-    """A glimpse a step for each image, each region once; over several rounds weights are their mean."""
+def zoom_glimpses(reader: Reader, rounds: Sequence[Zoomed], drawn: Tensor) -> tuple[tuple[Glimpse, ...], ...]:
+    """A glimpse a step for each image, each region once; over several rounds weights are their mean.
+
+    Args:
+        reader: with the levels.
+        rounds: passes over the same images.
+        drawn: (b,) bool, whether regions were drawn at random by their attention.
+    """
+    random = drawn.tolist()
     names = ["views" if depth == 1 else f"views-{depth}" for depth in range(1, len(reader.levels))] + ["tiles"]
     weights = [[_weights(one, depth) for one in rounds] for depth in range(len(names))]
     return tuple(
         tuple(
-            _glimpse(reader, depth, name, image, [one.looks[depth] for one in rounds], weights[depth])
+            replace(
+                _glimpse(reader, depth, name, image, [one.looks[depth] for one in rounds], weights[depth]),
+                drawn=random[image],
+            )
             for depth, name in enumerate(names)
         )
         for image in range(reader.batch)
@@ -143,6 +167,26 @@ def drawn_evidence(zoomed: Zoomed, evidence: Tensor) -> Tensor:
     return every[torch.from_numpy(first).to(every.device)].unsqueeze(0)
 
 
+def zoom_unread(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> Tensor:
+    """(b,) float64 in [0, 1]: 1 − Σ α_c·β^c_c' over the different sub-tiles that were read in any round.
+
+    Counted from the other side, which is exact where all is read: α of regions that were not looked into, and the
+    product of attention of cells passed over inside those that were; what could not be read counts as passed over.
+
+    Args:
+        reader: with the levels.
+        attention: (b, K), α.
+        rounds: passes over the same images.
+    """
+    shares = _shares(reader, attention.masked_fill(~reader.levels[0].tissue, torch.nan), rounds)
+    left = torch.zeros(len(attention), dtype=torch.float64, device=attention.device)
+    for depth, share in enumerate(shares):
+        for look in (one.looks[depth] for one in rounds):
+            share[look.images[look.valid], look.cells[look.valid]] = torch.nan
+        left += share.double().nansum(dim=-1)
+    return left.clamp(0.0, 1.0)
+
+
 def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tuple[tuple[AttentionMap, ...], ...]:
     """Maps of each image: "attention", α over the tissue, then for each further step α_c·β^c_c' where it looked.
 
@@ -154,7 +198,20 @@ def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tu
         rounds: passes over the same images; the maps show what any of them visited.
     """
     names = [f"zoom-{depth}" for depth in range(1, len(reader.levels) - 1)] + ["zoom"]
-    values = [attention.detach().masked_fill(~reader.levels[0].tissue, torch.nan)]
+    values = _shares(reader, attention.masked_fill(~reader.levels[0].tissue, torch.nan), rounds)
+    grids = [level.grid for level in reader.levels]
+    return tuple(
+        tuple(
+            AttentionMap(one[image].cpu().numpy().astype(np.float32).reshape(grid.shape), grid, name)
+            for one, grid, name in zip(values, grids, ["attention", *names], strict=False)
+        )
+        for image in range(reader.batch)
+    )
+
+
+def _shares(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> list[Tensor]:
+    """The product of attention of every cell (b, cells) of each level, NaN where no round looked."""
+    values = [attention.detach().clone()]
     for depth, level in enumerate(reader.levels[1:]):
         found = torch.full(level.tissue.shape, torch.nan, dtype=attention.dtype, device=attention.device)
         for zoomed in rounds:
@@ -164,11 +221,4 @@ def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tu
             product = (inside.shares.unsqueeze(-1) * inside.attention).detach()
             found[images[known], inside.cells[known]] = product[known].to(found.dtype)
         values.append(found)
-    grids = [level.grid for level in reader.levels]
-    return tuple(
-        tuple(
-            AttentionMap(one[image].cpu().numpy().astype(np.float32).reshape(grid.shape), grid, name)
-            for one, grid, name in zip(values, grids, ["attention", *names], strict=False)
-        )
-        for image in range(reader.batch)
-    )
+    return values

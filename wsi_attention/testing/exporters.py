@@ -35,6 +35,7 @@ EXAMPLES = {
     "zoomed": (21_000, 16_500),
     "levels": (12_000, 9_000),
     "overview_alone": (8_000, 6_000),
+    "demonstration": (9_000, 7_000),
 }
 """Kinds of example predictions, and the (w, h) of their slides in level-0 pixels."""
 
@@ -46,7 +47,8 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
     a tile drawn twice, NaN where there is no tissue. "one_cell" has a map of one cell and one tile larger than the
     slide; "no_glimpses" read nothing; "all_failed" could read none of its tiles. "zoomed" read large views, then tiles
     in them, with a finer map of a part of the slide; "levels" has two glimpses, a map for each, and "attention" last;
-    "overview_alone" read no tiles and has a map for each class.
+    "overview_alone" read no tiles and has a map for each class. "demonstration" has a label that
+    means nothing.
 
     Args:
         seed: of all random values.
@@ -65,6 +67,7 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
     tissue = _tissue(extent, max(extent) / 400)
     found = AttentionMap(_attention(rng, grid, tissue), grid)
     glimpses, maps = _looked(rng, found, extent, tiles, kind)
+    drawn = any(glimpse.drawn for glimpse in glimpses)
     tiles = sum(len(glimpse.tiles) for glimpse in glimpses)
     odd = int(sum((~glimpse.valid).sum() for glimpse in glimpses))
     return Prediction(
@@ -74,7 +77,9 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
         bounds=(1_024, 640) if kind == "usual" else (0, 0),
         classes=("normal", "tumour"),
         probabilities=np.array([0.0625, 0.9375]),
-        spread=0.0213,
+        spread=0.0213 if drawn else None,
+        unread_mass=0.625 if drawn else None,
+        purpose="demonstration" if kind == "demonstration" else "",
         glimpses=glimpses,
         maps=maps,
         tissue=tissue,
@@ -97,7 +102,7 @@ def _looked(
     if kind == "zoomed":
         views = TileSet(last.tiles.locations[:, ::4] - 500, (160, 160), 10.0)
         weights = last.weights[::4] / last.weights[::4].sum()
-        first = Glimpse(views, weights, last.attention[::4], np.full(len(weights), True), "views")
+        first = Glimpse(views, weights, last.attention[::4], np.full(len(weights), True), "views", drawn=True)
         return (first, last), (found, _part(found))
     if kind == "levels":
         first, last = replace(last, name="level-1"), replace(_glimpse(rng, found, extent, 7, kind), name="level-2")
@@ -155,7 +160,7 @@ def _glimpse(rng: np.random.Generator, found: AttentionMap, extent: tuple[int, i
     valid[5:6] = False
     weights = np.where(valid, rng.uniform(0.5, 1.5, len(cells)) * share[cells] ** 0.25, 0.0)
     weights = weights / weights.sum() if weights.any() else weights
-    return Glimpse(TileSet(locations, size, downsample), weights, share[cells], valid)
+    return Glimpse(TileSet(locations, size, downsample), weights, share[cells], valid, drawn=kind != "levels")
 
 
 class ExporterContract:

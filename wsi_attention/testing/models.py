@@ -13,13 +13,14 @@ pytest collects the methods; without pytest, `MyContract().check()` runs them al
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from wsi_attention.errors import TileReadError
+from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.protocols import Estimating
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.tiles.tensors import TensorSource
@@ -102,7 +103,9 @@ class ModelContract:
             assert output.logits.shape == (b, self.classes)
             assert output.spread.shape == (b,)
             assert bool(output.logits.isfinite().all())
-            assert bool((output.spread >= 0).all())
+            assert bool((output.spread.isnan() | (output.spread >= 0)).all())
+            assert output.unread_mass is None or output.unread_mass.shape == (b,)
+            assert output.unread_mass is None or bool(((output.unread_mass >= 0) & (output.unread_mass <= 1)).all())
             assert len(output.glimpses) == len(output.maps) == b
 
     def test_glimpses_are_what_was_read(self) -> None:
@@ -168,7 +171,28 @@ class ModelContract:
         tissue[:, 0, 0] = True
         output = _look(self.model(), TensorSource(self.images(), tissue))
         assert bool(output.logits.isfinite().all())
-        assert bool(output.spread.isfinite().all())
+        assert bool(output.spread.isnan().all())
+        assert output.unread_mass is None or float(output.unread_mass) < 1e-6
+
+    def test_spread_says_whether_anything_was_drawn(self) -> None:
+        """NaN where every generator gives the same; else a number, and different generators give different answers."""
+        model, images = self.model(), self.images()
+        outputs = [_look(model, TensorSource(images), seed) for seed in range(6)]
+        same = all(torch.allclose(outputs[0].logits, other.logits, atol=1e-7, rtol=1e-5) for other in outputs[1:])
+        assert all(bool(output.spread.isnan()) == same for output in outputs)
+        assert not same or not any(glimpse.drawn for output in outputs for glimpse in output.glimpses[0])
+
+    def test_unread_mass_is_what_the_maps_leave(self) -> None:
+        """1 less the attention of the different tiles of the last glimpse; a tile that failed counts as unread."""
+        model, images = self.model(), self.images()
+        for source in (TensorSource(images), FailingSource(images, (0,))):
+            output = _look(model, source)
+            if output.unread_mass is None:
+                return
+            last = output.glimpses[0][-1]
+            _, first = np.unique(last.tiles.locations[0], axis=0, return_index=True)
+            read = float(last.attention[first][last.valid[first]].sum())
+            assert abs(float(output.unread_mass) - (1.0 - read)) < 1e-4
 
     def test_a_failed_tile_leaves_the_bag(self) -> None:
         """It is marked, weighs nothing, and its pixels do not matter."""
@@ -205,19 +229,44 @@ class ModelContract:
     def test_sums_are_what_is_promised(self) -> None:
         """An `Estimating` model: nothing left to chance exactly, and no more tiles than the budget otherwise."""
         model = self.model()
-        if not isinstance(model, Estimating):
+        if not isinstance(model, Estimating) or model.other_quantity:
             return
         with torch.no_grad():
             exact = model.exact(source := TensorSource(self.images()))
             assert source.counters.tiles == _tiles(exact)
-            assert float(exact.spread) == 0.0
+            assert bool(exact.spread.isnan())
+            assert exact.unread_mass is not None and float(exact.unread_mass) < 1e-6
+            assert not any(glimpse.drawn for glimpse in exact.glimpses[0])
             assert bool((exact.logits == model.exact(TensorSource(self.images())).logits).all())
             _look(model, source := TensorSource(self.images()))
             budget = 4 * source.counters.tiles
             for tolerance in (1e-6, 0.99):
                 output = model.until(source := TensorSource(self.images()), tolerance, budget, Generator())
                 assert 0 < source.counters.tiles == _tiles(output) <= budget
-                assert bool(output.logits.isfinite().all() and output.spread.isfinite().all())
+                assert bool(output.logits.isfinite().all())
+                assert output.unread_mass is not None
+                assert 0 <= float(output.unread_mass) <= 1
+            certain = model.until(TensorSource(self.images()), 0.5, 10**6, Generator(), 1e-3)
+            assert certain.unread_mass is not None and float(certain.unread_mass) <= 1e-3
+
+    def test_exact_is_what_draws_estimate(self) -> None:
+        """An `Estimating` model has one quantity: predictions are the exact one on average, or it offers none."""
+        model = self.model()
+        if not isinstance(model, Estimating):
+            return
+        if model.other_quantity:
+            for look in (partial(model.exact), partial(model.until, tolerance=0.1, budget=10**6)):
+                try:
+                    look(TensorSource(self.images()))
+                except InputError:
+                    continue
+                raise AssertionError("the prediction is of another quantity, and the sum is given all the same")
+            return
+        with torch.no_grad():
+            exact = model.exact(TensorSource(self.images())).logits
+        drawn = torch.stack([_look(model, TensorSource(self.images()), seed).logits for seed in range(100)])
+        error = drawn.std(dim=0)
+        assert bool(((drawn.mean(dim=0) - exact).abs() <= 0.5 * error + 1e-6).all())
 
     def test_modes_are_left_alone(self) -> None:
         """A pass changes no mode of any part, and no weight."""

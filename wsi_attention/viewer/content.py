@@ -19,6 +19,7 @@ from wsi_attention.export.legend import ticks
 from wsi_attention.export.report import ReportExporter
 from wsi_attention.export.report_part import read_part
 from wsi_attention.slide.view import View
+from wsi_attention.structures import shown_class
 from wsi_attention.viewer.deepzoom import SIDE, DeepZoom
 from wsi_attention.viewer.library import Library
 
@@ -51,7 +52,7 @@ class Content:
         """The list of slides and the colour maps, as JSON."""
         listed = []
         for number, state in enumerate(self.library.states):
-            label = state.row.get("label", "")
+            label, purpose = state.row.get("label", ""), str(state.run.settings.get("purpose", ""))
             probability = state.row.get(f"prob_{label}", "")
             listed.append(
                 {
@@ -60,7 +61,7 @@ class Content:
                     "status": state.status,
                     "reason": "; ".join(filter(None, (state.reason, state.row.get("notes")))),
                 }
-                | {"label": label, "probability": probability, "spread": state.row.get("spread", "")}
+                | {"label": shown_class(label, purpose) if label else "", "probability": probability}
             )
         maps = [{"name": m.name, "title": m.title, "colours": m.colours} for m in MAPS]
         return _json({"slides": listed, "maps": maps})
@@ -151,9 +152,11 @@ class Content:
             "name": self.library.state(number).name,
             "extent": list(prediction.extent),
             "mpp": prediction.mpp,
-            "label": prediction.label,
+            "label": prediction.shown_label,
+            "warning": prediction.warning,
             "classes": sorted(([name, share] for name, share in shares), key=lambda pair: -pair[1]),
             "spread": prediction.spread,
+            "unread": prediction.unread_mass,
             "notes": list(prediction.remarks),
             "boxes": boxes(prediction),
             "attention": _place(attention),

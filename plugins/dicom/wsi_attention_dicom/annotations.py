@@ -60,7 +60,7 @@ class AnnotationExporter:
         objects = _objects(prediction, self.top)
         if not objects:
             raise SlideError(f"{prediction.slide}: no tile was read and no cell has attention: nothing to annotate")
-        content = json.dumps([objects, prediction.label], sort_keys=True).encode()
+        content = json.dumps([objects, prediction.shown_label], sort_keys=True).encode()
         about = common(prediction, source, "ann", content)
         with usable(prediction):
             written = MicroscopyBulkSimpleAnnotations(
@@ -103,7 +103,7 @@ def _groups(prediction: Prediction, objects: list[dict[str, Any]], instance: str
 def _kind(prediction: Prediction, one: dict[str, Any]) -> tuple[str, GraphicTypeValues]:
     told = one["properties"]
     if told["objectType"] == "annotation":
-        return f"Attention regions: {prediction.label}"[:64], GraphicTypeValues.POLYGON
+        return f"Attention regions: {prediction.shown_label}"[:64], GraphicTypeValues.POLYGON
     name = "Tiles not readable" if told["classification"]["name"] == "Not readable" else "Tiles read"
     return (f"{name}: {told['name']}" if "name" in told else name)[:64], GraphicTypeValues.RECTANGLE
 

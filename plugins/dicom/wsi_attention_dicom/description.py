@@ -11,7 +11,7 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from wsi_attention.structures import Prediction
+from wsi_attention.structures import Prediction, shown_class
 from wsi_attention_dicom import __version__
 
 NAMESPACE = UUID("0c0a4c4e-7c53-5a4e-9b0a-6f5d1a3b8e21")
@@ -69,6 +69,8 @@ def common(prediction: Prediction, source: Dataset, kind: str, content: bytes) -
         content: all that the object will hold.
     """
     weights = str(prediction.provenance.get("weights_sha256", ""))
+    model = str(prediction.provenance.get("model", "wsi-attention"))
+    about = prediction.warning or f"{prediction.label}: where the label rests; research use only"
     return {
         "source_images": [source],
         "series_instance_uid": uid_of(kind, "series", str(source.SeriesInstanceUID), weights),
@@ -79,8 +81,8 @@ def common(prediction: Prediction, source: Dataset, kind: str, content: bytes) -
         "manufacturer_model_name": "wsi-attention",
         "software_versions": __version__,
         "device_serial_number": "none",
-        "content_description": f"{prediction.label}: where the label rests; research use only"[:64],
-        "series_description": f"Attention of {prediction.provenance.get('model', 'wsi-attention')}"[:64],
+        "content_description": about[:64],
+        "series_description": f"Attention of {shown_class(model, prediction.purpose)}"[:64],
     }
 
 

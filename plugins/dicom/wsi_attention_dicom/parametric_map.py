@@ -58,7 +58,7 @@ class ParametricMapExporter:
 
 
 def _written(prediction: Prediction, found: AttentionMap, source: Dataset) -> ParametricMap:
-    content = f"{found.name} {found.grid} {prediction.label}".encode() + found.values.astype("<f4").tobytes()
+    content = f"{found.name} {found.grid} {prediction.shown_label}".encode() + found.values.astype("<f4").tobytes()
     known = found.values[np.isfinite(found.values)].astype(np.float64)
     low, high = float(known.min()), float(known.max())
     return ParametricMap(

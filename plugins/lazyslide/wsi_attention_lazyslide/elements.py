@@ -82,7 +82,7 @@ def add_regions(wsi: WSIData, key: str, prediction: Prediction, top: int) -> int
             "tiles": [int(one["Tiles"]) for one in numbers],
             "weight": [float(one["Weight"]) for one in numbers],
             "attention_percentile": [float(one.get("Attention percentile", math.nan)) for one in numbers],
-            "label": [prediction.label] * len(found),
+            "label": [prediction.shown_label] * len(found),
         },
         geometry=[shapely.geometry.shape(one["geometry"]) for one in found],
     )
@@ -122,10 +122,12 @@ def facts_of(prediction: Prediction) -> dict[str, Any]:
     known = ("fingerprint", "weights_sha256", "model", "seed", "precision", "snap", "reader", "mpp_source", "versions")
     return {
         "label": prediction.label,
+        "purpose": prediction.purpose,
         "probabilities": {
             name: float(value) for name, value in zip(prediction.classes, prediction.probabilities, strict=True)
         },
-        "spread": float(prediction.spread),
+        "spread": prediction.spread,
+        "unread_mass": prediction.unread_mass,
         "status": prediction.status,
         "notes": list(prediction.remarks),
         "tissue": prediction.tissue.source,

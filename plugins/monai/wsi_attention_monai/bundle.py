@@ -21,17 +21,20 @@ class SlideNetwork(nn.Module):
         model: its trainable part.
     """
 
-    def __init__(self, model: str | Path = "demo", device: str | torch.device = "auto") -> None:
+    def __init__(self, model: str | Path, device: str | torch.device = "auto") -> None:
         """Loads the model.
 
         Args:
-            model: a model folder or a shipped name.
+            model: a model folder or a shipped name; there is no default.
             device: where it computes.
 
         Raises:
+            InputError: no model is named.
             ModelError: no such model folder, or one that cannot be used.
         """
         super().__init__()
+        if not str(model):
+            raise InputError("no model was given; name the folder that wsi-attention train wrote: --model FOLDER")
         self.classifier: Classifier = load_model(model)
         self.model = self.classifier.model
         self.device = str(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from monai.utils import TransformBackends
 from wsi_attention import Classifier, Prediction, TissueMask, load_model, open_slide, predict
 from wsi_attention.errors import InputError
 
-RESULTS = ("label", "probabilities", "spread", "boxes", "weights", "attention")
+RESULTS = ("label", "purpose", "probabilities", "spread", "unread_mass", "boxes", "weights", "attention")
 """What `AttentionClassify` gives, in this order; `AttentionClassifyd` puts the key and `_` in front."""
 
 
@@ -32,7 +33,7 @@ class AttentionClassify(Transform):
 
     def __init__(
         self,
-        model: str | Path | Classifier = "demo",
+        model: str | Path | Classifier,
         *,
         mpp: float | None = None,
         device: str = "auto",
@@ -89,8 +90,10 @@ class AttentionClassify(Transform):
 
         Returns:
             label: name of the class.
+            purpose: "demonstration" where the label means nothing on real tissue, else "".
             probabilities: (classes,) float32, sum 1.
-            spread: standard error of the winning probability under the sampling of tiles.
+            spread: standard error of the winning probability under the sampling of tiles; NaN where nothing was drawn.
+            unread_mass: share of the attention on tiles that were not read; NaN where attention is over no tiles.
             boxes: (n, 4) int64, x, y, w, h in level-0 pixels of the tiles read; n is 0 for models that read none.
             weights: (n,) float32, what each tile counted for.
             attention: (1, rows, cols) float32 `MetaTensor`, NaN where there is no tissue; its affine takes (row, col)
@@ -111,7 +114,7 @@ class AttentionClassifyd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        model: str | Path | Classifier = "demo",
+        model: str | Path | Classifier,
         *,
         mpp: float | None = None,
         mpp_key: str | None = "mpp",
@@ -174,13 +177,20 @@ def results_of(prediction: Prediction) -> dict[str, Any]:
     weights = np.concatenate([np.empty(0), *(one for _, one in read)])
     values = (
         prediction.label,
+        prediction.purpose,
         torch.from_numpy(prediction.probabilities.astype(np.float32)),
-        prediction.spread,
+        _number(prediction.spread),
+        _number(prediction.unread_mass),
         torch.from_numpy(boxes),
         torch.from_numpy(weights.astype(np.float32)),
         _attention(prediction),
     )
     return dict(zip(RESULTS, values, strict=True))
+
+
+def _number(value: float | None) -> float:
+    """NaN for None, which collating into batches refuses."""
+    return math.nan if value is None else value
 
 
 def _attention(prediction: Prediction) -> MetaTensor:

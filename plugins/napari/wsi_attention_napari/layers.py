@@ -105,9 +105,11 @@ def _corners(boxes: NDArray[np.int64]) -> list[NDArray[np.float64]]:
 def _facts(prediction: Prediction) -> dict[str, Any]:
     return {
         "slide": prediction.slide,
-        "label": prediction.label,
+        "label": prediction.shown_label,
         "probabilities": dict(zip(prediction.classes, prediction.probabilities.tolist(), strict=True)),
         "spread": prediction.spread,
+        "unread_mass": prediction.unread_mass,
+        "purpose": prediction.purpose,
         "status": prediction.status,
         "notes": list(prediction.remarks),
         "use": "research use only",

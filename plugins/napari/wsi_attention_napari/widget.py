@@ -21,7 +21,7 @@ class Classify(Container[Any]):
 
     Attributes:
         slide: which of the open slides.
-        model: a model folder, or "demo", which knows synthetic slides only.
+        model: a model folder; there is no default. "demo" is a demonstration, which knows painted slides only.
         mpp: µm per level-0 pixel where the file does not say; 0 takes the file's.
         results: a results folder to show the stored result from, instead of running a model.
     """
@@ -29,7 +29,7 @@ class Classify(Container[Any]):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self._viewer = napari_viewer
         self.slide = ComboBox(label="slide", choices=self._slides)
-        self.model = LineEdit(label="model", value="demo")
+        self.model = LineEdit(label="model", value="")
         self.mpp = FloatSpinBox(label="µm per pixel", value=0.0, min=0.0, max=100.0, step=0.01)
         self.run = PushButton(text="Classify")
         self.results = FileEdit(label="results", mode=FileDialogMode.EXISTING_DIRECTORY)
@@ -50,6 +50,9 @@ class Classify(Container[Any]):
         known = self._known()
         if known is None:
             return None
+        if not str(self.model.value).strip():
+            self.said.value = "no model was given; write the folder that wsi-attention train wrote into the field"
+            return None
         self.run.enabled, self.said.value = False, "running …"
         model, mpp = str(self.model.value), float(self.mpp.value) or None
         worker = create_worker(_outcome, known["path"], model, mpp, known["reader"])
@@ -64,9 +67,8 @@ class Classify(Container[Any]):
             if how["name"] in self._viewer.layers:
                 self._viewer.layers.remove(how["name"])
             self._viewer.add_layer(Layer.create(data, how, kind))
-        share = float(prediction.probabilities.max())
         notes = f" ({'; '.join(prediction.remarks)})" if prediction.remarks else ""
-        self.said.value = f"{prediction.label}, {share:.3f} ± {prediction.spread:.3f}; not calibrated{notes}"
+        self.said.value = f"{prediction.verdict}; not calibrated{notes}"
 
     def show_result(self) -> None:
         """Shows what a results folder has of the slide."""

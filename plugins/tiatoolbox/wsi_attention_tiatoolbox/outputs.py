@@ -57,7 +57,9 @@ def _zarr(prediction: Prediction, stem: Path, top: int) -> Path:
     for name, values in arrays.items():
         group.create_array(name, data=values)
     facts = features(prediction, bounds="none")["metadata"]
-    group.attrs.update({"wsi-attention": facts, "units": "baseline", "resolution": 1.0, "label": prediction.label})
+    group.attrs.update(
+        {"wsi-attention": facts, "units": "baseline", "resolution": 1.0, "label": prediction.shown_label}
+    )
     return path
 
 

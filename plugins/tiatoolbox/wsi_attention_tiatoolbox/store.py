@@ -20,7 +20,8 @@ def to_store(prediction: Prediction, top: int = 5) -> SQLiteStore:
     """The regions and tiles of a prediction as annotations, in level-0 pixels, under the ids of our GeoJSON.
 
     `type` is the slide's label for a region and "Inspected" or "Not readable" for a tile; `object` says "annotation"
-    or "tile". Numbers are `weight`, `attention`, `attention_percentile`, `sampling_probability`, `rank`, `tiles`.
+    or "tile". Numbers are `weight`, `attention`, `attention_percentile`, `rank`, `tiles`, and
+    `sampling_probability` where tiles were drawn at random.
 
     Args:
         prediction: of one slide.

@@ -45,9 +45,11 @@ export function markSlide(number) {
 export function describe(facts) {
   document.title = `${facts.name}: wsi-attention viewer`;
   by("name").textContent = facts.name;
-  const error = facts.spread < 0.0005 ? "<0.001" : facts.spread.toFixed(3);
-  const spread = facts.spread > 0 ? ` ± ${error}` : "";
-  by("verdict").replaceChildren(made("b", facts.label), ` probability ${facts.classes[0][1].toFixed(3)}${spread}, not calibrated`);
+  const spread = facts.spread === null ? "" : ` ± ${facts.spread < 0.0005 ? "<0.001" : facts.spread.toFixed(3)}`;
+  const unread = facts.unread === null ? "" : `, ${percent(facts.unread)} of the attention unread`;
+  by("verdict").replaceChildren(made("b", facts.label), ` probability ${facts.classes[0][1].toFixed(3)}${spread}, not calibrated${unread}`);
+  by("warning").textContent = facts.warning;
+  by("warning").hidden = !facts.warning;
   by("classes").replaceChildren(...facts.classes.map(([name, share]) => {
     const row = made("tr", null);
     row.append(made("th", name, { scope: "row" }), made("td", share.toFixed(3)));

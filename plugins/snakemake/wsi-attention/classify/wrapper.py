@@ -1,7 +1,7 @@
 """Snakemake wrapper of `wsi-attention classify`: slides in, a results folder around `predictions.csv` out."""
 
 from pathlib import Path
-from shlex import quote
+from shlex import quote, split
 from typing import Any
 
 from snakemake.shell import shell
@@ -30,6 +30,10 @@ def command_of(job: Any) -> str:
     slides = job.input.get("slides")
     if slides in EMPTY:
         raise ValueError("input 'slides' is missing; name the slides: input: slides='slide.svs'")
+    if job.input.get("model") in EMPTY and not {"-m", "--model"} & set(split(job.params.get("extra", ""))):
+        raise ValueError(
+            "input 'model' is missing; name the folder that wsi-attention train wrote: input: model='model'"
+        )
     words = ["wsi-attention", "classify"]
     for slide in [slides] if isinstance(slides, str) else slides:
         words += ["-i", quote(slide)]

@@ -24,7 +24,6 @@ process CLASSIFY {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
-    def model_choice = model ? "model" : "demo"
     """
     export OMP_NUM_THREADS=1
 
@@ -32,7 +31,7 @@ process CLASSIFY {
         classify \\
         --input slides \\
         --output ${prefix} \\
-        --model ${model_choice} \\
+        --model ${model} \\
         --workers ${task.cpus} \\
         ${args}
     """
