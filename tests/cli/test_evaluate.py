@@ -33,3 +33,15 @@ def test_the_page_and_the_json(tmp_path: Path) -> None:
     assert written["accuracy_interval_95"] == pytest.approx([0.158, 1.0], abs=1e-3)
     assert written["confusion"] == [[1, 0], [0, 1]]
     assert written["localisation"] == {"positives": 1, "hits": 1, "missed": []}
+
+
+def test_figures_of_a_demonstration_say_so(tmp_path: Path) -> None:
+    warning = "demonstration model: the label means nothing on real tissue"
+    lines = ["slide,status,prob_benign,prob_lesion,notes", f"a,done,0.2,0.8,{warning}; mpp was given", "b,done,0.9,0.1,"]
+    (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "labels.csv").write_text("slide,label\na,lesion\nb,benign\n")
+    given = {"-p": tmp_path, "-l": tmp_path / "labels.csv", "--json": tmp_path / "out.json"}
+    result = CliRunner().invoke(app, ["evaluate", *(str(part) for pair in given.items() for part in pair)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == f"D{warning[1:]}."
+    assert json.loads((tmp_path / "out.json").read_text())["warning"] == warning

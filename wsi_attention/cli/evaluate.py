@@ -54,6 +54,7 @@ def _page(found: Evaluation) -> str:
         f"of {scores.patients} patients" if found.patients_given else "(no patients given: each slide counts as one)"
     )
     lines = [
+        *([f"{found.warning.capitalize()}."] if found.warning else []),
         f"slides     {scores.n} {whose} (labelled without prediction: {len(found.unpredicted)}, "
         f"predicted without label: {len(found.unlabelled)})",
         *([found.split] if found.split else []),

@@ -19,6 +19,7 @@ from wsi_attention.inference.discovery import files_of
 from wsi_attention.inference.matching import DICOM, SlideNames, file_name
 from wsi_attention.inference.names import suffix_of
 from wsi_attention.inference.states import FOLDER, read_state
+from wsi_attention.structures import warning_in
 from wsi_attention.training.intervals import METHODS, proportion_interval
 from wsi_attention.training.labels import PARTS, LabelRow, read_labels
 from wsi_attention.training.metrics import Scores, score
@@ -75,6 +76,7 @@ class Evaluation:
         split: which rows of the labels were taken, where they have a column `split`.
         overlap: which of the slides the model has learnt from.
         patients_given: whether the labels say whose slides they are.
+        warning: what labels of the model are worth, where it says that it is no model in earnest.
     """
 
     classes: tuple[str, ...]
@@ -86,6 +88,7 @@ class Evaluation:
     split: str = ""
     overlap: Overlap = field(default=NOBODY_KNOWS)
     patients_given: bool = False
+    warning: str = ""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -103,6 +106,7 @@ class Evaluation:
         """Plain JSON values; NaN is None."""
         found = self.localisation
         return {
+            "warning": self.warning or None,
             "classes": list(self.classes),
             "patients_given": self.patients_given,
             "positive": self.positive,
@@ -168,6 +172,7 @@ def evaluate(
         said,
         find_overlap({name: taken[name] for name in names}, notes, place, config),
         any(row.has_patient for row in taken.values()),
+        next(filter(None, (warning_in(notes[name]) for name in names)), ""),
     )
 
 
