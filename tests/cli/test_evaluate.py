@@ -37,7 +37,11 @@ def test_the_page_and_the_json(tmp_path: Path) -> None:
 
 def test_figures_of_a_demonstration_say_so(tmp_path: Path) -> None:
     warning = "demonstration model: the label means nothing on real tissue"
-    lines = ["slide,status,prob_benign,prob_lesion,notes", f"a,done,0.2,0.8,{warning}; mpp was given", "b,done,0.9,0.1,"]
+    lines = [
+        "slide,status,prob_benign,prob_lesion,notes",
+        f"a,done,0.2,0.8,{warning}; mpp was given",
+        "b,done,0.9,0.1,",
+    ]
     (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "labels.csv").write_text("slide,label\na,lesion\nb,benign\n")
     given = {"-p": tmp_path, "-l": tmp_path / "labels.csv", "--json": tmp_path / "out.json"}
