@@ -19,6 +19,10 @@ class UnsupportedSlideError(SlideError):
     """The file is sound, but it is no RGB brightfield slide."""
 
 
+class SeveralImagesError(SlideError):
+    """The file holds several images that could be the slide, and nobody said which one is."""
+
+
 class MissingMppError(SlideError):
     """The file does not say how large a pixel is, and nobody else did."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_attention.errors import SlideError, SlideOpenError, TileReadError, UnsupportedSlideError
+from wsi_attention.errors import SeveralImagesError, SlideError, SlideOpenError, TileReadError, UnsupportedSlideError
 from wsi_attention.slide.slide import open_slide
 
 OPENS = {
@@ -45,7 +45,7 @@ def attempt(file: Path) -> str | None:
             slide.oddities()
             slide.bytes_read(0, (0, 0), (64, 64))
     except SlideError as error:
-        assert isinstance(error, SlideOpenError | UnsupportedSlideError)
+        assert isinstance(error, SlideOpenError | UnsupportedSlideError | SeveralImagesError)
         assert one_line_about(file, error)
         return str(error)
     return None

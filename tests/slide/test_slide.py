@@ -247,7 +247,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Slide:
     monkeypatch.setattr("wsi_attention.slide.opening.load", lambda group, name: FlakyReader)
     FlakyReader.opened, FlakyReader.failures = [], 0
     slide = Slide.__new__(Slide)
-    slide.__setstate__(("flaky.xyz", Choice("flaky", "as asked"), None, {}))
+    slide.__setstate__(("flaky.xyz", Choice("flaky", "as asked"), None, {}, {}))
     return slide
 
 

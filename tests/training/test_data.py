@@ -26,6 +26,8 @@ from wsi_attention.training.data import (
 from wsi_attention.training.examples import Example, ahead
 from wsi_attention.training.labels import LabelRow
 
+ROW = LabelRow("a", "normal", "a")
+
 
 @pytest.fixture(scope="module")
 def slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,23 +55,23 @@ def test_the_least_recently_used_leaves_first() -> None:
 
 def test_a_second_visit_reads_only_tiles(slide_file: Path) -> None:
     memory = OverviewMemory()
-    with opened(slide_file, None, "key", memory, 16.0) as first:
+    with opened(slide_file, ROW, "key", memory, 16.0) as first:
         downsample = first.overview_downsample(16.0)
         view, cost = first.overview(downsample), first.counters
         assert cost.bytes > 0 or cost.pixels > 0
-    with opened(slide_file, None, "key", memory, 16.0) as second:
+    with opened(slide_file, ROW, "key", memory, 16.0) as second:
         assert torch.equal(second.overview(downsample), view)
         assert second.counters.pixels == 0
         tiles = second.read(TileSet(np.array([[0, 0], [100, 200]]), (64, 64), 1.0))
         assert tiles.pixels.shape == (1, 2, 3, 64, 64)
         assert second.counters.pixels == 2 * 64 * 64
-    with opened(slide_file, None, "other", OverviewMemory(limit=0), 16.0) as third:
+    with opened(slide_file, ROW, "other", OverviewMemory(limit=0), 16.0) as third:
         assert third.counters.pixels > 0
 
 
 @pytest.mark.parametrize("snap", [True, False])
 def test_tiles_move_to_the_stored_grid_as_the_recipe_says(slide_file: Path, snap: bool) -> None:
-    with opened(slide_file, None, "key", OverviewMemory(), 16.0, snap) as source:
+    with opened(slide_file, ROW, "key", OverviewMemory(), 16.0, snap) as source:
         tiles = TileSet(np.array([[200, 230]]), (64, 64), 1.0)
         assert (source.aligned(tiles).locations != tiles.locations).any() == snap
 
@@ -77,7 +79,7 @@ def test_tiles_move_to_the_stored_grid_as_the_recipe_says(slide_file: Path, snap
 def test_a_slide_without_tissue_is_refused(tmp_path: Path) -> None:
     write_slide(tmp_path / "blank.svs", SlideSpec(size=(600, 600), coverage=0.0))
     memory = OverviewMemory()
-    with pytest.raises(NoTissueError, match="no tissue"), opened(tmp_path / "blank.svs", None, "key", memory, 16.0):
+    with pytest.raises(NoTissueError, match="no tissue"), opened(tmp_path / "blank.svs", ROW, "key", memory, 16.0):
         pass
 
 

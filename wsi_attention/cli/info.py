@@ -14,12 +14,13 @@ def info(
     slides: Annotated[list[str], typer.Argument(help="Slide files, OME-Zarr folders or URLs.")],
     reader: Annotated[str, typer.Option(help="Reader to use.")] = "auto",
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the file is wrong or silent.")] = None,
+    series: Annotated[str | None, typer.Option(help="Which image is the slide: its number or name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a slide.")] = False,
     tissue: Annotated[
         Path | None, typer.Option(help="Write a picture (PNG) of the tissue found, of one slide.", metavar="PNG")
     ] = None,
 ) -> None:
-    """Shows levels, µm/px and its source, bounds, associated images, the reader, and what is odd about a slide.
+    """Shows levels, µm/px and its source, bounds, all images of the file, the reader, and what is odd about a slide.
 
     Example: wsi-attention info slide.svs --tissue tissue.png
     """
@@ -34,7 +35,7 @@ def info(
     failed = False
     for path in slides:
         try:
-            with open_slide(path, reader, mpp) as slide:
+            with open_slide(path, reader, mpp, {"series": series}) as slide:
                 facts = describe(slide)
                 if tissue:
                     from wsi_attention.inference.tissue_picture import write_tissue
@@ -61,6 +62,7 @@ def _page(facts: dict[str, Any]) -> str:
         ("bounds", facts["bounds"] or "whole slide"),
         ("associated", ", ".join(facts["associated"]) or "none"),
     ]
+    rows += [(f"image {image['index']}", _image(image)) for image in facts["images"]]
     for number, level in enumerate(facts["levels"]):
         tile = "x".join(map(str, level["tile"])) if level["tile"] else "unknown"
         size = f"{level['width']} x {level['height']} px{' (left out)' if level['left_out'] else ''}"
@@ -71,3 +73,10 @@ def _page(facts: dict[str, Any]) -> str:
     odd = [*facts["odd"], *(found["notes"] if found else ())]
     rows += [("odd", text) for text in odd] or [("odd", "nothing")]
     return "\n".join(f"{name:<12} {visible(str(value))}" for name, value in rows) + "\n"
+
+
+def _image(image: dict[str, Any]) -> str:
+    levels = f"{image['levels']} level{'s' if image['levels'] > 1 else ''}"
+    size = f"{image['width']} x {image['height']} px, {levels}{'' if image['rgb'] else ', not 8-bit RGB'}"
+    name = f", {image['name']!r}" if image["name"] else ""
+    return f"{size}{name}{' <- the slide' if image['slide'] else ''}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    labels: Annotated[Path, typer.Option("-l", "--labels", help="CSV slide,label[,patient][,mpp][,split].")],
+    labels: Annotated[Path, typer.Option("-l", "--labels", help="CSV slide,label[,patient][,mpp][,split][,series].")],
     slides: Annotated[list[Path], typer.Option("-i", "--input", help="Folders or files with the labelled slides.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder.")],
     method: Annotated[

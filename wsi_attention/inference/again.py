@@ -74,6 +74,7 @@ def reopened_tiles(prediction: Prediction) -> list[NDArray[np.uint8] | None]:
 
 @contextmanager
 def _reopened(prediction: Prediction) -> Iterator[Slide | None]:
-    with open_slide(prediction.slide, mpp=prediction.mpp) as slide:
+    options = {"series": prediction.provenance.get("series")}
+    with open_slide(prediction.slide, mpp=prediction.mpp, options=options) as slide:
         same = slide.fingerprint == prediction.provenance.get("fingerprint", slide.fingerprint)
         yield slide if same else None

@@ -18,7 +18,7 @@ from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.inference.batch_run import BatchRun, Watch
 from wsi_attention.inference.cluster_runner import Cluster
 from wsi_attention.inference.devices import Precision, Used
-from wsi_attention.inference.discovery import SlideFile, with_mpp
+from wsi_attention.inference.discovery import SlideFile, with_mpp, with_series
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.job import Job, Settings, exporter_of
 from wsi_attention.inference.mirror import workplace
@@ -46,6 +46,7 @@ def classify(
     *,
     slides_csv: str | Path | None = None,
     mpp: float | None = None,
+    series: str | None = None,
     workers: int = 1,
     batch: int = 32,
     device: str = "auto",
@@ -71,8 +72,9 @@ def classify(
         results: the results folder, created if need be; or a URL of fsspec that can be written, such as
             s3://. The run then works in a folder below WSI_ATTENTION_WORK, or below the system's temporary one.
         classifier: what `load_model` gives.
-        slides_csv: slide[,mpp][,mask]; then `inputs` are the folders its paths lie in.
+        slides_csv: slide[,mpp][,mask][,series]; then `inputs` are the folders its paths lie in.
         mpp: µm per level-0 pixel for all slides that the CSV gives none for.
+        series: the number or name of the image that is the slide, likewise; needed where a file holds several.
         workers: slides computed side by side; one more is being opened meanwhile.
         batch: tiles read by one task.
         device: where the model computes; "auto" is the first GPU, else the CPU.
@@ -103,7 +105,7 @@ def classify(
     wishes.check(classifier)
     with workplace(results) as (place, mirror), place_for(executor, workers, in_process) as where:
         found = gather_slides(inputs, slides_csv, outside=place)
-        slides = with_mpp(found.slides, mpp)
+        slides = with_series(with_mpp(found.slides, mpp), series)
         used = place_of(where, classifier, place, device, precision, slides)
         settings = _settings(classifier, place, what, used, batch, limit, wishes, wishes.snaps(snap))
         settings = replace(settings, profile=profile, full_hash=full_hash)
@@ -115,6 +117,7 @@ def classify(
             "inputs": [masked(str(given)) for given in inputs],
             "slides_csv": slides_csv and str(slides_csv),
             "mpp": mpp,
+            "series": series,
         }
         arguments |= {"workers": workers, "existing": existing}
         arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}

@@ -33,12 +33,14 @@ class SlideFile:
         relative: its path inside the input folder, with `/`; its place in the results folder follows from it.
         mpp: µm per level-0 pixel where the caller knows better than the file.
         mask: path of the user's own tissue mask.
+        series: the number or name of the image that is the slide, where the caller says so.
     """
 
     path: str
     relative: str
     mpp: float | None = None
     mask: str | None = None
+    series: str | None = None
 
     @property
     def key(self) -> str:
@@ -272,3 +274,8 @@ def with_mpp(slides: Sequence[SlideFile], mpp: float | None) -> tuple[SlideFile,
     if mpp is None:
         return tuple(slides)
     return tuple(slide if slide.mpp is not None else replace(slide, mpp=mpp) for slide in slides)
+
+
+def with_series(slides: Sequence[SlideFile], series: str | None) -> tuple[SlideFile, ...]:
+    """The slides with one image to take for all that have none of their own from the slides CSV."""
+    return tuple(slide if slide.series is not None else replace(slide, series=series) for slide in slides)

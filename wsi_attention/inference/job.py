@@ -166,7 +166,7 @@ class _Work:
     def _open(self) -> tuple[Slide, SlideKey]:
         given = self.job.slide
         first = first_look(given)
-        self._slide = slide = open_slide(given.path, mpp=given.mpp)
+        self._slide = slide = open_slide(given.path, mpp=given.mpp, options={"series": given.series})
         return slide, second_look(first, slide, given.path, self.job.settings.full_hash)
 
     @spent_on("overview")

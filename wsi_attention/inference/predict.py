@@ -214,6 +214,7 @@ def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str)
             "mpp_source": slide.mpp_source,
             "reader": slide.reader,
             "versions": dict(versions()),
+            **slide.options,
         }
         | ({"series_uid": slide.series_id} if slide.series_id else {})
         | ({"bounds": list(slide.bounds)} if slide.bounds else {})

@@ -21,7 +21,7 @@ def first_look(slide: SlideFile) -> SlideKey:
         InputError: the mask cannot be read.
     """
     times, changes = own_files.written(slide.path)
-    return SlideKey(mpp=slide.mpp, mask_sha256=_sha256(slide.mask), written=times, changed=changes)
+    return SlideKey(mpp=slide.mpp, mask_sha256=_sha256(slide.mask), series=slide.series, written=times, changed=changes)
 
 
 def second_look(first: SlideKey, slide: Slide, path: str, whole: bool = False) -> SlideKey:

@@ -1,4 +1,4 @@
-"""The slides CSV: slide[,mpp][,mask], one row a slide, paths relative to the CSV or to the input folder.
+"""The slides CSV: slide[,mpp][,mask][,series], one row a slide, paths relative to the CSV or to the input folder.
 
 TRIDENT's list of slides, `wsi[,mpp]`, is read as well.
 """
@@ -16,7 +16,7 @@ from wsi_attention.inference.names import suffix_of
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.urls import is_url, last_part
 
-COLUMNS = ("slide", "wsi", "mpp", "mask")
+COLUMNS = ("slide", "wsi", "mpp", "mask", "series")
 """Columns that are looked at; others are allowed."""
 
 
@@ -71,6 +71,7 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
             *_placed(row["slide"], places, where),
             mpp=given_mpp(row.get("mpp"), where),
             mask=_placed(mask, places, where)[0] if mask else None,
+            series=row.get("series") or None,
         )
         slide = whole_series(slide)
         if slide.key in slides:
@@ -87,7 +88,7 @@ def _rows(path: Path) -> Sequence[tuple[int, Mapping[str, str]]]:
         names = [column.lower() for column in table.columns]
         if "wsi" not in names:
             raise InputError(
-                f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask]"
+                f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask][,series]"
             )
         return [(line, {**cells, "slide": cells["wsi"]}) for line, cells in table.rows]
     return table.rows

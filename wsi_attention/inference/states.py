@@ -56,6 +56,7 @@ class SlideKey:
         fingerprint: of samples of its content; the seed of what is drawn comes from it.
         mpp: what the caller gave.
         mask_sha256: of the caller's own mask.
+        series: the image that the caller asked for.
         seen: what the reader saw of it: scale, levels, bounds, tags (`slide.fingerprint.seen_in`).
         written: sizes and times of its files (`slide.own_files.written`).
         changed: the same with the times of any change.
@@ -65,6 +66,7 @@ class SlideKey:
     fingerprint: str = ""
     mpp: float | None = None
     mask_sha256: str | None = None
+    series: str | None = None
     seen: Mapping[str, str] = field(default_factory=dict)
     written: str = ""
     changed: str = ""
@@ -72,8 +74,8 @@ class SlideKey:
 
     def untouched(self, now: SlideKey) -> bool:
         """Whether nobody has touched the slide's files since, so that it need not be opened."""
-        asked = self.mpp, self.mask_sha256, self.changed
-        return bool(self.seen and self.changed) and asked == (now.mpp, now.mask_sha256, now.changed)
+        asked = self.mpp, self.mask_sha256, self.series, self.changed
+        return bool(self.seen and self.changed) and asked == (now.mpp, now.mask_sha256, now.series, now.changed)
 
     def difference(self, now: SlideKey) -> str | None:
         """Why a result with this key does not stand for the slide as it is now; None where it does."""
@@ -81,6 +83,8 @@ class SlideKey:
             return _given("--mpp", now.mpp, self.mpp)
         if self.mask_sha256 != now.mask_sha256:
             return _given("mask", now.mask_sha256, self.mask_sha256)
+        if self.series != now.series:
+            return _given("--series", now.series, self.series)
         if not self.seen:
             return "its result is of an earlier version, which did not record what the file was like"
         for name in sorted(self.seen.keys() | now.seen.keys(), key=lambda name: (name != "mpp", name == "tags", name)):

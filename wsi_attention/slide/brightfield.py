@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from wsi_attention.errors import UnsupportedSlideError
+from wsi_attention.slide.metadata import OME_IMAGE
 
 _WAVELENGTH = re.compile(r"\bExcitationWave[Ll]ength=([1-9]\d*)")
 _OME_FLUORESCENT = re.compile(r"\b(?:ExcitationWavelength|Fluor|IlluminationType)\s*=\s*[\"']([^\"']+)[\"']")
@@ -35,8 +36,8 @@ def _fluorescence(properties: Mapping[str, str]) -> str:
             return f"its tags name an excitation wavelength of {found[1]} nm"
         if key.endswith(_ILLUMINATION) and "fluorescen" in value.lower():
             return f"{key.rpartition('.')[2]} is {value.strip()!r}"
-    description = properties.get("tiff.ImageDescription", "")
-    if "<OME" in description or "<ome:OME" in description:
+    description = properties.get(OME_IMAGE) or properties.get("tiff.ImageDescription", "")
+    if OME_IMAGE in properties or "<OME" in description or "<ome:OME" in description:
         for value in _OME_FLUORESCENT.findall(description):
             if value not in {"Transmitted", "Oblique", "NonLinear", "Other"}:
                 return f"its OME-XML names {value!r}"

@@ -11,6 +11,7 @@ from wsi_attention.geometry import Box
 from wsi_attention.once import once
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.facts import Facts
+from wsi_attention.slide.images import StoredImage
 from wsi_attention.slide.levels import best_level, snapped
 from wsi_attention.slide.scale_checks import scale_doubts
 
@@ -91,6 +92,16 @@ class Described(ABC):
     def associated(self) -> tuple[str, ...]:
         """Names of label, macro and thumbnail images."""
         return self._facts.associated
+
+    @property
+    def images(self) -> tuple[StoredImage, ...]:
+        """All images of the file, as far as its reader lists them."""
+        return self._facts.images
+
+    @property
+    def image(self) -> int:
+        """The index of the one that is the slide."""
+        return self._facts.image
 
     @property
     def vendor(self) -> str | None:

@@ -17,7 +17,7 @@ AFFORDABLE = 64_000_000
 
 
 def describe(slide: Slide) -> dict[str, Any]:
-    """A slide's size, levels, mpp and its source, bounds, associated images, reader and oddities, JSON-able.
+    """A slide's size, levels, mpp and its source, bounds, all images of the file, reader and oddities, JSON-able.
 
     Metadata, a few samples of the file, one coarse view, and a few places of every level are read.
     """
@@ -27,6 +27,11 @@ def describe(slide: Slide) -> dict[str, Any]:
         for level, ((w, h), d, t) in enumerate(
             zip(slide.level_dimensions, slide.level_downsamples, slide.tile_sizes, strict=True)
         )
+    ]
+    images = [
+        {"index": found.index, "name": found.name, "width": found.size[0], "height": found.size[1]}
+        | {"levels": found.levels, "rgb": found.rgb, "slide": found.index == slide.image}
+        for found in slide.images
     ]
     return {
         "slide": slide.path,
@@ -39,6 +44,7 @@ def describe(slide: Slide) -> dict[str, Any]:
         "objective_power": slide.objective_power,
         "bounds": list(slide.bounds) if slide.bounds else None,
         "associated": list(slide.associated),
+        "images": images,
         "levels": levels,
         "fingerprint": slide.fingerprint,
         "odd": [*slide.oddities(), *looks],

@@ -9,6 +9,7 @@ from typing import Self
 
 from wsi_attention.geometry import MPP_TOLERANCE, Box
 from wsi_attention.protocols import SlideReader
+from wsi_attention.slide.images import StoredImage
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Facts:
     bounds: Box | None
     associated: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    images: tuple[StoredImage, ...] = ()
+    image: int = 0
 
     @classmethod
     def of(cls, reader: SlideReader) -> Self:
@@ -34,6 +37,8 @@ class Facts:
             reader.bounds,
             tuple(reader.associated),
             tuple(getattr(reader, "notes", ())),
+            tuple(getattr(reader, "images", ())) or (_only_image(reader),),
+            int(getattr(reader, "image", 0)),
         )
 
     def misshapen(self) -> dict[int, str]:
@@ -60,3 +65,7 @@ class Facts:
             x, y, w, h = self.bounds
             found.append(f"only {w}×{h} pixels at ({x}, {y}) were scanned (bounds)")
         return tuple(found)
+
+
+def _only_image(reader: SlideReader) -> StoredImage:
+    return StoredImage(0, "", reader.level_dimensions[0], len(reader.level_dimensions))

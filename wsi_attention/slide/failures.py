@@ -56,8 +56,8 @@ def opening(path: str, reader: str, undo: Callable[[], None] | None = None) -> I
         # hostile files make the libraries raise anything: struct.error, KeyError, MemoryError
         reason = what_is_wrong(error).replace(f"Reading {path}: ", "").rstrip(".")
         raise SlideOpenError(
-            f"{masked(path)}: {reader} cannot open it ({reason}); the file is damaged or in a variant it does not know:"
-            " copy it again, or leave it out"
+            f"{masked(path)}: {reader} cannot open it ({reason}), which is damage or a variant that it does not know:"
+            " compare the file with its original, try another reader (--reader of info), or leave it out"
         ) from error
 
 

@@ -89,6 +89,11 @@ def seen_in(slide: Scaled) -> dict[str, str]:
     }
 
 
+def of_image(fingerprint: str, image: int) -> str:
+    """sha256 (hex) of one image among several of a file."""
+    return hashlib.sha256(f"image {image} of {fingerprint}".encode()).hexdigest()
+
+
 def series_id(properties: Mapping[str, str]) -> str | None:
     """What the instances of one DICOM series share; None for slides of one file."""
     return properties.get("dicom.SeriesInstanceUID")

@@ -34,6 +34,8 @@ ROUNDED = 0.001
 ABSURD = 2.0
 """How many times longer than wide a pixel may not be."""
 
+OME_IMAGE = "ome.image"
+"""The property that holds the slide's own part of an OME-XML."""
 _OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 _OME_SIZE = re.compile(r"\bPhysicalSize([XY])(Unit)?\s*=\s*[\"']([^\"']*)[\"']")
 
@@ -153,7 +155,7 @@ def _from_keys(key_x: str, key_y: str) -> Callable[[Mapping[str, str]], tuple[fl
 
 
 def _from_ome_xml(properties: Mapping[str, str]) -> tuple[float, float] | None:
-    pixels = _OME_PIXELS.search(properties.get("tiff.ImageDescription", ""))
+    pixels = _OME_PIXELS.search(properties.get(OME_IMAGE) or properties.get("tiff.ImageDescription", ""))
     if pixels is None:
         return None
     stated = {axis + unit: unescape(value) for axis, unit, value in _OME_SIZE.findall(pixels[0])}

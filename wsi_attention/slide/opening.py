@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from wsi_attention.errors import InputError, SlideOpenError
@@ -11,6 +13,7 @@ from wsi_attention.protocols import SlideReader
 from wsi_attention.registry import READERS, load, names
 from wsi_attention.slide.brightfield import check_metadata
 from wsi_attention.slide.failures import opening
+from wsi_attention.slide.images import Series
 from wsi_attention.slide.plain_files import check_plain_files
 from wsi_attention.slide.readers.tiff.tag_sizes import check_tag_sizes
 from wsi_attention.slide.urls import is_url, masked
@@ -21,20 +24,25 @@ NEVER = ("array",)
 """What `auto` tries first and last; readers of other packages come between; `array` is only used when asked for."""
 
 
-def opener(origin: object, path: str, name: str) -> Callable[[], SlideReader]:
+def opener(
+    origin: object, path: str, name: str, options: Mapping[str, str | int] = MappingProxyType({})
+) -> Callable[[], SlideReader]:
     """A function that opens a slide afresh with the named reader.
 
     Args:
         origin: what the reader is given: the path, or levels in memory.
         path: what stands for it in messages.
         name: the reader's.
+        options: what else the reader is given.
     """
 
     def open_fresh() -> SlideReader:
         with opening(path, name):
             if isinstance(origin, str) and not is_url(origin):
                 check_plain_files(origin)
-            reader: SlideReader = load(READERS, name)(origin)
+            made = load(READERS, name)
+            _check_takes(made, name, path, options)
+            reader: SlideReader = made(origin, **options)
             try:
                 check_metadata(path, reader.properties)
             except BaseException:
@@ -45,6 +53,13 @@ def opener(origin: object, path: str, name: str) -> Callable[[], SlideReader]:
     return open_fresh
 
 
+def _check_takes(reader: Callable[..., SlideReader], name: str, path: str, options: Mapping[str, str | int]) -> None:
+    taken = signature(reader).parameters if options else {}
+    for option in options:
+        if option not in taken:
+            raise SlideOpenError(f"{masked(path)}: the reader {name} cannot choose an image ({option}); use another")
+
+
 class Choice(NamedTuple):
     """A reader's name, and why it was taken."""
 
@@ -52,12 +67,12 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(path: str) -> Choice:
+def choose(path: str, options: Mapping[str, str | int] = MappingProxyType({})) -> Choice:
     """The reader that `auto` takes for a path.
 
-    `tiff` gets the tiled TIFFs that it decodes exactly as OpenSlide does, which is tried on a tissue tile. Otherwise
-    OpenSlide's word counts where it knows the vendor: should it then fail to open the file, nothing else is tried.
-    tiffslide gets what OpenSlide does not know, URLs, and OME-TIFF whose smaller levels OpenSlide does not see.
+    `tiff` gets the tiled TIFFs that it decodes exactly as OpenSlide does, which is tried on a tissue tile. OpenSlide
+    gets what else it knows, unless it takes another image of the file for the slide, or cannot decode its compression.
+    tiffslide gets what is left, URLs, and OME-TIFF whose smaller levels OpenSlide does not see.
 
     Raises:
         SlideOpenError: there is no such file, or no reader knows it.
@@ -65,16 +80,36 @@ def choose(path: str) -> Choice:
     if not is_url(path):
         _check_exists(path)
     order = [name for name in (*FIRST, *_of_other_packages(), *LAST) if name in names(READERS)]
-    reason = "the first that knows the format"
+    reasons: list[str] = []
     for name in order:
         with opening(path, name):
             recognised = bool(load(READERS, name).recognises(path))
-            refused = _why_not_tiff(path) if recognised and name == "tiff" else None
-        if refused is not None:
-            reason = f"not tiff: {refused}"
-        elif recognised:
-            return _chosen(name, path, reason)
+            taken, reason = _judged(name, path, options) if recognised else (False, "")
+        if taken:
+            return _chosen(name, path, reason, reasons, options)
+        reasons += [f"not {name}: {reason}"] if reason else []
     raise SlideOpenError(f"{masked(path)}: {_impression(path)}; tried {', '.join(order)}")
+
+
+def _judged(name: str, path: str, options: Mapping[str, str | int]) -> tuple[bool, str]:
+    """Whether a reader that recognises a file is to be used, and why, or why not."""
+    series = options.get("series")
+    if name == "tiff":
+        from wsi_attention.slide.readers.tiff.choice import judge
+
+        return judge(path, series)
+    if name == "openslide":
+        from wsi_attention.slide.readers.tiff.choice import why_not_openslide
+
+        why_not = why_not_openslide(path, series)
+        return why_not is None, why_not or ""
+    return True, ""
+
+
+def _chosen(name: str, path: str, reason: str, before: list[str], options: Mapping[str, str | int]) -> Choice:
+    if name == "openslide":
+        name = _more_levels(path, options.get("series"))
+    return Choice(name, reason or "; ".join(before) or "the first that knows the format")
 
 
 def _of_other_packages() -> tuple[str, ...]:
@@ -84,20 +119,6 @@ def _of_other_packages() -> tuple[str, ...]:
 def known_elsewhere(path: str) -> bool:
     """Whether a reader of another package recognises a file, whose suffix need not be one of ours."""
     return any(bool(load(READERS, name).recognises(path)) for name in _of_other_packages())
-
-
-def _why_not_tiff(path: str) -> str | None:
-    from wsi_attention.slide.readers.tiff.choice import why_not
-
-    return why_not(path)
-
-
-def _chosen(name: str, path: str, reason: str) -> Choice:
-    if name == "tiff":
-        return Choice(
-            name, f"a tiled TIFF{' at a URL' if is_url(path) else '; a tissue tile is the same in OpenSlide'}"
-        )
-    return Choice(_more_levels(path) if name == "openslide" else name, reason)
 
 
 def check_name(name: str) -> str:
@@ -111,11 +132,11 @@ def check_name(name: str) -> str:
     return name
 
 
-def _more_levels(path: str) -> str:
+def _more_levels(path: str, series: Series) -> str:
     """ "tiffslide" where it sees levels that OpenSlide does not and both give the same pixels, else "openslide"."""
     from wsi_attention.slide.readers.subifds import levels_hidden_from_openslide
 
-    return "tiffslide" if levels_hidden_from_openslide(path) else "openslide"
+    return "tiffslide" if levels_hidden_from_openslide(path, series) else "openslide"
 
 
 def _check_exists(path: str) -> None:

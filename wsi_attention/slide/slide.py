@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from wsi_attention.slide.described import Described
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles
 from wsi_attention.slide.holes import CELL, Hole, holes_in, transparent_cells
+from wsi_attention.slide.images import check_options
 from wsi_attention.slide.opening import Choice, check_name, choose, opener
 from wsi_attention.slide.pixels import level_location, on_white
 from wsi_attention.slide.requests import attempt, read_one, read_together
@@ -32,7 +34,7 @@ MAX_PIXELS = 2**28
 """The most pixels one read may ask for (0.8 GB of RGB)."""
 
 
-State = tuple["str | ArrayLevels", Choice, float | None, Mapping[int, str]]
+State = tuple["str | ArrayLevels", Choice, float | None, Mapping[int, str], dict[str, str | int]]
 """What a slide pickles as."""
 
 
@@ -40,6 +42,7 @@ def open_slide(
     path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
     reader: str = "auto",
     mpp: float | None = None,
+    options: Mapping[str, str | int | None] | None = None,
 ) -> Slide:
     """Opens a slide; reads metadata only.
 
@@ -47,17 +50,19 @@ def open_slide(
         path: a file, an OME-Zarr or DICOM folder, a URL; or arrays (h, w, 3) uint8, one a level, finest first.
         reader: a registered reader's name, or "auto".
         mpp: µm per level-0 pixel, in place of what the file says.
+        options: {"series": …}, the number or the name of the image that is the slide, where a file holds several.
 
     Raises:
-        SlideOpenError: missing, broken, or in no format that a reader knows.
+        SlideOpenError: missing, broken, in no format that a reader knows, or without the image that was asked for.
+        SeveralImagesError: several images could be the slide.
         UnsupportedSlideError: no RGB brightfield slide.
-        InputError: no such reader, or an mpp that is no positive number.
+        InputError: no such reader or option, or an mpp that no slide has.
     """
-    return Slide(path, reader, mpp)
+    return Slide(path, reader, mpp, options)
 
 
 class Slide(Described):
-    """One slide. Safe in threads; pickles as path, reader, mpp and the levels left out, and reopens on first use.
+    """One slide. Safe in threads; pickles as path, reader, mpp, options and the levels left out; reopens on first use.
 
     Attributes:
         path: the path as it was given, a URL without its secrets ("array" for arrays).
@@ -66,6 +71,7 @@ class Slide(Described):
         seen: where an overview showed something; set by whoever read one, so that tiles that are missing there count as
             unreadable. Does not pickle.
         levels_compared: whether `slide.strangers` has looked at the levels since the slide was opened.
+        options: what else it was opened with.
     """
 
     def __init__(
@@ -73,29 +79,32 @@ class Slide(Described):
         path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
         reader: str = "auto",
         mpp: float | None = None,
+        options: Mapping[str, str | int | None] | None = None,
     ) -> None:
-        given = metadata.given_mpp(mpp)
+        given, asked = metadata.given_mpp(mpp), check_options(options or {})
         check_name(reader)
         if isinstance(path, str | os.PathLike):
             origin: str | ArrayLevels = os.fspath(path)
-            chosen = choose(str(origin)) if reader == "auto" else Choice(reader, "as asked")
+            chosen = choose(str(origin), asked) if reader == "auto" else Choice(reader, "as asked")
         else:
             from wsi_attention.slide.readers.array import as_levels
 
             origin, chosen = as_levels(path), Choice("array", "pixels in memory")
-        self.__setstate__((origin, chosen, given, {}))
+        self.__setstate__((origin, chosen, given, {}, asked))
         _ = self._facts
 
     def __getstate__(self) -> State:
-        return self._origin, Choice(self.reader, self.reader_reason), self._given, dict(self.strange)
+        choice = Choice(self.reader, self.reader_reason)
+        return self._origin, choice, self._given, dict(self.strange), dict(self.options)
 
     def __setstate__(self, state: State) -> None:
-        self._origin, (self.reader, self.reader_reason), self._given, self.strange = state
+        self._origin, (self.reader, self.reader_reason), self._given, self.strange, options = state
+        self.options = MappingProxyType(options)
         self.path = masked(self._origin) if isinstance(self._origin, str) else self._origin.name
         self.levels_compared = False
         self._transparent: dict[int, set[tuple[int, ...]]] = {}
         self.seen: Seen | None = None
-        self._handles = Handles(opener(self._origin, self.path, self.reader))
+        self._handles = Handles(opener(self._origin, self.path, self.reader, options))
 
     def __repr__(self) -> str:
         return f"Slide({self.path!r}, reader={self.reader!r})"
@@ -117,9 +126,13 @@ class Slide(Described):
 
     @once
     def fingerprint(self) -> str:
-        """sha256 (hex) of the content, from little of it; the same under any name and at any place."""
+        """sha256 (hex) of the content, from little of it; the same under any name and at any place.
+
+        An image that was asked for by its number or name has another one than its file.
+        """
         path = self._origin if isinstance(self._origin, str) else None
-        return fingerprint.of_slide(path, self)
+        found = fingerprint.of_slide(path, self)
+        return fingerprint.of_image(found, self.image) if "series" in self.options else found
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Pixels (h, w, 3) of a stored level on white; outside the slide they are white.

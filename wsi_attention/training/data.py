@@ -137,7 +137,7 @@ class RememberingSource:
 def survey(slides: Mapping[str, Path], rows: Sequence[LabelRow]) -> Survey:
     """Opens every slide once, for its fingerprint and to see whether it can be used."""
     with ThreadPoolExecutor(4) as pool:
-        looked = list(pool.map(lambda row: _look(slides[row.slide], row.mpp), rows))
+        looked = list(pool.map(lambda row: _look(slides[row.slide], row), rows))
     fingerprints = {row.slide: text for row, (text, failure) in zip(rows, looked, strict=True) if not failure}
     failed = {row.slide: failure for row, (_, failure) in zip(rows, looked, strict=True) if failure}
     return Survey(fingerprints, failed)
@@ -160,7 +160,7 @@ def slide_examples(
             row.slide,
             classes.index(row.label),
             key,
-            lambda: opened(slides[row.slide], row.mpp, key, memory, overview_mpp, snap),
+            lambda: opened(slides[row.slide], row, key, memory, overview_mpp, snap),
             row.patient,
         )
 
@@ -169,7 +169,7 @@ def slide_examples(
 
 @contextmanager
 def opened(
-    path: Path, mpp: float | None, key: str, memory: OverviewMemory, overview_mpp: float, snap: bool = True
+    path: Path, row: LabelRow, key: str, memory: OverviewMemory, overview_mpp: float, snap: bool = True
 ) -> Iterator[TileSource]:
     """A slide's source with its overview at hand.
 
@@ -177,7 +177,7 @@ def opened(
         SlideError: it cannot be opened or read, its mpp is unknown, or it has no tissue.
     """
     kept = memory.get(key)
-    with open_slide(str(path), mpp=mpp) as slide:
+    with open_slide(str(path), mpp=row.mpp, options={"series": row.series}) as slide:
         if kept:
             slide.strange, slide.seen = kept.strange, kept.seen
         plain = SlideSource(slide, tissue=kept.tissue if kept else None, snap=snap)
@@ -196,9 +196,9 @@ def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str])
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _look(path: Path, mpp: float | None) -> tuple[str, str]:
+def _look(path: Path, row: LabelRow) -> tuple[str, str]:
     try:
-        with open_slide(str(path), mpp=mpp) as slide:
+        with open_slide(str(path), mpp=row.mpp, options={"series": row.series}) as slide:
             _ = slide.mpp
             return slide.fingerprint, ""
     except (WsiAttentionError, OSError) as error:

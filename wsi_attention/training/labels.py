@@ -15,7 +15,7 @@ from wsi_attention.training.label_values import check_values
 
 __all__ = ["COLUMNS", "PARTS", "LabelRow", "bare_name", "find_slides", "read_labels"]
 
-COLUMNS = ("slide", "label", "patient", "mpp", "split")
+COLUMNS = ("slide", "label", "patient", "mpp", "split", "series")
 """Columns that are looked at, in any order, in small or capital letters."""
 PARTS = ("train", "val", "test")
 """What the optional column `split` may say; slides of "test" are left alone in training."""
@@ -32,6 +32,7 @@ class LabelRow:
         patient: whose slide it is; the slide itself where the CSV has no patient.
         mpp: µm per level-0 pixel where the CSV gives it.
         part: one of `PARTS`, None where the CSV has no split.
+        series: the number or name of the image that is the slide, where the CSV gives it.
     """
 
     slide: str
@@ -39,6 +40,7 @@ class LabelRow:
     patient: str
     mpp: float | None = None
     part: str | None = None
+    series: str | None = None
 
     @property
     def has_patient(self) -> bool:
@@ -47,7 +49,7 @@ class LabelRow:
 
 
 def read_labels(path: str | Path) -> tuple[LabelRow, ...]:
-    """Read `slide,label[,patient][,mpp][,split]`, written as `csv_table.read_table` takes it.
+    """Read `slide,label[,patient][,mpp][,split][,series]`, written as `csv_table.read_table` takes it.
 
     Raises:
         InputError: no such file, no text, a column or a value is missing, a slide stands twice, a number is none, or a
@@ -101,7 +103,8 @@ def _row(path: str | Path, line: int, cells: Mapping[str, str]) -> LabelRow:
         raise InputError(f"{path}, line {line}: split is {part!r}; possible: {', '.join(PARTS)}")
     mpp = given_mpp(cells.get("mpp"), f"{path}, line {line}")
     patient = unicodedata.normalize("NFC", cells.get("patient") or slide)
-    return LabelRow(slide, label, patient, mpp, _PARTS[part.lower()] if part else None)
+    series = cells.get("series") or None
+    return LabelRow(slide, label, patient, mpp, _PARTS[part.lower()] if part else None, series)
 
 
 def _no_duplicates(path: str | Path, slides: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ def train(
     """Trains a model and writes its folder; an interrupted call, repeated, ends with the same model, bit for bit.
 
     Args:
-        labels: CSV `slide,label[,patient][,mpp][,split]`.
+        labels: CSV `slide,label[,patient][,mpp][,split][,series]`.
         slides: folders or files in which the labels' slides are found.
         output: the model folder; `training/` in it holds metrics.csv, split.csv and, until the end, the state.
         recipe: all numbers; the shipped one of the default method where None.

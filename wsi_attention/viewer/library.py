@@ -115,7 +115,7 @@ class Library:
                 tried = True
                 continue
             try:
-                slide = open_slide(path, mpp=state.slide.mpp)
+                slide = open_slide(path, mpp=state.slide.mpp, options={"series": state.slide.series})
             except (SlideError, InputError, OSError):
                 continue
             tried, self._known[path] = True, slide.fingerprint

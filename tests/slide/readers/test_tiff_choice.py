@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from wsi_attention.cli.app import app
 from wsi_attention.errors import SlideOpenError
-from wsi_attention.slide.readers.tiff.choice import why_not
+from wsi_attention.slide.readers.tiff.choice import Verdict, judge
 from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.tiff_kinds import write_kind
@@ -28,7 +28,7 @@ RGB = np.full((256, 256, 3), 200, np.uint8)
     ],
 )
 def test_formats_of_others(name: str, reason: str, shared_data: Path) -> None:
-    assert why_not(str(shared_data / "slides" / name)) == reason
+    assert judge(str(shared_data / "slides" / name)) == Verdict(False, reason)
 
 
 def test_an_explicit_request_for_what_it_does_not_own(shared_data: Path, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_an_explicit_request_for_what_it_does_not_own(shared_data: Path, tmp_pat
     with pytest.raises(SlideOpenError, match=r"a ndpi file, which the tiff reader leaves to others; use reader='auto'"):
         open_slide(ndpi, reader="tiff")
     tifffile.imwrite(tmp_path / "strips.tif", RGB, photometric="rgb", rowsperstrip=64, metadata=None)
-    with pytest.raises(SlideOpenError, match="first image is stored in strips"):
+    with pytest.raises(SlideOpenError, match="the slide is stored in strips"):
         open_slide(tmp_path / "strips.tif", reader="tiff")
     with pytest.raises(SlideOpenError, match=r"jpeg\.dcm: tiff cannot open it"):
         open_slide(shared_data / "slides" / "dicom" / "bone-jpeg" / "jpeg.dcm", reader="tiff")

@@ -18,9 +18,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files whose directories were read."""
     read, names = tiff_index._index_of, list[str]()
 
-    def counting(source: object) -> tiff_index.TiffIndex:
+    def counting(source: object, series: object) -> tiff_index.TiffIndex:
         names.append(Path(source.path).name)
-        return read(source)
+        return read(source, series)
 
     monkeypatch.setattr(tiff_index, "_index_of", counting)
     return names

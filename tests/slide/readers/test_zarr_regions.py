@@ -51,7 +51,8 @@ def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     else:
         remote = request.param != "zarr"
         monkeypatch.setattr(
-            "wsi_attention.slide.readers.zarr.reader.level_of", lambda array, axes, path: ZarrLevel(array, axes, remote)
+            "wsi_attention.slide.readers.zarr.reader.level_of",
+            lambda array, axes, path, order: ZarrLevel(array, axes, remote, order),
         )
     return str(request.param)
 
@@ -83,7 +84,8 @@ def test_every_chunk_is_asked_for_once(layout: str, tmp_path: Path, monkeypatch:
             return super().crop(rows, cols)
 
     monkeypatch.setattr(
-        "wsi_attention.slide.readers.zarr.reader.level_of", lambda array, axes, path: Remembering(array, axes, False)
+        "wsi_attention.slide.readers.zarr.reader.level_of",
+        lambda array, axes, path, order: Remembering(array, axes, False),
     )
     with open_slide(path) as slide:
         places = np.random.default_rng(2).integers(0, 200, (60, 2))

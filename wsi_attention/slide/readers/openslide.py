@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
+from wsi_attention.slide.images import Series, StoredImage, choose
+from wsi_attention.slide.metadata import OME_IMAGE
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.limits import check_dimensions
-from wsi_attention.slide.readers.tiff.second_look import check_openslide_tiff, explain_tiff
+from wsi_attention.slide.readers.tiff.second_look import check_openslide_tiff, compression_of, explain_tiff
+from wsi_attention.slide.readers.tiff.tags import NotReadHereError
 
 
 def vendor_of(path: str) -> str | None:
@@ -35,19 +38,19 @@ class OpenSlideReader:
 
     name: ClassVar[str] = "openslide"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, series: Series = None) -> None:
         file = dicom_instance(path) if Path(path).is_dir() else path
         with opening(path, self.name):
-            try:
-                self._slide = openslide.OpenSlide(file)
-            except openslide.OpenSlideError:
-                explain_tiff(file)  # its index often says more plainly what is wrong
-                raise
+            self._slide = _opened(file, path, series)
         with opening(path, self.name, self._slide.close):
             self.properties: Mapping[str, str] = dict(self._slide.properties)
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
+            seen = check_openslide_tiff(file, self.level_dimensions, self.properties.get("openslide.vendor"), series)
+            found = (seen.images, seen.image, seen.notes) if seen else self._own_images(path, series)
+            self.images, self.image, self.notes = found
             check_dimensions(path, self.level_dimensions)
-            check_openslide_tiff(file, self.properties.get("openslide.vendor"))
+            if seen and seen.xml:
+                self.properties = {**self.properties, OME_IMAGE: seen.xml}
         self.level_downsamples: tuple[float, ...] = self._slide.level_downsamples
         self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_dimensions)))
         self.bounds = _bounds(self.properties)
@@ -82,9 +85,37 @@ class OpenSlideReader:
         """Gives the handle back."""
         self._slide.close()
 
+    def _own_images(self, path: str, series: Series) -> tuple[tuple[StoredImage, ...], int, tuple[str, ...]]:
+        """The slide and its associated images; OpenSlide opens nothing else of a vendor's file."""
+        slide = StoredImage(0, "", self.level_dimensions[0], len(self.level_dimensions))
+        others = [
+            StoredImage(number, name, _associated_size(self.properties, name))
+            for number, name in enumerate(self._slide.associated_images, 1)
+        ]
+        index = choose((slide, *others), series, path).number if series is not None else 0
+        if index:
+            raise SlideOpenError(f"{path}: {others[index - 1]} is no slide; of this format only image 0 can be taken")
+        return (slide, *others), 0, ()
+
     def _tile_size(self, level: int) -> tuple[int, int] | None:
         w, h = (self.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
         return (int(w), int(h)) if w and h else None
+
+
+def _opened(file: str, path: str, series: Series) -> openslide.OpenSlide:
+    try:
+        return openslide.OpenSlide(file)
+    except openslide.OpenSlideError as error:
+        if "Unsupported TIFF compression" in str(error):
+            stored = f"its tiles are compressed as {compression_of(file)}, which OpenSlide cannot decode"
+            raise NotReadHereError(path, stored, OpenSlideReader.name) from error
+        explain_tiff(file, series)  # its index often says more plainly what is wrong
+        raise
+
+
+def _associated_size(properties: Mapping[str, str], name: str) -> tuple[int, int]:
+    w, h = (properties.get(f"openslide.associated.{name}.{side}", "0") for side in ("width", "height"))
+    return int(w), int(h)
 
 
 def dicom_instance(folder: str) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from wsi_attention.protocols import SlideReader
+from wsi_attention.slide.images import Series
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
 
 
-def levels_hidden_from_openslide(path: str) -> bool:
+def levels_hidden_from_openslide(path: str, series: Series = None) -> bool:
     """Whether tiffslide sees more levels of a generic TIFF than OpenSlide, and the same pixels at level 0."""
     if vendor_of(path) != "generic-tiff" or not _has_subifds(path):
         return False
     from wsi_attention.slide.readers.tiffslide import TiffSlideReader
 
     try:
-        few, many = OpenSlideReader(path), TiffSlideReader(path)
+        few, many = OpenSlideReader(path, series), TiffSlideReader(path, series)
     except Exception:  # whatever is wrong, opening it with OpenSlide says so
         return False
     try:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import tiffslide
 from numpy.typing import NDArray
-from tifffile import TiffFile, TiffPage
+from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlideError
 from wsi_attention.geometry import Box
+from wsi_attention.slide.channels import STORED, Order
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.holes import whitened
+from wsi_attention.slide.images import Series, StoredImage, choose
 from wsi_attention.slide.pixels import level_location, on_white, padded
 from wsi_attention.slide.readers.byte_ranges import is_tiff
 from wsi_attention.slide.readers.limits import downsamples
 from wsi_attention.slide.readers.sources import bytes_of
-from wsi_attention.slide.readers.tiff.checks import check_chain, check_levels, check_single_plane, series_levels
+from wsi_attention.slide.readers.tiff.checks import (
+    APART,
+    check_chain,
+    check_levels,
+    check_single_plane,
+    check_stored,
+    series_levels,
+)
+from wsi_attention.slide.readers.tiff.images import as_series, pick
 from wsi_attention.slide.readers.tiff.jpeg_size import check_jpeg_size
+from wsi_attention.slide.readers.tiff.tags import APERIO, PHILIPS, NotReadHereError, properties_of, vendor_of
 from wsi_attention.slide.urls import is_url
 
 
@@ -37,25 +48,48 @@ class TiffSlideReader:
 
     name: ClassVar[str] = "tiffslide"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, series: Series = None) -> None:
         with opening(path, self.name):
             self._slide = _open(path)
         with opening(path, self.name, self._slide.ts_tifffile.close):
             tif = self._slide.ts_tifffile
             check_chain(tif, path)
-            series = tif.series[0]
-            check_single_plane(series.axes, series.shape, path)
-            check_levels(series_levels(tif), path)
+            image = self._own_image(tif, path, series)
+            (check_stored if image and image.planes else check_levels)(series_levels(tif), path)
+            _check_colours(series_levels(tif), path)
             _drop_unusable_resolution(tif)
-            self.properties: Mapping[str, str] = _properties(self._slide)
+            found = _properties(self._slide)
+            self.properties: Mapping[str, str] = {**found, **image.properties} if image else found
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
             self._pages = pages = series_levels(tif)
             for page in pages:
                 _bound(page)
+        self._order, self._premultiplied = image.order if image else STORED, _is_premultiplied(pages[0])
         self.level_downsamples = downsamples(self.level_dimensions)
         self.tile_sizes = tuple((page.tilewidth, page.tilelength) if page.is_tiled else None for page in pages)
         self.bounds: Box | None = None
         self.associated: tuple[str, ...] = tuple(name for name in self._slide.associated_images if name)
+
+    def _own_image(self, tif: TiffFile, path: str, series: Series) -> _Image | None:
+        """The slide of a TIFF whose directories we know; None of a scanner's own kind, where tiffslide knows."""
+        try:
+            vendor = vendor_of(tif, path)
+        except NotReadHereError:
+            first = tif.series[0]
+            check_single_plane(first.axes, first.shape, path)
+            self.images = tuple(_stored(index, found) for index, found in enumerate(tif.series))
+            self.image, self.notes = 0, cast(tuple[str, ...], ())
+            if series is not None and choose(self.images, series, path).number:
+                raise SlideOpenError(f"{path}: of this format only image 0 can be taken") from None
+            return None
+        picked = pick(tif, vendor, path, series)
+        image, self.images, self.notes = picked.image, picked.images, picked.notes
+        self.image = image.about.index
+        others = tif.series if vendor == APERIO and not self.image else [None, *_named(tif, self.image)]
+        vars(tif)["series"] = [as_series(image, tif), *others[1:]]
+        if vendor == PHILIPS:
+            return None
+        return _Image(image.planes, image.order, properties_of(image.levels[0], vendor, image.xml))
 
     @classmethod
     def recognises(cls, path: str) -> bool:
@@ -76,7 +110,8 @@ class TiffSlideReader:
 
         corner = level_location(location, self.level_downsamples[level])
         try:
-            return padded(crop, self.level_dimensions[level], corner, size)
+            pixels = padded(crop, self.level_dimensions[level], corner, size)
+            return self._plain(pixels)
         except Exception as error:  # tifffile and the codecs raise whatever a damaged tile leads them to
             raise TileReadError(str(error) or type(error).__name__) from error
 
@@ -84,15 +119,32 @@ class TiffSlideReader:
         """Whether stored tiles (column, row) are not in the file."""
         page = self._pages[level]
         numbers = tiles[:, 1] * -(-page.imagewidth // page.tilewidth) + tiles[:, 0]
-        counts = np.asarray(page.databytecounts)
-        return np.asarray(counts[numbers] == 0)
+        return np.asarray(self._least_counts(level)[numbers] == 0)
+
+    def _least_counts(self, level: int) -> NDArray[np.int64]:
+        """Bytes of each stored tile; where colours lie apart, of the one that has the fewest."""
+        pages = [page for page in self._slide.ts_tifffile.series[0].levels[level].pages if page is not None]
+        first = self._pages[level]
+        tiles = -(-first.imagewidth // first.tilewidth) * -(-first.imagelength // first.tilelength)
+        apart = int(first.samplesperpixel) if int(first.planarconfig) == APART else 1
+        counts = [np.asarray(page.databytecounts[: apart * tiles], np.int64).reshape(apart, tiles) for page in pages]
+        return np.asarray(np.concatenate(counts).min(axis=0))
 
     def _whitened(self, pixels: NDArray[np.uint8], level: int, corner: tuple[int, int]) -> NDArray[np.uint8]:
         """White, where tifffile gives black for tiles that are not there."""
         tile = self.tile_sizes[level]
-        if tile is None or np.asarray(self._pages[level].databytecounts).all():
+        if tile is None or self._least_counts(level).all():
             return pixels
         return whitened(pixels, corner, tile, lambda tiles: self.absent(level, tiles))
+
+    def _plain(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Channels in the order red, green, blue, and colours that no transparency has been multiplied into."""
+        if self._order != STORED:
+            return pixels[..., list(self._order)]
+        if not self._premultiplied or pixels.shape[2] != 4:
+            return pixels
+        colour, clear = pixels[..., :3].astype(np.uint16), np.uint16(255) - pixels[..., 3:]
+        return np.minimum(colour + clear, np.uint16(255)).astype(np.uint8)
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """A label, macro or thumbnail image, (h, w, 3)."""
@@ -117,6 +169,46 @@ def _bound(page: TiffPage) -> None:
         return decode(content, *arguments, **options)
 
     page.__dict__["decode"] = bounded  # in place of what the page's cached property made
+
+
+class _Image(NamedTuple):
+    """Whether its colours lie apart, the order of its channels, and its own tags."""
+
+    planes: bool
+    order: Order
+    properties: Mapping[str, str]
+
+
+def _stored(index: int, series: TiffPageSeries) -> StoredImage:
+    page = series.keyframe
+    return StoredImage(index, str(series.name), (int(page.imagewidth), int(page.imagelength)), len(series.levels))
+
+
+def _named(tif: TiffFile, image: int) -> list[TiffPageSeries]:
+    """The other images of an OME-TIFF, which have names."""
+    return [series for index, series in enumerate(tif.series) if index != image] if tif.is_ome else []
+
+
+def _check_colours(levels: list[TiffPage], path: str) -> None:
+    """Refuse what tifffile would hand out in other colours than RGB.
+
+    Raises:
+        UnsupportedSlideError: YCbCr that no JPEG decoder turns into RGB.
+    """
+    for page in levels:
+        if page.photometric == 6 and int(page.compression) not in _JPEGS:
+            name = getattr(page.compression, "name", page.compression)
+            raise UnsupportedSlideError(
+                f"{path}: colours stored as YCbCr in {name} tiles, which tiffslide does not turn into RGB; convert it"
+            )
+
+
+_JPEGS = {6, 7, 33003, 34892}
+_ASSOCIATED_ALPHA = 1
+
+
+def _is_premultiplied(page: TiffPage) -> bool:
+    return int(page.samplesperpixel) == 4 and tuple(map(int, page.extrasamples)) == (_ASSOCIATED_ALPHA,)
 
 
 def _open(path: str) -> _LevelFrame:

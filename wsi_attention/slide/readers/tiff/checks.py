@@ -17,6 +17,8 @@ from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensi
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
+APART = 2
+"""The planar configuration in which each colour has its own tiles."""
 MAX_DIRECTORIES = 100_000
 SOME_LOST = 0.1
 """OpenSlide's slides may lose up to this share of a level's tiles: those tiles fail, the others stand."""
@@ -63,9 +65,15 @@ def check_levels(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> N
         SlideOpenError: absurd, truncated, or too large to decode.
         UnsupportedSlideError: no 8-bit RGB, or in an unknown compression.
     """
-    check_dimensions(path, [(page.imagewidth, page.imagelength) for page in levels])
     for page in levels:
         check_kind(page, path)
+    check_stored(levels, path, tolerated)
+
+
+def check_stored(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> None:
+    """As `check_levels`, but for any kind of pixels."""
+    check_dimensions(path, [(page.imagewidth, page.imagelength) for page in levels])
+    for page in levels:
         _check_compression(page, path)
         check_segments(page, path, tolerated)
 
@@ -125,7 +133,8 @@ def check_segments(page: TiffPage, path: str, tolerated: float) -> None:
             f"{path}: stored in {kind} of {width}×{height} pixels, too large to decode in pieces;"
             " convert it to a tiled pyramid first (vips tiffsave --tile --pyramid)"
         )
-    wanted = int(np.prod([-(-length // step) for length, step in zip(page.shape, page.chunks, strict=True)]))
+    wanted = -(-int(page.imagelength) // height) * -(-int(page.imagewidth) // width)
+    wanted *= int(page.samplesperpixel) if int(page.planarconfig) == APART else 1
     offsets = np.asarray(page.dataoffsets, np.uint64)
     counts = np.asarray(page.databytecounts, np.uint64)
     if len(offsets) < wanted or len(counts) < wanted:

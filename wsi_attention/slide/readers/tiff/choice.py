@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from wsi_attention.errors import TileReadError
+from wsi_attention.errors import SeveralImagesError, TileReadError
 from wsi_attention.protocols import SlideReader
 from wsi_attention.slide.failures import what_is_wrong
+from wsi_attention.slide.images import Series
 from wsi_attention.slide.metadata import file_mpp, objective_power
 from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
@@ -18,54 +20,93 @@ from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError
 from wsi_attention.slide.urls import is_url
 
+SAME = "a tiled TIFF; a tissue tile is the same in OpenSlide"
+AT_URL = "a tiled TIFF at a URL"
+ALONE = "a tiled TIFF; OpenSlide does not tell its images apart"
 
-def why_not(path: str) -> str | None:
-    """Why the `tiff` reader is not to be used for a file; None where it is.
 
-    A URL is not compared: OpenSlide reads none.
+class Verdict(NamedTuple):
+    """Whether a file is for the `tiff` reader, and why, or why not."""
+
+    taken: bool
+    reason: str
+
+
+def judge(path: str, series: Series = None) -> Verdict:
+    """Judge whether the `tiff` reader is to be used for a file.
+
+    A URL is not compared, for OpenSlide reads none; nor is an image that OpenSlide does not take for the slide.
 
     Raises:
+        SeveralImagesError: several images could be the slide.
         SlideOpenError: a URL that cannot be reached, or that holds a damaged file.
         UnsupportedSlideError: a URL of something that is no 8-bit RGB slide.
     """
     if is_url(path):
-        return _why_not_url(path)
+        return _judge_url(path, series)
     try:
-        ours = TiffReader(path)  # first: what OpenSlide reads ahead would double what the index costs a cold disk
+        ours = TiffReader(path, series)  # first: what OpenSlide reads ahead would double what a cold disk costs
+    except SeveralImagesError:
+        raise
     except Exception as error:  # whatever is wrong, opening it with OpenSlide says so
         why = error.why if isinstance(error, NotReadHereError) else what_is_wrong(error).removeprefix(f"{path}: ")
-        return _foreign(path) or why
+        return Verdict(False, _foreign(path) or why)
     try:
-        return _foreign(path) or _compared(path, ours)
+        foreign = _foreign(path)
+        if foreign is None:
+            return _compared(path, ours, series)
+        alone = not ours.first and vendor_of(path) is None
+        return Verdict(True, ALONE) if alone else Verdict(False, foreign)
     finally:
         ours.close()
 
 
+def why_not_openslide(path: str, series: Series = None) -> str | None:
+    """Say why OpenSlide is not to be used for a TIFF that it recognises; None where it is.
+
+    Whatever else goes wrong, opening the file with OpenSlide says so.
+    """
+    if vendor_of(path) not in {APERIO, GENERIC}:
+        return None
+    try:
+        OpenSlideReader(path, series).close()
+    except NotReadHereError as error:
+        return error.why
+    except Exception:
+        return None
+    return None
+
+
 def _foreign(path: str) -> str | None:
-    """Why a file of another format, or of none, is not for this reader."""
+    """Say why a file of another format, or of none, is not for this reader."""
     vendor = vendor_of(path)
     if vendor in {APERIO, PHILIPS, GENERIC}:
         return None
     return f"its format ({vendor}) is left to OpenSlide" if vendor else "OpenSlide does not know it to compare with"
 
 
-def _compared(path: str, ours: TiffReader) -> str | None:
+def _compared(path: str, ours: TiffReader, series: Series) -> Verdict:
     try:
-        theirs = OpenSlideReader(path)
-    except Exception:  # opening it once more says why
-        return "OpenSlide cannot open it to compare with"
+        theirs = OpenSlideReader(path, series)
+    except NotReadHereError:
+        return Verdict(True, ALONE)
+    except Exception:  # opening it once more says why, unless it stumbles over levels of the other images
+        if ours.properties["openslide.vendor"] == GENERIC and len(ours.images) > 1:
+            return Verdict(True, ALONE)
+        return Verdict(False, "OpenSlide cannot open it to compare with")
     try:
-        return _difference(ours, theirs)
+        difference = _difference(ours, theirs)
+        return Verdict(False, difference) if difference else Verdict(True, SAME)
     finally:
         theirs.close()
 
 
-def _why_not_url(path: str) -> str | None:
+def _judge_url(path: str, series: Series) -> Verdict:
     try:
-        TiffReader(path).close()
+        TiffReader(path, series).close()
     except NotReadHereError as error:
-        return error.why
-    return None
+        return Verdict(False, error.why)
+    return Verdict(True, AT_URL)
 
 
 def _difference(ours: TiffReader, theirs: OpenSlideReader) -> str | None:

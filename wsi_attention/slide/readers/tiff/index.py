@@ -1,7 +1,7 @@
 """A tiled TIFF's index, read once: where the tiles of each level lie, and how they are stored.
 
-Levels are taken as OpenSlide takes them: of Aperio's and Philips' files every tiled directory, of others the first
-one and those marked as reduced images. Beyond OpenSlide, the SubIFDs of an OME-TIFF are levels too.
+Which directories are levels of the slide is told by `images.py`. Where OpenSlide takes the same ones they agree; beyond
+OpenSlide, the SubIFDs of an OME-TIFF are levels too, and the slide need not be the first image of its file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.slide.channels import STORED
+from wsi_attention.slide.images import Series, StoredImage
 from wsi_attention.slide.readers.byte_ranges import ByteRanges
 from wsi_attention.slide.readers.limits import downsamples
-from wsi_attention.slide.readers.tiff.checks import SOME_LOST, check_chain, check_levels, check_single_plane
+from wsi_attention.slide.readers.tiff.checks import SOME_LOST, check_chain, check_levels
 from wsi_attention.slide.readers.tiff.coding import Coding, coding_of
+from wsi_attention.slide.readers.tiff.images import TiffImage, pick
 from wsi_attention.slide.readers.tiff.philips import PhilipsText
 from wsi_attention.slide.readers.tiff.tags import (
     APERIO,
-    GENERIC,
     IN_TEXT,
     PHILIPS,
     NotReadHereError,
@@ -38,9 +40,6 @@ if TYPE_CHECKING:
 
 LARGEST = 2**20
 """Bytes that any stored tile may have; beyond it, four times the tile's pixels are the limit."""
-REDUCED = 1
-"""The bit of NewSubfileType that marks a smaller version of another image."""
-
 MISSING, SOUND, OUTSIDE, OVERLAPS, TOO_LARGE = range(5)
 """What a stored tile can be. Missing ones (of no bytes, or at no place) are white; the last three cannot be read."""
 FAULTS = {
@@ -83,11 +82,19 @@ class TiffIndex:
         levels: finest first.
         properties: the file's tags under OpenSlide's names.
         associated: the directory of the label, macro and thumbnail, by name; `IN_TEXT` where XML holds them.
+        images: all images of the file.
+        image: the index of the one that is the slide.
+        first: whether that begins with the file's first directory.
+        notes: what a reader should know of the choice.
     """
 
     levels: tuple[TiffLevel, ...]
     properties: Mapping[str, str]
     associated: Mapping[str, int]
+    images: tuple[StoredImage, ...]
+    image: int
+    first: bool
+    notes: tuple[str, ...]
 
 
 class _Last(NamedTuple):
@@ -100,7 +107,7 @@ class _Last(NamedTuple):
 _last: _Last | None = None
 
 
-def read_index(source: ByteRanges) -> TiffIndex:
+def read_index(source: ByteRanges, series: Series = None) -> TiffIndex:
     """Reads and checks the directories of a tiled TIFF; no pixels.
 
     A local file is opened twice, to be compared with OpenSlide and to be used; the tables of a large slide are read
@@ -113,56 +120,61 @@ def read_index(source: ByteRanges) -> TiffIndex:
         Exception: whatever tifffile raises on a broken file.
     """
     global _last  # noqa: PLW0603  a tuple takes another's place at once, so threads need no lock
-    state, last = None if is_url(source.path) else _state_of(source.path), _last
+    state, last = None if is_url(source.path) else _state_of(source.path, series), _last
     if last is not None and state is not None and last.state == state:
         return last.found
     try:
-        index = _index_of(source)
+        index = _index_of(source, series)
         _last = _Last(state, index) if state is not None else last
         return index
     finally:
         gc.collect(1)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
 
 
-def remembers(path: str) -> bool:
-    """Whether a local file is the one whose index was read last; it has passed all checks then."""
+def remembered(path: str, series: Series = None) -> TiffIndex | None:
+    """The index of a local file if it was the last that was read; the file has passed all checks then."""
     last = _last
-    return last is not None and last.state == _state_of(path)
+    return last.found if last is not None and last.state == _state_of(path, series) else None
 
 
-def _state_of(path: str) -> tuple[object, ...]:
-    """What changes with a local file's content."""
+def _state_of(path: str, series: Series) -> tuple[object, ...]:
+    """What changes with a local file's content, or the image that is wanted of it."""
     found = Path(path).stat()
-    return Path(path).absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return series, Path(path).absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _index_of(source: ByteRanges) -> TiffIndex:
+def _index_of(source: ByteRanges, series: Series) -> TiffIndex:
     import tifffile
 
     with source.file() as stream, tifffile.TiffFile(stream, name=source.path) as tif:
         check_chain(tif, source.path)
         vendor = vendor_of(tif, source.path)
         directories = pages_of(tif, source.path)
-        pages = _level_pages(directories, vendor, tif.is_ome, source.path)
+        picked = pick(tif, vendor, source.path, series)
+        pages = _level_pages(picked.image, source.path)
         check_levels(pages, source.path, SOME_LOST)
-        if tif.is_ome:
-            check_single_plane(tif.series[0].axes, tif.series[0].shape, source.path)
         text = PhilipsText(directories[0].description, source.path) if vendor == PHILIPS else None
         levels = _levels(pages, source, text)
         _check_holes(levels, vendor, source.path)
-        found = properties_of(directories[0], vendor) | (text.properties if text else {})
+        found = properties_of(pages[0], vendor, picked.image.xml) | (text.properties if text else {})
         pictures = associated_of(directories, vendor) | dict.fromkeys(text.pictures if text else (), IN_TEXT)
-        return TiffIndex(levels, found, pictures)
+        image = picked.image
+        return TiffIndex(levels, found, pictures, picked.images, image.about.index, image.first, picked.notes)
 
 
-def _level_pages(directories: list[TiffPage], vendor: str, is_ome: bool, path: str) -> list[TiffPage]:
-    first, *others = directories
-    if is_ome and first.pages is not None:
-        others = pages_of(first, path)
-    if not first.is_tiled:
-        raise NotReadHereError(path, "its first image is stored in strips")
-    tiled = [page for page in others if page.is_tiled and (vendor != GENERIC or int(page.subfiletype) & REDUCED)]
-    return sorted([first, *tiled], key=lambda page: -int(page.imagewidth))
+def _level_pages(image: TiffImage, path: str) -> list[TiffPage]:
+    """The directories of its levels.
+
+    Raises:
+        NotReadHereError: stored in strips, as three planes, or not in the order red, green, blue.
+    """
+    if image.planes:
+        raise NotReadHereError(path, "its colours lie in three images")
+    if image.order != STORED:
+        raise NotReadHereError(path, "its channels are not in the order red, green, blue")
+    if not image.levels[0].is_tiled:
+        raise NotReadHereError(path, "the slide is stored in strips")
+    return image.levels
 
 
 def _levels(pages: list[TiffPage], source: ByteRanges, text: PhilipsText | None) -> tuple[TiffLevel, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
+from wsi_attention.slide.images import Series
 from wsi_attention.slide.readers.byte_ranges import ByteRanges, is_tiff
 from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.readers.tiff.associated import read_associated
@@ -31,11 +32,11 @@ class TiffReader:
 
     name: ClassVar[str] = "tiff"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, series: Series = None) -> None:
         with opening(path, self.name):
             self._source: ByteRanges = bytes_of(path)
         with opening(path, self.name, self._source.close):
-            self._index: TiffIndex = read_index(self._source)
+            self._index: TiffIndex = read_index(self._source, series)
             self._decoders = [decoder(level.coding) for level in self._index.levels]
         levels = self._index.levels
         self.level_dimensions: tuple[Size, ...] = tuple(level.size for level in levels)
@@ -44,11 +45,17 @@ class TiffReader:
         self.properties: Mapping[str, str] = self._index.properties
         self.bounds: Box | None = None
         self.associated: tuple[str, ...] = tuple(self._index.associated)
+        self.images, self.image, self.notes = self._index.images, self._index.image, self._index.notes
 
     @classmethod
     def recognises(cls, path: str) -> bool:
         """Whether it is a URL, or a file that begins as a TIFF does."""
         return "://" in path or is_tiff(path)
+
+    @property
+    def first(self) -> bool:
+        """Whether the slide begins with the file's first directory."""
+        return self._index.first
 
     @property
     def levels(self) -> tuple[TiffLevel, ...]:

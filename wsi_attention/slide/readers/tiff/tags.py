@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import SlideOpenError
-from wsi_attention.slide.metadata import MICROMETRES, number
+from wsi_attention.slide.metadata import MICROMETRES, OME_IMAGE, number
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -24,10 +24,10 @@ _OTHERS = ("ndpi", "scn", "bif", "vsi", "ventana", "qpi", "avs", "trestle", "mrx
 
 
 class NotReadHereError(SlideOpenError):
-    """A TIFF of a kind that the `tiff` reader leaves to others."""
+    """A TIFF of a kind that a reader leaves to others."""
 
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path}: {why}, which the tiff reader leaves to others; use reader='auto'")
+    def __init__(self, path: str, why: str, reader: str = "tiff") -> None:
+        super().__init__(f"{path}: {why}, which the {reader} reader leaves to others; use reader='auto'")
         self.why = why
 
 
@@ -65,9 +65,9 @@ def vendor_of(tif: TiffFile, path: str) -> str:
     return APERIO if first.description.startswith("Aperio") else GENERIC
 
 
-def properties_of(page: TiffPage, vendor: str) -> dict[str, str]:
-    """The tags of the finest level, and what OpenSlide makes of them."""
-    found = {"openslide.vendor": vendor}
+def properties_of(page: TiffPage, vendor: str, xml: str = "") -> dict[str, str]:
+    """The tags of the finest level, and what OpenSlide makes of them; of an OME-TIFF the image's part of the XML."""
+    found = {"openslide.vendor": vendor} | ({OME_IMAGE: xml} if xml else {})
     for name in _TEXTS:
         value = page.tags.valueof(name)
         if isinstance(value, str) and value:

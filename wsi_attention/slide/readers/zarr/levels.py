@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.registry import IMPORTING
+from wsi_attention.slide.channels import STORED, Order
 from wsi_attention.slide.readers.zarr.chunks import Pixels, Rectangle
 from wsi_attention.slide.urls import is_url
 
@@ -43,14 +44,15 @@ class ZarrLevel:
         array: the level.
         axes: a letter an axis.
         remote: whether chunks come from elsewhere.
+        order: of its channels.
     """
 
-    def __init__(self, array: zarr.Array[Any], axes: str, remote: bool) -> None:
-        self._array, self._axes, self._remote = array, axes, remote
+    def __init__(self, array: zarr.Array[Any], axes: str, remote: bool, order: Order = STORED) -> None:
+        self._array, self._axes, self._remote, self._order = array, axes, remote, order
 
     def crop(self, rows: slice, cols: slice) -> Pixels:
         """As `Level.crop`."""
-        return _upright(np.asarray(self._array[_selection(self._axes, rows, cols)]), self._axes)
+        return _upright(np.asarray(self._array[_selection(self._axes, rows, cols)]), self._axes, self._order)
 
     def fetch(self, places: Sequence[Rectangle]) -> Iterator[Pixels | Exception]:
         """As `Level.fetch`."""
@@ -72,10 +74,11 @@ class TensorStoreLevel:
         store: the level.
         axes: a letter an axis.
         chunk: pixels of a chunk.
+        order: of its channels.
     """
 
-    def __init__(self, store: tensorstore.TensorStore, axes: str, chunk: int) -> None:
-        self._store, self._axes = store, axes
+    def __init__(self, store: tensorstore.TensorStore, axes: str, chunk: int, order: Order = STORED) -> None:
+        self._store, self._axes, self._order = store, axes, order
         self._together = max(1, IN_FLIGHT // (3 * chunk))
 
     def crop(self, rows: slice, cols: slice) -> Pixels:
@@ -93,23 +96,24 @@ class TensorStoreLevel:
             yield from (_attempt(lambda one=one: self._taken(one)) for one in asked)  # type: ignore[misc]
 
     def _taken(self, asked: Any) -> Pixels:
-        return _upright(np.asarray(asked.result()), self._axes)
+        return _upright(np.asarray(asked.result()), self._axes, self._order)
 
 
-def level_of(array: zarr.Array[Any], axes: str, path: str) -> Level:
+def level_of(array: zarr.Array[Any], axes: str, path: str, order: Order = STORED) -> Level:
     """A level through tensorstore, if that is installed, the store is a folder here and it can read it; else zarr.
 
     Args:
         array: the level.
         axes: a letter an axis.
         path: the store's.
+        order: of its channels.
     """
     remote = is_url(path)
-    fast = _with_tensorstore(array, axes, Path(path)) if not remote and Path(path).is_dir() else None
-    return fast or ZarrLevel(array, axes, remote)
+    fast = _with_tensorstore(array, axes, Path(path), order) if not remote and Path(path).is_dir() else None
+    return fast or ZarrLevel(array, axes, remote, order)
 
 
-def _with_tensorstore(array: zarr.Array[Any], axes: str, folder: Path) -> Level | None:
+def _with_tensorstore(array: zarr.Array[Any], axes: str, folder: Path, order: Order) -> Level | None:
     try:
         with IMPORTING:
             import tensorstore
@@ -125,17 +129,18 @@ def _with_tensorstore(array: zarr.Array[Any], axes: str, folder: Path) -> Level 
     except ValueError:  # a codec or a detail of the metadata that zarr knows and tensorstore does not
         return None
     x, y = axes.index("x"), axes.index("y")
-    return TensorStoreLevel(store, axes, array.chunks[x] * array.chunks[y])
+    return TensorStoreLevel(store, axes, array.chunks[x] * array.chunks[y], order)
 
 
 def _selection(axes: str, rows: slice, cols: slice) -> tuple[slice | int, ...]:
     return tuple({"y": rows, "x": cols, "c": slice(None)}.get(axis, 0) for axis in axes)
 
 
-def _upright(pixels: NDArray[np.uint8], axes: str) -> Pixels:
-    """(h, w, 3), however the axes lie in the store."""
+def _upright(pixels: NDArray[np.uint8], axes: str, order: Order) -> Pixels:
+    """(h, w, 3) in red, green and blue, however axes and channels lie in the store."""
     kept = "".join(axis for axis in axes if axis in "yxc")
-    return pixels.transpose([kept.index(axis) for axis in "yxc"])
+    upright = pixels.transpose([kept.index(axis) for axis in "yxc"])
+    return upright if order == STORED else upright[..., list(order)]
 
 
 def _attempt(read: Callable[[], Pixels]) -> Pixels | Exception:

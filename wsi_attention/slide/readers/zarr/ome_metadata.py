@@ -5,8 +5,8 @@ OME-Zarr 0.4 (https://ngff.openmicroscopy.org/0.4/) keeps `multiscales` in the g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,12 +25,19 @@ class Multiscale:
         axes: one letter a dimension, e.g. "cyx".
         units: the unit of each axis, "" where none is named.
         scales: a level's factors an axis; empty where the file names none.
+        name: what the file calls it; empty where it does not.
     """
 
     paths: tuple[str, ...]
     axes: str
     units: tuple[str, ...]
     scales: tuple[tuple[float, ...], ...]
+    name: str = ""
+
+    def in_order(self, order: Sequence[int]) -> Multiscale:
+        """The pyramid with its levels in another order."""
+        scales = tuple(self.scales[level] for level in order) if self.scales else ()
+        return replace(self, paths=tuple(self.paths[level] for level in order), scales=scales)
 
     def mpp(self) -> tuple[float, float] | None:
         """(x, y) µm per pixel of the finest level; None without a usable scale and unit."""
@@ -50,18 +57,28 @@ class Multiscale:
         return by_scale if all(map(same_scale, by_scale, by_shape)) else by_shape
 
 
-def multiscale(attributes: Mapping[str, Any], path: str) -> Multiscale | None:
-    """The first pyramid that a group's attributes describe; None where they describe none.
+def multiscales(attributes: Mapping[str, Any], path: str) -> list[Multiscale]:
+    """The pyramids that a group's attributes describe.
 
     Raises:
-        SlideOpenError: the description is broken, or names an array outside the store.
-        UnsupportedSlideError: it has no x, y and colour axes.
+        SlideOpenError: a description is broken, or names an array outside the store.
+        UnsupportedSlideError: the only one has no x, y and colour axes.
     """
     described = attributes.get("ome", attributes)
     entries = described.get("multiscales") if isinstance(described, Mapping) else None
-    if not entries:
-        return None
-    entry = entries[0]
+    found: list[Multiscale] = []
+    refused: list[UnsupportedSlideError] = []
+    for entry in entries or ():
+        try:
+            found.append(_multiscale(entry, path))
+        except UnsupportedSlideError as error:  # another image of the group may be the slide
+            refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    return found
+
+
+def _multiscale(entry: Mapping[str, Any], path: str) -> Multiscale:
     axes, units = _axes(entry.get("axes"), path)
     datasets = entry.get("datasets") or []
     if not datasets:
@@ -70,15 +87,17 @@ def multiscale(attributes: Mapping[str, Any], path: str) -> Multiscale | None:
     outer = _scale(entry, len(axes)) or (1.0,) * len(axes)
     scales = [_scale(dataset, len(axes)) for dataset in datasets]
     combined = tuple(tuple(a * b for a, b in zip(scale, outer, strict=True)) for scale in scales if scale)
-    return Multiscale(paths, axes, units, combined if len(combined) == len(paths) else ())
+    name = str(entry.get("name") or "")
+    return Multiscale(paths, axes, units, combined if len(combined) == len(paths) else (), name)
 
 
-def channel_labels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a group's `omero` attributes call its channels; empty where they say nothing."""
+def channels(attributes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What a group's `omero` attributes call its channels, and their colours (RRGGBB); empty where they say nothing."""
     described = attributes.get("ome", attributes)
     rendering = described.get("omero") if isinstance(described, Mapping) else None
-    channels = rendering.get("channels") if isinstance(rendering, Mapping) else None
-    return tuple(str(channel.get("label", "")) for channel in channels or () if isinstance(channel, Mapping))
+    found = rendering.get("channels") if isinstance(rendering, Mapping) else None
+    kept = [channel for channel in found or () if isinstance(channel, Mapping)]
+    return [str(one.get("label", "")) for one in kept], [str(one.get("color", "")) for one in kept]
 
 
 def _axes(described: Any, path: str) -> tuple[str, tuple[str, ...]]:

@@ -14,15 +14,19 @@ from numpy.typing import NDArray
 from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlideError
 from wsi_attention.geometry import Box
 from wsi_attention.registry import IMPORTING
+from wsi_attention.slide.brightfield import check_metadata
+from wsi_attention.slide.channels import STORED, reordered, rgb_order
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.holes import whitened
+from wsi_attention.slide.images import Series
 from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.zarr.absence import Absence, known_keys
 from wsi_attention.slide.readers.zarr.chunks import Grid, Rectangle, read_regions
 from wsi_attention.slide.readers.zarr.guard import UNPACKED, GuardedStore, Packing, sizes_of
+from wsi_attention.slide.readers.zarr.images import array_of, pick
 from wsi_attention.slide.readers.zarr.levels import level_of
-from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, channel_labels, multiscale
+from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, channels
 from wsi_attention.slide.urls import is_store_url, is_url
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ class ZarrReader:
 
     name: ClassVar[str] = "zarr"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, series: Series = None) -> None:
         with opening(path, self.name):
             root = _root(path)
             if root is None:
@@ -48,22 +52,27 @@ class ZarrReader:
             self._store = _open_store(path)
         with opening(path, self.name, self._store.close):
             guarded = GuardedStore(self._store, sizes_of(self._store, path), path)
-            group, pyramid = _pyramid(guarded, root, path)
+            picked = pick(guarded, root, path, series)
+            group, pyramid = picked.image.group, picked.image.pyramid
             self._axes = pyramid.axes
-            self._arrays = [_level(group, name, path) for name in pyramid.paths]
+            self._arrays = [array_of(group, name, path) for name in pyramid.paths]
             self.level_dimensions = tuple(self._extent(array, path) for array in self._arrays)
             check_dimensions(path, self.level_dimensions)
             for array in self._arrays:
                 guarded.packings[array.path] = _checked_packing(array, path)
+            self.properties: Mapping[str, str] = _properties(group, pyramid)
+            check_metadata(path, self.properties)
             guarded.check_all(self._store)
-            self._levels = [level_of(array, self._axes, path) for array in self._arrays]
+            order = rgb_order(*channels(group.attrs.asdict()), path) or STORED
+            self._levels = [level_of(array, self._axes, path, order) for array in self._arrays]
             has = known_keys(self._store, path)
             self._absences = [Absence(array, self._axes, has) for array in self._arrays]
         self.level_downsamples = pyramid.downsamples(self.level_dimensions)
         self.tile_sizes: tuple[tuple[int, int] | None, ...] = tuple(map(self._chunk, range(len(self._arrays))))
-        self.properties: Mapping[str, str] = _properties(group, pyramid)
         self.bounds: Box | None = None
         self.associated: tuple[str, ...] = ()
+        self.images, self.image = picked.images, picked.image.about.index
+        self.notes = (*picked.notes, *((reordered(order),) if order != STORED else ()))
 
     @classmethod
     def recognises(cls, path: str) -> bool:
@@ -174,30 +183,6 @@ def _open_store(path: str) -> Store:
     return ZipStore(path, mode="r", read_only=True)
 
 
-def _pyramid(store: Store, base: str, path: str) -> tuple[zarr.Group, Multiscale]:
-    """The group that holds the pyramid: the root, or "0" below it as bioformats2raw lays it out."""
-    import zarr
-
-    for place in (base, f"{base}/0".lstrip("/")):
-        try:
-            group = zarr.open_group(store, path=place, mode="r", use_consolidated=False)
-        except (FileNotFoundError, zarr.errors.NodeNotFoundError, zarr.errors.ContainsArrayError):
-            continue
-        found = multiscale(group.attrs.asdict(), path)
-        if found is not None:
-            return group, found
-    raise SlideOpenError(f"{path}: a zarr store without OME-Zarr image metadata (multiscales); write it as OME-Zarr")
-
-
-def _level(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
-    import zarr
-
-    array = group.get(name)
-    if not isinstance(array, zarr.Array):
-        raise SlideOpenError(f"{path}: its metadata names a level {name!r} that is not there; the store is incomplete")
-    return array
-
-
 def _checked_packing(array: zarr.Array[Any], path: str) -> Packing:
     """How a level is packed; refuses chunks too large to decode, and codecs that do more than pack bytes, or twice."""
     if int(np.prod(array.chunks)) > 3 * MAX_SEGMENT_PIXELS:
@@ -234,7 +219,7 @@ def _properties(group: zarr.Group, pyramid: Multiscale) -> dict[str, str]:
         "ome-zarr.axes": pyramid.axes,
         "zarr.format": str(group.metadata.zarr_format),
     }
-    found["ome-zarr.channels"] = ", ".join(channel_labels(group.attrs.asdict()))
+    found["ome-zarr.channels"] = ", ".join(channels(group.attrs.asdict())[0])
     mpp = pyramid.mpp()
     if mpp is not None:
         found |= {"ome-zarr.mpp-x": repr(mpp[0]), "ome-zarr.mpp-y": repr(mpp[1])}
