@@ -1,6 +1,6 @@
 """Thousands of tiny slides in one batch: memory, open handles, what the table costs, how long a second run takes.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/many_slides.py [--slides 1000 5000] [--what geojson,tiles,report]
+    OMP_NUM_THREADS=1 python tests/benchmarks/many_slides.py [--slides 1000 5000] [--in-process]
 
 Twenty slides are painted, the others are copies under other names. The model is untrained and reads eight tiles of 32
 pixels, so that what the batch itself costs is seen. Every run is a process of its own; memory and handles are those of
@@ -79,7 +79,7 @@ class Watch:
         self.samples.append((done, sizes[0], sum(sizes), handles))
 
 
-def measured(folder: str, out: str, weights: str, what: list[str]) -> dict[str, Any]:
+def measured(folder: str, out: str, weights: str, what: list[str], in_process: bool) -> dict[str, Any]:
     """One run in a fresh process."""
     spent: list[float] = []
     write_table = Results.write_table
@@ -92,7 +92,7 @@ def measured(folder: str, out: str, weights: str, what: list[str]) -> dict[str, 
     Results.write_table = timed  # type: ignore[method-assign]
     watch, classifier = Watch(), load_model(weights)
     start = time.perf_counter()
-    report = batch.classify([folder], out, classifier, device="cpu", what=what, watch=watch)
+    report = batch.classify([folder], out, classifier, device="cpu", what=what, watch=watch, in_process=in_process)
     seconds = time.perf_counter() - start
     found = {"seconds": seconds, "statuses": dict(report.statuses), "kept": report.kept}
     return found | {"table_seconds": sum(spent), "tables": len(spent), "samples": watch.samples}
@@ -114,7 +114,7 @@ def run(options: Namespace, work: Path) -> dict[str, Any]:
         figures = {}
         for name in ("first", "second"):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                figures[name] = pool.apply(measured, (str(given), str(out), str(weights), what))
+                figures[name] = pool.apply(measured, (str(given), str(out), str(weights), what, options.in_process))
         found[str(count)] = figures
         first, second = figures["first"], figures["second"]
         assert second["kept"] == count, second
@@ -142,5 +142,6 @@ if __name__ == "__main__":
     parser = options_parser(__doc__, "many_slides", repeats=1)
     parser.add_argument("--slides", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--what", default="geojson,tiles,report")
+    parser.add_argument("--in-process", action="store_true", help="do the slides in threads of the process itself")
     parser.add_argument("--work", type=Path, help="folder for slides and results [a temporary one]")
     run_and_save(parser, run)
