@@ -75,6 +75,8 @@ def test_differences_name_both_sides() -> None:
     assert RUN.difference(other) == "model demo (weights abababababab), asked for new (weights cdcdcdcdcdcd)"
     bf16 = replace(RUN, settings={**RUN.settings, "precision": "bf16"})
     assert RUN.difference(bf16) == 'precision "32", asked for "bf16"'
+    exact = replace(RUN, settings={**RUN.settings, "exact": True})
+    assert RUN.difference(exact) == "exact none, asked for yes"
     assert RUN.difference(replace(RUN, settings={**RUN.settings, "classes": ("benign", "lesion")})) is None
 
 

@@ -57,6 +57,24 @@ def test_the_same_results_as_from_the_files(server: Server, served: Path, tmp_pa
     assert again.kept == 2
 
 
+def test_a_slide_that_was_replaced_at_its_url_is_done_again(
+    server: Server, served: Path, tmp_path: Path, tiny: Classifier, write_slide: Callable[..., Path]
+) -> None:
+    import shutil
+
+    def run() -> tuple[int, list[str]]:
+        report = classify([server.url("changing.tif")], tmp_path / "out", tiny, what=["tiles"])
+        return report.kept, [why for _, why in report.again]
+
+    path = served / "changing.tif"
+    shutil.copy(served / "0.tif", path)
+    run()
+    assert run() == (1, [])
+    write_slide(path, seed=0, mpp=0.4)
+    assert run() == (0, ["the file has mpp 0.4, had 0.5"])
+    assert run() == (1, [])
+
+
 def test_urls_of_a_slides_csv(server: Server, tmp_path: Path, tiny: Classifier) -> None:
     (tmp_path / "slides.csv").write_text(f"slide,mpp\n{server.url('0.tif?token=abc')},0.25\n")
     report = classify([tmp_path / "slides.csv"], tmp_path / "out", tiny, what=[])

@@ -41,8 +41,7 @@ class RunKey:
             mine, theirs = self.weights_sha256[:12], other.weights_sha256[:12]
             return f"model {self.model} (weights {mine}), asked for {other.model} (weights {theirs})"
         for name in sorted((self.settings.keys() | other.settings.keys()) - {"purpose"}):
-            here = json.dumps(self.settings.get(name), sort_keys=True)
-            there = json.dumps(other.settings.get(name), sort_keys=True)
+            here, there = _told(self.settings.get(name)), _told(other.settings.get(name))
             if here != there:
                 return f"{name} {here:.200}, asked for {there:.200}"
         return None
@@ -206,6 +205,12 @@ def prediction_of(state: State, results: Path) -> Prediction:
         raise ResultsError(f"{results / FOLDER / state.name}.json: {error}") from error
     moved = not Path(found.slide).exists() and Path(state.path).exists()
     return replace(found, slide=state.path) if moved else found
+
+
+def _told(setting: object) -> str:
+    """A setting as text; the same value gives the same text."""
+    plain = {None: "none", True: "yes", False: "no"}
+    return plain[setting] if setting is None or isinstance(setting, bool) else json.dumps(setting, sort_keys=True)
 
 
 def _given(name: str, now: object, before: object) -> str:
