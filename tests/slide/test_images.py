@@ -17,6 +17,7 @@ from wsi_attention.errors import InputError, SeveralImagesError, SlideOpenError,
 from wsi_attention.slide.description import describe
 from wsi_attention.slide.images import Chosen, StoredImage, choose
 from wsi_attention.slide.slide import open_slide
+from wsi_attention.testing.slides import SlideSpec, write_slide
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -273,3 +274,20 @@ def test_info_lists_the_images_and_takes_the_option(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["info", "--series", "1", str(file)]).stdout
     assert "image 0      512 x 384 px, 3 levels\n" in shown
     assert "image 1      400 x 500 px, 3 levels <- the slide\n" in shown
+
+
+def test_a_thumbnail_that_is_chosen_has_no_scale_of_the_slide(tmp_path: Path) -> None:
+    """Aperio writes the slide's µm per pixel into the text of its thumbnail."""
+    write_slide(tmp_path / "a.svs", SlideSpec(size=(900, 700), seed=1))
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert [image.name for image in slide.images] == ["", "thumbnail", "label", "macro"]
+        assert slide.mpp_xy is not None
+    with open_slide(tmp_path / "a.svs", options={"series": "thumbnail"}) as slide:
+        assert (slide.reader, slide.image, slide.mpp_xy) == ("tiffslide", 1, None)
+
+
+def test_images_of_a_store_over_a_network(tmp_path: Path) -> None:
+    FILES["zarr, macro first"](tmp_path)
+    with serving(tmp_path) as server, open_slide(server.url("a.ome.zarr")) as slide:
+        assert (slide.dimensions, slide.image, len(slide.images)) == ((512, 384), 1, 2)
+        assert (slide.read((0, 0), 0, (64, 64))[..., 0] == SLIDE).all()

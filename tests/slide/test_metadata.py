@@ -88,7 +88,7 @@ def both(value: float, **more: str) -> dict[str, str]:
         (at(10, "centimeter"), "1000 µm, which is outside what slides have"),
         (at(1, "centimeter"), "outside"),
         (at(1e7, "centimeter"), "0.001 µm, which is outside"),
-        (both(25400 / 600, **{"openslide.vendor": "generic-tiff"}), "its openslide.mpp-x says 42.33 µm, which is 600"),
+        (both(25400 / 600, **{"openslide.vendor": "generic-tiff"}), "its tiff resolution says 42.33 µm, which is 600"),
         (both(25400 / 600, **{"openslide.vendor": "dicom"}), "600 dpi"),
         (at(600, **{"openslide.vendor": "aperio"}), "its tiff resolution says 42.33 µm, which is 600 dpi"),
         ({"aperio.MPP": "499", "openslide.vendor": "aperio"}, "its aperio.MPP says 499 µm, which is outside"),

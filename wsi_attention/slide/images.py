@@ -95,9 +95,11 @@ def choose(images: Sequence[StoredImage], series: Series, path: str) -> Chosen:
     slide = max([image for image in rgb if not image.associated] or rgb, key=lambda image: image.area)
     rivals = [image for image in images if image is not slide and _rivals(image, slide)]
     if rivals:
+        able = sorted([slide, *rivals], key=lambda image: image.index)
+        others = [image for image in images if image not in able]
+        more = f" (others: {_list(others)})" if others else ""
         raise SeveralImagesError(
-            f"{path}: several images could be the slide: {_list(sorted([slide, *rivals], key=lambda i: i.index))};"
-            f" choose one with {_HOW}"
+            f"{path}: several images could be the slide: {_list(able)}{more}; choose one with {_HOW}"
         )
     return Chosen(slide.index, _notes(images, slide))
 

@@ -95,11 +95,12 @@ def file_mpp(properties: Mapping[str, str]) -> Mpp:
     doubts = ""
     for source, find in _SOURCES.items():
         pair = find(properties)
-        own = source in _OWN and properties.get("openslide.vendor") in _SCANNERS
-        doubt = None if pair is None else _doubt(pair, own)
+        vendor = properties.get("openslide.vendor")
+        doubt = None if pair is None else _doubt(pair, source in _OWN and vendor in _SCANNERS)
         if pair is not None and doubt is None:
             return Mpp(pair, source)
-        doubts = doubts or (f"its {source} says {doubt}" if doubt else "")
+        told = "tiff resolution" if vendor == "generic-tiff" and source in _OWN else source
+        doubts = doubts or (f"its {told} says {doubt}" if doubt else "")
     return Mpp(None, "none", doubts)
 
 

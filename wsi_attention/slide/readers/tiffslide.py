@@ -31,7 +31,7 @@ from wsi_attention.slide.readers.tiff.checks import (
 )
 from wsi_attention.slide.readers.tiff.images import as_series, pick
 from wsi_attention.slide.readers.tiff.jpeg_size import check_jpeg_size
-from wsi_attention.slide.readers.tiff.tags import APERIO, PHILIPS, NotReadHereError, properties_of, vendor_of
+from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError, properties_of, vendor_of
 from wsi_attention.slide.urls import is_url
 
 
@@ -58,8 +58,7 @@ class TiffSlideReader:
             (check_stored if image and image.planes else check_levels)(series_levels(tif), path)
             _check_colours(series_levels(tif), path)
             _drop_unusable_resolution(tif)
-            found = _properties(self._slide)
-            self.properties: Mapping[str, str] = {**found, **image.properties} if image else found
+            self.properties: Mapping[str, str] = image.properties if image else _properties(self._slide)
             self.level_dimensions: tuple[tuple[int, int], ...] = self._slide.level_dimensions
             self._pages = pages = series_levels(tif)
             for page in pages:
@@ -87,9 +86,10 @@ class TiffSlideReader:
         self.image = image.about.index
         others = tif.series if vendor == APERIO and not self.image else [None, *_named(tif, self.image)]
         vars(tif)["series"] = [as_series(image, tif), *others[1:]]
-        if vendor == PHILIPS:
+        if vendor == PHILIPS and not self.image:
             return None
-        return _Image(image.planes, image.order, properties_of(image.levels[0], vendor, image.xml))
+        kind = GENERIC if self.image else vendor  # a thumbnail has the slide's text, and not its scale
+        return _Image(image.planes, image.order, properties_of(image.levels[0], kind, image.xml))
 
     @classmethod
     def recognises(cls, path: str) -> bool:

@@ -35,11 +35,13 @@ class ZarrImage:
         about: its number, name and size.
         group: that holds it.
         pyramid: its levels, finest first.
+        arrays: of each level.
     """
 
     about: StoredImage
     group: zarr.Group
     pyramid: Multiscale
+    arrays: list[zarr.Array[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,7 @@ def _of_group(group: zarr.Group, name: str, path: str) -> Iterator[ZarrImage]:
 
 def _image(group: zarr.Group, pyramid: Multiscale, name: str, path: str) -> ZarrImage:
     """An image, its levels from fine to coarse."""
-    arrays = [array_of(group, level, path) for level in pyramid.paths]
+    arrays = [_array(group, level, path) for level in pyramid.paths]
     x, y = pyramid.axes.index("x"), pyramid.axes.index("y")
     shapes = [array.shape if len(array.shape) == len(pyramid.axes) else (0,) * len(pyramid.axes) for array in arrays]
     order = sorted(range(len(arrays)), key=lambda level: -int(shapes[level][x]))
@@ -156,10 +158,11 @@ def _image(group: zarr.Group, pyramid: Multiscale, name: str, path: str) -> Zarr
     flat = all(length.get(axis, 1) == 1 for axis in "tz")
     rgb = arrays[order[0]].dtype == "uint8" and length.get("c") == 3 and flat
     title = name or pyramid.name or str(group.name).strip("/").rpartition("/")[2]
-    return ZarrImage(StoredImage(0, title, (int(finest[x]), int(finest[y])), len(arrays), rgb), group, pyramid)
+    about = StoredImage(0, title, (int(finest[x]), int(finest[y])), len(arrays), rgb)
+    return ZarrImage(about, group, pyramid, [arrays[level] for level in order])
 
 
-def array_of(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
+def _array(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
     """A level of a group.
 
     Raises:

@@ -24,7 +24,7 @@ from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensi
 from wsi_attention.slide.readers.zarr.absence import Absence, known_keys
 from wsi_attention.slide.readers.zarr.chunks import Grid, Rectangle, read_regions
 from wsi_attention.slide.readers.zarr.guard import UNPACKED, GuardedStore, Packing, sizes_of
-from wsi_attention.slide.readers.zarr.images import array_of, pick
+from wsi_attention.slide.readers.zarr.images import pick
 from wsi_attention.slide.readers.zarr.levels import level_of
 from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, channels
 from wsi_attention.slide.urls import is_store_url, is_url
@@ -55,7 +55,7 @@ class ZarrReader:
             picked = pick(guarded, root, path, series)
             group, pyramid = picked.image.group, picked.image.pyramid
             self._axes = pyramid.axes
-            self._arrays = [array_of(group, name, path) for name in pyramid.paths]
+            self._arrays = picked.image.arrays
             self.level_dimensions = tuple(self._extent(array, path) for array in self._arrays)
             check_dimensions(path, self.level_dimensions)
             for array in self._arrays:
