@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 import torch
 
 from wsi_attention.errors import InputError, ResultsError
@@ -269,6 +270,28 @@ def test_a_slide_list_with_mpp_and_mask(tmp_path: Path, tiny: Classifier, write_
     again = run(table, tmp_path / "out", tiny)
     assert (again.kept, dict(again.statuses), again.exit_status) == (0, {"no_tissue": 1}, 1)
     assert not list((tmp_path / "out/tiles").iterdir())
+
+
+def test_which_image_is_the_slide_is_asked_and_another_one_is_another_result(
+    tmp_path: Path, tiny: Classifier, write_slide
+) -> None:
+    first, second = (tifffile.imread(write_slide(tmp_path / f"{seed}.tif", seed=seed), key=0) for seed in (1, 2))
+    slide = tmp_path / "s/two.tif"
+    slide.parent.mkdir()
+    with tifffile.TiffWriter(slide) as file:
+        for pixels in (first, second):
+            file.write(pixels, tile=(128, 128), photometric="rgb", resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
+    asked = run(slide, tmp_path / "out", tiny)
+    assert asked.exit_status == 1
+    assert (
+        "several images could be the slide: 0 (768×768), 1 (768×768); choose one with --series" in asked.failures[0][1]
+    )
+    (tmp_path / "s/list.csv").write_text("slide,series\ntwo.tif,1\n")
+    assert run(tmp_path / "s/list.csv", tmp_path / "out", tiny).exit_status == 0
+    one, kept = (run(slide, tmp_path / "out", tiny, series=series) for series in ("0", "0"))
+    assert (one.kept, one.exit_status, kept.kept) == (0, 0, 1)
+    (state,) = (json.loads(path.read_text()) for path in (tmp_path / "out/states").glob("*.json"))
+    assert (state["slide"]["series"], state["record"]["provenance"]["series"]) == ("0", "0")
 
 
 def test_wrong_arguments(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
