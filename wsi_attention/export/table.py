@@ -74,7 +74,7 @@ def interval(probability: float, spread: float | None, quantile: float = 1.96) -
     Symmetric on the log-odds scale, log(p / (1 − p)) ± 1.96·spread / (p·(1 − p)), because a probability near 1 can only
     err downwards. About the sampling of tiles alone: it says nothing about whether the model is right, and it cannot
     know of tissue that no draw has shown. It holds in 94 % of runs where the evidence is common; with one decisive tile
-    in fifty under flat attention and 32 draws in 51 %, and in none of the runs that met no such tile. How much of the
+    in fifty under flat attention and 32 draws in 45 %, and in none of the runs that met no such tile. How much of the
     attention was not read stands beside it (`Prediction.unread_mass`).
 
     Args:
