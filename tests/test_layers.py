@@ -11,13 +11,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
-BASE = {"errors", "geometry", "once", "plain_text", "structures", "protocols", "registry", "timing"}
+BASE = {"errors", "geometry", "json_values", "once", "plain_text", "structures", "protocols", "registry", "timing"}
 ALLOWED = {
     "errors": set(),
     "plain_text": set(),
     "geometry": {"errors"},
     "timing": set(),
     "once": set(),
+    "json_values": set(),
     "structures": {"geometry", "errors"},
     "protocols": {"structures", "geometry", "errors"},
     "registry": {"structures", "geometry", "errors"},

@@ -146,7 +146,7 @@ def load_recipe(path: str | Path) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"recipe {path} does not exist; shipped recipes: {', '.join(shipped_recipes())}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"recipe {path} cannot be read as TOML: {error}") from error
     return parse_recipe(table, str(path))
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.models import checkpoint
@@ -217,6 +222,57 @@ def test_broken_configurations(folder: Path) -> None:
 def test_configurations_that_do_not_fit(folder: Path, values: dict[str, Any], text: str) -> None:
     change(folder, **values)
     assert text in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"mpp": 0}, "'mpp' is 0, but its arguments make a model for 1 µm/px"),
+        ({"mpp": 99.0}, "'mpp' is 99, but its arguments make a model for 1 µm/px"),
+        ({"mpp": math.nan}, "'mpp' is nan, but its arguments"),
+        ({"arguments": {"tile_mpp": 0}}, "tile_mpp 0 is out of range; 0.02 to 50 is possible"),
+        ({"arguments": {"tile_mpp": 99}}, "tile_mpp 99 is out of range"),
+        ({"arguments": {"overview_mpp": math.nan}}, "overview_mpp nan is out of range"),
+        ({"arguments": {"tile_size": 1_000_000}}, "tile_size 1e+06 is out of range; 1 to 8192 is possible"),
+        ({"arguments": {"tile_size": -64}}, "tile_size -64 is out of range"),
+        ({"arguments": {"encoder_widths": [8, -16]}}, "encoder_widths -16 is out of range"),
+        ({"arguments": {"encoder_widths": [10**9]}}, "encoder_widths 1e+09 is out of range"),
+        ({"arguments": {"draws": 10**8}}, "draws 1e+08 is out of range"),
+        ({"arguments": {"std": [1, 1, 0]}}, "std 0 is out of range"),
+        ({"arguments": {"floor": math.inf}}, "floor inf is out of range"),
+        ({"classes": [f"c{k}" for k in range(20_000)]}, "20000 classes; 1 to 10000 are possible"),
+    ],
+)
+def test_numbers_out_of_all_proportion(folder: Path, values: dict[str, Any], text: str) -> None:
+    arguments = json.loads((folder / CONFIG).read_text())["arguments"]
+    change(folder, **values | {"arguments": arguments | values.get("arguments", {})})
+    assert text in refusal(folder)
+
+
+def test_a_configuration_nested_too_deeply(folder: Path) -> None:
+    (folder / CONFIG).write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ModelError, match=r"config.json is no JSON: it is nested too deeply"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_of_another_kind(folder: Path, kind: torch.dtype) -> None:
+    exchange(folder, lambda tensor: tensor.to(kind))
+    with pytest.raises(ModelError, match=rf"holds {str(kind).removeprefix('torch.')}, the model has float32; copy"):
+        load_model(folder)
+
+
+def test_weights_in_half_precision_are_taken(folder: Path) -> None:
+    exchange(folder, lambda tensor: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor)
+    assert next(load_model(folder).model.parameters()).dtype == torch.float32
+
+
+def exchange(folder: Path, other: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Changes every tensor of a model folder, whose configuration still fits."""
+    tensors = {name: other(tensor) for name, tensor in load_tensors((folder / WEIGHTS).read_bytes()).items()}
+    raw = save_tensors(tensors)
+    (folder / WEIGHTS).write_bytes(raw)
+    change(folder, weights_sha256=hashlib.sha256(raw).hexdigest())
 
 
 def test_damaged_weights(folder: Path) -> None:

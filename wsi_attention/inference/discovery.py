@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,6 +11,7 @@ from wsi_attention.errors import InputError, SlideError
 from wsi_attention.export.zarr import INSPECTED
 from wsi_attention.inference.matching import DICOM
 from wsi_attention.inference.names import SUFFIXES, suffix_of
+from wsi_attention.json_values import parse
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.opening import known_elsewhere
 from wsi_attention.slide.slide import open_slide
@@ -175,7 +175,7 @@ def is_results(folder: Path) -> bool:
 def is_heatmap(store: Path) -> bool:
     """Whether an OME-Zarr store is an attention map that the exporter `heatmap-zarr` wrote."""
     try:
-        described = json.loads((store / "zarr.json").read_text(encoding="utf-8"))
+        described = parse((store / "zarr.json").read_text(encoding="utf-8"))
         channels = described["attributes"]["ome"]["omero"]["channels"]
         return len(channels) == 2 and channels[1]["label"] == INSPECTED
     except (OSError, ValueError, KeyError, TypeError, IndexError):

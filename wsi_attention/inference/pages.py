@@ -13,6 +13,7 @@ from wsi_attention.export.report_page import Row, Section, page
 from wsi_attention.export.report_part import read_part
 from wsi_attention.inference.states import FOLDER, State, read_states
 from wsi_attention.inference.writing import results_errors, temporary
+from wsi_attention.json_values import parse
 from wsi_attention.structures import shown_class, warning_in
 
 PAGE = "report.html"
@@ -168,7 +169,7 @@ def _last_run(folder: Path) -> dict[str, Any]:
     """What the newest run file says; nothing where there is none, or it is damaged."""
     for path in sorted(folder.glob("run_*.json"), reverse=True):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(values, dict):

@@ -48,7 +48,7 @@ def read_config(path: str | Path) -> SlurmConfig:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no TOML: {error}") from error
     unknown = values.keys() - SlurmConfig.__dataclass_fields__.keys()
     if unknown:

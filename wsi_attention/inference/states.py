@@ -10,6 +10,7 @@ from typing import Any
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import from_record
+from wsi_attention.json_values import parse
 from wsi_attention.structures import Prediction
 
 FORMAT = 2
@@ -158,7 +159,7 @@ def read_state(path: Path) -> State | None:
         ResultsError: a newer version of this package wrote it.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse(path.read_text(encoding="utf-8"))
         version = values.pop("format")
         if isinstance(version, int) and version > FORMAT:
             raise ResultsError(f"{path}: format {version}, this version knows {FORMAT}; upgrade wsi-attention")

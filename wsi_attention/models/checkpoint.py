@@ -24,6 +24,7 @@ from wsi_attention.errors import InputError, ModelError
 from wsi_attention.models.card import ModelCard, readme
 from wsi_attention.models.folder import write_folder
 from wsi_attention.models.learnt_from import KEY, LearntFrom
+from wsi_attention.models.numbers import check_numbers
 from wsi_attention.models.reading import CONFIG, FORMAT, README, WEIGHTS, brief, check_fit, read_config, read_weights
 from wsi_attention.protocols import Stated
 from wsi_attention.structures import DEMONSTRATION
@@ -82,11 +83,12 @@ def build_model(method: str, classes: int, /, **arguments: Any) -> nn.Module:
     """
     builder = registry.load(registry.MODELS, method)
     complete(method, arguments)
+    check_numbers(method, classes, arguments)
     try:
         model: nn.Module = builder(classes, **arguments)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError, MemoryError) as error:
         raise InputError(f"method {method} cannot be built with {brief(arguments)}: {error}") from error
     return model
 
@@ -175,6 +177,11 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
             model = build_model(config["method"], len(config["classes"]), **config["arguments"])
     except InputError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
+    if not math.isclose(config["mpp"], float(model.tile_mpp), rel_tol=1e-6):  # type: ignore[arg-type]
+        raise ModelError(
+            f"{folder / CONFIG}: 'mpp' is {config['mpp']:g}, but its arguments make a model for"
+            f" {float(model.tile_mpp):g} µm/px; copy the whole folder again"  # type: ignore[arg-type]
+        )
     check_fit(weights, model.state_dict(), folder)
     model.load_state_dict(weights)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +15,14 @@ from torch import Tensor
 
 from wsi_attention import __version__
 from wsi_attention.errors import ModelError
+from wsi_attention.json_values import parse
 
 FORMAT = 1
 """Version of the folder's layout; raised when an older version of the package could not read a folder."""
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 PURPOSE = re.compile(r"[A-Za-z0-9 -]{0,40}")
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+"""Kinds of numbers that stand for each other in weights."""
 REQUIRED: dict[str, Any] = {
     "method": str,
     "arguments": dict,
@@ -38,7 +40,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -90,7 +92,7 @@ def check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folde
     """Refuses weights that are not those of a network.
 
     Raises:
-        ModelError: a name or shape differs, or a value is not finite.
+        ModelError: a name, shape or kind of number differs, or a value is not finite.
     """
     problem = _misfit(weights, wanted)
     if problem:
@@ -108,7 +110,17 @@ def _misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str 
             return f"it lacks {name}, shape {tuple(value.shape)}"
         if weights[name].shape != value.shape:
             return f"{name} has shape {tuple(weights[name].shape)}, the model has {tuple(value.shape)}"
+        if not _same_kind(weights[name].dtype, value.dtype):
+            return f"{name} holds {_plain(weights[name].dtype)}, the model has {_plain(value.dtype)}"
     return next((f"it has {name}, the model has not" for name in sorted(weights) if name not in wanted), None)
+
+
+def _same_kind(stored: torch.dtype, wanted: torch.dtype) -> bool:
+    return stored == wanted or {stored, wanted} <= FLOATS
+
+
+def _plain(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def brief(value: Any) -> str:

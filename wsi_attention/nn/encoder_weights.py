@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from wsi_attention.errors import InputError, ModelError
+from wsi_attention.json_values import parse
 
 METADATA = "wsi_attention"
 """Key of the file's metadata; its value is JSON with "mean" and "std"."""
@@ -85,7 +86,7 @@ def read_encoder(path: str | Path) -> EncoderWeights:
         raise InputError(f"encoder weights must be a {SUFFIX} file, not {path}: {CONVERT.replace('FILE', str(path))}")
     try:
         with safe_open(path, framework="pt") as file:
-            said = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            said = parse((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return EncoderWeights(tensors, tuple(said.get("mean", ())), tuple(said.get("std", ())))
     except (OSError, SafetensorError, ValueError, AttributeError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wsi_attention.errors import InputError, MissingExtraError
+from wsi_attention.json_values import parse
 from wsi_attention.nn.encoder_weights import SUFFIX
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -29,7 +29,7 @@ def hub_config(repository: str) -> dict[str, Any]:
     """
     path = hub_file(repository, CONFIG)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{CONFIG} of hub:{repository} cannot be read: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_attention.errors import InputError, MissingExtraError
+from wsi_attention.json_values import parse
 from wsi_attention.nn.blocks import UnitNorm
 from wsi_attention.nn.encoder_weights import EncoderWeights
 from wsi_attention.nn.hub_files import EXTRA, WEIGHTS, hub_config, hub_weights
@@ -153,7 +154,7 @@ def _parse(name: str) -> TimmName:
             return TimmName(config["architecture"], arguments, config["pretrained_cfg"], repository)
     architecture, _, text = rest.partition(" ")
     try:
-        arguments = json.loads(text or "{}")
+        arguments = parse(text or "{}")
     except ValueError as error:
         raise InputError(f"encoder {name!r}: what follows the name must be JSON: {error}") from error
     if not isinstance(arguments, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from wsi_attention.inference.discovery import files_of
 from wsi_attention.inference.matching import DICOM, SlideNames, file_name
 from wsi_attention.inference.names import suffix_of
 from wsi_attention.inference.states import FOLDER, read_state
+from wsi_attention.json_values import parse
 from wsi_attention.structures import warning_in
 from wsi_attention.training.intervals import METHODS, proportion_interval
 from wsi_attention.training.labels import PARTS, LabelRow, read_labels
@@ -321,7 +321,7 @@ def _lesions(path: Path) -> BaseGeometry | None:
     geos: Any = shapely
     outline: Any = shape
     try:
-        features = list(_features(json.loads(path.read_text(encoding="utf-8-sig"))))
+        features = list(_features(parse(path.read_text(encoding="utf-8-sig"))))
         union = geos.union_all([geos.make_valid(outline(feature["geometry"])) for feature in features])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, geos.errors.ShapelyError) as error:
         raise InputError(f"{path} cannot be read as GeoJSON: {error}") from error

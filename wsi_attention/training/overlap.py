@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from wsi_attention.errors import ModelError
 from wsi_attention.inference.matching import file_name
 from wsi_attention.inference.states import FOLDER, read_state
+from wsi_attention.json_values import parse
 from wsi_attention.models.checkpoint import SHIPPED, model_folder, shipped_models
 from wsi_attention.models.learnt_from import SENTENCES, LearntFrom
 from wsi_attention.models.reading import CONFIG, read_config
@@ -129,7 +129,7 @@ def _kind(name: str, row: LabelRow, note: str, results: Path, seen: LearntFrom |
 def _last_run(results: Path) -> dict[str, Any]:
     for path in sorted(results.glob("run_*.json"), reverse=True):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["model"]
+            found = parse(path.read_text(encoding="utf-8"))["model"]
             return dict(found)
         except (OSError, ValueError, KeyError, TypeError):
             continue

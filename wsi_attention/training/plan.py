@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from wsi_attention import registry
 from wsi_attention.config import Recipe, unknown_key
 from wsi_attention.errors import InputError
 from wsi_attention.inference.matching import file_name
+from wsi_attention.json_values import parse
 from wsi_attention.models.learnt_from import LearntFrom
 from wsi_attention.models.reading import CONFIG
 from wsi_attention.training.data import Survey, data_fingerprint, survey
@@ -193,7 +193,7 @@ def finished_before(folder: Path, plan: Plan) -> Finished | None:
     if not model.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse(path.read_text(encoding="utf-8"))
         values: dict[str, Any] = {name: math.nan if x is None else x for name, x in content["best"].items()}
         best = EpochRecord(**values)
         stored, found = content["plan"], Finished(best, content["epochs"], content["failed"])

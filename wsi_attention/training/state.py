@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from wsi_attention.errors import InputError
 from wsi_attention.inference.writing import publish, results_errors, temporary, write_text
+from wsi_attention.json_values import parse
 
 FORMAT = 1
 STATE = "state.safetensors"
@@ -124,7 +125,7 @@ def load_state(folder: Path) -> TrainingState | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["training"])
+            facts = parse(file.metadata()["training"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != FORMAT:
             raise InputError(

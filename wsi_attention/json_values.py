@@ -1,0 +1,18 @@
+"""JSON that others wrote, read so that whatever is wrong with it is one kind of error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def parse(text: str | bytes) -> Any:
+    """Return the value that a JSON text stands for.
+
+    Raises:
+        ValueError: it is no JSON, or nested more deeply than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
