@@ -34,7 +34,7 @@ RAW = re.compile(
     r"|__\w+__(?!\.py)|cannot convert|codec can't"
 )
 """What a user does not understand: words of a program's inside."""
-NUMBERS = ("status", "label", "prob_benign", "prob_lesion", "tiles_read", "area_read", "reason")
+NUMBERS = ("status", "label", "prob_benign", "prob_lesion", "tiles_read", "area_read", "reason", "notes")
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,24 @@ class Ended:
 
 @dataclass(frozen=True)
 class Told:
-    """What the results say of one file: the row of the table, and the table of tiles where there is one."""
+    """What the results say of one file.
+
+    Attributes:
+        path: of the file.
+        row: of the table.
+        tiles: the table of tiles, where there is one.
+        notes: those that the good slides do not have too, such as the one on what the model is for.
+    """
 
     path: Path
     row: dict[str, str]
     tiles: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def answered(self) -> bool:
         """Whether it has an answer that nothing is said against."""
-        return self.row["status"] == "done" and not self.row["reason"] and not self.row.get("notes")
+        return self.row["status"] == "done" and not self.row["reason"] and not self.notes
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def run_batch(seeds: Sequence[int], folder: Path, sound: Path) -> Batch:
     mutants = tuple(make(seed, folder / "slides", sound) for seed in seeds)
     before = _tree(folder)
     ended = _classify(folder)
-    told = tuple(_told(folder / "results"))
+    told = tuple(_told(folder / "results", good))
     batch = Batch(mutants, ended, told, ())
     findings = [*_of_run(ended), *_of_good(told, good, sound), *_of_folder(folder, before)]
     for mutant in mutants:
@@ -174,15 +182,18 @@ def _own_memory(process: psutil.Process) -> int:
     return 0
 
 
-def _told(results: Path) -> Iterable[Told]:
+def _told(results: Path, good: Sequence[Path]) -> Iterable[Told]:
     table = results / "predictions.csv"
     if not table.exists():
         return
     with table.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            name = row["slide"]
-            state = json.loads((results / "states" / f"{name}.json").read_text())
-            yield Told(Path(state["path"]), row, results / "tiles" / f"{name}.csv")
+        rows = list(csv.DictReader(file))
+    states = (json.loads((results / "states" / f"{row['slide']}.json").read_text()) for row in rows)
+    paths = [Path(state["path"]) for state in states]
+    usual = {note for path, row in zip(paths, rows, strict=True) if path in good for note in row["notes"].split("; ")}
+    for path, row in zip(paths, rows, strict=True):
+        notes = tuple(note for note in row["notes"].split("; ") if note and note not in usual)
+        yield Told(path, row, results / "tiles" / f"{row['slide']}.csv", notes)
 
 
 def _of_run(ended: Ended) -> Iterable[Finding]:

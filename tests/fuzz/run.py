@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from campaign import Batch, Finding, culprits, run_batch
+from campaign import Batch, Finding, Told, culprits, run_batch
 from mutants import make, write_sound
 
 BATCH = 20
@@ -67,7 +67,8 @@ def _one(seeds: list[int], place: Path, sound: Path, keep: Path) -> tuple[Batch,
 def _told(seeds: list[int], batch: Batch, found: list[Finding]) -> str:
     """A line on the batch, and what was found in it."""
     mutants = {mutant.seed: mutant for mutant in batch.mutants}
-    ended = f"{batch.ended.seconds:.0f} s, {batch.ended.memory / 1e6:.0f} MB, {len(found)} findings"
+    rows = dict(Counter(_status(one) for mutant in batch.mutants for one in batch.of(mutant)))
+    ended = f"{batch.ended.seconds:.0f} s, {batch.ended.memory / 1e6:.0f} MB, {len(found)} findings, {rows}"
     lines = [f"seeds {seeds[0]} to {seeds[-1]}: {ended}" if seeds else ended]
     for one in found:
         mutant = mutants.get(one.seed) if one.seed is not None else None
@@ -84,7 +85,7 @@ def _forget(keep: Path, seed: int) -> None:
 
 def _summary(done: list[tuple[Batch, list[Finding]]], keep: Path, alone: bool) -> int:
     kinds = [one.kind for _, found in done for one in found]
-    statuses = Counter(_status(one.row) for batch, _ in done for mutant in batch.mutants for one in batch.of(mutant))
+    statuses = Counter(_status(one) for batch, _ in done for mutant in batch.mutants for one in batch.of(mutant))
     if alone:
         batch = done[0][0]
         print(f"{keep / batch.mutants[0].path.name}: {batch.mutants[0].mutation}: {batch.mutants[0].change}")
@@ -95,8 +96,8 @@ def _summary(done: list[tuple[Batch, list[Finding]]], keep: Path, alone: bool) -
     return int(bool(kinds))
 
 
-def _status(row: dict[str, str]) -> str:
-    return "done with a note" if row["status"] == "done" and row.get("notes") else row["status"]
+def _status(told: Told) -> str:
+    return "done with a note" if told.row["status"] == "done" and told.notes else told.row["status"]
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def mutant(lost: Lost) -> Mutant:
 
 
 def told(status: str, reason: str = "", notes: str = "") -> Told:
-    row = {"status": status, "reason": reason, "notes": notes, "label": "lesion", "prob_lesion": "0.9"}
-    return Told(Path("7.tiff"), row, Path("7.csv"))
+    row = {"status": status, "reason": reason, "label": "lesion", "prob_lesion": "0.9"}
+    return Told(Path("7.tiff"), row, Path("7.csv"), (notes,) if notes else ())
 
 
 @pytest.mark.parametrize(
