@@ -214,7 +214,7 @@ def test_the_command_says_in_one_line_that_no_scheduler_is_there(
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 1.0)
     arguments = ["classify", "-i", str(tmp_path), "-o", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:9"]
-    monkeypatch.setattr(sys, "argv", ["wsi-attention", *arguments])
+    monkeypatch.setattr(sys, "argv", ["wsi-attention", *arguments, "-m", "demo"])
     with pytest.raises(SystemExit) as stopped:
         main()
     (line,) = capsys.readouterr().err.splitlines()

@@ -90,7 +90,16 @@ def test_a_slide_that_kills_its_workers_fails_alone(
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(slides: Path, tmp_path: Path, write_slide) -> None:
     for number in range(16):
         write_slide(slides / f"more{number:02}.tif", seed=number)
-    command = [sys.executable, "-c", "from wsi_attention.cli import main; main()", "classify", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-c",
+        "from wsi_attention.cli import main; main()",
+        "classify",
+        "-m",
+        "demo",
+        "--device",
+        "cpu",
+    ]
     command += ["-i", str(slides), "-o", str(tmp_path / "out"), "--local-cluster", "2", "--what", "geojson"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 60

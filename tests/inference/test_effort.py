@@ -141,7 +141,7 @@ def test_a_folder_holds_one_kind_of_result(tmp_path: Path, write_slide, tiny: Cl
     out = tmp_path / "out"
     first = classify(slides[:2], out, tiny, exact=True, workers=2, what=["geojson"])
     assert first.statuses == {"done": 2}
-    for wishes, text in (({}, "exact true, asked for null"), ({"tolerance": 0.1}, "exact true")):
+    for wishes, text in (({}, "exact yes, asked for none"), ({"tolerance": 0.1}, "exact yes")):
         with pytest.raises(ResultsError, match=text):
             classify(slides, out, tiny, **wishes)  # type: ignore[arg-type]
     report = classify(slides, out, tiny, exact=True, what=["geojson"])
@@ -160,7 +160,7 @@ def test_tiles_on_and_off_the_stored_grid_do_not_share_a_folder(tmp_path: Path, 
     write_slide(tmp_path / "slides" / "a.tif")
     out = tmp_path / "out"
     classify([tmp_path / "slides"], out, tiny, what=["geojson"])
-    with pytest.raises(ResultsError, match="snap true, asked for false"):
+    with pytest.raises(ResultsError, match="snap yes, asked for no"):
         classify([tmp_path / "slides"], out, tiny, snap=False, what=["geojson"])
     classify([tmp_path / "slides"], tmp_path / "off", tiny, snap=False, what=["geojson"])
     ((_, on),), ((_, off),) = stored_predictions(out), stored_predictions(tmp_path / "off")

@@ -80,7 +80,7 @@ def test_results_removed_in_mid_run_leave_no_row(slides: Path, tmp_path: Path, t
     else:
         assert what != "all" and report.exit_status == 1
         assert len(report.failures) == report.statuses["failed"] >= 1 and report.statuses.total() == 3
-        assert all("its files were removed" in reason for _, reason in report.failures)
+        assert all("its files were removed" in reason for _, reason in report.failures), report.failures
     done = [name for name, status in statuses(out).items() if status == "done"] if (out / TABLE).exists() else []
     for name in done:
         assert (out / f"states/{name}.json").is_file() and (out / f"geojson/{name}.geojson").is_file()

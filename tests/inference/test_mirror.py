@@ -167,7 +167,7 @@ def test_nothing_stale_is_left(slides: Path, url: str, tiny: Classifier, tmp_pat
 
 def test_other_settings_are_not_mixed_in(slides: Path, url: str, tiny: Classifier) -> None:
     classify([slides / "0.tif"], url, tiny, what=())
-    with pytest.raises(ResultsError, match=rf"^{url} holds results of snap true, asked for false"):
+    with pytest.raises(ResultsError, match=rf"^{url} holds results of snap yes, asked for no"):
         classify([slides / "0.tif"], url, tiny, what=(), snap=False)
 
 

@@ -66,13 +66,18 @@ class _Words:
             fcntl.fcntl(self.file, fcntl.F_SETFL, fcntl.fcntl(self.file, fcntl.F_GETFL) | os.O_APPEND)
 
     def read(self) -> str:
-        size = self.file.seek(0, os.SEEK_END)
-        self.file.seek(max(0, size - TOLD))
-        return self.file.read().decode(errors="replace").replace("\0", "")
+        with suppress(
+            ValueError
+        ):  # closed meanwhile: the process has ended, and another thread has read its last words
+            size = self.file.seek(0, os.SEEK_END)
+            self.file.seek(max(0, size - TOLD))
+            return self.file.read().decode(errors="replace").replace("\0", "")
+        return ""
 
     def forget(self) -> None:
         if FORKS:  # elsewhere the process would go on writing at the old place
-            self.file.truncate(0)
+            with suppress(ValueError):
+                self.file.truncate(0)
 
 
 class _Forked:

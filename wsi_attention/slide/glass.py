@@ -31,7 +31,7 @@ MOST = 3
 EVEN, ALIKE = 0.8, 16
 """Of all pixels of its tint that are about as light, in grey values, so many are flat where it is a further glass; pale
 tissue has structure."""
-PINKEST, PINK = 0.06, 0.012
+PINKEST, PINK = 0.04, 0.012
 """Density by which glass, and a further glass beyond the first, absorb green more than both other colours at most."""
 
 BLACK, WHITE = 16, 253

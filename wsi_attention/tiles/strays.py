@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 FAR = 45.0
 """Grey levels, in the mean of the colours, by which a place is off that shows something else."""
-MOST = 0.2
+MOST = 0.5
 """Share of a tile's places that may be."""
-LEAST = 4
+LEAST = 8
 """Pixels of the overview a side that a tile covers where it is compared."""
 
 Rgb = NDArray[np.uint8]

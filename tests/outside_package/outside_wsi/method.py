@@ -44,7 +44,7 @@ class Brightest(nn.Module):
             logits=self.classifier(mean),
             glimpses=tuple(self._glimpses(tiles, found[0], found[1], read.valid.cpu().numpy())),
             maps=tuple((_map(values, grid),) for values in found[2]),
-            spread=torch.zeros(len(mean)),
+            spread=torch.full((len(mean),), torch.nan),
         )
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Brightest(nn.Module):
     def _glimpses(self, tiles: TileSet, weights: np.ndarray, attention: np.ndarray, valid: np.ndarray):  # type: ignore[no-untyped-def,type-arg]
         for i, locations in enumerate(tiles.locations):
             one = TileSet(locations, tiles.size, tiles.downsample)
-            yield (Glimpse(one, weights[i] / weights[i].sum(), attention[i], valid[i]),)
+            yield (Glimpse(one, weights[i] / weights[i].sum(), attention[i], valid[i], drawn=False),)
 
 
 def _values(one: Tensor) -> np.ndarray:  # type: ignore[type-arg]
