@@ -107,8 +107,8 @@ def _opened(file: str, path: str, series: Series) -> openslide.OpenSlide:
         return openslide.OpenSlide(file)
     except openslide.OpenSlideError as error:
         if "Unsupported TIFF compression" in str(error):
-            stored = f"its tiles are compressed as {compression_of(file)}, which OpenSlide cannot decode"
-            raise NotReadHereError(path, stored, OpenSlideReader.name) from error
+            why = f"{compression_of(file)} tiles that OpenSlide cannot decode"
+            raise NotReadHereError(path, why, OpenSlideReader.name) from error
         explain_tiff(file, series)  # its index often says more plainly what is wrong
         raise
 

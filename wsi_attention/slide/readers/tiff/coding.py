@@ -57,7 +57,9 @@ def coding_of(page: TiffPage, path: str) -> Coding:
     colours = getattr(page.photometric, "name", str(page.photometric))
     coding = Coding(int(page.compression), colours, int(page.predictor), page.jpegtables)
     if int(page.samplesperpixel) != 3 or int(page.planarconfig) != 1 or int(page.fillorder) != 1:
-        raise NotReadHereError(path, f"{page.samplesperpixel} channels, or channels apart from each other")
+        apart, backwards = int(page.planarconfig) != 1, int(page.fillorder) != 1
+        why = "channels apart from each other" if apart else "bits in backward order" if backwards else ""
+        raise NotReadHereError(path, why or f"{page.samplesperpixel} channels")
     plain = coding.compression in PLAIN and colours == "RGB" and coding.predictor in (1, HORIZONTAL)
     if not plain and coding.compression not in {JPEG, YCBCR_2000, RGB_2000}:
         name = getattr(page.compression, "name", page.compression)
