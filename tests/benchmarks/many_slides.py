@@ -13,6 +13,7 @@ import multiprocessing
 import shutil
 import time
 from argparse import Namespace
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,9 @@ def run(options: Namespace, work: Path) -> dict[str, Any]:
         given, out = slides(work / f"slides{count}", count), work / f"out{count}"
         figures = {}
         for name in ("first", "second"):
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                figures[name] = pool.apply(measured, (str(given), str(out), str(weights), what, options.in_process))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                asked = str(given), str(out), str(weights), what, options.in_process
+                figures[name] = pool.submit(measured, *asked).result()
         found[str(count)] = figures
         first, second = figures["first"], figures["second"]
         assert second["kept"] == count, second
