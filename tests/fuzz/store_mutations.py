@@ -164,9 +164,8 @@ def _missing(files: Files, chance: Random, scene: Scene) -> Change:
     for name in [name for name in files if name.endswith(".zarray") or (name.endswith("zarr.json") and "/" in name)]:
         files[name] = json.dumps({**json.loads(files[name]), "fill_value": fill}).encode()
     where = "in the tissue" if inside else "of glass"
-    return Change(
-        f"{gone} chunks {where} are not there, levels {levels}, fill {fill}", "pixels" if inside and gone else ""
-    )
+    lost: Lost = "pixels" if inside and gone and len(levels) > 1 else ""  # the model does not read level 0
+    return Change(f"{gone} chunks {where} are not there, levels {levels}, fill {fill}", lost)
 
 
 def _is_inside(name: str, level: int, scene: Scene, inside: bool) -> bool:

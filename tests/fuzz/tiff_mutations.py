@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from base_slides import MPP
-from mutant import Change, Work
+from mutant import Change, Lost, Work
 from tiff_file import (
     BITS,
     COMPRESSION,
@@ -347,7 +347,8 @@ def no_tiles(work: Work) -> Change:
         gone += _without_tiles(tiff, directory, work, inside, share)
     work.path.write_bytes(tiff.data)
     where = "in the tissue" if inside else "of glass"
-    return Change(f"{gone} tiles {where} have no bytes, at {len(chosen)} levels", "pixels" if inside and gone else "")
+    lost: Lost = "pixels" if inside and gone and len(chosen) > 1 else ""  # the model does not read level 0
+    return Change(f"{gone} tiles {where} have no bytes, at {len(chosen)} levels", lost)
 
 
 def _without_tiles(tiff: TiffBytes, directory: Directory, work: Work, inside: bool, share: float) -> int:

@@ -149,20 +149,20 @@ def aperio_scale(work: Work) -> Change:
 
 
 _OME_SCALE: tuple[tuple[tuple[tuple[str, str], ...], str, Lost, float | None], ...] = (
-    (((f'"{MPP}"', '"352.7778"'),), "72 dpi in µm", "scale", None),
-    ((("µm", "mm"),), "mm for µm", "scale", None),
-    ((("µm", "nm"),), "nm for µm", "scale", None),
-    ((("µm", "pixel"),), "a unit that is none", "scale", None),
+    (((f'"{MPP}"', '"352.7778"'),), "72 dpi in µm", "", MPP),
+    ((("µm", "mm"),), "mm for µm", "", MPP),
+    ((("µm", "nm"),), "nm for µm", "", MPP),
+    ((("µm", "pixel"),), "a unit that is none", "", MPP),
     (((f'PhysicalSizeY="{MPP}"', 'PhysicalSizeY="1.5"'),), "pixels are three times as high as wide", "scale", None),
-    (((f'"{MPP}"', '"0"'),), "0 µm", "scale", None),
-    (((f'"{MPP}"', '"-0.5"'),), "negative µm", "scale", None),
+    (((f'"{MPP}"', '"0"'),), "0 µm", "", MPP),
+    (((f'"{MPP}"', '"-0.5"'),), "negative µm", "", MPP),
     (((f'"{MPP}"', '"1.0"'),), "1.0 µm, the resolution tags say 0.5", "scale", None),
     (((f'"{MPP}"', f'"{MPP * 1e3:g}"'), ("µm", "nm")), "the same scale in nm", "", MPP),
 )
 
 
 def ome_scale(work: Work) -> Change:
-    """Another physical size or unit in the OME-XML."""
+    """Another physical size or unit in the OME-XML; the resolution tags are right, and taken where it is absurd."""
     tiff = TiffBytes(work.path.read_bytes())
     entry = tiff.directories[0].entry(DESCRIPTION)
     assert entry is not None

@@ -40,3 +40,13 @@ def test_the_size_of_a_dicom_volume_is_compared() -> None:
 def test_what_the_caller_gave_is_in_no_doubt() -> None:
     assert doubts((1.0, 1.0), {"aperio.AppMag": "20"}, "given") == ()
     assert scale_doubts(Mpp(None, "none"), {"aperio.AppMag": "20"}, EXTENT) == ()
+
+
+def test_another_tag_that_could_be_right_is_a_doubt() -> None:
+    ome = '<OME><Pixels PhysicalSizeX="1.0" PhysicalSizeY="1.0"/></OME>'
+    tags = {"tiff.ImageDescription": ome, "tiff.XResolution": "20000", "tiff.YResolution": "20000"}
+    tags["tiff.ResolutionUnit"] = "centimeter"
+    assert "its tiff resolution says 0.5 × 0.5 µm" in doubts((1.0, 1.0), tags, "ome physical size")[0]
+    assert doubts((0.5, 0.5), tags | {"tiff.ImageDescription": ""}, "ome physical size") == ()
+    placeholder = tags | {"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}
+    assert doubts((1.0, 1.0), placeholder, "ome physical size") == ()

@@ -104,6 +104,18 @@ def file_mpp(properties: Mapping[str, str]) -> Mpp:
     return Mpp(None, "none", doubts)
 
 
+def other_scales(properties: Mapping[str, str], taken: Mpp) -> dict[str, tuple[float, float]]:
+    """Find scales that other tags state, could be right, and are more than 5 % off the one taken: tag -> µm per pixel."""
+    found = {}
+    for source, find in _SOURCES.items():
+        pair = find(properties)
+        if taken.xy is None or source == taken.source or pair is None or _doubt(pair, own=False):
+            continue
+        if not all(map(same_scale, pair, taken.xy)):
+            found[source] = pair
+    return found
+
+
 def _doubt(xy: tuple[float, float], own: bool) -> str | None:
     """Say why a scale that a file states, in a scanner's own tag or not, cannot be the slide's; None where it can."""
     x, y = xy

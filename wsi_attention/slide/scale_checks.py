@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from wsi_attention.geometry import same_scale
-from wsi_attention.slide.metadata import Mpp, number
+from wsi_attention.slide.metadata import Mpp, number, other_scales
 
 AT_ONE_POWER = 10.0
 """µm per pixel times magnification of Aperio's scanners: 0.25 at 40x, 0.5 at 20x."""
@@ -24,11 +24,17 @@ def scale_doubts(mpp: Mpp, properties: Mapping[str, str], extent: tuple[int, int
     if mpp.xy is None or mpp.source == "given":
         return ()
     return tuple(
-        f"mpp {mpp.xy[0]:.4g} ({mpp.source}) is in doubt: {doubt}" for doubt in _doubts(mpp.xy, properties, extent)
+        f"mpp {mpp.xy[0]:.4g} ({mpp.source}) is in doubt: {doubt}"
+        for doubt in (*_by_other_tags(mpp, properties), *_by_other_facts(mpp.xy, properties, extent))
     )
 
 
-def _doubts(xy: tuple[float, float], properties: Mapping[str, str], extent: tuple[int, int]) -> Iterator[str]:
+def _by_other_tags(mpp: Mpp, properties: Mapping[str, str]) -> Iterator[str]:
+    for source, (x, y) in other_scales(properties, mpp).items():
+        yield f"its {source} says {x:.4g} × {y:.4g} µm"
+
+
+def _by_other_facts(xy: tuple[float, float], properties: Mapping[str, str], extent: tuple[int, int]) -> Iterator[str]:
     power = number(properties.get("aperio.AppMag"))
     if power is not None and not 1 / FAR < xy[0] * power / AT_ONE_POWER < FAR:
         yield f"at its magnification of {power:g}x a pixel has about {AT_ONE_POWER / power:.2g} µm"
@@ -37,5 +43,3 @@ def _doubts(xy: tuple[float, float], properties: Mapping[str, str], extent: tupl
         if length is not None and not same_scale(length * 1e3 / pixels, side):
             yield f"the {name.lower()} of its volume, {length:.4g} mm, makes {length * 1e3 / pixels:.4g} µm in {axis}"
             return
-    if told := properties.get("ome-zarr.scales-differ"):
-        yield told

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from wsi_attention.errors import SlideOpenError, UnsupportedSlideError
-from wsi_attention.geometry import same_scale
+from wsi_attention.geometry import MPP_TOLERANCE, same_scale
 from wsi_attention.slide.metadata import number, scaled
 from wsi_attention.slide.readers.limits import downsamples
 
@@ -48,13 +48,25 @@ class Multiscale:
 
     def downsamples(self, levels: tuple[tuple[int, int], ...]) -> tuple[float, ...]:
         """What the scales say, where they fit the shapes within 5 %; else what the shapes say."""
-        by_shape = downsamples(levels)
+        by_shape, by_scale = downsamples(levels), self._scaled_down()
+        return by_scale if by_scale and all(map(same_scale, by_scale, by_shape)) else by_shape
+
+    def doubts(self, levels: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+        """Say at which level the scales and the shapes tell different downsamples, by more than 5 % and two pixels."""
+        for level, (scaled_down, shaped) in enumerate(zip(self._scaled_down(), downsamples(levels), strict=False)):
+            within = 1 + MPP_TOLERANCE + 2 / min(levels[level])
+            if max(scaled_down / shaped, shaped / scaled_down) > within:
+                told = f"{scaled_down:.3g}× coarser than level 0, its size says {shaped:.3g}×"
+                return (f"the µm per pixel are in doubt: the scale of level {level} says {told}",)
+        return ()
+
+    def _scaled_down(self) -> tuple[float, ...]:
+        """Each level's downsample as its scale says; empty where the file names no scales."""
         if not self.scales:
-            return by_shape
+            return ()
         x, y = self.axes.index("x"), self.axes.index("y")
         first = self.scales[0]
-        by_scale = tuple((scale[x] / first[x] + scale[y] / first[y]) / 2 for scale in self.scales)
-        return by_scale if all(map(same_scale, by_scale, by_shape)) else by_shape
+        return tuple((scale[x] / first[x] + scale[y] / first[y]) / 2 for scale in self.scales)
 
 
 def multiscales(attributes: Mapping[str, Any], path: str) -> list[Multiscale]:

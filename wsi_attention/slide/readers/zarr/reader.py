@@ -72,7 +72,8 @@ class ZarrReader:
         self.bounds: Box | None = None
         self.associated: tuple[str, ...] = ()
         self.images, self.image = picked.images, picked.image.about.index
-        self.notes = (*picked.notes, *((reordered(order),) if order != STORED else ()))
+        doubts = pyramid.doubts(self.level_dimensions)
+        self.notes = (*picked.notes, *((reordered(order),) if order != STORED else ()), *doubts)
 
     @classmethod
     def recognises(cls, path: str) -> bool:
