@@ -105,7 +105,7 @@ def file_mpp(properties: Mapping[str, str]) -> Mpp:
 
 
 def other_scales(properties: Mapping[str, str], taken: Mpp) -> dict[str, tuple[float, float]]:
-    """Find scales that other tags state, could be right, and are more than 5 % off the one taken: tag -> µm per pixel."""
+    """Find scales that other tags state, could be right, and are more than 5 % off the one taken, by tag."""
     found = {}
     for source, find in _SOURCES.items():
         pair = find(properties)
