@@ -217,5 +217,6 @@ def test_the_command_says_in_one_line_that_no_scheduler_is_there(
     monkeypatch.setattr(sys, "argv", ["wsi-attention", *arguments, "-m", "demo"])
     with pytest.raises(SystemExit) as stopped:
         main()
-    (line,) = capsys.readouterr().err.splitlines()
+    warning, line = capsys.readouterr().err.splitlines()
+    assert "demonstration model" in warning
     assert stopped.value.code == 2 and line.startswith("wsi-attention: error: no scheduler at tcp://127.0.0.1:9")

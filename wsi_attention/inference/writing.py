@@ -83,13 +83,14 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def results_errors(path: Path) -> Iterator[None]:
-    """Turns "disk full" and its like, however deeply a library wrapped it, into a `ResultsError` with the way out."""
+    """Turn "disk full", a folder removed meanwhile and their like into a `ResultsError` with the way out."""
     try:
         yield
     except ResultsError:
         raise
     except Exception as error:
-        reason = _stop_reason(error)
+        gone = isinstance(error, FileNotFoundError) and str(error.filename or "").startswith(str(path.parent))
+        reason = "its folder was removed while the run lasted" if gone else _stop_reason(error)
         if reason is None:
             raise
         raise ResultsError(
