@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread, current_thread
 
 import dask
 import numpy as np
@@ -146,3 +149,36 @@ def test_bytes_are_those_of_the_request_however_it_is_cut(tmp_path: Path) -> Non
         counted = {read_tiles(slide, tiles, batch).bytes for batch in (1, 5, 1000)}
         assert counted == {View(slide, 1.0).bytes_of(tiles.locations[0], tiles.size)}
         assert counted != {0}
+
+
+def test_a_thread_that_has_read_leaves_no_pool_in_memory() -> None:
+    def pools() -> int:
+        gc.collect()
+        return sum(issubclass(type(one), ThreadPoolExecutor) for one in gc.get_objects())
+
+    slide, tiles = noisy_slide(), scattered(41)
+    before, shapes = pools(), []
+    for _ in range(5):
+        thread = Thread(target=lambda: shapes.append(read_tiles(slide, tiles).pixels.shape))
+        thread.start()
+        thread.join()
+    assert shapes == [(41, 16, 24, 3)] * 5
+    assert pools() == before
+
+
+def test_threads_are_as_many_as_dask_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    slide, tiles = noisy_slide(), scattered(41)
+    used: set[str] = set()
+    read = View.read_many
+
+    def noted(*given: object) -> object:
+        used.add(current_thread().name)
+        return read(*given)
+
+    monkeypatch.setattr(View, "read_many", noted)
+    with dask.config.set(num_workers=1):
+        read_tiles(slide, tiles, 4)
+        assert len(used) == 1
+    with dask.config.set(pool=ThreadPoolExecutor(1, thread_name_prefix="mine")):
+        read_tiles(slide, tiles, 4)
+    assert {name.rpartition("_")[0] for name in used} == {"tiles", "mine"}

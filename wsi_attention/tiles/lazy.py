@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from threading import local
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -108,12 +108,14 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     locations, view = _locations(tiles), View(slide, tiles.downsample)
     level = view.stored
     stored = level.tile and (level.tile[0] * level.downsample, level.tile[1] * level.downsample)
-    step = busy_batch(len(locations), batch, config.get("num_workers", None) or CPU_COUNT)
+    threads = config.get("num_workers", None) or CPU_COUNT
+    step = busy_batch(len(locations), batch, threads)
     parts = cut(locations, tiles.footprint, stored, step)
     pixels = np.empty((len(locations), tiles.size[1], tiles.size[0], 3), np.uint8)
     fill = partial(_fill, pixels=pixels, slide=slide, tiles=tiles, scratch=local())
     graph = {("tiles", number): (fill, part) for number, part in enumerate(parts)}
-    done = get(graph, list(graph), **_pool_if_forked())
+    given = config.get("pool", None) if os.getpid() == _IMPORTED_BY else None
+    done = get(graph, list(graph), pool=given or _POOLS.get(threads))
     errors: list[str | None] = [None] * len(locations)
     for part, (found, _) in zip(parts, done, strict=True):
         for i, error in zip(part.tolist(), found, strict=True):
@@ -122,17 +124,25 @@ def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
     return _block(pixels, errors, _bytes(view, locations, tiles.size, elsewhere) if parts else 0)
 
 
-def _pool_if_forked() -> dict[str, ThreadPoolExecutor]:
-    """A forked child inherits dask's pool without its threads, and would wait for them for ever."""
-    pid = os.getpid()
-    return {} if pid == _IMPORTED_BY else {"pool": _pool_of(pid)}
+class _Pools(local):
+    """The threads that read for the calling thread; they end when it ends.
+
+    Dask's own would stay in memory until the process ends, a pool for each slide of a batch, and a forked child would
+    inherit them without their threads and wait for ever. No pool for all: a slide that hangs would hold up the others.
+    """
+
+    process = threads = 0
+    pool: ThreadPoolExecutor
+
+    def get(self, threads: int) -> ThreadPoolExecutor:
+        """The pool of this thread, a new one where it was made in another process or for another number."""
+        if self.process != os.getpid() or self.threads != threads:
+            self.process, self.threads = os.getpid(), threads
+            self.pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
+        return self.pool
 
 
-@cache
-def _pool_of(pid: int) -> ThreadPoolExecutor:
-    from dask.system import CPU_COUNT
-
-    return ThreadPoolExecutor(CPU_COUNT, thread_name_prefix=f"tiles-{pid}")
+_POOLS = _Pools()
 
 
 def _fill(
