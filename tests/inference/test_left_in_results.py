@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,25 +109,44 @@ def test_a_slide_that_stops_the_run_half_written_has_no_row(
     assert len(gone) == 1 and set(statuses(out)) == {"a", "b", "c"} - gone
 
 
-def test_the_table_costs_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def rows_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], list[tuple[float, int]]]:
+    """(slides, seconds that writing a row takes) -> (time, rows) of each table, at a slide in 0.05 s."""
     clock = [0.0]
     monkeypatch.setattr("wsi_attention.inference.results.time.monotonic", lambda: clock[0])
-    written: list[int] = []
 
-    def table(states: dict[str, State], classes: list[str]) -> str:
-        written.append(len(states))
-        clock[0] += 1e-4 * len(states)  # as on a slow disk
-        return str(len(states))
+    def after(slides: int, cost: float) -> list[tuple[float, int]]:
+        key, clock[0], written = RunKey("demo", "ab" * 32, {"classes": []}), 0.0, []
 
-    monkeypatch.setattr("wsi_attention.inference.results.table", table)
-    key = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"]})
-    with open_results(tmp_path, key) as results:
-        results.folder.joinpath("states").mkdir()
-        monkeypatch.setattr("wsi_attention.inference.results.write_text", lambda path, text: None)
-        for number in range(5000):
-            clock[0] += 0.05
-            results.add(State(f"s{number}", f"/in/{number}.svs", "done", "", key, SlideKey("f")))
-    assert sum(written) * 1e-4 < 0.03 * 5000 * 0.05
+        def table(states: Mapping[str, State], classes: list[str]) -> str:
+            written.append((clock[0], len(states)))
+            clock[0] += cost * len(states)
+            return str(len(states))
+
+        monkeypatch.setattr("wsi_attention.inference.results.table", table)
+        with open_results(tmp_path / f"out{slides}", key) as results:
+            results.folder.joinpath("states").mkdir()
+            monkeypatch.setattr("wsi_attention.inference.results.write_text", lambda path, text: None)
+            for number in range(slides):
+                clock[0] += 0.05
+                results.add(State(f"s{number}", f"/in/{number}.svs", "done", "", key, SlideKey("f")))
+        return written
+
+    return after
+
+
+def test_the_table_costs_a_small_share_of_the_time(rows_written: Callable[..., list[tuple[float, int]]]) -> None:
+    tables = rows_written(5000, 1e-4)  # as on a slow disk
+    assert sum(rows for _, rows in tables) * 1e-4 < 0.03 * 5000 * 0.05
+
+
+def test_each_row_is_written_as_often_in_a_large_batch(rows_written: Callable[..., list[tuple[float, int]]]) -> None:
+    tables = {slides: rows_written(slides, 0.0) for slides in (1000, 5000)}
+    assert all(sum(rows for _, rows in tables[slides]) < 21 * slides for slides in tables)
+    for (before, _), (time, _) in pairwise(
+        tables[5000]
+    ):  # and who watches the table waits a second, or a twentieth of the run
+        assert time - before < max(1.0, 0.05 * before) + 0.11
 
 
 def test_nothing_new_writes_no_table_and_no_page(slides: Path, tmp_path: Path, tiny: Classifier) -> None:

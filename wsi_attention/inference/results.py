@@ -31,6 +31,8 @@ TEXTS = ("slide", "label", "reason", "notes")
 LOCK = ".lock"
 TABLE_SHARE = 50
 """The table is written again after so many times the seconds that writing it took, so that all of it costs 2 %."""
+TABLE_LAG = 0.05
+"""And after this share of the run's age, so that a row is written about 21 times, however many slides there are."""
 
 
 class Results:
@@ -51,6 +53,7 @@ class Results:
         self.states = states
         self._mirror = mirror
         self._lock = lock
+        self._opened = time.monotonic()
         self._table_due = 0.0
         self.changed = False
 
@@ -131,7 +134,7 @@ class Results:
         if _text_of(path) != text:
             write_text(path, text)
         end = time.monotonic()
-        self._table_due = end + max(1.0, TABLE_SHARE * (end - start))
+        self._table_due = end + max(1.0, TABLE_SHARE * (end - start), TABLE_LAG * (end - self._opened))
 
     def lost(self, names: Iterable[str]) -> list[str]:
         """Those of the named finished slides whose files are not all there."""
