@@ -15,6 +15,7 @@ from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.inference.again import export_again
 from wsi_attention.inference.batch import classify
 from wsi_attention.inference.discovery import find_slides
+from wsi_attention.inference.packed_states import PackedStates
 from wsi_attention.inference.report import Report, summary
 from wsi_attention.inference.results import Results, open_results
 from wsi_attention.inference.states import RunKey, SlideKey, State
@@ -179,5 +180,5 @@ def test_results_are_never_slides(slides: Path, tmp_path: Path, tiny: Classifier
 def test_a_state_file_alone_is_what_lost_looks_for(tmp_path: Path) -> None:
     key = RunKey("demo", "ab" * 32, {"classes": []})
     state = State("a", "/in/a.svs", "no_tissue", "", key, SlideKey("f"))
-    results = Results(tmp_path, key, {"a": state, "b": State("b", "/b", "failed", "", key, SlideKey())})
+    results = Results(tmp_path, key, PackedStates([state, State("b", "/b", "failed", "", key, SlideKey())]))
     assert results.lost(["a", "b"]) == ["a"]

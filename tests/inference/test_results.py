@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,3 +117,29 @@ def test_slides_keep_their_name_while_they_are_there(tmp_path: Path) -> None:
         results.add(replace(a_state("x"), path=str(slide)))
         results.add(a_state("moved"))
         assert results.known() == {str(slide): "x"}
+
+
+def test_a_state_takes_little_memory(tmp_path: Path) -> None:
+    settings = {"classes": ["benign", "lesion"], "arguments": {f"argument_{n}": [n, n] for n in range(20)}}
+    row = {f"column_{n}": f"{n / 7:.6f}" for n in range(12)}
+    seen = {"mpp": "0.25", "tags": "c" * 32, "levels": "512×512", "downsamples": "1", "bounds": "none"}
+
+    def state(number: int) -> State:  # as it comes from a worker process: nothing shared
+        key = SlideKey(f"{number:064}", seen=dict(seen), written="1" * 40, changed="1" * 60, content=f"{number:064}")
+        made = State(f"folder/slide_{number}", f"/in/folder/slide_{number}.svs", "done", "", RUN, key, dict(row), 1.0)
+        run = replace(RUN, settings=copy.deepcopy(settings))
+        return replace(
+            made, run=run, exports=(export(tmp_path, f"tiles/{number}.csv"),), record={"tiles": ["x"] * 1000}
+        )
+
+    with open_results(tmp_path, replace(RUN, settings=settings)) as results:
+        results.add(state(0))
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(1, 201):
+                results.add(state(number))
+            assert (tracemalloc.get_traced_memory()[0] - before) / 200 < 1500
+        finally:
+            tracemalloc.stop()
+        assert results.states["folder/slide_7"] == state(7).without_record()

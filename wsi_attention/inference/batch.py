@@ -123,8 +123,9 @@ def classify(
         arguments |= {"cluster": executor.name} if isinstance(executor, Cluster) else {}
         with _interruptible(report), open_results(place, settings.run, existing, mirror) as folder:
             folder.clean(exporter_of(name).suffix.split("/")[0] for name in what)
-            jobs, kept = _jobs(folder, slides, settings)
-            report.gone = tuple(sorted(folder.states.keys() - {job.name for job in jobs} - {*kept}))
+            waiting, kept = _waiting(folder, slides, settings)
+            report.gone = tuple(sorted(folder.states.keys() - waiting.keys() - {*kept}))
+            jobs = (_job(folder, slide, name, settings) for name, slide in waiting.items())
             batch_run = BatchRun(folder, report, watch)
             try:
                 batch_run.run(jobs, runner_of(where, workers), kept)
@@ -176,15 +177,20 @@ def _page_is_current(folder: Results) -> bool:
     return not page.exists() or page.stat().st_mtime_ns >= table.stat().st_mtime_ns
 
 
-def _jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> tuple[list[Job], list[str]]:
-    """The jobs there are, and the names of slides that nobody has touched since they were finished."""
-    jobs, kept = [], []
-    for job in _possible_jobs(folder, slides, settings):
-        if job.finished is not None and _untouched(job, folder.states[job.name]):
-            kept.append(job.name)
+def _waiting(
+    folder: Results, slides: Sequence[SlideFile], settings: Settings
+) -> tuple[dict[str, SlideFile], list[str]]:
+    """Name -> slide of what is to do, and the names of slides that nobody has touched since they were finished."""
+    names = assign_names([(slide.key, slide.relative) for slide in slides], folder.known())
+    waiting, kept = {}, []
+    for slide in slides:
+        name = names[slide.key]
+        job = _job(folder, slide, name, settings)
+        if job.finished is not None and _untouched(job, folder.states[name]):
+            kept.append(name)
         else:
-            jobs.append(job)
-    return jobs, kept
+            waiting[name] = slide
+    return waiting, kept
 
 
 def _untouched(job: Job, earlier: State) -> bool:
@@ -197,20 +203,16 @@ def _untouched(job: Job, earlier: State) -> bool:
         return False
 
 
-def _possible_jobs(folder: Results, slides: Sequence[SlideFile], settings: Settings) -> Iterator[Job]:
-    names = assign_names([(slide.key, slide.relative) for slide in slides], folder.known())
-    suffixes = {what: exporter_of(what).suffix for what in settings.what}
-    for slide in slides:
-        name = names[slide.key]
-        earlier = folder.states.get(name)
-        if earlier is None or not earlier.finished:
-            yield Job(slide, name, settings)
-            continue
-        wanted = {what: suffix.format(slide=name) for what, suffix in suffixes.items()}
-        why = "" if earlier.status == "no_tissue" else _why_not_enough(folder, earlier, wanted)
-        if earlier.run.settings.get("purpose") != settings.run.settings.get("purpose"):
-            why = "its results do not say what the model is for"
-        yield Job(slide, name, settings, None if why else earlier.slide, why)
+def _job(folder: Results, slide: SlideFile, name: str, settings: Settings) -> Job:
+    """What there is to do for a slide; made when it begins, because a key for each of thousands takes memory."""
+    earlier = folder.states.get(name)
+    if earlier is None or not earlier.finished:
+        return Job(slide, name, settings)
+    wanted = {what: exporter_of(what).suffix.format(slide=name) for what in settings.what}
+    why = "" if earlier.status == "no_tissue" else _why_not_enough(folder, earlier, wanted)
+    if earlier.run.settings.get("purpose") != settings.run.settings.get("purpose"):
+        why = "its results do not say what the model is for"
+    return Job(slide, name, settings, None if why else earlier.slide, why)
 
 
 def _why_not_enough(folder: Results, earlier: State, wanted: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
@@ -39,11 +39,11 @@ class BatchRun:
         self._alone: list[Job] = []
         self.told: list[str] = []
 
-    def run(self, jobs: Sequence[Job], runner: Runner, kept: Iterable[str] = ()) -> None:
+    def run(self, jobs: Iterable[Job], runner: Runner, kept: Iterable[str] = ()) -> None:
         """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left.
 
         Args:
-            jobs: what is to do.
+            jobs: what is to do; the next is asked for when it can begin.
             runner: does it.
             kept: names of slides with a result that nobody has touched since.
         """
@@ -82,7 +82,7 @@ class BatchRun:
                 self._take(outcome, job)
 
     def _take(self, outcome: Outcome, job: Job) -> None:
-        report, name = self._report, outcome.name
+        report, name = self._report, job.name
         report.threads_left |= outcome.left_behind
         report.counters += outcome.counters
         if report.clocks is not None and outcome.clock is not None:

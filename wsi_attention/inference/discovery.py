@@ -24,7 +24,7 @@ SIGNATURES = ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"), (128, 
 """(offset, bytes) of TIFF, BigTIFF and DICOM: files without a known suffix that are slides all the same."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SlideFile:
     """A slide to classify.
 

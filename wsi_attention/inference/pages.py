@@ -11,6 +11,7 @@ from wsi_attention.errors import ResultsError
 from wsi_attention.export.report import ReportExporter
 from wsi_attention.export.report_page import Row, Section, page
 from wsi_attention.export.report_part import read_part
+from wsi_attention.inference.packed_states import PackedStates
 from wsi_attention.inference.states import FOLDER, State, read_states
 from wsi_attention.inference.writing import results_errors, temporary
 from wsi_attention.json_values import parse
@@ -37,7 +38,7 @@ def write_page(results: str | Path, names: Iterable[str] = (), path: Path | None
         ResultsError: no results there, no such slide, or the page cannot be written.
     """
     folder = Path(results)
-    states = _states(folder, set(names))
+    states = PackedStates(_states(folder, set(names)))
     plan = _Plan(folder, states, limit)
     target = path or folder / PAGE
     with results_errors(target):
@@ -55,36 +56,40 @@ def part_of(folder: Path, name: str) -> Path:
 def without_part(results: str | Path, names: Iterable[str] = ()) -> list[str]:
     """Names of slides that have a prediction but no part, as in results of earlier versions."""
     folder = Path(results)
-    states = _states(folder, set(names), records=True)
-    return [state.name for state in states if state.record and read_part(part_of(folder, state.name)) is None]
+    states = (state for state in _states(folder, set(names)) if state.record)
+    return sorted(state.name for state in states if read_part(part_of(folder, state.name)) is None)
 
 
-def _states(folder: Path, names: set[str], records: bool = False) -> list[State]:
+def _states(folder: Path, names: set[str]) -> Iterator[State]:
+    """The states of the named slides, or of all; one in memory at a time."""
     if not (folder / FOLDER).is_dir():
         raise ResultsError(f"{folder}: no results here (no folder {FOLDER}); give the folder that classify wrote")
-    light = (state if records else state.without_record() for state in read_states(folder))
-    found = [state for state in light if not names or state.name in names]
-    missing = names - {state.name for state in found}
+    missing = set(names)
+    for state in read_states(folder):
+        if not names or state.name in names:
+            missing.discard(state.name)
+            yield state
     if missing:
         raise ResultsError(
             f"{folder}: no slide named {', '.join(sorted(missing))}; predictions.csv lists those there are"
         )
-    return sorted(found, key=lambda state: state.name)
 
 
 class _Plan:
     """How much of each slide fits on the page."""
 
-    def __init__(self, folder: Path, states: list[State], limit: int) -> None:
+    def __init__(self, folder: Path, states: PackedStates, limit: int) -> None:
         self._folder = folder
-        self._names = [state.name for state in states]
-        sizes = [_sizes(folder, state.name) for state in states]
+        names = sorted(states)
+        sizes = [_sizes(folder, name) for name in names]
         self._full = sum(full for full, _ in sizes) <= limit
         kept: list[bool] = []
         for full, small in sizes:
             limit -= full if self._full else small
             kept.append(full > 0 and limit >= 0)
-        self.rows = [_row(n, state, shown) for n, (state, shown) in enumerate(zip(states, kept, strict=True), start=1)]
+        self.rows = [
+            _row(n, states[name], shown) for n, (name, shown) in enumerate(zip(names, kept, strict=True), start=1)
+        ]
         self._dropped = sum(full > 0 for full, _ in sizes) - sum(kept)
 
     def sections(self) -> Iterator[Section]:
@@ -146,11 +151,11 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _about(folder: Path, states: list[State]) -> list[tuple[str, str]]:
+def _about(folder: Path, states: PackedStates) -> list[tuple[str, str]]:
     run = _last_run(folder)
     found: list[tuple[str, Any]] = [("Finished", run.get("finished")), ("Last run", run.get("ended"))]
     if states:
-        key = states[0].run
+        key = states[min(states)].run
         found += [("Model", key.model), ("Weights", f"sha256 {key.weights_sha256}")]
         found += [(name.replace("_", " ").capitalize(), _plain(value)) for name, value in sorted(key.settings.items())]
     versions = run.get("versions")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.table import columns
+from wsi_attention.inference.packed_states import PackedStates
 from wsi_attention.inference.states import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
 from wsi_attention.inference.superseded import every_export, twin
 from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
@@ -41,12 +42,12 @@ class Results:
     Attributes:
         folder: where it is.
         run: what all its slides have in common.
-        states: name -> state without its record, for every slide that has one.
+        states: name -> state without its record and traceback, for every slide that has one.
         changed: whether this run wrote a slide's result.
     """
 
     def __init__(
-        self, folder: Path, run: RunKey, states: dict[str, State], mirror: Mirror | None = None, lock: int | None = None
+        self, folder: Path, run: RunKey, states: PackedStates, mirror: Mirror | None = None, lock: int | None = None
     ) -> None:
         self.folder = folder
         self.run = run
@@ -98,7 +99,7 @@ class Results:
         write_text(path, to_text(state))
         if self._mirror:
             self._mirror.add(self.folder, state, before)
-        self.states[state.name] = state.without_record()
+        self.states[state.name] = state
         if time.monotonic() >= self._table_due:
             self.write_table()
 
@@ -138,7 +139,7 @@ class Results:
 
     def lost(self, names: Iterable[str]) -> list[str]:
         """Those of the named finished slides whose files are not all there."""
-        states = [self.states[name] for name in names if name in self.states]
+        states = (self.states[name] for name in names if name in self.states)
         return [state.name for state in states if state.finished and not self._is_whole(state)]
 
     def _is_whole(self, state: State) -> bool:
@@ -209,13 +210,13 @@ def open_results(
         with results_errors(root):
             if mirror:
                 mirror.open(root)
-            states = {state.name: _light(state, run) for state in read_states(root)}
+            states = PackedStates(read_states(root))
             if existing == "overwrite":
                 _remove_all(root, states)
                 if mirror:
                     mirror.remove_all(states, TABLE)
-                states = {}
-            _check_same_run(mirror.url if mirror else root, run, states)
+                states = PackedStates()
+            _check_same_run(mirror.url if mirror else root, run, states.runs)
         yield Results(root, run, states, mirror, lock)
 
 
@@ -230,12 +231,6 @@ def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
         row = {**state.row, **fixed}
         writer.writerow(row | {column: in_cell(row.get(column, "")) for column in TEXTS})
     return text.getvalue()
-
-
-def _light(state: State, run: RunKey) -> State:
-    """A state without its record; those of one run share its key."""
-    light = state.without_record()
-    return replace(light, run=run) if light.run == run else light
 
 
 def _obsolete(state: State, before: State | None) -> set[str]:
@@ -253,9 +248,9 @@ def _text_of(path: Path) -> str | None:
         return None
 
 
-def _check_same_run(root: Path | str, run: RunKey, states: Mapping[str, State]) -> None:
-    for state in states.values():
-        difference = state.run.difference(run)
+def _check_same_run(root: Path | str, run: RunKey, found: Iterable[RunKey]) -> None:
+    for one in found:
+        difference = one.difference(run)
         if difference:
             raise ResultsError(
                 f"{root} holds results of {difference}; give another folder with -o, or --overwrite to remove them"
