@@ -1,6 +1,6 @@
 """Thousands of tiny slides in one batch: memory, open handles, what the table costs, how long a second run takes.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/many_slides.py [--slides 1000 5000] [--in-process]
+    OMP_NUM_THREADS=1 python tests/benchmarks/many_slides.py [--slides 1000 5000] [--in-process] [--json FILE]
 
 Twenty slides are painted, the others are copies under other names. The model is untrained and reads eight tiles of 32
 pixels, so that what the batch itself costs is seen. Every run is a process of its own; memory and handles are those of
@@ -83,12 +83,14 @@ class Watch:
 def measured(folder: str, out: str, weights: str, what: list[str], in_process: bool) -> dict[str, Any]:
     """One run in a fresh process."""
     spent: list[float] = []
+    rows: list[int] = []
     write_table = Results.write_table
 
     def timed(self: Results) -> None:
         start = time.perf_counter()
         write_table(self)
         spent.append(time.perf_counter() - start)
+        rows.append(len(self.states))
 
     Results.write_table = timed  # type: ignore[method-assign]
     watch, classifier = Watch(), load_model(weights)
@@ -96,7 +98,8 @@ def measured(folder: str, out: str, weights: str, what: list[str], in_process: b
     report = batch.classify([folder], out, classifier, device="cpu", what=what, watch=watch, in_process=in_process)
     seconds = time.perf_counter() - start
     found = {"seconds": seconds, "statuses": dict(report.statuses), "kept": report.kept}
-    return found | {"table_seconds": sum(spent), "tables": len(spent), "samples": watch.samples}
+    found |= {"table_seconds": sum(spent), "tables": len(spent), "rows": sum(rows)}
+    return found | {"samples": watch.samples}
 
 
 def growth(samples: list[tuple[int, float, float, int]], column: int) -> float:
@@ -127,15 +130,17 @@ def run(options: Namespace, work: Path) -> dict[str, Any]:
                 str(count),
                 f"{first['seconds']:.0f}",
                 f"{peak:.0f}",
-                f"{growth(first['samples'], 1):+.0f}",
+                f"{growth(first['samples'], 1):+.1f} ({growth(first['samples'], 2):+.1f})",
                 f"{handles} ({growth(first['samples'], 3):+.0f})",
                 f"{first['table_seconds']:.2f} ({first['tables']})",
+                f"{first['rows'] / count:.1f}",
                 f"{second['seconds']:.1f}",
             ]
         )
         shutil.rmtree(given)
         shutil.rmtree(out)
-    names = ["slides", "s", "peak MB", "MB grown", "handles (grown)", "table s (times)", "second run s"]
+    names = ["slides", "s", "peak MB", "MB grown (all processes)", "handles (grown)"]
+    names += ["table s (times)", "times a row", "second run s"]
     print(table(names, rows))
     return found
 
