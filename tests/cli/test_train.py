@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tifffile
 import torch
 from typer.testing import CliRunner
 
@@ -254,3 +255,19 @@ def test_training_can_start_from_an_earlier_model(slide_set: Path, trained: Path
     (tmp_path / "wide.toml").write_text(recipe.replace("features = 16", "features = 8"))
     with pytest.raises(InputError, match=r"the weights of .*straight do not fit this recipe: .*size mismatch"):
         run(slide_set, tmp_path / "no", "--config", str(tmp_path / "wide.toml"), "--start", str(trained))
+
+
+def test_which_image_is_the_slide_is_asked_and_can_be_said(slide_set: Path, tmp_path: Path) -> None:
+    told = {"photometric": "rgb", "tile": (128, 128), "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    for path in slide_set.glob("*.svs"):
+        pixels = tifffile.imread(path, key=0)
+        with tifffile.TiffWriter(tmp_path / f"{path.stem}.tif") as file:
+            for image in (255 - pixels, pixels):
+                file.write(image, compression="zlib", **told)
+    for name in ("labels.csv", "recipe.toml"):
+        shutil.copy(slide_set / name, tmp_path)
+    with pytest.raises(InputError, match="choose one with --series"):
+        CliRunner().invoke(app, arguments(tmp_path, tmp_path / "m"), catch_exceptions=False)
+    assert "0 slides left out" in run(tmp_path, tmp_path / "m", "--series", "1", "--epochs", "1")
+    with pytest.raises(InputError, match="different slides"):
+        run(tmp_path, tmp_path / "m", "--series", "0", "--epochs", "1")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import InputError
-from wsi_attention.training.labels import LabelRow, bare_name, find_slides, read_labels
+from wsi_attention.training.labels import LabelRow, bare_name, find_slides, read_labels, with_series
 
 
 def labels_file(folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -28,6 +28,12 @@ def labels_file(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 )
 def test_one_row_however_it_is_written(tmp_path: Path, text: str) -> None:
     assert read_labels(labels_file(tmp_path, text)) == (LabelRow("a.svs", "tumour", "p1", 0.25),)
+
+
+def test_a_row_s_own_series_comes_before_that_of_the_call(tmp_path: Path) -> None:
+    rows = read_labels(labels_file(tmp_path, "slide,label,series\na,1,0\nb,1,\n"))
+    assert [row.series for row in with_series(rows, "2")] == ["0", "2"]
+    assert with_series(rows, None) == rows
 
 
 def test_the_slide_stands_in_for_the_patient(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ def train(
     negative: Annotated[
         str | None, typer.Option(help="The class that means that nothing was found; none: every class is a finding.")
     ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(help="Which image of a file is the slide, where the labels do not say: number or name."),
+    ] = None,
     maps: Annotated[
         str | None, typer.Option(help="A model folder whose accumulated maps to learn, for oaa-plus.")
     ] = None,
@@ -70,6 +74,7 @@ def train(
             earlier="replace" if overwrite else "continue",
             device=device,
             processes=devices,
+            series=series,
             command=command,
             listener=listener,
         )

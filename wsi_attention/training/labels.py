@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_attention.errors import InputError
@@ -13,7 +13,7 @@ from wsi_attention.inference.matching import SlideNames, bare_name
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.training.label_values import check_values
 
-__all__ = ["COLUMNS", "PARTS", "LabelRow", "bare_name", "find_slides", "read_labels"]
+__all__ = ["COLUMNS", "PARTS", "LabelRow", "bare_name", "find_slides", "read_labels", "with_series"]
 
 COLUMNS = ("slide", "label", "patient", "mpp", "split", "series")
 """Columns that are looked at, in any order, in small or capital letters."""
@@ -65,6 +65,11 @@ def read_labels(path: str | Path) -> tuple[LabelRow, ...]:
     check_values({line: row.label for (line, _), row in zip(table.rows, rows, strict=True)}, path)
     _no_duplicates(path, [row.slide for row in rows])
     return rows
+
+
+def with_series(rows: Iterable[LabelRow], series: str | None) -> tuple[LabelRow, ...]:
+    """Return the rows with one image to take for all that name none of their own."""
+    return tuple(row if row.series is not None else replace(row, series=series) for row in rows)
 
 
 def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: str | Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from wsi_attention.json_values import parse
 from wsi_attention.models.learnt_from import LearntFrom
 from wsi_attention.models.reading import CONFIG
 from wsi_attention.training.data import Survey, data_fingerprint, survey
-from wsi_attention.training.labels import LabelRow, find_slides, read_labels
+from wsi_attention.training.labels import LabelRow, find_slides, read_labels, with_series
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
@@ -122,7 +122,9 @@ class Finished:
         return {"best": best, "epochs": self.epochs, "failed": dict(self.failed)}
 
 
-def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listener: Listener) -> Plan:
+def make_plan(
+    labels: Path, slides: Sequence[str | Path], recipe: Recipe, listener: Listener, series: str | None = None
+) -> Plan:
     """Reads the labels, splits them, and opens every slide once.
 
     Raises:
@@ -131,7 +133,7 @@ def make_plan(labels: Path, slides: Sequence[str | Path], recipe: Recipe, listen
     check_arguments(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
-    split = split_rows(read_labels(labels), recipe.validation_share, recipe.seed, labels)
+    split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
     negative, told = negative_arguments(recipe.method, recipe.model, split.classes, recipe.negative)
     rows = (*split.train, *split.validation)
     found = find_slides([row.slide for row in rows], slides, labels)

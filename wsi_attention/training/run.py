@@ -77,6 +77,7 @@ def train(
     device: str = "auto",
     processes: int = 1,
     memory: int = MEMORY_BYTES,
+    series: str | None = None,
     command: str = "",
     listener: Listener | None = None,
 ) -> TrainingResult:
@@ -91,6 +92,7 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         processes: how many devices of that kind work together.
         memory: bytes for overviews kept between epochs.
+        series: the number or name of the image that is the slide, for rows of the labels that do not say.
         command: the command line, for the model card.
         listener: told how it goes.
 
@@ -104,7 +106,7 @@ def train(
     precision = begun.precision if begun else precision_on(device_of(device), recipe.precision)
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
-    plan = make_plan(Path(labels), slides, recipe, listener)
+    plan = make_plan(Path(labels), slides, recipe, listener, series)
     done = finished_before(folder, plan) if earlier == "continue" else None
     if done:
         tidy(folder / FOLDER)
