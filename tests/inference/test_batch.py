@@ -23,6 +23,7 @@ from wsi_attention.inference.batch import classify
 from wsi_attention.inference.report import Report
 from wsi_attention.inference.states import stored_predictions
 from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.viewer.library import Library
 
 WHAT = ("geojson", "tiles")
 
@@ -292,6 +293,32 @@ def test_which_image_is_the_slide_is_asked_and_another_one_is_another_result(
     assert (one.kept, one.exit_status, kept.kept) == (0, 0, 1)
     (state,) = (json.loads(path.read_text()) for path in (tmp_path / "out/states").glob("*.json"))
     assert (state["slide"]["series"], state["record"]["provenance"]["series"]) == ("0", "0")
+
+
+def test_two_images_of_one_file_have_results_side_by_side(tmp_path: Path, tiny: Classifier, write_slide) -> None:
+    slide, table = tmp_path / "two.tif", tmp_path / "list.csv"
+    with tifffile.TiffWriter(slide) as file:
+        for seed in (1, 2):
+            pixels = tifffile.imread(write_slide(tmp_path / f"{seed}.tif", seed=seed), key=0)
+            file.write(pixels, tile=(128, 128), photometric="rgb", resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
+    table.write_text("slide,series\ntwo.tif,0\ntwo,1\ntwo.tif,a/b\n")
+    first, again = (run(table, tmp_path / "out", tiny) for _ in range(2))
+    assert (dict(first.statuses), dict(again.statuses), again.kept) == ({"done": 2, "failed": 1}, first.statuses, 2)
+    rows = (tmp_path / "out/predictions.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["two.series-0", "two.series-1", "two.series-a_b"]
+    tables = [(tmp_path / f"out/tiles/two.series-{series}.csv").read_text() for series in (0, 1)]
+    library = Library(tmp_path / "out")
+    for number in (0, 1):
+        single = run(slide, tmp_path / f"single{number}", tiny, series=str(number))
+        assert (tmp_path / f"single{number}/tiles/two.csv").read_text() == tables[number]
+        assert (single.exit_status, library.slide(number).fingerprint) == (0, library.state(number).slide.fingerprint)
+    alone = run(slide, tmp_path / "out", tiny, series="1")
+    assert (alone.kept, len(alone.gone), (tmp_path / "out/tiles/two.csv").read_text()) == (0, 3, tables[1])
+    table.write_text("slide,series\ntwo.tif,0\ntwo.tif,\n")
+    with pytest.raises(InputError, match=r"two\.tif: listed 2 times; give each row a series of its own"):
+        run(table, tmp_path / "out", tiny)
+    with pytest.raises(InputError, match="listed 2 times"):
+        run(table, tmp_path / "out", tiny, series="0")
 
 
 def test_wrong_arguments(slides: Path, tmp_path: Path, tiny: Classifier) -> None:

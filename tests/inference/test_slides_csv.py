@@ -74,6 +74,7 @@ def test_a_path_that_climbs_out_gets_a_plain_name(tmp_path: Path) -> None:
         ("slide,mpp\nx.svs,1\n,2\n", "line 3: the column slide is empty"),
         ('slide\n"' + "x.svs\n" * 30_000, r"slides\.csv, line \d+: not CSV \(field larger .*quotation mark left open"),
         ("slide\nx.svs\n./x.svs\n", r"line 3: \./x\.svs is listed twice"),
+        ("slide,series\nx.svs,1\nx.svs,2\nx.svs,1\n", r"line 4: x\.svs is listed twice"),
     ],
 )
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:

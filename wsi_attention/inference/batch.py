@@ -22,7 +22,7 @@ from wsi_attention.inference.discovery import SlideFile, with_mpp, with_series
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.job import Job, Settings, exporter_of
 from wsi_attention.inference.mirror import workplace
-from wsi_attention.inference.names import assign_names
+from wsi_attention.inference.names import assign_names, identity
 from wsi_attention.inference.pages import PAGE, part_of, write_page
 from wsi_attention.inference.predict import USUAL, versions
 from wsi_attention.inference.report import Report
@@ -181,10 +181,11 @@ def _waiting(
     folder: Results, slides: Sequence[SlideFile], settings: Settings
 ) -> tuple[dict[str, SlideFile], list[str]]:
     """Name -> slide of what is to do, and the names of slides that nobody has touched since they were finished."""
-    names = assign_names([(slide.key, slide.relative) for slide in slides], folder.known())
+    own = [identity(slide.key, slide.image) for slide in slides]
+    names = assign_names([(key, slide.place) for key, slide in zip(own, slides, strict=True)], folder.known())
     waiting, kept = {}, []
-    for slide in slides:
-        name = names[slide.key]
+    for key, slide in zip(own, slides, strict=True):
+        name = names[key]
         job = _job(folder, slide, name, settings)
         if job.finished is not None and _untouched(job, folder.states[name]):
             kept.append(name)

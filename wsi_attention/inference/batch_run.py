@@ -143,4 +143,5 @@ def _outcome(future: Future[Any], job: Job, runner: Runner) -> Outcome | None:
         raise
     except Exception as error:  # the worker itself died, or could not be reached
         run, slide = job.settings.run, job.slide
-        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, SlideKey(mpp=slide.mpp)))
+        key = SlideKey(mpp=slide.mpp)
+        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, key, image=slide.image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.export.zarr import INSPECTED
 from wsi_attention.inference.matching import DICOM
-from wsi_attention.inference.names import SUFFIXES, suffix_of
+from wsi_attention.inference.names import SUFFIXES, of_image, suffix_of
 from wsi_attention.json_values import parse
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.opening import known_elsewhere
@@ -34,6 +35,7 @@ class SlideFile:
         mpp: µm per level-0 pixel where the caller knows better than the file.
         mask: path of the user's own tissue mask.
         series: the number or name of the image that is the slide, where the caller says so.
+        several: whether other images of the same file are asked for too, so that the image is part of the name.
     """
 
     path: str
@@ -41,11 +43,22 @@ class SlideFile:
     mpp: float | None = None
     mask: str | None = None
     series: str | None = None
+    several: bool = False
 
     @property
     def key(self) -> str:
         """The path made absolute, or the URL without its secrets: what tells two slides apart."""
         return masked(self.path) if is_url(self.path) else str(Path(self.path).absolute())
+
+    @property
+    def image(self) -> str | None:
+        """The image, where it is part of the name."""
+        return self.series if self.several else None
+
+    @property
+    def place(self) -> str:
+        """What its place in the results folder follows from: the relative path, with the image where that is needed."""
+        return self.relative if self.image is None else of_image(self.relative, self.image)
 
 
 @dataclass(frozen=True)
@@ -277,5 +290,14 @@ def with_mpp(slides: Sequence[SlideFile], mpp: float | None) -> tuple[SlideFile,
 
 
 def with_series(slides: Sequence[SlideFile], series: str | None) -> tuple[SlideFile, ...]:
-    """The slides with one image to take for all that have none of their own from the slides CSV."""
-    return tuple(slide if slide.series is not None else replace(slide, series=series) for slide in slides)
+    """The slides with one image to take for all that have none of their own from the slides CSV.
+
+    Raises:
+        InputError: a file is there twice, and nothing says with which images.
+    """
+    asked = [slide if slide.series is not None else replace(slide, series=series) for slide in slides]
+    count, images = Counter(slide.key for slide in asked), Counter((slide.key, slide.series) for slide in asked)
+    for slide in asked:
+        if count[slide.key] > 1 and (slide.series is None or images[slide.key, slide.series] > 1):
+            raise InputError(f"{slide.key}: listed {count[slide.key]} times; give each row a series of its own")
+    return tuple(replace(slide, several=count[slide.key] > 1) for slide in asked)

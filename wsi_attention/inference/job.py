@@ -220,7 +220,15 @@ class _Work:
     def _state(self, status: str, reason: str, **more: Any) -> State:
         job = self.job
         return State(
-            job.name, job.slide.key, status, reason, job.settings.run, self.key, seconds=self.limit.spent, **more
+            job.name,
+            job.slide.key,
+            status,
+            reason,
+            job.settings.run,
+            self.key,
+            seconds=self.limit.spent,
+            image=job.slide.image,
+            **more,
         )
 
 

@@ -68,6 +68,17 @@ def safe_name(relative: str) -> str:
     return "/".join([*map(_safe_folder, folders), _safe_part(name)])
 
 
+def of_image(relative: str, series: str) -> str:
+    """Return a file's relative path as that of one image among several of it: `a/x.tif` becomes `a/x.series-2.tif`."""
+    suffix = suffix_of(relative)
+    return f"{relative.removesuffix(suffix)}.series-{series.replace('/', '_')}{suffix}"
+
+
+def identity(path: str, image: str | None) -> str:
+    """Return what tells a slide from all others: its path, and its image where several of the file are slides."""
+    return path if image is None else f"{path}, series {image}"
+
+
 def assign_names(slides: Sequence[tuple[str, str]], known: Mapping[str, str]) -> dict[str, str]:
     """A name for each slide path: the relative path without suffix, with it where two share a stem.
 
@@ -75,8 +86,8 @@ def assign_names(slides: Sequence[tuple[str, str]], known: Mapping[str, str]) ->
     count as the others do, so that a batch that goes on gives the same names as one that was never interrupted.
 
     Args:
-        slides: (path, path relative to the input folder), each path once.
-        known: path -> name of slides that already have results here; they keep their name, and no other gets it.
+        slides: (path or `identity`, path relative to the input folder), each once.
+        known: the same -> name of slides that already have results here; they keep their name, and no other gets it.
     """
     names = {path: known[path] for path, _ in slides if path in known}
     taken = {_folded(name) for name in known.values()}

@@ -304,7 +304,7 @@ class Processes:
 def _failure(job: Job, reason: str, lost: _Lost) -> Outcome:
     slide = job.slide
     state = State(job.name, slide.key, "failed", reason, job.settings.run, SlideKey(mpp=slide.mpp))
-    state = replace(state, seconds=lost.seconds, traceback=lost.ending.words or None)
+    state = replace(state, image=slide.image, seconds=lost.seconds, traceback=lost.ending.words or None)
     return Outcome(job.name, state)
 
 

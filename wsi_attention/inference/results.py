@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.table import columns
+from wsi_attention.inference.names import identity
 from wsi_attention.inference.packed_states import PackedStates
 from wsi_attention.inference.states import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
 from wsi_attention.inference.superseded import every_export, twin
@@ -59,9 +60,11 @@ class Results:
         self.changed = False
 
     def known(self) -> dict[str, str]:
-        """Absolute slide path -> name, for slides with a state; a name whose slide has moved away is free again."""
+        """`names.identity` -> name, for slides with a state; a name whose slide has moved away is free again."""
         return {
-            state.path: name for name, state in self.states.items() if "://" in state.path or Path(state.path).exists()
+            identity(state.path, state.image): name
+            for name, state in self.states.items()
+            if "://" in state.path or Path(state.path).exists()
         }
 
     def holds(self, export: str) -> bool:

@@ -56,12 +56,12 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
         folders: where slides and masks lie if not beside the CSV; tried first.
 
     Raises:
-        InputError: the file cannot be read, has no column `slide` (or `wsi`), no rows, a slide twice, or an mpp that
-            is no number.
+        InputError: the file cannot be read, has no column `slide` (or `wsi`), no rows, a slide twice with the same
+            series, or an mpp that is no number.
     """
     rows = _rows(Path(path))
     places = [*map(Path, folders), Path(path).parent]
-    slides: dict[str, SlideFile] = {}
+    slides: dict[tuple[str, str | None], SlideFile] = {}
     for line, row in rows:
         where = f"{path}, line {line}"
         if not row.get("slide"):
@@ -74,9 +74,11 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
             series=row.get("series") or None,
         )
         slide = whole_series(slide)
-        if slide.key in slides:
-            raise InputError(f"{where}: {row['slide']} is listed twice; keep one row a slide")
-        slides[slide.key] = slide
+        if (slide.key, slide.series) in slides:
+            raise InputError(
+                f"{where}: {row['slide']} is listed twice; keep one row a slide, or one for each series of it"
+            )
+        slides[slide.key, slide.series] = slide
     if not slides:
         raise InputError(f"{path}: no rows; one row a slide is needed below the header")
     return Found(tuple(slides.values()))

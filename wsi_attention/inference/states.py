@@ -122,6 +122,7 @@ class State:
         exports: files and folders made from the prediction, relative to the results folder.
         traceback: of a failure.
         record: the prediction (`export.record`), where there is one.
+        image: which of the file's images it is, where other images of it have results too.
     """
 
     name: str
@@ -135,6 +136,7 @@ class State:
     exports: tuple[str, ...] = ()
     traceback: str | None = None
     record: dict[str, Any] | None = None
+    image: str | None = None
 
     @property
     def finished(self) -> bool:

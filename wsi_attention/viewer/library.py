@@ -50,7 +50,7 @@ class Library:
         self.states = [s.without_record() for s in read_states(self.results) if self._is_ours(self._state_path(s.name))]
         self._open: OrderedDict[int, Slide] = OrderedDict()
         self._missing: dict[int, str] = {}
-        self._known: dict[Path, str] = {}
+        self._known: dict[tuple[Path, str | None], str] = {}
         self._lock = Lock()
 
     def state(self, number: int) -> State:
@@ -111,14 +111,15 @@ class Library:
     def _found(self, state: State) -> Slide:
         tried = False
         for path in self._candidates(state):
-            if self._known.get(path, state.slide.fingerprint) != state.slide.fingerprint:
+            image = path, state.slide.series
+            if self._known.get(image, state.slide.fingerprint) != state.slide.fingerprint:
                 tried = True
                 continue
             try:
                 slide = open_slide(path, mpp=state.slide.mpp, options={"series": state.slide.series})
             except (SlideError, InputError, OSError):
                 continue
-            tried, self._known[path] = True, slide.fingerprint
+            tried, self._known[image] = True, slide.fingerprint
             if slide.fingerprint == state.slide.fingerprint:
                 return slide
             slide.close()
