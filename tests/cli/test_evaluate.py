@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def test_the_page_and_the_json(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "AUROC      1.000  (95 % 0.207 to 1.000), 1 lesion against 1 benign" in result.output
     assert "accuracy   1.000  (95 % 0.158 to 1.000), 2 of 2 slides" in result.output
+    assert re.search(r"F1         1\.000  \(95 % 0\.\d+ to 1\.000\), mean over the classes, 2 slides", result.output)
     assert "lesion (sensitivity): 1 of 1 slides right  (95 % 0.025 to 1.000)" in result.output
     assert "Clopper and Pearson" in result.output
     assert "labelled without prediction: 1" in result.output

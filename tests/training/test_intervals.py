@@ -7,9 +7,15 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import beta, norm
 
-from wsi_attention.training.intervals import _area, auroc_interval, newcombe_variance, proportion_interval
+from wsi_attention.training.intervals import (
+    _area,
+    auroc_interval,
+    f1_interval,
+    newcombe_variance,
+    proportion_interval,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -138,3 +144,39 @@ def test_intervals_hold_what_is_true(patients: int, slides: int, alike: float, d
 
 def test_slides_in_place_of_patients_would_not_hold_it() -> None:
     assert max(coverage(12, 5, 0.8, 1.0, by_patient=False)) < 0.8
+
+
+def test_f1_of_one_class_against_the_share_it_then_is() -> None:
+    """With all slides of one class, F1 is 2r/(1 + r) of its share right r, which has Jeffreys' interval."""
+    truth, wrong = np.zeros(20, np.int64), (np.arange(20) < 4).astype(np.int64)
+    shares = beta.ppf((0.025, 0.975), 16.5, 4.5)
+    low, high = f1_interval(truth, wrong, 3)
+    assert (2 * low, 2 * high) == pytest.approx(tuple(2 * shares / (1 + shares)), abs=0.02)
+
+
+def test_f1_of_a_table_without_errors_has_an_interval() -> None:
+    for slides, expected in ((3, 0.57), (30, 0.94)):
+        truth = np.repeat((0, 1), slides)
+        assert f1_interval(truth, truth, 2) == (pytest.approx(expected, abs=0.02), 1.0)
+    assert math.isnan(f1_interval(np.zeros(0, np.int64), np.zeros(0, np.int64), 2)[0])
+
+
+def test_f1_over_patients_whose_slides_are_alike_is_that_of_one_slide_each() -> None:
+    truth, called = np.array([0, 0, 0, 1, 1, 1, 1, 0]), np.array([0, 0, 1, 1, 1, 1, 0, 0])
+    single = f1_interval(truth, called, 2)
+    assert f1_interval(np.repeat(truth, 5), np.repeat(called, 5), 2, np.repeat(np.arange(8), 5)) == single
+    unaware = f1_interval(np.repeat(truth, 5), np.repeat(called, 5), 2)
+    assert unaware[1] - unaware[0] < 0.6 * (single[1] - single[0])
+
+
+@pytest.mark.parametrize(("patients", "slides"), [(40, 1), (30, 4)])
+def test_the_interval_of_f1_holds_what_is_true(patients: int, slides: int) -> None:
+    table, rng = np.array([[0.30, 0.03, 0.02], [0.05, 0.25, 0.05], [0.02, 0.03, 0.25]]), np.random.default_rng(1)
+    true = float(np.mean(2 * np.diagonal(table) / (table.sum(0) + table.sum(1))))
+    held = 0
+    for _ in range(200):
+        cells = rng.choice(9, p=table.ravel(), size=(patients, slides))
+        cells = np.where(rng.random(cells.shape) < 0.8, cells[:, :1], cells).ravel()
+        low, high = f1_interval(cells // 3, cells % 3, 3, np.repeat(np.arange(patients), slides))
+        held += low <= true <= high
+    assert held / 200 >= 0.91

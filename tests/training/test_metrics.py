@@ -58,4 +58,6 @@ def test_figures_know_how_many_slides_and_patients_they_rest_on() -> None:
     assert [(one.slides, one.patients, one.right) for one in found.recalls] == [(2, 1, 1), (2, 2, 1)]
     assert found.auroc_interval[0] < 0.75 < found.auroc_interval[1]
     assert found.accuracy_interval[0] < 0.5 < found.accuracy_interval[1]
+    assert found.f1_interval[0] < found.f1 < found.f1_interval[1]
+    assert found.as_dict()["f1_interval_95"] == list(found.f1_interval)
     assert score(binary([0.1, 0.9]), torch.tensor([0, 1])).patients == 2

@@ -64,7 +64,7 @@ def _page(found: Evaluation) -> str:
         f"accuracy   {scores.accuracy:.3f}  {_interval(scores.accuracy_interval)}, "
         f"{sum(one.right for one in scores.recalls)} of {scores.n} slides",
         *_recalls(found),
-        f"F1         {scores.f1:.3f}, mean over the classes",
+        f"F1         {scores.f1:.3f}  {_interval(scores.f1_interval)}, mean over the classes, {scores.n} slides",
         METHODS,
         "",
         _confusion(found),

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attention.training.intervals import NONE, auroc_interval, proportion_interval
+from wsi_attention.training.intervals import NONE, auroc_interval, f1_interval, proportion_interval
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Scores:
         patients: whose slides they are; as many as slides where nobody says.
         auroc_interval: 95 %, as all intervals here from `training.intervals`, over patients where they repeat.
         accuracy_interval: 95 %.
+        f1_interval: 95 %.
         recalls: of each class; of two, the second's is the sensitivity and the first's the specificity.
     """
 
@@ -58,6 +59,7 @@ class Scores:
     patients: int = 0
     auroc_interval: tuple[float, float] = NONE
     accuracy_interval: tuple[float, float] = NONE
+    f1_interval: tuple[float, float] = NONE
     recalls: tuple[Recall, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class Scores:
             **finite,
             "auroc_interval_95": _ends(self.auroc_interval),
             "accuracy_interval_95": _ends(self.accuracy_interval),
+            "f1_interval_95": _ends(self.f1_interval),
             "recalls": [{**asdict(one), "interval": _ends(one.interval)} for one in self.recalls],
             "confusion": [list(row) for row in self.confusion],
         }
@@ -107,6 +110,7 @@ def score(
         len(np.unique(own)),
         auroc_interval(probabilities.double().numpy(), truth, own),
         proportion_interval(right, own),
+        f1_interval(truth, predicted.numpy(), classes, own),
         tuple(_recall(right[truth == c], own[truth == c]) for c in range(classes)),
     )
 
