@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +15,21 @@ from wsi_attention.testing.slides import SlideSpec, write_slide
 
 MAIN = "from wsi_attention.cli import main; main()"
 ENCODINGS = ["cp932", "cp936", "cp949", "cp1250", "cp1252", "koi8-r", "ascii"]
+ODD = ("a\nb", "c\x85d", "e\u202ef", "g\x1b[31mh", "中µ", ":bug:")
+CLASSES = ("beni\u202egn", "les\x85i\non")
+RECIPE = """
+epochs = 1
+validation_share = 0.34
+[model]
+draws = 2
+tile_size = 64
+tile_mpp = 1.0
+overview_mpp = 8.0
+encoder_widths = [8, 16]
+features = 16
+attention_widths = [8, 8]
+context = 3
+"""
 INTERRUPTED = """
 import importlib.abc, os, signal, sys, time
 
@@ -81,3 +98,55 @@ def test_ctrl_c_while_a_library_is_imported(module: str, slide: Path, tmp_path: 
     arguments = [module, "classify", str(slide), "-o", str(tmp_path / "out"), "-m", "demo"]
     ran = run(*arguments, code=INTERRUPTED + MAIN)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"wsi-attention: interrupted\n")
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels, predictions and GeoJSON that are full of line ends, direction marks and escape sequences."""
+    folder = tmp_path_factory.mktemp("odd")
+    rows = [(name, CLASSES[index % 2], f"p{name}") for index, name in enumerate(ODD)]
+    tables = {
+        "labels.csv": [("slide", "label", "patient"), *rows],
+        "predictions.csv": [("slide", "status", *(f"prob_{name}" for name in CLASSES))]
+        + [(name, "done", "0.2", "0.8") for name in ODD],
+    }
+    for name, content in tables.items():
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(content)
+    geometry = {"type": "Po\u202eint\n", "coordinates": [5, 5]}
+    feature = {"type": "Feature", "id": "x\n\x85", "geometry": geometry, "properties": {"objectType": "an\x1b"}}
+    (folder / "odd.geojson").write_text(json.dumps(feature, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def harmless(ran: subprocess.CompletedProcess[bytes], encoding: str) -> list[str]:
+    lines = b"".join((ran.stdout, ran.stderr)).decode(encoding).split(os.linesep)
+    assert [line for line in lines if not line.isprintable()] == []
+    return lines
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252"])
+def test_odd_names_among_results_are_one_line_each(odd: Path, encoding: str) -> None:
+    ran = run("evaluate", "-p", str(odd / "predictions.csv"), "-l", str(odd / "labels.csv"), encoding=encoding)
+    lines = harmless(ran, encoding)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert lines[-3:] == [rf"{name:<20}{'0':>14}{'3':>14}" for name in (r"beni\u202egn", r"les\x85i\non")] + [""]
+    ran = run("validate", str(odd / "odd.geojson"), encoding=encoding)
+    assert (ran.returncode, ran.stderr) == (1, b"")
+    lines = harmless(ran, encoding)
+    assert len(lines) == 5 and r"Po\u202eint\n" in lines[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_odd_names_in_training_are_one_line_each(odd: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate(ODD):
+        write_slide(tmp_path / f"s/{name}.svs", SlideSpec(size=(1024, 1000), seed=seed, label="lesion", lesion_scale=8))
+    (tmp_path / f"s/{ODD[-1]}.svs").write_bytes(b"II*\0")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    given = {"-l": odd / "labels.csv", "-i": tmp_path / "s", "-o": tmp_path / "m\n\x85", "--negative": CLASSES[0]}
+    given |= {"--config": tmp_path / "recipe.toml", "--device": "cpu", "--method": "ats"}
+    ran = run("train", *(str(part) for pair in given.items() for part in pair), encoding="cp1252")
+    lines = harmless(ran, "cp1252")
+    assert ran.returncode == 0
+    assert any(line.startswith("left out: :bug:: ") for line in lines)
+    assert rf"{tmp_path}{os.sep}m\n\x85: best of 1 epochs is 1" in "\n".join(lines)

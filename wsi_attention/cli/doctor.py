@@ -10,6 +10,8 @@ from tempfile import TemporaryDirectory
 
 import typer
 
+from wsi_attention.cli.say import say
+
 PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image")
 EXTRAS = ("distributed", "dask-jobqueue", "timm", "torchvision", "huggingface_hub")
 
@@ -48,9 +50,9 @@ def _devices() -> list[str]:
 
 def _check(name: str, check: Callable[[Path], str], folder: Path) -> bool:
     try:
-        typer.echo(f"{name}: {check(folder)}")
+        say(f"{name}: {check(folder)}")
     except Exception as error:  # a doctor reports whatever is wrong
-        typer.echo(f"{name}: FAILED, {type(error).__name__}: {error}")
+        say(f"{name}: FAILED, {type(error).__name__}: {error}")
         return False
     return True
 

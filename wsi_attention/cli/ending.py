@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from wsi_attention.cli.say import say
+
 if TYPE_CHECKING:
     from wsi_attention.inference.report import Report
 
@@ -17,16 +19,15 @@ def warn(purpose: str) -> None:
     from wsi_attention.structures import purpose_warning
 
     if purpose:
-        typer.echo(f"wsi-attention: {purpose_warning(purpose)}", err=True)
+        say(f"wsi-attention: {purpose_warning(purpose)}", err=True)
 
 
 def end(report: Report) -> None:
     """Prints what became of a batch and leaves with its exit status, whatever hangs in a library's thread."""
     from wsi_attention.inference.report import complaints, summary
 
-    for line in complaints(report):
-        typer.echo(f"wsi-attention: {line}", err=True)
-    typer.echo(summary(report))
+    say(*(f"wsi-attention: {line}" for line in complaints(report)), err=True)
+    say(*summary(report).splitlines())
     if report.threads_left:  # a slide that hangs in a library must not keep the command from ending
         sys.stdout.flush()
         sys.stderr.flush()

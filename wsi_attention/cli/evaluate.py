@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attention.cli.say import say
+from wsi_attention.plain_text import visible
+
 if TYPE_CHECKING:
     from wsi_attention.training.evaluation import Evaluation, Localisation
 
@@ -41,12 +44,12 @@ def evaluate(
     check_folder(predictions)
     check_folder(results or ".")
     found = evaluation.evaluate(predictions, labels, groundtruth, results, split=split, model=model)
-    typer.echo(_page(found))
+    say(*_page(found))
     if as_json:
         write_text(as_json, json.dumps(found.as_dict(), indent=2) + "\n")
 
 
-def _page(found: Evaluation) -> str:
+def _page(found: Evaluation) -> list[str]:
     from wsi_attention.training.intervals import METHODS
 
     scores = found.scores
@@ -67,11 +70,11 @@ def _page(found: Evaluation) -> str:
         f"F1         {scores.f1:.3f}  {_interval(scores.f1_interval)}, mean over the classes, {scores.n} slides",
         METHODS,
         "",
-        _confusion(found),
+        *_confusion(found),
     ]
     if found.localisation:
         lines += ["", *_localisation(found.localisation)]
-    return "\n".join(lines)
+    return lines
 
 
 def _auroc(found: Evaluation) -> str:
@@ -109,8 +112,9 @@ def _interval(interval: tuple[float, float]) -> str:
     return f"(95 % {interval[0]:.3f} to {interval[1]:.3f})"
 
 
-def _confusion(found: Evaluation) -> str:
-    width = max(7, *(len(name) + 2 for name in found.classes))
-    header = "truth \\ predicted".ljust(20) + "".join(name.rjust(width) for name in found.classes)
-    rows = zip(found.classes, found.scores.confusion, strict=True)
-    return "\n".join([header, *(name.ljust(20) + "".join(f"{cell:>{width}}" for cell in row) for name, row in rows)])
+def _confusion(found: Evaluation) -> list[str]:
+    names = [visible(name) for name in found.classes]
+    width = max(7, *(len(name) + 2 for name in names))
+    header = "truth \\ predicted".ljust(20) + "".join(name.rjust(width) for name in names)
+    rows = zip(names, found.scores.confusion, strict=True)
+    return [header, *(name.ljust(20) + "".join(f"{cell:>{width}}" for cell in row) for name, row in rows)]

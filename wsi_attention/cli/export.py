@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wsi_attention.cli.say import say
+
 
 def export(
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
@@ -37,10 +39,10 @@ def export(
     for kind in kinds:
         chosen = geojson if kind == "geojson" else kind
         for path in export_again(results, chosen, slide or (), ".gz" if gzip else ""):
-            typer.echo(path)
+            say(path)
             count += 1
     if not count:
-        typer.echo("wsi-attention: nothing to export: no slide has a prediction", err=True)
+        say("wsi-attention: nothing to export: no slide has a prediction", err=True)
 
 
 def validate(
@@ -65,11 +67,9 @@ def validate(
     bad = False
     for path in files:
         report = inspect(path, extent)
-        for problem in report.problems:
-            typer.echo(f"{path}: {problem}")
-        for remark in report.remarks:
-            typer.echo(f"{path}: note: {remark}")
-        typer.echo(f"{path}: {report.features} objects, {len(report.problems) or 'no'} problems")
+        say(*(f"{path}: {problem}" for problem in report.problems))
+        say(*(f"{path}: note: {remark}" for remark in report.remarks))
+        say(f"{path}: {report.features} objects, {len(report.problems) or 'no'} problems")
         bad = bad or bool(report.problems)
     raise typer.Exit(int(bad))
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wsi_attention.cli.say import say
+
 
 def report(
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
@@ -31,4 +33,4 @@ def report(
     if missing:
         for _ in export_again(results, "report", missing):
             pass
-    typer.echo(write_page(results, names, output))
+    say(write_page(results, names, output))

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attention.cli.say import say
+from wsi_attention.plain_text import visible
+
 if TYPE_CHECKING:
     from wsi_attention.training.listener import Listener
 
@@ -81,9 +84,9 @@ def train(
     if not result.reports:
         return
     if result.finished_before:
-        typer.echo(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
+        say(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
     best = result.best
-    typer.echo(
+    say(
         f"{output}: best of {result.epochs} epochs is {best.epoch}: validation AUROC {best.val_auroc:.3f} "
         f"(95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy {best.val_accuracy:.3f} "
         f"(95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f}) on {best.val_slides} slides of "
@@ -96,13 +99,13 @@ def _listener() -> Iterator[Listener]:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         class Shown:
             def line(self, text: str) -> None:
-                console.print(text, markup=False)
+                console.print(visible(text), markup=False)
 
             def progress(self, stage: str, done: int, total: int) -> None:
                 bar.update(task, description=stage, completed=done, total=total)

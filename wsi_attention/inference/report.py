@@ -101,12 +101,12 @@ def summary(report: Report) -> str:
         lines.append(f"{_counted(len(report.others), 'other file')} skipped: {shown}")
     if report.skipped:
         lines.append(f"{_counted(len(report.skipped), 'place')} with earlier results left out: {_some(report.skipped)}")
-    lines += [f"{what:<10}{visible(str(path))}" for what, path in _places(report.results)]
+    lines += [f"{what:<10}{path}" for what, path in _places(report.results)]
     if report.interrupted:
         done = report.statuses.total() - report.statuses["failed"]
         lines.append(f"interrupted: {done} of {report.total} slides are finished; the same command does the rest")
     lines += report.profile.lines() if report.profile else []
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _again(done: list[tuple[str, str]]) -> list[str]:
@@ -126,7 +126,7 @@ def _counted(count: int, what: str) -> str:
 
 def _some(names: Sequence[str]) -> str:
     """The first three names, and whether there are more."""
-    return visible(", ".join(names[:3])) + ", ..." * (len(names) > 3)
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _places(results: Path | str) -> list[tuple[str, Path | str]]:
