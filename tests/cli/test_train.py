@@ -115,6 +115,26 @@ def test_slides_that_trained_the_model_do_not_judge_it_in_silence(
     assert "benign (specificity)" in said
 
 
+def test_a_renamed_training_slide_is_known_and_another_slide_of_its_name_is_not(
+    slide_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    used = {
+        row["slide"]: row["split"] for row in csv.DictReader((trained / "training/split.csv").read_text().splitlines())
+    }
+    first = next(name for name, part in used.items() if part == "train")
+    (tmp_path / "s").mkdir()
+    shutil.copy(slide_set / f"{first}.svs", tmp_path / "s/new.svs")
+    write_slide(tmp_path / f"s/{first}.svs", SlideSpec(size=(1024, 1000), seed=77, label="lesion", lesion_scale=8))
+    (tmp_path / "labels.csv").write_text(f"slide,label\nnew,benign\n{first},lesion\n")
+    given = ["classify", str(tmp_path / "s"), "-o", str(tmp_path / "out"), "-m", str(trained), "--what", "tiles"]
+    assert CliRunner().invoke(app, [*given, "--in-process"]).exit_code == 0
+    said = CliRunner().invoke(app, ["evaluate", "-p", str(tmp_path / "out"), "-l", str(tmp_path / "labels.csv")]).output
+    assert "1 of these 2 slides trained this model: new" in said and "are called" not in said
+    shutil.rmtree(tmp_path / "out/states")
+    said = CliRunner().invoke(app, ["evaluate", "-p", str(tmp_path / "out"), "-l", str(tmp_path / "labels.csv")]).output
+    assert f"1 of these 2 slides are called as slides that this model was trained with: {first}" in said
+
+
 def test_the_card_says_how_sure_its_figures_are(trained: Path) -> None:
     config = load_model(trained).config
     low, high = config["metrics"]["validation accuracy, 95 %"]

@@ -263,6 +263,18 @@ def test_slides_that_the_model_knows_are_named(results: Path, tmp_path: Path) ->
         evaluate(results, labels, model="demo")
 
 
+@pytest.mark.parametrize("kind", ["hashed_names", "names"])
+def test_a_name_counts_where_contents_tell_nothing(results: Path, tmp_path: Path, kind: str) -> None:
+    """e: trained under another name; b: another content of a name that was used; c: a name, its content not known."""
+    model = model_folder(tmp_path / "model", slides={"train": ["1" * 64, "2" * 64]}, **{kind: {"train": ["b", "c"]}})
+    (results / "states").mkdir(exist_ok=True)
+    for name, digit in (("e", "1"), ("b", "3")):
+        state = State(name, f"/{name}.svs", "done", "", RunKey("m", "", {}), SlideKey(fingerprint=digit * 64))
+        (results / "states" / f"{name}.json").write_text(to_text(state))
+    found = evaluate(results, labels_csv(tmp_path, "slide,label\ne,lesion\nb,benign\nc,lesion\n"), model=model).overlap
+    assert (found.trained, found.named) == (("e",), ("c",) if kind == "hashed_names" else ("b", "c"))
+
+
 def test_what_is_not_known_is_said(results: Path, tmp_path: Path) -> None:
     labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\n")
     assert "is not known; -m names its folder" in evaluate(results, labels).overlap.lines[0]

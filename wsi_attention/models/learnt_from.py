@@ -9,8 +9,9 @@ from typing import Any, Self
 
 KEY = "learnt_from"
 """Where config.json keeps it."""
-KINDS = ("slides", "names", "patients")
-"""What is remembered: fingerprints of contents, file names without suffix, patients."""
+KINDS = ("slides", "hashed_names", "names", "patients")
+"""What is remembered: fingerprints of contents, file names without suffix of slides whose content is remembered and of
+those of which there is nothing but the name, patients."""
 PARTS = ("train", "val")
 SENTENCES = {"train": "this slide trained the model", "val": "this slide helped to choose the model (validation)"}
 """What the notes of a prediction say of a slide of each part."""
@@ -46,6 +47,16 @@ class LearntFrom:
         """Return in which part a fingerprint, name or patient was, None where it was in none."""
         known, parts = _hash(text), self.hashes.get(kind, {})
         return next((part for part in PARTS if known in parts.get(part, ())), None)
+
+    def is_called(self, name: str, fingerprint: str | None) -> bool:
+        """Return whether a slide of this name was used, and contents do not tell that it was another one.
+
+        Args:
+            name: file name without suffix.
+            fingerprint: of the content, None where it is not known; one that `slides` knows needs no name.
+        """
+        kinds = ("names",) if fingerprint else ("names", "hashed_names")
+        return any(self.part_of(kind, name) for kind in kinds)
 
     def note(self, fingerprint: str) -> tuple[str, ...]:
         """Return what to say of a slide of this content; nothing where the model has not seen it."""

@@ -26,7 +26,7 @@ class Overlap:
         known: whether anything says which slides the model has learnt from.
         trained: their content trained it.
         chosen: their content chose its best epoch (validation).
-        named: they are called as slides that trained it or chose its epoch.
+        named: they are called as slides that trained it or chose its epoch, and contents do not tell them apart.
         related: other slides of their patients did.
     """
 
@@ -118,10 +118,11 @@ def _kind(name: str, row: LabelRow, note: str, results: Path, seen: LearntFrom |
         return said
     state = results / FOLDER / f"{name}.json"
     known = read_state(state) if state.is_file() else None
-    part = seen.part_of("slides", known.slide.fingerprint) if known else None
+    content = known.slide.fingerprint if known else None
+    part = seen.part_of("slides", content) if content else None
     if part:
         return part
-    if seen.part_of("names", file_name(row.slide)) or seen.part_of("names", file_name(name)):
+    if any(seen.is_called(file_name(called), content) for called in (row.slide, name)):
         return "named"
     return "related" if row.has_patient and seen.part_of("patients", row.patient) else None
 

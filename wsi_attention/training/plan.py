@@ -88,7 +88,7 @@ class Plan:
         return LearntFrom.of(
             {
                 "slides": {part: [known[row.slide] for row in rows] for part, rows in used.items()},
-                "names": {part: [file_name(row.slide) for row in rows] for part, rows in used.items()},
+                "hashed_names": {part: [file_name(row.slide) for row in rows] for part, rows in used.items()},
                 "patients": {part: [row.patient for row in rows if row.has_patient] for part, rows in used.items()},
             }
         )
