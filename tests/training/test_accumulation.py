@@ -45,7 +45,7 @@ CLASSES = ("benign", "lesion")
 
 
 def example(label: int = 1, key: str = "k") -> Example:
-    return Example(f"name-{key}", label, key, lambda: None)  # type: ignore[arg-type, return-value]
+    return Example(f"name-{key}", label, key, lambda: None, seen={"mpp": key})  # type: ignore[arg-type, return-value]
 
 
 class Cells(nn.Module):
@@ -258,6 +258,7 @@ def test_processes_share_what_each_took_in(strip: AugmentedSource) -> None:
             assert found.grid == other.grid and found.name == other.name and found.waiting == other.waiting
             assert torch.equal(found.values, other.values) and torch.equal(found.updates, other.updates)
             assert (found.pending is None) == (other.pending is None)
+    assert {key: one.seen["mpp"] for key, one in mine.found.items()} == {"a": "a", "b": "b"}
     assert mine.found["b"].pending is not None and torch.equal(mine.found["b"].pending, yours.found["b"].pending)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from wsi_attention.config import Recipe
 from wsi_attention.errors import NoTissueError, SlideOpenError
+from wsi_attention.slide.fingerprint import seen_otherwise
 from wsi_attention.structures import TileSet, TissueMask
 from wsi_attention.testing.slides import SlideSpec, write_slide
 from wsi_attention.training.data import (
@@ -25,6 +27,8 @@ from wsi_attention.training.data import (
 )
 from wsi_attention.training.examples import Example, ahead
 from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.plan import Plan
+from wsi_attention.training.split import Split
 
 ROW = LabelRow("a", "normal", "a")
 
@@ -95,6 +99,17 @@ def test_a_survey_tells_usable_slides_from_others(slide_file: Path, tmp_path: Pa
     assert [(example.name, example.label) for example in examples] == [("a", 1), ("copy", 1)]
     with examples[0].open() as source:
         assert source.extent == (700, 900)
+
+
+def test_a_slide_with_another_scale_is_another_training(slide_file: Path) -> None:
+    plans = []
+    for mpp in (None, 1.0):
+        rows = (LabelRow("a", "x", "a", mpp),)
+        plans.append(Plan(Recipe(), Split(("x",), rows, ()), {}, survey({"a": slide_file}, rows)))
+    (one, before), (other, now) = (plan.training_slides[0] for plan in plans)
+    assert one == other
+    assert seen_otherwise(before, now) == "the file has mpp 1, had 0.5"
+    assert plans[0].digests["slides"] != plans[1].digests["slides"]
 
 
 def test_the_fingerprint_ignores_names_and_order_but_no_label() -> None:

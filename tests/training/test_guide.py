@@ -148,17 +148,31 @@ class Heard(Silent):
 
 
 def test_what_is_missing_or_does_not_fit_is_said(accumulated: MapStore, tmp_path: Path) -> None:
-    plus, heard = built(oaa_plus), Heard()
+    plus, heard, seen = built(oaa_plus), Heard(), {"mpp": "0.5", "tags": "a"}
+    found = {key: replace(one, seen=seen) for key, one in accumulated.found.items()}
+    found["key3"] = replace(found["key3"], seen={**seen, "mpp": "0.25"})
+    accumulated = replace(accumulated, found=found)
     write_maps(tmp_path / STORE, accumulated)
     named = replace(RECIPE, method="oaa-plus", maps=str(tmp_path))
 
     def ask(model: nn.Module, recipe: Recipe, *keys: str, output: str = "new", classes: Any = CLASSES) -> Guide | None:
-        return guide_for(model, recipe, classes, keys or ("key1", "key2"), tmp_path / output, heard)
+        slides = [(key, seen) for key in keys or ("key1", "key2")]
+        return guide_for(model, recipe, classes, slides, tmp_path / output, heard)
 
     assert ask(plus, named) is not None and not heard.lines
     assert ask(built(oaa), RECIPE) is None
     assert ask(plus, named, "key1", "other") is not None
     assert heard.lines == ["note: 1 of 2 training slides have no accumulated map; their label teaches"]
+    guide = ask(plus, named, "key1", "key3")
+    assert guide is not None and guide.store.found.keys() == accumulated.found.keys() - {"key3"}
+    assert heard.lines[1:] == [
+        "note: 1 of 2 training slides have no accumulated map; their label teaches"
+        " (s3: the file has mpp 0.5, had 0.25 when its map was made)"
+    ]
+    with pytest.raises(
+        InputError, match=r"none of the 1 training slides .* there \(s3: the file has mpp 0.5, had 0.25"
+    ):
+        ask(plus, named, "key3")
     with pytest.raises(InputError, match=r"method oaa-plus learns the maps .* folder: --maps FOLDER"):
         ask(plus, replace(named, maps=""))
     with pytest.raises(InputError, match="method ats does not learn accumulated maps; leave out maps"):

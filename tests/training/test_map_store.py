@@ -26,7 +26,7 @@ def one(name: str, seed: int, visits: bool = False) -> SlideMaps:
     generator = torch.Generator().manual_seed(seed)
     values = to_bytes(torch.rand(2, 3, 5, generator=generator))
     shape = (2, 3, 5) if visits else (2, 1, 1)
-    return SlideMaps(name, GRID, values, torch.randint(1, 9, shape, generator=generator))
+    return SlideMaps(name, GRID, values, torch.randint(1, 9, shape, generator=generator), seen={"mpp": "0.5"})
 
 
 def store(**changes: object) -> MapStore:
@@ -37,7 +37,7 @@ def store(**changes: object) -> MapStore:
 def same(a: SlideMaps, b: SlideMaps) -> bool:
     tensors = [(a.values, b.values), (a.updates, b.updates)]
     tensors += [(a.pending, b.pending)] if a.pending is not None and b.pending is not None else []
-    facts = a.name == b.name and a.grid == b.grid and a.waiting == b.waiting
+    facts = a.name == b.name and a.seen == b.seen and a.grid == b.grid and a.waiting == b.waiting
     whole = all(torch.equal(x, y) and x.dtype == y.dtype for x, y in tensors)
     return facts and whole and (a.pending is None) == (b.pending is None)
 

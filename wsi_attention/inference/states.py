@@ -11,6 +11,7 @@ from typing import Any
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import from_record
 from wsi_attention.json_values import parse
+from wsi_attention.slide.fingerprint import seen_otherwise
 from wsi_attention.structures import Prediction
 
 FORMAT = 2
@@ -87,11 +88,7 @@ class SlideKey:
             return _given("--series", now.series, self.series)
         if not self.seen:
             return "its result is of an earlier version, which did not record what the file was like"
-        for name in sorted(self.seen.keys() | now.seen.keys(), key=lambda name: (name != "mpp", name == "tags", name)):
-            before, after = self.seen.get(name, "none"), now.seen.get(name, "none")
-            if before != after:
-                return "the file has other tags" if name == "tags" else f"the file has {name} {after}, had {before}"
-        return None if self._same_content(now) else self._other_content(now)
+        return seen_otherwise(self.seen, now.seen) or (None if self._same_content(now) else self._other_content(now))
 
     def _same_content(self, now: SlideKey) -> bool:
         if self.fingerprint != now.fingerprint:

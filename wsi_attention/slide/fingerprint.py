@@ -89,6 +89,15 @@ def seen_in(slide: Scaled) -> dict[str, str]:
     }
 
 
+def seen_otherwise(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Return in a few words what of `seen_in` is another than before, the scale first; None where nothing is."""
+    for name in sorted(before.keys() | now.keys(), key=lambda name: (name != "mpp", name == "tags", name)):
+        had, has = before.get(name, "none"), now.get(name, "none")
+        if had != has:
+            return "the file has other tags" if name == "tags" else f"the file has {name} {has}, had {had}"
+    return None
+
+
 def of_image(fingerprint: str, image: int) -> str:
     """sha256 (hex) of one image among several of a file."""
     return hashlib.sha256(f"image {image} of {fingerprint}".encode()).hexdigest()

@@ -130,18 +130,20 @@ class Accumulation:
     def share(self, fabric: Fabric, examples: Sequence[Example]) -> None:
         """Gives every process what each of them took in since the last call; `examples` are all slides."""
         if fabric.world_size > 1:
-            names = {example.key: example.name for example in examples}
+            known = {example.key: example for example in examples}
             mine = {key: packed(self.found[key]) for key in self.touched}
             dtype = torch.float32 if self.rule == "mean" else torch.uint8
-            for key, vector in owned(fabric, list(names), mine).items():
-                self.found[key] = unpacked(vector, names[key], len(self.classes), dtype)
+            for key, vector in owned(fabric, list(known), mine).items():
+                own = unpacked(vector, known[key].name, len(self.classes), dtype)
+                self.found[key] = replace(own, seen=known[key].seen)
             kinds = torch.tensor([float(self.kind == "glimpses")], device=fabric.device)
             self.kind = "glimpses" if float(total(fabric, kinds)) else "maps"
         self.touched.clear()
 
     def _empty(self, example: Example, grid: Grid, counted: tuple[int, int]) -> SlideMaps:
         values = self._encoded(torch.zeros(len(self.classes), *grid.shape))
-        return SlideMaps(example.name, grid, values, torch.zeros(len(self.classes), *counted, dtype=torch.int64))
+        updates = torch.zeros(len(self.classes), *counted, dtype=torch.int64)
+        return SlideMaps(example.name, grid, values, updates, seen=example.seen)
 
     def _encoded(self, values: Tensor) -> Tensor:
         return values.float() if self.rule == "mean" else to_bytes(values)

@@ -17,6 +17,7 @@ from torch import Tensor
 from wsi_attention.errors import NoTissueError, WsiAttentionError
 from wsi_attention.geometry import Grid
 from wsi_attention.protocols import TileSource
+from wsi_attention.slide.fingerprint import seen_in
 from wsi_attention.slide.seen import Seen
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
@@ -35,10 +36,12 @@ class Survey:
     Attributes:
         fingerprints: slide name -> content fingerprint, of the slides that can be used.
         failed: slide name -> why it cannot be used.
+        seen: slide name -> what its reader sees besides pixels, of the slides that can be used.
     """
 
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    seen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +141,10 @@ def survey(slides: Mapping[str, Path], rows: Sequence[LabelRow]) -> Survey:
     """Opens every slide once, for its fingerprint and to see whether it can be used."""
     with ThreadPoolExecutor(4) as pool:
         looked = list(pool.map(lambda row: _look(slides[row.slide], row), rows))
-    fingerprints = {row.slide: text for row, (text, failure) in zip(rows, looked, strict=True) if not failure}
-    failed = {row.slide: failure for row, (_, failure) in zip(rows, looked, strict=True) if failure}
-    return Survey(fingerprints, failed)
+    fingerprints = {row.slide: text for row, (text, _, failure) in zip(rows, looked, strict=True) if not failure}
+    seen = {row.slide: found for row, (_, found, failure) in zip(rows, looked, strict=True) if not failure}
+    failed = {row.slide: failure for row, (_, _, failure) in zip(rows, looked, strict=True) if failure}
+    return Survey(fingerprints, failed, seen)
 
 
 def slide_examples(
@@ -162,6 +166,7 @@ def slide_examples(
             key,
             lambda: opened(slides[row.slide], row, key, memory, overview_mpp, snap),
             row.patient,
+            surveyed.seen[row.slide],
         )
 
     return tuple(example(row) for row in rows if row.slide in surveyed.fingerprints)
@@ -196,10 +201,10 @@ def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str])
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _look(path: Path, row: LabelRow) -> tuple[str, str]:
+def _look(path: Path, row: LabelRow) -> tuple[str, Mapping[str, str], str]:
     try:
         with open_slide(str(path), mpp=row.mpp, options={"series": row.series}) as slide:
             _ = slide.mpp
-            return slide.fingerprint, ""
+            return slide.fingerprint, seen_in(slide), ""
     except (WsiAttentionError, OSError) as error:
-        return "", " ".join(str(error).split())
+        return "", {}, " ".join(str(error).split())

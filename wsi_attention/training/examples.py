@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wsi_attention.errors import SlideError
 from wsi_attention.protocols import TileSource
@@ -20,6 +20,7 @@ class Example:
         label: class index.
         key: what its chance is seeded with; the slide's fingerprint.
         patient: whose it is, for intervals; its own where empty.
+        seen: what its reader sees of it besides pixels (`slide.fingerprint.seen_in`); maps of it stand for no other.
         open: gives its pixels for the time of a `with` block; a `SlideError` drops it from training.
     """
 
@@ -28,6 +29,7 @@ class Example:
     key: str
     open: Callable[[], AbstractContextManager[TileSource]]
     patient: str = ""
+    seen: Mapping[str, str] = field(default_factory=dict)
 
 
 def ahead(examples: Sequence[Example]) -> Generator[tuple[Example, TileSource | SlideError]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.protocols import Guided
+from wsi_attention.slide.fingerprint import seen_otherwise
 from wsi_attention.structures import Output
 from wsi_attention.training.accumulation import centres, looked_up, plain_grid
 from wsi_attention.training.augment import AugmentedSource
@@ -53,7 +55,12 @@ class Guide:
 
 
 def guide_for(
-    model: nn.Module, recipe: Recipe, classes: Sequence[str], keys: Sequence[str], output: Path, listener: Listener
+    model: nn.Module,
+    recipe: Recipe,
+    classes: Sequence[str],
+    slides: Sequence[tuple[str, Mapping[str, str]]],
+    output: Path,
+    listener: Listener,
 ) -> Guide | None:
     """The guide that a recipe's `maps` names, None where the model takes none and none is named.
 
@@ -61,7 +68,7 @@ def guide_for(
         model: that is to be trained.
         recipe: with `method` and `maps`.
         classes: class names of this training.
-        keys: fingerprints of its training slides.
+        slides: fingerprint of each of its training slides, and what its reader sees besides pixels.
         output: the model folder of this training.
         listener: told how many slides have no map.
 
@@ -80,13 +87,31 @@ def guide_for(
     named = Path(recipe.maps).resolve()
     if output.resolve() == (named.parent if named.is_file() else named):
         raise InputError(f"{output} holds the maps to learn from; choose another output folder")
-    guide = Guide(_checked(open_maps(recipe.maps), recipe.maps, classes), recipe.maps)
-    missing = guide.missing(keys)
-    if missing == len(keys):
-        raise InputError(f"{recipe.maps}: none of the {len(keys)} training slides has an accumulated map there")
+    store = _checked(open_maps(recipe.maps), recipe.maps, classes)
+    other = _of_other_slides(store, slides)
+    guide = Guide(replace(store, found={key: one for key, one in store.found.items() if key not in other}), recipe.maps)
+    missing = guide.missing([key for key, _ in slides])
+    some = "; ".join(f"{store.found[key].name}: {why} when its map was made" for key, why in [*other.items()][:3])
+    if missing == len(slides):
+        what = f"none of the {len(slides)} training slides has an accumulated map there"
+        raise InputError(f"{recipe.maps}: {what}{some and f' ({some})'}")
     if missing:
-        listener.line(f"note: {missing} of {len(keys)} training slides have no accumulated map; their label teaches")
+        what = f"{missing} of {len(slides)} training slides have no accumulated map; their label teaches"
+        listener.line(f"note: {what}{some and f' ({some})'}")
     return guide
+
+
+def _of_other_slides(store: MapStore, slides: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
+    """Why maps do not stand for the slide of their content as it is now, by fingerprint."""
+    seen: dict[str, list[Mapping[str, str]]] = {}
+    for key, now in slides:
+        seen.setdefault(key, []).append(now)
+    found = {}
+    for key in store.found.keys() & seen.keys():
+        whys = [seen_otherwise(store.found[key].seen, now) for now in seen[key]]
+        if whys[0] is not None and None not in whys:
+            found[key] = whys[0]
+    return dict(sorted(found.items()))
 
 
 def _checked(store: MapStore, folder: str, classes: Sequence[str]) -> MapStore:

@@ -6,8 +6,9 @@
     values, visits, grid = maps.get("slide-7", "tumour")
 
 Layout: a group per slide, named by its fingerprint, with attributes `name`, `step` and `origin` (level-0 pixels) and
-the arrays `values` and `updates`, axes class, row, column; `updates` has one cell a class where whole maps were
-accumulated. While a training runs, a slide whose label has no accepted map yet also has the array `pending`.
+`seen` (scale, levels and tags of the slide), and the arrays `values` and `updates`, axes class, row, column; `updates`
+has one cell a class where whole maps were accumulated. While a training runs, a slide whose label has no accepted map
+yet also has the array `pending`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,8 @@ from wsi_attention.training.map_checks import check_maps, checked_grid, read_arr
 
 STORE = "attention_maps.zarr.zip"
 """Name in the model folder."""
-FORMAT = 1
+FORMAT = 2
+"""Format 1 did not say what the slides were like."""
 ARRAYS = ("values", "updates", "pending")
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The date of every entry: a file's bytes must not depend on when it was written."""
@@ -51,6 +53,7 @@ class SlideMaps:
         updates: int64, (classes, 1, 1) for whole maps, (classes, rows, cols) for the visits of single cells.
         waiting: classes of the slide without an accepted map.
         pending: as `values`: their latest map, accepted at last if none better comes; None where no class waits.
+        seen: what the slide's reader saw besides pixels: with another scale or levels it is another slide.
     """
 
     name: str
@@ -59,6 +62,7 @@ class SlideMaps:
     updates: Tensor
     waiting: tuple[int, ...] = ()
     pending: Tensor | None = None
+    seen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def decoded(self) -> Tensor:
@@ -196,9 +200,10 @@ def _slide(group: Any, classes: int) -> SlideMaps:
     arrays = {name: read_array(group[name]) for name in ARRAYS if name in group}
     facts, values = dict(group.attrs), arrays["values"]
     name, waiting = str(facts["name"]), tuple(facts["waiting"])
+    seen = {str(one): str(text) for one, text in facts["seen"].items()}
     check_maps(arrays, waiting, classes)
     grid = checked_grid((values.shape[1], values.shape[2]), facts["step"], facts["origin"])
-    return SlideMaps(name, grid, values, arrays["updates"].long(), waiting, arrays.get("pending"))
+    return SlideMaps(name, grid, values, arrays["updates"].long(), waiting, arrays.get("pending"), seen)
 
 
 def _entries(store: MapStore) -> dict[str, Any]:
@@ -223,9 +228,8 @@ def _entries(store: MapStore) -> dict[str, Any]:
 
 def _add(group: Any, one: SlideMaps) -> None:
     grid = one.grid
-    group.attrs.put(
-        {"name": one.name, "step": list(grid.step), "origin": list(grid.origin), "waiting": list(one.waiting)}
-    )
+    facts = {"name": one.name, "seen": dict(one.seen), "waiting": list(one.waiting)}
+    group.attrs.put({**facts, "step": list(grid.step), "origin": list(grid.origin)})
     for name in ARRAYS:
         if getattr(one, name) is not None:
             values = getattr(one, name).numpy()

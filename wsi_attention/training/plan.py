@@ -56,10 +56,14 @@ class Plan:
     told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def training_keys(self) -> tuple[str, ...]:
-        """Fingerprints of the usable slides to train on."""
-        known = self.surveyed.fingerprints
-        return tuple(known[row.slide] for row in self.split.train if row.slide in known)
+    def training_slides(self) -> tuple[tuple[str, Mapping[str, str]], ...]:
+        """Fingerprint of each usable slide to train on, and what its reader sees besides pixels."""
+        known = self.surveyed
+        return tuple(
+            (known.fingerprints[row.slide], known.seen[row.slide])
+            for row in self.split.train
+            if row.slide in known.fingerprints
+        )
 
     @property
     def rows(self) -> tuple[LabelRow, ...]:
@@ -70,9 +74,14 @@ class Plan:
     def digests(self) -> dict[str, str]:
         """A digest of each part, to tell one run from another."""
         labels = {row.slide: (row.label, row.patient, row.mpp, row.part) for row in self.rows}
-        parts = {"recipe": self.recipe.as_dict(), "labels": labels, "slides": dict(self.surveyed.fingerprints)}
+        parts = {"recipe": self.recipe.as_dict(), "labels": labels, "slides": self._slides}
         extra = {"encoder_start": self.encoder, "maps": self.maps}
         return plan_of(**parts, **{name: value for name, value in extra.items() if value})
+
+    @property
+    def _slides(self) -> dict[str, Any]:
+        known = self.surveyed
+        return {name: [text, dict(known.seen.get(name, {}))] for name, text in known.fingerprints.items()}
 
     @property
     def fingerprint(self) -> str:

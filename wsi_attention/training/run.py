@@ -118,7 +118,7 @@ def train(
     state = begun or _new_state(plan, precision, views)
     classes = plan.split.classes
     model = build_model(recipe.method, len(classes), **state.arguments)
-    guide = guide_for(model, recipe, classes, plan.training_keys, folder, listener)
+    guide = guide_for(model, recipe, classes, plan.training_slides, folder, listener)
     if earlier == "replace":
         forget(folder)
         fabric.barrier()
