@@ -13,7 +13,9 @@ from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.heatmap import draw
 from wsi_attention.export.record import to_record
-from wsi_attention.inference.again import export_again, reopened_overview
+from wsi_attention.inference.again import Reopened, export_again
+from wsi_attention.inference.discovery import SlideFile
+from wsi_attention.inference.slide_key import first_look, second_look
 from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
 from wsi_attention.structures import TissueMask
 from wsi_attention.testing.exporters import example_prediction
@@ -64,7 +66,8 @@ def test_a_heatmap_of_a_slide_that_has_moved_shows_the_mask(tmp_path: Path) -> N
     [path] = export_again(tmp_path, "heatmap")
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(draw(example_prediction(1))))
-    assert reopened_overview(example_prediction(1)) is None
+    state = State("a", "/in/a.svs", "done", "", RUN, SlideKey())
+    assert Reopened(state, example_prediction(1)).overview() is None
 
 
 def test_the_slide_is_shown_where_it_is_still_the_same(tmp_path: Path) -> None:
@@ -75,18 +78,28 @@ def test_the_slide_is_shown_where_it_is_still_the_same(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(120, 250, (256, 320, 3)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "s.tif", pixels, tile=(64, 64), photometric="rgb")
     with open_slide(str(tmp_path / "s.tif"), mpp=0.5) as slide:
-        fingerprint = slide.fingerprint
+        first = first_look(SlideFile(str(tmp_path / "s.tif"), "", mpp=0.5))
+        key = second_look(first, slide, str(tmp_path / "s.tif"))
     prediction = replace(
         example_prediction(),
         slide=str(tmp_path / "s.tif"),
         extent=(320, 256),
         mpp=0.5,
         tissue=TissueMask(np.ones((128, 160), bool), 2.0),
-        provenance={"fingerprint": fingerprint},
     )
-    shown = reopened_overview(prediction)
-    assert shown is not None and shown.shape == (256, 320, 3)
-    assert reopened_overview(replace(prediction, provenance={"fingerprint": "other"})) is None
+    told: list[str] = []
+
+    def reopened(key: SlideKey) -> Reopened:
+        return Reopened(State("s", str(tmp_path / "s.tif"), "done", "", RUN, key), prediction, told.append)
+
+    shown = reopened(replace(key, mask_sha256="ab")).overview()
+    assert shown is not None and shown.shape == (256, 320, 3) and not told
+    other = reopened(replace(key, fingerprint="other", changed=""))
+    assert (other.overview(), other.tiles()) == (None, [])
+    assert told == [
+        f"{tmp_path / 's.tif'}: the file has other content; "
+        "exported without its pixels until classify has done it again"
+    ]
 
 
 def test_wrong_calls_are_refused(tmp_path: Path) -> None:

@@ -8,11 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from wsi_attention.export.heatmap import draw
+from wsi_attention.inference.again import export_again
 from wsi_attention.inference.batch import classify
 from wsi_attention.inference.report import Report, summary
-from wsi_attention.inference.states import SlideKey
+from wsi_attention.inference.states import SlideKey, stored_predictions
 from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide import own_files
 from wsi_attention.slide.own_files import content, written
@@ -100,6 +104,25 @@ def test_overwritten_pixels(
     report = run(slides, tmp_path / "out", tiny, full_hash=times == "restored")
     assert again(report) == {"a": "the file has other content" if small or times == "restored" else NEW}
     assert again(run(slides, tmp_path / "out", tiny)) == {}
+
+
+def test_an_export_takes_no_pixels_of_a_slide_that_was_corrected(
+    slides: Path, tmp_path: Path, tiny: Classifier
+) -> None:
+    run(slides, tmp_path / "out", tiny)
+    set_mpp(slides / "a.tif", 0.4)
+    told: list[str] = []
+    written = [*export_again(tmp_path / "out", "heatmap", tell=told.append)]
+    assert told == [
+        f"{slides / 'a.tif'}: the file has mpp 0.4, had 0.5; "
+        "exported without its pixels until classify has done it again"
+    ]
+    found = dict(stored_predictions(tmp_path / "out"))
+    for path, without in zip(written, (True, False), strict=True):
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image), np.asarray(draw(found[path.stem]))) == without
+    run(slides, tmp_path / "out", tiny)
+    assert [*export_again(tmp_path / "out", "heatmap", tell=told.append)] == written and len(told) == 1
 
 
 def test_a_touched_or_moved_slide_is_kept(slides: Path, tmp_path: Path, tiny: Classifier) -> None:

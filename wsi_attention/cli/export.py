@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_attention.cli.say import say
+from wsi_attention.cli.say import say, warn
 
 
 def export(
@@ -38,7 +38,7 @@ def export(
     count = 0
     for kind in kinds:
         chosen = geojson if kind == "geojson" else kind
-        for path in export_again(results, chosen, slide or (), ".gz" if gzip else ""):
+        for path in export_again(results, chosen, slide or (), ".gz" if gzip else "", warn):
             say(path)
             count += 1
     if not count:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_attention.cli.say import say
+from wsi_attention.cli.say import say, warn
 
 
 def report(
@@ -31,6 +31,6 @@ def report(
     names = slide or ()
     missing = without_part(results, names)
     if missing:
-        for _ in export_again(results, "report", missing):
+        for _ in export_again(results, "report", missing, tell=warn):
             pass
     say(write_page(results, names, output))

@@ -11,3 +11,8 @@ def say(*lines: object, err: bool = False) -> None:
     """Print each text on one line, with harmful characters as escapes (`plain_text.visible`)."""
     for line in lines:
         typer.echo(visible(str(line)), err=err)
+
+
+def warn(text: str) -> None:
+    """Print a sentence on stderr, as from this program."""
+    say(f"wsi-attention: {text}", err=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideError
+from wsi_attention.inference.discovery import SlideFile
 from wsi_attention.inference.job import exporter_of
 from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
-from wsi_attention.inference.states import stored_predictions
+from wsi_attention.inference.slide_key import first_look, second_look
+from wsi_attention.inference.states import State, stored_results
 from wsi_attention.inference.superseded import twin
 from wsi_attention.inference.writing import publish, remove, results_errors, temporary
 from wsi_attention.slide.slide import Slide, open_slide
@@ -23,58 +25,81 @@ from wsi_attention.structures import Prediction
 
 
 def export_again(
-    results: str | Path, exporter: Any = "geojson", names: Iterable[str] = (), ending: str = ""
+    results: str | Path,
+    exporter: Any = "geojson",
+    names: Iterable[str] = (),
+    ending: str = "",
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
     """Writes one kind of export for the slides of a results folder, giving each path once it is whole.
 
-    A heatmap shows the slide where it can still be opened, the tissue mask where it cannot. The same export in its
-    other form, compressed or not, is removed.
+    A heatmap shows the slide where it can still be opened and is what was classified: scale, levels, tags and content
+    are compared as in a second run of classify. Elsewhere it shows the tissue mask. The same export in its other form,
+    compressed or not, is removed.
 
     Args:
         results: the folder that classify wrote.
         exporter: an `Exporter`, or the name of a registered one.
         names: slides as predictions.csv names them; all if empty.
         ending: put behind every path, e.g. ".gz" for compressed GeoJSON.
+        tell: is given a sentence about each slide that is there and has changed since.
 
     Raises:
         ResultsError: no results there, no such slide, or the folder cannot be written.
         InputError: no such exporter.
     """
     chosen = exporter_of(exporter) if isinstance(exporter, str) else exporter
-    for name, prediction in stored_predictions(results, names):
-        path = Path(results) / f"{chosen.suffix.format(slide=name)}{ending}"
+    for state, prediction in stored_results(results, names):
+        path = Path(results) / f"{chosen.suffix.format(slide=state.name)}{ending}"
         unfinished = temporary(path)
         with results_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove(unfinished)
-            sources = partial(reopened_overview, prediction), partial(reopened_tiles, prediction)
-            chosen(prediction, unfinished, **pixels_for(chosen, overview=sources[0], tiles=sources[1]))
+            slide = Reopened(state, prediction, tell)
+            chosen(prediction, unfinished, **pixels_for(chosen, overview=slide.overview, tiles=slide.tiles))
             publish(path)
             remove(Path(twin(str(path))))
         yield path
 
 
-def reopened_overview(prediction: Prediction) -> NDArray[np.uint8] | None:
-    """The slide for its heatmap, (h, w, 3) uint8; None where it has moved, changed or cannot be read."""
-    try:
-        with _reopened(prediction) as slide:
-            return View(slide, picture_downsample(slide, prediction)).read_whole() if slide else None
-    except (SlideError, InputError, OSError):
-        return None
+@dataclass
+class Reopened:
+    """The slide of a stored result, opened again for its pixels as long as it is what was classified.
 
+    Attributes:
+        state: of the result.
+        prediction: the result.
+        tell: is given a sentence where the slide has changed since; once.
+    """
 
-def reopened_tiles(prediction: Prediction) -> list[NDArray[np.uint8] | None]:
-    """The tiles that weigh most, as the report shows them; empty where the slide moved, changed or cannot be read."""
-    try:
-        with _reopened(prediction) as slide:
-            return shown_tiles(slide, prediction) if slide else []
-    except (SlideError, InputError, OSError):
-        return []
+    state: State
+    prediction: Prediction
+    tell: Callable[[str], None] | None = None
 
+    def overview(self) -> NDArray[np.uint8] | None:
+        """Return the slide for its heatmap, (h, w, 3) uint8; None where it has moved, changed or cannot be read."""
+        try:
+            with self._open() as slide:
+                return View(slide, picture_downsample(slide, self.prediction)).read_whole() if slide else None
+        except (SlideError, InputError, OSError):
+            return None
 
-@contextmanager
-def _reopened(prediction: Prediction) -> Iterator[Slide | None]:
-    options = {"series": prediction.provenance.get("series")}
-    with open_slide(prediction.slide, mpp=prediction.mpp, options=options) as slide:
-        same = slide.fingerprint == prediction.provenance.get("fingerprint", slide.fingerprint)
-        yield slide if same else None
+    def tiles(self) -> list[NDArray[np.uint8] | None]:
+        """Return the tiles that weigh most, as the report shows them; empty where `overview` gives None."""
+        try:
+            with self._open() as slide:
+                return shown_tiles(slide, self.prediction) if slide else []
+        except (SlideError, InputError, OSError):
+            return []
+
+    @contextmanager
+    def _open(self) -> Iterator[Slide | None]:
+        key, path = self.state.slide, self.prediction.slide
+        first = first_look(SlideFile(path, "", mpp=key.mpp, series=key.series))
+        with open_slide(path, mpp=key.mpp, options={"series": key.series}) as slide:
+            now = replace(second_look(first, slide, path, key.content is not None), mask_sha256=key.mask_sha256)
+            why = key.difference(now)
+            if why and self.tell:
+                self.tell(f"{path}: {why}; exported without its pixels until classify has done it again")
+                self.tell = None
+            yield None if why else slide

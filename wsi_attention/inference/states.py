@@ -184,6 +184,15 @@ def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterat
     """(name, prediction) of all slides in a results folder that have one, or of the named ones.
 
     Raises:
+        ResultsError: as `stored_results` says.
+    """
+    return ((state.name, prediction) for state, prediction in stored_results(results, names))
+
+
+def stored_results(results: str | Path, names: Iterable[str] = ()) -> Iterator[tuple[State, Prediction]]:
+    """(state, prediction) of all slides in a results folder that have one, or of the named ones.
+
+    Raises:
         ResultsError: the folder holds no states, a named slide has no prediction there, or a prediction is damaged.
     """
     folder, wanted = Path(results), set(names)
@@ -192,7 +201,7 @@ def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterat
     for state in read_states(folder):
         if state.record is not None and (not names or state.name in wanted):
             wanted.discard(state.name)
-            yield state.name, prediction_of(state, folder)
+            yield state, prediction_of(state, folder)
     if wanted:
         raise ResultsError(f"{folder}: no prediction for {', '.join(sorted(wanted))}")
 
