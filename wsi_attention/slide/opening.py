@@ -15,7 +15,7 @@ from wsi_attention.slide.brightfield import check_metadata
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.images import Series
 from wsi_attention.slide.plain_files import check_plain_files
-from wsi_attention.slide.readers.tiff.tag_sizes import check_tag_sizes
+from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_file
 from wsi_attention.slide.urls import is_url, masked
 
 FIRST = ("zarr", "tiff", "openslide")
@@ -40,6 +40,7 @@ def opener(
         with opening(path, name):
             if isinstance(origin, str) and not is_url(origin):
                 check_plain_files(origin)
+                notes_on_file(origin)
             made = load(READERS, name)
             _check_takes(made, name, path, options)
             reader: SlideReader = made(origin, **options)
@@ -149,7 +150,7 @@ def _check_exists(path: str) -> None:
         raise SlideOpenError(f"{path}: the file is empty (0 bytes); copy or download it again")
     if file.is_file():
         try:
-            check_tag_sizes(path)
+            notes_on_file(path)
         except SlideOpenError:
             raise
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
@@ -22,6 +23,7 @@ from wsi_attention.slide.holes import CELL, Hole, holes_in, transparent_cells
 from wsi_attention.slide.images import check_options
 from wsi_attention.slide.opening import Choice, check_name, choose, opener
 from wsi_attention.slide.pixels import level_location, on_white
+from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_file
 from wsi_attention.slide.requests import attempt, read_one, read_together
 from wsi_attention.slide.seen import Seen
 from wsi_attention.slide.urls import is_url, masked
@@ -122,7 +124,9 @@ class Slide(Described):
     @once
     def _facts(self) -> Facts:
         with self._handles.borrow() as lease:
-            return Facts.of(lease.reader)
+            facts = Facts.of(lease.reader)
+        local = isinstance(self._origin, str) and not is_url(self._origin)
+        return replace(facts, notes=(*facts.notes, *notes_on_file(self.path))) if local else facts
 
     @once
     def fingerprint(self) -> str:

@@ -31,8 +31,9 @@ from wsi_attention.slide.readers.tiff.checks import (
 )
 from wsi_attention.slide.readers.tiff.images import as_series, pick
 from wsi_attention.slide.readers.tiff.jpeg_size import check_jpeg_size
+from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_tags
 from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError, properties_of, vendor_of
-from wsi_attention.slide.urls import is_url
+from wsi_attention.slide.urls import is_url, masked
 
 
 class _LevelFrame(tiffslide.TiffSlide):
@@ -50,11 +51,12 @@ class TiffSlideReader:
 
     def __init__(self, path: str, series: Series = None) -> None:
         with opening(path, self.name):
-            self._slide = _open(path)
+            self._slide, notes = _open(path)
         with opening(path, self.name, self._slide.ts_tifffile.close):
             tif = self._slide.ts_tifffile
             check_chain(tif, path)
             image = self._own_image(tif, path, series)
+            self.notes += notes
             (check_stored if image and image.planes else check_levels)(series_levels(tif), path)
             _check_colours(series_levels(tif), path)
             _drop_unusable_resolution(tif)
@@ -211,11 +213,16 @@ def _is_premultiplied(page: TiffPage) -> bool:
     return int(page.samplesperpixel) == 4 and tuple(map(int, page.extrasamples)) == (_ASSOCIATED_ALPHA,)
 
 
-def _open(path: str) -> _LevelFrame:
+def _open(path: str) -> tuple[_LevelFrame, tuple[str, ...]]:
+    """The file, and what a reader should know of how far a remote one's tags point; of a local one `Slide` says it."""
     if is_url(path):
-        return _LevelFrame(cast(Any, bytes_of(path).file()))
+        source = bytes_of(path)
+        stream = source.file()
+        notes = notes_on_tags(stream, source.size, masked(path))
+        stream.seek(0)
+        return _LevelFrame(cast(Any, stream)), notes
     try:
-        return _LevelFrame(path)
+        return _LevelFrame(path), ()
     except FileNotFoundError as error:
         raise SlideOpenError(f"{path}: no such file; check the path") from error
 

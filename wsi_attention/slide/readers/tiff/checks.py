@@ -13,6 +13,7 @@ import numpy as np
 
 from wsi_attention.errors import SlideOpenError, UnsupportedSlideError
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
+from wsi_attention.slide.readers.tiff.tag_sizes import TRUNCATED
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -48,8 +49,7 @@ def check_chain(tif: TiffFile, path: str) -> None:
             at = size
         if at >= size:
             raise SlideOpenError(
-                f"{path}: TIFF directory {len(seen) + 1} lies past the end of the file ({size} bytes):"
-                " the file is truncated (an interrupted download?); copy it again"
+                f"{path}: TIFF directory {len(seen) + 1} lies past the end of the file ({size} bytes): {TRUNCATED}"
             )
 
 
@@ -142,10 +142,7 @@ def check_segments(page: TiffPage, path: str, tolerated: float) -> None:
     size = np.uint64(page.parent.filehandle.size)
     lost = int(np.count_nonzero((counts > 0) & ((offsets > size) | (counts > size - np.minimum(offsets, size)))))
     if lost > tolerated * wanted:
-        raise SlideOpenError(
-            f"{path}: {lost} of {wanted} {kind} lie past the end of the file:"
-            " the file is truncated (an interrupted download?); copy it again"
-        )
+        raise SlideOpenError(f"{path}: {lost} of {wanted} {kind} lie past the end of the file: {TRUNCATED}")
 
 
 def series_levels(tif: TiffFile) -> list[TiffPage]:

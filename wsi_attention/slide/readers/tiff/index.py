@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,7 @@ from wsi_attention.slide.readers.tiff.checks import SOME_LOST, check_chain, chec
 from wsi_attention.slide.readers.tiff.coding import Coding, coding_of
 from wsi_attention.slide.readers.tiff.images import TiffImage, pick
 from wsi_attention.slide.readers.tiff.philips import PhilipsText
+from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_tags
 from wsi_attention.slide.readers.tiff.tags import (
     APERIO,
     IN_TEXT,
@@ -36,7 +37,7 @@ from wsi_attention.slide.readers.tiff.tags import (
 from wsi_attention.slide.urls import is_url
 
 if TYPE_CHECKING:
-    from tifffile import TiffPage
+    from tifffile import TiffFile, TiffPage
 
 LARGEST = 2**20
 """Bytes that any stored tile may have; beyond it, four times the tile's pixels are the limit."""
@@ -146,20 +147,28 @@ def _state_of(path: str, series: Series) -> tuple[object, ...]:
 def _index_of(source: ByteRanges, series: Series) -> TiffIndex:
     import tifffile
 
-    with source.file() as stream, tifffile.TiffFile(stream, name=source.path) as tif:
-        check_chain(tif, source.path)
-        vendor = vendor_of(tif, source.path)
-        directories = pages_of(tif, source.path)
-        picked = pick(tif, vendor, source.path, series)
-        pages = _level_pages(picked.image, source.path)
-        check_levels(pages, source.path, SOME_LOST)
-        text = PhilipsText(directories[0].description, source.path) if vendor == PHILIPS else None
-        levels = _levels(pages, source, text)
-        _check_holes(levels, vendor, source.path)
-        found = properties_of(pages[0], vendor, picked.image.xml) | (text.properties if text else {})
-        pictures = associated_of(directories, vendor) | dict.fromkeys(text.pictures if text else (), IN_TEXT)
-        image = picked.image
-        return TiffIndex(levels, found, pictures, picked.images, image.about.index, image.first, picked.notes)
+    with source.file() as stream:
+        notes = notes_on_tags(stream, source.size, source.path) if is_url(source.path) else ()
+        stream.seek(0)
+        with tifffile.TiffFile(stream, name=source.path) as tif:
+            found = _found(tif, source, series)
+            return replace(found, notes=(*found.notes, *notes))
+
+
+def _found(tif: TiffFile, source: ByteRanges, series: Series) -> TiffIndex:
+    check_chain(tif, source.path)
+    vendor = vendor_of(tif, source.path)
+    directories = pages_of(tif, source.path)
+    picked = pick(tif, vendor, source.path, series)
+    pages = _level_pages(picked.image, source.path)
+    check_levels(pages, source.path, SOME_LOST)
+    text = PhilipsText(directories[0].description, source.path) if vendor == PHILIPS else None
+    levels = _levels(pages, source, text)
+    _check_holes(levels, vendor, source.path)
+    found = properties_of(pages[0], vendor, picked.image.xml) | (text.properties if text else {})
+    pictures = associated_of(directories, vendor) | dict.fromkeys(text.pictures if text else (), IN_TEXT)
+    image = picked.image
+    return TiffIndex(levels, found, pictures, picked.images, image.about.index, image.first, picked.notes)
 
 
 def _level_pages(image: TiffImage, path: str) -> list[TiffPage]:
