@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from wsi_attention.errors import InputError, SlideError
+from wsi_attention.errors import InputError
 from wsi_attention.export.zarr import INSPECTED
 from wsi_attention.inference.matching import DICOM
 from wsi_attention.inference.names import SUFFIXES, of_image, suffix_of
 from wsi_attention.json_values import parse
+from wsi_attention.slide.dicom_series import series_of
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.opening import known_elsewhere
-from wsi_attention.slide.slide import open_slide
 from wsi_attention.slide.urls import is_url, last_part, masked
 
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", ".swp", ".bak", "~")
@@ -222,7 +222,7 @@ def _merge_series(slides: list[SlideFile]) -> list[SlideFile]:
     series: set[tuple[str, str]] = set()
     kept: dict[str, SlideFile] = {}
     for slide in map(whole_series, slides):
-        uid = _series_of(slide.path) if _is_instance(slide) and len(_instances(Path(slide.key).parent)) > 1 else None
+        uid = series_of(slide.path) if _is_instance(slide) and len(_instances(Path(slide.key).parent)) > 1 else None
         where = (str(Path(slide.key).parent), uid or slide.key)
         if where not in series:
             kept.setdefault(slide.key, slide)
@@ -265,16 +265,8 @@ def _hold_one_series(folder: Path, names: tuple[str, ...], time: int) -> bool:
     files = [folder / name for name in names if is_slide(folder / name)]
     if not files or any(path.suffix != ".dcm" for path in files):
         return False
-    series = {_series_of(str(path)) for path in files}
+    series = {series_of(str(path)) for path in files}
     return len(series) == 1 and None not in series
-
-
-def _series_of(path: str) -> str | None:
-    try:
-        with open_slide(path, "openslide") as opened:
-            return opened.series_id
-    except (SlideError, OSError):
-        return None
 
 
 def with_mpp(slides: Sequence[SlideFile], mpp: float | None) -> tuple[SlideFile, ...]:
