@@ -26,6 +26,7 @@ from wsi_attention.slide.slide import open_slide
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from servers import serving
 from sparse_slides import pyramid, write_zarr
 
 Pixels = np.ndarray
@@ -252,3 +253,43 @@ def test_a_tile_whose_jpeg_claims_to_be_huge(reader: str, tmp_path: Path) -> Non
         with pytest.raises(TileReadError, match="a JPEG of 60000×60000 pixels in a tile of 128×128"):
             slide.read((0, 0), 0, (128, 128))
         assert slide.read((128, 128), 0, (128, 128)).mean() == pytest.approx(200, abs=2)
+
+
+@pytest.mark.parametrize("name", [".zattrs", "0/.zarray", CHUNK])
+@pytest.mark.parametrize("scheme", ["http", "memory"])
+def test_a_file_of_a_store_elsewhere_that_is_too_large_is_not_fetched(
+    name: str, scheme: str, store: Path, tmp_path: Path
+) -> None:
+    import fsspec
+
+    path = Path(shutil.copytree(store, tmp_path / "a.ome.zarr"))
+    (path / name).write_bytes(bytes(2**26))
+    with serving(tmp_path) as server:
+        url = server.url("a.ome.zarr")
+        if scheme == "memory":
+            url = f"memory://{tmp_path.name}/a.ome.zarr"
+            fsspec.filesystem("memory").put(str(path), url, recursive=True)
+        says = pytest.raises(
+            (SlideOpenError, TileReadError), match=f"{name} has more than the [0-9]+ bytes that it can"
+        )
+        with says, open_slide(url) as slide:
+            assert slide.read((0, 0), 0, (64, 64)).shape == (64, 64, 3)
+            slide.read((128, 128), 0, (64, 64))
+        assert server.sent < 2**25
+
+
+def test_a_shard_whose_index_claims_a_huge_chunk(tmp_path: Path) -> None:
+    from wsi_attention.testing.slides import SlideSpec, write_slide
+
+    write_slide(tmp_path / "a.ome.zarr", SlideSpec(size=(1024, 1024)))
+    shard = tmp_path / "a.ome.zarr/0/c/0/0/0"
+    whole = bytearray(shard.read_bytes())
+    chunks = 16
+    place = len(whole) - 4 - 16 * chunks
+    whole[place : place + 16] = struct.pack("<QQ", 0, 2**26)
+    import google_crc32c  # zarr's own checksum of the index
+
+    whole[-4:] = struct.pack("<I", google_crc32c.value(bytes(whole[place:-4])))
+    shard.write_bytes(bytes(2**26) + whole)
+    with open_slide(tmp_path / "a.ome.zarr") as slide, pytest.raises(TileReadError, match=r"67108864 bytes, more than"):
+        slide.read((0, 0), 0, (64, 64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KEPT = 2**25
 """Bytes of whole chunks that are kept, so that neighbouring tiles fetch a chunk once."""
+PIECE = 2**16
+"""Bytes of an answer that are taken at once."""
 
 
 class RemoteStore(WrapperStore[FsspecStore]):
@@ -65,19 +68,55 @@ class RemoteStore(WrapperStore[FsspecStore]):
         Raises:
             TileReadError: it cannot be fetched.
         """
-        if byte_range is None and key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if byte_range is None:
+            return await self.get_at_most(key, prototype, sys.maxsize)
         found = await self._persistently(lambda: self._store.get(key, prototype, byte_range))
         if found is None:
             self.missing.add(key)
-        if byte_range is None:
-            self._keep(key, found)
         elif isinstance(byte_range, RangeByteRequest) and found and len(found) != byte_range.end - byte_range.start:
             raise TileReadError(
                 f"{self.path}: the server gives whole files only, no ranges of bytes; download it first"
             )
         return found
+
+    async def get_at_most(self, key: str, prototype: BufferPrototype, most: int) -> Buffer | None:
+        """The value of a key that may have so many bytes; None where there is none.
+
+        Raises:
+            TileReadError: it has more, of which little was fetched; or it cannot be fetched.
+        """
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        found = await self._persistently(lambda: self._beginning(key, prototype, most))
+        if found is None:
+            self.missing.add(key)
+        elif len(found) > most:
+            raise TileReadError(
+                f"{self.path}: {key} has more than the {most} bytes that it can have; leave the slide out"
+            )
+        self._keep(key, found)
+        return found
+
+    async def _beginning(self, key: str, prototype: BufferPrototype, most: int) -> Buffer | None:
+        """The value of a key, or a byte more than so many."""
+        system: Any = self._store.fs
+        if most == sys.maxsize:
+            return await self._store.get(key, prototype)
+        if not isinstance(system.protocol, tuple) or "http" not in system.protocol:
+            return await self._store.get(key, prototype, RangeByteRequest(0, most + 1))
+        url, session = f"{self._store.path}/{key}", await system.set_session()
+        async with session.get(system.encode_url(url), **system.kwargs) as answer:
+            if answer.status == 404:
+                return None
+            answer.raise_for_status()
+            content = bytearray()
+            async for piece in answer.content.iter_chunked(PIECE):
+                content += piece
+                if len(content) > most:
+                    answer.close()  # the rest stays where it is
+                    break
+        return prototype.buffer.from_bytes(bytes(content[: most + 1]))
 
     def _keep(self, key: str, value: Buffer | None) -> None:
         self._kept[key] = value

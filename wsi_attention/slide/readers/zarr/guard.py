@@ -13,7 +13,7 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from zarr.abc.store import Store
@@ -68,7 +68,12 @@ class Packing:
     @property
     def largest(self) -> int:
         """Bytes that a file of this may have."""
-        return self.chunks * (2 * self.pixels + SLACK)
+        return self.chunks * self.largest_chunk
+
+    @property
+    def largest_chunk(self) -> int:
+        """Bytes that a packed chunk of this may have."""
+        return 2 * self.pixels + SLACK
 
     def check(self, content: bytes) -> None:
         """Refuses a file, or a chunk of one, that unpacks to more than its pixels.
@@ -157,6 +162,19 @@ UNPACKED: dict[str, Callable[[bytes, int], int]] = {
 """Bytes that a packed chunk unpacks to, or that it is harmless (0); at most a byte more than its pixels is made."""
 
 
+@runtime_checkable
+class SizelessStore(Protocol):
+    """A store that cannot say how large a file is before it is fetched."""
+
+    async def get_at_most(self, key: str, prototype: BufferPrototype, most: int) -> Buffer | None:
+        """The value of a key, None where there is none.
+
+        Raises:
+            TileReadError: it has more than so many bytes.
+        """
+        ...
+
+
 class GuardedStore(WrapperStore[Store]):
     """A store whose files are looked at before they are read, and whose chunks before they are unpacked.
 
@@ -190,7 +208,12 @@ class GuardedStore(WrapperStore[Store]):
         largest = packing.largest if packing else LARGEST_METADATA
         if byte_range is None and size > largest:
             raise TileReadError(self._too_large(key, size, largest))
-        found = await self._store.get(key, prototype, byte_range)
+        if packing is not None and _length(byte_range) > packing.largest_chunk:
+            raise TileReadError(self._too_large(f"a chunk in {key}", _length(byte_range), packing.largest_chunk))
+        if byte_range is None and isinstance(self._store, SizelessStore):
+            found = await self._store.get_at_most(key, prototype, largest)
+        else:
+            found = await self._store.get(key, prototype, byte_range)
         if found is not None and packing is not None:
             self._check(packing, found, byte_range)
         return found
@@ -241,8 +264,15 @@ class GuardedStore(WrapperStore[Store]):
             yield found
 
 
+def _length(byte_range: ByteRequest | None) -> int:
+    """Bytes of a range whose ends are known; 0 for others."""
+    from zarr.abc.store import RangeByteRequest
+
+    return byte_range.end - byte_range.start if isinstance(byte_range, RangeByteRequest) else 0
+
+
 def sizes_of(store: Store, path: str) -> Callable[[str], int | None]:
-    """Bytes of a key's file in a folder or a zip file; of a store elsewhere, where nobody can tell, 0."""
+    """Bytes of a key's file in a folder or a zip file; 0 elsewhere, where no more is fetched than may be."""
     if isinstance(store, ZipStore):
         if not store._is_open:
             store._sync_open()
