@@ -73,3 +73,24 @@ def test_a_stray_counts_as_a_tile_that_cannot_be_read() -> None:
         read = source.read(TileSet(np.array([[0, 0], [256, 256]]), (128, 128), 1.0))
     assert read.valid.tolist() == [[False, True]] and source.counters.failed == 1
     assert not read.pixels[0, 0].any() and "the tile at (0, 0) shows something else" in source.failures[0]
+
+
+@pytest.mark.parametrize("how", [Image.Resampling.BOX, Image.Resampling.NEAREST, Image.Resampling.LANCZOS])
+def test_a_tile_of_another_place_of_the_same_colours(how: Image.Resampling) -> None:
+    """Its colours alone pass at most of them."""
+    rgb = (smooth(0) // 5 * 4 + 30).astype(np.uint8)
+    shown, told = overview(rgb, how), 0
+    for x, y in np.random.default_rng(1).integers(0, 384, (40, 2)).tolist():
+        assert not check(rgb[y : y + 128, x : x + 128], shown, (x, y, 128, 128))
+        other = rgb[384 - y : 512 - y, 384 - x : 512 - x]
+        told += check(other, shown, (x, y, 128, 128))
+    assert told >= 15
+
+
+def test_noise_jpeg_and_a_moved_level_are_no_strays() -> None:
+    rng = np.random.default_rng(2)
+    rgb = smooth(0)
+    noisy = np.clip(rgb + rng.normal(0, 25, rgb.shape), 0, 255).astype(np.uint8)
+    moved = np.roll(overview(noisy, Image.Resampling.NEAREST), (1, 1), (0, 1))
+    for x, y in rng.integers(16, 368, (40, 2)).tolist():
+        assert not check(rgb[y : y + 128, x : x + 128], moved, (x, y, 128, 128))

@@ -28,6 +28,8 @@ UNLIKE, SURE, CLOSER, SWAPPED = 0.5, 0.95, 0.1, -0.4
 is so much more like the other at another place. Tints below the last have taken each other's place."""
 NOISE = 12.0
 """Grey levels by which patterns differ on average that decimation and JPEG alone have made unlike."""
+ONE_UNLIKE, ONE_NOISE = 0.4, 16.0
+"""The same two where a single pair of patterns decides."""
 LEAST = 8
 """Pixels a side that a pattern has."""
 BORDER = 1
@@ -45,6 +47,19 @@ def difference(pairs: Sequence[Pair]) -> str | None:
     if np.abs(off).max() > AT_ONE_PLACE or np.abs(off.mean(0)).max() > OTHER_COLOUR or tints > OTHER_TINT:
         return OTHER_COLOURS
     return OTHER_COLOURS if _swapped(pairs) else None
+
+
+def is_another_pattern(one: Rgb, other: Rgb) -> bool:
+    """Tell whether one picture of a place varies from point to point in another way than a second one, and by much.
+
+    Stricter than `difference`, for a single pair decides; a pattern that varies little decides nothing.
+    """
+    first, second = _smooth(one.mean(-1)), _smooth(other.mean(-1))
+    if min(first.shape) < LEAST - 2 or max(first.std(), second.std()) <= VARIED:
+        return False
+    if np.abs(first - second).mean() <= ONE_NOISE:
+        return False
+    return max(_correlations(first, second, range(BORDER + 1))) < ONE_UNLIKE
 
 
 def _swapped(pairs: Sequence[Pair]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.slide.agreement import is_another_pattern
+
 FAR = 45.0
 """Grey levels, in the mean of the colours, by which a place is off that shows something else."""
 MOST = 0.5
@@ -18,7 +20,8 @@ Rgb = NDArray[np.uint8]
 def strays(tiles: Rgb, boxes: NDArray[np.int64], overview: Rgb, downsample: float) -> NDArray[np.bool_]:
     """Find the tiles that do not show what an overview shows.
 
-    Colours are compared at places of 2 × 2 pixels of the overview, so that levels made in different ways agree.
+    Colours are compared at places of 2 × 2 pixels of the overview, so that levels made in different ways agree; and how
+    brightness varies from place to place (`slide.agreement`), for tissue has much the same colours everywhere.
 
     Args:
         tiles: (n, h, w, 3).
@@ -50,6 +53,7 @@ def _is_stray(tile: Rgb, box: list[int], overview: Rgb, downsample: float) -> bo
         ((left + 2 * cols) * downsample - x) * across,
         ((top + 2 * rows) * downsample - y) * down,
     )
-    seen = np.asarray(Image.fromarray(tile).resize((cols, rows), Image.Resampling.BOX, box=part), np.float32)
-    shown = overview[top : top + 2 * rows, left : left + 2 * cols].reshape(rows, 2, cols, 2, 3).mean((1, 3))
-    return bool((np.abs(seen - shown).mean(-1) > FAR).mean() > MOST)
+    seen = np.asarray(Image.fromarray(tile).resize((2 * cols, 2 * rows), Image.Resampling.BOX, box=part))
+    shown = overview[top : top + 2 * rows, left : left + 2 * cols]
+    one, other = (pixels.reshape(rows, 2, cols, 2, 3).mean((1, 3)) for pixels in (seen, shown))
+    return bool((np.abs(one - other).mean(-1) > FAR).mean() > MOST) or is_another_pattern(seen, shown)
