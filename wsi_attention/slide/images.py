@@ -95,13 +95,25 @@ def choose(images: Sequence[StoredImage], series: Series, path: str) -> Chosen:
     slide = max([image for image in rgb if not image.associated] or rgb, key=lambda image: image.area)
     rivals = [image for image in images if image is not slide and _rivals(image, slide)]
     if rivals:
-        able = sorted([slide, *rivals], key=lambda image: image.index)
-        others = [image for image in images if image not in able]
-        more = f" (others: {_list(others)})" if others else ""
-        raise SeveralImagesError(
-            f"{path}: several images could be the slide: {_list(able)}{more}; choose one with {_HOW}"
-        )
+        raise several(images, [slide, *rivals], path)
     return Chosen(slide.index, _notes(images, slide))
+
+
+def several(images: Sequence[StoredImage], able: Sequence[StoredImage], path: str) -> SeveralImagesError:
+    """Return the error that names the images that could be the slide, and the others."""
+    able = sorted(able, key=lambda image: image.index)
+    others = [image for image in images if image not in able]
+    more = f" (others: {_list(others)})" if others else ""
+    return SeveralImagesError(f"{path}: several images could be the slide: {_list(able)}{more}; choose one with {_HOW}")
+
+
+def versions(images: Sequence[StoredImage], slide: StoredImage) -> list[StoredImage]:
+    """The images without a name that were taken for smaller versions of the slide, by their proportions alone."""
+    return [
+        image
+        for image in images
+        if image is not slide and image.rgb and not image.associated and _is_version(image, slide)
+    ]
 
 
 def _asked(images: Sequence[StoredImage], series: str | int, path: str) -> int:

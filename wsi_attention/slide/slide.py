@@ -247,6 +247,12 @@ class Slide(Described):
             return False
         return self.vendor not in (None, "aperio", "generic-tiff", "dicom")
 
+    def other(self, image: int) -> Slide:
+        """Another image of the same file, opened; errors as in `open_slide`."""
+        if not isinstance(self._origin, str):
+            raise InputError(f"{self.path}: pixels in memory are one image")
+        return Slide(self._origin, mpp=self._given, options={"series": image})
+
     def leave_out(self, level: int, why: str) -> None:
         """Reads a level no more: pixels at its scale then come from the next finer one.
 

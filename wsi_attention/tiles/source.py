@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wsi_attention.errors import NoTissueError, TileReadError
 from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsample_of
+from wsi_attention.slide.lookalikes import check_lookalikes
 from wsi_attention.slide.overviews import Overviews
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.snapping import snapped_to_tiles
@@ -149,7 +150,10 @@ class SlideSource:
             return self._views.rgb(downsample), downsample
 
         before = self.slide.levels
+        compared = self.slide.levels_compared
         leave_out_strangers(self.slide, picture)
+        if not compared:
+            check_lookalikes(self.slide, picture)
         if self.slide.levels != before:
             self._views.forget()
         self._look_for_gaps(picture_downsample())
