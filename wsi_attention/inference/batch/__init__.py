@@ -1,0 +1,1 @@
+"""Many slides: found, named, classified one by one, summed up."""

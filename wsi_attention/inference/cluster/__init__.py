@@ -1,0 +1,1 @@
+"""Slides done by workers elsewhere: a dask scheduler, processes of this machine, jobs of Slurm."""

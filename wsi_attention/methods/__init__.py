@@ -1,0 +1,1 @@
+"""The published methods: a paper is a folder, or a file where that is enough."""
