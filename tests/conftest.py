@@ -14,7 +14,7 @@ import torch
 @pytest.fixture(scope="session", autouse=True)
 def one_nursery() -> Iterator[None]:
     """What starts worker processes is started once for all tests, when the first batch wants it."""
-    from wsi_attention.inference import nursery
+    from wsi_attention.inference.isolation import nursery
 
     with nursery.kept():
         yield
@@ -65,8 +65,8 @@ def small_model(tmp_path: Path) -> Callable[[str], Any]:
     """A model of the named method with random weights, loaded from a folder."""
 
     def loaded(method: str) -> Any:
-        from wsi_attention.models.card import ModelCard
-        from wsi_attention.models.checkpoint import build_model, load_model, save_model
+        from wsi_attention.checkpoint import build_model, load_model, save_model
+        from wsi_attention.model_card import ModelCard
 
         arguments = json.loads(json.dumps(METHODS[method]))
         torch.manual_seed(0)

@@ -18,11 +18,20 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from wsi_attention import checkpoint
+from wsi_attention.checkpoint import (
+    CONFIG,
+    README,
+    WEIGHTS,
+    Classifier,
+    build_model,
+    complete,
+    load_model,
+    save_model,
+    shipped_models,
+)
 from wsi_attention.errors import InputError, ModelError
-from wsi_attention.models import checkpoint
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import Classifier, build_model, complete, load_model, save_model, shipped_models
-from wsi_attention.models.reading import CONFIG, README, WEIGHTS
+from wsi_attention.model_card import ModelCard
 from wsi_attention.tiles.tensors import TensorSource
 
 ARGUMENTS: dict[str, Any] = {

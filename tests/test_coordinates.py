@@ -25,13 +25,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.table import TilesExporter
 from wsi_attention.export.zarr import HeatmapPyramidExporter
 from wsi_attention.geometry import Box
 from wsi_attention.inference.predict import predict
-from wsi_attention.models.attention_sampling import AttentionSampling
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.methods.ats import AttentionSampling
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.tissue import load_mask

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
-from wsi_attention.inference.csv_table import read_table
 
 
 def cells(folder: Path, content: bytes) -> list[list[str]]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from wsi_attention.devices import autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError
-from wsi_attention.inference.devices import autocast, device_of, placed, precision_on
 
 CPU = torch.device("cpu")
 

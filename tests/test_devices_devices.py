@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from wsi_attention.devices import fabric_on
 from wsi_attention.errors import InputError
-from wsi_attention.training.devices import fabric_on
 
 
 def test_devices_that_are_not_there() -> None:
@@ -44,7 +44,7 @@ def with_srun(tmp_path: Path) -> dict[str, str]:
 def launched(environment: dict[str, str], processes: int = 1) -> subprocess.CompletedProcess[str]:
     code = (
         "import os\n"
-        "from wsi_attention.training.devices import fabric_on\n"
+        "from wsi_attention.devices import fabric_on\n"
         "if __name__ == '__main__':\n"
         f"    fabric = fabric_on('cpu', {processes}, '32')\n"
         "    os.write(1, f'{fabric.global_rank} of {fabric.world_size}\\n'.encode())\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import ResultsError
-from wsi_attention.inference.writing import publish, remove_unfinished, results_errors, temporary, write_text
+from wsi_attention.files import publish, remove_unfinished, results_errors, temporary, write_text
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:

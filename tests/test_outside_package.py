@@ -65,8 +65,8 @@ def test_it_keeps_the_shipped_contracts(installed: Path) -> None:
 TRAIN = """
 import sys
 import torch
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import build_model, save_model
+from wsi_attention.model_card import ModelCard
+from wsi_attention.checkpoint import build_model, save_model
 model = build_model("brightest", 2, tile_size=64)
 with torch.no_grad():
     model.attention.weight.fill_(-40.0)

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsi_attention.checkpoint import Classifier, load_model
     from wsi_attention.errors import WsiAttentionError
     from wsi_attention.inference.predict import predict
-    from wsi_attention.models.checkpoint import Classifier, load_model
     from wsi_attention.slide.slide import Slide, open_slide
     from wsi_attention.slide.view import View
     from wsi_attention.structures import AttentionMap, Glimpse, Prediction, TileSet, TissueMask
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AttentionMap": "structures",
-    "Classifier": "models.checkpoint",
+    "Classifier": "checkpoint",
     "Glimpse": "structures",
     "Prediction": "structures",
     "Slide": "slide.slide",
@@ -29,7 +29,7 @@ _HOMES = {
     "TissueMask": "structures",
     "View": "slide.view",
     "WsiAttentionError": "errors",
-    "load_model": "models.checkpoint",
+    "load_model": "checkpoint",
     "open_slide": "slide.slide",
     "predict": "inference.predict",
 }

@@ -1,11 +1,11 @@
-"""Files that are there whole or not at all: written under a temporary name in the same folder, then renamed."""
+"""Files written whole: under a temporary name, then renamed; folders likewise."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,4 +108,39 @@ def _stop_reason(error: BaseException | None) -> str | None:
 
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes the files: a new folder appears whole; in an existing one each file is exchanged whole, in order.
+
+    The temporary folder beside it always has the same name, so the next call clears what a kill left behind.
+
+    Args:
+        folder: where to; missing parents are made.
+        files: name -> content; in an existing folder the last one is exchanged last.
+
+    Raises:
+        OSError: it cannot be written; nothing temporary is left behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = folder.parent / f".{folder.name}.tmp"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    try:
+        for name, content in files.items():
+            _write(made / name, content)
+        if folder.is_dir():
+            for name in files:
+                (made / name).replace(folder / name)
+        else:
+            made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())

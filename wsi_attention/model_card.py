@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsi_attention.models.learnt_from import LearntFrom
+from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.structures import purpose_warning
 
 LIMITS = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from wsi_attention.attention.estimators import ESTIMATORS, draw_sample, draw_top, estimate
+from wsi_attention.attention.expectation import ESTIMATORS, draw_sample, draw_top, estimate
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from wsi_attention.attention.regularizers import negative_entropy
+from wsi_attention.attention.spread import negative_entropy
 
 
 def test_values() -> None:

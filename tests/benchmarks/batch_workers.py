@@ -22,8 +22,8 @@ import torch
 from common import in_turns, machine, median, options_parser, ratio, ratio_line, save, table
 
 from wsi_attention import load_model
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.cluster import open_cluster
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.cluster.open import open_cluster
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
 DISTINCT = 20

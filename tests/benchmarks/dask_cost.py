@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from reader_sides import StoredTiles
 
 from wsi_attention import Slide, TileSet, open_slide
-from wsi_attention.inference.devices import autocast, precision_on
+from wsi_attention.devices import autocast, precision_on
 from wsi_attention.nn.bags import encode
-from wsi_attention.nn.encoder_choice import build_encoder
+from wsi_attention.nn.encoders import build_encoder
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileBatch
 from wsi_attention.tiles.cutting import busy_batch, cut
-from wsi_attention.tiles.lazy import read_tiles
+from wsi_attention.tiles.reading import read_tiles
 
 SIDE = 224
 MANY = (1_000, 10_000, 61_000, 150_000)

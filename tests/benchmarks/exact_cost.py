@@ -38,10 +38,10 @@ def over_all_tissue(path: str, model: str, first: str, most: int) -> dict[str, A
     import torch
 
     from wsi_attention import load_model, open_slide
+    from wsi_attention.devices import autocast, placed, precision_on
     from wsi_attention.geometry import Grid
-    from wsi_attention.inference.devices import autocast, placed, precision_on
     from wsi_attention.inference.predict import prepare
-    from wsi_attention.models.rounds import Reading
+    from wsi_attention.methods.rounds import Reading
     from wsi_attention.structures import TileSet
 
     classified(first, model)
@@ -75,9 +75,9 @@ def alone(path: str, model: str, first: str, most: int) -> dict[str, Any]:
     import torch
 
     from wsi_attention import load_model, open_slide
-    from wsi_attention.inference.devices import autocast, placed, precision_on
+    from wsi_attention.devices import autocast, placed, precision_on
     from wsi_attention.inference.predict import predict
-    from wsi_attention.models.overview import look_over
+    from wsi_attention.methods.overview import look_over
     from wsi_attention.nn.bags import encode
     from wsi_attention.slide.view import View
     from wsi_attention.structures import TileBatch

@@ -22,10 +22,10 @@ import torch
 from common import options_parser, run_and_save, table
 
 from wsi_attention import load_model
-from wsi_attention.inference import batch
-from wsi_attention.inference.results import Results
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import build_model, save_model
+from wsi_attention.checkpoint import build_model, save_model
+from wsi_attention.inference.batch import classify as batch
+from wsi_attention.inference.results.folder import Results
+from wsi_attention.model_card import ModelCard
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
 DISTINCT = 20

@@ -134,8 +134,8 @@ def _baseline(work: Path, plan: Plan, seed: int) -> Any:
     from needle_encoder import fresh
     from needle_tiles import MPP, SIDE
 
-    from wsi_attention.nn.encoder_choice import Frozen
     from wsi_attention.nn.encoder_weights import fill_encoder, read_encoder
+    from wsi_attention.nn.encoders import Frozen
 
     path = str(work / "encoder.safetensors")
     torch.manual_seed(seed)
@@ -165,7 +165,7 @@ def classifier_of(work: Path, row: str) -> Any:
     from needle_slides import CLASSES
     from safetensors.torch import load_file
 
-    from wsi_attention.models.checkpoint import Classifier, load_model
+    from wsi_attention.checkpoint import Classifier, load_model
 
     plan = ROWS[row]
     folder = work / "models" / (plan.trained or row)

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.geometry import Grid
-from wsi_attention.models.records import glimpses, maps
+from wsi_attention.methods.outputs import glimpses, maps
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.protocols import TileSource

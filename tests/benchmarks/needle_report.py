@@ -86,7 +86,7 @@ def _panel(
 ) -> Image.Image:
     import openslide
 
-    from wsi_attention.export import canvas
+    from wsi_attention.export import legend as canvas
 
     with openslide.OpenSlide(path) as file:
         picture = np.asarray(file.get_thumbnail((PANEL, PANEL)).resize((PANEL, PANEL)).convert("RGB"), np.float32)
@@ -112,7 +112,7 @@ def _ranks(cells: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _outline(pen: ImageDraw.ImageDraw, tumour: NDArray[np.bool_], side: int) -> None:
-    from wsi_attention.export import canvas
+    from wsi_attention.export import legend as canvas
 
     padded = np.pad(tumour, 1)
     for row, col in np.argwhere(tumour):

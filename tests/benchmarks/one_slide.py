@@ -17,8 +17,8 @@ def model_folder(folder: Path, draws: int = DRAWS, encoder: str = "resnet18", **
     """
     import torch
 
-    from wsi_attention.models.card import ModelCard
-    from wsi_attention.models.checkpoint import build_model, save_model
+    from wsi_attention.checkpoint import build_model, save_model
+    from wsi_attention.model_card import ModelCard
 
     torch.manual_seed(0)
     arguments = {"encoder": encoder, "draws": draws, "tile_size": 256, "tile_mpp": 0.25} | arguments

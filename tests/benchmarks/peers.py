@@ -60,8 +60,8 @@ def make_model(folder: Path, weights: Path, tiles: int) -> Path:
     """A model folder of ours that reads so many tiles and encodes them by the same network."""
     import torch
 
-    from wsi_attention.models.card import ModelCard
-    from wsi_attention.models.checkpoint import build_model, save_model
+    from wsi_attention.checkpoint import build_model, save_model
+    from wsi_attention.model_card import ModelCard
 
     arguments = {"tile_size": 256, "tile_mpp": 0.25, "overview_mpp": 8.0, "encoder": "resnet18", "draws": tiles}
     torch.manual_seed(0)

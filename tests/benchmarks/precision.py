@@ -21,8 +21,8 @@ from common import Seconds, in_turns, machine, median, options_parser, ratio, ra
 from torch import nn
 
 from wsi_attention import load_model, open_slide, predict
-from wsi_attention.inference.devices import device_of, placed, precision_on
-from wsi_attention.models.checkpoint import Classifier, build_model
+from wsi_attention.checkpoint import Classifier, build_model
+from wsi_attention.devices import device_of, placed, precision_on
 from wsi_attention.nn.attention_nets import TissueAttentionNet
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.preprocess import Normalise

@@ -147,7 +147,7 @@ def ours(path: Path, name: str, label: str = "") -> dict[str, Read]:
 def through_dask(path: Path, name: str, batch: int = 32) -> Read:
     """Reading as a prediction does: `read_tiles`, batches as dask tasks on dask's own threads."""
     from wsi_attention import TileSet, open_slide
-    from wsi_attention.tiles.lazy import read_tiles
+    from wsi_attention.tiles.reading import read_tiles
 
     slide = open_slide(path, reader=name)
 

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from common import Seconds, large_slide, options_parser, ratio_line, run_and_save, table
 
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.states import stored_predictions
-from wsi_attention.models.checkpoint import load_model
+from wsi_attention.checkpoint import load_model
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.slide.levels import best_level
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.structures import Prediction

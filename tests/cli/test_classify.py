@@ -13,12 +13,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from wsi_attention import cli
+from wsi_attention import checkpoint, cli
 from wsi_attention.cli import classify as module
 from wsi_attention.errors import ResultsError
-from wsi_attention.inference import batch
-from wsi_attention.inference.report import Report
-from wsi_attention.models import checkpoint
+from wsi_attention.inference.batch import classify as batch
+from wsi_attention.inference.batch.summary import Report
 
 app = typer.Typer()
 app.command()(module.classify)
@@ -140,7 +139,7 @@ def test_errors_are_one_line_and_status_two(
 
 
 def test_the_summary_tells_where_everything_is(tmp_path: Path) -> None:
-    from wsi_attention.inference.report import Report, summary
+    from wsi_attention.inference.batch.summary import Report, summary
 
     (tmp_path / "geojson").mkdir()
     (tmp_path / "predictions.csv").touch()

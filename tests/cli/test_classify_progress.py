@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from wsi_attention.cli.progress import watching
+from wsi_attention.cli.classify import watching
 
 
 class Terminal(io.StringIO):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from wsi_attention.cli import export as module
 from wsi_attention.errors import InputError
 from wsi_attention.export.record import to_record
-from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.testing.exporters import example_prediction
 
 app = typer.Typer()

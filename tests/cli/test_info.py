@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from wsi_attention.cli import info as module
 from wsi_attention.errors import InputError
-from wsi_attention.export.frame import Frame
+from wsi_attention.export.legend import Frame
 from wsi_attention.export.tissue_picture import OUTLINE, VEIL
 
 app = typer.Typer()

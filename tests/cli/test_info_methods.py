@@ -6,7 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 from wsi_attention import registry
-from wsi_attention.cli import methods as module
+from wsi_attention.cli import info as module
 
 app = typer.Typer()
 app.command()(module.methods)

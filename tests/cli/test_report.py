@@ -19,7 +19,7 @@ from wsi_attention.cli import view as view_module
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
-from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.testing.exporters import example_prediction
 
 app = typer.Typer()

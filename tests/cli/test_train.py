@@ -18,9 +18,9 @@ import tifffile
 import torch
 from typer.testing import CliRunner
 
+from wsi_attention.checkpoint import load_model
 from wsi_attention.cli.app import app
 from wsi_attention.errors import InputError, ModelError
-from wsi_attention.models.checkpoint import load_model
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
 RECIPE = """

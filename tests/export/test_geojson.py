@@ -14,7 +14,7 @@ import shapely
 
 from wsi_attention.errors import GeoJSONError, InputError
 from wsi_attention.export.geojson import NAMESPACE, GeoJSONExporter, features
-from wsi_attention.export.qupath_rules import inspect
+from wsi_attention.export.qupath import inspect
 from wsi_attention.structures import Glimpse, Prediction, TileSet
 from wsi_attention.testing.exporters import EXAMPLES, ExporterContract, example_prediction
 

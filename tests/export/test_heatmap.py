@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_attention.export import canvas
-from wsi_attention.export.frame import Frame
+from wsi_attention.export import legend as canvas
 from wsi_attention.export.heatmap import HeatmapExporter, draw
+from wsi_attention.export.legend import Frame
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Glimpse, TileSet, TissueMask
 from wsi_attention.testing.exporters import EXAMPLES, ExporterContract, example_prediction

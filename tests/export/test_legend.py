@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from wsi_attention.export import canvas
-from wsi_attention.export.frame import MARGIN, Frame
-from wsi_attention.export.legend import legend, ticks, title
+from wsi_attention.export import legend as canvas
+from wsi_attention.export.legend import MARGIN, Frame, legend, ticks, title
 from wsi_attention.testing.exporters import EXAMPLES, example_prediction
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from wsi_attention.export import canvas
+from wsi_attention.export import legend as canvas
 
 
 def test_lightness_of_the_ramp_rises_evenly() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_attention.export.frame import FOOT, HEAD, LONGEST, MARGIN, NARROWEST, Frame
+from wsi_attention.export.legend import FOOT, HEAD, LONGEST, MARGIN, NARROWEST, Frame
 
 
 @pytest.mark.parametrize(

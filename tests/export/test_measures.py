@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from wsi_attention.export.ranking import deciding, heaviest, main_map, map_of, percentiles, shown_name
+from wsi_attention.export.measures import deciding, heaviest, main_map, map_of, percentiles, shown_name
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Glimpse, TileSet
 from wsi_attention.testing.exporters import example_prediction

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_attention.export.coverage import area_read, clipped, covered, disjoint, read_boxes
+from wsi_attention.export.measures import area_read, clipped, covered, disjoint, read_boxes
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import Glimpse, TileSet, TissueMask
 from wsi_attention.testing.exporters import example_prediction

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.export.geojson import features
+from wsi_attention.export.qupath import inspect, validate
 from wsi_attention.export.qupath_reader import read_objects
-from wsi_attention.export.qupath_rules import inspect, validate
 from wsi_attention.testing.exporters import example_prediction
 
 SQUARE = [[[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]]

@@ -12,13 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_attention.export.colour_maps import MAPS, STEPS
-from wsi_attention.export.coverage import read_boxes
-from wsi_attention.export.layers import attention_layer, boxes, unseen_layer
-from wsi_attention.export.ranking import above_average, main_map
-from wsi_attention.export.report import LARGE, SMALL, TOP, ReportExporter, shown_boxes, shown_downsample
+from wsi_attention.export.layers import MAPS, STEPS, attention_layer, boxes, unseen_layer
+from wsi_attention.export.measures import above_average, main_map, read_boxes
+from wsi_attention.export.report import LARGE, SMALL, TOP, ReportExporter, read_part, shown_boxes, shown_downsample
 from wsi_attention.export.report_page import Row, Section, page
-from wsi_attention.export.report_part import read_part
 from wsi_attention.testing.exporters import EXAMPLES, ExporterContract, example_prediction
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"

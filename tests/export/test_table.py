@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_attention.export.coverage import area_read
+from wsi_attention.export.measures import area_read
 from wsi_attention.export.table import TILE_COLUMNS, TilesExporter, columns, prediction_row, tile_rows
 from wsi_attention.structures import warning_in
 from wsi_attention.testing.exporters import ExporterContract, example_prediction

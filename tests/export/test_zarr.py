@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import SlideError
-from wsi_attention.export.coverage import covered, read_boxes
+from wsi_attention.export.measures import covered, read_boxes
 from wsi_attention.export.zarr import HeatmapPyramidExporter, levels, metadata
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap

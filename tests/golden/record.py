@@ -32,8 +32,8 @@ METHODS: dict[str, dict[str, Any]] = json.loads((HERE / "models.json").read_text
 
 def small_model(method: str, folder: Path) -> Any:
     """A model of the method with random weights that the seed alone decides, saved and loaded again."""
-    from wsi_attention.models.card import ModelCard
-    from wsi_attention.models.checkpoint import build_model, save_model
+    from wsi_attention.checkpoint import build_model, save_model
+    from wsi_attention.model_card import ModelCard
 
     torch.manual_seed(0)
     card = ModelCard(method=method, classes=("benign", "lesion"), arguments=METHODS[method])

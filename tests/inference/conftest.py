@@ -10,8 +10,8 @@ import pytest
 import tifffile
 import torch
 
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import Classifier, build_model, load_model, save_model
+from wsi_attention.checkpoint import Classifier, build_model, load_model, save_model
+from wsi_attention.model_card import ModelCard
 
 WriteSlide = Callable[..., Path]
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import ClusterError
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.cluster import open_cluster
-from wsi_attention.inference.cluster_runner import KEPT, Cluster
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.cluster.open import open_cluster
+from wsi_attention.inference.cluster.runner import KEPT, Cluster
 
 pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")

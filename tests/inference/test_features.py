@@ -10,11 +10,11 @@ import pytest
 import tifffile
 import torch
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.inference import features
 from wsi_attention.inference.features import has_encoder, tile_features
 from wsi_attention.inference.predict import predict
-from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import TileSet
 

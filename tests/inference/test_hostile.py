@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier
 
 SCRIPT = """
 import json, resource, sys
-from wsi_attention.inference.batch import classify
-from wsi_attention.models.checkpoint import load_model
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.checkpoint import load_model
 *inputs, out, model = sys.argv[1:]
 report = classify(inputs, out, load_model(model), workers=2, limit=120, what=("geojson", "tiles"))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

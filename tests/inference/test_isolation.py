@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "from wsi_attention.cli import main; main()"]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import InputError, ResultsError
-from wsi_attention.inference.again import export_again
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.discovery import find_slides
-from wsi_attention.inference.packed_states import PackedStates
-from wsi_attention.inference.report import Report, summary
-from wsi_attention.inference.results import Results, open_results
-from wsi_attention.inference.states import RunKey, SlideKey, State
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.discovery import find_slides
+from wsi_attention.inference.batch.summary import Report, summary
+from wsi_attention.inference.results.export_again import export_again
+from wsi_attention.inference.results.folder import Results, open_results
+from wsi_attention.inference.results.packed_states import PackedStates
+from wsi_attention.inference.results.state import RunKey, SlideKey, State
 
 
 def run(slides: Path, results: Path, classifier: Classifier, **more: Any) -> Report:
@@ -98,7 +98,7 @@ def test_a_slide_that_stops_the_run_half_written_has_no_row(
 ) -> None:
     out = tmp_path / "out"
     run(slides, out, tiny)
-    import wsi_attention.inference.results as module
+    import wsi_attention.inference.results.folder as module
 
     def full(path: Path) -> None:
         raise ResultsError(f"{path}: cannot be written: the disk is full")
@@ -114,7 +114,7 @@ def test_a_slide_that_stops_the_run_half_written_has_no_row(
 def rows_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], list[tuple[float, int]]]:
     """(slides, seconds that writing a row takes) -> (time, rows) of each table, at a slide in 0.05 s."""
     clock = [0.0]
-    monkeypatch.setattr("wsi_attention.inference.results.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("wsi_attention.inference.results.folder.time.monotonic", lambda: clock[0])
 
     def after(slides: int, cost: float) -> list[tuple[float, int]]:
         key, clock[0], written = RunKey("demo", "ab" * 32, {"classes": []}), 0.0, []
@@ -124,10 +124,10 @@ def rows_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[i
             clock[0] += cost * len(states)
             return str(len(states))
 
-        monkeypatch.setattr("wsi_attention.inference.results.table", table)
+        monkeypatch.setattr("wsi_attention.inference.results.folder.table", table)
         with open_results(tmp_path / f"out{slides}", key) as results:
             results.folder.joinpath("states").mkdir()
-            monkeypatch.setattr("wsi_attention.inference.results.write_text", lambda path, text: None)
+            monkeypatch.setattr("wsi_attention.inference.results.folder.write_text", lambda path, text: None)
             for number in range(slides):
                 clock[0] += 0.05
                 results.add(State(f"s{number}", f"/in/{number}.svs", "done", "", key, SlideKey("f")))

@@ -11,10 +11,10 @@ import pytest
 
 from wsi_attention.cli.evaluate import _page
 from wsi_attention.errors import InputError
-from wsi_attention.export.qupath_rules import validate
-from wsi_attention.inference.again import export_again
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.states import stored_predictions
+from wsi_attention.export.qupath import validate
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.results.export_again import export_again
+from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.structures import Prediction
 from wsi_attention.training.evaluation import evaluate
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from wsi_attention.inference.picture import picture_downsample
+from wsi_attention.inference.pictures import picture_downsample
 from wsi_attention.slide.levels import snapped
 from wsi_attention.structures import TissueMask
 from wsi_attention.testing.exporters import example_prediction

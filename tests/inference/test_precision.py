@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_attention.inference.batch import classify
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.predict import predict
-from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Prediction
 from wsi_attention.tiles.source import SlideSource

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from wsi_attention.checkpoint import Classifier, build_model, load_model, save_model
+from wsi_attention.devices import precision_on
 from wsi_attention.errors import InputError, MissingMppError, ModelError, NoTissueError, TileReadError
 from wsi_attention.geometry import Box
-from wsi_attention.inference.devices import precision_on
 from wsi_attention.inference.predict import look, overview_of, predict, prepare, seed_of
-from wsi_attention.models import overview
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import Classifier, build_model, load_model, save_model
+from wsi_attention.methods import overview
+from wsi_attention.model_card import ModelCard
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Prediction, TileBatch, TileSet, TissueMask

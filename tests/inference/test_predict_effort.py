@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from wsi_attention.checkpoint import Classifier, build_model
 from wsi_attention.errors import InputError, ModelError, ResultsError
 from wsi_attention.export.table import interval
-from wsi_attention.inference.batch import classify, run_key
-from wsi_attention.inference.effort import Effort
-from wsi_attention.inference.predict import predict
-from wsi_attention.inference.states import stored_predictions
-from wsi_attention.models.checkpoint import Classifier, build_model
+from wsi_attention.inference.batch.classify import classify, run_key
+from wsi_attention.inference.predict import Effort, predict
+from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.slide.slide import open_slide
 
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from wsi_attention.inference.batch import EXPORTS, classify
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import EXPORTS, classify
 
 KILLED_AT_A_RENAME = """
 import os, signal, sys
 from pathlib import Path
-from wsi_attention.inference import results
-from wsi_attention.inference.batch import classify
-from wsi_attention.models.checkpoint import load_model
+from wsi_attention.inference.results import folder as results
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.checkpoint import load_model
 
 def counted(original):
     def step(*given):
@@ -43,8 +43,8 @@ for left in map(int, sys.argv[4:]):
 
 PLAIN = """
 import sys
-from wsi_attention.inference.batch import classify
-from wsi_attention.models.checkpoint import load_model
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.checkpoint import load_model
 model = load_model(sys.argv[3])
 print("ready", flush=True)
 classify([sys.argv[1]], sys.argv[2], model, workers=2)

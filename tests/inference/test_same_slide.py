@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.export.heatmap import draw
-from wsi_attention.inference.again import export_again
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.report import Report, summary
-from wsi_attention.inference.states import SlideKey, stored_predictions
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.summary import Report, summary
+from wsi_attention.inference.results.export_again import export_again
+from wsi_attention.inference.results.state import SlideKey, stored_predictions
 from wsi_attention.slide import own_files
 from wsi_attention.slide.own_files import content, written
 
@@ -146,7 +146,7 @@ def test_a_slide_that_nobody_touched_is_not_even_opened(
     slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(slides, tmp_path / "out", tiny)
-    monkeypatch.setattr("wsi_attention.inference.job.open_slide", lambda *given, **more: pytest.fail("opened"))
+    monkeypatch.setattr("wsi_attention.inference.batch.job.open_slide", lambda *given, **more: pytest.fail("opened"))
     assert run(slides, tmp_path / "out", tiny).kept == 2
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.states import read_states
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.results.state import read_states
 from wsi_attention.slide.readers.remote import cache as remote_cache
 from wsi_attention.slide.readers.remote import system as remote_system
 

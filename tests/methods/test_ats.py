@@ -8,8 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
-from wsi_attention.models.attention_sampling import AttentionSampling
-from wsi_attention.models.attention_sampling_builders import ats, ats_mnist
+from wsi_attention.methods.ats import AttentionSampling, ats, ats_mnist
 from wsi_attention.nn.heads import ScaledLinear
 from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract

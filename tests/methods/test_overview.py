@@ -12,12 +12,11 @@ from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
-from wsi_attention.models import overview
-from wsi_attention.models.attention_sampling_builders import ats
-from wsi_attention.models.overview import look_over
-from wsi_attention.models.zoom_in_builders import zoom_in
-from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
-from wsi_attention.nn.pooled_attention import PooledAttention
+from wsi_attention.methods import overview
+from wsi_attention.methods.ats import ats
+from wsi_attention.methods.overview import look_over
+from wsi_attention.methods.zoom_in.model import zoom_in
+from wsi_attention.nn.attention_nets import MnistAttentionNet, PooledAttention, TissueAttentionNet
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Strip
 from wsi_attention.tiles.source import SlideSource

@@ -29,11 +29,11 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from wsi_attention.attention.estimators import draw_sample, unread_mass
+from wsi_attention.attention.expectation import draw_sample, unread_mass
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.export.table import interval
-from wsi_attention.models.attention_sampling import AttentionSampling
-from wsi_attention.models.rounds import (
+from wsi_attention.methods.ats import AttentionSampling
+from wsi_attention.methods.rounds import (
     LEAST_ROUNDS,
     UNKNOWN,
     Reading,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator
 
-from wsi_attention.nn.attention_nets import TissueAttentionNet
-from wsi_attention.nn.pooled_attention import PooledAttention
+from wsi_attention.nn.attention_nets import PooledAttention, TissueAttentionNet
 
 
 def test_blocks_have_their_cells_attention_and_mean_feature() -> None:

@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wsi_attention.errors import InputError
-from wsi_attention.nn.encoder_choice import Frozen, build_encoder
 from wsi_attention.nn.encoder_weights import fill_encoder, read_encoder, save_encoder
-from wsi_attention.nn.encoders import SmallEncoder
+from wsi_attention.nn.encoders import Frozen, SmallEncoder, build_encoder
 
 
 def small(seed: int, frozen: bool = False) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wsi_attention.errors import InputError
-from wsi_attention.nn.encoder_choice import ENCODERS, Frozen, bare, build_encoder
+from wsi_attention.nn.encoders import ENCODERS, Frozen, bare, build_encoder
 
 
 def tiles(side: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wsi_attention.nn.precision import in_float32
+from wsi_attention.nn.preprocess import in_float32
 
 
 def test_autocast_does_not_reach_it() -> None:

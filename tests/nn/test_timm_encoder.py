@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wsi_attention.checkpoint import build_model
 from wsi_attention.errors import InputError, MissingExtraError
-from wsi_attention.models.checkpoint import build_model
 from wsi_attention.nn import timm_encoder as module
-from wsi_attention.nn.encoder_choice import build_encoder
 from wsi_attention.nn.encoder_weights import fill_encoder
+from wsi_attention.nn.encoders import build_encoder
 from wsi_attention.nn.vit_attention import with_attention, with_class_rows
 from wsi_attention.training.start import encoder_colours, take_encoder, without_hub
 

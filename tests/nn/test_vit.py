@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_attention.attention.reattention import masked_attention
-from wsi_attention.attention.regions import above_mean, enlarged, propose
-from wsi_attention.attention.rollout import class_row, importance, rollout
+from wsi_attention.methods.rams_trans.regions import above_mean, enlarged, propose
+from wsi_attention.methods.rams_trans.rollout import class_row, importance, rollout
+from wsi_attention.methods.trt.reattention import masked_attention
 from wsi_attention.nn.vit import Block, SelfAttention, VisionTransformer
 
 

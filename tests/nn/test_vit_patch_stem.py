@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_attention.nn.patch_stem import ConvStem
-from wsi_attention.nn.vit import VisionTransformer
+from wsi_attention.nn.vit import ConvStem, VisionTransformer
 
 
 @pytest.mark.parametrize(("patch", "layers"), [(2, 1), (12, 3), (16, 4), (24, 4), (7, 1)])

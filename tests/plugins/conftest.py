@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.geometry import Box
-from wsi_attention.models.attention_sampling import AttentionSampling
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.methods.ats import AttentionSampling
 from wsi_attention.testing.slide_levels import encoded, pyramid
 from wsi_attention.testing.slide_writers import TILED
 

@@ -26,12 +26,11 @@ from PIL import Image
 from wsi_attention import Classifier, Prediction, Slide, TissueMask, open_slide, predict
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.record import to_record
-from wsi_attention.export.report import ReportExporter
-from wsi_attention.export.report_part import read_part
+from wsi_attention.export.report import ReportExporter, read_part
 from wsi_attention.export.table import TilesExporter, prediction_row
 from wsi_attention.export.zarr import HeatmapPyramidExporter
 from wsi_attention.geometry import Box
-from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.testing.slide_levels import pyramid
 from wsi_attention.viewer.content import Content

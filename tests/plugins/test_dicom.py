@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsi_attention import open_slide
 from wsi_attention.errors import SlideError
 from wsi_attention.geometry import Grid
-from wsi_attention.inference.job import exporter_of
+from wsi_attention.inference.batch.job import exporter_of
 from wsi_attention.slide.view import View
 from wsi_attention.structures import AttentionMap, Glimpse, Prediction, TileSet
 from wsi_attention.testing.exporters import ExporterContract, example_prediction
@@ -237,7 +237,7 @@ def test_a_header_without_a_frame_of_reference_is_refused_in_one_line(series: Pa
 
 def test_a_real_slide_is_classified_with_both(shared_data: Path, tmp_path: Path) -> None:
     from wsi_attention import load_model
-    from wsi_attention.inference.batch import classify
+    from wsi_attention.inference.batch.classify import classify
 
     folder = shared_data / "slides-derived" / "cmu1sr-dicom"
     report = classify([folder], tmp_path, load_model("demo"), what=["dicom-ann", "dicom-pmap", "geojson"])

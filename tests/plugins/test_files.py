@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from wsi_attention import load_model, open_slide, predict
 from wsi_attention.errors import InputError
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.slides_csv import read_slides_csv
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.slides_csv import read_slides_csv
 from wsi_attention.slide.tissue import load_mask
 
 h5py = pytest.importorskip("h5py")

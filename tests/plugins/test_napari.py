@@ -31,9 +31,9 @@ from wsi_attention_napari.readers import results_reader, slide_reader
 from wsi_attention_napari.widget import Classify, classified, stored
 
 from wsi_attention import Prediction, View, open_slide, predict
+from wsi_attention.checkpoint import load_model
 from wsi_attention.errors import InputError, ResultsError, SlideOpenError
-from wsi_attention.inference.batch import classify
-from wsi_attention.models.checkpoint import load_model
+from wsi_attention.inference.batch.classify import classify
 from wsi_attention.structures import Glimpse, TileSet
 from wsi_attention.testing.exporters import EXAMPLES, example_prediction
 

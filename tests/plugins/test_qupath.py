@@ -25,10 +25,10 @@ import tifffile
 from PIL import Image
 
 from wsi_attention.export.geojson import GeoJSONExporter
+from wsi_attention.export.qupath import validate
 from wsi_attention.export.qupath_reader import QuPathObject, read_objects, write_objects
-from wsi_attention.export.qupath_rules import validate
 from wsi_attention.geometry import Box
-from wsi_attention.inference.slides_csv import read_slides_csv
+from wsi_attention.inference.batch.slides_csv import read_slides_csv
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.slide.tissue import load_mask
 from wsi_attention.structures import Glimpse, Prediction, TileSet

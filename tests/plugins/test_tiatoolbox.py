@@ -128,7 +128,7 @@ def test_arrays(lesion_slide: Path, pointing: Pointing, places: dict[str, Any], 
 
 
 def test_qupath(lesion_slide: Path, pointing: Pointing, tmp_path: Path) -> None:
-    from wsi_attention.export.qupath_rules import validate
+    from wsi_attention.export.qupath import validate
 
     _, outputs = run(pointing(2), [lesion_slide], tmp_path, "qupath")
     collection = json.loads(outputs[lesion_slide].read_text())

@@ -101,7 +101,7 @@ def test_as_openslide_has_it_for_real_files(shared_data: Path) -> None:
 
 def test_finding_slides_loads_no_openslide(shared_data: Path) -> None:
     code = (
-        "import sys; from wsi_attention.inference.discovery import find_slides;"
+        "import sys; from wsi_attention.inference.batch.discovery import find_slides;"
         f"print(len(find_slides([{str(shared_data / 'slides/dicom')!r}]).slides), 'openslide' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

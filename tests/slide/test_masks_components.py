@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import apply_hysteresis_threshold
 from skimage.measure import label
 
-from wsi_attention.slide import components
-from wsi_attention.slide.components import large_components
+from wsi_attention.slide import masks as components
+from wsi_attention.slide.masks import large_components
 
 
 def blots(seed: int) -> np.ndarray:

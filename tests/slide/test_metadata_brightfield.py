@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_attention.errors import UnsupportedSlideError
-from wsi_attention.slide.brightfield import check_metadata
+from wsi_attention.slide.metadata import check_metadata
 from wsi_attention.slide.tissue import check_brightfield
 from wsi_attention.testing.slides import SlideSpec, paint_slide
 

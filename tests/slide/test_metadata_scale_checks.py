@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from wsi_attention.slide.metadata import Mpp
-from wsi_attention.slide.scale_checks import scale_doubts
+from wsi_attention.slide.metadata import Mpp, scale_doubts
 
 EXTENT = (2000, 1000)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_attention.slide.pixels import level_location, on_white, padded
+from wsi_attention.slide.resample import level_location, on_white, padded
 
 
 def test_on_white_equals_pillow_for_every_alpha() -> None:

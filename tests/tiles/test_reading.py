@@ -18,7 +18,7 @@ from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileSet
 from wsi_attention.tiles.cutting import MAX_TASKS, batch_of
-from wsi_attention.tiles.lazy import lazy_tiles, read_block, read_tiles
+from wsi_attention.tiles.reading import lazy_tiles, read_block, read_tiles
 
 
 def noisy_slide() -> Slide:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import Counters, TileBatch, TileSet
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import Example
 
 
 class CanvasSource:

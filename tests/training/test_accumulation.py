@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from wsi_attention.attention.cam import attention_maps
+from wsi_attention.checkpoint import load_model
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
-from wsi_attention.models.attention_sampling_builders import ats
-from wsi_attention.models.checkpoint import load_model
-from wsi_attention.models.oaa import AccumulatedAttention, ClassScores
-from wsi_attention.models.zoom_in_builders import zoom_in
+from wsi_attention.methods.ats import ats
+from wsi_attention.methods.oaa.model import AccumulatedAttention, ClassScores
+from wsi_attention.methods.zoom_in.model import zoom_in
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
 from wsi_attention.testing.models import FailingSource
@@ -37,7 +37,7 @@ from wsi_attention.tiles.tensors import TensorSource
 from wsi_attention.training import run
 from wsi_attention.training.accumulation import Accumulation, begin, packed, unpacked
 from wsi_attention.training.augment import AugmentedSource, Change, Symmetry
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import Example
 from wsi_attention.training.map_store import STORE, completed, open_maps, write_maps
 
 SYMMETRIES = [Symmetry(*flags) for flags in product((False, True), repeat=3)]

@@ -18,17 +18,17 @@ from wsi_attention.slide.fingerprint import seen_otherwise
 from wsi_attention.structures import TileSet, TissueMask
 from wsi_attention.testing.slides import SlideSpec, write_slide
 from wsi_attention.training.data import (
+    Example,
     OverviewMemory,
     Remembered,
+    ahead,
     data_fingerprint,
     opened,
     slide_examples,
     survey,
 )
-from wsi_attention.training.examples import Example, ahead
-from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.labels import LabelRow, Split
 from wsi_attention.training.plan import Plan
-from wsi_attention.training.split import Split
 
 ROW = LabelRow("a", "normal", "a")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import InputError, ModelError
-from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
-from wsi_attention.models.learnt_from import LearntFrom
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
+from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.training.evaluation import evaluate
 
 

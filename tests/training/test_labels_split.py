@@ -7,8 +7,7 @@ import random
 import pytest
 
 from wsi_attention.errors import InputError
-from wsi_attention.training.labels import LabelRow
-from wsi_attention.training.split import class_weights, split_rows
+from wsi_attention.training.labels import LabelRow, class_weights, split_rows
 
 
 def cohort(counts: dict[str, int], slides_a_patient: int = 1) -> list[LabelRow]:

@@ -14,16 +14,16 @@ import torch
 from torch import nn
 
 from wsi_attention.config import Augmentation, Optimiser, Recipe
+from wsi_attention.devices import fabric_on
 from wsi_attention.errors import InputError, SlideOpenError
-from wsi_attention.models.attention_sampling_builders import ats
-from wsi_attention.models.trt_builders import trt
+from wsi_attention.methods.ats import ats
+from wsi_attention.methods.trt.model import trt
 from wsi_attention.structures import Output
-from wsi_attention.training.devices import fabric_on
-from wsi_attention.training.divergence import DivergedError
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import Example
 from wsi_attention.training.listener import Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.state import TrainingState, copied, load_state, save_state
+from wsi_attention.training.validation import DivergedError
 
 Examples = Callable[[int, int], tuple[Example, ...]]
 RECIPE = Recipe(

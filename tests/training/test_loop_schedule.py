@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from wsi_attention.config import Optimiser, Recipe
-from wsi_attention.training.schedule import better, finished, learning_rate
+from wsi_attention.training.loop import better, finished, learning_rate
 from wsi_attention.training.state import EpochRecord, TrainingState
 
 

@@ -14,17 +14,17 @@ import torch
 from torch import nn
 
 from wsi_attention.config import Augmentation, Optimiser, Recipe
+from wsi_attention.devices import fabric_on
 from wsi_attention.errors import InputError
-from wsi_attention.models.attention_sampling_builders import ats
-from wsi_attention.models.oaa_builders import oaa, oaa_plus
+from wsi_attention.methods.ats import ats
+from wsi_attention.methods.oaa.model import oaa, oaa_plus
 from wsi_attention.training.accumulation import Accumulation
 from wsi_attention.training.augment import AugmentedSource, Change, Symmetry
-from wsi_attention.training.devices import fabric_on
-from wsi_attention.training.examples import Example
-from wsi_attention.training.guide import Guide, guide_for
+from wsi_attention.training.data import Example
 from wsi_attention.training.listener import Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.map_store import STORE, MapStore, completed, write_maps
+from wsi_attention.training.maps import Guide, guide_for
 from wsi_attention.training.state import TrainingState, copied
 from wsi_attention.training.validation import validate
 

@@ -11,9 +11,8 @@ from wsi_attention import registry
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.training.data import Survey
-from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.labels import LabelRow, Split
 from wsi_attention.training.plan import FINISHED, FOLDER, Plan, check_arguments, finished_before
-from wsi_attention.training.split import Split
 from wsi_attention.training.state import STATE
 
 NO_PLAN = cast(Any, None)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import Example
 from wsi_attention.training.processes import agreed, gathered, share_buffers, sum_gradients
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
 from wsi_attention.geometry import Box, Grid
-from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.structures import AttentionMap, Counters, Glimpse, Prediction, TileSet, TissueMask
 
 EXTENT = 3001, 2203

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from lesion_slide import BLUE, EXTENT, LESION, assert_close, box_of, pixels_of
 
-from wsi_attention.inference.again import export_again
-from wsi_attention.inference.pages import write_page
+from wsi_attention.inference.results.export_again import export_again
+from wsi_attention.inference.results.page import write_page
 
 RAMP_END = (253, 231, 37)
 HOSTILE = "<script>alert(1)<／script><img src=x onerror=alert(2)>\"'`{{7*7}}"

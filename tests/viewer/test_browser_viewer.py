@@ -148,7 +148,7 @@ def test_keys_fit_and_step_through_the_tiles(results: Path, serve: Serve, page: 
 
 
 def test_a_slide_that_has_moved_shows_its_overview_and_says_so(results: Path, serve: Serve, page: Any) -> None:
-    from wsi_attention.inference.again import export_again
+    from wsi_attention.inference.results.export_again import export_again
 
     assert list(export_again(results, "report"))
     shutil.move(results.parent / "slides", results.parent / "archive")

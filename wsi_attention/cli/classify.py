@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from wsi_attention.cli import classify_options as option
+import logging
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from wsi_attention.cli.say import say
+from wsi_attention.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsi_attention.inference.batch.outcomes import Watch
+    from wsi_attention.inference.batch.summary import Report
 
 
 def classify(
-    inputs: option.Inputs = None,
-    more: option.More = None,
-    results: option.Results = "results",
-    model: option.Model = None,
-    workers: option.Workers = 1,
-    batch: option.Batch = 32,
-    device: option.Device = "auto",
-    precision: option.Precision = "auto",
-    mpp: option.Mpp = None,
-    series: option.Series = None,
-    slides_csv: option.SlidesCsv = None,
-    limit: option.Limit = 1800.0,
-    exact: option.Exact = False,
-    tolerance: option.Tolerance = None,
-    budget: option.Budget = None,
-    unread: option.Unread = None,
-    no_snap: option.NoSnap = False,
-    what: option.What = None,
-    overwrite: option.Overwrite = False,
-    profile: option.Profile = False,
-    full_hash: option.FullHash = False,
-    cache: option.Cache = None,
-    scheduler: option.Scheduler = None,
-    local_cluster: option.LocalCluster = None,
-    slurm: option.Slurm = None,
-    in_process: option.InProcess = False,
+    inputs: Inputs = None,
+    more: More = None,
+    results: Results = "results",
+    model: Model = None,
+    workers: Workers = 1,
+    batch: Batch = 32,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    mpp: Mpp = None,
+    series: Series = None,
+    slides_csv: SlidesCsv = None,
+    limit: Limit = 1800.0,
+    exact: Exact = False,
+    tolerance: Tolerance = None,
+    budget: Budget = None,
+    unread: Unread = None,
+    no_snap: NoSnap = False,
+    what: What = None,
+    overwrite: Overwrite = False,
+    profile: Profile = False,
+    full_hash: FullHash = False,
+    cache: Cache = None,
+    scheduler: Scheduler = None,
+    local_cluster: LocalCluster = None,
+    slurm: Slurm = None,
+    in_process: InProcess = False,
 ) -> None:
     """Labels slides, and shows the regions each label rests on. A second run does only what is missing.
 
@@ -43,19 +60,16 @@ def classify(
     from contextlib import ExitStack
 
     from wsi_attention.cli.interrupts import starting
-    from wsi_attention.inference import nursery
+    from wsi_attention.inference.isolation import nursery
 
-    folder = option.given(model)
+    folder = given(model)
     with ExitStack() as stack:
         if not (in_process or scheduler or local_cluster or slurm):
             stack.enter_context(nursery.prepared())  # workers import what they need while this process does
         with starting():
-            from wsi_attention.cli.caching import use_cache
-            from wsi_attention.cli.ending import warn
-            from wsi_attention.cli.progress import watching
-            from wsi_attention.inference import batch as batches
-            from wsi_attention.inference.cluster import open_cluster
-            from wsi_attention.models.checkpoint import load_model
+            from wsi_attention.checkpoint import load_model
+            from wsi_attention.inference.batch import classify as batches
+            from wsi_attention.inference.cluster.open import open_cluster
 
             classifier = load_model(folder)
             warn(classifier.purpose)
@@ -85,6 +99,115 @@ def classify(
             profile=profile,
             full_hash=full_hash,
         )
-    from wsi_attention.cli.ending import end
 
     end(report)
+
+
+Inputs = Annotated[list[str] | None, Option("-i", "--input", help="Slides, folders of slides, URLs, or slides CSVs.")]
+More = Annotated[list[str] | None, Argument(help="More inputs: -i slides/*.svs works.")]
+Results = Annotated[str, Option("-o", "--output", help="The results folder, or a URL such as s3://bucket/results.")]
+Model = Annotated[
+    str | None,
+    Option("-m", "--model", help="A model folder (required); demo is a demonstration, for painted slides only."),
+]
+Workers = Annotated[int, Option("-n", "--workers", help="Slides computed side by side.")]
+Batch = Annotated[int, Option("-b", "--batch", help="Tiles read by one task.")]
+Device = Annotated[str, Option(help="cpu, cuda:1 …; auto is the first GPU, else the CPU.")]
+Precision = Annotated[str, Option(help="32, bf16, or auto: bf16 where the hardware has it.")]
+Mpp = Annotated[float | None, Option(help="µm per level-0 pixel, if the files are wrong or silent.")]
+Series = Annotated[str | None, Option(help="Which image of a file is the slide: its number or name (see info).")]
+SlidesCsv = Annotated[Path | None, Option(help="CSV slide[,mpp][,mask][,series]: which slides of -i.")]
+Limit = Annotated[float, Option(help="Seconds a slide may take before it counts as failed.")]
+Exact = Annotated[bool, Option("--exact", help="Read every tile instead of a sample: minutes a slide.")]
+Tolerance = Annotated[
+    float | None, Option(help="Read until standard error and unread attention are at most this, e.g. 0.02.")
+]
+Budget = Annotated[int | None, Option(help="The most tiles a slide for --tolerance.")]
+Unread = Annotated[
+    float | None,
+    Option(help="The most attention on unread tiles for --tolerance to stop; 1: any. [default: the tolerance]"),
+]
+What = Annotated[
+    str | None, Option(help="geojson, tiles, heatmap, heatmap-zarr, report; commas between. [default: all]")
+]
+NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
+Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
+FullHash = Annotated[
+    bool, Option("--full-hash", help="Hash slides whole, also large ones, so that any change of a byte is noticed.")
+]
+Cache = Annotated[
+    Path | None, Option(help="Folder that keeps what is fetched of URLs; needed where a server gives whole files only.")
+]
+Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]
+LocalCluster = Annotated[int | None, Option(help="That many worker processes on this machine.")]
+InProcess = Annotated[
+    bool,
+    Option("--in-process", help="No worker processes: less memory, but a slide that crashes a library ends the run."),
+]
+Slurm = Annotated[Path | None, Option(help="Workers as jobs of Slurm: a TOML file with jobs and [job].")]
+
+
+def given(model: str | None) -> str:
+    """The model that was asked for; there is no default, for a label of the wrong model looks like any other.
+
+    Raises:
+        InputError: none was.
+    """
+    if model:
+        return model
+    raise InputError(
+        "no model was given: name the folder that wsi-attention train wrote with -m; -m demo is a demonstration whose"
+        " label means nothing on real tissue"
+    )
+
+
+def use_cache(folder: Path | None) -> None:
+    """Keeps what is fetched of URLs in a folder, in this process and its workers; None leaves all as it is."""
+    from wsi_attention.slide.readers.remote.cache import FOLDER_VARIABLE
+
+    if folder is None:
+        return
+    os.environ[FOLDER_VARIABLE] = str(folder.absolute())
+    log = logging.getLogger("wsi_attention.download")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("wsi-attention: %(message)s"))
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+def warn(purpose: str) -> None:
+    """Prints what labels are worth where the model says that it is no model in earnest."""
+    from wsi_attention.structures import purpose_warning
+
+    if purpose:
+        say(f"wsi-attention: {purpose_warning(purpose)}", err=True)
+
+
+def end(report: Report) -> None:
+    """Prints what became of a batch and leaves with its exit status, whatever hangs in a library's thread."""
+    from wsi_attention.inference.batch.summary import complaints, summary
+
+    say(*(f"wsi-attention: {line}" for line in complaints(report)), err=True)
+    say(*summary(report).splitlines())
+    if report.threads_left:  # a slide that hangs in a library must not keep the command from ending
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(report.exit_status)
+    raise typer.Exit(report.exit_status)
+
+
+@contextmanager
+def watching() -> Iterator[Watch | None]:
+    """What moves a bar over the slides of a batch; None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda name, done, total: bar.update(task, completed=done, total=total, description=name)

@@ -73,7 +73,7 @@ def _readers(folder: Path) -> str:
 
 
 def _encoders(folder: Path) -> str:
-    from wsi_attention.nn.encoder_choice import ENCODERS
+    from wsi_attention.nn.encoders import ENCODERS
     from wsi_attention.nn.timm_encoder import timm_state
 
     return f"{', '.join(ENCODERS)} work; {timm_state()}"

@@ -37,8 +37,8 @@ def evaluate(
     """
     import json
 
-    from wsi_attention.inference.mirror import check_folder
-    from wsi_attention.inference.writing import write_text
+    from wsi_attention.files import write_text
+    from wsi_attention.inference.results.mirror import check_folder
     from wsi_attention.training import evaluation
 
     check_folder(predictions)

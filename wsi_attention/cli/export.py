@@ -27,8 +27,8 @@ def export(
     """
     from wsi_attention.errors import InputError
     from wsi_attention.export.geojson import GeoJSONExporter, bounds_of
-    from wsi_attention.inference.again import export_again
-    from wsi_attention.inference.mirror import check_folder
+    from wsi_attention.inference.results.export_again import export_again
+    from wsi_attention.inference.results.mirror import check_folder
 
     check_folder(results)
     kinds = [kind.strip() for kind in what.split(",") if kind.strip()]
@@ -58,7 +58,7 @@ def validate(
     Example: wsi-attention validate results/geojson/*.geojson
     """
     from wsi_attention.errors import InputError
-    from wsi_attention.export.qupath_rules import inspect
+    from wsi_attention.export.qupath import inspect
 
     for path in files:
         if not path.is_file():

@@ -23,9 +23,9 @@ def report(
 
     Example: wsi-attention report results/
     """
-    from wsi_attention.inference.again import export_again
-    from wsi_attention.inference.mirror import check_folder
-    from wsi_attention.inference.pages import without_part, write_page
+    from wsi_attention.inference.results.export_again import export_again
+    from wsi_attention.inference.results.mirror import check_folder
+    from wsi_attention.inference.results.page import without_part, write_page
 
     check_folder(results)
     names = slide or ()

@@ -26,7 +26,7 @@ def view(
     from wsi_attention.cli.interrupts import starting
 
     with starting():
-        from wsi_attention.inference.mirror import check_folder
+        from wsi_attention.inference.results.mirror import check_folder
         from wsi_attention.viewer.content import Content
         from wsi_attention.viewer.library import Library
         from wsi_attention.viewer.server import Server

@@ -19,9 +19,8 @@ import shapely
 from numpy.typing import NDArray
 
 from wsi_attention.errors import GeoJSONError, InputError
-from wsi_attention.export.coverage import clipped
-from wsi_attention.export.qupath_rules import validate_parts
-from wsi_attention.export.ranking import deciding, heaviest, map_of, percentiles
+from wsi_attention.export.measures import clipped, deciding, heaviest, map_of, percentiles
+from wsi_attention.export.qupath import validate_parts
 from wsi_attention.structures import Glimpse, Prediction
 
 _GEOS: Any = shapely

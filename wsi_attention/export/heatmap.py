@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wsi_attention.export import canvas
-from wsi_attention.export.coverage import covered, read_boxes
-from wsi_attention.export.frame import Frame
-from wsi_attention.export.legend import legend, title
-from wsi_attention.export.ranking import LEAST_RANGE, above_average, deciding, heaviest, main_map
+from wsi_attention.export import legend as canvas
+from wsi_attention.export.legend import Frame, legend, title
+from wsi_attention.export.measures import LEAST_RANGE, above_average, covered, deciding, heaviest, main_map, read_boxes
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import Prediction
 

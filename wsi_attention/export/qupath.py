@@ -1,4 +1,4 @@
-"""QuPath's reading rules for GeoJSON objects, checked before a file reaches QuPath.
+"""How QuPath reads GeoJSON: its rules for files, features and classes, checked before QuPath does.
 
 QuPath reads a file whole or not at all: one object it cannot read drops all others. What it reads without complaint
 can still arrive as something else (a tile as an annotation) or lose its numbers. Both are problems here. Forms that
@@ -8,17 +8,19 @@ objects, regions and classes (https://github.com/qupath/qupath, versions 0.4 to 
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 import re
+import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from wsi_attention.errors import GeoJSONError
-from wsi_attention.export.qupath_classes import classification_problem, classification_remark, is_byte, short
-from wsi_attention.export.qupath_files import Report, features_in, load
-from wsi_attention.export.qupath_geometry import GeometryChecks
+from wsi_attention.export.qupath_geometry import DEPTHS, GeometryChecks
 
 OBJECT_TYPES = frozenset({"annotation", "detection", "cell", "tile", "tmaCore", "root"})
 OLD_TYPE_IDS = frozenset(
@@ -218,3 +220,119 @@ class _Checks:
 
 def _primitive(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+BARE = frozenset(DEPTHS)
+"""Geometries that QuPath also takes where it looks for features."""
+
+
+@dataclass
+class Report:
+    """What QuPath would make of a file.
+
+    Attributes:
+        problems: one sentence each, starting with the feature's index: QuPath would drop the file, change an object or
+            lose a number.
+        remarks: old forms that QuPath still reads rightly.
+        features: how many objects were looked at.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    features: int = 0
+
+
+def load(path: Path, report: Report) -> Any:
+    """What a file holds; None, and a problem in the report, where it is no JSON."""
+    unknown: list[str] = []
+    try:
+        raw = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            raw = gzip.decompress(raw)
+        loaded = json.loads(raw.decode("utf-8-sig"), parse_constant=unknown.append)
+    except (OSError, EOFError, zlib.error) as error:
+        report.problems.append(f"file: cannot be read ({error})")
+    except (ValueError, RecursionError) as error:
+        report.problems.append(f"file: not JSON ({error})")
+    else:
+        if unknown:
+            report.problems.append(f"file: not JSON: {len(unknown)} bare {unknown[0]}; leave such numbers out")
+        return loaded
+    return None
+
+
+def features_in(source: Any, report: Report) -> list[Any]:
+    """The features of an object; none, and a problem in the report, where QuPath would find none."""
+    if isinstance(source, list):
+        return [_feature(one, report) for one in source]
+    kind = source.get("type") if isinstance(source, dict) else None
+    if isinstance(kind, str) and (kind == "Feature" or kind in BARE):
+        return [_feature(source, report)]
+    if kind == "FeatureCollection":
+        features = source.get("features")
+        if isinstance(features, list):
+            return features
+        report.problems.append("file: a FeatureCollection without a list of features; QuPath finds no object")
+    else:
+        report.problems.append(
+            f"file: expected a FeatureCollection, a Feature, a geometry or a list, found {short(kind or source)}; "
+            "QuPath finds no object"
+        )
+    return []
+
+
+def _feature(one: Any, report: Report) -> Any:
+    """A bare geometry as the annotation that QuPath makes of it, with a remark; anything else as it is."""
+    kind = one.get("type") if isinstance(one, dict) else None
+    if not isinstance(kind, str) or kind not in BARE:
+        return one
+    text = f"a bare geometry ({kind}), not a Feature: QuPath makes an unclassified annotation of it"
+    if text not in report.remarks:
+        report.remarks.append(text)
+    return {"type": "Feature", "geometry": one, "properties": {"objectType": "annotation"}}
+
+
+def classification_problem(found: Any) -> str | None:
+    """What is wrong with a classification that is not null; None where QuPath reads it."""
+    if isinstance(found, str):
+        return _name_problem(found)
+    if not isinstance(found, dict):
+        return f"must be an object with name and color, found {short(found)}; QuPath drops the file"
+    if not found or "colorRGB" in found or "parentClass" in found:
+        return None
+    if not ({"name", "names"} & found.keys()) or "color" not in found:
+        return f"needs both name and color, found {short(sorted(found))}; QuPath drops the file"
+    color = found["color"]
+    if not (isinstance(color, list) and len(color) in (3, 4) and all(map(is_byte, color))):
+        return f"color must be [red, green, blue] of 0 to 255, found {short(color)}; QuPath may drop the file"
+    names = found["names"] if found.get("name") is None else [found["name"]]
+    problems = map(_name_problem, names if isinstance(names, list) and names else [names])
+    return next((problem for problem in problems if problem), None)
+
+
+def classification_remark(found: Any) -> str | None:
+    """An old form that QuPath still reads rightly; None where it is none."""
+    if isinstance(found, str):
+        return "classification as plain text, without a colour"
+    if isinstance(found, dict) and ("colorRGB" in found or "parentClass" in found):
+        return "classification with a packed colour (QuPath 0.2, 0.3)"
+    return None
+
+
+def _name_problem(name: Any) -> str | None:
+    if not isinstance(name, str):
+        return f"name must be text, found {short(name)}; QuPath drops the file"
+    if not all(part.strip() for part in name.split(":")) or "\n" in name or "\r" in name:
+        return f"name {short(name)} is blank, has a blank part or a line break; QuPath drops the file"
+    return None
+
+
+def is_byte(value: Any) -> bool:
+    """Whether a value is a whole number from 0 to 255."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def short(value: Any) -> str:
+    """A value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -18,8 +18,8 @@ import numpy as np
 import shapely
 
 from wsi_attention.errors import GeoJSONError
+from wsi_attention.export.qupath import features_of
 from wsi_attention.export.qupath_geometry import DEPTHS
-from wsi_attention.export.qupath_rules import features_of
 
 _GEOS: Any = shapely
 """Shapely's functions carry no types."""

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from wsi_attention.export.colour_maps import MAPS
+from wsi_attention.export.layers import MAPS
 from wsi_attention.export.report import TOP
 from wsi_attention.plain_text import visible
 from wsi_attention.structures import error_text, shown_class

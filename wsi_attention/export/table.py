@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from wsi_attention.export.coverage import area_read
-from wsi_attention.export.ranking import map_of, percentiles
+from wsi_attention.export.measures import area_read, map_of, percentiles
 from wsi_attention.structures import Prediction
 
 TILE_COLUMNS = (

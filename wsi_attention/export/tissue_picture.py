@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wsi_attention.export import canvas
-from wsi_attention.export.frame import MARGIN, Frame
+from wsi_attention.export import legend as canvas
 from wsi_attention.export.heatmap import sampled
-from wsi_attention.export.legend import scale_bar
+from wsi_attention.export.legend import MARGIN, Frame, scale_bar
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import TissueMask
 

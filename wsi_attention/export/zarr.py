@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError
-from wsi_attention.export.coverage import covered, read_boxes
-from wsi_attention.export.ranking import main_map, shown_name
+from wsi_attention.export.measures import covered, main_map, read_boxes, shown_name
 from wsi_attention.geometry import Grid
 from wsi_attention.registry import IMPORTING
 from wsi_attention.structures import AttentionMap, Prediction, shown_class

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, TileReadError
-from wsi_attention.inference.devices import Precision, autocast, device_of, placed, precision_on
-from wsi_attention.models.checkpoint import Classifier
 from wsi_attention.nn.bags import encode
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import TileSet

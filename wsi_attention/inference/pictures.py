@@ -1,21 +1,24 @@
-"""Pixels for the exporters that show some: how fine the overview is, and the tiles that weigh most."""
+"""Pixels for exporters that show some, and the tissue that `classify` looks for as a picture."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import SlideError
+from wsi_attention.errors import ResultsError, SlideError
 from wsi_attention.export.report import shown_boxes, shown_downsample
+from wsi_attention.export.tissue_picture import draw_tissue, tissue_words
 from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.slide.overviews import coarse_enough, pixels_at
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction, TissueMask
+from wsi_attention.tiles.source import SlideSource
 
 ENOUGH = 800
 """Longer side in pixels above which the overview that was read anyway will do."""
@@ -70,3 +73,33 @@ def pixels_for(exporter: Any, **sources: Callable[[], Any]) -> dict[str, Any]:
     """Those of the named sources that an exporter takes as arguments, read now; others are not read at all."""
     taken = inspect.signature(exporter).parameters
     return {name: source() for name, source in sources.items() if name in taken}
+
+
+def write_tissue(slide: Slide, path: str | Path) -> dict[str, Any]:
+    """Find tissue as `classify` does, and write a picture of the mask over the overview as PNG.
+
+    Returns:
+        JSON-able: "share" of the slide in [0, 1], "mm2", "mpp" that it was found at, "words", "notes", "picture".
+
+    Raises:
+        MissingMppError: nobody says how large a pixel is.
+        UnsupportedSlideError: not brightfield.
+        TileReadError: the overview could not be read.
+        ResultsError: the picture cannot be written.
+    """
+    source = SlideSource(slide)
+    tissue, extent, mpp = source.tissue_mask, slide.dimensions, slide.mpp
+    downsample = downsample_beside(slide, tissue)
+    image = draw_tissue(tissue, source.overview_rgb(downsample), downsample, extent, mpp, slide.path)
+    try:
+        image.save(path, "PNG")
+    except OSError as error:
+        raise ResultsError(f"{path}: the picture cannot be written ({error.strerror or error})") from error
+    return {
+        "share": tissue.area / (extent[0] * extent[1]),
+        "mm2": tissue.area * mpp**2 / 1e6,
+        "mpp": tissue.downsample * mpp,
+        "words": tissue_words(tissue, extent, mpp),
+        "notes": list(tissue.notes),
+        "picture": str(path),
+    }

@@ -15,13 +15,14 @@ attention finds its way at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from wsi_attention.attention.estimators import (
+from wsi_attention.attention.expectation import (
     ESTIMATORS,
     GRADIENTS,
     DrawnCells,
@@ -29,16 +30,16 @@ from wsi_attention.attention.estimators import (
     draw_top,
     estimate,
     unread_mass,
+    without_failed,
 )
-from wsi_attention.attention.expectation import without_failed
-from wsi_attention.attention.regularizers import negative_entropy
 from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
+from wsi_attention.attention.spread import negative_entropy
 from wsi_attention.errors import InputError, NoTissueError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
-from wsi_attention.models.options import one_of
-from wsi_attention.models.overview import check_overview, look_over
-from wsi_attention.models.records import glimpses, maps
-from wsi_attention.models.rounds import (
+from wsi_attention.methods.options import one_of
+from wsi_attention.methods.outputs import glimpses, maps
+from wsi_attention.methods.overview import check_overview, look_over
+from wsi_attention.methods.rounds import (
     PART,
     Reading,
     check_one_image,
@@ -49,8 +50,10 @@ from wsi_attention.models.rounds import (
     read_until,
     spread_of,
 )
-from wsi_attention.nn.heads import attended, tile_evidence
-from wsi_attention.nn.precision import in_float32
+from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
+from wsi_attention.nn.encoders import MnistEncoder, build_encoder
+from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
+from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
@@ -299,3 +302,126 @@ class AttentionSampling(nn.Module):
 
     def _reading(self, source: TileSource, tiles: TileSet, part: int = PART) -> Reading:
         return Reading(source, tiles, self.preprocess, self.encoder, part)
+
+
+def ats(
+    classes: int,
+    *,
+    tile_size: int = 256,
+    tile_mpp: float = 0.5,
+    overview_mpp: float = 16.0,
+    draws: int = 32,
+    mean: Sequence[float] = HE_MEAN,
+    std: Sequence[float] = HE_STD,
+    encoder: str = "small",
+    encoder_widths: Sequence[int] = (24, 48, 96, 128),
+    features: int = 128,
+    pool: str = "mean+max",
+    encoder_frozen: bool = False,
+    attention_widths: Sequence[int] = (24, 48, 64),
+    context: int = 7,
+    estimator: str = "normalised-threshold",
+    gradient: str = "centred",
+    inference: str = "sample",
+    entropy_weight: float = 1e-4,
+    floor: float = 1e-4,
+    overview_weight: float = 1.0,
+    overview_pixels: int = OVERVIEW_PIXELS,
+) -> AttentionSampling:
+    """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
+
+    Arguments not listed here are `AttentionSampling`'s. The default estimator and gradient are biased a little, for
+    less noise; exact on average is estimator "sequential" with gradient "unbiased".
+
+    Args:
+        classes: number of classes.
+        tile_size: side of a tile in pixels.
+        tile_mpp: µm per pixel of the tiles.
+        overview_mpp: µm per pixel of the overview; best tile_size·tile_mpp over 2 to the number of attention_widths.
+        draws: tiles read per slide.
+        mean: of each channel, of 1.
+        std: of each channel, of 1.
+        encoder: a name that `nn.encoder_choice.build_encoder` knows.
+        encoder_widths: channels of the small encoder's stages.
+        features: length of the small encoder's feature.
+        pool: "mean", "max" or "mean+max", of the small encoder.
+        encoder_frozen: whether training leaves the encoder's weights as they are.
+        attention_widths: channels of the attention network's stages, each halving the overview.
+        context: side of the attention network's depthwise kernel, in cells.
+        overview_weight: factor on the loss on the overview; 0 is the paper's loss.
+        overview_pixels: the most pixels of the overview at prediction; larger slides are seen coarser than
+            `overview_mpp`. Above 4,000,000 the overview is seen in strips. In training it has 4,000,000 at most.
+
+    Raises:
+        InputError: an argument is out of range or names nothing.
+    """
+    network = build_encoder(
+        encoder, len(mean), widths=encoder_widths, features=features, pool=pool, frozen=encoder_frozen
+    )
+    attention = TissueAttentionNet(len(mean), attention_widths, context)
+    return AttentionSampling(
+        attention,
+        network,
+        ScaledLinear(network.dim, classes),
+        Normalise(mean, std),
+        tile_size=tile_size,
+        tile_mpp=tile_mpp,
+        overview_mpp=overview_mpp,
+        draws=draws,
+        estimator=estimator,
+        gradient=gradient,
+        inference=inference,
+        entropy_weight=entropy_weight,
+        floor=floor,
+        evidence=nn.Conv2d(attention.dim, classes, 1),
+        overview_weight=overview_weight,
+        overview_pixels=overview_pixels,
+    )
+
+
+def ats_mnist(
+    classes: int = 10,
+    *,
+    tile_size: int = 50,
+    tile_mpp: float = 1.0,
+    overview_mpp: float = 1500 / 180,
+    draws: int = 10,
+    channels: int = 1,
+    estimator: str = "sequential",
+    gradient: str = "unbiased",
+    inference: str = "sample",
+    entropy_weight: float = 1e-4,
+    floor: float = 1e-5,
+) -> AttentionSampling:
+    """ATS with the paper's networks and numbers for Megapixel MNIST: 1500² canvases seen at 180², tiles of 50².
+
+    Scales are in canvas pixels (a source with mpp 1). The classifier is one linear layer, as in the paper. Arguments
+    not listed here are `AttentionSampling`'s.
+
+    Args:
+        classes: number of classes.
+        tile_size: side of a tile in pixels.
+        tile_mpp: scale of the tiles.
+        overview_mpp: scale of the overview.
+        draws: tiles read per image.
+        channels: of the images.
+        gradient: "as-released" for what the authors trained with.
+
+    Raises:
+        InputError: an argument is out of range or names nothing.
+    """
+    return AttentionSampling(
+        MnistAttentionNet(channels),
+        MnistEncoder(channels),
+        nn.Linear(MnistEncoder.dim, classes),
+        Normalise((0.0,) * channels, (1.0,) * channels),
+        tile_size=tile_size,
+        tile_mpp=tile_mpp,
+        overview_mpp=overview_mpp,
+        draws=draws,
+        estimator=estimator,
+        gradient=gradient,
+        inference=inference,
+        entropy_weight=entropy_weight,
+        floor=floor,
+    )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
-from wsi_attention.models.records import padded
-from wsi_attention.nn.precision import in_float32
+from wsi_attention.methods.outputs import padded
+from wsi_attention.nn.preprocess import background, in_float32
 from wsi_attention.protocols import InStrips, TileSource
 from wsi_attention.structures import Strip
 
@@ -120,3 +122,36 @@ class _Values:
             if scores is not None and more is not None:
                 scores[(..., *place)] = more
         return logits, scores
+
+
+class SquareView(NamedTuple):
+    """An image in the middle of a square, the rest background.
+
+    Attributes:
+        pixels: (b, c, size, size), as the source gave them.
+        origin: (x, y) of the square's top left corner in level-0 pixels; not above 0.
+        side: of the square in level-0 pixels.
+    """
+
+    pixels: Tensor
+    origin: tuple[float, float]
+    side: float
+
+    def grid(self, cells: int) -> Grid:
+        """The square cut into cells × cells."""
+        return Grid(cells, cells, (self.side / cells, self.side / cells), self.origin)
+
+
+def square_view(source: TileSource, size: int) -> SquareView:
+    """Reads the whole image so that its longer side has `size` pixels; a smaller image is not enlarged.
+
+    Args:
+        source: b images.
+        size: pixels a side.
+    """
+    downsample = max(1.0, max(source.extent) / size)
+    view = source.overview(downsample)[..., :size, :size]
+    free = size - view.shape[-1], size - view.shape[-2]
+    left, top = free[0] // 2, free[1] // 2
+    pixels = functional.pad(view, (left, free[0] - left, top, free[1] - top), value=background(view))
+    return SquareView(pixels, (-left * downsample, -top * downsample), size * downsample)

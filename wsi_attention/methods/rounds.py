@@ -8,13 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.attention.estimators import DrawnCells, counted, unread_mass
-from wsi_attention.attention.expectation import without_failed
+from wsi_attention.attention.expectation import DrawnCells, counted, unread_mass, without_failed
 from wsi_attention.attention.sampling import Draw, available, first_of
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.nn.bags import encode
-from wsi_attention.nn.precision import in_float32
+from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import Estimating, TileSource
 from wsi_attention.structures import TileSet
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attention.errors import InputError
 from wsi_attention.nn.blocks import GlobalMax, GlobalMean, GlobalMeanMax, UnitNorm
+from wsi_attention.nn.resnet import ResNet18
+from wsi_attention.nn.timm_encoder import is_timm, timm_encoder
+from wsi_attention.nn.transparent import hide_wrapper
+from wsi_attention.nn.vit import VisionTransformer
 
 POOLS = {"mean": GlobalMean, "max": GlobalMax, "mean+max": GlobalMeanMax}
 
@@ -87,3 +95,101 @@ class _Residual(nn.Module):
 
 def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(8, channels)
+
+
+ENCODERS = ("small", "resnet18", "vit")
+FROM_TIMM = ("timm:NAME", "timm:hf-hub:OWNER/MODEL", "hub:OWNER/MODEL")
+VIT_PATCH, VIT_DEPTH, VIT_HEADS = 16, 4, 4
+
+
+def build_encoder(
+    name: str,
+    channels: int = 3,
+    *,
+    widths: Sequence[int] = (24, 48, 96, 128),
+    features: int = 128,
+    pool: str = "mean+max",
+    frozen: bool = False,
+) -> Any:
+    """A fresh encoder (m, c, h, w) -> (m, dim), rows of length 1, with attribute `dim`.
+
+    Args:
+        name: one of `ENCODERS`, or one of timm's or the hub's, see `timm_encoder`.
+        channels: of the tiles.
+        widths: channels of the small encoder's stages.
+        features: length of the feature of "small" and "vit".
+        pool: "mean", "max" or "mean+max", of the small encoder.
+        frozen: whether training leaves it as it is; its weights then come from elsewhere.
+
+    Raises:
+        InputError: the name is not known; the nearest ones are given.
+        MissingExtraError: the name needs a package that is not installed.
+    """
+    network = _network(name, channels, widths, features, pool)
+    return Frozen(network) if frozen else network
+
+
+def _network(name: str, channels: int, widths: Sequence[int], features: int, pool: str) -> nn.Module:
+    if is_timm(name):
+        return timm_encoder(name, channels)
+    if name == "small":
+        return SmallEncoder(channels, widths, features, pool)
+    if name == "resnet18":
+        return ResNet18(channels)
+    if name == "vit":
+        return VitEncoder(channels, features)
+    near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"encoder {name!r} is not known; {hint}there is: {', '.join((*ENCODERS, *FROM_TIMM))}")
+
+
+def bare(encoder: nn.Module) -> nn.Module:
+    """The encoder itself, where it is frozen."""
+    return encoder.network if isinstance(encoder, Frozen) else encoder
+
+
+class VitEncoder(nn.Module):
+    """A small vision transformer for tiles of any size; a side that is no multiple of the patch is padded with zeros.
+
+    Args:
+        channels: of the tiles.
+        dim: length of the feature; a multiple of the heads.
+    """
+
+    def __init__(self, channels: int = 3, dim: int = 128) -> None:
+        super().__init__()
+        self.network = VisionTransformer(channels, VIT_PATCH, (8, 8), dim, VIT_DEPTH, VIT_HEADS)
+        self.unit, self.dim = UnitNorm(), dim
+        hide_wrapper(self)
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(m, c, h, w) -> (m, dim), rows of length 1."""
+        height, width = tiles.shape[-2:]
+        tiles = functional.pad(tiles, (0, -width % VIT_PATCH, 0, -height % VIT_PATCH))
+        features: Tensor = self.unit(self.network(tiles))
+        return features
+
+
+class Frozen(nn.Module):
+    """A network that training does not change: no gradient, and always in eval mode; its weights keep their names.
+
+    Args:
+        network: with attribute `dim`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.dim = int(network.dim)  # type: ignore[arg-type]
+        self.classifiers: tuple[str, ...] = getattr(network, "classifiers", ())
+        hide_wrapper(self)
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(m, c, h, w) -> (m, dim)."""
+        features: Tensor = self.network(tiles)
+        return features

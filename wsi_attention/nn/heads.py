@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.nn.precision import in_float32
+from wsi_attention.nn.preprocess import in_float32
 
 
 class ScaledLinear(nn.Module):

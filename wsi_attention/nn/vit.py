@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attention.nn.blocks import ChannelNorm
+
 Attend = Callable[[Tensor], Tensor]
 """Scores (b, heads, t, t) -> attention of the same shape: a softmax, or e.g. a partial `masked_attention`."""
 
@@ -241,3 +243,48 @@ class VisionTransformer(nn.Module):
 def _with_classes(seen: Tensor | None, count: int) -> Tensor | None:
     """Patches (b, rows, cols) that may be attended to as tokens (b, t): class tokens always may."""
     return None if seen is None else functional.pad(seen.flatten(1), (count, 0), value=True)
+
+
+FIRST = 24
+"""Channels after the first convolution; they double from one to the next."""
+
+
+class ConvStem(nn.Sequential):
+    """(b, c, h, w) -> (b, d, h / patch, w / patch): a strided convolution for each prime factor of the patch.
+
+    Every convolution's field is centred on the cell it stands for, so a token's is centred on its patch; with the usual
+    odd kernels it would lie almost half a patch up and left. A linear map of each token ends it. Takes the place of
+    `VisionTransformer`'s `embed_patches`. Normalisation is over each pixel's channels, so one image alone in a batch
+    trains as well as many. Sides are multiples of the patch.
+
+    Args:
+        channels: c, of the images.
+        dim: d, of the tokens.
+        patch: pixels along a patch's side, 2 at least.
+    """
+
+    def __init__(self, channels: int, dim: int, patch: int) -> None:
+        layers: list[nn.Module] = []
+        width = channels
+        for number, stride in enumerate(_factors(patch)):
+            wider, margin = min(dim, FIRST * 2**number), stride // 2
+            layers += [nn.Conv2d(width, wider, stride + 2 * margin, stride, margin), ChannelNorm(wider), nn.GELU()]
+            width = wider
+        super().__init__(*layers, nn.Conv2d(width, dim, 1))
+
+
+def _factors(number: int) -> list[int]:
+    """Prime factors, the smallest first.
+
+    Raises:
+        ValueError: the number is below 2.
+    """
+    if number < 2:
+        raise ValueError(f"a convolutional stem needs patches of 2 pixels at least, got {number}")
+    found, divisor = [], 2
+    while number > 1:
+        while number % divisor == 0:
+            found.append(divisor)
+            number //= divisor
+        divisor += 1
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
-from wsi_attention.slide.readers.byte_ranges import is_tiff
+from wsi_attention.slide.readers.bytes import is_tiff
 from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.urls import is_store_url, is_url
 

@@ -1,4 +1,4 @@
-"""Open readers of one slide: one shared by all threads of a process, replaced whole when it goes wrong."""
+"""Open readers shared by threads; a request that failed is asked once more on a fresh one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
+from typing import TypeVar, cast
 
-from wsi_attention.errors import SlideError
-from wsi_attention.protocols import SlideReader
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
+from wsi_attention.protocols import RegionsReader, SlideReader
+from wsi_attention.slide.failures import what_is_wrong
+from wsi_attention.slide.resample import on_white
 
 
 @dataclass(eq=False)
@@ -96,3 +102,113 @@ class Handles:
             idle = lease.users == 0
         if idle:
             lease.reader.close()
+
+
+T = TypeVar("T")
+Size = tuple[int, int]
+
+
+def attempt(handles: Handles, request: Callable[[SlideReader], T], what: str) -> T:
+    """A request on the shared handle; where it fails, once more on a fresh one, which is then lent instead.
+
+    Args:
+        handles: of the slide.
+        request: takes a reader.
+        what: the file and what was asked of it, for the message.
+
+    Raises:
+        TileReadError: the second attempt failed too.
+    """
+    with handles.borrow() as lease:
+        try:
+            return request(lease.reader)
+        except Exception:  # a reader of another package may raise anything; what counts is the second attempt
+            return _second_attempt(handles, lease, request, what)
+
+
+def _second_attempt(handles: Handles, lease: Lease, request: Callable[[SlideReader], T], what: str) -> T:
+    try:
+        fresh = handles.open_fresh()
+    except SlideOpenError as error:
+        handles.retire(lease)
+        raise TileReadError(f"{what} cannot be read: {what_is_wrong(error)}") from error
+    try:
+        result = request(fresh)
+    except Exception as error:
+        fresh.close()
+        handles.retire(lease)
+        raise TileReadError(f"{what} cannot be read: {what_is_wrong(error)}") from error
+    handles.retire(lease, heir=fresh)
+    return result
+
+
+def read_one(
+    reader: SlideReader, location: Size, level: int, size: Size, see: Callable[[NDArray[np.uint8]], None]
+) -> NDArray[np.uint8]:
+    """A reader's pixels on white, refused where they are not what was asked for; `see` is shown them."""
+    pixels = reader.read(location, level, size)
+    if pixels.dtype != np.uint8 or pixels.shape not in {(size[1], size[0], 3), (size[1], size[0], 4)}:
+        raise SlideError(f"the reader gave {pixels.dtype} {pixels.shape} for {size[0]}×{size[1]} pixels")
+    see(pixels)
+    return on_white(pixels)
+
+
+def read_together(
+    handles: Handles, locations: NDArray[np.int64], level: int, size: Size, out: NDArray[np.uint8]
+) -> list[str | None] | None:
+    """All regions in one request, if the reader can do that; those that fail once more on a fresh handle.
+
+    Args:
+        handles: of the slide.
+        locations: (n, 2) level-0 corners.
+        level: index of the level.
+        size: (w, h) of every region in the level's pixels.
+        out: (n, h, w, 3) to write to.
+
+    Returns:
+        For each region None, or why it cannot be read; None altogether if the reader reads one region at a time.
+    """
+    with handles.borrow() as lease:
+        if not isinstance(lease.reader, RegionsReader):
+            return None
+        reasons, _ = _ask(lease.reader, locations, level, size, out)
+        if any(reasons):
+            _ask_again(handles, lease, reasons, locations, level, size, out)
+        return reasons
+
+
+def _ask_again(
+    handles: Handles,
+    lease: Lease,
+    reasons: list[str | None],
+    locations: NDArray[np.int64],
+    level: int,
+    size: Size,
+    out: NDArray[np.uint8],
+) -> None:
+    """Those with a reason once more; a handle that told them apart is lent on, one that failed as a whole is not."""
+    try:
+        fresh = handles.open_fresh()
+    except SlideOpenError:
+        handles.retire(lease)
+        return
+    bad = [i for i, reason in enumerate(reasons) if reason is not None]
+    again = np.empty((len(bad), *out.shape[1:]), np.uint8)
+    found, usable = _ask(fresh, locations[bad], level, size, again)
+    for i, reason, pixels in zip(bad, found, again, strict=True):
+        reasons[i] = reason
+        if reason is None:
+            out[i] = pixels
+    if not usable:
+        fresh.close()
+    handles.retire(lease, heir=fresh if usable else None)
+
+
+def _ask(
+    reader: SlideReader, locations: NDArray[np.int64], level: int, size: Size, out: NDArray[np.uint8]
+) -> tuple[list[str | None], bool]:
+    """The reader's answer, and whether it gave one."""
+    try:
+        return list(cast(RegionsReader, reader).read_regions(locations, level, size, out)), True
+    except Exception as error:  # as in `attempt`
+        return [what_is_wrong(error)] * len(locations), False

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.slide.components import large_components
-from wsi_attention.slide.regions import widened, without_specks
+from wsi_attention.slide.masks import large_components, widened, without_specks
 
 STROKE = 30_000.0
 """µm²: a pen leaves strokes, not specks; less ink-coloured area than this is pigment, a counterstain or dirt."""

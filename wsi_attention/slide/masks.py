@@ -1,11 +1,11 @@
-"""Small islands, holes and clefts of a mask, measured in pixels."""
+"""Masks: their connected parts, and small islands, holes and clefts, measured in pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
-
-from wsi_attention.slide.components import large_components
 
 Mask = NDArray[np.bool_]
 
@@ -42,3 +42,72 @@ def without_holes(mask: Mask, area: float) -> Mask:
     """The mask with holes (4-connected) of fewer pixels than `area` filled; a gap open to the border is none."""
     empty = np.pad(~mask, 1, constant_values=True)
     return ~large_components(empty, area, connectivity=1)[1:-1, 1:-1]
+
+
+STRIP_PIXELS = 500_000
+"""Pixels labelled at once; labels take four times the memory of the mask."""
+
+Mask = NDArray[np.bool_]
+Labels = NDArray[np.int32]
+
+
+def large_components(mask: Mask, least: float, connectivity: int, counted: Mask | None = None) -> Mask:
+    """The pixels of the mask whose connected part holds at least so many pixels that count.
+
+    Parts that go on in the next strip are joined by the rows where strips meet (Rosenfeld and Pfaltz, 1966).
+
+    Args:
+        mask: (h, w) bool.
+        least: pixels; at 0 or below every part is large enough.
+        connectivity: 1 joins pixels that share an edge, 2 also those that share a corner.
+        counted: (h, w) bool, which pixels count; all where None.
+    """
+    if not mask.any():
+        return np.zeros_like(mask)
+    tops = range(0, len(mask), max(1, STRIP_PIXELS // mask.shape[1]))
+    sums, pairs, last = list[NDArray[np.int64]](), list[NDArray[np.int64]](), np.zeros(mask.shape[1], np.int64)
+    for part, labels, known, count in _labelled(mask, tops, connectivity):
+        these = labels.ravel() if counted is None else labels[counted[part]]
+        sums.append(np.bincount(these, minlength=count + 1)[1:])
+        first = np.where(labels[0] > 0, labels[0] + known, 0)
+        pairs.append(_touching(last, first, connectivity))
+        last = np.where(labels[-1] > 0, labels[-1].astype(np.int64) + known, 0)
+    large = _joined(np.concatenate(sums), np.concatenate(pairs)) >= least
+    kept = np.zeros_like(mask)
+    for part, labels, known, count in _labelled(mask, tops, connectivity):
+        kept[part] = np.concatenate([[False], large[known : known + count]])[labels]
+    return kept
+
+
+def _labelled(mask: Mask, tops: range, connectivity: int) -> Iterator[tuple[slice, Labels, int, int]]:
+    """Strip after strip: its rows, its labels from 1 on, how many labels there were before, and how many it has."""
+    from scipy.ndimage import generate_binary_structure, label
+
+    structure, known = generate_binary_structure(2, connectivity), 0
+    for top in tops:
+        part = slice(top, top + tops.step)
+        labels, count = label(mask[part], structure)
+        yield part, labels, known, count
+        known += count
+
+
+def _touching(above: NDArray[np.int64], below: NDArray[np.int64], connectivity: int) -> NDArray[np.int64]:
+    """Pairs (n, 2) of labels that meet where two rows do; 0 is no label."""
+    shifts = [(above, below)]
+    if connectivity > 1:
+        shifts += [(above[1:], below[:-1]), (above[:-1], below[1:])]
+    pairs = np.concatenate([np.stack(shift, axis=-1) for shift in shifts]).astype(np.int64)
+    return np.unique(pairs[(pairs > 0).all(axis=-1)], axis=0)
+
+
+def _joined(sums: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each label, counted from 1, the sum over all labels that pairs join it to."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(pairs):
+        return sums
+    links = coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0] - 1, pairs[:, 1] - 1)), shape=(len(sums),) * 2)
+    _, roots = connected_components(links, directed=False)
+    totals = np.bincount(roots, weights=sums)[roots]
+    return np.asarray(np.rint(totals), np.int64)

@@ -1,14 +1,14 @@
-"""µm per pixel, objective power and other numbers out of vendor and TIFF tags; what is not sure stays unknown."""
+"""µm per pixel and other numbers out of tags, whether other tags agree, and tags of slides that are not brightfield."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import unescape
 
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, UnsupportedSlideError
 from wsi_attention.geometry import same_scale
 
 MICROMETRES = {
@@ -196,3 +196,80 @@ _SOURCES: dict[str, Callable[[Mapping[str, str]], tuple[float, float] | None]] =
     "aperio.MPP": _from_keys("aperio.MPP", "aperio.MPP"),
     "tiff resolution": _from_resolution,
 }
+
+
+AT_ONE_POWER = 10.0
+"""µm per pixel times magnification of Aperio's scanners: 0.25 at 40x, 0.5 at 20x."""
+FAR = 1.5
+"""Factor by which the two may be apart."""
+
+
+def scale_doubts(mpp: Mpp, properties: Mapping[str, str], extent: tuple[int, int]) -> tuple[str, ...]:
+    """Say what in a file contradicts its scale, a sentence each.
+
+    Args:
+        mpp: what the file's scale is taken to be.
+        properties: the file's tags.
+        extent: (w, h) of level 0 in pixels.
+    """
+    if mpp.xy is None or mpp.source == "given":
+        return ()
+    return tuple(
+        f"mpp {mpp.xy[0]:.4g} ({mpp.source}) is in doubt: {doubt}"
+        for doubt in (*_by_other_tags(mpp, properties), *_by_other_facts(mpp.xy, properties, extent))
+    )
+
+
+def _by_other_tags(mpp: Mpp, properties: Mapping[str, str]) -> Iterator[str]:
+    for source, (x, y) in other_scales(properties, mpp).items():
+        yield f"its {source} says {x:.4g} × {y:.4g} µm"
+
+
+def _by_other_facts(xy: tuple[float, float], properties: Mapping[str, str], extent: tuple[int, int]) -> Iterator[str]:
+    power = number(properties.get("aperio.AppMag"))
+    if power is not None and not 1 / FAR < xy[0] * power / AT_ONE_POWER < FAR:
+        yield f"at its magnification of {power:g}x a pixel has about {AT_ONE_POWER / power:.2g} µm"
+    for axis, name, pixels, side in zip("xy", ("Width", "Height"), extent, xy, strict=True):
+        length = number(properties.get(f"dicom.ImagedVolume{name}"))
+        if length is not None and not same_scale(length * 1e3 / pixels, side):
+            yield f"the {name.lower()} of its volume, {length:.4g} mm, makes {length * 1e3 / pixels:.4g} µm in {axis}"
+            return
+
+
+_WAVELENGTH = re.compile(r"\bExcitationWave[Ll]ength=([1-9]\d*)")
+_OME_FLUORESCENT = re.compile(r"\b(?:ExcitationWavelength|Fluor|IlluminationType)\s*=\s*[\"']([^\"']+)[\"']")
+_CHANNEL_NAME = re.compile(r"<(?:\w+:)?Channel\b[^>]*\bName\s*=\s*[\"']([^\"']+)[\"']")
+_FLUOROPHORE = re.compile(
+    r"\b(dapi|hoechst|fitc|tritc|cy ?[357]|alexa|gfp|rfp|yfp|cfp|mcherry|texas ?red|autofluorescence)\b", re.IGNORECASE
+)
+_ILLUMINATION = (".illumination-source", "SLIDE_TYPE", "IlluminationTypeCodeSequence[0].CodeMeaning")
+
+
+def check_metadata(path: str, properties: Mapping[str, str]) -> None:
+    """Refuses a slide that its own tags call fluorescent.
+
+    Raises:
+        UnsupportedSlideError: Hamamatsu excitation wavelengths, Leica, MIRAX, DICOM or OME illumination say so.
+    """
+    reason = _fluorescence(properties)
+    if reason:
+        raise UnsupportedSlideError(
+            f"{path}: a fluorescence slide ({reason}); only RGB brightfield slides can be classified, leave it out"
+        )
+
+
+def _fluorescence(properties: Mapping[str, str]) -> str:
+    for key, value in properties.items():
+        if key.startswith("hamamatsu.") and (found := _WAVELENGTH.search(value)):
+            return f"its tags name an excitation wavelength of {found[1]} nm"
+        if key.endswith(_ILLUMINATION) and "fluorescen" in value.lower():
+            return f"{key.rpartition('.')[2]} is {value.strip()!r}"
+    description = properties.get(OME_IMAGE) or properties.get("tiff.ImageDescription", "")
+    if OME_IMAGE in properties or "<OME" in description or "<ome:OME" in description:
+        for value in _OME_FLUORESCENT.findall(description):
+            if value not in {"Transmitted", "Oblique", "NonLinear", "Other"}:
+                return f"its OME-XML names {value!r}"
+    channels = ", ".join((properties.get("ome-zarr.channels", ""), *_CHANNEL_NAME.findall(description)))
+    if dye := _FLUOROPHORE.search(channels):
+        return f"a channel is called {dye[0]!r}"
+    return ""

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.protocols import SlideReader
 from wsi_attention.registry import READERS, load, names
-from wsi_attention.slide.brightfield import check_metadata
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.images import Series
+from wsi_attention.slide.metadata import check_metadata
 from wsi_attention.slide.plain_files import check_plain_files
 from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_file
 from wsi_attention.slide.urls import is_url, masked

@@ -1,4 +1,4 @@
-"""Where there is tissue, judged by colour on a coarse view; and whether the view is brightfield at all.
+"""Where there is tissue: optical density against the glass, a threshold, islands and holes.
 
 A view is gone through in strips, whether it is at hand or read strip by strip: what is judged by a pixel and its
 neighbours needs no more, and keeps its large numbers for no longer than a strip. Of the whole view only planes of
@@ -15,11 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import UnsupportedSlideError
-from wsi_attention.slide import density as densities
-from wsi_attention.slide.glass import BLACK, Glass, darkest_and_lightest, find_glass, never_scanned
-from wsi_attention.slide.grey import ROUGH, grey_stained, stains_grey
+from wsi_attention.slide.glass import (
+    BLACK,
+    ROUGH,
+    Glass,
+    darkest_and_lightest,
+    find_glass,
+    grey_stained,
+    never_scanned,
+    stains_grey,
+)
 from wsi_attention.slide.ink import CERTAIN, CLEAR, LARGEST_OF_SLIDE, find_ink, ink_classes
-from wsi_attention.slide.regions import widened, without_clefts, without_holes, without_specks
+from wsi_attention.slide.masks import widened, without_clefts, without_holes, without_specks
 from wsi_attention.slide.strips import cut, rows_of
 from wsi_attention.slide.user_mask import load_mask
 from wsi_attention.structures import Strip, TissueMask
@@ -128,7 +135,7 @@ def find_tissue_in_strips(
 def surroundings(shape: tuple[int, int], downsample: float, mpp: float) -> int:
     """Rows that strips of a view (h, w) need above and below."""
     side = mpp * downsample
-    return max(densities.reach(densities.blur(shape, side)) + densities.grain(side), EDGE)
+    return max(reach(blur(shape, side)) + grain(side), EDGE)
 
 
 def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
@@ -184,12 +191,12 @@ def _survey(rgb: NDArray[np.uint8], side: float) -> tuple[_Seen, Staining]:
 def _look(strip: Strip[NDArray[np.uint8]], glass: Glass, shape: tuple[int, int], side: float) -> _Seen:
     unscanned, own = glass.unscanned(strip.pixels), strip.own
     far = ~widened(unscanned, EDGE)[own] if glass.black or glass.white else True
-    density = densities.optical_density(strip.pixels, glass.colours.max(0))
+    density = optical_density(strip.pixels, glass.colours.max(0))
     if glass.black:
         density[:, unscanned] = 0.0
-    smooth = densities.smoothed(density, densities.blur(shape, side))
-    rough = densities.roughness(smooth.max(0), densities.grain(side))[own] & far
-    smooth = densities.against(smooth[:, own], glass.colours)
+    smooth = smoothed(density, blur(shape, side))
+    rough = roughness(smooth.max(0), grain(side))[own] & far
+    smooth = against(smooth[:, own], glass.colours)
     lightest, darkest = smooth.min(0), smooth.max(0)
     colour = darkest - lightest
     grey = GREY + SMEAR * max(0.0, glass.tint - NEUTRAL)
@@ -227,3 +234,64 @@ def _mask(stained: NDArray[np.bool_], classes: NDArray[np.uint8], grey: bool, si
     mask = without_clefts(stained & ~ink, GAP / side)
     mask = without_specks(mask, min(SPECK / pixel, 0.01 * mask.size))
     return without_holes(mask, min(HOLE / pixel, 0.01 * mask.size)) & ~ink
+
+
+SMOOTHING = 8.0
+"""µm: standard deviation of the Gaussian that takes out noise and joins neighbouring cells."""
+STRUCTURE = 12.0
+"""µm: distance over which stained tissue differs from itself."""
+TRUNCATED = 3.0
+"""Standard deviations after which the Gaussian ends."""
+
+
+def optical_density(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
+    """-log10 of each channel against the glass, at least 0, shape (3, h, w)."""
+    grey = np.log10(np.arange(256) + 1.0)
+    table = np.clip(np.log10(glass + 1.0)[:, None] - grey, 0.0, None).astype(np.float32)
+    return np.stack([table[c].take(rgb[..., c]) for c in range(3)])
+
+
+def blur(shape: tuple[int, int], side: float) -> float:
+    """Standard deviation in pixels of the Gaussian for a whole view (h, w) with pixels of `side` µm."""
+    return float(max(0.5, min(SMOOTHING / side, min(shape) / 64, 6.0)))
+
+
+def reach(sigma: float) -> int:
+    """How many pixels away the Gaussian still takes something from."""
+    return int(TRUNCATED * sigma + 0.5)
+
+
+def smoothed(density: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """The density (3, h, w) blurred, its border repeated beyond."""
+    from skimage.filters import gaussian
+
+    smooth = gaussian(density, sigma, channel_axis=0, truncate=TRUNCATED)  # type: ignore[no-untyped-call]
+    return np.asarray(smooth, np.float32)
+
+
+def against(density: NDArray[np.float32], colours: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Density against the lightest of each channel as that against the one of several glasses, (k, 3), that leaves the
+    least colour, pixel by pixel."""
+    offsets = (np.log10(colours.max(0) + 1) - np.log10(colours + 1)).astype(np.float32)
+    if len(offsets) == 1:
+        return density
+    found = np.clip(density - offsets[0][:, None, None], 0.0, None)
+    for offset in offsets[1:]:
+        other = np.clip(density - offset[:, None, None], 0.0, None)
+        better = np.ptp(other, axis=0) < np.ptp(found, axis=0)
+        np.copyto(found, other, where=better)
+    return np.asarray(found, np.float32)
+
+
+def grain(side: float) -> int:
+    """How many pixels away the structure of tissue shows, in a view with pixels of `side` µm."""
+    return max(1, min(6, round(STRUCTURE / side)))
+
+
+def roughness(density: NDArray[np.float32], reach: int) -> NDArray[np.bool_]:
+    """Where a density (h, w) differs between both sides of a pixel, `reach` away, by more than glass or shadows do."""
+    padded = np.pad(density, reach, "edge")
+    inner, low, high = slice(reach, -reach), slice(None, -2 * reach), slice(2 * reach, None)
+    across = np.abs(padded[inner, high] - padded[inner, low])
+    down = np.abs(padded[high, inner] - padded[low, inner])
+    return np.asarray(np.maximum(across, down) > 0.03 + 0.1 * density, np.bool_)

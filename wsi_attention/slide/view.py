@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
 from wsi_attention.geometry import Box, downsample_of, same_scale
-from wsi_attention.slide.lattice import Block, blocks, centres, spans
-from wsi_attention.slide.levels import StoredLevel
-from wsi_attention.slide.pixels import level_location
-from wsi_attention.slide.resample import area_mean
+from wsi_attention.slide.levels import Block, StoredLevel, blocks, centres, spans
+from wsi_attention.slide.resample import area_mean, level_location
 
 if TYPE_CHECKING:
     from wsi_attention.slide.slide import Slide

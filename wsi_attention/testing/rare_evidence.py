@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.export.table import interval
-from wsi_attention.models.attention_sampling import AttentionSampling
+from wsi_attention.methods.ats import AttentionSampling
 from wsi_attention.structures import Output
 from wsi_attention.tiles.tensors import TensorSource
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError
 from wsi_attention.protocols import RegionsReader, SlideReader
-from wsi_attention.slide.pixels import on_white
+from wsi_attention.slide.resample import on_white
 
 SIDE = 48
 

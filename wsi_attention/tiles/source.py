@@ -22,7 +22,7 @@ from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
-from wsi_attention.tiles.lazy import TileBlock, read_tiles
+from wsi_attention.tiles.reading import TileBlock, read_tiles
 from wsi_attention.tiles.strays import strays
 from wsi_attention.tiles.tensors import TensorSource
 from wsi_attention.timing import spent_on

@@ -34,7 +34,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Output
 from wsi_attention.training.augment import AugmentedSource
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import Example
 from wsi_attention.training.map_store import STORE, MapStore, SlideMaps, completed, open_maps, write_maps
 from wsi_attention.training.processes import owned, total
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from wsi_attention.csv_table import Table, read_table
 from wsi_attention.errors import InputError
-from wsi_attention.inference.csv_table import Table, read_table
-from wsi_attention.inference.discovery import files_of
-from wsi_attention.inference.matching import DICOM, SlideNames, file_name
-from wsi_attention.inference.names import suffix_of
-from wsi_attention.inference.states import FOLDER, read_state
+from wsi_attention.inference.batch.discovery import files_of
+from wsi_attention.inference.batch.matching import DICOM, SlideNames, file_name
+from wsi_attention.inference.batch.names import suffix_of
+from wsi_attention.inference.results.state import FOLDER, read_state
 from wsi_attention.json_values import parse
 from wsi_attention.structures import warning_in
 from wsi_attention.training.intervals import METHODS, proportion_interval

@@ -11,16 +11,15 @@ from typing import Any
 
 from torch import nn
 
+from wsi_attention.checkpoint import CONFIG, README, WEIGHTS, save_model
 from wsi_attention.errors import InputError
-from wsi_attention.inference.writing import remove_unfinished, write_text
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import save_model
-from wsi_attention.models.reading import CONFIG, README, WEIGHTS
+from wsi_attention.files import remove_unfinished, write_text
+from wsi_attention.model_card import ModelCard
 from wsi_attention.plain_text import in_cell
 from wsi_attention.training.accumulation import tidy as tidy_epochs
+from wsi_attention.training.labels import Split
 from wsi_attention.training.map_store import STORE
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan
-from wsi_attention.training.split import Split
 from wsi_attention.training.state import METRICS, STATE, TrainingState, write_metrics
 
 SPLIT = "split.csv"

@@ -1,4 +1,4 @@
-"""The training loop over any images: gradients of a few of them averaged into a step, validation, early stopping.
+"""The training loop: epochs of one slide after the other, the learning rate, the best epoch, when to stop.
 
 lightning_fabric supplies devices, precision and processes. With several processes each takes its share of every step's
 images, and gradients are summed before the step, so an image that drops out stalls nobody.
@@ -23,12 +23,10 @@ from wsi_attention.protocols import EpochAware, TileSource
 from wsi_attention.structures import Output
 from wsi_attention.training.accumulation import Accumulation
 from wsi_attention.training.augment import AugmentedSource, draw_change
-from wsi_attention.training.divergence import DivergedError, diverging
-from wsi_attention.training.examples import Example, ahead
-from wsi_attention.training.guide import Guide
+from wsi_attention.training.data import Example, ahead
 from wsi_attention.training.listener import Listener
+from wsi_attention.training.maps import Guide
 from wsi_attention.training.processes import agreed, gathered, share_buffers, sum_gradients
-from wsi_attention.training.schedule import better, finished, learning_rate
 from wsi_attention.training.state import (
     EpochRecord,
     TrainingState,
@@ -37,7 +35,7 @@ from wsi_attention.training.state import (
     restore_optimiser,
     seed_of,
 )
-from wsi_attention.training.validation import scores_of, validate
+from wsi_attention.training.validation import DivergedError, diverging, scores_of, validate
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -247,3 +245,27 @@ def _summary(record: EpochRecord, best: int) -> str:
 
 def _generator(*parts: object) -> Generator:
     return Generator().manual_seed(seed_of(*parts))
+
+
+def finished(state: TrainingState, recipe: Recipe) -> bool:
+    """Whether there is nothing left to train."""
+    return state.epoch >= recipe.epochs or (state.epoch > 0 and state.epoch - state.best_epoch >= recipe.patience)
+
+
+def better(new: EpochRecord, old: EpochRecord, best: str = "auroc") -> bool:
+    """Higher validation AUROC, equal ones (or none) told apart by the lower validation loss; or that loss alone."""
+    if best == "loss":
+        return new.val_loss < old.val_loss
+    first, second = (-1.0 if math.isnan(record.val_auroc) else record.val_auroc for record in (new, old))
+    return (first, -new.val_loss) > (second, -old.val_loss)
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """The rate after `progress` epochs: linear warm-up, then constant or a cosine down to 0 at the last epoch."""
+    settings = recipe.optimiser
+    if progress < settings.warmup_epochs:
+        return settings.learning_rate * progress / settings.warmup_epochs
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    share = (progress - settings.warmup_epochs) / max(recipe.epochs - settings.warmup_epochs, 1e-9)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))

@@ -15,7 +15,7 @@ from wsi_attention.slide.fingerprint import seen_otherwise
 from wsi_attention.structures import Output
 from wsi_attention.training.accumulation import centres, looked_up, plain_grid
 from wsi_attention.training.augment import AugmentedSource
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import Example
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.map_store import MapStore, open_maps
 

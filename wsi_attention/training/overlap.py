@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsi_attention.checkpoint import CONFIG, SHIPPED, model_folder, read_config, shipped_models
 from wsi_attention.errors import ModelError
-from wsi_attention.inference.matching import file_name
-from wsi_attention.inference.states import FOLDER, read_state
+from wsi_attention.inference.batch.matching import file_name
+from wsi_attention.inference.results.state import FOLDER, read_state
 from wsi_attention.json_values import parse
-from wsi_attention.models.checkpoint import SHIPPED, model_folder, shipped_models
-from wsi_attention.models.learnt_from import SENTENCES, LearntFrom
-from wsi_attention.models.reading import CONFIG, read_config
+from wsi_attention.learnt_from import SENTENCES, LearntFrom
 from wsi_attention.training.labels import LabelRow
 
 

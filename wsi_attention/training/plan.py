@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attention import registry
+from wsi_attention.checkpoint import CONFIG
 from wsi_attention.config import Recipe, unknown_key
 from wsi_attention.errors import InputError
-from wsi_attention.inference.matching import file_name
+from wsi_attention.inference.batch.matching import file_name
 from wsi_attention.json_values import parse
-from wsi_attention.models.learnt_from import LearntFrom
-from wsi_attention.models.reading import CONFIG
+from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.training.data import Survey, data_fingerprint, survey
-from wsi_attention.training.labels import LabelRow, find_slides, read_labels, with_series
+from wsi_attention.training.labels import LabelRow, Split, find_slides, read_labels, split_rows, with_series
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.negative import negative_arguments
-from wsi_attention.training.split import Split, split_rows
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import Example
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

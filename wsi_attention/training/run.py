@@ -10,20 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from wsi_attention.checkpoint import build_model
 from wsi_attention.config import Recipe, default_recipe
-from wsi_attention.inference.devices import device_of, precision_on
-from wsi_attention.models.checkpoint import build_model
+from wsi_attention.devices import device_of, fabric_on, precision_on
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
-from wsi_attention.training.colours import tissue_colours
-from wsi_attention.training.data import MEMORY_BYTES, OverviewMemory, slide_examples
-from wsi_attention.training.devices import fabric_on
-from wsi_attention.training.examples import Example
+from wsi_attention.training.data import MEMORY_BYTES, Example, OverviewMemory, slide_examples
 from wsi_attention.training.folder import finish, forget, tidy, write_split
-from wsi_attention.training.guide import Guide, guide_for
-from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
+from wsi_attention.training.maps import Guide, guide_for
 from wsi_attention.training.plan import (
     FOLDER,
     Finished,
@@ -32,8 +29,7 @@ from wsi_attention.training.plan import (
     finished_before,
     make_plan,
 )
-from wsi_attention.training.split import class_weights
-from wsi_attention.training.start import encoder_colours, take_encoder, take_weights, without_hub
+from wsi_attention.training.start import encoder_colours, take_encoder, take_weights, tissue_colours, without_hub
 from wsi_attention.training.state import (
     EpochRecord,
     TrainingState,

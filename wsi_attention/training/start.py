@@ -1,19 +1,24 @@
-"""Where the weights come from at the start of training: an earlier model, or an encoder trained elsewhere."""
+"""What a training starts from: weights of a model or encoder, the colours it normalises by."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
-from wsi_attention.errors import InputError
-from wsi_attention.models.checkpoint import load_model
-from wsi_attention.nn.encoder_choice import bare
+from wsi_attention.checkpoint import load_model
+from wsi_attention.errors import InputError, SlideError
+from wsi_attention.geometry import Grid
 from wsi_attention.nn.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
+from wsi_attention.nn.encoders import bare
 from wsi_attention.nn.timm_encoder import TimmEncoder
+from wsi_attention.training.data import Example, ahead
 
 PRETRAINED = "pretrained"
 """`encoder_start` for the weights that the encoder's library publishes."""
@@ -143,3 +148,39 @@ def _is_file(start: str) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SLIDES = 32
+"""Slides looked at; more change the third decimal."""
+
+Colour = tuple[float, ...]
+
+
+def tissue_colours(examples: Sequence[Example], overview_mpp: float) -> tuple[Colour, Colour]:
+    """Mean and standard deviation per channel, of 1, over the tissue of up to `SLIDES` evenly spaced examples.
+
+    Each slide counts the same, whatever its size.
+
+    Raises:
+        InputError: none of the slides can be used.
+    """
+    spaced = np.unique(np.linspace(0, len(examples) - 1, min(SLIDES, len(examples))).astype(int))
+    moments = []
+    with closing(ahead([examples[i] for i in spaced])) as opened:
+        for _, source in opened:
+            if isinstance(source, SlideError):
+                continue
+            downsample = source.overview_downsample(overview_mpp)
+            view = source.overview(downsample)[0].float() / 255
+            grid = Grid(view.shape[-2], view.shape[-1], (downsample, downsample))
+            pixels = view[:, source.tissue(grid)[0]].double()
+            moments.append(torch.stack([pixels.mean(1), (pixels**2).mean(1)]))
+    if not moments:
+        raise InputError("no training slide can be used; the lines above say why")
+    mean, square = torch.stack(moments).mean(0)
+    deviation = (square - mean**2).clamp_min(1e-6).sqrt()
+    return _rounded(mean), _rounded(deviation)
+
+
+def _rounded(values: torch.Tensor) -> Colour:
+    return tuple(round(float(value), 4) for value in values)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.writing import publish, results_errors, temporary, write_text
+from wsi_attention.files import publish, results_errors, temporary, write_text
 from wsi_attention.json_values import parse
 
 FORMAT = 1

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
-from wsi_attention.errors import InputError, SlideError
+from wsi_attention.errors import InputError, SlideError, WsiAttentionError
 from wsi_attention.protocols import TileSource
-from wsi_attention.training.divergence import DivergedError, diverging
-from wsi_attention.training.examples import Example, ahead
+from wsi_attention.training.data import Example, ahead
 from wsi_attention.training.metrics import Scores, score
 from wsi_attention.training.processes import agreed, gathered
 from wsi_attention.training.state import seed_of
@@ -82,3 +81,22 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+class DivergedError(WsiAttentionError, ArithmeticError):
+    """The loss, the gradient or the output is no number any more."""
+
+
+@contextmanager
+def diverging(where: str) -> Iterator[None]:
+    """Turns the `ValueError` of a model that meets NaN or infinity into a `DivergedError` that says where.
+
+    Raises:
+        DivergedError: so it is.
+    """
+    try:
+        yield
+    except WsiAttentionError:
+        raise
+    except ValueError as error:
+        raise DivergedError(f"the model cannot go on at {where}: {error}") from error

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from wsi_attention.errors import InputError, SlideError, WsiAttentionError
-from wsi_attention.export.colour_maps import MAPS
 from wsi_attention.export.heatmap import HeatmapExporter
-from wsi_attention.export.layers import Layer, attention_layer, boxes, jpeg_bytes, unseen_layer, unseen_place
+from wsi_attention.export.layers import MAPS, Layer, attention_layer, boxes, jpeg_bytes, unseen_layer, unseen_place
 from wsi_attention.export.legend import ticks
-from wsi_attention.export.report import ReportExporter
-from wsi_attention.export.report_part import read_part
+from wsi_attention.export.report import ReportExporter, read_part
 from wsi_attention.slide.view import View
 from wsi_attention.structures import shown_class
 from wsi_attention.viewer.deepzoom import SIDE, DeepZoom

@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Lock
 
 from wsi_attention.errors import InputError, ResultsError, SlideError
-from wsi_attention.inference.discovery import find_slides
-from wsi_attention.inference.states import FOLDER, State, prediction_of, read_state, read_states
+from wsi_attention.inference.batch.discovery import find_slides
+from wsi_attention.inference.results.state import FOLDER, State, prediction_of, read_state, read_states
 from wsi_attention.once import once
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.structures import Prediction

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_attention.export.coverage import clipped
-from wsi_attention.export.ranking import main_map, percentiles
+from wsi_attention.export.measures import clipped, main_map, percentiles
 from wsi_attention.structures import Prediction
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from wsi_attention import Classifier, Prediction, Slide, SlideSource, TileSet, open_slide
 from wsi_attention.errors import InputError
-from wsi_attention.inference.names import suffix_of
-from wsi_attention.inference.states import stored_predictions
+from wsi_attention.inference.batch.names import suffix_of
+from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.nn.bags import encode
 from wsi_attention_files.bag import Bag
 

@@ -18,7 +18,7 @@ from wsidata.io import add_tiles, update_shapes_data
 
 from wsi_attention import AttentionMap, Glimpse, Prediction
 from wsi_attention.export.geojson import features as geojson_of
-from wsi_attention.export.ranking import map_of, percentiles
+from wsi_attention.export.measures import map_of, percentiles
 
 MEASURED = ("weight", "attention", "attention_percentile")
 """Columns of every tile, and the variables of the table of weights."""

@@ -11,7 +11,7 @@ import zarr
 
 from wsi_attention import Prediction
 from wsi_attention.export.geojson import GeoJSONExporter, features
-from wsi_attention.export.ranking import map_of, percentiles
+from wsi_attention.export.measures import map_of, percentiles
 from wsi_attention_tiatoolbox.store import to_store
 
 OutputType = Literal["annotationstore", "zarr", "qupath", "dict"]

@@ -16,8 +16,8 @@ def main() -> None:
     precision = "32" if "--float32" in sys.argv else "auto"
     sys.argv = [argument for argument in sys.argv if argument != "--float32"]
     given, clock = options(), Clock()
-    from wsi_attention.inference.batch import classify
-    from wsi_attention.models.checkpoint import load_model
+    from wsi_attention.checkpoint import load_model
+    from wsi_attention.inference.batch.classify import classify
 
     clock.mark("import")
     classifier = load_model(given.weights)

@@ -15,14 +15,14 @@ import pytest
 import tifffile
 import torch
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import InputError, ResultsError
-from wsi_attention.inference import batch as module
-from wsi_attention.inference import job as job_module
-from wsi_attention.inference.again import export_again
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.report import Report
-from wsi_attention.inference.states import stored_predictions
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch import classify as module
+from wsi_attention.inference.batch import job as job_module
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.summary import Report
+from wsi_attention.inference.results.export_again import export_again
+from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.viewer.library import Library
 
 WHAT = ("geojson", "tiles")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.discovery import find_slides, with_mpp
-from wsi_attention.inference.slides_csv import gather_slides
+from wsi_attention.inference.batch.discovery import find_slides, with_mpp
+from wsi_attention.inference.batch.slides_csv import gather_slides
 from wsi_attention.slide.slide import open_slide
 
 TIFF = b"II*\0" + bytes(200)

@@ -7,8 +7,8 @@ import unicodedata
 import pytest
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.matching import SlideNames, bare_name
-from wsi_attention.inference.names import SUFFIXES
+from wsi_attention.inference.batch.matching import SlideNames, bare_name
+from wsi_attention.inference.batch.names import SUFFIXES
 
 
 def known(*names: str) -> SlideNames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_attention.inference.names import LONGEST, assign_names, safe_name, suffix_of
+from wsi_attention.inference.batch.names import LONGEST, assign_names, safe_name, suffix_of
 
 
 def named(*relatives: str, known: dict[str, str] | None = None) -> dict[str, str]:

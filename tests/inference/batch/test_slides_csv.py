@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.slides_csv import gather_slides, read_slides_csv
+from wsi_attention.inference.batch.slides_csv import gather_slides, read_slides_csv
 
 
 def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:

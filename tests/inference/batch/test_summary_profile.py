@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.profile import Profile, covered, profile_of
-from wsi_attention.inference.report import summary
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.summary import Profile, covered, profile_of, summary
 from wsi_attention.timing import KINDS, Clock
 
 

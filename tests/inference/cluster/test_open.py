@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 import torch
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.cli import main
 from wsi_attention.errors import ClusterError, InputError, ModelError
-from wsi_attention.inference import cluster as module
-from wsi_attention.inference.batch import classify, run_key
-from wsi_attention.inference.cluster import open_cluster, quiet
-from wsi_attention.inference.cluster_runner import Cluster, _agreed
-from wsi_attention.inference.discovery import SlideFile
-from wsi_attention.inference.job import Job, Settings
-from wsi_attention.inference.remote import ModelSource, Survey, task_of
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify, run_key
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.batch.job import Job, Settings
+from wsi_attention.inference.cluster import open as module
+from wsi_attention.inference.cluster.open import open_cluster, quiet
+from wsi_attention.inference.cluster.runner import Cluster, _agreed
+from wsi_attention.inference.cluster.worker import ModelSource, Survey, task_of
 
 pytest.importorskip("distributed")
 
@@ -122,7 +122,7 @@ def test_workers_that_cannot_see_the_model_are_brought_it(
 
 
 def _forget() -> None:
-    from wsi_attention.inference import remote
+    from wsi_attention.inference.cluster import worker as remote
 
     remote._loaded.clear()
 

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("dask_jobqueue")
 
 from wsi_attention.errors import ClusterError, InputError
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.cluster import open_cluster
-from wsi_attention.inference.slurm import read_config, slurm_cluster
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.cluster.open import open_cluster
+from wsi_attention.inference.cluster.slurm import read_config, slurm_cluster
 
 WHOLE = """
 jobs = 4

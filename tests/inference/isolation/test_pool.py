@@ -15,20 +15,20 @@ import pytest
 import torch
 from torch import nn
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import ClusterError, InputError, ModelError
-from wsi_attention.inference import nursery
-from wsi_attention.inference import processes as module
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.job import classify_slide
-from wsi_attention.inference.last_words import Ending
-from wsi_attention.inference.processes import Processes
-from wsi_attention.inference.states import stored_predictions
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.job import classify_slide
+from wsi_attention.inference.isolation import nursery
+from wsi_attention.inference.isolation import pool as module
+from wsi_attention.inference.isolation.last_words import Ending
+from wsi_attention.inference.isolation.pool import Processes
+from wsi_attention.inference.results.state import stored_predictions
 
 SCRIPT = """
 import sys
 from wsi_attention import load_model
-from wsi_attention.inference.batch import classify
+from wsi_attention.inference.batch.classify import classify
 print(classify([sys.argv[1]], sys.argv[2], load_model(sys.argv[3]), device="cpu").exit_status)
 """
 CRASH = """random words
@@ -169,7 +169,7 @@ def test_workers_compute_with_this_process_s_threads_and_variables(
 def test_a_library_that_wants_to_exit_fails_its_slide_in_this_process_too(
     tmp_path: Path, write_slide: Any, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsi_attention.inference import job
+    from wsi_attention.inference.batch import job
 
     def leave(*given: Any, **more: Any) -> Any:
         raise SystemExit(3)

@@ -13,10 +13,10 @@ from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.heatmap import draw
 from wsi_attention.export.record import to_record
-from wsi_attention.inference.again import Reopened, export_again
-from wsi_attention.inference.discovery import SlideFile
-from wsi_attention.inference.slide_key import first_look, second_look
-from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.results.export_again import Reopened, export_again
+from wsi_attention.inference.results.slide_key import first_look, second_look
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.structures import TissueMask
 from wsi_attention.testing.exporters import example_prediction
 

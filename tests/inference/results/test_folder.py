@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import ResultsError
-from wsi_attention.inference.results import open_results
-from wsi_attention.inference.states import RunKey, SlideKey, State
-from wsi_attention.inference.writing import temporary
+from wsi_attention.files import temporary
+from wsi_attention.inference.results.folder import open_results
+from wsi_attention.inference.results.state import RunKey, SlideKey, State
 
 RUN = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"]})
 

@@ -15,12 +15,12 @@ from uuid import uuid4
 import fsspec
 import pytest
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.cli import main
 from wsi_attention.errors import MissingExtraError, ResultsError
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.mirror import WORK_VARIABLE, Mirror
-from wsi_attention.inference.report import summary
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.summary import summary
+from wsi_attention.inference.results.mirror import WORK_VARIABLE, Mirror
 from wsi_attention.slide.readers.remote import system as remote_system
 
 QUICK = remote_system.Patience(connect=1, silent=1, total=4, attempts=2, pause=0.02, rest=5)
@@ -29,8 +29,8 @@ KILLED_AT_AN_UPLOAD = """
 import os, signal, sys
 from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
-from wsi_attention.inference.batch import classify
-from wsi_attention.models.checkpoint import load_model
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.checkpoint import load_model
 
 def until(self, source, target, **options):
     if name in target:

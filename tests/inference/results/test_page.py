@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
-from wsi_attention.inference.again import export_again
-from wsi_attention.inference.batch import classify
-from wsi_attention.inference.pages import _sizes as sizes_of
-from wsi_attention.inference.pages import write_page
-from wsi_attention.inference.states import RunKey, SlideKey, State, to_text
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.results.export_again import export_again
+from wsi_attention.inference.results.page import _sizes as sizes_of
+from wsi_attention.inference.results.page import write_page
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.testing.exporters import example_prediction
 
 RUN = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"], "precision": "32"})

@@ -10,7 +10,15 @@ import pytest
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import to_record
-from wsi_attention.inference.states import RunKey, SlideKey, State, read_state, read_states, stored_predictions, to_text
+from wsi_attention.inference.results.state import (
+    RunKey,
+    SlideKey,
+    State,
+    read_state,
+    read_states,
+    stored_predictions,
+    to_text,
+)
 from wsi_attention.testing.exporters import example_prediction
 
 RUN = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"], "precision": "32"})

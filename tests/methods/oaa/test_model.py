@@ -8,10 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, NoTissueError
-from wsi_attention.models.oaa import AccumulatedAttention, ClassScores, IntegralAttention
-from wsi_attention.models.oaa_builders import oaa, oaa_plus
+from wsi_attention.methods.oaa.model import AccumulatedAttention, ClassScores, IntegralAttention, oaa, oaa_plus
+from wsi_attention.methods.oaa.trunks import Vgg16Trunk
 from wsi_attention.nn.preprocess import Normalise
-from wsi_attention.nn.trunks import Vgg16Trunk
 from wsi_attention.testing.models import ModelContract
 from wsi_attention.tiles.tensors import TensorSource
 

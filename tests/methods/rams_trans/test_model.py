@@ -10,14 +10,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from wsi_attention.attention.regions import above_mean, grown, propose, square_size
-from wsi_attention.attention.rollout import importance, importance_as_released, rollout
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.geometry import Grid
-from wsi_attention.models.rams_trans import RamsTrans
-from wsi_attention.models.rams_trans_builders import rams_trans
-from wsi_attention.models.region_views import Region
-from wsi_attention.models.square_view import square_view
+from wsi_attention.methods.overview import square_view
+from wsi_attention.methods.rams_trans.model import RamsTrans, rams_trans
+from wsi_attention.methods.rams_trans.regions import Region, above_mean, grown, propose, square_size
+from wsi_attention.methods.rams_trans.rollout import importance, importance_as_released, rollout
 from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract
 from wsi_attention.tiles.tensors import TensorSource
@@ -304,7 +302,7 @@ def test_padded_views_attend_to_their_box_alone(background: str) -> None:
     model = flat(small(shape="padded", background=background, most_side=8))
     region = Region(0, (0, 4, 8, 2), 1.0, (0, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wsi_attention.models.rams_trans.find_regions", lambda *_: (region,))
+        patch.setattr("wsi_attention.methods.rams_trans.model.find_regions", lambda *_: (region,))
         first, second = model(TensorSource(images()[..., :128, :128], tissue)).maps[0]
     assert np.isfinite(first.values).sum() == 17
     assert np.argwhere(np.isfinite(second.values).any(axis=1)).ravel().tolist() == [4, 5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_attention.attention import regions as r
+from wsi_attention.methods.rams_trans import regions as r
 
 
 def flooded(mask: torch.Tensor) -> list[set[tuple[int, int]]]:

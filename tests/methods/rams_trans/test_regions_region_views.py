@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wsi_attention.errors import TileReadError
-from wsi_attention.models.region_views import (
+from wsi_attention.methods.rams_trans.regions import (
     Region,
     Views,
     boxes_of,

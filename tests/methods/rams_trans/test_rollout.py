@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_attention.attention import rollout as r
+from wsi_attention.methods.rams_trans import rollout as r
 
 
 def random_layers(count: int, tokens: int = 6, heads: int = 3) -> list[torch.Tensor]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wsi_attention.attention import glimpse_grid as g
 from wsi_attention.errors import InputError
+from wsi_attention.methods.tnet import crops as g
 
 TABLE = [
     ((448, 0.5, 3), (224, 112, 0, 0)),

@@ -12,13 +12,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from wsi_attention.attention.glimpse_grid import crop_grid
-from wsi_attention.attention.glimpse_policy import largest_probability
+from wsi_attention.checkpoint import load_model, save_model
 from wsi_attention.errors import InputError, TileReadError
-from wsi_attention.models.card import ModelCard
-from wsi_attention.models.checkpoint import load_model, save_model
-from wsi_attention.models.tnet import TNet
-from wsi_attention.models.tnet_builders import tnet
+from wsi_attention.methods.tnet.crops import crop_grid
+from wsi_attention.methods.tnet.model import TNet, tnet
+from wsi_attention.methods.tnet.policy import largest_probability
+from wsi_attention.model_card import ModelCard
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.testing.models import ModelContract
 from wsi_attention.tiles.tensors import TensorSource

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from wsi_attention.attention.glimpse_grid import positional_encoding
-from wsi_attention.nn.glimpse_features import AddedPosition, FeatureMean, FeatureWeighting, JoinedPosition
+from wsi_attention.methods.tnet.crops import positional_encoding
+from wsi_attention.methods.tnet.networks import AddedPosition, FeatureMean, FeatureWeighting, JoinedPosition
 
 
 def seeded(*shape: int) -> torch.Tensor:

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from wsi_attention.errors import InputError
-from wsi_attention.nn.encoder_choice import build_encoder
-from wsi_attention.nn.encoders import SmallEncoder
-from wsi_attention.nn.feature_map import FeatureAndMap
+from wsi_attention.methods.tnet.networks import FeatureAndMap
+from wsi_attention.nn.encoders import SmallEncoder, build_encoder
 from wsi_attention.nn.vit import VisionTransformer
 
 TILES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_attention.nn.location import Coordinates, LocationModule, SqueezeExcitation
+from wsi_attention.methods.tnet.networks import Coordinates, LocationModule, SqueezeExcitation
 
 
 def seeded(*shape: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from wsi_attention.attention import glimpse_policy as g
 from wsi_attention.attention.sampling import draw_without_replacement, top_k
+from wsi_attention.methods.tnet import policy as g
 
 
 def seeded(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsi_attention.attention.glimpse_grid import CropGrid, crop_grid
 from wsi_attention.errors import NoTissueError
 from wsi_attention.geometry import Grid
-from wsi_attention.models.region_maps import RegionCanvas
-from wsi_attention.models.region_tree import Regions
+from wsi_attention.methods.tnet.crops import CropGrid, crop_grid
+from wsi_attention.methods.tnet.regions import RegionCanvas, Regions
 from wsi_attention.tiles.tensors import TensorSource
 
 

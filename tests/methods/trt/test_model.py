@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from wsi_attention.attention.reattention import kept_as_released
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
-from wsi_attention.models.trt import SECOND, ReAttentionTransformer
-from wsi_attention.models.trt_builders import trt
-from wsi_attention.nn.reattention import ReAttention, coarse_look
+from wsi_attention.methods.trt.model import SECOND, ReAttentionTransformer, trt
+from wsi_attention.methods.trt.reattention import ReAttention, coarse_look, kept_as_released
 from wsi_attention.nn.vit import Block, VisionTransformer
 from wsi_attention.protocols import AttentionModel, EpochAware
 from wsi_attention.structures import Output, TileBatch, TileSet

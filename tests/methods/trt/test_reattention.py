@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_attention.attention import reattention as re
 from wsi_attention.attention.cam import class_scores
+from wsi_attention.methods.trt import reattention as re
 
 M = torch.tensor([[0.4, 0.3, 0.2, 0.1]])
 

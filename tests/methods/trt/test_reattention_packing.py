@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from wsi_attention.nn.packing import Packing
+from wsi_attention.methods.trt.reattention import Packing
 
 
 def seeded(*shape: int) -> Tensor:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from wsi_attention.attention import contrastive as c
-from wsi_attention.attention.counts import draw_counts
+from wsi_attention.methods.zoom_in import contrastive as c
+from wsi_attention.methods.zoom_in.estimator import draw_counts
 
 EVERYWHERE = torch.ones(1, 4, dtype=torch.bool)
 

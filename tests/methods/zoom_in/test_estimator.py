@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsi_attention.attention import nested as n
-from wsi_attention.attention.counts import draw_counts, highest
 from wsi_attention.attention.expectation import coefficients_sequential, coefficients_threshold, expectation
 from wsi_attention.attention.sampling import Draw, draw_without_replacement
+from wsi_attention.methods.zoom_in import estimator as n
+from wsi_attention.methods.zoom_in.estimator import draw_counts, highest
 
 ALPHA = torch.tensor([[0.7, 0.3]], dtype=torch.float64)
 BETA = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.3, 0.2]], dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_attention.attention import counts as c
+from wsi_attention.methods.zoom_in import estimator as c
 
 ALPHA = torch.tensor([[0.5, 0.0, 0.3, 0.2], [0.0, 0.0, 0.0, 1.0]])
 

@@ -11,17 +11,20 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from wsi_attention.attention.contrastive import contrastive_loss
-from wsi_attention.attention.counts import noisy_distribution_as_released
-from wsi_attention.attention.nested import Stage, subtile_stage, tile_stage
 from wsi_attention.attention.sampling import Draw
 from wsi_attention.attention.zoom_grid import pixels_read
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
-from wsi_attention.models.zoom_in import ZoomIn
-from wsi_attention.models.zoom_in_builders import zoom_in
-from wsi_attention.models.zoom_in_choice import Choice, at_random
-from wsi_attention.models.zoom_in_reading import zoom_levels
-from wsi_attention.models.zoom_in_records import Zoomed
+from wsi_attention.methods.zoom_in.contrastive import contrastive_loss
+from wsi_attention.methods.zoom_in.estimator import (
+    Choice,
+    Stage,
+    at_random,
+    noisy_distribution_as_released,
+    subtile_stage,
+    tile_stage,
+)
+from wsi_attention.methods.zoom_in.model import ZoomIn, zoom_in
+from wsi_attention.methods.zoom_in.views import Zoomed, zoom_levels
 from wsi_attention.protocols import EpochAware, Estimating
 from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import SlideError, TileReadError
-from wsi_attention.slide.readers import byte_ranges
-from wsi_attention.slide.readers.byte_ranges import GAP, LocalBytes
+from wsi_attention.slide.readers import bytes as byte_ranges
+from wsi_attention.slide.readers.bytes import GAP, LocalBytes
 from wsi_attention.slide.readers.sources import bytes_of
 
 CONTENT = bytes(range(256)) * 40

@@ -13,9 +13,9 @@ import tifffile
 
 from wsi_attention.errors import SlideError, TileReadError
 from wsi_attention.protocols import RegionsReader
-from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.openslide import OpenSlideReader
 from wsi_attention.slide.readers.tiff.reader import TiffReader
+from wsi_attention.slide.resample import on_white
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.readers import ReaderContract
 from wsi_attention.testing.tiff_kinds import KINDS, write_kind

@@ -14,24 +14,23 @@ from typing import Any, Literal
 
 import torch
 
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.devices import Precision, Used
 from wsi_attention.errors import InputError, ResultsError
-from wsi_attention.inference.batch_run import BatchRun, Watch
-from wsi_attention.inference.cluster_runner import Cluster
-from wsi_attention.inference.devices import Precision, Used
-from wsi_attention.inference.discovery import SlideFile, with_mpp, with_series
-from wsi_attention.inference.effort import Effort
-from wsi_attention.inference.job import Job, Settings, exporter_of
-from wsi_attention.inference.mirror import workplace
-from wsi_attention.inference.names import assign_names, identity
-from wsi_attention.inference.pages import PAGE, part_of, write_page
-from wsi_attention.inference.predict import USUAL, versions
-from wsi_attention.inference.report import Report
-from wsi_attention.inference.results import TABLE, Results, open_results
-from wsi_attention.inference.runners import place_for, place_of, runner_of
-from wsi_attention.inference.slide_key import first_look
-from wsi_attention.inference.slides_csv import gather_slides
-from wsi_attention.inference.states import RunKey, State
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.inference.batch.discovery import SlideFile, with_mpp, with_series
+from wsi_attention.inference.batch.job import Job, Settings, exporter_of
+from wsi_attention.inference.batch.names import assign_names, identity
+from wsi_attention.inference.batch.outcomes import BatchRun, Watch
+from wsi_attention.inference.batch.runners import place_for, place_of, runner_of
+from wsi_attention.inference.batch.slides_csv import gather_slides
+from wsi_attention.inference.batch.summary import Report
+from wsi_attention.inference.cluster.runner import Cluster
+from wsi_attention.inference.predict import USUAL, Effort, versions
+from wsi_attention.inference.results.folder import TABLE, Results, open_results
+from wsi_attention.inference.results.mirror import workplace
+from wsi_attention.inference.results.page import PAGE, part_of, write_page
+from wsi_attention.inference.results.slide_key import first_look
+from wsi_attention.inference.results.state import RunKey, State
 from wsi_attention.slide.urls import is_url, masked
 
 EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from wsi_attention.errors import InputError
 from wsi_attention.export.zarr import INSPECTED
-from wsi_attention.inference.matching import DICOM
-from wsi_attention.inference.names import SUFFIXES, of_image, suffix_of
+from wsi_attention.inference.batch.matching import DICOM
+from wsi_attention.inference.batch.names import SUFFIXES, of_image, suffix_of
 from wsi_attention.json_values import parse
 from wsi_attention.slide.dicom_series import series_of
 from wsi_attention.slide.metadata import given_mpp

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from wsi_attention import registry
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError, NoTissueError, ResultsError, SlideError, WsiAttentionError
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import prediction_row
-from wsi_attention.inference.devices import Precision
-from wsi_attention.inference.discovery import SlideFile
-from wsi_attention.inference.effort import Effort
-from wsi_attention.inference.limits import TimeLimit
-from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
-from wsi_attention.inference.predict import USUAL, look, overview_of, prepare
-from wsi_attention.inference.slide_key import first_look, second_look
-from wsi_attention.inference.states import RunKey, SlideKey, State
-from wsi_attention.inference.writing import remove, results_errors, temporary
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.files import remove, results_errors, temporary
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.pictures import picture_downsample, pixels_for, shown_tiles
+from wsi_attention.inference.predict import USUAL, Effort, look, overview_of, prepare
+from wsi_attention.inference.results.slide_key import first_look, second_look
+from wsi_attention.inference.results.state import RunKey, SlideKey, State
 from wsi_attention.plain_text import visible
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.tissue import load_mask
@@ -251,3 +253,67 @@ def exporter_of(name: str) -> Any:
     if "{slide}" not in exporter.suffix or len(parts) < 2 or ".." in parts or Path(exporter.suffix).is_absolute():
         raise InputError(f"exporter {name!r} writes to {exporter.suffix!r}; it must be a path like kind/{{slide}}.json")
     return exporter
+
+
+T = TypeVar("T")
+
+
+class TimeLimitError(SlideError, TimeoutError):
+    """A slide took longer than it was given; its thread was left behind."""
+
+
+class TimeLimit:
+    """Seconds that several steps share; only time inside `run` counts, so waiting for one's turn is free.
+
+    Attributes:
+        seconds: what was given.
+        name: whose limit this is, for the message.
+        spent: seconds used so far.
+        left_behind: whether a step ran out of time; its thread may still be running.
+    """
+
+    def __init__(self, seconds: float, name: str) -> None:
+        self.seconds = seconds
+        self.name = name
+        self.spent = 0.0
+        self.left_behind = False
+
+    def run(self, step: Callable[[], T]) -> T:
+        """The step's result, or the exception it raised.
+
+        The step runs in a daemon thread, because nothing can stop a C library that loops; whatever it still does after
+        the limit must therefore be harmless (it may write temporary files, never a finished one).
+
+        Raises:
+            TimeLimitError: the step was not finished when the shared seconds were used up.
+        """
+        call = _Call(step)
+        start = time.monotonic()
+        thread = threading.Thread(target=copy_context().run, args=(call,), daemon=True, name="slide")
+        thread.start()
+        thread.join(min(max(0.0, self.seconds - self.spent), threading.TIMEOUT_MAX))
+        self.spent += time.monotonic() - start
+        if thread.is_alive():
+            self.left_behind = True
+            raise TimeLimitError(f"{self.name}: not finished after {self.seconds:g} s; give it more with --limit")
+        return call.result()
+
+
+class _Call(Generic[T]):
+    def __init__(self, step: Callable[[], T]) -> None:
+        self._step = step
+        self._values: list[T] = []
+        self._error: BaseException | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._values.append(self._step())
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> T:
+        if self._error is not None and not isinstance(self._error, Exception):
+            raise SlideError(f"a library wanted to end the program ({self._error!r})") from self._error
+        if self._error is not None:
+            raise self._error
+        return self._values[0]

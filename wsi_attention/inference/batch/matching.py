@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.names import safe_name, suffix_of
+from wsi_attention.inference.batch.names import safe_name, suffix_of
 
 DICOM = (".dcm", ".dicom")
 """Suffixes of files that are part of a slide as often as one: a series is called by its folder."""

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any
 
 from wsi_attention.errors import ClusterError, ResultsError
-from wsi_attention.inference.job import Job, Outcome, reason_of
-from wsi_attention.inference.report import Report
-from wsi_attention.inference.results import Results
-from wsi_attention.inference.runners import Runner
-from wsi_attention.inference.states import SlideKey, State
+from wsi_attention.inference.batch.job import Job, Outcome, reason_of
+from wsi_attention.inference.batch.runners import Runner
+from wsi_attention.inference.batch.summary import Report
+from wsi_attention.inference.results.folder import Results
+from wsi_attention.inference.results.state import SlideKey, State
 from wsi_attention.structures import warning_in
 
 Watch = Callable[[str, int, int], None]

@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Any, Protocol
 
-from wsi_attention.inference.cluster_runner import Cluster
-from wsi_attention.inference.devices import Precision, Used, device_of, placed, precision_on
-from wsi_attention.inference.discovery import SlideFile
-from wsi_attention.inference.job import Job, Outcome, classify_slide
-from wsi_attention.inference.processes import Processes
-from wsi_attention.models.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.devices import Precision, Used, device_of, placed, precision_on
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.batch.job import Job, Outcome, classify_slide
+from wsi_attention.inference.cluster.runner import Cluster
+from wsi_attention.inference.isolation.pool import Processes
 
 Place = Executor | Cluster | Processes | None
 

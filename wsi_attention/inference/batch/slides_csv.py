@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
-from wsi_attention.inference.csv_table import read_table
-from wsi_attention.inference.discovery import Found, SlideFile, find_slides, whole_series
-from wsi_attention.inference.matching import SlideNames, plain
-from wsi_attention.inference.names import suffix_of
+from wsi_attention.inference.batch.discovery import Found, SlideFile, find_slides, whole_series
+from wsi_attention.inference.batch.matching import SlideNames, plain
+from wsi_attention.inference.batch.names import suffix_of
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.urls import is_url, last_part
 

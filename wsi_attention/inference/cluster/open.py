@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ClusterError, InputError, MissingExtraError
-from wsi_attention.inference.cluster_runner import Cluster
-from wsi_attention.inference.own_cluster import TIMEOUT, local_workers
+from wsi_attention.inference.cluster.runner import TIMEOUT, Cluster, local_workers
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -57,7 +56,7 @@ def open_cluster(
             yield Cluster(client, f"local cluster of {local}", expected=local)
         else:
             assert slurm is not None
-            from wsi_attention.inference import slurm as jobs
+            from wsi_attention.inference.cluster import slurm as jobs
 
             _check_installed("dask_jobqueue", "slurm")
             config = jobs.read_config(slurm)

@@ -14,7 +14,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from wsi_attention.errors import ClusterError, InputError
-from wsi_attention.inference.own_cluster import KEEP_MEMORY, TIMEOUT, own_scheduler
+from wsi_attention.inference.cluster.runner import KEEP_MEMORY, TIMEOUT, own_scheduler
 
 NEEDED = ("cores", "memory")
 KEEPING = f'export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{KEEP_MEMORY}"'

@@ -1,8 +1,9 @@
-"""What runs in a worker of a cluster: coordinates and paths come in, a state and small export files go out."""
+"""What runs in a worker: coordinates and paths come in, a state and small export files go out."""
 
 from __future__ import annotations
 
 import io
+import signal
 import socket
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -12,16 +13,16 @@ from threading import Lock
 from typing import Any
 
 import torch
+from distributed import Worker, WorkerPlugin
 
 from wsi_attention import __version__
+from wsi_attention.checkpoint import CONFIG, WEIGHTS, Classifier, load_model
+from wsi_attention.devices import Used, device_of, precision_on
 from wsi_attention.errors import ModelError, ResultsError, WsiAttentionError
-from wsi_attention.inference.devices import Used, device_of, precision_on
-from wsi_attention.inference.discovery import SlideFile
-from wsi_attention.inference.job import Job, Outcome, Settings, classify_slide
-from wsi_attention.inference.states import SlideKey
-from wsi_attention.inference.writing import results_errors, temporary
-from wsi_attention.models.checkpoint import Classifier, load_model
-from wsi_attention.models.reading import CONFIG, WEIGHTS
+from wsi_attention.files import results_errors, temporary
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.batch.job import Job, Outcome, Settings, classify_slide
+from wsi_attention.inference.results.state import SlideKey
 
 NOT_SENT = ("classifier", "results")
 """Settings that mean nothing in another process: the loaded model and this machine's results folder."""
@@ -214,3 +215,22 @@ def _write_all(folder: Path, files: dict[str, bytes]) -> None:
 def _below(name: str, export: str) -> bool:
     finished = temporary(Path(export)).as_posix()
     return name == finished or name.startswith(f"{finished}/")
+
+
+class ModelPlugin(WorkerPlugin):
+    """Brings a model to workers that cannot see its folder, once each, also to those that join or start again later."""
+
+    def __init__(self, sha256: str, files: dict[str, bytes]) -> None:
+        """The model whose weights have this sha256."""
+        self.name = f"wsi-attention-model-{sha256}"
+        self._sha256 = sha256
+        self._files = files
+
+    def setup(self, worker: Worker) -> None:
+        """Called in each worker."""
+        carry(self._sha256, self._files)
+
+
+def dask_setup(worker: Worker) -> None:
+    """Run as a preload in workers of our own: Ctrl-C is for the process that started them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -18,9 +18,9 @@ from threading import Lock
 from typing import IO, Protocol
 
 from wsi_attention.errors import ClusterError
-from wsi_attention.inference.channel import Channel
-from wsi_attention.inference.last_words import Ending
-from wsi_attention.inference.nursery_process import ANSWER, END, FORK, REQUEST
+from wsi_attention.inference.isolation.channel import Channel
+from wsi_attention.inference.isolation.last_words import Ending
+from wsi_attention.inference.isolation.nursery_process import ANSWER, END, FORK, REQUEST
 
 FORKS = sys.platform == "linux"
 """Elsewhere a process that has imported the libraries of a slide cannot be forked safely, or not at all."""

@@ -20,7 +20,7 @@ from typing import NoReturn
 FORK, END = 0, 1
 REQUEST, ANSWER = struct.Struct("=iid"), struct.Struct("=iiq")
 """What to do, the process, seconds of patience; the process, how it ended, its peak memory in bytes."""
-NEEDED = ("wsi_attention.inference.worker_process",)
+NEEDED = ("wsi_attention.inference.isolation.worker",)
 USEFUL = (
     "openslide",
     "tifffile",
@@ -81,7 +81,7 @@ def _fork(control: socket.socket, descriptors: Sequence[int]) -> bytes:
 
 
 def _become_worker(parent: int, connection: int, words: int) -> NoReturn:
-    from wsi_attention.inference.worker_process import work
+    from wsi_attention.inference.isolation.worker import work
 
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -18,17 +18,16 @@ from typing import Any, Self
 
 import torch
 
+from wsi_attention.checkpoint import Classifier, read_config
+from wsi_attention.devices import Precision, Used, precision_on
 from wsi_attention.errors import ClusterError
-from wsi_attention.inference import nursery
-from wsi_attention.inference.devices import Precision, Used, precision_on
-from wsi_attention.inference.job import Job, Outcome, exporter_of
-from wsi_attention.inference.last_words import Ending
-from wsi_attention.inference.remote import ModelSource, handed, task_of
-from wsi_attention.inference.states import SlideKey, State
-from wsi_attention.inference.worker_process import Ask, Log, Over, Ready, Refusal, Setup, Turn
-from wsi_attention.inference.writing import remove, temporary
-from wsi_attention.models.checkpoint import Classifier
-from wsi_attention.models.reading import read_config
+from wsi_attention.files import remove, temporary
+from wsi_attention.inference.batch.job import Job, Outcome, exporter_of
+from wsi_attention.inference.cluster.worker import ModelSource, handed, task_of
+from wsi_attention.inference.isolation import nursery
+from wsi_attention.inference.isolation.last_words import Ending
+from wsi_attention.inference.isolation.worker import Ask, Log, Over, Ready, Refusal, Setup, Turn
+from wsi_attention.inference.results.state import SlideKey, State
 
 GRACE = 5.0
 """Seconds over its limit after which a slide's process is killed; before, the process itself gives the slide up."""

@@ -14,11 +14,11 @@ from typing import IO
 
 import torch
 
+from wsi_attention.devices import Used, device_of, placed, precision_on
 from wsi_attention.errors import WsiAttentionError
-from wsi_attention.inference.channel import Channel
-from wsi_attention.inference.devices import Used, device_of, placed, precision_on
-from wsi_attention.inference.job import classify_slide
-from wsi_attention.inference.remote import ModelSource, Task, keep
+from wsi_attention.inference.batch.job import classify_slide
+from wsi_attention.inference.cluster.worker import ModelSource, Task, keep
+from wsi_attention.inference.isolation.channel import Channel
 
 LOGGER = "wsi_attention"
 """The log whose records a worker hands on to the process that started it."""

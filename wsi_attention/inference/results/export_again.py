@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideError
-from wsi_attention.inference.discovery import SlideFile
-from wsi_attention.inference.job import exporter_of
-from wsi_attention.inference.picture import picture_downsample, pixels_for, shown_tiles
-from wsi_attention.inference.slide_key import first_look, second_look
-from wsi_attention.inference.states import State, stored_results
-from wsi_attention.inference.superseded import twin
-from wsi_attention.inference.writing import publish, remove, results_errors, temporary
+from wsi_attention.files import publish, remove, results_errors, temporary
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.batch.job import exporter_of
+from wsi_attention.inference.pictures import picture_downsample, pixels_for, shown_tiles
+from wsi_attention.inference.results.folder import twin
+from wsi_attention.inference.results.slide_key import first_look, second_look
+from wsi_attention.inference.results.state import State, stored_results
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction

@@ -12,20 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_attention import registry
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.table import columns
-from wsi_attention.inference.names import identity
-from wsi_attention.inference.packed_states import PackedStates
-from wsi_attention.inference.states import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
-from wsi_attention.inference.superseded import every_export, twin
-from wsi_attention.inference.writing import publish, remove, remove_unfinished, results_errors, temporary, write_text
+from wsi_attention.files import publish, remove, remove_unfinished, results_errors, temporary, write_text
+from wsi_attention.inference.batch.job import exporter_of
+from wsi_attention.inference.batch.names import identity
+from wsi_attention.inference.results.packed_states import PackedStates
+from wsi_attention.inference.results.state import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
 from wsi_attention.plain_text import in_cell
 
 if TYPE_CHECKING:
-    from wsi_attention.inference.mirror import Mirror
+    from wsi_attention.inference.results.mirror import Mirror
 
 TABLE = "predictions.csv"
 TEXTS = ("slide", "label", "reason", "notes")
@@ -299,3 +301,29 @@ def _take(lock: int) -> bool:
     except OSError:  # some network file systems know no locks
         return True
     return True
+
+
+GZIP = ".gz"
+"""What `export --gzip` puts behind a name."""
+
+
+def twin(export: str) -> str:
+    """Return the name of the same export in its other form: compressed, or not."""
+    return export.removesuffix(GZIP) if export.endswith(GZIP) else f"{export}{GZIP}"
+
+
+def every_export(slide: str) -> set[str]:
+    """Return all that any installed exporter may have written for a slide, relative to the results folder."""
+    plain = {suffix.format(slide=slide) for suffix in _suffixes()}
+    return plain | set(map(twin, plain))
+
+
+@cache
+def _suffixes() -> tuple[str, ...]:
+    found = []
+    for name in registry.names(registry.EXPORTERS):
+        try:
+            found.append(str(exporter_of(name).suffix))
+        except Exception:  # an outside package that cannot be imported has written nothing here
+            continue
+    return tuple(found)

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from wsi_attention.errors import ResultsError, SlideOpenError
 from wsi_attention.export.report import ReportExporter
-from wsi_attention.inference.states import FOLDER, State
-from wsi_attention.inference.writing import remove, results_errors
+from wsi_attention.files import remove, results_errors
+from wsi_attention.inference.results.state import FOLDER, State
 from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.urls import masked

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import fields
 
-from wsi_attention.inference.states import RunKey, SlideKey, State
+from wsi_attention.inference.results.state import RunKey, SlideKey, State
 
 
 class PackedStates(MutableMapping[str, State]):

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wsi_attention.errors import ResultsError
-from wsi_attention.export.report import ReportExporter
+from wsi_attention.export.report import ReportExporter, read_part
 from wsi_attention.export.report_page import Row, Section, page
-from wsi_attention.export.report_part import read_part
-from wsi_attention.inference.packed_states import PackedStates
-from wsi_attention.inference.states import FOLDER, State, read_states
-from wsi_attention.inference.writing import results_errors, temporary
+from wsi_attention.files import results_errors, temporary
+from wsi_attention.inference.results.packed_states import PackedStates
+from wsi_attention.inference.results.state import FOLDER, State, read_states
 from wsi_attention.json_values import parse
 from wsi_attention.structures import shown_class, warning_in
 

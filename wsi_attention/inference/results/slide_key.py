@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.discovery import SlideFile
-from wsi_attention.inference.states import SlideKey
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.results.state import SlideKey
 from wsi_attention.slide import own_files
 from wsi_attention.slide.fingerprint import seen_in
 from wsi_attention.slide.slide import Slide

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Grid
-from wsi_attention.models.records import glimpses
+from wsi_attention.methods.outputs import glimpses
 from wsi_attention.nn.bags import encode
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Glimpse, TileBatch, TileSet

@@ -9,16 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from wsi_attention.attention.nested import Stage, leaf_attention, without_failed_entries
 from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.errors import NoTissueError
-from wsi_attention.models.overview import look_over
-from wsi_attention.models.rounds import Limits, Rounds
-from wsi_attention.models.zoom_in_choice import Choice, at_random
-from wsi_attention.models.zoom_in_reading import Reader, zoom_levels
-from wsi_attention.models.zoom_in_records import Inside, Look, Zoomed, zoom_unread
+from wsi_attention.methods.overview import look_over
+from wsi_attention.methods.rounds import Limits, Rounds
+from wsi_attention.methods.zoom_in.estimator import Choice, Stage, at_random, leaf_attention, without_failed_entries
+from wsi_attention.methods.zoom_in.views import Inside, Look, Reader, Zoomed, zoom_levels, zoom_unread
 from wsi_attention.nn.bags import encode, in_chunks
-from wsi_attention.nn.precision import in_float32
+from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import TileBatch
 

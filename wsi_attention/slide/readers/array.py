@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from wsi_attention.errors import InputError, UnsupportedSlideError
 from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
-from wsi_attention.slide.pixels import level_location, padded
 from wsi_attention.slide.readers.limits import check_dimensions, downsamples
+from wsi_attention.slide.resample import level_location, padded
 
 
 @dataclass(frozen=True, eq=False)

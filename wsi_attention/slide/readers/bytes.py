@@ -1,14 +1,14 @@
-"""Where a TIFF's bytes come from: many ranges in one request, from a local file or, elsewhere, from a URL."""
+"""Bytes of a local file by position, neighbouring ranges in one read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from wsi_attention.errors import SlideError, TileReadError
-from wsi_attention.slide.readers.spans import Range, cut_out, merged
 
 GAP = 2**12
 """Bytes between two ranges that are read with them: a page, which a disk delivers anyway."""
@@ -127,3 +127,36 @@ def is_tiff(path: str) -> bool:
             return stream.read(4) in _TIFF_MAGIC
     except OSError:
         return False
+
+
+Range = tuple[int, int]
+"""(offset, count) in bytes."""
+
+
+def merged(ranges: Sequence[Range], gap: int, largest: int) -> Iterator[Range]:
+    """Spans that hold the ranges.
+
+    Args:
+        ranges: at least one, sorted.
+        gap: ranges that lie at most so many bytes apart are joined …
+        largest: … if they stay below so many bytes, or overlap.
+    """
+    start, end = ranges[0][0], sum(ranges[0])
+    for offset, count in ranges[1:]:
+        if offset - end <= gap and (max(end, offset + count) - start <= largest or offset < end):
+            end = max(end, offset + count)
+        else:
+            yield start, end - start
+            start, end = offset, offset + count
+    yield start, end - start
+
+
+def cut_out(spans: Sequence[Range], contents: Sequence[bytes], ranges: Sequence[Range]) -> list[bytes]:
+    """The bytes of each range out of those of the spans."""
+    starts = [offset for offset, _ in spans]
+    found = []
+    for offset, count in ranges:
+        number = bisect_right(starts, offset) - 1
+        begin = offset - starts[number]
+        found.append(contents[number][begin : begin + count])
+    return found

@@ -15,10 +15,10 @@ from wsi_attention.geometry import Box
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.images import Series, StoredImage, choose
 from wsi_attention.slide.metadata import OME_IMAGE
-from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.limits import check_dimensions
 from wsi_attention.slide.readers.tiff.second_look import check_openslide_tiff, compression_of, explain_tiff
 from wsi_attention.slide.readers.tiff.tags import NotReadHereError
+from wsi_attention.slide.resample import on_white
 
 
 def vendor_of(path: str) -> str | None:

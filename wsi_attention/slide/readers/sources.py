@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsi_attention.slide.readers.byte_ranges import ByteRanges, LocalBytes
+from wsi_attention.slide.readers.bytes import ByteRanges, LocalBytes
 from wsi_attention.slide.urls import is_url
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from wsi_attention.protocols import SlideReader
 from wsi_attention.slide.images import Series
-from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
+from wsi_attention.slide.resample import on_white
 
 
 def levels_hidden_from_openslide(path: str, series: Series = None) -> bool:

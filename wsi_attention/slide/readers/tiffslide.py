@@ -17,8 +17,7 @@ from wsi_attention.slide.channels import STORED, Order
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.holes import whitened
 from wsi_attention.slide.images import Series, StoredImage, choose
-from wsi_attention.slide.pixels import level_location, on_white, padded
-from wsi_attention.slide.readers.byte_ranges import is_tiff
+from wsi_attention.slide.readers.bytes import is_tiff
 from wsi_attention.slide.readers.limits import downsamples
 from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.readers.tiff.checks import (
@@ -29,10 +28,11 @@ from wsi_attention.slide.readers.tiff.checks import (
     check_stored,
     series_levels,
 )
+from wsi_attention.slide.readers.tiff.coding import check_jpeg_size
 from wsi_attention.slide.readers.tiff.images import as_series, pick
-from wsi_attention.slide.readers.tiff.jpeg_size import check_jpeg_size
 from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_tags
 from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError, properties_of, vendor_of
+from wsi_attention.slide.resample import level_location, on_white, padded
 from wsi_attention.slide.urls import is_url, masked
 
 

@@ -14,13 +14,12 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
 from wsi_attention.slide.failures import one_line
-from wsi_attention.slide.readers.byte_ranges import LocalBytes
+from wsi_attention.slide.readers.bytes import LocalBytes, Range, cut_out, merged
 from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.readers.remote.cache import LIMIT_VARIABLE, WHOLE, RemoteCache
 from wsi_attention.slide.readers.remote.file import Blocks, RemoteFile
 from wsi_attention.slide.readers.remote.objects import Facts, NoRangesError, OneRangeError, Progress, remote_object
 from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, persistently
-from wsi_attention.slide.readers.spans import Range, cut_out, merged
 from wsi_attention.slide.urls import masked
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_attention.errors import InputError
-from wsi_attention.slide.readers.spans import Range
+from wsi_attention.slide.readers.bytes import Range
 
 FOLDER_VARIABLE = "WSI_ATTENTION_CACHE"
 """Names the environment variable of the folder; it reaches worker processes by itself."""

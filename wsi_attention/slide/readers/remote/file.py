@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
-from wsi_attention.slide.readers.spans import Range
+from wsi_attention.slide.readers.bytes import Range
 
 BLOCK = 2**16
 KEPT = 2**24

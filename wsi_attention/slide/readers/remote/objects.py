@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from wsi_attention.slide.readers.spans import Range
+from wsi_attention.slide.readers.bytes import Range
 
 _LOG = logging.getLogger("wsi_attention.download")
 HEAD = 2**16

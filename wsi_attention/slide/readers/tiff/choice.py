@@ -12,12 +12,12 @@ from wsi_attention.protocols import SlideReader
 from wsi_attention.slide.failures import what_is_wrong
 from wsi_attention.slide.images import Series
 from wsi_attention.slide.metadata import file_mpp, objective_power
-from wsi_attention.slide.pixels import on_white
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
 from wsi_attention.slide.readers.tiff.coding import Coding
 from wsi_attention.slide.readers.tiff.index import SOUND, TiffLevel
 from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError
+from wsi_attention.slide.resample import on_white
 from wsi_attention.slide.urls import is_url
 
 SAME = "a tiled TIFF; a tissue tile is the same in OpenSlide"

@@ -1,4 +1,4 @@
-"""How a TIFF's tiles are stored, and the function that turns stored bytes into RGB (imagecodecs).
+"""How a TIFF's tiles are stored, what their streams claim of their size, and how they become RGB (imagecodecs).
 
 Colour is the trap: Aperio writes JPEG tiles in RGB without saying so inside them, so what the TIFF says of its colours
 counts, as in OpenSlide. Aperio's JPEG 2000 in YCbCr (33003) carries no colour transform either.
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
-from wsi_attention.slide.readers.tiff.jpeg_size import check_jpeg_size
 from wsi_attention.slide.readers.tiff.tags import NotReadHereError
 
 if TYPE_CHECKING:
@@ -132,3 +131,37 @@ def _plain(unpack: Callable[..., Any], differences: bool, content: bytes, out: P
         np.cumsum(pixels, axis=1, dtype=np.uint8, out=out)
     else:
         out[...] = pixels
+
+
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+def jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """(w, h) of the first frame; None where there is none before the pixels."""
+    at = 0
+    while (at := content.find(b"\xff", at)) >= 0 and at + 9 <= len(content):
+        marker = content[at + 1]
+        if marker in _FRAMES:
+            return int.from_bytes(content[at + 7 : at + 9], "big"), int.from_bytes(content[at + 5 : at + 7], "big")
+        if marker == 0xDA:
+            return None
+        at += (
+            1
+            if marker in (0xFF, 0x00)
+            else 2
+            if marker in _ALONE
+            else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        )
+    return None
+
+
+def check_jpeg_size(content: bytes, most: tuple[int, int]) -> None:
+    """Refuses a stream of more pixels than its tile (w, h) has.
+
+    Raises:
+        TileReadError: it claims more.
+    """
+    found = jpeg_size(content)
+    if found is not None and (found[0] > most[0] or found[1] > most[1]):
+        raise TileReadError(f"a JPEG of {found[0]}×{found[1]} pixels in a tile of {most[0]}×{most[1]}")

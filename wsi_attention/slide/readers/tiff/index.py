@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.slide.channels import STORED
 from wsi_attention.slide.images import Series, StoredImage
-from wsi_attention.slide.readers.byte_ranges import ByteRanges
+from wsi_attention.slide.readers.bytes import ByteRanges
 from wsi_attention.slide.readers.limits import downsamples
 from wsi_attention.slide.readers.tiff.checks import SOME_LOST, check_chain, check_levels
 from wsi_attention.slide.readers.tiff.coding import Coding, coding_of

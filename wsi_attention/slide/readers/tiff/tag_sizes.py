@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError
-from wsi_attention.slide.readers.byte_ranges import as_asked
+from wsi_attention.slide.readers.bytes import as_asked
 
 LARGEST = 2**25
 """Bytes of a tag: a description with pictures in it has some millions."""

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from wsi_attention.errors import SlideOpenError, TileReadError, UnsupportedSlideError
 from wsi_attention.geometry import Box
 from wsi_attention.registry import IMPORTING
-from wsi_attention.slide.brightfield import check_metadata
 from wsi_attention.slide.channels import STORED, reordered, rgb_order
 from wsi_attention.slide.failures import opening
 from wsi_attention.slide.holes import whitened
 from wsi_attention.slide.images import Series
-from wsi_attention.slide.pixels import level_location, padded
+from wsi_attention.slide.metadata import check_metadata
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.zarr.absence import Absence, known_keys
 from wsi_attention.slide.readers.zarr.chunks import Grid, Rectangle, read_regions
@@ -27,6 +26,7 @@ from wsi_attention.slide.readers.zarr.guard import UNPACKED, GuardedStore, Packi
 from wsi_attention.slide.readers.zarr.images import pick
 from wsi_attention.slide.readers.zarr.levels import level_of
 from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, channels
+from wsi_attention.slide.resample import level_location, padded
 from wsi_attention.slide.urls import is_store_url, is_url
 
 if TYPE_CHECKING:
