@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
 BASE = {"errors", "geometry", "json_values", "once", "plain_text", "structures", "protocols", "registry", "timing"}
+MODELS = {"checkpoint", "devices", "files", "learnt_from", "model_card"}
 ALLOWED = {
     "errors": set(),
     "plain_text": set(),
@@ -22,19 +23,26 @@ ALLOWED = {
     "structures": {"geometry", "errors"},
     "protocols": {"structures", "geometry", "errors"},
     "registry": {"structures", "geometry", "errors"},
+    "config": {"errors"},
+    "csv_table": {"errors", "plain_text"},
+    "devices": {"errors"},
+    "files": {"errors"},
+    "learnt_from": BASE,
+    "model_card": BASE | {"learnt_from"},
     "attention": BASE,
     "slide": BASE,
     "export": BASE,
     "nn": BASE | {"attention"},
-    "models": BASE | {"attention", "nn"},
+    "methods": BASE | {"attention", "nn"},
+    "checkpoint": BASE | {"files", "learnt_from", "methods", "model_card"},
     "tiles": BASE | {"slide"},
-    "config": {"errors"},
-    "inference": BASE | {"attention", "nn", "models", "slide", "tiles", "export"},
-    "viewer": BASE | {"slide", "export", "inference"},
-    "training": BASE | {"attention", "nn", "models", "slide", "tiles", "config", "inference"},
+    "inference": BASE | MODELS | {"csv_table", "export", "methods", "nn", "slide", "tiles"},
+    "viewer": BASE | {"export", "inference", "slide"},
+    "training": BASE | MODELS | {"attention", "config", "csv_table", "inference", "nn", "slide", "tiles"},
 }
+PAPERS = {"ats", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
-TORCH_ROOMS = {"attention", "nn", "models", "training", "inference", "testing", "cli"}
+TORCH_ROOMS = {"attention", "nn", "methods", "checkpoint", "devices", "training", "inference", "testing", "cli"}
 TORCH_FILES = {"tiles/source.py", "tiles/tensors.py"}
 
 
@@ -67,6 +75,52 @@ def test_imports_point_down(path: Path) -> None:
             if target == "__version__":
                 continue
             assert target == room or target in ALLOWED[room], f"{room} must not import {target} ({name})"
+
+
+def test_no_paper_imports_another() -> None:
+    papers = {path.stem if path.suffix else path.name for path in (PACKAGE / "methods").iterdir()} & PAPERS
+    assert papers == PAPERS
+    for paper in PAPERS:
+        home = PACKAGE / "methods" / paper
+        for path in home.glob("*.py") if home.is_dir() else [home.with_suffix(".py")]:
+            for name in imported(path):
+                parts = name.split(".")
+                others = PAPERS - {paper}
+                assert parts[:2] != ["wsi_attention", "methods"] or parts[2] not in others, f"{path} imports {name}"
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Imports for types alone do not count: they are not there when the program runs."""
+    graph = {_dotted(path): _runtime_imports(path) for path in MODULES}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, f"circle: {' -> '.join((*above[above.index(module) :], module))}"
+        if module in done:
+            return
+        for name in graph[module]:
+            visit(name, (*above, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def _dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _runtime_imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = {id(child) for node in ast.walk(tree) if _is_type_checking(node) for child in ast.walk(node)}
+    known, found = {_dotted(one) for one in MODULES}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in guarded:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in known else node.module or "")
+    return (found & known) - {"wsi_attention", _dotted(path)}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -32,7 +32,7 @@ from wsi_attention.model_card import ModelCard, readme
 from wsi_attention.protocols import Stated
 from wsi_attention.structures import DEMONSTRATION
 
-SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
+SHIPPED = Path(__file__).resolve().parent / "shipped"
 
 
 @dataclass(frozen=True, eq=False)

@@ -196,7 +196,7 @@ def read_until(
 
     The error is the jackknife's over all tiles so far; between the means of two or three rounds it could not be told
     from chance. To stop where it looks small favours rounds where it is too small: intervals cover a little less often
-    than without stopping, more so for a large tolerance (figures in tests/models/test_rounds.py).
+    than without stopping, more so for a large tolerance (figures in tests/methods/test_rounds.py).
 
     Args:
         reading: of the cells of the draw, in its order.

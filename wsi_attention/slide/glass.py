@@ -217,7 +217,6 @@ MUCH = 0.12
 LEAST = 200_000.0
 """µm² of it at least; on tiny views 5 % of the view, if that is less."""
 
-Mask = NDArray[np.bool_]
 Classes = NDArray[np.uint8]
 
 

@@ -47,7 +47,6 @@ def without_holes(mask: Mask, area: float) -> Mask:
 STRIP_PIXELS = 500_000
 """Pixels labelled at once; labels take four times the memory of the mask."""
 
-Mask = NDArray[np.bool_]
 Labels = NDArray[np.int32]
 
 

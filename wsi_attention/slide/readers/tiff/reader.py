@@ -104,9 +104,6 @@ class TiffReader:
         self._source.close()
 
 
-Pixels = NDArray[np.uint8]
-Size = tuple[int, int]
-
 AT_ONCE = 2**25
 """Stored bytes that are held at once."""
 
