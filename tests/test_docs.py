@@ -1,0 +1,59 @@
+"""What the documents and docstrings point to is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted((ROOT / "wsi_attention").rglob("*.py"))
+CITED = re.compile(r"docs/methods/(\w+)\.md((?:,? (?:and )?§\d+(?:\.\d+)?)+)")
+KINDS = ("added", "changed", "fixed", "removed")
+
+
+def headings(page: Path) -> set[str]:
+    """The numbers of a page's headings, "2" and "2.1"."""
+    return set(re.findall(r"^#+ (\d+(?:\.\d+)?) ", page.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every text in a module: docstrings, messages, what options say."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "§" in node.value:
+            yield " ".join(node.value.split())
+
+
+def test_every_cited_section_is_a_heading_of_the_page() -> None:
+    wrong, cited = [], 0
+    for path in MODULES:
+        for text in texts(path):
+            rest = CITED.sub("", text)
+            if "§" in rest:
+                wrong.append(f"{path.relative_to(ROOT)}: § of no page: {rest[max(0, rest.index('§') - 40) :][:60]}")
+            for page, sections in CITED.findall(text):
+                known = headings(ROOT / "docs" / "methods" / f"{page}.md")
+                numbers = re.findall(r"§(\d+(?:\.\d+)?)", sections)
+                cited += len(numbers)
+                wrong += [f"{path.relative_to(ROOT)}: {page}.md has no §{one}" for one in numbers if one not in known]
+    assert not wrong, "\n".join(wrong)
+    assert cited > 20
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").glob("*.md")])
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for named in re.findall(r"`((?:wsi_attention|tests|plugins|docs|changes)/[\w./-]+)`", text):
+        assert (ROOT / named).exists(), f"{page.name} names {named}"
+
+
+def test_fragments_of_the_changelog_are_named_as_they_should_be() -> None:
+    for path in (ROOT / "changes").iterdir():
+        name = re.fullmatch(r"(\d+|\+[\w-]+)\.(\w+)(\.\d+)?\.md", path.name)
+        assert path.name == "README.md" or (name and name[2] in KINDS and path.read_text().strip()), path.name
