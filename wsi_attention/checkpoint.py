@@ -1,13 +1,11 @@
 """A model as a folder: config.json, model.safetensors and README.md, as on the Hugging Face hub; never unpickled.
 
-The configuration names the builder and every argument it was called with, so a folder stays readable when defaults
-change.
+The configuration names the method and every option of it, so a folder stays readable when defaults change.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import re
@@ -22,12 +20,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from wsi_attention import __version__, registry
+from wsi_attention import __version__
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.files import write_folder
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import KEY, LearntFrom
-from wsi_attention.methods.options import check_numbers
+from wsi_attention.methods.method import brief, build_model, find_method
 from wsi_attention.model_card import ModelCard, readme
 from wsi_attention.protocols import Stated
 from wsi_attention.structures import DEMONSTRATION
@@ -73,44 +71,6 @@ class Classifier:
         return _load_again, (str(self.folder), str(device), self.weights_sha256)
 
 
-def build_model(method: str, classes: int, /, **arguments: Any) -> nn.Module:
-    """A new model with fresh weights, by the registered name of its builder.
-
-    Args:
-        method: e.g. "ats".
-        classes: number of classes.
-        **arguments: of the builder; what is left out takes the builder's default.
-
-    Raises:
-        InputError: no such method, or an argument the builder does not take or refuses.
-    """
-    builder = registry.load(registry.MODELS, method)
-    complete(method, arguments)
-    check_numbers(method, classes, arguments)
-    try:
-        model: nn.Module = builder(classes, **arguments)
-    except InputError:
-        raise
-    except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError, MemoryError) as error:
-        raise InputError(f"method {method} cannot be built with {brief(arguments)}: {error}") from error
-    return model
-
-
-def complete(method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with the builder's defaults for those left out, plain values.
-
-    Raises:
-        InputError: no such method, or an argument that its builder does not take.
-    """
-    accepted = list(inspect.signature(registry.load(registry.MODELS, method)).parameters.values())[1:]
-    names = [one.name for one in accepted if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    unknown = [name for name in arguments if name not in names]
-    if unknown and len(names) == len(accepted):
-        raise InputError(f"method {method} takes no argument {unknown[0]!r}; it takes: {', '.join(names)}")
-    defaults = {one.name: one.default for one in accepted if one.default is not inspect.Parameter.empty}
-    return {**defaults, **arguments}
-
-
 def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     """Writes a model folder: into a temporary folder that is renamed, or, where the folder exists, file by file.
 
@@ -131,17 +91,17 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     """
     weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
     sha256 = hashlib.sha256(weights).hexdigest()
-    arguments = complete(card.method, card.arguments)
+    options = find_method(card.method).complete(card.arguments)
     config = {
         "format": FORMAT,
         "package_version": __version__,
         "method": card.method,
-        "arguments": arguments,
+        "options": options,
         "classes": list(card.classes),
         "negative": card.negative,
         "mpp": float(model.tile_mpp),  # type: ignore[arg-type]
-        "mean": arguments.get("mean"),
-        "std": arguments.get("std"),
+        "mean": options.get("mean"),
+        "std": options.get("std"),
         "recipe": dict(card.recipe),
         "data_fingerprint": card.data_fingerprint,
         "metrics": dict(card.metrics),
@@ -177,12 +137,12 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
     weights, sha256 = read_weights(folder, config)
     try:
         with torch.random.fork_rng(devices=[]):  # what the layers draw is thrown away, the caller's generator is not
-            model = build_model(config["method"], len(config["classes"]), **config["arguments"])
+            model = build_model(config["method"], len(config["classes"]), **config["options"])
     except InputError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     if not math.isclose(config["mpp"], float(model.tile_mpp), rel_tol=1e-6):  # type: ignore[arg-type]
         raise ModelError(
-            f"{folder / CONFIG}: 'mpp' is {config['mpp']:g}, but its arguments make a model for"
+            f"{folder / CONFIG}: 'mpp' is {config['mpp']:g}, but its options make a model for"
             f" {float(model.tile_mpp):g} µm/px; copy the whole folder again"  # type: ignore[arg-type]
         )
     check_fit(weights, model.state_dict(), folder)
@@ -240,15 +200,16 @@ def _finite(value: Any) -> Any:
     return value
 
 
-FORMAT = 1
-"""Version of the folder's layout; raised when an older version of the package could not read a folder."""
+FORMAT = 2
+"""Version of the folder's layout; raised when an older version of the package could not read a folder. Format 1, which
+is read too, had the options under "arguments", those of the encoder among them."""
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 PURPOSE = re.compile(r"[A-Za-z0-9 -]{0,40}")
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 """Kinds of numbers that stand for each other in weights."""
 REQUIRED: dict[str, Any] = {
     "method": str,
-    "arguments": dict,
+    "options": dict,
     "classes": list,
     "mpp": (int, float),
     "weights_sha256": str,
@@ -270,6 +231,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{file} is no JSON: {error}") from error
     if not isinstance(config, dict) or "format" not in config:
         raise ModelError(f"{file} is no configuration of this package: it names no format; expected format {FORMAT}")
+    if config["format"] == 1:
+        config |= {"format": FORMAT, "options": config.pop("arguments", None)}
     if config["format"] != FORMAT:
         made = config.get("package_version", "an unknown version")
         raise ModelError(
@@ -344,9 +307,3 @@ def _same_kind(stored: torch.dtype, wanted: torch.dtype) -> bool:
 
 def _plain(kind: torch.dtype) -> str:
     return str(kind).removeprefix("torch.")
-
-
-def brief(value: Any) -> str:
-    """A value as messages show it."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -24,7 +24,7 @@ class ModelCard:
 
     Attributes:
         method: registered name of the builder, e.g. "ats".
-        arguments: of the builder, without the number of classes; defaults may be left out.
+        arguments: options of the method; those left out have their defaults.
         classes: class names in the order of the logits.
         recipe: how it was trained, plain values.
         metrics: name -> number, e.g. of the validation slides.
@@ -72,7 +72,7 @@ def readme(card: ModelCard, config: Mapping[str, Any], quantity: str = "") -> st
         "## Training\n" + _command(card.command),
         f"Data fingerprint: `{card.data_fingerprint or 'not given'}`  \nWeights sha256: `{config['weights_sha256']}`",
         f"Recipe:\n\n```json\n{_json(card.recipe)}\n```",
-        f"Arguments of `{card.method}`:\n\n```json\n{_json(config['arguments'])}\n```",
+        f"Options of `{card.method}`:\n\n```json\n{_json(config['options'])}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

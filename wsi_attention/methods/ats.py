@@ -15,7 +15,7 @@ attention finds its way at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ from wsi_attention.attention.sampling import available, draw_without_replacement
 from wsi_attention.attention.spread import negative_entropy
 from wsi_attention.errors import InputError, NoTissueError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
-from wsi_attention.methods.options import one_of
+from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import glimpses, maps
 from wsi_attention.methods.overview import check_overview, look_over
 from wsi_attention.methods.rounds import (
@@ -51,9 +51,11 @@ from wsi_attention.methods.rounds import (
     spread_of,
 )
 from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
-from wsi_attention.nn.encoders import MnistEncoder, build_encoder
+from wsi_attention.nn.blocks import Encoder, OverviewNet
+from wsi_attention.nn.encoders import MnistEncoder, TileEncoder
 from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
-from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
+from wsi_attention.nn.preprocess import Normalise, PixelOptions, in_float32
+from wsi_attention.options import Options, option, other_default
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
@@ -61,6 +63,98 @@ INFERENCE = ("sample", "top")
 _TOP = "the mean feature of the {} most attended tiles, weighted by attention"
 EVAL_SEED = 0
 """Seeds the draw in eval mode where the caller passes no generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(Options):
+    """The numbers of attention sampling, whatever the networks."""
+
+    tile_size: int = option(256, "side of a tile in pixels", low=1, high=8192)
+    tile_mpp: float = option(0.5, "µm per pixel of the tiles", low=0.02, high=50)
+    overview_mpp: float = option(
+        16.0,
+        "µm per pixel of the overview, coarser for very large slides; best is tile_size · tile_mpp / 2^(number of "
+        "attention_widths): one cell of attention is as large as one tile then",
+        low=0.02,
+        high=1000,
+    )
+    draws: int = option(
+        32,
+        "N, tiles read per slide; fewer where it has fewer cells of tissue",
+        "ATS §4.1: 10 to 50",
+        low=1,
+        high=100_000,
+    )
+    estimator: str = option(
+        "normalised-threshold",
+        'how tiles are drawn and weighed; all are unbiased but "normalised-threshold", which has less noise',
+        "docs/methods/ats.md §2",
+        choices=ESTIMATORS,
+    )
+    gradient: str = option(
+        "centred",
+        'how the gradient reaches attention. "unbiased" is so with any unbiased estimator; "centred" is biased, has '
+        'less noise and needs two draws or more; the last two reproduce released codes and need estimator = "sequential"',
+        "docs/methods/ats.md §3",
+        choices=GRADIENTS,
+    )
+    inference: str = option(
+        "sample",
+        'what training and prediction estimate. "sample": the sum over all cells, from random draws. "top": the sum '
+        "over the cells with the highest attention, weights renormalised; nothing is random then",
+        "ATS §3.2",
+        choices=INFERENCE,
+    )
+    entropy_weight: float = option(1e-4, "ρ of the loss; above 0 it pushes attention towards uniform", "ATS §3.4")
+    floor: float = option(1e-4, "s, share of the attention that is spread evenly over the tissue", low=0, high=0.999)
+    overview_weight: float = option(
+        1.0, "factor on the loss on what the overview itself shows; 0 is the paper's loss", low=0
+    )
+    overview_pixels: int = option(
+        OVERVIEW_PIXELS,
+        "the most pixels of the overview at prediction; larger slides are seen coarser than overview_mpp. Above "
+        f"{OVERVIEW_PIXELS:,} it is seen in strips. Training never has more than those",
+        low=1,
+        high=10**9,
+    )
+
+    def check(self) -> None:
+        """Raise InputError where options do not go together."""
+        if self.gradient.startswith("as-") and self.estimator != "sequential":
+            raise InputError(f"gradient {self.gradient!r} belongs to estimator 'sequential', not {self.estimator!r}")
+        if self.gradient == "centred" and self.draws == 1:
+            raise InputError("gradient 'centred' is always 0 with draws 1; take 2 or more, or gradient 'unbiased'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtsOptions(SamplingOptions, PixelOptions):
+    """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
+
+    The default estimator and gradient are a little biased, for less noise; exact on average is estimator "sequential"
+    with gradient "unbiased".
+    """
+
+    encoder: TileEncoder = option(TileEncoder(), "the network that turns a tile into a feature")
+    attention_widths: tuple[int, ...] = option(
+        (24, 48, 64), "channels of the attention network's stages, each halving the overview", low=1, high=65_536
+    )
+    context: int = option(7, "side of the attention network's depthwise kernel, in cells", low=1, high=8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtsMnistOptions(SamplingOptions):
+    """ATS as in the paper on Megapixel MNIST: canvases of 1500² seen at 180², tiles of 50²; scales in pixels."""
+
+    tile_size: int = other_default(SamplingOptions, "tile_size", 50, "ATS §4.2")
+    tile_mpp: float = other_default(SamplingOptions, "tile_mpp", 1.0, "ATS §4.2")
+    overview_mpp: float = other_default(SamplingOptions, "overview_mpp", 1500 / 180, "ATS §4.2")
+    draws: int = other_default(SamplingOptions, "draws", 10, "ATS §4.2")
+    estimator: str = other_default(SamplingOptions, "estimator", "sequential", "ATS §3.2")
+    gradient: str = other_default(
+        SamplingOptions, "gradient", "unbiased", "ATS §3.3; the authors trained with as-released"
+    )
+    floor: float = other_default(SamplingOptions, "floor", 1e-5)
+    channels: int = option(1, "channels of the images", low=1, high=65_536)
 
 
 class _Seen(NamedTuple):
@@ -76,70 +170,30 @@ class AttentionSampling(nn.Module):
     """Attention over the overview, `draws` tiles sampled from it, their weighted mean feature, a classifier.
 
     Args:
-        attention: (b, c, h, w) -> logits (b, gh, gw) and features (b, d', gh, gw); gh = h / stride, gw = w / stride;
-            has an attribute `stride`.
-        encoder: (m, c, h, w) -> (m, d), rows of length 1.
+        attention: looks at the overview.
+        encoder: turns a tile into a feature.
         classifier: (..., d) -> (..., classes).
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
-        tile_size: side of a tile in pixels.
-        tile_mpp: µm per pixel of the tiles.
-        overview_mpp: µm per pixel of the overview; the source may take a coarser one for a very large slide.
-        draws: N, tiles per image; fewer where an image has fewer cells of tissue.
-        estimator: one of `ESTIMATORS`; all are unbiased but "normalised-threshold".
-        gradient: one of `GRADIENTS`. "unbiased" is what it says with any unbiased estimator. "centred" is biased, has
-            less noise, divides the estimate by Σ c, and needs two draws or more. The last two reproduce released
-            codes, are biased, and need estimator "sequential".
-        inference: what is estimated, in training and prediction alike. "sample", as in the paper: the sum over all
-            cells, from random draws, seeded in eval mode. "top": the sum over the cells with the highest attention,
-            weights renormalised; another quantity, nothing random, its gradient exact with the cells held fixed.
-        entropy_weight: ρ of the loss; above 0 it pushes attention towards uniform.
-        floor: s, share of the attention that is spread evenly over the tissue.
+        options: all numbers.
         evidence: attention features (b, d', gh, gw) -> class scores of each cell (b, classes, gh, gw), for the loss
             on the overview; None leaves that loss out, as the paper does.
-        overview_weight: factor on the loss on the overview.
-        overview_pixels: the most pixels of the overview in eval mode; above `geometry.OVERVIEW_PIXELS` it is seen in
-            strips. Training holds it whole, so it never sees more than those.
     """
 
     def __init__(
         self,
-        attention: nn.Module,
-        encoder: nn.Module,
+        attention: OverviewNet,
+        encoder: Encoder,
         classifier: nn.Module,
         preprocess: nn.Module,
-        *,
-        tile_size: int,
-        tile_mpp: float,
-        overview_mpp: float,
-        draws: int,
-        estimator: str = "normalised-threshold",
-        gradient: str = "centred",
-        inference: str = "sample",
-        entropy_weight: float = 1e-4,
-        floor: float = 1e-4,
+        options: SamplingOptions,
         evidence: nn.Module | None = None,
-        overview_weight: float = 1.0,
-        overview_pixels: int = OVERVIEW_PIXELS,
     ) -> None:
         super().__init__()
-        one_of("estimator", estimator, ESTIMATORS)
-        one_of("gradient", gradient, GRADIENTS)
-        one_of("inference", inference, INFERENCE)
-        if gradient.startswith("as-") and estimator != "sequential":
-            raise InputError(f"gradient {gradient!r} belongs to estimator 'sequential', not {estimator!r}")
-        if gradient == "centred" and draws == 1:
-            raise InputError("gradient 'centred' is always 0 with draws 1; take 2 or more, or gradient 'unbiased'")
-        if draws < 1 or tile_size < 1 or tile_mpp <= 0 or overview_mpp <= 0 or not 0 <= floor < 1:
-            raise InputError(
-                f"draws and tile_size must be at least 1, mpp above 0 and floor in [0, 1); got draws {draws}, "
-                f"tile_size {tile_size}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}, floor {floor}"
-            )
         self.attention, self.encoder, self.classifier, self.preprocess = attention, encoder, classifier, preprocess
-        self.tile_size, self.tile_mpp, self.overview_mpp = tile_size, tile_mpp, overview_mpp
-        self.draws, self.estimator, self.gradient, self.inference = draws, estimator, gradient, inference
-        self.entropy_weight, self.floor = entropy_weight, floor
-        check_overview(overview_pixels, attention)
-        self.evidence, self.overview_weight, self.overview_pixels = evidence, overview_weight, overview_pixels
+        self.options, self.evidence = options, evidence
+        self.tile_mpp, self.overview_mpp, self.draws = options.tile_mpp, options.overview_mpp, options.draws
+        self.overview_pixels = options.overview_pixels
+        check_overview(options.overview_pixels, attention)
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """Looks at the overview, reads the drawn tiles in one request, classifies.
@@ -163,7 +217,7 @@ class AttentionSampling(nn.Module):
         features, valid = self._reading(source, tiles, part=len(tiles)).first(len(tiles))
         drawn = drawn._replace(coefficients=without_failed(drawn.coefficients, valid), chance=drawn.chance * valid)
         at_cells = seen.attention.gather(-1, drawn.cells)
-        mean = estimate(features, at_cells, drawn.coefficients, self.gradient if self._at_random else "centred")
+        mean = estimate(features, at_cells, drawn.coefficients, self.options.gradient if self._at_random else "centred")
         return self._output(seen, tiles, drawn, features, valid, mean)
 
     @property
@@ -238,7 +292,7 @@ class AttentionSampling(nn.Module):
         logits, scores, grid = self.score(source)
         if bool((logits == -torch.inf).all(dim=-1).any()):
             raise NoTissueError(f"no tissue in any of the {grid.rows} × {grid.cols} cells: there is nothing to look at")
-        attention = smoothed_softmax(logits, self.floor)
+        attention = smoothed_softmax(logits, self.options.floor)
         return _Seen(attention, logits, grid, None if scores is None else attended(scores, attention))
 
     def _output(
@@ -268,7 +322,7 @@ class AttentionSampling(nn.Module):
     def score(self, source: TileSource) -> tuple[Tensor, Tensor | None, Grid]:
         """Logits (b, K) of all cells, −inf outside the tissue; what `evidence` says of them (b, classes, rows, cols);
         the grid they lie on."""
-        stride = int(self.attention.stride)  # type: ignore[arg-type]
+        stride = self.attention.stride
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
         tissue = source.tissue(grid)
@@ -282,146 +336,44 @@ class AttentionSampling(nn.Module):
             return draw_top(attention, n)
         if generator is None and not self.training:
             generator = Generator().manual_seed(EVAL_SEED)
-        return draw_sample(attention, n, self.estimator, generator)
+        return draw_sample(attention, n, self.options.estimator, generator)
 
     @property
     def _at_random(self) -> bool:
-        return self.inference == "sample"
+        return self.options.inference == "sample"
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) (ATS §3.4) + that on the overview, a scalar; target (b,)."""
         total = functional.cross_entropy(output.logits.float(), target)
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:
-            total = total + self.overview_weight * functional.cross_entropy(overview, target)
-        return total + self.entropy_weight * negative_entropy(output.terms["attention"])
+            total = total + self.options.overview_weight * functional.cross_entropy(overview, target)
+        return total + self.options.entropy_weight * negative_entropy(output.terms["attention"])
 
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
-        size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
+        size, downsample = (self.options.tile_size, self.options.tile_size), source.downsample(self.tile_mpp)
         return source.aligned(TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample))
 
     def _reading(self, source: TileSource, tiles: TileSet, part: int = PART) -> Reading:
         return Reading(source, tiles, self.preprocess, self.encoder, part)
 
 
-def ats(
-    classes: int,
-    *,
-    tile_size: int = 256,
-    tile_mpp: float = 0.5,
-    overview_mpp: float = 16.0,
-    draws: int = 32,
-    mean: Sequence[float] = HE_MEAN,
-    std: Sequence[float] = HE_STD,
-    encoder: str = "small",
-    encoder_widths: Sequence[int] = (24, 48, 96, 128),
-    features: int = 128,
-    pool: str = "mean+max",
-    encoder_frozen: bool = False,
-    attention_widths: Sequence[int] = (24, 48, 64),
-    context: int = 7,
-    estimator: str = "normalised-threshold",
-    gradient: str = "centred",
-    inference: str = "sample",
-    entropy_weight: float = 1e-4,
-    floor: float = 1e-4,
-    overview_weight: float = 1.0,
-    overview_pixels: int = OVERVIEW_PIXELS,
-) -> AttentionSampling:
-    """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
-
-    Arguments not listed here are `AttentionSampling`'s. The default estimator and gradient are biased a little, for
-    less noise; exact on average is estimator "sequential" with gradient "unbiased".
-
-    Args:
-        classes: number of classes.
-        tile_size: side of a tile in pixels.
-        tile_mpp: µm per pixel of the tiles.
-        overview_mpp: µm per pixel of the overview; best tile_size·tile_mpp over 2 to the number of attention_widths.
-        draws: tiles read per slide.
-        mean: of each channel, of 1.
-        std: of each channel, of 1.
-        encoder: a name that `nn.encoder_choice.build_encoder` knows.
-        encoder_widths: channels of the small encoder's stages.
-        features: length of the small encoder's feature.
-        pool: "mean", "max" or "mean+max", of the small encoder.
-        encoder_frozen: whether training leaves the encoder's weights as they are.
-        attention_widths: channels of the attention network's stages, each halving the overview.
-        context: side of the attention network's depthwise kernel, in cells.
-        overview_weight: factor on the loss on the overview; 0 is the paper's loss.
-        overview_pixels: the most pixels of the overview at prediction; larger slides are seen coarser than
-            `overview_mpp`. Above 4,000,000 the overview is seen in strips. In training it has 4,000,000 at most.
-
-    Raises:
-        InputError: an argument is out of range or names nothing.
-    """
-    network = build_encoder(
-        encoder, len(mean), widths=encoder_widths, features=features, pool=pool, frozen=encoder_frozen
-    )
-    attention = TissueAttentionNet(len(mean), attention_widths, context)
-    return AttentionSampling(
-        attention,
-        network,
-        ScaledLinear(network.dim, classes),
-        Normalise(mean, std),
-        tile_size=tile_size,
-        tile_mpp=tile_mpp,
-        overview_mpp=overview_mpp,
-        draws=draws,
-        estimator=estimator,
-        gradient=gradient,
-        inference=inference,
-        entropy_weight=entropy_weight,
-        floor=floor,
-        evidence=nn.Conv2d(attention.dim, classes, 1),
-        overview_weight=overview_weight,
-        overview_pixels=overview_pixels,
-    )
+def _ats(classes: int, options: AtsOptions) -> AttentionSampling:
+    encoder = options.encoder.build(options.channels)
+    attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
+    classifier, evidence = ScaledLinear(encoder.dim, classes), nn.Conv2d(attention.dim, classes, 1)
+    return AttentionSampling(attention, encoder, classifier, options.preprocess(), options, evidence)
 
 
-def ats_mnist(
-    classes: int = 10,
-    *,
-    tile_size: int = 50,
-    tile_mpp: float = 1.0,
-    overview_mpp: float = 1500 / 180,
-    draws: int = 10,
-    channels: int = 1,
-    estimator: str = "sequential",
-    gradient: str = "unbiased",
-    inference: str = "sample",
-    entropy_weight: float = 1e-4,
-    floor: float = 1e-5,
-) -> AttentionSampling:
-    """ATS with the paper's networks and numbers for Megapixel MNIST: 1500² canvases seen at 180², tiles of 50².
+def _ats_mnist(classes: int, options: AtsMnistOptions) -> AttentionSampling:
+    channels = options.channels
+    parts = MnistAttentionNet(channels), MnistEncoder(channels), nn.Linear(MnistEncoder.dim, classes)
+    return AttentionSampling(*parts, Normalise((0.0,) * channels, (1.0,) * channels), options)
 
-    Scales are in canvas pixels (a source with mpp 1). The classifier is one linear layer, as in the paper. Arguments
-    not listed here are `AttentionSampling`'s.
 
-    Args:
-        classes: number of classes.
-        tile_size: side of a tile in pixels.
-        tile_mpp: scale of the tiles.
-        overview_mpp: scale of the overview.
-        draws: tiles read per image.
-        channels: of the images.
-        gradient: "as-released" for what the authors trained with.
-
-    Raises:
-        InputError: an argument is out of range or names nothing.
-    """
-    return AttentionSampling(
-        MnistAttentionNet(channels),
-        MnistEncoder(channels),
-        nn.Linear(MnistEncoder.dim, classes),
-        Normalise((0.0,) * channels, (1.0,) * channels),
-        tile_size=tile_size,
-        tile_mpp=tile_mpp,
-        overview_mpp=overview_mpp,
-        draws=draws,
-        estimator=estimator,
-        gradient=gradient,
-        inference=inference,
-        entropy_weight=entropy_weight,
-        floor=floor,
-    )
+PAPER = (
+    'Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, '
+    "https://arxiv.org/abs/1905.03711"
+)
+ats = Method(AtsOptions, _ats, "ATS for stained tissue: one look at the overview, a few tiles drawn from it.", PAPER)
+ats_mnist = Method(AtsMnistOptions, _ats_mnist, "ATS with the paper's networks and numbers for Megapixel MNIST.", PAPER)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
 from wsi_attention.methods.outputs import padded
+from wsi_attention.nn.blocks import OverviewNet
 from wsi_attention.nn.preprocess import background, in_float32
 from wsi_attention.protocols import InStrips, TileSource
 from wsi_attention.structures import Strip
@@ -23,30 +24,18 @@ BLOCK_PIXELS = 250_000
 Scores = tuple[Tensor, Tensor | None]
 
 
-def check_overview(pixels: int, network: nn.Module) -> None:
-    """Whether a network can look at an overview of so many pixels.
-
-    Raises:
-        InputError: fewer than one, or so many that it must be seen in strips, which the network cannot.
-    """
-    if pixels < 1:
-        raise InputError(f"overview_pixels must be at least 1, got {pixels}")
-    if pixels > OVERVIEW_PIXELS and reach_of(network) is None:
+def check_overview(pixels: int, network: OverviewNet) -> None:
+    """Raise InputError if an overview of so many pixels must be seen in strips and the network cannot do that."""
+    if pixels > OVERVIEW_PIXELS and network.reach is None:
         raise InputError(
             f"overview_pixels {pixels} is more than the {OVERVIEW_PIXELS} that are seen whole; {type(network).__name__}"
             " does not say how far it looks (attribute `reach`), so it cannot be shown strips"
         )
 
 
-def reach_of(network: nn.Module) -> int | None:
-    """How many cells around a cell its values depend on; None where the network does not say."""
-    reach = getattr(network, "reach", None)
-    return None if reach is None else int(reach)
-
-
 def look_over(
     source: TileSource,
-    network: nn.Module,
+    network: OverviewNet,
     preprocess: nn.Module,
     seen: tuple[Grid, float],
     tissue: Tensor,
@@ -67,7 +56,7 @@ def look_over(
         evidence: features -> scores of each cell, cell by cell.
     """
     grid, downsample = seen
-    stride, reach = int(network.stride), reach_of(network)  # type: ignore[arg-type]
+    stride, reach = network.stride, network.reach
     cells = max(1, BLOCK_PIXELS // (source.batch * stride**2))
 
     def judge(pixels: Tensor) -> Scores:

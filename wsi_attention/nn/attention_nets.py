@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attention.nn.blocks import ChannelNorm
+from wsi_attention.nn.blocks import ChannelNorm, OverviewNet
 
 
-class MnistAttentionNet(nn.Module):
+class MnistAttentionNet(OverviewNet):
     """The paper's network for Megapixel MNIST: conv 8 tanh, conv 8 tanh, conv 1, all 3×3, one cell a pixel.
 
     Args:
@@ -21,7 +21,6 @@ class MnistAttentionNet(nn.Module):
     stride = 1
     dim = 8
     reach = 3
-    """Cells around a cell that its values depend on."""
 
     def __init__(self, channels: int = 1) -> None:
         super().__init__()
@@ -39,7 +38,7 @@ class MnistAttentionNet(nn.Module):
         return self.score(features).squeeze(1), features
 
 
-class TissueAttentionNet(nn.Module):
+class TissueAttentionNet(OverviewNet):
     """A small convolutional trunk with some context, for stained tissue; a cell is stride × stride pixels.
 
     Each stage halves the view by a 4×4 convolution, whose field is centred on the cell it stands for. Normalisation is
@@ -64,7 +63,8 @@ class TissueAttentionNet(nn.Module):
         self.score = nn.Conv2d(widths[-1], 1, 1)
         with torch.no_grad():
             self.score.weight.mul_(0.05)
-            torch.nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
+            if self.score.bias is not None:
+                self.score.bias.zero_()
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c, h, w) -> logits (b, gh, gw) and features (b, dim, gh, gw) with gh = h / stride, gw = w / stride.
@@ -95,7 +95,7 @@ class _Context(nn.Module):
         return x + y
 
 
-class PooledAttention(nn.Module):
+class PooledAttention(OverviewNet):
     """Attention over blocks of side × side cells of another network: as much as their cells have together.
 
     A block's logit is the log of the sum of its cells' exponentials, so the softmax over blocks gives each the sum of
@@ -107,12 +107,11 @@ class PooledAttention(nn.Module):
         side: cells along a side of a block; 1 changes nothing.
     """
 
-    def __init__(self, network: nn.Module, side: int) -> None:
+    def __init__(self, network: OverviewNet, side: int) -> None:
         super().__init__()
         self.network, self.side = network, side
-        self.stride, self.dim = side * int(network.stride), int(network.dim)  # type: ignore[arg-type]
-        reach = getattr(network, "reach", None)
-        self.reach: int | None = None if reach is None else -(-reach // side)
+        self.stride, self.dim = side * network.stride, network.dim
+        self.reach = None if network.reach is None else -(-network.reach // side)
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c, h, w) -> logits (b, h / stride, w / stride) and features (b, dim, h / stride, w / stride).

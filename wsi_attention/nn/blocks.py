@@ -7,6 +7,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+class Encoder(nn.Module):
+    """Base of networks that turn a tile into one feature: (m, c, h, w) -> (m, dim), rows of length 1.
+
+    Attributes:
+        dim: length of the feature.
+        classifiers: modules that published weights have and the encoder has not.
+    """
+
+    dim: int
+    classifiers: tuple[str, ...] = ()
+
+
+class OverviewNet(nn.Module):
+    """Base of networks that look at an overview: (b, c, h, w) -> logits (b, gh, gw), features (b, dim, gh, gw).
+
+    Attributes:
+        stride: pixels a side of a cell; gh = h / stride, gw = w / stride.
+        dim: length of a cell's feature.
+        reach: cells around a strip that its values depend on; None where they depend on all.
+    """
+
+    stride: int
+    dim: int
+    reach: int | None = None
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each pixel (ConvNeXt): local, so any crop gives the same values.
 

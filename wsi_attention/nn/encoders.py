@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.errors import InputError
-from wsi_attention.nn.blocks import GlobalMax, GlobalMean, GlobalMeanMax, UnitNorm
+from wsi_attention.nn.blocks import Encoder, GlobalMax, GlobalMean, GlobalMeanMax, UnitNorm
 from wsi_attention.nn.resnet import ResNet18
 from wsi_attention.nn.timm_encoder import is_timm, timm_encoder
 from wsi_attention.nn.transparent import hide_wrapper
 from wsi_attention.nn.vit import VisionTransformer
+from wsi_attention.options import Options, option
 
 POOLS = {"mean": GlobalMean, "max": GlobalMax, "mean+max": GlobalMeanMax}
 
 
-class MnistEncoder(nn.Sequential):
+class MnistEncoder(nn.Sequential, Encoder):
     """The paper's encoder for Megapixel MNIST: conv 7×7, three conv 3×3, 32 channels, valid, ReLU, global max.
 
     Args:
@@ -37,7 +38,7 @@ class MnistEncoder(nn.Sequential):
         super().__init__(*layers, GlobalMax(), UnitNorm())
 
 
-class SmallEncoder(nn.Module):
+class SmallEncoder(Encoder):
     """A residual network cheap enough for a laptop: about 0.3 GFLOP for a 256 × 256 tile.
 
     A strided stem, then a stage per width, each half the size of the one before, with one residual block. Group
@@ -102,53 +103,53 @@ FROM_TIMM = ("timm:NAME", "timm:hf-hub:OWNER/MODEL", "hub:OWNER/MODEL")
 VIT_PATCH, VIT_DEPTH, VIT_HEADS = 16, 4, 4
 
 
-def build_encoder(
-    name: str,
-    channels: int = 3,
-    *,
-    widths: Sequence[int] = (24, 48, 96, 128),
-    features: int = 128,
-    pool: str = "mean+max",
-    frozen: bool = False,
-) -> Any:
-    """A fresh encoder (m, c, h, w) -> (m, dim), rows of length 1, with attribute `dim`.
+@dataclass(frozen=True, kw_only=True)
+class TileEncoder(Options):
+    """The network that turns a tile into one feature; the same options for every method that reads tiles."""
 
-    Args:
-        name: one of `ENCODERS`, or one of timm's or the hub's, see `timm_encoder`.
-        channels: of the tiles.
-        widths: channels of the small encoder's stages.
-        features: length of the feature of "small" and "vit".
-        pool: "mean", "max" or "mean+max", of the small encoder.
-        frozen: whether training leaves it as it is; its weights then come from elsewhere.
+    name: str = option(
+        "small", f"the network: {', '.join((*ENCODERS, *FROM_TIMM))}; timm's may carry constructor arguments"
+    )
+    widths: tuple[int, ...] = option((24, 48, 96, 128), 'channels of the stages of "small"', low=1, high=65_536)
+    features: int = option(128, 'length of the feature of "small" and "vit"', low=1, high=65_536)
+    pool: str = option("mean+max", 'how "small" pools its last map', choices=tuple(POOLS))
+    frozen: bool = option(False, "true: training leaves the weights as they are; they come from elsewhere then")
 
-    Raises:
-        InputError: the name is not known; the nearest ones are given.
-        MissingExtraError: the name needs a package that is not installed.
-    """
-    network = _network(name, channels, widths, features, pool)
-    return Frozen(network) if frozen else network
+    @classmethod
+    def named(cls, name: str) -> TileEncoder:
+        """Return the encoder of that name with defaults for the rest."""
+        return cls(name=name)
 
+    def build(self, channels: int = 3) -> Encoder:
+        """Return a fresh encoder (m, channels, h, w) -> (m, dim), rows of length 1.
 
-def _network(name: str, channels: int, widths: Sequence[int], features: int, pool: str) -> nn.Module:
-    if is_timm(name):
-        return timm_encoder(name, channels)
-    if name == "small":
-        return SmallEncoder(channels, widths, features, pool)
-    if name == "resnet18":
-        return ResNet18(channels)
-    if name == "vit":
-        return VitEncoder(channels, features)
-    near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"encoder {name!r} is not known; {hint}there is: {', '.join((*ENCODERS, *FROM_TIMM))}")
+        Raises:
+            InputError: the name is not known; the nearest ones are given.
+            MissingExtraError: the name needs a package that is not installed.
+        """
+        network = self._network(channels)
+        return Frozen(network) if self.frozen else network
+
+    def _network(self, channels: int) -> Encoder:
+        if is_timm(self.name):
+            return timm_encoder(self.name, channels)
+        if self.name == "small":
+            return SmallEncoder(channels, self.widths, self.features, self.pool)
+        if self.name == "resnet18":
+            return ResNet18(channels)
+        if self.name == "vit":
+            return VitEncoder(channels, self.features)
+        near = difflib.get_close_matches(self.name, ENCODERS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"encoder {self.name!r} is not known; {hint}there is: {', '.join((*ENCODERS, *FROM_TIMM))}")
 
 
 def bare(encoder: nn.Module) -> nn.Module:
-    """The encoder itself, where it is frozen."""
+    """Return the encoder itself, out of `Frozen` where it is in it."""
     return encoder.network if isinstance(encoder, Frozen) else encoder
 
 
-class VitEncoder(nn.Module):
+class VitEncoder(Encoder):
     """A small vision transformer for tiles of any size; a side that is no multiple of the patch is padded with zeros.
 
     Args:
@@ -170,22 +171,21 @@ class VitEncoder(nn.Module):
         return features
 
 
-class Frozen(nn.Module):
+class Frozen(Encoder):
     """A network that training does not change: no gradient, and always in eval mode; its weights keep their names.
 
     Args:
-        network: with attribute `dim`.
+        network: the encoder.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Encoder) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
-        self.dim = int(network.dim)  # type: ignore[arg-type]
-        self.classifiers: tuple[str, ...] = getattr(network, "classifiers", ())
+        self.dim, self.classifiers = network.dim, network.classifiers
         hide_wrapper(self)
 
     def train(self, mode: bool = True) -> Frozen:
-        """Stays in eval mode."""
+        """Stay in eval mode."""
         return super().train(False)
 
     @torch.no_grad()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from wsi_attention.options import Options, option
 
 HE_MEAN = (0.76, 0.62, 0.75)
 """Typical channel means of haematoxylin-eosin views with some white in them, of 1."""
@@ -42,6 +45,27 @@ class Normalise(nn.Module):
         if pixels.dtype == torch.uint8:
             return (x - 255.0 * self.mean) / (255.0 * self.std)
         return (x - self.mean) / self.std
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions(Options):
+    """How pixels become what networks take: one place for every method, for tiles and overviews alike."""
+
+    mean: tuple[float, ...] = option(
+        HE_MEAN, "mean of each channel, between 0 and 1", "typical of H&E", low=-10, high=10
+    )
+    std: tuple[float, ...] = option(
+        HE_STD, "standard deviation of each channel, between 0 and 1", "typical of H&E", low=1e-6, high=1e6
+    )
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return len(self.mean)
+
+    def preprocess(self) -> nn.Module:
+        """Return the module that turns pixels of any dtype, (m, c, h, w), into floats on its own device."""
+        return Normalise(self.mean, self.std)
 
 
 def background(pixels: Tensor) -> float:

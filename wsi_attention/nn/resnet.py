@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from wsi_attention.nn.blocks import UnitNorm
+from wsi_attention.nn.blocks import Encoder, UnitNorm
 
 
-class ResNet18(nn.Module):
+class ResNet18(Encoder):
     """The usual ResNet-18 up to its global mean, as a tile encoder; parameter names are torchvision's.
 
     Batch normalisation uses its running statistics in eval mode; train it with whole batches or frozen.
@@ -22,7 +22,6 @@ class ResNet18(nn.Module):
     map_layer = "layer3"
     """What gives the last map but one, for `nn.feature_map`."""
     classifiers = ("fc",)
-    """Modules of published weights that an encoder has not."""
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.json_values import parse
-from wsi_attention.nn.blocks import UnitNorm
+from wsi_attention.nn.blocks import Encoder, UnitNorm
 from wsi_attention.nn.encoder_weights import EncoderWeights
 from wsi_attention.nn.hub_files import EXTRA, WEIGHTS, hub_config, hub_weights
 from wsi_attention.nn.transparent import hide_wrapper
@@ -51,7 +51,7 @@ class TimmName:
         return f"{PREFIX}{self.architecture}{more}"
 
 
-class TimmEncoder(nn.Module):
+class TimmEncoder(Encoder):
     """A network of timm without its classifier; features as its own pooling gives them, of length 1.
 
     A vision transformer takes tiles of any size: position embeddings are interpolated, and a side that is no multiple

@@ -25,9 +25,9 @@ from wsi_attention.attention.cam import attention_maps, class_scores, soft_maxim
 from wsi_attention.errors import InputError, NoTissueError
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.oaa.trunks import TissueTrunk, Vgg16Trunk, class_aware_head
-from wsi_attention.methods.options import one_of
 from wsi_attention.methods.outputs import maps, padded
 from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise
+from wsi_attention.options import one_of
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Output
 

@@ -24,7 +24,6 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.errors import InputError
-from wsi_attention.methods.options import one_of
 from wsi_attention.methods.rams_trans.regions import (
     ALPHA,
     Region,
@@ -43,6 +42,7 @@ from wsi_attention.methods.rams_trans.regions import (
 from wsi_attention.methods.rams_trans.rollout import importance, importance_as_released, rollout_rows
 from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
 from wsi_attention.nn.vit import ConvStem, VisionTransformer
+from wsi_attention.options import one_of
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, Output
 

@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.errors import InputError, TileReadError
-from wsi_attention.methods.options import one_of
 from wsi_attention.methods.overview import square_view
 from wsi_attention.methods.tnet import policy
 from wsi_attention.methods.tnet.crops import CropGrid, child_locations, child_positions, crop_grids, crop_means
@@ -44,6 +43,7 @@ from wsi_attention.methods.tnet.regions import (
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.encoders import build_encoder
 from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
+from wsi_attention.options import one_of
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Output, TileBatch
 

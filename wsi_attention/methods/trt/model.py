@@ -30,7 +30,6 @@ from torch.nn import functional
 from wsi_attention.attention.cam import class_scores
 from wsi_attention.errors import InputError, NoTissueError
 from wsi_attention.geometry import Grid
-from wsi_attention.methods.options import one_of
 from wsi_attention.methods.outputs import named_maps
 from wsi_attention.methods.overview import square_view
 from wsi_attention.methods.trt import reattention
@@ -40,6 +39,7 @@ from wsi_attention.nn.encoders import build_encoder
 from wsi_attention.nn.heads import overview_logits
 from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
 from wsi_attention.nn.vit import ConvStem, VisionTransformer
+from wsi_attention.options import one_of
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Glimpse, Output
 

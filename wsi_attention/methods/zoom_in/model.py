@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS
-from wsi_attention.methods.options import one_of, within
 from wsi_attention.methods.overview import check_overview
 from wsi_attention.methods.rounds import check_one_image, check_quantity, limits, spread_of
 from wsi_attention.methods.zoom_in import contrastive as passing
@@ -50,6 +49,7 @@ from wsi_attention.nn.attention_nets import PooledAttention, TissueAttentionNet
 from wsi_attention.nn.encoders import build_encoder
 from wsi_attention.nn.heads import ScaledLinear, attended
 from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
+from wsi_attention.options import one_of, within
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
 
