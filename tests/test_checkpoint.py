@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from wsi_attention.checkpoint import (
     WEIGHTS,
     Classifier,
     build_model,
-    complete,
     load_model,
     save_model,
     shipped_models,
@@ -91,11 +91,11 @@ def test_there_and_back(folder: Path) -> None:
 def test_configuration(folder: Path) -> None:
     config = json.loads((folder / CONFIG).read_text())
     assert config == load_model(folder).config
-    assert config["format"] == 1
+    assert config["format"] == 2
     assert config["method"] == "ats"
-    assert config["arguments"]["encoder_widths"] == [8, 16]
-    assert config["arguments"]["estimator"] == "normalised-threshold"
-    assert config["mean"] == config["arguments"]["mean"]
+    assert config["options"]["encoder"]["widths"] == [8, 16]
+    assert config["options"]["estimator"] == "normalised-threshold"
+    assert config["mean"] == config["options"]["mean"]
     assert config["mpp"] == 1.0
     assert config["metrics"] == {"val_auroc": 0.987654, "val_f1": None, "slides": 12}
     assert config["data_fingerprint"] == "cd" * 32
@@ -198,8 +198,8 @@ def test_missing_and_foreign_folders(tmp_path: Path) -> None:
 
 def test_broken_configurations(folder: Path) -> None:
     good = (folder / CONFIG).read_text()
-    change(folder, format=2, package_version="9.0")
-    assert "format 2, written by wsi-attention 9.0" in refusal(folder)
+    change(folder, format=3, package_version="9.0")
+    assert "format 3, written by wsi-attention 9.0" in refusal(folder)
     (folder / CONFIG).write_text(good[:40])
     assert "is no JSON" in refusal(folder)
     (folder / CONFIG).write_bytes(b"\xff\xfe\x00")
@@ -214,18 +214,18 @@ def test_broken_configurations(folder: Path) -> None:
     [
         ({"method": "magic"}, "no model named 'magic'; installed: ats"),
         ({"method": 3}, "'method' is missing or of the wrong kind, found 3"),
-        ({"arguments": None}, "'arguments' is missing or of the wrong kind"),
-        ({"arguments": {"classes": 2}}, "takes no argument 'classes'"),
-        ({"arguments": {"colour": 1}}, "takes no argument 'colour'; it takes: tile_size"),
-        ({"arguments": {**ARGUMENTS, "estimator": "magic"}}, "estimator 'magic'"),
-        ({"arguments": {**ARGUMENTS, "features": "many"}}, "cannot be built with"),
-        ({"arguments": {**ARGUMENTS, "encoder_widths": []}}, "cannot be built with"),
+        ({"options": None}, "'options' is missing or of the wrong kind"),
+        ({"options": {"classes": 2}}, "unknown key 'classes'"),
+        ({"options": {"colour": 1}}, "unknown key 'colour'; valid keys: "),
+        ({"options": {**ARGUMENTS, "estimator": "magic"}}, "estimator is 'magic'; possible: "),
+        ({"options": {**ARGUMENTS, "features": "many"}}, "features must be a whole number, not 'many'"),
+        ({"options": {**ARGUMENTS, "encoder_widths": []}}, "cannot be built with"),
         ({"classes": []}, "'classes' must be different names"),
         ({"classes": ["a", "a"]}, "'classes' must be different names"),
         ({"classes": ["a", 2]}, "'classes' must be different names"),
         ({"classes": ["a", "b", "c"]}, "has shape (2,), the model has (3,); copy the whole folder"),
-        ({"arguments": {**ARGUMENTS, "attention_widths": [8, 8, 8]}}, "it lacks attention.trunk.6.weight"),
-        ({"arguments": {**ARGUMENTS, "attention_widths": [8]}}, "attention.trunk.3"),
+        ({"options": {**ARGUMENTS, "attention_widths": [8, 8, 8]}}, "it lacks attention.trunk.6.weight"),
+        ({"options": {**ARGUMENTS, "attention_widths": [8]}}, "attention.trunk.3"),
     ],
 )
 def test_configurations_that_do_not_fit(folder: Path, values: dict[str, Any], text: str) -> None:
@@ -236,25 +236,25 @@ def test_configurations_that_do_not_fit(folder: Path, values: dict[str, Any], te
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"mpp": 0}, "'mpp' is 0, but its arguments make a model for 1 µm/px"),
-        ({"mpp": 99.0}, "'mpp' is 99, but its arguments make a model for 1 µm/px"),
-        ({"mpp": math.nan}, "'mpp' is nan, but its arguments"),
-        ({"arguments": {"tile_mpp": 0}}, "tile_mpp 0 is out of range; 0.02 to 50 is possible"),
-        ({"arguments": {"tile_mpp": 99}}, "tile_mpp 99 is out of range"),
-        ({"arguments": {"overview_mpp": math.nan}}, "overview_mpp nan is out of range"),
-        ({"arguments": {"tile_size": 1_000_000}}, "tile_size 1e+06 is out of range; 1 to 8192 is possible"),
-        ({"arguments": {"tile_size": -64}}, "tile_size -64 is out of range"),
-        ({"arguments": {"encoder_widths": [8, -16]}}, "encoder_widths -16 is out of range"),
-        ({"arguments": {"encoder_widths": [10**9]}}, "encoder_widths 1e+09 is out of range"),
-        ({"arguments": {"draws": 10**8}}, "draws 1e+08 is out of range"),
-        ({"arguments": {"std": [1, 1, 0]}}, "std 0 is out of range"),
-        ({"arguments": {"floor": math.inf}}, "floor inf is out of range"),
+        ({"mpp": 0}, "'mpp' is 0, but its options make a model for 1 µm/px"),
+        ({"mpp": 99.0}, "'mpp' is 99, but its options make a model for 1 µm/px"),
+        ({"mpp": math.nan}, "'mpp' is nan, but its options"),
+        ({"options": {"tile_mpp": 0}}, "tile_mpp is 0; it must lie between 0.02 and 50"),
+        ({"options": {"tile_mpp": 99}}, "tile_mpp is 99; it must lie between"),
+        ({"options": {"overview_mpp": math.nan}}, "overview_mpp is nan; it must lie between"),
+        ({"options": {"tile_size": 1_000_000}}, "tile_size is 1e+06; it must lie between 1 and 8192"),
+        ({"options": {"tile_size": -64}}, "tile_size is -64; it must lie between"),
+        ({"options": {"encoder_widths": [8, -16]}}, "widths is -16; it must lie between"),
+        ({"options": {"encoder_widths": [10**9]}}, "widths is 1e+09; it must lie between"),
+        ({"options": {"draws": 10**8}}, "draws is 1e+08; it must lie between"),
+        ({"options": {"std": [1, 1, 0]}}, "std is 0; it must lie between"),
+        ({"options": {"floor": math.inf}}, "floor is inf; it must lie between"),
         ({"classes": [f"c{k}" for k in range(20_000)]}, "20000 classes; 1 to 10000 are possible"),
     ],
 )
 def test_numbers_out_of_all_proportion(folder: Path, values: dict[str, Any], text: str) -> None:
-    arguments = json.loads((folder / CONFIG).read_text())["arguments"]
-    change(folder, **values | {"arguments": arguments | values.get("arguments", {})})
+    options = json.loads((folder / CONFIG).read_text())["options"]
+    change(folder, **values | {"options": options | values.get("options", {})})
     assert text in refusal(folder)
 
 
@@ -311,14 +311,21 @@ def test_unknown_device(folder: Path) -> None:
 def test_build_model_refuses() -> None:
     with pytest.raises(InputError, match="no model named 'nothing'"):
         build_model("nothing", 2)
-    with pytest.raises(InputError, match="takes no argument 'drawz'"):
+    with pytest.raises(InputError, match=r"method ats: unknown key 'drawz'; did you mean 'draws'\?"):
         build_model("ats", 2, drawz=3)
-    with pytest.raises(InputError, match="draws 0"):
+    with pytest.raises(InputError, match="draws is 0"):
         build_model("ats", 2, draws=0)
 
 
-def test_complete_fills_in_defaults() -> None:
-    arguments = complete("ats", {"draws": 7})
-    assert arguments["draws"] == 7
-    assert arguments["tile_size"] == 256
-    assert "classes" not in arguments
+def test_a_folder_of_format_1_reads_as_before(folder: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    encoder = config["options"].pop("encoder")
+    flat = {"encoder": encoder["name"], "encoder_widths": encoder["widths"], "encoder_frozen": encoder["frozen"]}
+    flat |= {"features": encoder["features"], "pool": encoder["pool"]}
+    earlier = {**config, "format": 1, "arguments": config["options"] | flat}
+    del earlier["options"]
+    (folder / CONFIG).write_text(json.dumps(earlier))
+    read = load_model(folder)
+    assert read.weights_sha256 == config["weights_sha256"]
+    save_model(folder, read.model, replace(CARD, arguments=read.config["options"]))
+    assert json.loads((folder / CONFIG).read_text())["options"] == config["options"] | {"encoder": encoder}

@@ -11,7 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
-BASE = {"errors", "geometry", "json_values", "once", "plain_text", "structures", "protocols", "registry", "timing"}
+BASE = {
+    "errors",
+    "geometry",
+    "json_values",
+    "once",
+    "options",
+    "plain_text",
+    "structures",
+    "protocols",
+    "registry",
+    "timing",
+}
 MODELS = {"checkpoint", "devices", "files", "learnt_from", "model_card"}
 ALLOWED = {
     "errors": set(),
@@ -20,10 +31,11 @@ ALLOWED = {
     "timing": set(),
     "once": set(),
     "json_values": set(),
+    "options": {"errors"},
     "structures": {"geometry", "errors"},
     "protocols": {"structures", "geometry", "errors"},
     "registry": {"structures", "geometry", "errors"},
-    "config": {"errors"},
+    "config": {"errors", "options"},
     "csv_table": {"errors", "plain_text"},
     "devices": {"errors"},
     "files": {"errors"},
@@ -38,7 +50,7 @@ ALLOWED = {
     "tiles": BASE | {"slide"},
     "inference": BASE | MODELS | {"csv_table", "export", "methods", "nn", "slide", "tiles"},
     "viewer": BASE | {"export", "inference", "slide"},
-    "training": BASE | MODELS | {"attention", "config", "csv_table", "inference", "nn", "slide", "tiles"},
+    "training": BASE | MODELS | {"attention", "config", "csv_table", "inference", "methods", "nn", "slide", "tiles"},
 }
 PAPERS = {"ats", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}

@@ -42,6 +42,12 @@ def option(
     return field(default=default, metadata=_metadata(meaning, source, low, high, choices))
 
 
+def table(meaning: str) -> Mapping[str, object]:
+    """Return a dataclass field for a table whose keys others know; it is empty by default."""
+    empty: dict[str, object] = {}
+    return field(default_factory=empty.copy, metadata=_metadata(meaning, "", -LARGEST, LARGEST, ()))
+
+
 def other_default(kind: type[Options], name: str, default: T, source: str = "") -> T:
     """Return the field of an option that a parent class has too, with another default."""
     (given,) = (one for one in fields(kind) if one.name == name)
@@ -100,7 +106,7 @@ def parse(kind: type[O], table: Mapping[str, object], where: str) -> O:
     Args:
         kind: the class.
         table: key -> value; what is left out takes its default.
-        where: what errors call the table, e.g. the path of a file.
+        where: what errors call the table, e.g. the path of a file; nothing where empty.
 
     Raises:
         InputError: an unknown key (the nearest one is named), or a value of the wrong kind or out of range.
@@ -112,14 +118,14 @@ def parse(kind: type[O], table: Mapping[str, object], where: str) -> O:
     try:
         return kind(**table)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error}" if where else str(error)) from error
 
 
 def unknown_key(key: str, valid: Sequence[str], where: str) -> InputError:
     """Return the error for a key that does not exist, naming the nearest one that does."""
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
-    return InputError(f"{where}: unknown key {key!r}; {hint}")
+    return InputError(f"{where}{': ' if where else ''}unknown key {key!r}; {hint}")
 
 
 def listed(kind: type[Options], prefix: str = "") -> Iterator[Option]:

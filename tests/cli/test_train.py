@@ -83,7 +83,7 @@ def test_the_folder_is_a_model_with_all_that_made_it(slide_set: Path, trained: P
     classifier = load_model(trained)
     assert classifier.classes == ("benign", "lesion")
     config = json.loads((trained / "config.json").read_text())
-    assert config["arguments"]["draws"] == 4
+    assert config["options"]["draws"] == 4
     assert config["mpp"] == 1.0
     assert config["recipe"]["epochs"] == 3
     assert len(config["data_fingerprint"]) == 64
@@ -245,7 +245,7 @@ def test_the_tissue_gives_the_colours(slide_set: Path, tmp_path: Path) -> None:
     recipe.write_text(RECIPE.replace("epochs = 3", 'epochs = 1\nstatistics = "tissue"'))
     run(slide_set, tmp_path / "m", "--config", str(recipe))
     config = load_model(tmp_path / "m").config
-    assert config["mean"] == config["arguments"]["mean"]
+    assert config["mean"] == config["options"]["mean"]
     assert config["mean"][1] < min(config["mean"][0], config["mean"][2])  # pink and violet absorb green most
     assert all(0.02 < value < 0.4 for value in config["std"])
 

@@ -58,7 +58,7 @@ def test_no_two_slides_share_a_file() -> None:
 @pytest.fixture
 def odd_model(tiny: Classifier, tmp_path: Path) -> Classifier:
     """The tiny model with classes that a spreadsheet would run."""
-    card = ModelCard(method="ats", classes=("=1+1", "@SUM"), arguments=tiny.config["arguments"])
+    card = ModelCard(method="ats", classes=("=1+1", "@SUM"), arguments=tiny.config["options"])
     save_model(tmp_path / "odd", tiny.model, card)
     return load_model(tmp_path / "odd")
 

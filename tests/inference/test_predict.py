@@ -177,7 +177,7 @@ def test_the_recipe_says_how_large_the_overview_may_be(
     card = ModelCard(method=method, classes=("benign", "lesion"), arguments=arguments)
     save_model(tmp_path / "model", build_model(method, 2, **arguments), card)
     classifier = load_model(tmp_path / "model")
-    assert classifier.config["arguments"]["overview_pixels"] == 400
+    assert classifier.config["options"]["overview_pixels"] == 400
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:
         prediction = predict(slide, classifier)
     assert prediction.overview_pixels <= 400

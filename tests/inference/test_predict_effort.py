@@ -101,7 +101,7 @@ def test_a_model_that_estimates_nothing_is_told_from_one_that_does(tiny: Classif
 
 
 def test_a_model_of_another_quantity_gives_no_sum(tmp_path: Path, write_slide, tiny: Classifier) -> None:
-    top = replace(tiny, model=build_model("ats", 2, **{**tiny.config["arguments"], "inference": "top"}).eval())
+    top = replace(tiny, model=build_model("ats", 2, **{**tiny.config["options"], "inference": "top"}).eval())
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:
         usual = predict(slide, top)
         for wishes in ({"exact": True}, {"tolerance": 0.1}):

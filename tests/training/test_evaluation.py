@@ -237,7 +237,7 @@ def test_patients_with_several_slides_widen_the_intervals(tmp_path: Path) -> Non
 
 def model_folder(folder: Path, **seen: dict[str, list[str]]) -> Path:
     folder.mkdir()
-    config = {"format": 1, "method": "ats", "arguments": {}, "classes": ["benign", "Lesion"], "mpp": 0.5}
+    config = {"format": 2, "method": "ats", "options": {}, "classes": ["benign", "Lesion"], "mpp": 0.5}
     record = LearntFrom.of(seen).as_dict()
     (folder / "config.json").write_text(json.dumps({**config, "weights_sha256": "a" * 64, "learnt_from": record}))
     return folder

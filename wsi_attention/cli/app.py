@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from wsi_attention.cli import classify, doctor, evaluate, export, info, report, train, view
-from wsi_attention.cli import info as methods
+from wsi_attention.cli import classify, doctor, evaluate, export, info, methods, report, train, view
 
 app = typer.Typer(
     name="wsi-attention",

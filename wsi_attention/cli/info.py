@@ -1,8 +1,7 @@
-"""`wsi-attention info` and `methods`: what a slide is like, and what can be trained."""
+"""`wsi-attention info SLIDE`: what a file says of itself, and what is odd about it."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,16 +80,3 @@ def _image(image: dict[str, Any]) -> str:
     size = f"{image['width']} x {image['height']} px, {levels}{'' if image['rgb'] else ', not 8-bit RGB'}"
     name = f", {image['name']!r}" if image["name"] else ""
     return f"{size}{name}{' <- the slide' if image['slide'] else ''}"
-
-
-def methods() -> None:
-    """Lists the attention methods that are installed.
-
-    Example: wsi-attention methods
-    """
-    from wsi_attention import registry
-
-    for name in registry.names(registry.MODELS):
-        builder = registry.load(registry.MODELS, name)
-        summary = (inspect.getdoc(builder) or "").split("\n\n")[0].replace("\n", " ")
-        typer.echo(f"{name:<12} {summary}  [{registry.origin(registry.MODELS, name)}]")

@@ -94,7 +94,7 @@ class SamplingOptions(Options):
     gradient: str = option(
         "centred",
         'how the gradient reaches attention. "unbiased" is so with any unbiased estimator; "centred" is biased, has '
-        'less noise and needs two draws or more; the last two reproduce released codes and need estimator = "sequential"',
+        'less noise and needs two draws; the last two reproduce released codes and need estimator = "sequential"',
         "docs/methods/ats.md §3",
         choices=GRADIENTS,
     )

@@ -61,7 +61,7 @@ class Method(Generic[O]):
         return listed(self.options)
 
     def _parsed(self, arguments: Mapping[str, object]) -> O:
-        return parse(self.options, self._in_a_table(arguments), "options")
+        return parse(self.options, self._in_a_table(arguments), "")
 
     def _in_a_table(self, arguments: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments with the encoder's options in one table."""
@@ -105,7 +105,7 @@ class FunctionMethod:
         names = self.names()
         for key in arguments:
             if key not in names and len(names) == len(accepted):
-                raise unknown_key(key, names, "options")
+                raise unknown_key(key, names, "")
         for key, value in arguments.items():
             within(key, value)
         defaults = {one.name: one.default for one in accepted if one.default is not inspect.Parameter.empty}

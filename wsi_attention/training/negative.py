@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from wsi_attention import registry
 from wsi_attention.errors import InputError
+from wsi_attention.methods.method import find_method
 
 NOBODY = "none"
 """`negative` for classes that are all findings, such as subtypes of a tumour."""
@@ -63,20 +61,20 @@ def negative_class(classes: Sequence[str], given: str = "") -> str | None:
 
 
 def negative_arguments(
-    method: str, arguments: Mapping[str, Any], classes: Sequence[str], given: str
-) -> tuple[str | None, dict[str, Any]]:
-    """Return the negative class, and the arguments that tell the method's builder.
+    method: str, arguments: Mapping[str, object], classes: Sequence[str], given: str
+) -> tuple[str | None, dict[str, object]]:
+    """Return the negative class, and the options that tell the method which one it is.
 
     Args:
-        method: name of the builder.
-        arguments: of the recipe, which may say it by the index of the class.
+        method: registered name.
+        arguments: options of the recipe, which may say it by the index of the class.
         classes: in the order of the model's outputs.
         given: the recipe's `negative`.
 
     Raises:
         InputError: the method needs to know it and nobody says, or recipe and arguments say different things.
     """
-    key = _argument(method)
+    key = _option(method)
     index = arguments.get(key) if key else None
     if isinstance(index, int) and 0 <= index < len(classes):
         if given and negative_class(classes, given) != classes[index]:
@@ -103,12 +101,10 @@ def _or_none(classes: Sequence[str], given: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _argument(method: str) -> str | None:
-    """The builder's argument for the index of the negative class, None where it has none."""
-    accepted = inspect.signature(registry.load(registry.MODELS, method)).parameters
-    return next(
-        (name for name in ("background", "negative") if name in accepted and accepted[name].default is None), None
-    )
+def _option(method: str) -> str | None:
+    """Return the method's option for the index of the negative class, None where it has none."""
+    unset = {one.name for one in find_method(method).listed() if one.default is None}
+    return next((name for name in ("background", "negative") if name in unset), None)
 
 
 def _advice(classes: Sequence[str]) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsi_attention import registry
 from wsi_attention.checkpoint import CONFIG
-from wsi_attention.config import Recipe, unknown_key
+from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.matching import file_name
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import LearntFrom
+from wsi_attention.methods.method import find_method
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, Split, find_slides, read_labels, split_rows, with_series
 from wsi_attention.training.listener import Listener
@@ -42,7 +41,7 @@ class Plan:
         encoder: fingerprint of the weights that the encoder starts from; empty without such.
         maps: fingerprint of the accumulated maps that are learnt; empty without such.
         negative: class that means that nothing was found, None where there is none or nobody says.
-        told: arguments that tell the method's builder which one it is.
+        told: options that tell the method which one it is.
     """
 
     recipe: Recipe
@@ -138,7 +137,7 @@ def make_plan(
     Raises:
         InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
     """
-    check_arguments(recipe)
+    check_options(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
     split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
@@ -160,7 +159,9 @@ def make_plan(
 
 
 def _encoder_notes(recipe: Recipe) -> tuple[str, ...]:
-    if recipe.model.get("encoder_frozen") and not (recipe.start or recipe.encoder_start):
+    encoder = find_method(recipe.method).complete(recipe.model).get("encoder")
+    frozen = isinstance(encoder, Mapping) and encoder.get("frozen")
+    if frozen and not (recipe.start or recipe.encoder_start):
         return ("the encoder is frozen with random weights; encoder_start or start give it better ones",)
     return ()
 
@@ -174,19 +175,12 @@ def _negative_notes(plan: Plan) -> tuple[str, ...]:
     return ()
 
 
-def check_arguments(recipe: Recipe) -> None:
-    """Whether the method exists and its builder takes the recipe's [model].
-
-    Raises:
-        InputError: no such method, or an unknown argument; the nearest valid one is named.
-    """
-    accepted = list(inspect.signature(registry.load(registry.MODELS, recipe.method)).parameters.values())[1:]
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted):
-        return
-    valid = tuple(one.name for one in accepted)
-    for key in recipe.model:
-        if key not in valid:
-            raise unknown_key(key, valid, f"recipe [model] of method {recipe.method}")
+def check_options(recipe: Recipe) -> None:
+    """Raise InputError unless the method exists and takes the options under [model]; a mistake is named."""
+    try:
+        find_method(recipe.method).complete(recipe.model)
+    except InputError as error:
+        raise InputError(f"recipe [model] of method {recipe.method}: {error}") from error
 
 
 def finished_before(folder: Path, plan: Plan) -> Finished | None:

@@ -67,9 +67,9 @@ def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
     if _is_file(start):
         return read_encoder(start)
     earlier = load_model(start)
-    arguments = earlier.config["arguments"]
+    options = earlier.config["options"]
     weights = encoder_of(earlier.model, f"the model {start}").state_dict()
-    return EncoderWeights(weights, tuple(arguments.get("mean", ())), tuple(arguments.get("std", ())))
+    return EncoderWeights(weights, tuple(options.get("mean", ())), tuple(options.get("std", ())))
 
 
 def encoder_colours(model: nn.Module, start: str) -> dict[str, list[float]]:
@@ -94,12 +94,14 @@ def encoder_colours(model: nn.Module, start: str) -> dict[str, list[float]]:
     )
 
 
-def without_hub(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with an encoder's name that builds it again without the hub."""
+def without_hub(model: nn.Module, arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return a method's options with an encoder's name that builds it again without the hub."""
     encoder = getattr(model, "encoder", None)
-    if isinstance(encoder, nn.Module) and isinstance(bare(encoder), TimmEncoder):
-        return {**arguments, "encoder": bare(encoder).name}
-    return dict(arguments)
+    found = bare(encoder) if isinstance(encoder, nn.Module) else None
+    if not isinstance(found, TimmEncoder):
+        return dict(arguments)
+    given = arguments.get("encoder")
+    return {**arguments, "encoder": {**given, "name": found.name} if isinstance(given, Mapping) else found.name}
 
 
 def encoder_of(model: nn.Module, name: str) -> nn.Module:

@@ -132,7 +132,7 @@ def test_exports_made_again_are_the_same(slides: Path, tmp_path: Path, tiny: Cla
 
 def test_other_settings_are_refused_unless_told(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
     run(slides, tmp_path / "out", tiny)
-    other = replace(tiny, config={**tiny.config, "arguments": {"draws": 9}})
+    other = replace(tiny, config={**tiny.config, "options": {"draws": 9}})
     with pytest.raises(ResultsError, match=r"arguments .*draws.* asked for .*--overwrite"):
         run(slides, tmp_path / "out", other)
     assert run(slides, tmp_path / "out", other, existing="overwrite").kept == 0

@@ -226,7 +226,7 @@ def _why_not_enough(folder: Results, earlier: State, wanted: Mapping[str, str]) 
 
 def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap: bool = True) -> RunKey:
     """What has to be the same for results to lie in one folder."""
-    names = ("method", "arguments", "mpp", "mean", "std")
+    names = ("method", "options", "mpp", "mean", "std")
     settings = {name: classifier.config.get(name) for name in names}
     settings |= {"classes": list(classifier.classes), "precision": precision, "snap": snap, **effort.facts()}
     settings |= {"purpose": classifier.purpose} if classifier.purpose else {}
