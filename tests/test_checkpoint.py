@@ -216,7 +216,7 @@ def test_broken_configurations(folder: Path) -> None:
         ({"method": 3}, "'method' is missing or of the wrong kind, found 3"),
         ({"options": None}, "'options' is missing or of the wrong kind"),
         ({"options": {"classes": 2}}, "unknown key 'classes'"),
-        ({"options": {"colour": 1}}, "unknown key 'colour'; valid keys: "),
+        ({"options": {"colour": 1}}, "unknown key 'colour'"),
         ({"options": {**ARGUMENTS, "estimator": "magic"}}, "estimator is 'magic'; possible: "),
         ({"options": {**ARGUMENTS, "features": "many"}}, "features must be a whole number, not 'many'"),
         ({"options": {**ARGUMENTS, "encoder_widths": []}}, "cannot be built with"),
