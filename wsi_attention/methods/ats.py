@@ -34,10 +34,10 @@ from wsi_attention.attention.expectation import (
 )
 from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
 from wsi_attention.attention.spread import negative_entropy
-from wsi_attention.errors import InputError, NoTissueError
+from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
 from wsi_attention.methods.method import Method
-from wsi_attention.methods.outputs import glimpses, maps
+from wsi_attention.methods.outputs import glimpses, maps, require_tissue
 from wsi_attention.methods.overview import check_overview, look_over
 from wsi_attention.methods.rounds import (
     PART,
@@ -48,6 +48,7 @@ from wsi_attention.methods.rounds import (
     mean_of,
     most_tiles,
     read_until,
+    seeded,
     spread_of,
 )
 from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
@@ -61,8 +62,6 @@ from wsi_attention.structures import Output, TileSet
 
 INFERENCE = ("sample", "top")
 _TOP = "the mean feature of the {} most attended tiles, weighted by attention"
-EVAL_SEED = 0
-"""Seeds the draw in eval mode where the caller passes no generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +280,7 @@ class AttentionSampling(nn.Module):
         stop = limits(tolerance, unread, budget, self.draws)
         seen = self._look(source)
         most = most_tiles(seen.attention, self.draws, budget)
-        draw = draw_without_replacement(seen.attention, most, generator or Generator().manual_seed(EVAL_SEED))
+        draw = draw_without_replacement(seen.attention, most, seeded(generator))
         tiles = self._tiles(source, seen.grid, draw.cells)
         reading = self._reading(source, tiles)
         drawn, features, valid = read_until(reading, seen.attention, draw, self.classifier, self.draws, stop)
@@ -290,8 +289,6 @@ class AttentionSampling(nn.Module):
 
     def _look(self, source: TileSource) -> _Seen:
         logits, scores, grid = self.score(source)
-        if bool((logits == -torch.inf).all(dim=-1).any()):
-            raise NoTissueError(f"no tissue in any of the {grid.rows} × {grid.cols} cells: there is nothing to look at")
         attention = smoothed_softmax(logits, self.options.floor)
         return _Seen(attention, logits, grid, None if scores is None else attended(scores, attention))
 
@@ -326,6 +323,7 @@ class AttentionSampling(nn.Module):
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
         tissue = source.tissue(grid)
+        require_tissue(tissue)
         logits, scores = look_over(source, self.attention, self.preprocess, (grid, downsample), tissue, self.evidence)
         return logits.float().masked_fill(~tissue.to(logits.device), -torch.inf).flatten(1), scores, grid
 
@@ -334,9 +332,7 @@ class AttentionSampling(nn.Module):
         n = min(self.draws, int(available(attention).min()))
         if not self._at_random:
             return draw_top(attention, n)
-        if generator is None and not self.training:
-            generator = Generator().manual_seed(EVAL_SEED)
-        return draw_sample(attention, n, self.options.estimator, generator)
+        return draw_sample(attention, n, self.options.estimator, generator if self.training else seeded(generator))
 
     @property
     def _at_random(self) -> bool:

@@ -6,12 +6,13 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from wsi_attention.attention.expectation import DrawnCells, counted, unread_mass, without_failed
 from wsi_attention.attention.sampling import Draw, available, first_of
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
-from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.errors import InputError
+from wsi_attention.methods.outputs import require_tiles
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import Estimating, TileSource
@@ -23,6 +24,13 @@ UNKNOWN = 0.5
 """The standard error of a probability that rests on one draw: as large as that of a probability can be."""
 LEAST_ROUNDS = 2
 """Rounds before the standard error is believed; one small round can agree with itself by chance."""
+EVAL_SEED = 0
+"""Seeds the draws in eval mode where the caller passes no generator."""
+
+
+def seeded(generator: Generator | None) -> Generator:
+    """Return the generator of draws in eval mode: the caller's, or a fresh one with a fixed seed."""
+    return generator or Generator().manual_seed(EVAL_SEED)
 
 
 class Rounds:
@@ -173,8 +181,7 @@ class Reading:
             self._valid.append(batch.valid)
             self._read = end
         valid = torch.cat(self._valid, dim=1)
-        if not bool(valid.any(dim=-1).all()):
-            raise TileReadError(f"none of the {n} tiles that attention asked for could be read")
+        require_tiles(valid)
         known = next(one for one in self._features if one is not None)
         parts = [
             known.new_zeros(*real.shape, known.shape[-1]) if one is None else one
