@@ -180,6 +180,15 @@ class EpochAware(Protocol):
 
 
 @runtime_checkable
+class LabelAware(Protocol):
+    """A model that in training looks closer at images of some classes: its pass depends on the labels."""
+
+    def learning_pass(self, source: TileSource, target: Tensor, generator: Generator | None = None) -> Output:
+        """Do in training as `forward`, for images whose labels are known; target (b,) class indices."""
+        ...
+
+
+@runtime_checkable
 class Guided(Protocol):
     """A model that learns the maps which an earlier training accumulated, such as OAA+."""
 

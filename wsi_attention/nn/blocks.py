@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ModulesOf(nn.ModuleList, Generic[M]):
+    """A list of modules of one type; PyTorch's own forgets the type."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, modules: Iterable[M]) -> None: ...
+
+        def __iter__(self) -> Iterator[M]: ...
+
+        @overload
+        def __getitem__(self, idx: slice) -> ModulesOf[M]: ...
+
+        @overload
+        def __getitem__(self, idx: int) -> M: ...
+
+        def __getitem__(self, idx: int | slice) -> M | ModulesOf[M]: ...
 
 
 class Encoder(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_attention.nn.blocks import ChannelNorm
+from wsi_attention.nn.blocks import ChannelNorm, ModulesOf
 
 Attend = Callable[[Tensor], Tensor]
 """Scores (b, heads, t, t) -> attention of the same shape: a softmax, or e.g. a partial `masked_attention`."""
@@ -167,7 +167,7 @@ class VisionTransformer(nn.Module):
         self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, dim, *grid), std=0.02))
         token = nn.init.trunc_normal_(torch.empty(1, dim), std=0.02)
         self.class_tokens = nn.Parameter(token.repeat(scales, 1))
-        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        self.blocks = ModulesOf(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, 1e-6)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
@@ -203,7 +203,7 @@ class VisionTransformer(nn.Module):
         """
         x, layers = self.embed(images, scales), []
         for block in self.blocks:
-            x, attention = block.through(x)  # type: ignore[operator]
+            x, attention = block.through(x)
             layers.append(attention)
         return self.norm(x), tuple(layers)
 
@@ -222,7 +222,7 @@ class VisionTransformer(nn.Module):
         """
         x, layers, seen = self.embed(images, scales), [], _with_classes(seen, len(scales))
         for block in self.blocks:
-            x, attention = block.with_mean_matrix(x, seen)  # type: ignore[operator]
+            x, attention = block.with_mean_matrix(x, seen)
             layers.append(attention)
         return self.norm(x), tuple(layers)
 

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError, SlideError
-from wsi_attention.protocols import EpochAware, TileSource
+from wsi_attention.protocols import EpochAware, LabelAware, TileSource
 from wsi_attention.structures import Output
 from wsi_attention.training.accumulation import Accumulation
 from wsi_attention.training.augment import AugmentedSource, draw_change
@@ -190,10 +190,14 @@ def _loss(
     draws = _generator(job.recipe.seed, "draws", epoch, example.key)
     downsample = source.overview_downsample(model.overview_mpp)  # type: ignore[arg-type]
     augmented = AugmentedSource(source, change, downsample, int(getattr(model, "map_stride", 1)))
+    target = torch.tensor([example.label])
     with fabric.autocast():
         with diverging(f"epoch {epoch}, slide {example.name}"):
-            output: Output = model(augmented, draws)
-        target = torch.tensor([example.label], device=output.logits.device)
+            if isinstance(model, LabelAware):
+                output: Output = model.learning_pass(augmented, target, draws)
+            else:
+                output = model(augmented, draws)
+        target = target.to(output.logits.device)
         learnt = job.guide.maps_for(example, augmented, output) if job.guide else None
         if learnt is None:
             loss: Tensor = model.loss(output, target)  # type: ignore[operator]

@@ -23,9 +23,10 @@ from wsi_attention.methods.zoom_in.estimator import (
     subtile_stage,
     tile_stage,
 )
-from wsi_attention.methods.zoom_in.model import ZoomIn, zoom_in
+from wsi_attention.methods.zoom_in.model import ZoomIn, ZoomOptions, zoom_in
 from wsi_attention.methods.zoom_in.views import Zoomed, zoom_levels
-from wsi_attention.protocols import EpochAware, Estimating
+from wsi_attention.nn.blocks import Encoder, OverviewNet
+from wsi_attention.protocols import EpochAware, Estimating, LabelAware
 from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract
 from wsi_attention.tiles.tensors import TensorSource
@@ -46,33 +47,33 @@ SMALL = {
 
 def small(**arguments: object) -> ZoomIn:
     torch.manual_seed(0)
-    return zoom_in(2, **{**SMALL, **arguments}).eval()  # type: ignore[arg-type]
+    return zoom_in(2, **{**SMALL, **arguments}).eval()
 
 
 class TestDefault(ModelContract):
     def build(self) -> nn.Module:
-        return zoom_in(self.classes, **SMALL)  # type: ignore[arg-type]
+        return zoom_in(self.classes, **SMALL)
 
 
 class TestTop(ModelContract):
     def build(self) -> nn.Module:
-        return zoom_in(self.classes, inference="top", **SMALL)  # type: ignore[arg-type]
+        return zoom_in(self.classes, inference="top", **SMALL)
 
 
 class TestAsReleased(ModelContract):
     classes = 3
 
     def build(self) -> nn.Module:
-        return zoom_in(3, inference="as-released", gradient="as-released", noise="as-released", **SMALL)  # type: ignore[arg-type]
+        return zoom_in(3, inference="as-released", gradient="as-released", noise="as-released", **SMALL)
 
 
 class TestThreeSteps(ModelContract):
     def build(self) -> nn.Module:
         scales = {"view_mpps": (4.0, 2.0), "cells_um": (64.0, 32.0, 16.0)}
-        return zoom_in(self.classes, inference="sample", gradient="centred", **{**SMALL, **scales})  # type: ignore[arg-type]
+        return zoom_in(self.classes, inference="sample", gradient="centred", **{**SMALL, **scales})
 
 
-class Shown(nn.Module):
+class Shown(OverviewNet):
     """Logits that a channel of the image shows, a cell a pixel."""
 
     stride, dim = 1, 1
@@ -85,8 +86,10 @@ class Shown(nn.Module):
         return view[:, self.channel], view[:, :1]
 
 
-class Brightness(nn.Module):
+class Brightness(Encoder):
     """The mean of the third channel, as a feature of length 1."""
+
+    dim = 1
 
     def forward(self, tiles: Tensor) -> Tensor:
         return tiles[:, 2].mean(dim=(-1, -2)).unsqueeze(-1)
@@ -127,9 +130,9 @@ def toy() -> RememberingSource:
 
 
 def toy_model(**arguments: object) -> ZoomIn:
-    scales = {"view_mpps": (16.0, 8.0), "tile_size": 8, "tile_mpp": 1.0, "draws": 2, "floor": 0.0}
+    scales = {"overview_mpp": 16.0, "view_mpps": (8.0,), "tile_size": 8, "tile_mpp": 1.0, "draws": 2, "floor": 0.0}
     parts = [Shown(0), Shown(1)], Brightness(), Both(), nn.Identity()
-    return ZoomIn(*parts, **{**scales, **arguments}).double().eval()  # type: ignore[arg-type]
+    return ZoomIn(*parts, ZoomOptions(**{**scales, **arguments})).double().eval()  # type: ignore[arg-type]
 
 
 def outcomes(draws: int) -> Iterator[tuple[float, Choice]]:
@@ -488,31 +491,46 @@ def contrasting(epoch: int = 11, share: float = 0.4, **arguments: object) -> Zoo
     return model
 
 
-def reads_of_the_loss(model: ZoomIn, label: int) -> int:
-    """Requests for pixels that the loss makes on top of the forward pass's; what is known is not read again."""
+def reads_of_the_contrast(model: ZoomIn, label: int) -> int:
+    """Requests for pixels that a pass in training makes beside the two for views and sub-tiles; the loss makes none."""
     source = RememberingSource(images(size=(256, 128)))
-    output = model(source, Generator().manual_seed(0))
-    source.asked.clear()
+    output = model.learning_pass(source, torch.tensor([label]), Generator().manual_seed(0))
+    requests = len(source.asked)
     model.loss(output, torch.tensor([label]))
-    return len(source.asked)
+    assert len(source.asked) == requests
+    return requests - 2
 
 
 @pytest.mark.parametrize(("label", "epoch", "reads"), [(0, 11, False), (1, 11, True), (1, 10, False), (1, 1, False)])
 def test_only_positive_images_after_the_warm_up_are_contrasted(label: int, epoch: int, reads: bool) -> None:
-    assert (reads_of_the_loss(contrasting(epoch), label) > 0) == reads
+    assert (reads_of_the_contrast(contrasting(epoch), label) > 0) == reads
+
+
+def test_without_labels_every_image_is_contrasted_and_the_loss_is_the_same() -> None:
+    model = contrasting()
+    assert isinstance(model, LabelAware)
+    for label in (0, 1):
+        outputs = [
+            model(source := RememberingSource(images()), Generator().manual_seed(0)),
+            model.learning_pass(TensorSource(images()), torch.tensor([label]), Generator().manual_seed(0)),
+        ]
+        assert len(source.asked) > 2
+        one, other = (model.loss(output, torch.tensor([label])) for output in outputs)
+        assert torch.equal(one, other)
+    assert model.eval()(TensorSource(images())).terms["contrast"] is None
 
 
 @pytest.mark.parametrize("arguments", [{"contrastive_weight": 0.0}, {"background": 1}])
 def test_the_contrastive_pass_can_be_left_out_or_turned_round(arguments: dict[str, object]) -> None:
-    assert reads_of_the_loss(contrasting(**arguments), 1) == 0
+    assert reads_of_the_contrast(contrasting(**arguments), 1) == 0
 
 
 def test_several_classes_need_a_background_for_it() -> None:
     for background, reads in ((None, False), (2, True)):
         torch.manual_seed(0)
-        model = zoom_in(3, background=background, **SMALL).train()  # type: ignore[arg-type]
+        model = zoom_in(3, background=background, **SMALL).train()
         model.start_epoch(11, 50, (0.2, 0.3, 0.5))
-        assert (reads_of_the_loss(model, 1) > 0) == reads
+        assert (reads_of_the_contrast(model, 1) > 0) == reads
 
 
 def test_it_looks_only_where_attention_is_lowest() -> None:
@@ -548,10 +566,11 @@ def test_loss_by_hand() -> None:
     """π·L_pos + (1 − π)·(ν·L_neg + (1 − ν)·L_con) with π the share of the epoch, and the other terms."""
     model = contrasting(share=0.5, entropy_weight=0.1, overview_weight=0.5)
     source, target = TensorSource(images(2)), torch.tensor([0, 1])
-    output = model(source, Generator().manual_seed(0))
+    output = model.learning_pass(source, target, Generator().manual_seed(0))
     found = model.loss(output, target)
-    fresh = model(source, generator := Generator().manual_seed(0))
-    logits = model._contrast(fresh.terms["contrast"].args[0], generator, torch.tensor([1]))
+    fresh = model.learning_pass(source, target, Generator().manual_seed(0))
+    seen, logits = fresh.terms["contrast"]
+    assert seen.tolist() == [1]
     negative, positive = nn.functional.cross_entropy(output.logits, target, reduction="none")
     ours = 0.5 * positive + 0.5 * (0.5 * negative + 0.5 * contrastive_loss(logits, 0))
     alpha, beta = output.terms["attention"], output.terms["zoomed"].insides[0].attention
@@ -575,7 +594,7 @@ def test_images_one_by_one_weigh_what_they_do_in_a_batch() -> None:
 def test_the_contrastive_pass_teaches_every_part() -> None:
     model, source = contrasting(entropy_weight=0.0, overview_weight=0.0), TensorSource(images())
     output = model(source, Generator().manual_seed(0))
-    contrastive_loss(output.terms["contrast"](torch.tensor([0])), 0).backward()
+    contrastive_loss(output.terms["contrast"].logits, 0).backward()
     for part in (*model.attentions, model.encoder, model.classifier):
         assert any(float(value.grad.abs().sum()) > 0 for value in part.parameters() if value.grad is not None)
 
@@ -610,7 +629,7 @@ def test_released_noise_hardly_follows_beta() -> None:
     image[0, 1, :8, :8] = math.log(0.9 * 624 / 0.1)
     chances = {}
     for noise in ("log", "as-released"):
-        model = toy_model(noise=noise, view_mpps=(200.0, 8.0), draws=625)
+        model = toy_model(noise=noise, overview_mpp=200.0, draws=625)
         zoomed = model._descent(TensorSource(image)).down(at_random(Generator().manual_seed(0), noise), 1)
         beta = zoomed.insides[0].attention
         assert float(beta[0, 0]) == pytest.approx(0.9)
@@ -624,23 +643,27 @@ def test_released_noise_hardly_follows_beta() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"gradient": "steep"}, "gradient 'steep' is not known; there is: unbiased, centred, as-released"),
-        ({"noise": "pink"}, "noise 'pink'"),
-        ({"inference": "guess"}, "inference 'guess'"),
+        ({"gradient": "steep"}, "gradient is 'steep'; possible: unbiased, centred, as-released"),
+        ({"noise": "pink"}, "noise is 'pink'"),
+        ({"inference": "guess"}, "inference is 'guess'"),
         ({"encoder": "vgg"}, "encoder 'vgg'"),
-        ({"draws": 0}, "draws must be at least 1, got 0"),
-        ({"draws": 1, "gradient": "centred"}, "draws must be at least 2, got 1"),
-        ({"floor": 1.0}, "floor must be between 0 and 1, got 1"),
-        ({"tile_mpp": 0.0}, "every mpp must be at least 1e-09, got 0"),
+        ({"draws": 0}, "draws is 0; it must lie between 1 and"),
+        ({"draws": 1, "gradient": "centred"}, "gradient 'centred' is always 0 with draws 1; take 2 or more"),
+        ({"floor": 1.0}, "floor is 1; it must lie between 0 and 0.999"),
+        ({"tile_mpp": 0.0}, "tile_mpp is 0; it must lie between 0.02 and"),
+        ({"overview_mpp": 0.0}, "overview_mpp is 0; it must lie between 0.02 and"),
+        ({"view_mpps": (0.0,)}, "view_mpps is 0; it must lie between 0.02 and"),
         ({"view_mpps": ()}, "cells_um needs 1 sides"),
         (
             {"cells_um": (64.0, 20.0)},
             r"20 µm is no whole number of the network's own 16 µm \(4 pixels of 4 µm\); take 16",
         ),
-        ({"cells_um": (0.0, 16.0)}, "above 0 µm"),
-        ({"background": 2}, "index of one of 2 classes, got 2"),
-        ({"contrastive_share": 0.0}, "contrastive_share must be between"),
-        ({"contrastive_weight": -1.0}, "contrastive_weight must be at least 0"),
+        ({"cells_um": (0.0, 16.0)}, "cells_um is 0; it must lie between 0.02 and"),
+        ({"background": 2}, "index of one of 2 classes, 0 to 1, not 2"),
+        ({"background": -1}, "background is -1; it must lie between 0 and"),
+        ({"contrastive_share": 0.0}, "contrastive_share is 0; it must lie between"),
+        ({"contrastive_weight": -1.0}, "contrastive_weight is -1; it must lie between 0 and"),
+        ({"warm_up": -1}, "warm_up is -1; it must lie between 0 and"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:

@@ -1,8 +1,8 @@
 """Zoom-In's contrastive pass: on positive images, tissue that attention passes over must look negative.
 
-Kong & Henao, CVPR 2022, https://arxiv.org/abs/2106.02694. The released code draws with 1 − α and 1 − β but weighs what
-it drew with α and β: its contrastive feature is no expectation of anything it sampled, and its 1/α explodes. Here one
-distribution serves both the draw and the estimator (`nested`).
+Kong & Henao, CVPR 2022, https://arxiv.org/abs/2106.02694; docs/methods/zoom_in.md §5. The released code draws with
+1 − α and 1 − β but weighs what it drew with α and β: its contrastive feature is no expectation of anything it sampled,
+and its 1/α explodes. Here the draw and the estimator (`estimator.nested_expectation`) have the same distribution.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WARM_UP = 10
-"""Epochs before the contrastive pass is switched on."""
-
 
 def contrastive_attention(attention: Tensor, among: Tensor) -> Tensor:
-    """α̃ = (1 − α) / (K − 1) over the K cells in question, (t, K); carries the gradient of α.
+    """Return the reversed attention α̃ = (1 − α) / (K − 1) over the K cells that may be drawn, (t, K).
 
-    With hundreds of cells this is nearly uniform: the pass says "random tissue is negative", wrong where most tissue is
-    tumour. Confine it to `least_attended` there; α̃ is then normalised over those cells.
+    It carries the gradient of α. With hundreds of cells it is nearly uniform: the pass then says "random tissue is
+    negative", which is wrong where most tissue is tumour. So it is confined to the `least_attended` cells and
+    normalised over them.
 
     Args:
         attention: (t, K), α or β, rows sum to 1.
-        among: (t, K) bool, the cells that may be drawn: tissue, or the least attended of it. Others get 0.
+        among: (t, K) bool, the cells that may be drawn: tissue, or its least attended part. The others get 0.
 
     Returns:
-        (t, K), rows sum to 1; 0 throughout where no attention is left to reverse, as in a row of one cell. Nothing can
-        be contrasted there: leave the row out.
+        (t, K), rows sum to 1; rows of zeros where no attention is left to reverse, as in a row with one cell: leave
+        such a row out, nothing can be contrasted in it.
     """
     reverse = (1.0 - attention).clamp(min=0.0) * among
     total = reverse.sum(dim=-1, keepdim=True)
@@ -36,15 +34,15 @@ def contrastive_attention(attention: Tensor, among: Tensor) -> Tensor:
 
 
 def least_attended(attention: Tensor, among: Tensor, share: float) -> Tensor:
-    """The given share of the cells in question that has the lowest attention, at least one of each row that has any.
+    """Return the given share of some cells, those with the lowest attention; at least one in each row that has any.
 
     Args:
         attention: (t, K).
-        among: (t, K) bool.
+        among: (t, K) bool, the cells to choose from.
         share: in (0, 1].
 
     Returns:
-        (t, K) bool; of equals the first cells.
+        (t, K) bool; among cells with equal attention the first ones.
     """
     wanted = (among.sum(dim=-1, keepdim=True) * share).long().clamp(min=1)
     order = attention.detach().masked_fill(~among, torch.inf).sort(dim=-1, stable=True).indices
@@ -52,11 +50,13 @@ def least_attended(attention: Tensor, among: Tensor, share: float) -> Tensor:
 
 
 def contrastive_loss(logits: Tensor, background: int) -> Tensor:
-    """Mean of −log Ψ(x)_background over the positive images, a scalar (§5); with two classes −log(1 − Ψ(x)_positive).
+    """Return L_con, the mean of −log Ψ(x)_background over the positive images, a scalar; 0 where there are none.
+
+    With two classes that is −log(1 − Ψ(x)_positive).
 
     Args:
         logits: (p, classes) of the contrastive features of the batch's positive images only; p may be 0.
-        background: the class that tissue without a finding belongs to.
+        background: index of the class that tissue without a finding belongs to.
     """
     if not len(logits):
         return logits.sum()
@@ -65,16 +65,16 @@ def contrastive_loss(logits: Tensor, background: int) -> Tensor:
 
 
 def weighted_loss(positive: Tensor, negative: Tensor, contrastive: Tensor, share: float) -> Tensor:
-    """π·L_pos + (1 − π)·(ν·L_neg + (1 − ν)·L_con), ν = 1 − π, as the released code weighs the three (§5).
+    """Return π·L_pos + (1 − π)·(ν·L_neg + (1 − ν)·L_con), ν = 1 − π, as the released code weighs the three.
 
-    The code takes π from each batch. A batch of one slide then never sees the contrastive loss, as π is 0 or 1; take π
-    over as many slides as an epoch has.
+    The released code takes π from each batch, so that a batch of one slide never sees the contrastive loss, as π is 0
+    or 1. Here π is the share in the whole epoch.
 
     Args:
         positive: mean loss of the positive images; 0 where there are none.
         negative: mean loss of the negative images; 0 where there are none.
         contrastive: from `contrastive_loss`.
-        share: π, share of positive images.
+        share: π, the share of positive images.
     """
     rest = (1 - share) * negative + share * contrastive
     return share * positive + (1 - share) * rest

@@ -1,4 +1,7 @@
-"""Zoom-In's way down: from the overview through ever finer views of ever fewer regions to the features of sub-tiles."""
+"""Zoom-In's way down: from the overview through ever closer views of ever fewer regions to the features of sub-tiles.
+
+See docs/methods/zoom_in.md §3.
+"""
 
 from __future__ import annotations
 
@@ -10,57 +13,58 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.attention.sampling import smoothed_softmax
-from wsi_attention.errors import NoTissueError
+from wsi_attention.methods.outputs import require_tissue
 from wsi_attention.methods.overview import look_over
 from wsi_attention.methods.rounds import Limits, Rounds
 from wsi_attention.methods.zoom_in.estimator import Choice, Stage, at_random, leaf_attention, without_failed_entries
 from wsi_attention.methods.zoom_in.views import Inside, Look, Reader, Zoomed, zoom_levels, zoom_unread
 from wsi_attention.nn.bags import encode, in_chunks
+from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import TileBatch
 
 MOST_ROUNDS = 256
-"""Rounds after which `random_rounds` ends in any case; late ones read little new and settle slowly."""
+"""Rounds after which `random_rounds` ends in any case; late ones read little that is new and settle slowly."""
 VIEWS = 32
-"""Views that go through a network at once."""
+"""How many views go through a network at once."""
 
 
 class Networks(NamedTuple):
-    """What looks, and at which scales.
+    """The networks that look, and the scales they look at.
 
     Attributes:
-        attentions: a network a step.
+        attentions: one for each step.
         encoder: of the sub-tiles.
-        preprocess: pixels to what the networks take.
-        view_mpps: µm per pixel of what each of the `attentions` sees.
+        preprocess: (m, c, h, w) pixels of any dtype -> what the networks take.
+        mpps: µm per pixel of what each of the `attentions` sees.
         tile_size: side of a sub-tile in pixels.
         tile_mpp: µm per pixel of the sub-tiles.
         floor: share of each attention that is spread evenly over the tissue.
     """
 
-    attentions: nn.ModuleList
-    encoder: nn.Module
+    attentions: tuple[OverviewNet, ...]
+    encoder: Encoder
     preprocess: nn.Module
-    view_mpps: tuple[float, ...]
+    mpps: tuple[float, ...]
     tile_size: int
     tile_mpp: float
     floor: float
 
 
 class Descent:
-    """One source: its overview is seen at once, the rest when `down` asks; nothing is read twice.
+    """The descent into one source: the overview is seen at once, the rest when `down` asks; nothing is read twice.
 
     Args:
         source: b images.
-        networks: that look at it.
-        device: theirs.
+        networks: the networks that look at it.
+        device: where the networks are.
         evidence: features of the first level's cells -> scores of them; None for none.
 
     Attributes:
-        reader: with the levels of cells.
+        reader: reads regions and knows the levels.
         attention: (b, K), α over the cells of the first level.
-        scores: (b, classes, rows, cols), what `evidence` says of these cells; None without.
+        scores: (b, classes, rows, cols), what `evidence` says of these cells; None without `evidence`.
 
     Raises:
         NoTissueError: an image has no cell of tissue.
@@ -70,14 +74,11 @@ class Descent:
         self, source: TileSource, networks: Networks, device: torch.device, evidence: nn.Module | None = None
     ) -> None:
         self._networks = networks
-        strides = [int(network.stride) for network in networks.attentions]  # type: ignore[arg-type]
-        levels = zoom_levels(source, strides, networks.view_mpps, device)
+        strides = [network.stride for network in networks.attentions]
+        levels = zoom_levels(source, strides, networks.mpps, device)
         first = levels[0]
-        if not bool(first.tissue.any(dim=-1).all()):
-            raise NoTissueError(
-                f"no tissue in any of the {first.grid.rows} × {first.grid.cols} tiles: there is nothing to look at"
-            )
         tissue, seen = first.tissue.reshape(-1, *first.grid.shape), (first.grid, first.downsample)
+        require_tissue(tissue, "regions")
         logits, self.scores = look_over(source, networks.attentions[0], networks.preprocess, seen, tissue, evidence)
         masked = logits.flatten(1).masked_fill(~first.tissue, -torch.inf)
         self.attention = smoothed_softmax(masked, networks.floor)
@@ -91,15 +92,15 @@ class Descent:
         images: Tensor | None = None,
         turned: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Zoomed:
-        """Chooses cells, looks into them, chooses cells there, and so on; the last ones are encoded.
+        """Choose cells, look into them, choose cells there, and so on; encode the last ones.
 
         Args:
-            choose: what each step takes.
-            draws: N of each image.
-            attention: (t, K) to begin with; α where None.
-            images: (t,) that it belongs to, increasing; all where None.
-            turned: what to make of the attention (regions, K) inside regions and of which of their cells there are
-                (regions, K); nothing where None.
+            choose: which cells each step takes.
+            draws: N, the draws of each image.
+            attention: (t, K), of the first step; α where None.
+            images: (t,) int64, increasing, the images that its rows belong to; all images where None.
+            turned: (attention (regions, K) inside regions, which of the cells may be drawn (regions, K)) -> the
+                attention to draw by; the attention itself where None.
 
         Raises:
             TileReadError: not one view or sub-tile of some image could be read.
@@ -129,12 +130,12 @@ class Descent:
         return Zoomed(stages, tuple(looks), tuple(insides), values.to(attention.dtype))
 
     def _score(self, step: int, pixels: Tensor) -> Tensor:
-        """(m, K) logits of the cells in views (m, c, h, w)."""
+        """Return the logits (m, K) of the cells in views (m, c, h, w)."""
         network, preprocess = self._networks.attentions[step], self._networks.preprocess
         return in_chunks(lambda part: in_float32(network, preprocess(part))[0].flatten(1), pixels, VIEWS)
 
     def _encode(self, pixels: Tensor) -> Tensor:
-        """(m, d) features of sub-tiles (m, c, h, w)."""
+        """Return the features (m, d) of sub-tiles (m, c, h, w)."""
         tiles = TileBatch(pixels[None], torch.ones((1, len(pixels)), dtype=torch.bool))
         return encode(tiles, self._networks.preprocess, self._networks.encoder)[0]
 
@@ -142,18 +143,18 @@ class Descent:
 def random_rounds(
     descent: Descent, classifier: nn.Module, draws: int, until: Limits, budget: int, generator: Generator
 ) -> tuple[Sequence[Zoomed], Tensor, Tensor]:
-    """Independent passes, averaged, until the limits are met; each knows what earlier ones have read.
+    """Average independent passes until the limits are met; nothing that an earlier pass has read is read again.
 
     Args:
-        descent: of one image.
+        descent: into one image.
         classifier: (..., d) -> (..., classes).
-        draws: N of each round.
+        draws: N, the draws of each round.
         until: when to stop.
-        budget: views and sub-tiles together; a round that might exceed it is not begun. Enough for one.
+        budget: views and sub-tiles together; a round that might exceed it is not begun. Must allow one round.
         generator: of the draws.
 
     Returns:
-        The passes, the mean feature (1, d), and its standard error (1,).
+        The passes, the mean feature (1, d), and the standard error (1,) of the winning class's probability.
     """
     most, choose = draws * len(descent.reader.levels), at_random(generator)
     rounds, passes = Rounds(), list[Zoomed]()

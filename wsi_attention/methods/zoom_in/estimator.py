@@ -1,13 +1,17 @@
-"""The nested estimator of Zoom-In: how many draws fall where, which cells a step takes, what each counts.
+"""The nested estimator of Zoom-In: which cells each step draws, what each of them weighs, and the mean feature.
 
 Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects", CVPR 2022,
-https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. What is estimated is (eq. 5)
+https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. The sum Φ (Zoom-In eq. 5) is estimated by
 
-    Φ = Σ_c α_c Σ_c' β^c_c' f(c, c')     by     Φ̂ = Σ_c (n_c/N) Σ_j c^c_j f_{J_j},
+    Φ = Σ_c α_c Σ_j β^c_j f(c, j)     ≈     Φ̂ = Σ_c (n_c / N) Σ_j c^c_j f(c, J_j),
 
-which is `expectation` of the tiles' own `expectation`s: value and the gradients for α, β and f are unbiased (eq. 9
-without its slips in the indices). One `Stage` a zoom step: every stage but the last draws with replacement, so any
-number of stages nests. The entries of a stage that were drawn, row by row, are the rows of the next one.
+an `expectation` of the regions' own `expectation`s: its value and its gradients for α, β and f are unbiased (Zoom-In
+eq. 9, whose indices are misprinted in the paper; docs/methods/zoom_in.md §3 and §4).
+
+There is one `Stage` for each zoom step. What it drew, row by row, are the rows of the next stage; what the last one
+drew are the *leaves*, sub-tiles that are read. Every stage but the last draws with replacement, so that any number of
+stages nests. Order of this file: stages, means over them, single leaves, single draws, and the rules that put these
+together for a whole pass (`Choice`).
 """
 
 from __future__ import annotations
@@ -29,20 +33,22 @@ from wsi_attention.attention.expectation import (
 from wsi_attention.attention.sampling import Draw, available, draw_with_replacement, draw_without_replacement, top_k
 from wsi_attention.methods.zoom_in.contrastive import contrastive_attention
 
+NOISE = ("log", "as-released")
+"""What Gumbel noise is put on: log β, or β itself."""
 SubtileDraw = Callable[[Tensor, int], Draw]
-"""(attention (r, K), n) -> n different cells of each row: `sampling.draw_without_replacement`, or one of `counts`."""
+"""(attention (r, K), n) -> n different cells of each row, e.g. `sampling.draw_without_replacement` or `highest`."""
 Coefficients = Callable[[Tensor, Tensor], Tensor]
 """(attention of the drawn cells (r, n), threshold (r,)) -> coefficients (r, n): `sequential`, or a threshold rule."""
 
 
 class Stage(NamedTuple):
-    """What one zoom step drew in each of t regions (t images in the first stage), padded to m entries.
+    """What one zoom step drew in each of t regions (t images in the first stage), in rows padded to m entries.
 
     Attributes:
-        cells: (t, m) int64 flat cells; 0 where nothing was drawn.
-        counts: (t, m) int64, how often; 0 where nothing was drawn.
-        attention: (t, m) of these cells, carrying the gradient; 1 where nothing was drawn.
-        coefficients: (t, m), sum 1 in each row for the sequential rule; 0 where nothing was drawn.
+        cells: (t, m) int64, flat indices of the cells; 0 in padding.
+        counts: (t, m) int64, how often each cell was drawn; 0 in padding.
+        attention: (t, m) of these cells, carrying the gradient; 1 in padding.
+        coefficients: (t, m), the weight of each cell in its region; rows of the sequential rule sum to 1; 0 in padding.
     """
 
     cells: Tensor
@@ -52,26 +58,26 @@ class Stage(NamedTuple):
 
     @property
     def drawn(self) -> Tensor:
-        """(t, m) bool: which entries are real."""
+        """(t, m) bool, False in padding."""
         return self.counts > 0
 
     @property
     def visits(self) -> Tensor:
-        """(rows of the next stage,) int64: how often each region was drawn, so how many draws it gets."""
+        """(rows of the next stage,) int64: how often each region was drawn, which is how many draws it gets."""
         return self.counts[self.drawn]
 
 
 def sequential(attention: Tensor, threshold: Tensor) -> Tensor:
-    """The paper's coefficients (eq. 9); the threshold is not needed."""
+    """Return the paper's coefficients (Zoom-In eq. 9), which do not need the threshold."""
     return coefficients_sequential(attention)
 
 
 def tile_stage(attention: Tensor, counts: Tensor) -> Stage:
-    """The distinct tiles of draws with replacement, each once, in scan order, with coefficients n_c / N.
+    """Return the stage of draws with replacement: each drawn region once, in scan order, with coefficient n_c / N.
 
     Args:
         attention: (t, K), α; carries the gradient.
-        counts: (t, K) int64, from `counts.draw_counts` or `counts.rounded_counts`.
+        counts: (t, K) int64, from `draw_counts` or `rounded_counts`.
     """
     visited = counts > 0
     width = int(visited.sum(dim=-1).max())
@@ -82,13 +88,13 @@ def tile_stage(attention: Tensor, counts: Tensor) -> Stage:
 
 
 def subtile_stage(attention: Tensor, visits: Tensor, draw: SubtileDraw, rule: Coefficients = sequential) -> Stage:
-    """m_c = min(n_c, K'_c) different sub-tiles of each tile, in the order they were drawn: the last stage.
+    """Return the last stage: m_c = min(n_c, K'_c) different sub-tiles of each region, in the order they were drawn.
 
-    A tile with fewer sub-tiles than it was drawn gives all it has and keeps its weight n_c / N: its own estimate is
-    unbiased for any m_c ≥ 1, so the whole stays unbiased. The paper leaves the case open.
+    A region with fewer sub-tiles than draws takes all of them and keeps its weight n_c / N. The paper leaves the case
+    open; a region's own estimate is unbiased for any m_c ≥ 1, so the whole stays unbiased.
 
     Args:
-        attention: (t, K'), β of every visited tile; carries the gradient.
+        attention: (t, K'), β of every drawn region; carries the gradient.
         visits: (t,) int64, n_c, `visits` of the stage before.
         draw: chooses the cells, e.g. `functools.partial(draw_without_replacement, generator=generator)`.
         rule: coefficients of what was drawn; a threshold rule has the lower variance.
@@ -107,7 +113,7 @@ def subtile_stage(attention: Tensor, visits: Tensor, draw: SubtileDraw, rule: Co
 
 
 def whole_stage(attention: Tensor) -> Stage:
-    """Every cell with attention, each counting what it has: with this in all stages Φ̂ is Φ itself (eq. 5).
+    """Return the stage of every cell with attention, weighed by it: with it as every stage Φ̂ is Φ itself.
 
     Args:
         attention: (t, K), rows sum to 1.
@@ -123,11 +129,11 @@ def _stage(attention: Tensor, cells: Tensor, counts: Tensor, coefficients: Tenso
 
 
 def nested_expectation(features: Tensor, stages: Sequence[Stage]) -> Tensor:
-    """Φ̂, (b, d), with the unbiased gradients of section 4 for every stage's attention and for the features.
+    """Return Φ̂, (b, d), with unbiased gradients for every stage's attention and for the features.
 
     Args:
-        features: (leaves, d), of the entries drawn in the last stage, row by row.
-        stages: first to last; the first has a row an image.
+        features: (leaves, d), of what the last stage drew, row by row.
+        stages: first to last; the first has a row for each image.
     """
     values = features
     for stage in reversed(stages):
@@ -136,11 +142,11 @@ def nested_expectation(features: Tensor, stages: Sequence[Stage]) -> Tensor:
 
 
 def nested_expectation_centred(features: Tensor, stages: Sequence[Stage]) -> Tensor:
-    """Φ̂ with Φ̂ itself taken off each feature in the attention's gradient: less noise, but a bias of order 1/N.
+    """Return Φ̂, with Φ̂ subtracted from each feature in the attention's gradient: less noise, a bias of order 1/N.
 
-    Not in the paper. What all features have in common says nothing about where to look, in any stage, but can be most
-    of the gradient's noise. With one sub-tile a tile the expected gradient for the logits is (1 − 1/N) of the exact
-    one.
+    Not in the paper. What all features have in common says nothing about where to look, in any stage, but it can be
+    most of the gradient's noise. With one sub-tile in each region the expected gradient for the logits is (1 − 1/N)
+    times the exact one.
     """
     mean = nested_expectation(features, stages)
     apart = features - mean.detach()[leaf_images(stages)]
@@ -149,9 +155,10 @@ def nested_expectation_centred(features: Tensor, stages: Sequence[Stage]) -> Ten
 
 
 def nested_expectation_as_released(features: Tensor, stages: Sequence[Stage]) -> Tensor:
-    """Φ̂ with the released backward for β and f, copied from the PyTorch port of ATS; biased from two draws a tile on.
+    """Return Φ̂ with the released gradients for β and f, biased as soon as a region is drawn twice.
 
-    The value is that of `nested_expectation` with sequential coefficients. For reproduction only.
+    They are those of the PyTorch port of ATS. The value is that of `nested_expectation` with sequential coefficients.
+    For reproduction only.
     """
     last = stages[-1]
     padded, size = _padded(features, last.drawn), last.drawn.sum(dim=-1)
@@ -163,17 +170,17 @@ def nested_expectation_as_released(features: Tensor, stages: Sequence[Stage]) ->
 
 
 def leaf_weights(stages: Sequence[Stage]) -> Tensor:
-    """(leaves,) what each leaf counts in its image's Φ̂: the product of the coefficients on its way down."""
+    """Return the weight of each leaf in its image's Φ̂, (leaves,): the product of the coefficients on its way down."""
     return _along([stage.coefficients for stage in stages], stages)
 
 
 def leaf_attention(stages: Sequence[Stage]) -> Tensor:
-    """(leaves,) the product of attention on each leaf's way down, α_c·β^c_c': its share in the exact Φ."""
+    """Return the weight of each leaf in the exact Φ, (leaves,): the product of attention on its way down, α_c·β^c_j."""
     return _along([stage.attention for stage in stages], stages)
 
 
 def leaf_images(stages: Sequence[Stage]) -> Tensor:
-    """(leaves,) int64: the row of the first stage that each leaf belongs to."""
+    """Return the image of each leaf, (leaves,) int64: the row of the first stage that it belongs to."""
     image = torch.arange(len(stages[0].counts), device=stages[0].counts.device)
     for stage in stages:
         image = image.unsqueeze(-1).expand(stage.counts.shape)[stage.drawn]
@@ -181,7 +188,9 @@ def leaf_images(stages: Sequence[Stage]) -> Tensor:
 
 
 def without_failed_leaves(stages: Sequence[Stage], valid: Tensor) -> tuple[Stage, ...]:
-    """The stages after unreadable leaves left the bag: their siblings share the weight, then their tile's siblings.
+    """Return the stages without leaves that could not be read.
+
+    Their weight goes to the other leaves of the same region; where none is left, to the other regions.
 
     Args:
         stages: first to last.
@@ -196,11 +205,11 @@ def without_failed_leaves(stages: Sequence[Stage], valid: Tensor) -> tuple[Stage
 
 
 def without_failed_entries(stages: Sequence[Stage], valid: Tensor) -> tuple[Stage, ...]:
-    """As `without_failed_leaves`; what failed also counts as not drawn, so the next stage has no row for it.
+    """Return stages as `without_failed_leaves` does; what failed counts as not drawn: the next stage has no row for it.
 
     Args:
         stages: first to last so far.
-        valid: (entries drawn in the last of them,) bool.
+        valid: (what the last of them drew,) bool.
     """
     *above, last = without_failed_leaves(stages, valid)
     counts = last.counts.clone()
@@ -209,11 +218,12 @@ def without_failed_entries(stages: Sequence[Stage], valid: Tensor) -> tuple[Stag
 
 
 def leaf_steps(features: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, Tensor]:
-    """What each draw estimates by itself (leaves, d), and its weight (leaves,): a mean of uncorrelated terms.
+    """Return what each draw estimates by itself (leaves, d), and its weight (leaves,).
 
-    Tiles come from independent draws, and inside a tile each step has the tile's own mean given the steps before; the
-    variance of these terms therefore tells that of Φ̂, their weighted sum (with sequential coefficients and no failed
-    leaf, else nearly).
+    Φ̂ is the weighted mean of these estimates, which are uncorrelated.
+    Regions come from independent draws, and inside a region each draw, given those before it, has the region's own mean
+    as its expectation. So the variance of these terms tells the variance of Φ̂, which is their weighted sum: exactly
+    with sequential coefficients and no failed leaf, nearly otherwise.
 
     Args:
         features: (leaves, d).
@@ -242,12 +252,12 @@ def _along(factors: Sequence[Tensor], stages: Sequence[Stage]) -> Tensor:
 
 
 def draw_counts(attention: Tensor, draws: Tensor, generator: Generator | None = None) -> Tensor:
-    """n ~ Multinomial(N, α), (t, K) int64: how often each cell is drawn, with replacement.
+    """Return how often each cell is drawn, n ~ Multinomial(N, α), (t, K) int64: draws with replacement.
 
     Args:
         attention: (t, K), non-negative; cells with 0 are never drawn.
         draws: (t,) int64, N of each row, at least 1.
-        generator: source of the noise; torch's global one where None.
+        generator: of the draws; torch's global one where None.
     """
     cells = draw_with_replacement(attention, int(draws.max()), generator)
     real = torch.arange(cells.shape[-1], device=draws.device) < draws.unsqueeze(-1)
@@ -255,9 +265,10 @@ def draw_counts(attention: Tensor, draws: Tensor, generator: Generator | None = 
 
 
 def rounded_counts(attention: Tensor, draws: Tensor) -> Tensor:
-    """N·α rounded to whole counts that sum to N, by largest remainder, the first of equals first: nothing random.
+    """Return N·α rounded to whole counts that sum to N, (t, K) int64, by the largest remainder; nothing is random.
 
-    The paper draws at prediction too, the released code from `rescaled_as_released`; this is repeatable.
+    Of equal remainders the first is rounded up first. The paper draws at prediction too, the released code from
+    `rescaled_as_released`.
 
     Args:
         attention: (t, K), non-negative; cells with 0 get none.
@@ -272,10 +283,10 @@ def rounded_counts(attention: Tensor, draws: Tensor) -> Tensor:
 
 
 def highest(attention: Tensor, n: int) -> Draw:
-    """The n cells with the highest attention, as if drawn in that order: repeatable, no longer unbiased.
+    """Return the n cells with the highest attention, as if drawn in that order: repeatable, but no longer unbiased.
 
-    The released code's choice of sub-tiles at prediction, with the same sequential coefficients. Its threshold is −inf,
-    under which a threshold rule gives each cell its own attention.
+    The released code chooses sub-tiles for prediction like this, with the same sequential coefficients. The threshold
+    is −inf, so that a threshold rule weighs each cell by its own attention.
     """
     cells = top_k(attention, n)
     keys = attention.detach().double().log()
@@ -283,28 +294,28 @@ def highest(attention: Tensor, n: int) -> Draw:
 
 
 def noisy_as_released(attention: Tensor, n: int, generator: Generator | None = None) -> Draw:
-    """n cells by Gumbel noise on β itself instead of log β, as the released training does: nearly uniform draws.
+    """Return n cells drawn by Gumbel noise on β itself instead of log β, as the released training does.
 
-    Equal to correct draws from softmax(β): of 625 cells, one with β = 0.9 comes first in 0.39 % of all draws. The
-    coefficients still use β, so the estimate is biased. For reproduction only.
+    These are correct draws from softmax(β), which is nearly uniform: of 625 cells, one with β = 0.9 comes first in
+    0.39 % of all draws. The coefficients still use β, so the estimate is biased. For reproduction only.
     """
     return draw_without_replacement(noisy_distribution_as_released(attention), n, generator)
 
 
 def noisy_distribution_as_released(attention: Tensor) -> Tensor:
-    """softmax(β) over the cells with β above 0, (r, K): what Gumbel noise on β draws from."""
+    """Return softmax(β) over the cells with β above 0, (r, K): the distribution that Gumbel noise on β draws from."""
     return attention.detach().masked_fill(attention <= 0, -torch.inf).softmax(dim=-1)
 
 
 def rescaled_as_released(attention: Tensor, quantile: float = 0.3) -> Tensor:
-    """(α − min) / max with everything below its 30 % quantile zeroed, (t, K): the released prediction draws from this.
+    """Return the distribution (t, K) that the released prediction draws from: (α − min) / max, its lowest 30 % zeroed.
 
-    Normalised here; cells with α = 0 (no tissue) stay 0 and out of the quantile. Where nothing is left, as for a flat
-    map or a single tile, α itself comes back; the released code has no answer to that.
+    It is normalised here; cells with α = 0 (no tissue) stay 0 and do not count for the quantile. Where nothing is left,
+    as for a flat map or a single region, it is α itself; the released code does not handle that case.
 
     Args:
         attention: (t, K), rows sum to 1.
-        quantile: share of the cells that is dropped.
+        quantile: share of the cells that is set to 0.
     """
     a = attention.detach()
     reachable = a > 0
@@ -316,15 +327,15 @@ def rescaled_as_released(attention: Tensor, quantile: float = 0.3) -> Tensor:
 
 
 Choice = Callable[[Tensor, Tensor, bool], Stage]
-"""(attention (t, K), draws (t,), whether this is the last step) -> what was drawn."""
+"""(attention (t, K), draws (t,), True for the last step) -> what was drawn."""
 
 
 def at_random(generator: Generator | None, noise: str = "log") -> Choice:
-    """The paper's draws: value and gradients of the estimate are unbiased.
+    """Return the paper's choice, random draws at each step: value and gradients of the estimate are unbiased.
 
     Args:
         generator: of all draws; torch's global one where None.
-        noise: "log", or "as-released" for Gumbel noise on β itself in the last step: biased, nearly uniform.
+        noise: one of `NOISE`; "as-released", in the last step, gives biased, nearly uniform draws.
     """
     draw = partial(draw_without_replacement if noise == "log" else noisy_as_released, generator=generator)
 
@@ -337,14 +348,14 @@ def at_random(generator: Generator | None, noise: str = "log") -> Choice:
 
 
 def most_attended(attention: Tensor, draws: Tensor, last: bool) -> Stage:
-    """Draws in proportion to attention, rounded, and the highest cells of the last step: nothing random."""
+    """Choose regions by N·attention, rounded, and the highest cells in the last step: nothing is random."""
     if last:
         return subtile_stage(attention, draws, highest)
     return tile_stage(attention, rounded_counts(attention, draws))
 
 
 def as_released(generator: Generator | None) -> Choice:
-    """The released prediction: random tiles from rescaled attention, and the highest cells of the last step."""
+    """Return the released prediction's choice: random regions by rescaled attention, then the highest cells."""
 
     def choose(attention: Tensor, draws: Tensor, last: bool) -> Stage:
         if last:
@@ -355,12 +366,12 @@ def as_released(generator: Generator | None) -> Choice:
 
 
 def everything(attention: Tensor, draws: Tensor, last: bool) -> Stage:
-    """All cells, each counting its attention: the sum that all draws estimate."""
+    """Choose all cells, each weighed by its attention: the sum that all draws estimate."""
     return whole_stage(attention)
 
 
 def passed_over(attention: Tensor, among: Tensor) -> Tensor:
-    """Reversed attention inside regions, (t, K), for the contrastive pass; a region's only cell is taken as it is.
+    """Return reversed attention inside regions, (t, K), for the contrastive pass; a region's only cell keeps its own.
 
     Args:
         attention: (t, K), rows sum to 1.

@@ -1,21 +1,19 @@
-"""Zoom-In: attention over a very coarse view, over finer views of a few tiles, and sub-tiles read only where both look.
+"""Zoom-In: attention over a coarse view, then over closer views of a few regions; tiles are read only where both look.
 
 Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects", CVPR 2022,
-https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. Where we differ from the paper: attention
-is confined to tissue in every step; a region that cannot be read leaves the bag; cells lie on a regular grid (see
-`zoom_in_reading.zoom_levels`); a tile drawn more often than it has sub-tiles gives all it has; the contrastive pass
-weighs what it draws by what it was drawn from, and looks only where attention is lowest; prediction is repeatable;
-the last step's tiles move to the stored tiles (`TileSource.aligned`), regions of earlier steps do not.
-Where we differ from the released code, an option "as-released" brings it back.
+https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. Where we differ from the paper and from
+the released code, and why: docs/methods/zoom_in.md §6. Three options have a value "as-released" that brings the
+behaviour of the released code back.
 
-One thing is added, and only with `evidence`: while training, the attention-weighted mean of what the overview itself
-shows is classified too, as in `attention_sampling` and for the same reason.
+A draw goes from here (`ZoomIn.forward`) through `descent` (what happens at each step), `estimator` (which cells a step
+takes) and `attention.sampling` (the random draw) to `views` (which pixels are requested).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -23,18 +21,26 @@ from torch.nn import functional
 
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.methods.method import Method
 from wsi_attention.methods.overview import check_overview
-from wsi_attention.methods.rounds import check_one_image, check_quantity, limits, spread_of
-from wsi_attention.methods.zoom_in import contrastive as passing
-from wsi_attention.methods.zoom_in import estimator as nested
-from wsi_attention.methods.zoom_in.contrastive import WARM_UP
+from wsi_attention.methods.rounds import check_one_image, check_quantity, limits, seeded, spread_of
+from wsi_attention.methods.zoom_in.contrastive import (
+    contrastive_attention,
+    contrastive_loss,
+    least_attended,
+    weighted_loss,
+)
 from wsi_attention.methods.zoom_in.descent import Descent, Networks, random_rounds
 from wsi_attention.methods.zoom_in.estimator import (
+    NOISE,
     Choice,
     as_released,
     at_random,
     everything,
     most_attended,
+    nested_expectation,
+    nested_expectation_as_released,
+    nested_expectation_centred,
     passed_over,
 )
 from wsi_attention.methods.zoom_in.views import (
@@ -46,136 +52,259 @@ from wsi_attention.methods.zoom_in.views import (
     zoom_unread,
 )
 from wsi_attention.nn.attention_nets import PooledAttention, TissueAttentionNet
-from wsi_attention.nn.encoders import build_encoder
+from wsi_attention.nn.blocks import Encoder, ModulesOf, OverviewNet
+from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.heads import ScaledLinear, attended
-from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
-from wsi_attention.options import one_of, within
+from wsi_attention.nn.preprocess import PixelOptions, in_float32
+from wsi_attention.options import Options, option
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
 
 ESTIMATES = {
-    "unbiased": nested.nested_expectation,
-    "centred": nested.nested_expectation_centred,
-    "as-released": nested.nested_expectation_as_released,
+    "unbiased": nested_expectation,
+    "centred": nested_expectation_centred,
+    "as-released": nested_expectation_as_released,
 }
-NOISE = ("log", "as-released")
 INFERENCE = ("top", "sample", "as-released")
-EVAL_SEED = 0
-"""Seeds the draw in eval mode where the caller passes no generator."""
+TOLERANCE = 0.05
+"""How far the side of a cell may be from a whole number of the network's own cells, as a share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZoomOptions(Options):
+    """The numbers of Zoom-In, whatever the networks."""
+
+    tile_size: int = option(
+        256, "side of a sub-tile in pixels; only sub-tiles are read at full resolution", low=1, high=8192
+    )
+    tile_mpp: float = option(0.5, "µm per pixel of the sub-tiles", low=0.02, high=50)
+    overview_mpp: float = option(
+        16.0, "µm per pixel of the overview, which the first step looks at", low=0.02, high=1000
+    )
+    view_mpps: tuple[float, ...] = option(
+        (4.0,),
+        "µm per pixel of the views that the further steps look at, one number a step; more numbers are more steps",
+        low=0.02,
+        high=1000,
+    )
+    draws: int = option(32, "N, draws per slide; at most this many sub-tiles are read", low=1, high=100_000)
+    gradient: str = option(
+        "unbiased",
+        'how the gradient reaches attention. "centred" has less noise and a small bias and needs two draws or more; '
+        '"as-released" is biased and reproduces the released code',
+        "Zoom-In eq. 9; docs/methods/zoom_in.md §4",
+        choices=tuple(ESTIMATES),
+    )
+    noise: str = option(
+        "log",
+        'what random draws of sub-tiles put Gumbel noise on: log β, or with "as-released" β itself, which is biased',
+        "docs/methods/zoom_in.md §6",
+        choices=NOISE,
+    )
+    inference: str = option(
+        "sample",
+        'what training and prediction estimate. "sample": Φ, from random draws. "top": the mean over regions by N·α '
+        'rounded and their sub-tiles with the highest attention; nothing is random then. "as-released": trained as '
+        '"sample", but prediction draws regions from rescaled attention and takes their highest sub-tiles',
+        "docs/methods/zoom_in.md §6",
+        choices=INFERENCE,
+    )
+    entropy_weight: float = option(
+        1e-5, "λ of the loss; above 0 it pushes every attention towards uniform", "docs/methods/zoom_in.md §5"
+    )
+    floor: float = option(
+        1e-4,
+        "share of each attention that is spread evenly over the tissue, so that 1/α stays bounded",
+        "docs/methods/ats.md §2.1",
+        low=0,
+        high=0.999,
+    )
+    background: int | None = option(
+        None,
+        "index of the class of tissue without a finding, which the contrastive pass needs; training finds it by its "
+        "name. Nothing: the first of two classes; with more classes there is no contrastive pass",
+        "docs/methods/zoom_in.md §5",
+        low=0,
+    )
+    contrastive_weight: float = option(
+        1.0, "factor on the contrastive loss; 0 leaves the pass out", "docs/methods/zoom_in.md §5", low=0
+    )
+    contrastive_share: float = option(
+        0.5,
+        "share of the tissue, the part with the lowest attention, in which the contrastive pass looks",
+        "docs/methods/zoom_in.md §5",
+        low=1e-9,
+        high=1,
+    )
+    warm_up: int = option(10, "epochs before the contrastive pass begins", "docs/methods/zoom_in.md §5", low=0)
+    overview_weight: float = option(
+        1.0, "factor on the loss on what the overview itself shows; 0 is the paper's loss", low=0
+    )
+    overview_pixels: int = option(
+        OVERVIEW_PIXELS,
+        "the most pixels of the overview at prediction; larger slides are seen coarser than overview_mpp. Above "
+        f"{OVERVIEW_PIXELS:,} it is seen in strips. Training never has more than those",
+        low=1,
+        high=10**9,
+    )
+
+    def check(self) -> None:
+        """Raise InputError where options do not go together."""
+        if self.gradient == "centred" and self.draws == 1:
+            raise InputError("gradient 'centred' is always 0 with draws 1; take 2 or more, or gradient 'unbiased'")
+
+    @property
+    def mpps(self) -> tuple[float, ...]:
+        """µm per pixel of what each step looks at, the overview's first."""
+        return (self.overview_mpp, *self.view_mpps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZoomInOptions(ZoomOptions, PixelOptions):
+    """Zoom-In for stained tissue: regions of 512 µm are seen at 4 µm/px, in them sub-tiles of 128 µm at 0.5 µm/px."""
+
+    cells_um: tuple[float, ...] = option(
+        (512.0, 128.0),
+        "side in µm of the cells of every step, one number more than view_mpps: the regions that are viewed, then the "
+        "sub-tiles. Each a whole number of times 2^(number of attention_widths) pixels of its view",
+        low=0.02,
+        high=1e6,
+    )
+    encoder: TileEncoder = option(TileEncoder(), "the network that turns a sub-tile into a feature")
+    attention_widths: tuple[int, ...] = option(
+        (24, 48, 64), "channels of the attention networks' stages, each halving the view", low=1, high=65_536
+    )
+    context: int = option(
+        7, "side of the attention networks' depthwise kernel, in the networks' own cells", low=1, high=8192
+    )
+
+    def check(self) -> None:
+        """Raise InputError where options do not go together."""
+        super().check()
+        if len(self.cells_um) != len(self.mpps):
+            raise InputError(
+                f"cells_um needs {len(self.mpps)} sides, one for the overview and one for each of view_mpps, "
+                f"not {list(self.cells_um)}"
+            )
+        for um, mpp, side in zip(self.cells_um, self.mpps, self.sides, strict=True):
+            own = self._pixels * mpp
+            if abs(um / (side * own) - 1) > TOLERANCE:
+                raise InputError(
+                    f"a cell of {um:g} µm is no whole number of the network's own {own:g} µm ({self._pixels} pixels of "
+                    f"{mpp:g} µm); take {side * own:g}"
+                )
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """How many of the attention network's own cells lie along a cell of each step."""
+        return tuple(max(1, round(um / (self._pixels * mpp))) for um, mpp in zip(self.cells_um, self.mpps, strict=True))
+
+    @property
+    def _pixels(self) -> int:
+        """Side of an attention network's own cell in pixels of the view."""
+        return int(2 ** len(self.attention_widths))
+
+
+class Contrast(NamedTuple):
+    """What the contrastive pass saw.
+
+    Attributes:
+        images: (p,) int64, the images of the batch that it looked at.
+        logits: (p, classes), of tissue in each that attention passes over.
+    """
+
+    images: Tensor
+    logits: Tensor
 
 
 class ZoomIn(nn.Module):
-    """Two zoom steps or more: each chooses cells in the views of those that the step before chose.
+    """Two zoom steps or more: each chooses cells in the views of the cells that the step before chose.
 
     Args:
-        attentions: a network a step, (m, c, h, w) -> logits (m, gh, gw) and features (m, d', gh, gw), gh = h / stride;
-            has an attribute `stride`. A cell of one step is the region that the next one looks at.
-        encoder: (m, c, h, w) -> (m, d), rows of length 1.
+        attentions: a network for each step. A cell of one step is the region that the next step looks at.
+        encoder: turns a sub-tile into a feature.
         classifier: (..., d) -> (..., classes).
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
-        view_mpps: µm per pixel of what each step looks at, the overview's first.
-        tile_size: side of a sub-tile in pixels, the only ones read at full resolution.
-        tile_mpp: µm per pixel of the sub-tiles.
-        draws: N; at most so many sub-tiles are read per image.
-        gradient: "unbiased"; "centred", with less noise, a small bias, from 2 draws on; "as-released", biased.
-        noise: what random draws of sub-tiles put Gumbel noise on: "log" β, or β itself "as-released".
-        inference: what is estimated. "sample", as in the paper: Φ, in training and prediction, from random draws,
-            seeded in eval mode. "top", in both: tiles by N·α rounded and their highest sub-tiles, another quantity,
-            nothing random, its gradient passed straight through the rounding. "as-released" reproduces the code:
-            trained as "sample", but tiles for prediction are drawn from rescaled α, and their highest sub-tiles taken.
-        entropy_weight: λ; above 0 it pushes every attention towards uniform.
-        floor: share of each attention that is spread evenly over the tissue, so that 1/α stays bounded.
-        background: class of tissue without a finding, for the contrastive pass on images of the other classes; None
-            leaves that pass out.
-        contrastive_weight: factor on the contrastive loss; 0 leaves it out.
-        contrastive_share: share of the tissue's tiles, those with the lowest attention, that it may look at.
-        warm_up: epochs before the contrastive pass begins.
+        options: all numbers; without `background` there is no contrastive pass.
         evidence: attention features of the first step -> class scores of each cell, for the loss on the overview; None
             leaves that loss out, as the paper does.
-        overview_weight: factor on the loss on the overview.
-        overview_pixels: the most pixels of the overview in eval mode, as in `AttentionSampling`.
+
+    Raises:
+        InputError: there are not as many networks as scales.
     """
 
     epoch: Tensor
     positive_share: Tensor
+    last_is_best: bool = False
+    map_stride: int = 1
 
     def __init__(
         self,
-        attentions: Sequence[nn.Module],
-        encoder: nn.Module,
+        attentions: Sequence[OverviewNet],
+        encoder: Encoder,
         classifier: nn.Module,
         preprocess: nn.Module,
-        *,
-        view_mpps: Sequence[float],
-        tile_size: int,
-        tile_mpp: float,
-        draws: int,
-        gradient: str = "unbiased",
-        noise: str = "log",
-        inference: str = "sample",
-        entropy_weight: float = 1e-5,
-        floor: float = 1e-4,
-        background: int | None = 0,
-        contrastive_weight: float = 1.0,
-        contrastive_share: float = 0.5,
-        warm_up: int = passing.WARM_UP,
+        options: ZoomOptions,
         evidence: nn.Module | None = None,
-        overview_weight: float = 1.0,
-        overview_pixels: int = OVERVIEW_PIXELS,
     ) -> None:
         super().__init__()
-        one_of("gradient", gradient, tuple(ESTIMATES))
-        one_of("noise", noise, NOISE)
-        one_of("inference", inference, INFERENCE)
-        if len(attentions) != len(view_mpps) or not attentions:
-            raise InputError(f"each zoom step needs a network and a scale, got {len(attentions)} and {len(view_mpps)}")
-        within("draws", draws, 2 if gradient == "centred" else 1)
-        within("every mpp", min(tile_mpp, *view_mpps), 1e-9)
-        within("floor", floor, 0, 1 - 1e-9)
-        within("contrastive_weight", contrastive_weight, 0)
-        within("contrastive_share", contrastive_share, 1e-9, 1)
-        self.attentions = nn.ModuleList(attentions)
+        if len(attentions) != len(options.mpps):
+            raise InputError(f"{len(options.mpps)} zoom steps need a network each, got {len(attentions)}")
+        check_overview(options.overview_pixels, attentions[0])
+        self.attentions = ModulesOf(attentions)
         self.encoder, self.classifier, self.preprocess = encoder, classifier, preprocess
-        self.view_mpps, self.overview_mpp = tuple(view_mpps), view_mpps[0]
-        self.tile_size, self.tile_mpp, self.draws = tile_size, tile_mpp, draws
-        self.gradient, self.noise, self.inference = gradient, noise, inference
-        self.entropy_weight, self.floor = entropy_weight, floor
-        self.background, self.contrastive_weight = background, contrastive_weight
-        self.contrastive_share, self.warm_up, self.evidence = contrastive_share, warm_up, evidence
-        check_overview(overview_pixels, attentions[0])
-        self.overview_weight, self.overview_pixels = overview_weight, overview_pixels
+        self.options, self.evidence = options, evidence
+        self.tile_mpp, self.overview_mpp, self.draws = options.tile_mpp, options.overview_mpp, options.draws
+        self.overview_pixels = options.overview_pixels
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("positive_share", torch.tensor(0.5))
 
     def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
-        """Remembers where training is, for the warm-up, and π, the share of images that are not background."""
+        """Note the epoch, for the warm-up, and π, the share of training images that are not background."""
         self.epoch.fill_(epoch)
-        if self.background is not None:
-            self.positive_share.fill_(1.0 - shares[self.background])
+        if self.options.background is not None:
+            self.positive_share.fill_(1.0 - shares[self.options.background])
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
-        """Looks at the overview and at views of the drawn tiles, reads the drawn sub-tiles, classifies.
+        """Look at the overview and at views of the drawn regions, read the drawn sub-tiles, classify.
+
+        In training, after the warm-up, the contrastive pass follows, over all images: labels are not known here. Where
+        they are, `learning_pass` reads less.
 
         Args:
-            source: b images; each visits as many different tiles as it happens to draw.
+            source: b images; each visits as many different regions as it happens to draw.
             generator: of the draws. Without one, training uses torch's global generator and eval mode a fixed seed.
 
         Returns:
             logits (b, classes), a glimpse and a map a step for each image, the spread, and as terms: `attention`
-            (b, K), `zoomed`, `mean` (b, d), `negative_entropy`, `overview_logits` (b, classes) or None, and in train
-            mode `contrast`: images (p,) -> logits of the contrastive pass, which reads its tiles only then.
+            (b, K), `zoomed`, `mean` (b, d), `negative_entropy`, `overview_logits` (b, classes) or None, and `contrast`,
+            None where there was no contrastive pass.
 
         Raises:
             NoTissueError: an image has no cell of tissue.
             TileReadError: not one view or sub-tile of some image could be read.
         """
+        return self._pass(source, generator, None)
+
+    def learning_pass(self, source: TileSource, target: Tensor, generator: Generator | None = None) -> Output:
+        """Do as `forward`, but with the contrastive pass on positive images only, the ones whose loss has it.
+
+        Args:
+            source: b images.
+            target: (b,) class indices.
+            generator: of the draws.
+        """
+        return self._pass(source, generator, target)
+
+    def _pass(self, source: TileSource, generator: Generator | None, target: Tensor | None) -> Output:
         descent = self._descent(source)
-        if generator is None and not self.training:
-            generator = Generator().manual_seed(EVAL_SEED)
+        generator = generator if self.training else seeded(generator)
         zoomed = descent.down(self._choice(generator), self.draws)
         output = self._output(descent, [zoomed], self._mean(zoomed))
-        if self.training:
-            output.terms["contrast"] = partial(self._contrast, descent, generator)
+        if self._contrasting:
+            wanted = torch.ones(source.batch) if target is None else target != self.options.background
+            images = wanted.nonzero().flatten().to(descent.attention.device)
+            output.terms["contrast"] = self._contrast(descent, generator, images)
         return output
 
     @property
@@ -192,69 +321,80 @@ class ZoomIn(nn.Module):
     @property
     def other_quantity(self) -> str:
         """See `protocols.Estimating`."""
-        if self.inference == "top":
+        if self.options.inference == "top":
             return f'inference "top" is the mean feature of {self.draws} most attended sub-tiles, not of all'
-        if self.inference == "as-released":
+        if self.options.inference == "as-released":
             return 'inference "as-released" predicts from rescaled attention, which no sum over the slide stands for'
-        if self.noise == "as-released":
+        if self.options.noise == "as-released":
             return 'noise "as-released" draws sub-tiles nearly evenly, so that draws do not estimate the sum over them'
         return ""
 
     def _choice(self, generator: Generator | None) -> Choice:
-        if self.inference == "top":
+        """Return how each step of a pass chooses its cells."""
+        if self.options.inference == "top":
             return most_attended
-        if self.training or self.inference == "sample":
-            return at_random(generator, self.noise)
+        if self.training or self.options.inference == "sample":
+            return at_random(generator, self.options.noise)
         return as_released(generator)
 
     def _mean(self, zoomed: Zoomed) -> Tensor:
-        """Φ̂ (t, d). The released gradient knows of no tile that cannot be read; where one is, ours stands in."""
+        """Return Φ̂ (t, d); with the unbiased gradient where a tile failed, which the released one does not allow."""
         whole = bool(zoomed.looks[-1].valid.all())
-        name = self.gradient if whole or self.gradient != "as-released" else "unbiased"
+        name = self.options.gradient if whole or self.options.gradient != "as-released" else "unbiased"
         return ESTIMATES[name](zoomed.features, zoomed.stages)
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy, after the warm-up with the contrastive loss, + λ·Σ a log(a + 1e-6) + that on the overview;
-        target (b,) class indices."""
-        total: Tensor = self._classification(output, target) + self.entropy_weight * output.terms["negative_entropy"]
+        """Return the loss of docs/methods/zoom_in.md §5, a scalar, with the loss on the overview; target (b,)."""
+        weight, entropy = self.options.entropy_weight, output.terms["negative_entropy"]
+        total: Tensor = self._classification(output, target) + weight * entropy
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:
-            total = total + self.overview_weight * functional.cross_entropy(overview, target)
+            total = total + self.options.overview_weight * functional.cross_entropy(overview, target)
         return total
 
     def _classification(self, output: Output, target: Tensor) -> Tensor:
-        """The three losses of §5, each image as its part of the epoch's means, so that a batch may hold one image."""
+        """Return π·L_pos + (1 − π)·(…) with each image as its part of the epoch's means: a batch may hold one image."""
         each = functional.cross_entropy(output.logits.float(), target, reduction="none")
-        contrast = output.terms.get("contrast")
-        if self.background is None or not self.contrastive_weight or contrast is None or self.epoch <= self.warm_up:
+        contrast: Contrast | None = output.terms["contrast"]
+        background = self.options.background
+        if contrast is None or background is None:
             return each.mean()
-        positive, share = target != self.background, float(self.positive_share.clamp(1e-6, 1 - 1e-6))
-        logits = contrast(positive.nonzero().flatten())
-        passed = self.contrastive_weight * len(logits) * passing.contrastive_loss(logits.float(), self.background)
+        positive, share = target != background, float(self.positive_share.clamp(1e-6, 1 - 1e-6))
+        logits = contrast.logits[positive[contrast.images]]
+        passed = self.options.contrastive_weight * len(logits) * contrastive_loss(logits.float(), background)
         parts = (each[positive].sum() / share, each[~positive].sum() / (1 - share), passed / share)
-        return passing.weighted_loss(parts[0], parts[1], parts[2], share) / len(target)
+        return weighted_loss(parts[0], parts[1], parts[2], share) / len(target)
 
-    def _contrast(self, descent: Descent, generator: Generator | None, images: Tensor) -> Tensor:
-        """Logits (p, classes) of tissue that attention passes over, in those of the images (p,) that have some."""
-        among = passing.least_attended(descent.attention, descent.reader.levels[0].tissue, self.contrastive_share)
-        reverse = passing.contrastive_attention(descent.attention, among)
+    @property
+    def _contrasting(self) -> bool:
+        """True in training after the warm-up, where the contrastive loss counts."""
+        wanted = self.options.background is not None and self.options.contrastive_weight > 0
+        return self.training and wanted and int(self.epoch) > self.options.warm_up
+
+    def _contrast(self, descent: Descent, generator: Generator | None, images: Tensor) -> Contrast:
+        """Look at tissue that attention passes over, in those of the images (p,) that have some."""
+        among = least_attended(descent.attention, descent.reader.levels[0].tissue, self.options.contrastive_share)
+        reverse = contrastive_attention(descent.attention, among)
         images = images[(reverse[images] > 0).any(dim=-1)]
         if not len(images):
-            return reverse.new_zeros(0, 2)
-        zoomed = descent.down(at_random(generator, self.noise), self.draws, reverse[images], images, passed_over)
-        logits: Tensor = in_float32(self.classifier, self._mean(zoomed))
-        return logits
+            return Contrast(images, reverse.new_zeros(0, 2))
+        choose = at_random(generator, self.options.noise)
+        zoomed = descent.down(choose, self.draws, reverse[images], images, passed_over)
+        return Contrast(images, in_float32(self.classifier, self._mean(zoomed)))
 
     @torch.no_grad()
     def exact(self, source: TileSource) -> Output:
-        """Φ itself (eq. 5): every sub-tile of tissue is read; one that cannot be leaves the sum. For eval mode.
+        """Compute Φ itself (Zoom-In eq. 5): every sub-tile of tissue is read. For eval mode.
 
-        InputError where the prediction is of another quantity (`other_quantity`).
+        A sub-tile that cannot be read leaves the sum.
+
+        Raises:
+            InputError: the prediction is of another quantity (`other_quantity`).
         """
         check_quantity(self)
         descent = self._descent(source)
         zoomed = descent.down(everything, 1)
-        mean = nested.nested_expectation(zoomed.features, zoomed.stages)
+        mean = nested_expectation(zoomed.features, zoomed.stages)
         return self._output(descent, [zoomed], mean, torch.full_like(mean[:, 0], torch.nan))
 
     @torch.no_grad()
@@ -266,31 +406,34 @@ class ZoomIn(nn.Module):
         generator: Generator | None = None,
         unread: float | None = None,
     ) -> Output:
-        """Independent rounds, averaged, until error and unread mass are small enough (`random_rounds`). For eval mode.
+        """Average independent rounds until error and unread mass are small enough (`random_rounds`). For eval mode.
 
-        Views count against the budget as sub-tiles do. InputError for several images, a limit out of range, or where
-        the prediction is of another quantity.
+        Args:
+            source: one image.
+            tolerance: standard error of the winning class's probability to stop at.
+            budget: views and sub-tiles together; a round that would exceed it is not begun.
+            generator: of the draws; a fixed seed where None.
+            unread: attention mass of what was not read to stop at; `tolerance` where None.
+
+        Raises:
+            InputError: several images, a limit out of range, or the prediction is of another quantity.
         """
         check_quantity(self)
         check_one_image(source)
         stop = limits(tolerance, unread, budget, self.draws * len(self.attentions))
         descent = self._descent(source)
-        generator = generator or Generator().manual_seed(EVAL_SEED)
-        passes, mean, spread = random_rounds(descent, self.classifier, self.draws, stop, budget, generator)
+        passes, mean, spread = random_rounds(descent, self.classifier, self.draws, stop, budget, seeded(generator))
         return self._output(descent, passes, mean, spread)
 
     def _descent(self, source: TileSource) -> Descent:
-        scales = (self.view_mpps, self.tile_size, self.tile_mpp)
-        networks = Networks(self.attentions, self.encoder, self.preprocess, *scales, self.floor)
+        sizes = (self.options.mpps, self.options.tile_size, self.tile_mpp, self.options.floor)
+        networks = Networks(tuple(self.attentions), self.encoder, self.preprocess, *sizes)
         return Descent(source, networks, self.positive_share.device, self.evidence)
 
     def _output(self, descent: Descent, passes: Sequence[Zoomed], mean: Tensor, spread: Tensor | None = None) -> Output:
         reader, attention = descent.reader, descent.attention
-        if spread is None:
-            steps, weights = passes[0].draws(reader.batch)
-            chance = (weights > 0) & (self.inference != "top") & passes[0].chance(attention).unsqueeze(-1)
-            spread = spread_of(self.classifier, steps, weights, chance.to(weights.dtype))
-        known = self.inference == "sample" and self.noise == "log"
+        spread = self._spread(descent, passes[0]) if spread is None else spread
+        known = self.options.inference == "sample" and self.options.noise == "log"
         return Output(
             logits=in_float32(self.classifier, mean),
             glimpses=zoom_glimpses(reader, passes, ~spread.isnan() & known),
@@ -303,122 +446,42 @@ class ZoomIn(nn.Module):
                 "mean": mean,
                 "negative_entropy": summed_entropy(attention, passes[0]),
                 "overview_logits": None if descent.scores is None else attended(descent.scores, attention),
+                "contrast": None,
                 **evidence_terms(self.classifier, reader.batch, passes),
             },
         )
 
-
-TOLERANCE = 0.05
-"""How far a cell may be from a whole number of the network's own cells."""
-
-
-def zoom_in(
-    classes: int,
-    *,
-    tile_size: int = 256,
-    tile_mpp: float = 0.5,
-    overview_mpp: float = 16.0,
-    view_mpps: Sequence[float] = (4.0,),
-    cells_um: Sequence[float] = (512.0, 128.0),
-    draws: int = 32,
-    mean: Sequence[float] = HE_MEAN,
-    std: Sequence[float] = HE_STD,
-    encoder: str = "small",
-    encoder_widths: Sequence[int] = (24, 48, 96, 128),
-    features: int = 128,
-    pool: str = "mean+max",
-    encoder_frozen: bool = False,
-    attention_widths: Sequence[int] = (24, 48, 64),
-    context: int = 7,
-    gradient: str = "unbiased",
-    noise: str = "log",
-    inference: str = "sample",
-    entropy_weight: float = 1e-5,
-    floor: float = 1e-4,
-    background: int | None = None,
-    contrastive_weight: float = 1.0,
-    contrastive_share: float = 0.5,
-    warm_up: int = WARM_UP,
-    overview_weight: float = 1.0,
-    overview_pixels: int = OVERVIEW_PIXELS,
-) -> ZoomIn:
-    """Zoom-In for stained tissue: tiles of 512 µm, seen at 4 µm/px, in them sub-tiles of 128 µm at 0.5 µm/px.
-
-    Arguments not listed here are `ZoomIn`'s.
-
-    Args:
-        classes: number of classes.
-        tile_size: side of a sub-tile in pixels.
-        tile_mpp: µm per pixel of the sub-tiles.
-        overview_mpp: µm per pixel of the overview, which the first step looks at.
-        view_mpps: µm per pixel of the views of the further steps, one each; more of them are more steps.
-        cells_um: side of the cells of every step in µm, so one more than `view_mpps`: the tiles that are viewed, then
-            the sub-tiles. Each a whole number of times 2 to the number of attention_widths pixels of its view.
-        draws: sub-tiles read per slide, at most.
-        mean: of each channel, of 1.
-        std: of each channel, of 1.
-        encoder: a name that `nn.encoder_choice.build_encoder` knows.
-        encoder_widths: channels of the small encoder's stages.
-        features: length of the small encoder's feature.
-        pool: "mean", "max" or "mean+max", of the small encoder.
-        encoder_frozen: whether training leaves the encoder's weights as they are.
-        attention_widths: channels of the attention networks' stages, each halving the view.
-        context: side of the attention networks' depthwise kernel, in the networks' own cells.
-        background: index of the class that tissue without a finding belongs to; None takes the first of two classes,
-            and leaves the contrastive pass out where there are more. `train` knows the class by name (`negative` of the
-            recipe) and always gives the index.
-        overview_weight: factor on the loss on the overview; 0 is the paper's loss.
-        overview_pixels: the most pixels of the overview at prediction; larger slides are seen coarser than
-            `overview_mpp`. Above 4,000,000 the overview is seen in strips. In training it has 4,000,000 at most.
-
-    Raises:
-        InputError: an argument is out of range or names nothing.
-    """
-    mpps = (overview_mpp, *view_mpps)
-    if len(cells_um) != len(mpps):
-        raise InputError(
-            f"cells_um needs {len(mpps)} sides, for the overview and each of view_mpps, got {list(cells_um)}"
-        )
-    if background is not None and not 0 <= background < classes:
-        raise InputError(f"background must be the index of one of {classes} classes, got {background}")
-    network = build_encoder(
-        encoder, len(mean), widths=encoder_widths, features=features, pool=pool, frozen=encoder_frozen
-    )
-    attentions = [
-        _attention(len(mean), attention_widths, context, um, mpp) for um, mpp in zip(cells_um, mpps, strict=True)
-    ]
-    return ZoomIn(
-        attentions,
-        network,
-        ScaledLinear(network.dim, classes),
-        Normalise(mean, std),
-        view_mpps=mpps,
-        tile_size=tile_size,
-        tile_mpp=tile_mpp,
-        draws=draws,
-        gradient=gradient,
-        noise=noise,
-        inference=inference,
-        entropy_weight=entropy_weight,
-        floor=floor,
-        background=0 if background is None and classes == 2 else background,
-        contrastive_weight=contrastive_weight,
-        contrastive_share=contrastive_share,
-        warm_up=warm_up,
-        evidence=nn.Conv2d(attentions[0].dim, classes, 1),
-        overview_weight=overview_weight,
-        overview_pixels=overview_pixels,
-    )
+    def _spread(self, descent: Descent, zoomed: Zoomed) -> Tensor:
+        """Return the standard error (b,) of a single pass; NaN where nothing was drawn at random."""
+        steps, weights = zoomed.draws(descent.reader.batch)
+        random = zoomed.chance(descent.attention).unsqueeze(-1)
+        chance = (weights > 0) & (self.options.inference != "top") & random
+        return spread_of(self.classifier, steps, weights, chance.to(weights.dtype))
 
 
-def _attention(channels: int, widths: Sequence[int], context: int, um: float, mpp: float) -> PooledAttention:
-    if mpp <= 0 or um <= 0:
-        raise InputError(f"sides and scales must be above 0 µm, got cells of {um} at {mpp} µm/px")
-    own = 2 ** len(widths) * mpp
-    side = max(1, round(um / own))
-    if abs(um / (side * own) - 1) > TOLERANCE:
-        raise InputError(
-            f"a cell of {um:g} µm is no whole number of the network's own {own:g} µm ({2 ** len(widths)} pixels of "
-            f"{mpp:g} µm); take {side * own:g}"
-        )
-    return PooledAttention(TissueAttentionNet(channels, widths, context), side)
+def _zoom_in(classes: int, options: ZoomInOptions) -> ZoomIn:
+    encoder = options.encoder.build(options.channels)
+    attentions = [_attention(options, side) for side in options.sides]
+    classifier, evidence = ScaledLinear(encoder.dim, classes), nn.Conv2d(attentions[0].dim, classes, 1)
+    told = replace(options, background=_background(classes, options.background))
+    return ZoomIn(attentions, encoder, classifier, options.preprocess(), told, evidence)
+
+
+def _attention(options: ZoomInOptions, side: int) -> PooledAttention:
+    return PooledAttention(TissueAttentionNet(options.channels, options.attention_widths, options.context), side)
+
+
+def _background(classes: int, given: int | None) -> int | None:
+    """Return the class of tissue without a finding, None where nobody can know it."""
+    if given is not None and given >= classes:
+        raise InputError(f"background must be the index of one of {classes} classes, 0 to {classes - 1}, not {given}")
+    return 0 if given is None and classes == 2 else given
+
+
+PAPER = (
+    'Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects", CVPR 2022, '
+    "https://arxiv.org/abs/2106.02694"
+)
+zoom_in = Method(
+    ZoomInOptions, _zoom_in, "Zoom-In: a coarse overview, closer views of a few regions, tiles inside them.", PAPER
+)

@@ -1,4 +1,9 @@
-"""The views a Zoom-In step looks at, the sub-tiles it reads, and the records that are left of them."""
+"""What Zoom-In looks at and reads, level by level, and the glimpses and maps that are left of it.
+
+A level is a zoom step's cells over the whole image. A cell of one level is a region of the next: its view shows the
+cells inside it. Cells of the last level stand for sub-tiles, which are read at full resolution. Where cells lie:
+docs/methods/zoom_in.md §2.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,8 @@ from torch import Tensor, nn
 
 from wsi_attention.attention.sampling import available
 from wsi_attention.attention.spread import negative_entropy
-from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Grid
+from wsi_attention.methods.outputs import require_tiles
 from wsi_attention.methods.rounds import PART
 from wsi_attention.methods.zoom_in.estimator import Stage, leaf_images, leaf_steps, leaf_weights
 from wsi_attention.nn.heads import tile_evidence
@@ -22,12 +27,12 @@ from wsi_attention.structures import AttentionMap, Glimpse, TileSet
 
 
 class Level(NamedTuple):
-    """The cells of one zoom step over the whole image, and how the region that holds some of them is seen.
+    """The cells of one zoom step over the whole image, and how a region, which holds some of them, is seen.
 
     Attributes:
-        grid: the cells.
-        tissue: (b, cells) bool, with tissue and inside the image.
-        inside: (cells,) bool, beginning inside the image.
+        grid: where the cells lie.
+        tissue: (b, cells) bool, True for cells with tissue that begin inside the image.
+        inside: (cells,) bool, True for cells that begin inside the image.
         side: cells along a side of a region, which is one cell of the level before; 0 for the first level.
         size: (w, h) of a region's view in pixels.
         downsample: level-0 pixels per pixel of that view, at least 1.
@@ -41,7 +46,7 @@ class Level(NamedTuple):
     downsample: float
 
     def within(self, regions: Tensor) -> Tensor:
-        """(t,) flat cells of the level before -> (t, side²) flat cells of this one, row by row."""
+        """Return the flat cells (t, side²) of this level, row by row, inside flat cells (t,) of the level before."""
         cols = self.grid.cols // self.side
         row, col = regions // cols * self.side, regions % cols * self.side
         step = torch.arange(self.side, device=regions.device)
@@ -49,14 +54,14 @@ class Level(NamedTuple):
         return (rows * self.grid.cols + columns).flatten(1)
 
     def reachable(self, cells: Tensor, images: Tensor) -> Tensor:
-        """(t, K) bool: which of each region's cells may be drawn, those with tissue.
+        """Return which of each region's cells may be drawn, (t, K) bool: those with tissue.
 
-        A region that counts as tissue only because no other has more may have no such cell; all of its cells inside
-        the image then do.
+        A region may have a little tissue and yet no cell with enough of it. All of its cells that begin inside the
+        image may be drawn then.
 
         Args:
-            cells: (t, K), of this level.
-            images: (t,), where the regions lie.
+            cells: (t, K) flat, of this level.
+            images: (t,) int64, the images that the regions lie in.
         """
         tissue = self.tissue[images.unsqueeze(-1), cells]
         return tissue | (~tissue.any(dim=-1, keepdim=True) & self.inside[cells])
@@ -65,18 +70,17 @@ class Level(NamedTuple):
 def zoom_levels(
     source: TileSource, strides: Sequence[int], mpps: Sequence[float], device: torch.device
 ) -> tuple[Level, ...]:
-    """The cells of every step: a regular grid over the image, each of its cells cut into the next one's.
+    """Return the levels of all steps: a regular grid over the image, then each cell cut into the next level's.
 
-    Cells are taken by their centres (`Grid.locations`). The paper's rule (`attention.zoom_grid`) instead spreads
-    centres from corner to corner: its cells overlap a little, the outermost lie half outside the image, and a map over
-    them is no regular grid. Here the cells tile the image without gap or overlap, and a view shows its cell and
-    nothing else.
+    The cells cover the image without gap or overlap, and a view shows its cell and nothing else. Under the paper's
+    rule, which spreads the centres of cells from corner to corner, cells overlap a little, the outermost lie half
+    outside the image, and a map over them is no regular grid.
 
     Args:
         source: b images.
-        strides: pixels along the side of a cell, in the view that each step's network looks at.
-        mpps: µm per pixel of these views; the first is the overview's. Views are not enlarged: where the image has not
-            that many pixels, a region has fewer cells.
+        strides: for each step, pixels along the side of a cell in the view that its network looks at.
+        mpps: µm per pixel of these views; the first is the overview's. Views are not enlarged: where the image does not
+            have that many pixels, a region has fewer cells.
         device: where the masks go.
     """
     downsample = source.overview_downsample(mpps[0])
@@ -103,12 +107,12 @@ def _level(
 
 
 class Reader:
-    """Regions of one source through the networks; what has been read is not read again.
+    """Reads regions of one source and passes them through networks; what has been read is not read again.
 
     Args:
         source: b images.
-        levels: of the zoom steps.
-        tile: side in pixels and downsample of the tiles that the last step's cells stand for.
+        levels: of all zoom steps.
+        tile: side in pixels, and downsample, of the sub-tiles that the last level's cells stand for.
     """
 
     def __init__(self, source: TileSource, levels: Sequence[Level], tile: tuple[int, float]) -> None:
@@ -118,11 +122,11 @@ class Reader:
 
     @property
     def tiles_read(self) -> int:
-        """How many different regions and tiles have been asked for."""
+        """The number of different views and sub-tiles that were requested so far."""
         return len(self._known)
 
     def tiles(self, depth: int, cells: Tensor) -> TileSet:
-        """What is read for cells (b, n) of a level: the next level's views, or tiles in the end."""
+        """Return what is read for cells (b, n) of a level: views of them, or sub-tiles where it is the last level."""
         last = depth + 1 == len(self.levels)
         size = (self._tile[0], self._tile[0]) if last else self.levels[depth + 1].size
         downsample = self._tile[1] if last else self.levels[depth + 1].downsample
@@ -132,12 +136,12 @@ class Reader:
     def look(
         self, depth: int, cells: Tensor, images: Tensor, network: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What a network makes of the valid regions, (valid, …), and which are valid, (n,) bool.
+        """Return what a network makes of the regions that could be read, (valid, …), and which these are, (n,) bool.
 
         Args:
-            depth: level of the cells.
+            depth: index of the level of the cells.
             cells: (n,) flat, image after image.
-            images: (n,) that they lie in, increasing.
+            images: (n,) int64, increasing, the images that the cells lie in.
             network: (m, c, h, w) pixels of any dtype -> (m, …).
 
         Raises:
@@ -150,12 +154,15 @@ class Reader:
             self._read(depth, cells[index], images[index], network)
         values = [self._known[key] for key in keys]
         valid = torch.tensor([value is not None for value in values], device=cells.device)
-        if set(images[valid].tolist()) != set(images.tolist()):
-            raise TileReadError(f"none of the {len(keys)} tiles that attention asked for could be read")
+        each, asked = by_image(valid, images, self.batch)
+        require_tiles(each[asked.any(dim=-1)])
         return torch.stack([value for value in values if value is not None]), valid
 
     def _read(self, depth: int, cells: Tensor, images: Tensor, network: Callable[[Tensor], Tensor]) -> None:
-        """Reads all in one request, or in parts where there are very many; images with fewer repeat their first."""
+        """Read all in one request, or in parts where there are very many.
+
+        All images of a request have equally many tiles: those with fewer repeat their first one.
+        """
         index, asked = by_image(torch.arange(len(cells), device=cells.device), images, self.batch)
         index = torch.where(asked, index, index[:, :1])
         tiles = self.tiles(depth, cells[index])
@@ -171,11 +178,11 @@ class Reader:
 
 
 def by_image(values: Tensor, images: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """Entries (n, …) in rows of their images, (b, most, …), zeros where an image has fewer; and which are real.
+    """Return entries (n, …) in a row for each image, (b, most, …), and which of these are real, (b, most) bool.
 
     Args:
-        values: (n, …), image after image.
-        images: (n,), increasing.
+        values: (n, …), image after image; an image with fewer than another gets zeros at the end.
+        images: (n,) int64, increasing, the images that they belong to.
         batch: b.
     """
     counts = torch.bincount(images, minlength=batch)
@@ -185,13 +192,13 @@ def by_image(values: Tensor, images: Tensor, batch: int) -> tuple[Tensor, Tensor
 
 
 class Look(NamedTuple):
-    """What one zoom step asked for.
+    """The regions, or sub-tiles, that one zoom step requested.
 
     Attributes:
         cells: (n,) flat, image after image, in the order of the draws.
-        images: (n,).
-        attention: (n,) product of attention on the way down, α_c and α_c·β^c_c'.
-        valid: (n,) bool; False where it could not be read.
+        images: (n,) int64, the images that they lie in.
+        attention: (n,) product of attention on the way down: α_c in the first step, α_c·β^c_j in the second.
+        valid: (n,) bool; False where the region could not be read.
     """
 
     cells: Tensor
@@ -201,11 +208,11 @@ class Look(NamedTuple):
 
 
 class Inside(NamedTuple):
-    """Attention inside the regions of one step: where and how much.
+    """Attention inside the regions of one step.
 
     Attributes:
         cells: (t, K) flat, of the step's level.
-        images: (t,).
+        images: (t,) int64, the images that the regions lie in.
         attention: (t, K), β; 0 where a cell cannot be drawn.
         shares: (t,) product of attention down to the region.
     """
@@ -220,10 +227,10 @@ class Zoomed(NamedTuple):
     """One pass down all steps.
 
     Attributes:
-        stages: one a step, without what could not be read.
-        looks: one a step.
-        insides: one a step but the first.
-        features: (leaves, d) of the tiles that could be read.
+        stages: one for each step, without what could not be read.
+        looks: one for each step.
+        insides: one for each step but the first.
+        features: (leaves, d) of the sub-tiles that could be read.
     """
 
     stages: tuple[Stage, ...]
@@ -232,13 +239,18 @@ class Zoomed(NamedTuple):
     features: Tensor
 
     def draws(self, batch: int) -> tuple[Tensor, Tensor]:
-        """What each draw estimates (b, n, d) and its weight (b, n), 0 where an image had fewer (`leaf_steps`)."""
+        """Return what each draw estimates by itself (b, n, d) and its weight (b, n), see `leaf_steps`.
+
+        Weights are 0 where an image had fewer draws than another.
+        """
         images = leaf_images(self.stages)
         steps, weights = leaf_steps(self.features, self.stages)
         return by_image(steps, images, batch)[0], by_image(weights.detach(), images, batch)[0]
 
     def chance(self, attention: Tensor) -> Tensor:
-        """(b,) bool: whether another draw could have come; not where each step had a single cell to take.
+        """Return (b,) bool: True where the draws could have come out differently.
+
+        False where each step had a single cell to take.
 
         Args:
             attention: (b, K), α.
@@ -251,11 +263,11 @@ class Zoomed(NamedTuple):
 
 
 def summed_entropy(attention: Tensor, zoomed: Zoomed) -> Tensor:
-    """Minus the entropy of α and of every β^c that was looked at, summed over an image's, a mean over images (§5).
+    """Return minus the entropies of α and of every β^c that was computed, summed for each image; the mean over images.
 
     Args:
         attention: (b, K), α.
-        zoomed: with all b images.
+        zoomed: a pass over all b images.
     """
     total = negative_entropy(attention)
     for inside in zoomed.insides:
@@ -264,12 +276,12 @@ def summed_entropy(attention: Tensor, zoomed: Zoomed) -> Tensor:
 
 
 def zoom_glimpses(reader: Reader, rounds: Sequence[Zoomed], drawn: Tensor) -> tuple[tuple[Glimpse, ...], ...]:
-    """A glimpse a step for each image, each region once; over several rounds weights are their mean.
+    """Return a glimpse for each step of each image; each region is in it once, with its mean weight over the rounds.
 
     Args:
-        reader: with the levels.
+        reader: of the regions.
         rounds: passes over the same images.
-        drawn: (b,) bool, whether regions were drawn at random by their attention.
+        drawn: (b,) bool, True where regions were drawn at random by their attention.
     """
     random = drawn.tolist()
     names = ["views" if depth == 1 else f"views-{depth}" for depth in range(1, len(reader.levels))] + ["tiles"]
@@ -303,28 +315,28 @@ def _glimpse(
 
 
 def _weights(zoomed: Zoomed, depth: int) -> Tensor:
-    """(n,) what each region of a step counts in its image's estimate; 0 where it could not be read."""
+    """Return the weight of each region of a step in its image's estimate, (n,); 0 where it could not be read."""
     look = zoomed.looks[depth]
     known = leaf_weights(zoomed.stages[: depth + 1]).detach()
     return torch.zeros_like(look.attention).masked_scatter(look.valid, known.to(look.attention.dtype))
 
 
 def evidence_terms(classifier: nn.Module, batch: int, passes: Sequence[Zoomed]) -> dict[str, Tensor]:
-    """The term `tile_evidence` of a single pass over a single image, for training to accumulate; else nothing."""
+    """Return the term `tile_evidence` for a single pass over a single image, else no term; training accumulates it."""
     if batch > 1 or len(passes) > 1:
         return {}
     return {"tile_evidence": drawn_evidence(passes[0], tile_evidence(classifier, passes[0].features))}
 
 
 def drawn_evidence(zoomed: Zoomed, evidence: Tensor) -> Tensor:
-    """The evidence of the tiles that one image's pass drew, each tile once as in its last glimpse.
+    """Return the evidence of the sub-tiles that a pass drew, each once, in the order of the last glimpse.
 
     Args:
         zoomed: a pass over one image.
-        evidence: (leaves, classes) of the tiles that could be read.
+        evidence: (leaves, classes) of the sub-tiles that could be read.
 
     Returns:
-        (1, n, classes); 0 for a tile that could not be read.
+        (1, n, classes); 0 for a sub-tile that could not be read.
     """
     look = zoomed.looks[-1]
     every = evidence.new_zeros(len(look.valid), evidence.shape[-1])
@@ -334,13 +346,14 @@ def drawn_evidence(zoomed: Zoomed, evidence: Tensor) -> Tensor:
 
 
 def zoom_unread(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> Tensor:
-    """(b,) float64 in [0, 1]: 1 − Σ α_c·β^c_c' over the different sub-tiles that were read in any round.
+    """Return the attention mass that was not read, (b,) float64 in [0, 1]: 1 − Σ α_c·β^c_j over what was read.
 
-    Counted from the other side, which is exact where all is read: α of regions that were not looked into, and the
-    product of attention of cells passed over inside those that were; what could not be read counts as passed over.
+    It is computed as the sum over what was *not* read, so that it is exactly 0 where all is read: α of regions that
+    were not viewed, and α_c·β^c_j of cells that were not drawn inside those that were. A region that could not be read
+    counts as not viewed.
 
     Args:
-        reader: with the levels.
+        reader: of the regions.
         attention: (b, K), α.
         rounds: passes over the same images.
     """
@@ -354,14 +367,15 @@ def zoom_unread(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> 
 
 
 def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tuple[tuple[AttentionMap, ...], ...]:
-    """Maps of each image: "attention", α over the tissue, then for each further step α_c·β^c_c' where it looked.
+    """Return the maps of each image: "attention" is α over the tissue, then for each further step α_c·β^c_j.
 
-    The last step's map is "zoom", those before it "zoom-1" and so on; NaN outside the regions that were visited.
+    The last step's map is "zoom"; with three steps or more, those between are "zoom-1" and so on. They are NaN outside
+    the regions that were viewed in any round.
 
     Args:
-        reader: with the levels.
+        reader: of the regions.
         attention: (b, K), α.
-        rounds: passes over the same images; the maps show what any of them visited.
+        rounds: passes over the same images.
     """
     names = [f"zoom-{depth}" for depth in range(1, len(reader.levels) - 1)] + ["zoom"]
     values = _shares(reader, attention.masked_fill(~reader.levels[0].tissue, torch.nan), rounds)
@@ -376,7 +390,7 @@ def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tu
 
 
 def _shares(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> list[Tensor]:
-    """The product of attention of every cell (b, cells) of each level, NaN where no round looked."""
+    """Return the product of attention down to every cell, (b, cells) for each level, NaN where no round looked."""
     values = [attention.detach().clone()]
     for depth, level in enumerate(reader.levels[1:]):
         found = torch.full(level.tissue.shape, torch.nan, dtype=attention.dtype, device=attention.device)
