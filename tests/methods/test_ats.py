@@ -28,17 +28,17 @@ SMALL = {
 
 def small(**arguments: object) -> AttentionSampling:
     torch.manual_seed(0)
-    return ats(2, **{**SMALL, **arguments}).eval()  # type: ignore[arg-type]
+    return ats(2, **{**SMALL, **arguments}).eval()
 
 
 class TestPractical(ModelContract):
     def build(self) -> nn.Module:
-        return ats(self.classes, **SMALL)  # type: ignore[arg-type]
+        return ats(self.classes, **SMALL)
 
 
 class TestTop(ModelContract):
     def build(self) -> nn.Module:
-        return ats(self.classes, inference="top", overview_weight=0.0, **SMALL)  # type: ignore[arg-type]
+        return ats(self.classes, inference="top", overview_weight=0.0, **SMALL)
 
     def test_loss_reaches_every_parameter(self) -> None:
         """As in the class above; the head on the overview gets zeros."""
@@ -57,7 +57,7 @@ class TestMnist(ModelContract):
 def test_contract_holds_for_every_estimator(estimator: str, gradient: str) -> None:
     class Contract(ModelContract):
         def build(self) -> nn.Module:
-            return ats(self.classes, estimator=estimator, gradient=gradient, **SMALL)  # type: ignore[arg-type]
+            return ats(self.classes, estimator=estimator, gradient=gradient, **SMALL)
 
     for name in ("glimpses_are_what_was_read", "one_cell_of_tissue_is_enough", "a_failed_tile_leaves_the_bag"):
         getattr(Contract(), f"test_{name}")()
@@ -85,7 +85,7 @@ class CoordinateSource(TensorSource):
 def test_papers_coordinates() -> None:
     """1500² seen at 180², tiles of 50: cell 0 starts at −21, cell 179 at 1471."""
     source = CoordinateSource(torch.rand(1, 1, 1500, 1500))
-    model = ats_mnist().eval()
+    model = ats_mnist(10).eval()
     output = model(source, Generator().manual_seed(0))
     grid = output.maps[0][0].grid
     assert grid.shape == (180, 180)
@@ -241,15 +241,15 @@ def test_bytes_and_floats_give_the_same_inside_the_image() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"estimator": "magic"}, "estimator 'magic' is not known; there is: with-replacement"),
-        ({"gradient": "steep"}, "gradient 'steep'"),
-        ({"inference": "guess"}, "inference 'guess'"),
+        ({"estimator": "magic"}, "estimator is 'magic'; possible: with-replacement"),
+        ({"gradient": "steep"}, "gradient is 'steep'"),
+        ({"inference": "guess"}, "inference is 'guess'"),
         ({"encoder": "vgg"}, "encoder 'vgg'"),
         ({"gradient": "as-released"}, "belongs to estimator 'sequential'"),
-        ({"draws": 0}, "draws 0"),
+        ({"draws": 0}, "draws is 0; it must lie between 1 and"),
         ({"draws": 1}, "gradient 'centred' is always 0 with draws 1"),
-        ({"floor": 1.0}, "floor 1.0"),
-        ({"tile_mpp": 0.0}, "tile_mpp 0.0"),
+        ({"floor": 1.0}, "floor is 1; it must lie between 0 and 0.999"),
+        ({"tile_mpp": 0.0}, "tile_mpp is 0; it must lie between 0.02 and"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:

@@ -32,7 +32,7 @@ from torch import Generator, Tensor, nn
 from wsi_attention.attention.expectation import draw_sample, unread_mass
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.export.table import interval
-from wsi_attention.methods.ats import AttentionSampling
+from wsi_attention.methods.ats import AttentionSampling, SamplingOptions
 from wsi_attention.methods.rounds import (
     LEAST_ROUNDS,
     UNKNOWN,
@@ -43,6 +43,7 @@ from wsi_attention.methods.rounds import (
     mean_of,
     spread_of,
 )
+from wsi_attention.nn.blocks import OverviewNet
 from wsi_attention.protocols import Estimating
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.testing import rare_evidence
@@ -50,10 +51,10 @@ from wsi_attention.testing.models import FailingSource
 from wsi_attention.tiles.tensors import TensorSource
 
 
-class Shown(nn.Module):
+class Shown(OverviewNet):
     """Attention logits are the image's first channel, times a sharpness; a cell is a pixel."""
 
-    stride = 1
+    stride, dim = 1, 2
 
     def __init__(self, sharpness: float) -> None:
         super().__init__()
@@ -72,8 +73,8 @@ def toy(
         classifier.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, scale]]))
         classifier.bias.copy_(torch.tensor([0.0, -scale * shift]))
     parts = (Shown(sharpness), nn.Flatten(), classifier, nn.Identity())
-    sizes = {"tile_size": 1, "tile_mpp": 1.0, "overview_mpp": 1.0}
-    return AttentionSampling(*parts, draws=draws, **sizes, **more).eval()  # type: ignore[arg-type]
+    options = SamplingOptions(tile_size=1, tile_mpp=1.0, overview_mpp=1.0, draws=draws, **more)  # type: ignore[arg-type]
+    return AttentionSampling(*parts, options).eval()  # type: ignore[arg-type]
 
 
 def image(side: int = 20) -> Tensor:

@@ -1,16 +1,12 @@
 """ATS: one dense look at the overview, a few tiles at full resolution, one class.
 
 Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019,
-https://arxiv.org/abs/1905.03711. Where we differ from the paper: attention is confined to tissue; the draw at test
-time is repeatable; a tile that cannot be read leaves the bag; a cell's tile may lie off its centre by less than half a
-tile (`TileSource.aligned`), in every draw and in the exact sum alike; the gradient is the released one only if asked
-for. Exact on average is `estimator="sequential", gradient="unbiased"`; the defaults trade that for less noise,
-with a bias of the order of one over the draws in value and gradient (see `attention.expectation`).
+https://arxiv.org/abs/1905.03711. Where we differ from the paper, and why: docs/methods/ats.md §5. Exact on average is
+`estimator = "sequential"` with `gradient = "unbiased"`; the defaults give that up for less noise, with a bias of the
+order of one over the draws in value and gradient (`attention.expectation`).
 
 One thing is added, and only with `evidence`: while training, the attention-weighted mean of what the overview itself
-shows is classified too. With small lesions and labels for whole slides only, sampled tiles hardly ever show one at
-first, and the paper's loss stands still for hundreds of epochs; the overview's cells are all seen in every step, so
-attention finds its way at once.
+shows is classified too, because the paper's loss finds small lesions very slowly (docs/methods/ats.md §4).
 """
 
 from __future__ import annotations
@@ -157,7 +153,7 @@ class AtsMnistOptions(SamplingOptions):
 
 
 class _Seen(NamedTuple):
-    """What the overview shows: attention (b, K) and its logits, the grid, class scores (b, classes) or None."""
+    """What the overview shows: attention (b, K), its logits (b, K), the grid, class scores (b, classes) or None."""
 
     attention: Tensor
     logits: Tensor
@@ -178,6 +174,8 @@ class AttentionSampling(nn.Module):
             on the overview; None leaves that loss out, as the paper does.
     """
 
+    map_stride: int = 1
+
     def __init__(
         self,
         attention: OverviewNet,
@@ -195,7 +193,7 @@ class AttentionSampling(nn.Module):
         check_overview(options.overview_pixels, attention)
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
-        """Looks at the overview, reads the drawn tiles in one request, classifies.
+        """Look at the overview, read the drawn tiles in one request, classify.
 
         Args:
             source: b images side by side; all of them get as many draws as the one with the fewest cells allows.
@@ -237,10 +235,14 @@ class AttentionSampling(nn.Module):
 
     @torch.no_grad()
     def exact(self, source: TileSource) -> Output:
-        """Σ_i a_i f_i itself, which every estimator estimates: all cells with attention are read. For eval mode.
+        """Compute Φ = Σ_i a_i f_i itself: the tiles of all cells with attention are read. For eval mode.
 
-        A tile that cannot be read leaves the sum. Errors as in `forward`, and InputError for several images or a model
-        with `other_quantity`.
+        A tile that cannot be read leaves the sum.
+
+        Raises:
+            InputError: several images, or the prediction is of another quantity (`other_quantity`).
+            NoTissueError: the image has no cell of tissue.
+            TileReadError: not one tile could be read.
         """
         check_quantity(self)
         check_one_image(source)
@@ -261,12 +263,13 @@ class AttentionSampling(nn.Module):
         generator: Generator | None = None,
         unread: float | None = None,
     ) -> Output:
-        """`draws` tiles more of one image a round, none twice, until error and unread mass are small. For eval mode.
+        """Read `draws` more tiles a round, none twice, until error and unread mass are small enough. For eval mode.
 
-        How, and why not by averaging independent draws: `rounds.read_until`. The rule is "normalised-threshold",
-        whatever the model's own: all estimate the same sum.
+        How, and why not by averaging independent draws: `rounds.read_until`. The estimator is always
+        "normalised-threshold": all of them estimate the same sum.
 
         Args:
+            source: one image.
             tolerance: standard error of the winning class's probability to stop at.
             budget: tiles; a round that would exceed it is not begun.
             generator: of the draw; a fixed seed where None.
@@ -317,8 +320,14 @@ class AttentionSampling(nn.Module):
         )
 
     def score(self, source: TileSource) -> tuple[Tensor, Tensor | None, Grid]:
-        """Logits (b, K) of all cells, −inf outside the tissue; what `evidence` says of them (b, classes, rows, cols);
-        the grid they lie on."""
+        """Return what the overview shows of every cell, and the grid of cells.
+
+        Returns:
+            Logits (b, K), −inf outside the tissue; what `evidence` says, (b, classes, rows, cols), or None; the grid.
+
+        Raises:
+            NoTissueError: an image has no cell of tissue.
+        """
         stride = self.attention.stride
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
@@ -328,7 +337,7 @@ class AttentionSampling(nn.Module):
         return logits.float().masked_fill(~tissue.to(logits.device), -torch.inf).flatten(1), scores, grid
 
     def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
-        """Cells for one pass over attention (b, K), by what is estimated: "sample" draws at random, "top" does not."""
+        """Return the cells of one pass over attention (b, K): drawn at random, or with "top" those with most of it."""
         n = min(self.draws, int(available(attention).min()))
         if not self._at_random:
             return draw_top(attention, n)
@@ -339,7 +348,10 @@ class AttentionSampling(nn.Module):
         return self.options.inference == "sample"
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) (ATS §3.4) + that on the overview, a scalar; target (b,)."""
+        """Return cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) + the cross-entropy on the overview, a scalar; target (b,).
+
+        See docs/methods/ats.md §4.
+        """
         total = functional.cross_entropy(output.logits.float(), target)
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:

@@ -1,4 +1,4 @@
-"""What models that estimate a sum share: reading every tile in parts, draws in rounds, and when to stop."""
+"""For models that estimate a sum over all cells: read tiles in parts, draw in rounds, and know when to stop."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def seeded(generator: Generator | None) -> Generator:
 class Rounds:
     """Independent rounds of draws as one bag: F = Σ w_j f_j / Σ w_j over the draws of all rounds, and its error.
 
-    Every round has the same total weight on average, so F is the mean of the rounds for weights that sum to 1, and a
-    ratio of sums otherwise: dividing by each round's own Σ w, the bias of order one over the draws of a single round
+    Where the weights of a round sum to 1, F is the mean of the rounds. Where they do so only on average, F is a ratio
+    of sums: if each round were divided by its own Σ w, the bias of a single round, of the order of one over its draws,
     would stay, however many rounds there are.
 
-    An entry is what was drawn independently of the others: a tile, or all that was read below it.
+    An entry is what was drawn independently of the others: a tile, or all that was read inside a region.
     """
 
     def __init__(self) -> None:
@@ -52,10 +52,10 @@ class Rounds:
         return len(self._features)
 
     def add(self, features: Tensor, weights: Tensor, chance: Tensor) -> None:
-        """Takes a round in.
+        """Add a round.
 
         Args:
-            features: (b, n, d) of the entries; b and d the same in each round.
+            features: (b, n, d) of the entries; b and d are the same in each round.
             weights: (b, n) coefficients, not scaled to sum 1 (see above); 0 where an entry failed.
             chance: (b, n) in [0, 1], as in `attention.spread.jackknife_error`; 0 where an entry failed.
         """
@@ -71,19 +71,19 @@ class Rounds:
 
     @property
     def mean(self) -> Tensor:
-        """(b, d), the estimate so far."""
+        """The estimate so far, (b, d)."""
         features = torch.cat(self._features, dim=1)
         return mean_of(features, self.weights)
 
     def spread(self, classifier: nn.Module) -> Tensor:
-        """(b,) standard error of the winning class's probability, from all draws of all rounds."""
+        """Return the standard error of the winning class's probability, (b,), from all draws of all rounds."""
         return spread_of(classifier, torch.cat(self._features, dim=1), self.weights, torch.cat(self._chance, dim=1))
 
 
 class Limits(NamedTuple):
-    """When reading on may end before the budget does.
+    """When reading may stop before the budget is used up: both limits must be met.
 
-    A small standard error alone is no reason: where no draw has shown a lesion, all draws agree. So both are asked for.
+    A small standard error alone is no reason to stop: where no draw has shown a lesion, all draws agree.
 
     Attributes:
         tolerance: the most that the standard error of the winning class's probability may be.
@@ -95,14 +95,25 @@ class Limits(NamedTuple):
     unread: float
 
     def met(self, spread: Tensor, unread: Tensor, rounds: int) -> bool:
-        """Whether to stop after so many rounds, with a standard error (b,), NaN where no chance is left, and unread
-        mass (b,)."""
+        """Return True where both limits are met for every image.
+
+        Args:
+            spread: (b,) standard error; NaN where no chance is left, which meets every limit.
+            unread: (b,) attention mass that was not read.
+            rounds: how many there were.
+        """
         certain = spread.isnan() | ((spread <= self.tolerance) & (unread <= self.unread) & (rounds >= LEAST_ROUNDS))
         return bool(certain.all())
 
 
 def limits(tolerance: float, unread: float | None, budget: int, draws: int) -> Limits:
-    """Checked limits; unread mass may be as much as the tolerance where None.
+    """Return checked limits.
+
+    Args:
+        tolerance: see `Limits`.
+        unread: see `Limits`; the tolerance where None.
+        budget: tiles that may be read.
+        draws: tiles of one round.
 
     Raises:
         InputError: they make no sense for rounds of so many draws.
@@ -114,7 +125,7 @@ def limits(tolerance: float, unread: float | None, budget: int, draws: int) -> L
 
 
 def mean_of(features: Tensor, weights: Tensor) -> Tensor:
-    """Σ w_j f_j / Σ w_j, (b, d), summed in double precision and given in the features' own.
+    """Return Σ w_j f_j / Σ w_j, (b, d), summed in double precision; the result has the features' precision.
 
     Args:
         features: (b, n, d).
@@ -126,9 +137,9 @@ def mean_of(features: Tensor, weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def spread_of(classifier: nn.Module, features: Tensor, weights: Tensor, chance: Tensor) -> Tensor:
-    """Standard error (b,) of the winning class's probability, by the jackknife over the entries of a bag.
+    """Return the standard error (b,) of the winning class's probability, by the jackknife over the entries of a bag.
 
-    NaN where nothing was drawn at random; `UNKNOWN` where a single entry was drawn, which nothing can contradict.
+    NaN where nothing was drawn at random; `UNKNOWN` where a single entry was drawn, as no other can contradict it.
 
     Args:
         classifier: (..., d) -> (..., classes).
@@ -146,10 +157,10 @@ def spread_of(classifier: nn.Module, features: Tensor, weights: Tensor, chance: 
 
 
 class Reading:
-    """Tiles read and encoded from first to last, as far as is asked for; pixels are dropped once they are encoded.
+    """Reads and encodes tiles from the first to the last, as far as is asked for; pixels are dropped once encoded.
 
     Args:
-        source: gives the pixels.
+        source: where the pixels come from.
         tiles: all that may be asked for, in order.
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
         encoder: (m, c, h, w) -> (m, d).
@@ -166,9 +177,9 @@ class Reading:
         self._read = 0
 
     def first(self, n: int) -> tuple[Tensor, Tensor]:
-        """Features (b, n, d) of the first n tiles, zeros where one failed, and which are valid (b, n).
+        """Return the features (b, n, d) of the first n tiles, zeros where one failed, and which are valid (b, n).
 
-        What was read before is not read again; n must not fall.
+        What was read before is not read again; n must not be smaller than in the call before.
 
         Raises:
             TileReadError: not one of these tiles could be read for some image.
@@ -193,7 +204,7 @@ class Reading:
 def read_until(
     reading: Reading, attention: Tensor, draw: Draw, classifier: nn.Module, draws: int, until: Limits
 ) -> tuple[DrawnCells, Tensor, Tensor]:
-    """One long draw without replacement, `draws` tiles more a round, until the limits are met.
+    """Read one long draw without replacement, `draws` more tiles a round, until the limits are met.
 
     The first n cells of a Gumbel-top-k draw are a draw of n, so each round's estimate is what n draws from the start
     would have given, with the normalised threshold rule. Averaging independent rounds instead would read the cells with
@@ -201,9 +212,9 @@ def read_until(
     twice, and with all cells read the sum is exact. The error alone is not enough to stop: with one decisive tile in
     fifty under flat attention, two rounds of 32 show none in a quarter of all runs, and look certain (`Limits`).
 
-    The error is the jackknife's over all tiles so far; between the means of two or three rounds it could not be told
-    from chance. To stop where it looks small favours rounds where it is too small: intervals cover a little less often
-    than without stopping, more so for a large tolerance (figures in tests/methods/test_rounds.py).
+    The error is the jackknife's over all tiles so far: from the means of two or three rounds it could not be estimated.
+    Stopping where it looks small favours rounds where it is too small, so that intervals cover a little less often than
+    without stopping, more so for a large tolerance (figures in tests/methods/test_rounds.py).
 
     Args:
         reading: of the cells of the draw, in its order.
@@ -230,7 +241,7 @@ def read_until(
 
 
 def most_tiles(attention: Tensor, draws: int, budget: int) -> int:
-    """How many different cells whole rounds of so many draws can read; all where the budget allows it.
+    """Return how many different cells whole rounds of so many draws can read; all where the budget allows it.
 
     Args:
         attention: (1, K).
@@ -242,11 +253,7 @@ def most_tiles(attention: Tensor, draws: int, budget: int) -> int:
 
 
 def check_quantity(model: Estimating) -> None:
-    """Whether the model's prediction estimates the sum that exact looks and stopping are about.
-
-    Raises:
-        InputError: it is another quantity.
-    """
+    """Raise InputError unless the model's prediction estimates the sum that `exact` and `until` are about."""
     if model.other_quantity:
         raise InputError(refusal(model))
 
@@ -257,21 +264,13 @@ def refusal(model: Estimating) -> str:
 
 
 def check_one_image(source: TileSource) -> None:
-    """Exact sums and stopping are for one image at a time.
-
-    Raises:
-        InputError: the source holds several.
-    """
+    """Raise InputError unless the source holds a single image, as exact sums and stopping need."""
     if source.batch != 1:
         raise InputError(f"one image at a time can be looked at exactly or until it is certain, got {source.batch}")
 
 
 def check_limits(tolerance: float, budget: int, draws: int) -> None:
-    """Whether a tolerance and a budget make sense for rounds of so many draws.
-
-    Raises:
-        InputError: one does not.
-    """
+    """Raise InputError unless a tolerance and a budget make sense for rounds of so many draws."""
     if not (math.isfinite(tolerance) and 0 < tolerance < 1):
         raise InputError(f"tolerance is a standard error of a probability, above 0 and below 1; got {tolerance}")
     if budget < draws:

@@ -35,7 +35,7 @@ SMALL = {
 
 def small(**arguments: object) -> ReAttentionTransformer:
     torch.manual_seed(0)
-    return trt(2, **{**SMALL, **arguments}).eval()  # type: ignore[arg-type]
+    return trt(2, **{**SMALL, **arguments}).eval()
 
 
 def images(b: int = 1) -> Tensor:
@@ -48,22 +48,22 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
 
 class TestPractical(ModelContract):
     def build(self) -> nn.Module:
-        return trt(self.classes, **{**SMALL, "stem": "conv"})  # type: ignore[arg-type]
+        return trt(self.classes, **{**SMALL, "stem": "conv"})
 
 
 class TestPublished(ModelContract):
     def build(self) -> nn.Module:
-        return trt(self.classes, **{**SMALL, "finer": False, "overview_weight": 0.0})  # type: ignore[arg-type]
+        return trt(self.classes, **{**SMALL, "finer": False, "overview_weight": 0.0})
 
 
 class TestFirstPhase(ModelContract):
     def build(self) -> nn.Module:
-        return trt(self.classes, objective="two-phase", scored_by="coarse", **SMALL)  # type: ignore[arg-type]
+        return trt(self.classes, objective="two-phase", scored_by="coarse", **SMALL)
 
 
 class TestSecondPhase(ModelContract):
     def build(self) -> nn.Module:
-        model = trt(self.classes, objective="two-phase", **SMALL)  # type: ignore[arg-type]
+        model = trt(self.classes, objective="two-phase", **SMALL)
         model.start_epoch(2, 2, [0.5, 0.5])
         return model
 
@@ -84,7 +84,7 @@ def test_preliminary_attention_is_that_of_whole_matrices() -> None:
     x, rows = vit.embed(pixels), []
     for block in vit.blocks[:-1]:
         earlier = x
-        x, matrix = block.through(x)  # type: ignore[operator]
+        x, matrix = block.through(x)
         rows.append(matrix[:, :, 0, 1:].mean(1))
     total = torch.stack(rows).sum(0)
     torch.testing.assert_close(look.attention, total / total.sum(-1, keepdim=True), atol=1e-6, rtol=1e-5)
@@ -156,7 +156,7 @@ def test_token_and_logits_by_hand() -> None:
     look = coarse_look(model.transformer, source.images, tissue.reshape(2, 6, 6))
     scored = model.look_again(source, None, look, tissue)  # type: ignore[arg-type]
     token = (scored.weights[..., None] * look.patches).sum(1)
-    last, _ = model.transformer.blocks[-1].through(torch.stack([look.class_token, token], 1))  # type: ignore[operator]
+    last, _ = model.transformer.blocks[-1].through(torch.stack([look.class_token, token], 1))
     expected = model.classifier(model.transformer.norm(last)[:, 0])
     torch.testing.assert_close(scored.logits, expected, atol=1e-5, rtol=1e-5)
 
@@ -489,20 +489,23 @@ def test_a_copy_is_independent() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"selection": "some"}, "selection 'some' is not known; there is: at-least-one"),
-        ({"stem": "steam"}, "stem 'steam'"),
-        ({"scored_by": "me"}, "scored_by 'me'"),
-        ({"objective": "win"}, "objective 'win'"),
+        ({"selection": "some"}, "selection is 'some'; possible: at-least-one, as-released"),
+        ({"stem": "steam"}, "stem is 'steam'"),
+        ({"scored_by": "me"}, "scored_by is 'me'"),
+        ({"objective": "win"}, "objective is 'win'"),
         ({"encoder": "vgg"}, "encoder 'vgg'"),
         ({"selection": "as-released"}, "may keep no patch"),
         ({"size": 50}, "size 50, patch 8"),
-        ({"depth": 1}, "depth 1"),
-        ({"budget": 0}, "budget 0"),
-        ({"mass": 0.0}, "mass 0.0"),
-        ({"switch": 1.0}, "switch 1.0"),
-        ({"tile_size": 0}, "tile_size, tile_mpp, overview_mpp must be above 0, got 0"),
-        ({"tile_mpp": -1.0}, "must be above 0"),
-        ({"overview_mpp": 0.0}, "must be above 0"),
+        ({"size": 0}, "size is 0; it must lie between 2 and"),
+        ({"patch": 1}, "patch is 1; it must lie between 2 and"),
+        ({"heads": 5}, "dim 24, heads 5"),
+        ({"depth": 1}, "depth is 1; it must lie between 2 and"),
+        ({"budget": 0}, "budget is 0; it must lie between 1 and"),
+        ({"mass": 0.0}, "mass is 0; it must lie between 1e-06 and"),
+        ({"switch": 1.0}, "switch is 1; it must lie between 0.001 and 0.999"),
+        ({"tile_size": 0}, "tile_size is 0; it must lie between 1 and"),
+        ({"tile_mpp": -1.0}, "tile_mpp is -1; it must lie between 0.02 and"),
+        ({"overview_mpp": 0.0}, "overview_mpp is 0; it must lie between 0.02 and"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:

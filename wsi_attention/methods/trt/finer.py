@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Grid
-from wsi_attention.methods.outputs import glimpses
+from wsi_attention.methods.outputs import glimpses, require_tiles
 from wsi_attention.nn.bags import encode
+from wsi_attention.nn.blocks import Encoder
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Glimpse, TileBatch, TileSet
 
 MOST_PLACES = 15
-"""For a tile along a patch's side, odd: of a much wider patch the middle is still one of them."""
+"""The most places for a tile along a patch's side; odd, so that one of them is the middle."""
 
 
 class Finer(NamedTuple):
-    """What a finer look gave.
+    """Tokens of kept patches that were read at a finer level.
 
     Attributes:
         tokens: (b, k, d); without meaning where not valid.
         valid: (b, k) bool; False for padding and for tiles that could not be read.
-        tiles: the request, padding and all.
+        tiles: (b, k) boxes that were requested, padding included.
     """
 
     tokens: Tensor
@@ -34,28 +34,27 @@ class Finer(NamedTuple):
 
 
 class FinerTokens(nn.Module):
-    """One tile of each patch through an encoder, a linear layer and a normalisation to a token.
+    """Turns one tile of each patch into a token: an encoder, a linear layer and a normalisation.
 
-    It lies where the patch has tissue, nearest to its centre, then moved to the stored tiles (`TileSource.aligned`).
-
-    The normalisation gives a token's channels the size that tokens have inside a transformer; features of encoders
-    here have length 1 and would be lost beside them.
+    The tile lies where the patch has tissue, as near to its centre as possible, then moves to the file's stored tiles
+    (`TileSource.aligned`). The normalisation makes the token's channels as large as those of tokens inside a
+    transformer: features of encoders here have length 1 and would be lost beside them.
 
     Args:
-        encoder: (m, c, h, w) -> (m, d'), with attribute `dim`, d'.
+        encoder: (m, c, h, w) -> (m, d').
         dim: d, of the tokens.
         tile_size: side of a tile in pixels.
         tile_mpp: µm per pixel of the tiles.
     """
 
-    def __init__(self, encoder: Any, dim: int, *, tile_size: int, tile_mpp: float) -> None:
+    def __init__(self, encoder: Encoder, dim: int, *, tile_size: int, tile_mpp: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self.project = nn.Sequential(nn.Linear(int(encoder.dim), dim), nn.LayerNorm(dim))
+        self.project = nn.Sequential(nn.Linear(encoder.dim, dim), nn.LayerNorm(dim))
         self.tile_size, self.tile_mpp = tile_size, tile_mpp
 
     def forward(self, source: TileSource, grid: Grid, cells: Tensor, real: Tensor, preprocess: nn.Module) -> Finer:
-        """Reads all tiles in one request; padding repeats an image's first tile and is not encoded.
+        """Read all tiles in one request; padding repeats an image's first tile and is not encoded.
 
         Args:
             source: b images.
@@ -73,14 +72,15 @@ class FinerTokens(nn.Module):
         tiles = source.aligned(TileSet(fine.locations(at.numpy(), size, downsample), size, downsample))
         batch = source.read(tiles)
         valid = batch.valid.to(real.device) & real
-        if not bool(valid.any(dim=-1).all()):
-            raise TileReadError(f"none of the {len(tiles)} tiles that attention asked for could be read")
+        require_tiles(valid)
         features = encode(TileBatch(batch.pixels, valid), preprocess, self.encoder)
         return Finer(self.project(features), valid, tiles)
 
 
 def at_tissue(source: TileSource, grid: Grid, cells: Tensor, side: float) -> tuple[Grid, Tensor]:
-    """Where in each patch a tile shows tissue, nearest to the centre: a patch may be far wider than a tile.
+    """Return where in each patch a tile shows tissue, as near to its centre as possible.
+
+    A patch may be far wider than a tile.
 
     Args:
         source: b images.
@@ -89,7 +89,7 @@ def at_tissue(source: TileSource, grid: Grid, cells: Tensor, side: float) -> tup
         side: of a tile in level-0 pixels.
 
     Returns:
-        A grid whose cells are about as wide as a tile, never narrower, and the cells (b, k) of it to read.
+        A grid whose cells are about as wide as a tile, never narrower, and its cells (b, k) that are to be read.
     """
     most = min(MOST_PLACES, int(min(grid.step) / side + 1e-9))
     n = max(1, most - 1 + most % 2)
@@ -105,10 +105,10 @@ def at_tissue(source: TileSource, grid: Grid, cells: Tensor, side: float) -> tup
 
 
 def records(finer: Finer, real: Tensor, weights: Tensor, attention: Tensor) -> tuple[tuple[Glimpse, ...], ...]:
-    """One glimpse an image, without the padding.
+    """Return one glimpse for each image, without the padding.
 
     Args:
-        finer: of `FinerTokens`.
+        finer: from `FinerTokens`.
         real: (b, k) bool, padding last.
         weights: (b, k), 0 where not valid.
         attention: (b, k) of the patches.

@@ -1,7 +1,8 @@
 """Re-attention among kept patches: the equations, and the blocks that compute them.
 
 TRT: Su et al., "Re-Attention Transformer for Weakly Supervised Object Localization", BMVC 2022,
-https://arxiv.org/abs/2208.01838, released as su-hui-zz/ReAttentionTransformer. Axes: b images, n patches row by row.
+https://arxiv.org/abs/2208.01838, released as su-hui-zz/ReAttentionTransformer. The equations in our notation:
+docs/methods/trt.md §2. Axes: b images, n patches row by row, d channels.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from torch import Tensor, nn
 from wsi_attention.nn.vit import Block, VisionTransformer
 
 LEAK = 1e-6
-"""ε of the masked softmax: what a dropped patch still gets, over n."""
+"""ε of the masked softmax: ε / n is the attention that a dropped patch still gets."""
 
 
 def preliminary_attention(rows: Iterable[Tensor]) -> Tensor:
-    """m: the class token's attention to each patch, mean over heads, summed over layers, normalised (TRT §2.1).
+    """Return m, the class token's attention to each patch: mean over heads, sum over layers, normalised.
 
-    The released code takes the first L − 1 blocks, as the last sees only two tokens; the paper says all layers.
+    See docs/methods/trt.md §2.1. Like the released code, we take the first L − 1 blocks, as the last one sees only two
+    tokens; the paper says all layers.
 
     Args:
-        rows: one a layer, (b, heads, n), the class token's row without the class tokens (`rollout.class_row`).
+        rows: one for each layer, (b, heads, n): the class token's row without the class tokens themselves.
 
     Returns:
         (b, n), non-negative, rows sum to 1.
@@ -43,12 +45,11 @@ def preliminary_attention(rows: Iterable[Tensor]) -> Tensor:
 
 
 def kept_as_released(priority: Tensor, mass: float) -> Tensor:
-    """b: patches whose sorted cumulative sum is below the mass, strictly; none where the first alone reaches it.
+    """Return b, the patches whose sorted cumulative sum is below the mass; none where the first alone reaches it.
 
     Args:
         priority: (b, n), m, rows sum to 1.
-        mass: θ; above 1 keeps all. Published: 0.6 (CUB, 224), 0.65 (CUB, 384), 0.95 (ILSVRC). Not comparable between
-            grids, as mass spreads with n.
+        mass: θ; above 1 keeps all. Not comparable between grids, as the mass spreads with n.
 
     Returns:
         (b, n) bool, a constant: the selection carries no gradient.
@@ -59,15 +60,15 @@ def kept_as_released(priority: Tensor, mass: float) -> Tensor:
 
 
 def kept(priority: Tensor, mass: float, budget: int | None = None) -> Tensor:
-    """b: the patches that together carry the first share of attention, at least one and at most a budget.
+    """Return b, the patches that together carry the first share of attention: at least one, at most a budget.
 
-    As `kept_as_released`, but the first patch always stays: the released rule keeps nothing when one patch holds the
-    whole mass, and its map then divides 0 by 0.
+    Other than in `kept_as_released` the first patch always stays: the released rule keeps nothing when one patch holds
+    the whole mass, and its map then divides 0 by 0.
 
     Args:
         priority: (b, n), m, rows sum to 1.
         mass: θ in (0, 1]; above 1 keeps all.
-        budget: most patches to keep, e.g. because each is read again at a finer level.
+        budget: the most patches to keep, e.g. because each is read again at a finer level; None for no limit.
 
     Returns:
         (b, n) bool, a constant.
@@ -78,16 +79,16 @@ def kept(priority: Tensor, mass: float, budget: int | None = None) -> Tensor:
 
 
 def visible(chosen: Tensor) -> Tensor:
-    """mask_ij = b_j + (1 − b_j)·δ_ij, (b, n, n) bool: every token sees the kept tokens and itself (TRT §2.2)."""
+    """Return mask_ij = b_j + (1 − b_j)·δ_ij, (b, n, n) bool: every token sees the kept tokens and itself."""
     n = chosen.shape[-1]
     return chosen.unsqueeze(-2) | torch.eye(n, dtype=torch.bool, device=chosen.device)
 
 
 def masked_attention(scores: Tensor, chosen: Tensor) -> Tensor:
-    """attn_ij = (e_ij + ε/n) / (Σ_j e_ij + ε), e_ij = exp(s_ij − max s_i)·mask_ij: rows sum to 1 (TRT §2.2).
+    """Return attn_ij = (e_ij + ε/n) / (Σ_j e_ij + ε), e_ij = exp(s_ij − max s_i)·mask_ij; rows sum to 1.
 
-    Computed in float32 at least. The maximum is taken over the visible tokens; the released code takes it over all,
-    so one large score of a dropped patch lets every kept weight underflow.
+    See docs/methods/trt.md §2.2. Computed in float32 at least. The maximum is taken over the visible tokens; the
+    released code takes it over all, so that one large score of a dropped patch makes every kept weight underflow.
 
     Args:
         scores: (b, heads, n, n), QKᵀ/√d.
@@ -104,9 +105,10 @@ def masked_attention(scores: Tensor, chosen: Tensor) -> Tensor:
 
 
 def reattention_weights(scores: Tensor, chosen: Tensor) -> Tensor:
-    """λ: the softmax of the re-attention scores over the kept patches, 0 elsewhere (TRT §2.2).
+    """Return λ, the softmax of the re-attention scores over the kept patches, 0 elsewhere.
 
-    A masked softmax: the released exp(r) overflows in half precision, and its ε keeps the sum just below 1.
+    See docs/methods/trt.md §2.2. A masked softmax: the released exp(r) overflows in half precision, and its ε keeps the
+    sum just below 1.
 
     Args:
         scores: (b, n), r, from the linear layer on the extra block's output.
@@ -120,12 +122,14 @@ def reattention_weights(scores: Tensor, chosen: Tensor) -> Tensor:
 
 
 def weighted_token(weights: Tensor, tokens: Tensor) -> Tensor:
-    """t = Σ_j λ_j X_j, (b, d), of weights (b, n) and patch tokens (b, n, d)."""
+    """Return t = Σ_j λ_j X_j, (b, d), from weights (b, n) and patch tokens (b, n, d)."""
     return torch.einsum("bn,bnd->bd", weights, tokens)
 
 
 def refined_attention(priority: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """m': inside the kept set its mass w = Σ b·m is shared out by λ, outside m stays; sums to 1 (TRT §2.4).
+    """Return m′: the kept patches share their mass w = Σ b·m by λ, the others keep m; rows sum to 1.
+
+    See docs/methods/trt.md §2.4.
 
     Args:
         priority: (b, n), m.
@@ -133,20 +137,20 @@ def refined_attention(priority: Tensor, chosen: Tensor, weights: Tensor) -> Tens
         weights: (b, n), λ.
 
     Returns:
-        (b, n). 1 − w is the mass that nobody looked at more closely.
+        (b, n). 1 − w is the attention mass of patches that were not looked at again.
     """
     mass = (priority * chosen).sum(dim=-1, keepdim=True)
     return torch.where(chosen, mass * weights, priority)
 
 
 def localisation_maps(refined: Tensor, maps: Tensor) -> Tensor:
-    """out^c = m' ⊙ CAM^c (TRT §2.4).
+    """Return the maps out^c = m′ ⊙ CAM^c.
 
-    m' is the same for all classes: it cannot tell two of them apart. Negative class maps keep their sign; apply ReLU
-    first where the map is to be read as evidence.
+    See docs/methods/trt.md §2.4. m′ is the same for all classes, so it cannot tell two of them apart. Negative values
+    of class maps keep their sign; apply ReLU where the map is to be read as evidence.
 
     Args:
-        refined: (b, n), m'.
+        refined: (b, n), m′.
         maps: (b, k, rows, cols) class maps, rows · cols = n.
 
     Returns:
@@ -156,7 +160,7 @@ def localisation_maps(refined: Tensor, maps: Tensor) -> Tensor:
 
 
 class CoarseLook(NamedTuple):
-    """What the blocks before the last give.
+    """What the blocks before the last one return.
 
     Attributes:
         attention: (b, n), m, sums to 1, 0 outside the tissue.
@@ -176,7 +180,9 @@ class CoarseLook(NamedTuple):
 
 
 def coarse_look(transformer: VisionTransformer, images: Tensor, tissue: Tensor) -> CoarseLook:
-    """The first L − 1 blocks over the patches with tissue, and m from their class rows (TRT §2.1).
+    """Pass the patches with tissue through the first L − 1 blocks, and compute m from the class token's rows.
+
+    See docs/methods/trt.md §2.1.
 
     Args:
         transformer: of L >= 2 blocks.
@@ -188,7 +194,7 @@ def coarse_look(transformer: VisionTransformer, images: Tensor, tissue: Tensor) 
     rows = []
     for block in transformer.blocks[:-1]:
         earlier = x
-        x, row = block.with_class_row(x, packing.seen)  # type: ignore[operator]
+        x, row = block.with_class_row(x, packing.seen)
         rows.append(row[..., 1:].float())
     attention = packing.unpack(preliminary_attention(rows))
     embedded = tokens[:, 1:].mT.reshape(len(images), -1, *tissue.shape[1:])
@@ -196,7 +202,9 @@ def coarse_look(transformer: VisionTransformer, images: Tensor, tissue: Tensor) 
 
 
 class ReAttention(nn.Module):
-    """An extra block in which the kept patches attend to each other only, and a score for each (TRT §2.2).
+    """An extra block in which the kept patches attend to each other only, and a score for each.
+
+    See docs/methods/trt.md §2.2.
 
     Args:
         block: whose weights the extra block starts from; it is copied.
@@ -208,14 +216,16 @@ class ReAttention(nn.Module):
         self.block, self.norm, self.score = deepcopy(block), nn.LayerNorm(dim, 1e-6), nn.Linear(dim, 1)
 
     def forward(self, tokens: Tensor, chosen: Tensor) -> Tensor:
-        """λ (b, k) of patch tokens (b, k, d): 0 where not chosen (b, k), sums to 1."""
+        """Return λ (b, k) of patch tokens (b, k, d): 0 where not chosen (b, k), rows sum to 1."""
         mixed, _ = self.block.through(tokens, partial(masked_attention, chosen=chosen))
         scores: Tensor = self.score(self.norm(mixed))
         return reattention_weights(scores.squeeze(-1).float(), chosen)
 
 
 class ClassMaps(nn.Module):
-    """A block of its own, the class token dropped, a 3 × 3 convolution: one map a class (TRT §2.4).
+    """A block of its own, the class token dropped, a 3 × 3 convolution: one map for each class.
+
+    See docs/methods/trt.md §2.4.
 
     Args:
         block: whose weights the branch starts from; it is copied.
@@ -228,11 +238,11 @@ class ClassMaps(nn.Module):
         self.block, self.convolution = deepcopy(block), nn.Conv2d(dim, classes, 3, padding=1)
 
     def forward(self, tokens: Tensor, packing: Packing, norm: nn.Module) -> Tensor:
-        """Maps (b, classes, side, side) of any sign, of side² patches.
+        """Return class maps (b, classes, side, side) of any sign, for side² patches.
 
         Args:
             tokens: (b, 1 + t, d), a class token and the packed patches.
-            packing: of the patches; those left out are 0 to the convolution, as what lies beyond the border is.
+            packing: where the patches lie; for the convolution the others are 0, like all beyond the border.
             norm: the transformer's last normalisation.
         """
         patches = packing.unpack(norm(self.block(tokens, packing.seen))[:, 1:])
@@ -242,10 +252,10 @@ class ClassMaps(nn.Module):
 
 
 class Packing(NamedTuple):
-    """Where the chosen ones of n patches are; images with fewer of them than another are padded.
+    """Where the chosen ones of n patches are, packed side by side; images with fewer of them than another are padded.
 
     Attributes:
-        places: (b, t) int64, patches in the order of the image; then, as padding, patches that were not chosen.
+        places: (b, t) int64, chosen patches in the order of the image; then, as padding, patches that are not chosen.
         real: (b, t) bool, False for padding.
         n: patches of an image.
     """
@@ -256,24 +266,24 @@ class Packing(NamedTuple):
 
     @classmethod
     def of(cls, chosen: Tensor) -> Packing:
-        """The packing of the patches chosen (b, n), bool."""
+        """Return the packing of chosen patches, (b, n) bool."""
         count = int(chosen.sum(dim=-1).max())
         order = (~chosen).to(torch.uint8).argsort(dim=-1, stable=True)[:, :count]
         return cls(order, chosen.gather(-1, order), chosen.shape[-1])
 
     @property
     def seen(self) -> Tensor | None:
-        """(b, 1 + t) bool for a class token and the packed patches, what may be attended to; None where all may."""
+        """(b, 1 + t) bool: which of a class token and the packed patches may be attended to; None where all may."""
         if bool(self.real.all()):
             return None
         return torch.cat([torch.ones_like(self.real[:, :1]), self.real], dim=1)
 
     def pack(self, tokens: Tensor) -> Tensor:
-        """(b, n, d) -> (b, t, d)."""
+        """Return the packed tokens (b, t, d) of all tokens (b, n, d)."""
         return at(tokens, self.places)
 
     def unpack(self, values: Tensor) -> Tensor:
-        """(b, t) or (b, t, d) -> (b, n) or (b, n, d), 0 at the patches that were not chosen."""
+        """Return packed values (b, t) or (b, t, d) as (b, n) or (b, n, d), 0 for patches that are not chosen."""
         full = values.new_zeros(values.shape[0], self.n, *values.shape[2:])
         trailing = (1,) * (values.ndim - 2)
         kept = values.masked_fill(~self.real.reshape(*self.real.shape, *trailing), 0)
@@ -281,5 +291,5 @@ class Packing(NamedTuple):
 
 
 def at(tokens: Tensor, places: Tensor) -> Tensor:
-    """The tokens (b, k, d) at places (b, k) among (b, n, d)."""
+    """Return the tokens (b, k, d) at places (b, k) among tokens (b, n, d)."""
     return tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2106.02694, released as timqqt/pytorch-zoom-in-network. Th
     Φ = Σ_c α_c Σ_j β^c_j f(c, j)     ≈     Φ̂ = Σ_c (n_c / N) Σ_j c^c_j f(c, J_j),
 
 an `expectation` of the regions' own `expectation`s: its value and its gradients for α, β and f are unbiased (Zoom-In
-eq. 9, whose indices are misprinted in the paper; docs/methods/zoom_in.md §3 and §4).
+eq. 9, whose indices are misprinted in the paper; docs/methods/zoom_in.md §4).
 
 There is one `Stage` for each zoom step. What it drew, row by row, are the rows of the next stage; what the last one
 drew are the *leaves*, sub-tiles that are read. Every stage but the last draws with replacement, so that any number of
