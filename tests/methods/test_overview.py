@@ -17,6 +17,7 @@ from wsi_attention.methods.ats import ats
 from wsi_attention.methods.overview import look_over
 from wsi_attention.methods.zoom_in.model import zoom_in
 from wsi_attention.nn.attention_nets import MnistAttentionNet, PooledAttention, TissueAttentionNet
+from wsi_attention.nn.blocks import OverviewNet
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Strip
 from wsi_attention.tiles.source import SlideSource
@@ -73,9 +74,14 @@ def test_strips_give_what_the_whole_gives(b: int, name: str, pixels: int, monkey
 def test_one_cell_less_of_surroundings_is_too_little(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = looked(TensorSource(images()), name)[0]
     monkeypatch.setattr(overview, "BLOCK_PIXELS", 1)
-    reach = overview.reach_of(network(name))
-    assert reach is not None
-    monkeypatch.setattr(overview, "reach_of", lambda net: reach - 1)
+    made = NETWORKS[name]
+
+    def shortsighted() -> Any:
+        net = made()
+        net.reach -= 1
+        return net
+
+    monkeypatch.setitem(NETWORKS, name, shortsighted)
     assert float((looked(TensorSource(images()), name)[0] - whole).abs().max()) > 1e-5
 
 
@@ -148,8 +154,8 @@ def test_a_slide_in_strips_gets_the_same_label_and_tiles(
 def test_an_overview_of_no_pixels_or_too_many_for_the_network_is_refused() -> None:
     for method, made in MODELS.items():
         assert made(overview_pixels=10**8).overview_pixels == 10**8, method
-        with pytest.raises(InputError, match="overview_pixels must be at least 1"):
+        with pytest.raises(InputError, match="overview_pixels is 0; it must lie between 1 and"):
             made(overview_pixels=0)
     with pytest.raises(InputError, match="reach"):
-        overview.check_overview(OVERVIEW_PIXELS + 1, nn.Identity())
-    overview.check_overview(OVERVIEW_PIXELS, nn.Identity())
+        overview.check_overview(OVERVIEW_PIXELS + 1, OverviewNet())
+    overview.check_overview(OVERVIEW_PIXELS, OverviewNet())

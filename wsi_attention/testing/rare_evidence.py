@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.export.table import interval
-from wsi_attention.methods.ats import AttentionSampling
+from wsi_attention.methods.ats import AttentionSampling, SamplingOptions
+from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.structures import Output
 from wsi_attention.tiles.tensors import TensorSource
 
@@ -21,14 +22,24 @@ PLENTY = 10**6
 """A budget that is never met."""
 
 
-class Flat(nn.Module):
-    """Attention that tells no cell from another."""
+class Flat(OverviewNet):
+    """Attention that tells no cell from another; a cell is a pixel."""
 
-    stride = 1
+    stride, dim = 1, 1
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (b, h, w), all 0, and the view itself."""
+        """Return logits (b, h, w), all 0, and the view itself."""
         return torch.zeros_like(view[:, 0]), view
+
+
+class Pixel(Encoder):
+    """The feature of a tile of one pixel: the pixel."""
+
+    dim = 1
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(m, 1, 1, 1) -> (m, 1)."""
+        return tiles.flatten(1)
 
 
 class Decided(NamedTuple):
@@ -70,9 +81,8 @@ def model(pixels: Tensor, draws: int, odds: float = 2.0) -> AttentionSampling:
     with torch.no_grad():
         classifier.weight.copy_(torch.tensor([[0.0], [scale]]))
         classifier.bias.copy_(torch.tensor([0.0, odds - scale * whole]))
-    sizes = {"tile_size": 1, "tile_mpp": 1.0, "overview_mpp": 1.0, "overview_weight": 0.0}
-    parts = (Flat(), nn.Flatten(), classifier, nn.Identity())
-    return AttentionSampling(*parts, draws=draws, **sizes).eval()  # type: ignore[arg-type]
+    options = SamplingOptions(tile_size=1, tile_mpp=1.0, overview_mpp=1.0, overview_weight=0.0, draws=draws)
+    return AttentionSampling(Flat(), Pixel(), classifier, nn.Identity(), options).eval()
 
 
 def measure(draws: int, tolerance: float | None, unread: float | None = None, runs: int = 200) -> Decided:

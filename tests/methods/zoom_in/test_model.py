@@ -23,7 +23,8 @@ from wsi_attention.methods.zoom_in.estimator import (
     subtile_stage,
     tile_stage,
 )
-from wsi_attention.methods.zoom_in.model import ZoomIn, ZoomOptions, zoom_in
+from wsi_attention.methods.zoom_in.model import ZoomIn, zoom_in
+from wsi_attention.methods.zoom_in.options import ZoomOptions
 from wsi_attention.methods.zoom_in.views import Zoomed, zoom_levels
 from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.protocols import EpochAware, Estimating, LabelAware

@@ -169,6 +169,14 @@ def nested_expectation_as_released(features: Tensor, stages: Sequence[Stage]) ->
     return nested_expectation(values, stages[:-1])
 
 
+ESTIMATES = {
+    "unbiased": nested_expectation,
+    "centred": nested_expectation_centred,
+    "as-released": nested_expectation_as_released,
+}
+"""Name of a gradient -> Φ̂ with it."""
+
+
 def leaf_weights(stages: Sequence[Stage]) -> Tensor:
     """Return the weight of each leaf in its image's Φ̂, (leaves,): the product of the coefficients on its way down."""
     return _along([stage.coefficients for stage in stages], stages)
