@@ -351,6 +351,4 @@ PAPER = (
     'Su et al., "Re-Attention Transformer for Weakly Supervised Object Localization", BMVC 2022, '
     "https://arxiv.org/abs/2208.01838"
 )
-trt = Method(
-    TrtOptions, _trt, "TRT: a transformer over the whole slide, then again over its most attended patches.", PAPER
-)
+trt = Method(TrtOptions, _trt, "A transformer over the whole slide, then again over its most attended patches.", PAPER)

@@ -335,6 +335,4 @@ PAPER = (
     'Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects", CVPR 2022, '
     "https://arxiv.org/abs/2106.02694"
 )
-zoom_in = Method(
-    ZoomInOptions, _zoom_in, "Zoom-In: a coarse overview, closer views of a few regions, tiles inside them.", PAPER
-)
+zoom_in = Method(ZoomInOptions, _zoom_in, "A coarse overview, closer views of a few regions, tiles inside them.", PAPER)
