@@ -26,7 +26,7 @@ from reader_sides import StoredTiles
 from wsi_attention import Slide, TileSet, open_slide
 from wsi_attention.devices import autocast, precision_on
 from wsi_attention.nn.bags import encode
-from wsi_attention.nn.encoders import build_encoder
+from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileBatch
@@ -77,7 +77,7 @@ def encoded(pixels: Pixels, encoder: torch.nn.Module, normalise: torch.nn.Module
 def compare(slide: Slide, tiles: TileSet, options: argparse.Namespace, forward: bool) -> tuple[Seconds, Seconds]:
     """Seconds of both sides in turns, by the clock and of the processor; with the forward pass too if asked for."""
     torch.manual_seed(0)
-    encoder, normalise = build_encoder("resnet18").eval(), Normalise()
+    encoder, normalise = TileEncoder(name="resnet18").build().eval(), Normalise()
     processor: Seconds = {}
     with ThreadPoolExecutor(options.threads) as pool:
         readers: dict[str, Callable[[], Pixels]] = {

@@ -15,7 +15,7 @@ from wsi_attention.checkpoint import load_model
 from wsi_attention.cli.app import app
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.nn.encoder_weights import save_encoder
-from wsi_attention.nn.encoders import build_encoder
+from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.timm_encoder import timm_state
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
@@ -60,7 +60,7 @@ def arguments(slides: Path, output: Path, model: str, *more: str) -> list[str]:
 
 def encoder_file(path: Path, seed: int, **colours: tuple[float, ...]) -> str:
     torch.manual_seed(seed)
-    save_encoder(path, build_encoder("small", widths=(8, 16), features=16), **colours)
+    save_encoder(path, TileEncoder(name="small", widths=(8, 16), features=16).build(), **colours)
     return str(path)
 
 

@@ -11,13 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wsi_attention.errors import InputError
+from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoder_weights import fill_encoder, read_encoder, save_encoder
-from wsi_attention.nn.encoders import Frozen, SmallEncoder, build_encoder
+from wsi_attention.nn.encoders import Frozen, SmallEncoder, TileEncoder
 
 
 def small(seed: int, frozen: bool = False) -> nn.Module:
     torch.manual_seed(seed)
-    encoder: nn.Module = build_encoder("small", widths=(8, 16), features=12, frozen=frozen)
+    encoder: nn.Module = TileEncoder(name="small", widths=(8, 16), features=12, frozen=frozen).build()
     return encoder
 
 
@@ -55,8 +56,8 @@ def test_a_frozen_part_keeps_its_names_inside_a_model_and_in_a_copy() -> None:
 
 
 def test_a_child_called_network_is_not_mistaken_for_the_wrapper() -> None:
-    inner = nn.Module()
-    inner.dim, inner.network, inner.norm = 3, nn.Linear(2, 3), nn.LayerNorm(3)  # type: ignore[assignment]
+    inner = Encoder()
+    inner.dim, inner.network, inner.norm = 3, nn.Linear(2, 3), nn.LayerNorm(3)
     frozen = Frozen(inner)
     assert list(frozen.state_dict()) == ["network.weight", "network.bias", "norm.weight", "norm.bias"]
     frozen.load_state_dict({name: torch.zeros_like(value) for name, value in inner.state_dict().items()})
@@ -79,7 +80,7 @@ def test_misfits_are_named() -> None:
 
 
 def test_a_published_classifier_is_left_out_and_half_precision_is_taken(tmp_path: Path) -> None:
-    source, target = build_encoder("resnet18"), build_encoder("resnet18", frozen=True)
+    source, target = TileEncoder(name="resnet18").build(), TileEncoder(name="resnet18", frozen=True).build()
     half = {name: value.half() if value.is_floating_point() else value for name, value in source.state_dict().items()}
     save_file(half | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "r.safetensors")
     fill_encoder(target, read_encoder(tmp_path / "r.safetensors").tensors, "r")

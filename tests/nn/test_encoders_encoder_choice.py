@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wsi_attention.errors import InputError
-from wsi_attention.nn.encoders import ENCODERS, Frozen, bare, build_encoder
+from wsi_attention.nn.encoders import ENCODERS, Frozen, TileEncoder, bare
 
 
 def tiles(side: int) -> Tensor:
@@ -16,7 +16,7 @@ def tiles(side: int) -> Tensor:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_built_in_takes_tiles_of_any_size(name: str) -> None:
-    encoder = build_encoder(name, widths=(8, 16), features=24).eval()
+    encoder = TileEncoder(name=name, widths=(8, 16), features=24).build().eval()
     with torch.no_grad():
         for side in (64, 75):
             features = encoder(tiles(side))
@@ -27,7 +27,9 @@ def test_every_built_in_takes_tiles_of_any_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_frozen_encoder_keeps_every_value_in_train_mode(name: str) -> None:
-    plain, frozen = (build_encoder(name, widths=(8, 16), features=24, frozen=one).train() for one in (False, True))
+    plain, frozen = (
+        TileEncoder(name=name, widths=(8, 16), features=24, frozen=one).build().train() for one in (False, True)
+    )
     before = {key: value.clone() for key, value in frozen.state_dict().items()}
     assert list(before) == list(plain.state_dict())
     features = frozen(tiles(64))
@@ -40,7 +42,7 @@ def test_a_frozen_encoder_keeps_every_value_in_train_mode(name: str) -> None:
 
 
 def test_without_freezing_running_statistics_do_move() -> None:
-    encoder = build_encoder("resnet18").train()
+    encoder = TileEncoder(name="resnet18").build().train()
     before = encoder.state_dict()["bn1.running_mean"].clone()
     encoder(tiles(64))
     assert not torch.equal(encoder.state_dict()["bn1.running_mean"], before)
@@ -55,9 +57,9 @@ def test_without_freezing_running_statistics_do_move() -> None:
 )
 def test_unknown_names(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build_encoder(name)
+        TileEncoder(name=name).build()
 
 
 def test_a_vits_feature_must_be_shared_by_its_heads() -> None:
     with pytest.raises(ValueError, match="multiple of heads"):
-        build_encoder("vit", features=30)
+        TileEncoder(name="vit", features=30).build()

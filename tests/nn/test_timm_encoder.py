@@ -17,7 +17,7 @@ from wsi_attention.checkpoint import build_model
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.nn import timm_encoder as module
 from wsi_attention.nn.encoder_weights import fill_encoder
-from wsi_attention.nn.encoders import build_encoder
+from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.vit_attention import with_attention, with_class_rows
 from wsi_attention.training.start import encoder_colours, take_encoder, without_hub
 
@@ -54,19 +54,19 @@ def test_a_timm_that_cannot_be_loaded_says_why(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     with pytest.raises(MissingExtraError, match=r"cannot be loaded \(operator torchvision::nms.*same build as torch"):
-        build_encoder("timm:resnet50")
+        TileEncoder(name="timm:resnet50").build()
 
 
 def test_without_the_hubs_package_one_line_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match=r"hub:lab/encoder needs .*pip install 'wsi-attention\[encoders\]'"):
-        build_encoder("hub:lab/encoder")
+        TileEncoder(name="hub:lab/encoder").build()
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18 {img", "timm:resnet18 3"])
 def test_arguments_must_be_json(name: str) -> None:
     with pytest.raises(InputError, match="what follows the name must be"):
-        build_encoder(name)
+        TileEncoder(name=name).build()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_arguments_must_be_json(name: str) -> None:
 def test_slips_are_named(name: str, message: str) -> None:
     timm()
     with pytest.raises(InputError, match=message):
-        build_encoder(name)
+        TileEncoder(name=name).build()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_slips_are_named(name: str, message: str) -> None:
 )
 def test_features_are_unit_of_each_tile_alone_and_of_any_size(name: str) -> None:
     timm()
-    encoder = build_encoder(name).eval()
+    encoder = TileEncoder(name=name).build().eval()
     with torch.no_grad():
         for side in (96, 150):
             features = encoder(images(side))
@@ -103,15 +103,18 @@ def test_a_network_of_one_size_says_so_and_takes_that_size() -> None:
     timm()
     name = "timm:swin_tiny_patch4_window7_224"
     small = {"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
-    encoder = build_encoder(f"{name} {json.dumps(small)}").eval()
+    encoder = TileEncoder(name=f"{name} {json.dumps(small)}").build().eval()
     with pytest.raises(InputError, match=r"does not take tiles of 128 x 128 px .*\"img_size\": 128"):
         encoder(images(128))
-    assert build_encoder(f"{name} {json.dumps(small | {'img_size': 128})}").eval()(images(128)).shape == (2, 96)
+    assert TileEncoder(name=f"{name} {json.dumps(small | {'img_size': 128})}").build().eval()(images(128)).shape == (
+        2,
+        96,
+    )
 
 
 def test_colours_are_the_published_weights_own() -> None:
     timm()
-    encoder = build_encoder("timm:vit_tiny_patch16_224")
+    encoder = TileEncoder(name="timm:vit_tiny_patch16_224").build()
     assert (encoder.mean, encoder.std) == ((0.5,) * 3, (0.5,) * 3)
     model = build_model("ats", 2, encoder="timm:resnet18", encoder_frozen=True)
     assert encoder_colours(model, "") == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -119,7 +122,7 @@ def test_colours_are_the_published_weights_own() -> None:
 
 def test_the_state_dict_has_timms_names_frozen_or_not_and_takes_a_file_with_its_classifier() -> None:
     published = timm().create_model("test_resnet", num_classes=7)
-    plain, frozen = (build_encoder(CONVNET, frozen=one) for one in (False, True))
+    plain, frozen = (TileEncoder(name=CONVNET, frozen=one).build() for one in (False, True))
     names = [name for name in published.state_dict() if not name.startswith("fc.")]
     assert list(plain.state_dict()) == list(frozen.state_dict()) == names
     for encoder in (plain, frozen):
@@ -133,7 +136,7 @@ def test_the_state_dict_has_timms_names_frozen_or_not_and_takes_a_file_with_its_
 
 def test_attention_matrices_are_the_layers_own_and_change_nothing() -> None:
     timm()
-    encoder = build_encoder(VIT).eval()
+    encoder = TileEncoder(name=VIT).build().eval()
     layers = [part for part in encoder.modules() if type(part).__name__ == "Attention"]
     assert all(layer.fused_attn for layer in layers)
     with torch.no_grad():
@@ -164,11 +167,11 @@ def _unfused(encoder: nn.Module, layers: list[nn.Module], x: Tensor) -> list[Ten
 
 def test_encoders_without_plain_attention_or_class_token_are_refused() -> None:
     with pytest.raises(InputError, match="no plain self-attention"):
-        with_attention(build_encoder("small"), images(64))
+        with_attention(TileEncoder(name="small").build(), images(64))
     timm()
-    pooled = build_encoder(
-        f"timm:vit_tiny_patch16_224 {json.dumps(SMALL_VIT | {'class_token': False, 'global_pool': 'avg'})}"
-    )
+    pooled = TileEncoder(
+        name=f"timm:vit_tiny_patch16_224 {json.dumps(SMALL_VIT | {'class_token': False, 'global_pool': 'avg'})}"
+    ).build()
     with pytest.raises(InputError, match="no class token"):
         with_class_rows(pooled, images(64))
     assert len(with_attention(pooled, images(64))[1]) == 2
@@ -229,7 +232,7 @@ def test_a_hub_model_with_its_weights_and_colours_is_rebuilt_without_the_hub(
     again = build_model("ats", 2, **arguments)
     again.load_state_dict(model.state_dict())
     with pytest.raises(InputError, match=r"config.json of hub:lab/encoder.* cannot be had"):
-        build_encoder(name)
+        TileEncoder(name=name).build()
 
 
 def test_a_repository_with_a_pickle_only_is_refused_with_the_way_out(
@@ -248,4 +251,4 @@ def test_a_foreign_repository_is_said_to_be_so(tmp_path: Path, monkeypatch: pyte
     timm()
     hub(tmp_path, monkeypatch, {"architectures": ["BertModel"]}, {})
     with pytest.raises(InputError, match="is no timm model"):
-        build_encoder("hub:lab/encoder")
+        TileEncoder(name="hub:lab/encoder").build()

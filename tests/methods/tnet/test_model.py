@@ -424,17 +424,17 @@ def test_a_diverged_location_module_is_not_followed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"selection": "lottery"}, "selection 'lottery' is not known; there is: without-replacement, as-released"),
-        ({"logits": "free"}, "logits 'free'"),
-        ({"position": "none"}, "position 'none'"),
-        ({"pooling": "max"}, "pooling 'max'"),
+        ({"selection": "lottery"}, "selection is 'lottery'; possible: without-replacement, as-released"),
+        ({"logits": "free"}, "logits is 'free'"),
+        ({"position": "none"}, "position is 'none'"),
+        ({"pooling": "max"}, "pooling is 'max'"),
         ({"encoder": "vgg"}, "encoder 'vgg'"),
         ({"map_layer": "stage7"}, "no layer 'stage7'"),
-        ({"overlap": 0.3}, "grid 3, overlap 0.3"),
-        ({"grid": 1, "overlap": 1.0}, "grid 1"),
-        ({"attended": ()}, r"attended \[\]"),
-        ({"attended": (2, 0)}, r"attended \[2, 0\]"),
-        ({"tile_mpp": 0.0}, "tile_mpp 0.0"),
+        ({"overlap": 0.3}, "at least 1, not 3 · 0.3"),
+        ({"grid": 1, "overlap": 1.0}, "grid is 1; it must lie between 2"),
+        ({"attended": ()}, "attended is empty"),
+        ({"attended": (2, 0)}, "attended is 0; it must lie between 1"),
+        ({"tile_mpp": 0.0}, "tile_mpp is 0; it must lie between 0.02"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:

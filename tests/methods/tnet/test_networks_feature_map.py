@@ -8,23 +8,23 @@ from torch import nn
 
 from wsi_attention.errors import InputError
 from wsi_attention.methods.tnet.networks import FeatureAndMap
-from wsi_attention.nn.encoders import SmallEncoder, build_encoder
+from wsi_attention.nn.encoders import SmallEncoder, TileEncoder
 from wsi_attention.nn.vit import VisionTransformer
 
 TILES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def tokens() -> nn.Module:
+def tokens() -> VisionTransformer:
     return VisionTransformer(3, 16, (4, 4), 24, 3, 2)
 
 
 @pytest.mark.parametrize(
     ("encoder", "shape"),
     [
-        (build_encoder("small", widths=(8, 16, 24), features=32), (16, 8, 8)),
-        (build_encoder("small", widths=(8,), features=32), (8, 16, 16)),
-        (build_encoder("small", widths=(8, 16, 24), features=32, frozen=True), (16, 8, 8)),
-        (build_encoder("resnet18"), (256, 4, 4)),
+        (TileEncoder(name="small", widths=(8, 16, 24), features=32).build(), (16, 8, 8)),
+        (TileEncoder(name="small", widths=(8,), features=32).build(), (8, 16, 16)),
+        (TileEncoder(name="small", widths=(8, 16, 24), features=32, frozen=True).build(), (16, 8, 8)),
+        (TileEncoder(name="resnet18").build(), (256, 4, 4)),
         (tokens(), (24, 4, 4)),
     ],
 )
@@ -50,14 +50,14 @@ def test_special_tokens_are_left_out() -> None:
     encoder = tokens().eval()
     seen = FeatureAndMap(encoder, "blocks.0", 3, 64)
     _, found = seen.split(seen(TILES))
-    (first, *_), kept = encoder.blocks, []  # type: ignore[misc]
+    (first, *_), kept = encoder.blocks, []
     first.register_forward_hook(lambda module, given, result: kept.append(result))
     encoder(TILES)
     torch.testing.assert_close(found.flatten(2).mT, kept[0][:, 1:])
 
 
 def test_trying_an_encoder_out_leaves_it_as_it_was() -> None:
-    encoder = build_encoder("resnet18")
+    encoder = TileEncoder(name="resnet18").build()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     FeatureAndMap(encoder, "layer2", 3, 64)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

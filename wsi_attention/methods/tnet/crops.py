@@ -1,7 +1,6 @@
-"""TNet's grid of overlapping regions: where crops lie, what integer position each has, and how that is encoded.
+"""TNet's grid of overlapping crops: where they lie, the integer position of each, and how positions are encoded.
 
-Papadopoulos, Korus & Memon, "Hard-Attention for Scalable Image Classification", NeurIPS 2021,
-https://arxiv.org/abs/2102.10212, released as Tpap/TNet. Cells of an n × n grid are numbered row by row.
+docs/methods/tnet.md §2.2 and §2.4. Cells of an n × n grid are numbered row by row.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from wsi_attention.errors import InputError
 
 
 class CropGrid(NamedTuple):
-    """Where overlapping crops lie along one axis (§2.2): crop i starts at i · stride − before and is `patch` long.
+    """Where overlapping crops lie along one axis: crop i starts at i · stride − before and is `patch` long.
 
     Attributes:
         patch: length of a crop, in pixels of the parent.
-        stride: from one crop to the next.
-        before: padding in front; the start of the first crop lies this far outside.
+        stride: distance from one crop to the next.
+        before: padding in front; the first crop starts this far outside the parent.
         after: padding behind.
     """
 
@@ -33,18 +32,18 @@ class CropGrid(NamedTuple):
 
 
 def crop_grid(size: int, overlap: float, n: int) -> CropGrid:
-    """The grid of n crops along an axis of the given size; each finer level magnifies by 1 / overlap.
+    """Return the grid of n crops along an axis (docs/methods/tnet.md §2.2); each level magnifies by 1 / overlap.
 
-    The crops cover the axis where n · patch ≥ S. That follows from o · n ≥ 1 but for the rounding: at o · n = 1 a patch
+    The crops cover the axis if n · patch ≥ S. With o · n ≥ 1 that holds, except for the rounding: at o · n = 1 a patch
     that was rounded down leaves a pixel between crops (S = 77, o = 0.5, n = 2). None of the published grids does.
 
     Args:
         size: S, length of the parent in pixels.
-        overlap: o, length of a crop over its parent's; siblings overlap where o · n > 1.
+        overlap: o, length of a crop over that of its parent; siblings overlap where o · n > 1.
         n: crops along the axis, at least 2.
 
     Raises:
-        InputError: n or overlap allow no grid.
+        InputError: n or overlap is out of range.
     """
     if n < 2 or not 0 < overlap <= 1:
         raise InputError(f"a crop grid needs n >= 2 crops of a share in (0, 1], got n={n}, overlap={overlap}")
@@ -55,13 +54,13 @@ def crop_grid(size: int, overlap: float, n: int) -> CropGrid:
 
 
 def crop_grids(side: int, smallest: int, overlap: float, n: int, levels: int) -> tuple[CropGrid, ...]:
-    """The grids from the overview down, each over a crop of the one before; the same along x and y.
+    """Return the grids from the overview down, each over a crop of the one before; the same along x and y.
 
-    No crop is smaller than `smallest`, so none is ever seen enlarged: where o · S is less, siblings overlap more. The
-    grids end early where a region is that small already, for all there is to see in it has been seen.
+    No crop is smaller than `smallest`, so that none is enlarged: where o · S is less, siblings overlap more. The list
+    ends early where a region is that small already, because it has been seen at the finest scale.
 
     Args:
-        side: of the overview, in level-0 pixels.
+        side: side of the overview, in level-0 pixels.
         smallest: level-0 pixels that a region needs to fill its view at the finest scale.
         overlap: o.
         n: crops along an axis.
@@ -75,11 +74,11 @@ def crop_grids(side: int, smallest: int, overlap: float, n: int, levels: int) ->
 
 
 def overlaps(starts: Tensor, length: float, step: float, cells: int, end: float = math.inf) -> Tensor:
-    """How much of [start, start + length) lies in each cell [i · step, (i + 1) · step), in cells.
+    """Return how much of [start, start + length) lies in each cell [i · step, (i + 1) · step), in cells.
 
     Args:
-        starts: (...) of intervals.
-        length: of all of them.
+        starts: (...) starts of intervals.
+        length: length of every interval.
         step: length of a cell.
         cells: number of cells, from 0 on.
         end: where the last cell is cut off.
@@ -94,14 +93,14 @@ def overlaps(starts: Tensor, length: float, step: float, cells: int, end: float 
 
 
 def crop_means(maps: Tensor, grid: CropGrid, side: int, n: int) -> Tensor:
-    """φ: the mean of a feature map over each crop, so that cell and crop correspond exactly (§5).
+    """Return φ, the mean of a feature map over each crop: cell and crop are the same place (docs/methods/tnet.md §5).
 
-    The paper takes every second or fourth position of the map instead, whose receptive fields roughly match its crops.
+    The paper takes every second or fourth position of the map instead; their receptive fields match its crops roughly.
 
     Args:
         maps: (b, c, h, w) over square regions.
-        grid: of the crops.
-        side: of a region in the grid's pixels.
+        grid: where the crops lie.
+        side: side of a region in the grid's pixels.
         n: crops along an axis.
 
     Returns:
@@ -114,7 +113,7 @@ def crop_means(maps: Tensor, grid: CropGrid, side: int, n: int) -> Tensor:
 
 
 def child_locations(parents: Tensor, cells: Tensor, grid: tuple[CropGrid, CropGrid], n: int) -> Tensor:
-    """Top left corners of the attended crops, in the pixels that the grid was made for (level 0 on a slide).
+    """Return the top left corners of the attended crops, in the pixels of the grid (level 0 on a slide).
 
     Args:
         parents: (b, 2) int64 (x, y), top left corners of the parent regions.
@@ -123,7 +122,7 @@ def child_locations(parents: Tensor, cells: Tensor, grid: tuple[CropGrid, CropGr
         n: cells along an axis.
 
     Returns:
-        (b, k, 2) int64 (x, y); may lie outside the image by the padding.
+        (b, k, 2) int64 (x, y); up to the padding outside the image.
     """
     column_row = torch.stack([cells % n, cells // n], dim=-1)
     stride = torch.tensor([axis.stride for axis in grid], device=cells.device)
@@ -132,7 +131,7 @@ def child_locations(parents: Tensor, cells: Tensor, grid: tuple[CropGrid, CropGr
 
 
 def child_positions(parents: Tensor, cells: Tensor, n: int) -> Tensor:
-    """(y·n + gy, x·n + gx, s + 1) of the attended cells; the overview is (0, 0, 0) (§2.4).
+    """Return (y·n + gy, x·n + gx, s + 1) of the attended cells; the overview has (0, 0, 0) (docs/methods/tnet.md §2.4).
 
     Args:
         parents: (b, 3) int64 (y, x, s).
@@ -147,9 +146,10 @@ def child_positions(parents: Tensor, cells: Tensor, n: int) -> Tensor:
 
 
 def positional_encoding(positions: Tensor, channels: int) -> Tensor:
-    """Sines, then cosines, of y, of x, then of the scale, each over q = channels // 6 frequencies (§2.4).
+    """Return sines, then cosines, of y, then of x, then of the scale, at q = channels // 6 frequencies each.
 
-    ω_i = 100^(−i/(q−1)) from 1 down to 0.01; a single frequency is 1. Left-over channels stay 0.
+    docs/methods/tnet.md §2.4: ω_i = 100^(−i/(q−1)) from 1 down to 0.01; a single frequency is 1. Channels that are left
+    over stay 0.
 
     Args:
         positions: (..., 3) (y, x, s).

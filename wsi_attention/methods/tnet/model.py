@@ -1,16 +1,14 @@
 """TNet: from an overview, the best few regions of a grid, then the best few inside each, down to the finest scale.
 
 Papadopoulos, Korus & Memon, "Hard-Attention for Scalable Image Classification", NeurIPS 2021,
-https://arxiv.org/abs/2102.10212, released as Tpap/TNet; paragraph numbers are those of its equations in
-`attention.glimpse_grid` and `attention.glimpse_policy`. Ours are: every region is read from the image at its own scale
-and never cut out of a picture of its parent or enlarged; regions without tissue cannot be chosen; training draws
-without replacement with the likelihood that such draws have, where the released code takes the k most probable.
+https://arxiv.org/abs/2102.10212, released as Tpap/TNet. The mathematics is in docs/methods/tnet.md, and where we differ
+in docs/methods/tnet.md §6.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,6 +17,8 @@ from torch.nn import functional
 
 from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.methods.method import Method
 from wsi_attention.methods.overview import square_view
 from wsi_attention.methods.tnet import policy
 from wsi_attention.methods.tnet.crops import CropGrid, child_locations, child_positions, crop_grids, crop_means
@@ -41,123 +41,198 @@ from wsi_attention.methods.tnet.regions import (
     read_level,
 )
 from wsi_attention.nn.bags import encode
-from wsi_attention.nn.encoders import build_encoder
-from wsi_attention.nn.preprocess import HE_MEAN, HE_STD, Normalise, in_float32
-from wsi_attention.options import one_of
+from wsi_attention.nn.blocks import Encoder
+from wsi_attention.nn.encoders import TileEncoder
+from wsi_attention.nn.preprocess import PixelOptions, in_float32
+from wsi_attention.options import option
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Output, TileBatch
 
 SELECTIONS = ("without-replacement", "as-released")
 LOGITS = ("plain", "unit-norm")
+POSITIONS = ("added", "joined")
+POOLINGS = ("weighted", "mean")
 Maps = list[AttentionMap]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TNetOptions(PixelOptions):
+    """TNet for stained tissue: each level looks four times closer, and at most 4 + 12 + 24 + 48 regions are read."""
+
+    base: int = option(
+        128, "r, pixels along a side of the overview and of every region", "paper: 77 to 224", low=1, high=8192
+    )
+    tile_mpp: float = option(0.5, "finest µm per pixel that is read; levels below it are left out", low=0.02, high=50)
+    overview_mpp: float = option(
+        16.0, "µm per pixel at which tissue is looked for; the overview itself has base² pixels", low=0.02, high=1000
+    )
+    grid: int = option(5, "n, crops along an axis", "paper: 3 or 5", low=2, high=64)
+    overlap: float = option(
+        0.25,
+        "o, side of a crop over that of its parent; n·o must be at least 1, so that the crops cover the parent. A "
+        "quarter is the step between the levels of most slides",
+        "paper: 0.34 to 0.5",
+        low=1e-3,
+        high=1,
+    )
+    attended: tuple[int, ...] = option(
+        (4, 3, 2, 2),
+        "k of each level from the coarsest, regions chosen in each region; fewer where a region has less tissue",
+        "paper: one or two levels of 1 to 5 regions",
+        low=1,
+        high=4096,
+    )
+    encoder: TileEncoder = option(TileEncoder(), "the network that turns a view into a feature")
+    map_layer: str = option(
+        "", "layer of the encoder whose output the location module sees; where empty, the encoder's last map but one"
+    )
+    location_width: int = option(64, "channels of the location module", low=1, high=65_536)
+    position: str = option(
+        "added",
+        'how a region\'s position joins its feature. "added": the paper for fMoW, CUB and NABirds; "joined": for ImageNet',
+        "docs/methods/tnet.md §2.4",
+        choices=POSITIONS,
+    )
+    pooling: str = option(
+        "weighted",
+        'how features are pooled. "weighted": the paper for CUB and NABirds; "mean": for ImageNet and fMoW',
+        "docs/methods/tnet.md §2.5",
+        choices=POOLINGS,
+    )
+    dropout: float = option(
+        0.25,
+        "share of the pooled feature's components that training leaves out",
+        "paper: 0.25 for CUB and NABirds, 0.5 for ImageNet and fMoW",
+        low=0,
+        high=0.99,
+    )
+    selection: str = option(
+        "without-replacement",
+        'how training chooses regions. "without-replacement" draws them; "as-released" takes the k most probable, with '
+        "log(p + 1e-10) for the likelihood. Prediction always takes the k most probable",
+        "docs/methods/tnet.md §3",
+        choices=SELECTIONS,
+    )
+    logits: str = option(
+        "plain",
+        'logits of the location module. "unit-norm" is as released, and caps p at 0.27 (n = 3) or 0.10 (n = 5)',
+        "docs/methods/tnet.md §2.3",
+        choices=LOGITS,
+    )
+    class_share: float = option(
+        0.7,
+        "λ_c, share of the pooled feature in the classification loss; the rest is that of single features. The label "
+        "of a slide says less of one region than that of a photograph, hence more than in the paper",
+        "paper: 0.05 to 0.3",
+        low=0,
+        high=1,
+    )
+    reward_share: float = option(
+        0.3, "λ_r, share of the whole slide's reward in the policy loss", "paper: 0.05 to 0.3", low=0, high=1
+    )
+    policy_weight: float = option(0.1, "λ_f, factor on the policy loss", "paper: 0.1", low=0)
+    regularised_levels: int | None = option(
+        None,
+        "levels with a loss of their own, the overview first; all of them where nothing is given",
+        "paper: 2 of 3 for fMoW at 896 px",
+        low=1,
+    )
+    contrast_weight: float = option(
+        0.0,
+        "factor on the contrastive term, which is 0 for one slide at a time",
+        "released code: 100 for CUB, 50 for NABirds",
+        low=0,
+    )
+    baseline_kept: float = option(
+        0.98,
+        "share of the running baseline that a step keeps; more than in the paper, because a step sees one slide",
+        "released code: 0.9, for steps of 64 images",
+        low=0,
+        high=1,
+    )
+
+    def check(self) -> None:
+        """Raise InputError unless there is a level and its crops cover their parent."""
+        if self.grid * self.overlap < 1:
+            raise InputError(
+                f"crops must cover their parent: grid · overlap must be at least 1, not {self.grid} · {self.overlap}"
+            )
+        if not self.attended:
+            raise InputError("attended is empty; give the regions of one level at least, such as [4]")
 
 
 class TNet(nn.Module):
     """Regions of regions, chosen by a location module, their features pooled with the overview's, a classifier.
 
-    `attended` may be changed at any time, its length too: one location module serves all levels.
-
     Args:
         encoder: (m, c, h, w) -> (m, d), rows of length 1.
-        seen: runs the encoder and gives its feature and map.
+        seen: runs the encoder and returns its feature and map.
         location: φ (v, c, n, n) -> logits (v, n²).
         position: features (b, N, d), positions (b, N, 3) -> (b, N, d').
         pooling: features (b, N, d'), real (b, N) -> F̄ (b, d'), shares (b, N).
         classifier: (..., d') -> (..., classes), of F̄ and of each feature alone.
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
-        base: r, pixels a side of every view.
-        tile_mpp: the finest µm per pixel that is read; levels below it are left out.
-        overview_mpp: µm per pixel at which tissue is looked for; the overview itself has r pixels.
-        grid: n, crops along an axis.
-        overlap: o, side of a crop over its parent's; n·o at least 1.
-        attended: k of each level, from the coarsest; fewer where a region has fewer cells of tissue.
-        selection: "without-replacement" draws in training; "as-released" takes the k most probable there too, and
-            log(p + 1e-10) for the likelihood. Eval mode always takes the k most probable.
-        logits: "plain", or "unit-norm" as released, which caps p at 0.27 (n = 3) or 0.10 (n = 5).
-        class_share: λ_c.
-        reward_share: λ_r.
-        policy_weight: λ_f.
-        regularised_levels: the overview and so many levels less one have a loss of their own; None for all.
-        contrast_weight: factor on the contrastive term, which says nothing of a batch of one.
-        baseline_kept: share of the running baseline that a step keeps; the paper's 0.9 is for steps of 64 images.
+        options: all numbers.
+
+    Attributes:
+        attended: k of each level. It may be changed at any time, its length too: one location module serves all levels.
+        baseline: running mean of the rewards.
     """
 
+    overview_pixels: int = OVERVIEW_PIXELS
+    map_stride: int = 1
     baseline: Tensor
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         seen: FeatureAndMap,
         location: nn.Module,
         position: nn.Module,
         pooling: nn.Module,
         classifier: nn.Module,
         preprocess: nn.Module,
-        *,
-        base: int,
-        tile_mpp: float,
-        overview_mpp: float,
-        grid: int,
-        overlap: float,
-        attended: Sequence[int],
-        selection: str = "without-replacement",
-        logits: str = "plain",
-        class_share: float = 0.3,
-        reward_share: float = 0.3,
-        policy_weight: float = 0.1,
-        regularised_levels: int | None = None,
-        contrast_weight: float = 0.0,
-        baseline_kept: float = policy.BASELINE_KEPT,
+        options: TNetOptions,
     ) -> None:
         super().__init__()
-        one_of("selection", selection, SELECTIONS)
-        one_of("logits", logits, LOGITS)
-        if grid < 2 or not 0 < overlap <= 1 or grid * overlap < 1:
-            raise InputError(f"crops must cover their parent: grid·overlap >= 1, got grid {grid}, overlap {overlap}")
-        if min(base, *attended, 1) < 1 or not attended or min(tile_mpp, overview_mpp) <= 0:
-            numbers = f"base {base}, attended {list(attended)}, tile_mpp {tile_mpp}, overview_mpp {overview_mpp}"
-            raise InputError(f"base and each of attended must be at least 1 and mpp above 0; got {numbers}")
         self.encoder, self.seen, self.location, self.position = encoder, seen, location, position
         self.pooling, self.classifier, self.preprocess = pooling, classifier, preprocess
-        self.base, self.tile_mpp, self.overview_mpp = base, tile_mpp, overview_mpp
-        self.grid, self.overlap, self.attended = grid, overlap, tuple(attended)
-        self.selection, self.logits, self.baseline_kept = selection, logits, baseline_kept
-        self.class_share, self.reward_share, self.policy_weight = class_share, reward_share, policy_weight
-        self.regularised_levels, self.contrast_weight = regularised_levels, contrast_weight
+        self.options, self.attended = options, options.attended
+        self.tile_mpp, self.overview_mpp = options.tile_mpp, options.overview_mpp
         self.register_buffer("baseline", torch.tensor(policy.BASELINE_START))
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
-        """Sees the overview, then reads one level of regions after the other, one request each, and classifies.
+        """Look at the overview, read one level of regions after the other, one request each, and classify.
 
         Args:
             source: b images side by side.
-            generator: of the draws in training; torch's global one where None. Eval mode draws nothing.
+            generator: source of the draws in training; torch's global one where None. Eval mode draws nothing.
 
         Returns:
-            logits (b, classes), a glimpse a level ("level-1", …), maps "location-1", … (p of the best crop there, 0
-            where no parent was looked into) and "attention" (π of each region spread over its tissue), spread NaN; as
-            terms, N features an image with the overview first: `features` (b, N, d'), `feature_logits`
-            (b, N, classes), `shares` π, `valid`, `level`, `log_probability` (b, N), `pooled` (b, d'),
-            `log_likelihood` (b,). A slide that the overview shows at the finest scale has no regions.
+            logits (b, classes); one glimpse per level ("level-1", …); the maps "location-1", … (the highest p of the
+            crops at a cell, 0 where no region was looked into) and "attention" (π of each region, spread evenly over
+            its tissue); spread NaN; and as terms, N features per image with the overview first: `features`
+            (b, N, d'), `feature_logits` (b, N, classes), `shares` π, `valid`, `level`, `log_probability` (b, N),
+            `pooled` (b, d'), `log_likelihood` (b,). There are no regions where the overview shows the finest scale.
 
         Raises:
             NoTissueError: an image has no tissue.
-            TileReadError: not one region of some image's first level could be read.
+            TileReadError: an image of which no region of the first level could be read.
         """
-        view = square_view(source, self.base)
-        side, smallest = round(view.side), math.ceil(self.base * source.downsample(self.tile_mpp))
-        crops = crop_grids(side, smallest, self.overlap, self.grid, len(self.attended))
+        view = square_view(source, self.options.base)
+        side, smallest = round(view.side), math.ceil(self.options.base * source.downsample(self.tile_mpp))
+        crops = crop_grids(side, smallest, self.options.overlap, self.options.grid, len(self.attended))
         canvas = RegionCanvas(source, crops[-1].patch if crops else side)
         levels, reads, maps = [overview_level(view, side, self._see)], list[Read](), list[Maps]()
         likelihood = torch.zeros(source.batch, device=levels[0].features.device)
         for crop, k in zip(crops, self.attended, strict=False):
-            tissue = canvas.candidates(levels[-1].regions, crop, self.grid).to(likelihood.device)
+            tissue = canvas.candidates(levels[-1].regions, crop, self.options.grid).to(likelihood.device)
             parents, tissue = levels[-1].only(tissue.any(dim=-1)), tissue[tissue.any(dim=-1)]
             if not len(tissue):
                 break
             attention, chosen = self._choose(parents, tissue, crop, k, generator)
             likelihood = likelihood.index_add(0, chosen.image, chosen.log_probability)
-            read, level = read_level(source, chosen, self.base, self._see)
+            read, level = read_level(source, chosen, self.options.base, self._see)
             if not reads and not bool(torch.isin(chosen.image, level.regions.image).all()):
                 raise TileReadError(f"none of the {len(read.tiles)} regions that attention asked for could be read")
             maps.append(canvas.highest(parents.regions, crop, attention, f"location-{len(maps) + 1}"))
@@ -165,66 +240,71 @@ class TNet(nn.Module):
         return self._output(canvas, levels, reads, maps, likelihood)
 
     def draw(self, attention: Tensor, k: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Up to k cells of each row of attention (v, n²), and which of them are real, (v, k) both; by the mode."""
-        if self.training and self.selection == "without-replacement":
+        """Return up to k cells of each row of attention (v, n²), and which of them are real; both (v, k)."""
+        if self.training and self.options.selection == "without-replacement":
             return policy.attend(attention, k, generator)
         return policy.attend_top(attention, k)
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """λ_c·CE(F̄) + (1 − λ_c)·mean CE(feature) + λ_f·`policy_loss` + the contrastive term (§4), a scalar.
+        """Return the loss, a scalar, and in train mode move the running baseline (docs/methods/tnet.md §4).
 
-        In train mode it moves the running baseline. target (b,) class indices.
+        λ_c·CE(F̄) + (1 − λ_c)·mean CE(single features) + λ_f·`policy_loss` + the contrastive term.
+
+        Args:
+            output: of `forward`.
+            target: (b,) class indices.
         """
+        numbers = self.options
         counted = self._regularised(output)
         labels = target.unsqueeze(-1).expand(counted.shape)[counted]
         each = functional.cross_entropy(output.terms["feature_logits"][counted], labels)
-        total = policy.balanced(functional.cross_entropy(output.logits, target), each, self.class_share)
-        total = total + self.policy_weight * self.policy_loss(output, target)
+        total = policy.balanced(functional.cross_entropy(output.logits, target), each, numbers.class_share)
+        total = total + numbers.policy_weight * self.policy_loss(output, target)
         if self.training and any(output.glimpses):
             self._move_baseline(*self._rewards(output, target))
-        if not self.contrast_weight:
+        if not numbers.contrast_weight:
             return total
-        return total + self.contrast_weight * in_float32(policy.pairwise_contrast, output.terms["pooled"], target)
+        return total + numbers.contrast_weight * in_float32(policy.pairwise_contrast, output.terms["pooled"], target)
 
     def policy_loss(self, output: Output, target: Tensor) -> Tensor:
-        """λ_r·L_R + (1 − λ_r)·the same of each region alone (§3), a scalar; 0 where nothing was chosen."""
+        """Return λ_r·L_R + (1 − λ_r)·the mean of single regions, 0 where nothing was chosen (docs/methods/tnet.md §3)."""
         baseline, (whole, each) = float(self.baseline), self._rewards(output, target)
         loss = policy.reinforce(output.terms["log_likelihood"], whole, baseline)
         if not len(each):
             return loss
         alone = policy.reinforce(output.terms["log_probability"][self._regularised(output, 1)], each, baseline)
-        return policy.balanced(loss, alone, self.reward_share)
+        return policy.balanced(loss, alone, self.options.reward_share)
 
     def _rewards(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
-        """R (b,) of the images and R_n of every region with a loss of its own."""
+        """Return R (b,) of the images, and R_n of every region with a loss of its own."""
         each, counted = output.terms["feature_logits"], self._regularised(output, 1)
         alone = policy.reward(each, target.unsqueeze(-1).expand(counted.shape))[counted]
         return policy.reward(output.logits, target), alone
 
     def _move_baseline(self, whole: Tensor, each: Tensor) -> None:
         each = each if len(each) else whole
-        moved = policy.next_baseline(float(self.baseline), whole, each, self.reward_share, self.baseline_kept)
-        self.baseline.fill_(moved)
+        share, kept = self.options.reward_share, self.options.baseline_kept
+        self.baseline.fill_(policy.next_baseline(float(self.baseline), whole, each, share, kept))
 
     def _regularised(self, output: Output, first: int = 0) -> Tensor:
-        """(b, N) bool: the features with a loss of their own, from level `first` on."""
-        level, last = output.terms["level"], self.regularised_levels
+        """Return (b, N) bool, the features with a loss of their own, from level `first` on."""
+        level, last = output.terms["level"], self.options.regularised_levels
         counted: Tensor = output.terms["valid"] & (level >= first)
         return counted if last is None else counted & (level < last)
 
     def _choose(
         self, parents: Level, tissue: Tensor, crop: CropGrid, k: int, generator: Generator | None
     ) -> tuple[Tensor, Regions]:
-        """p (v, n²) of the crops of all parents, and the children; no gradient goes into φ (§2.3)."""
-        regions, n = parents.regions, self.grid
+        """Return p (v, n²) of the crops of all parents, and the children; no gradient goes into φ."""
+        regions, n = parents.regions, self.options.grid
         phi = in_float32(partial(crop_means, grid=crop, side=regions.side, n=n), parents.maps.detach())
         logits = in_float32(self.location, phi)
         logits = logits.masked_fill(~tissue, -torch.inf)
-        logits = policy.unit_norm_logits(logits) if self.logits == "unit-norm" else logits
+        logits = policy.unit_norm_logits(logits) if self.options.logits == "unit-norm" else logits
         attention = smoothed_softmax(logits)
         cells, drawn = self.draw(attention, k, generator)
         each = policy.log_likelihood_of_each(logits, cells, drawn)
-        if self.selection == "as-released":
+        if self.options.selection == "as-released":
             each = policy.log_probability_as_released(logits, cells)
         places = child_locations(regions.places, cells, (crop, crop), n)
         positions = child_positions(regions.positions, cells, n)
@@ -233,7 +313,7 @@ class TNet(nn.Module):
         return attention, children.only(drawn)
 
     def _see(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
-        """Features (b, m, d) and maps (b, m, c, h, w), zeros where not valid."""
+        """Return features (b, m, d) and maps (b, m, c, h, w), zeros where a view is not valid."""
         if not bool(batch.valid.any()):
             return self.seen.nothing(batch.valid)
         return self.seen.split(encode(batch, self.preprocess, self.seen))
@@ -264,94 +344,26 @@ class TNet(nn.Module):
         )
 
 
-POSITIONS = ("added", "joined")
-POOLINGS = ("weighted", "mean")
-
-
-def tnet(
-    classes: int,
-    *,
-    base: int = 128,
-    tile_mpp: float = 0.5,
-    overview_mpp: float = 16.0,
-    grid: int = 5,
-    overlap: float = 0.25,
-    attended: Sequence[int] = (4, 3, 2, 2),
-    mean: Sequence[float] = HE_MEAN,
-    std: Sequence[float] = HE_STD,
-    encoder: str = "small",
-    encoder_widths: Sequence[int] = (24, 48, 96, 128),
-    features: int = 128,
-    pool: str = "mean+max",
-    encoder_frozen: bool = False,
-    map_layer: str = "",
-    location_width: int = 64,
-    position: str = "added",
-    pooling: str = "weighted",
-    dropout: float = 0.25,
-    selection: str = "without-replacement",
-    logits: str = "plain",
-    class_share: float = 0.7,
-    reward_share: float = 0.3,
-    policy_weight: float = 0.1,
-    regularised_levels: int | None = None,
-    contrast_weight: float = 0.0,
-    baseline_kept: float = 0.98,
-) -> TNet:
-    """TNet for stained tissue: each level looks four times closer, and at most 4 + 12 + 24 + 48 regions are read.
-
-    Arguments not listed here are `TNet`'s. Numbers that differ from the paper's: a label says less of one region of a
-    slide than of one of a photograph, so the loss of single regions weighs less (the paper has class_share 0.05 to
-    0.3); training sees one slide at a time, so the baseline moves more slowly.
-
-    Args:
-        classes: number of classes.
-        base: pixels a side of the overview and of every region.
-        tile_mpp: the finest µm per pixel that is read.
-        overview_mpp: µm per pixel at which tissue is looked for.
-        mean: of each channel, of 1.
-        std: of each channel, of 1.
-        encoder: a name that `nn.encoder_choice.build_encoder` knows.
-        encoder_widths: channels of the small encoder's stages.
-        features: length of the small encoder's feature.
-        pool: "mean", "max" or "mean+max", of the small encoder.
-        encoder_frozen: whether training leaves the encoder's weights as they are.
-        map_layer: layer of the encoder whose output the location module sees; the encoder's own choice where empty.
-        location_width: channels of the location module.
-        position: "added" as for fMoW, CUB and NABirds; "joined" as for ImageNet.
-        pooling: "weighted" by the feature weighting module as for CUB and NABirds; "mean" as for ImageNet and fMoW.
-        dropout: share of the pooled feature's components left out in training.
-
-    Raises:
-        InputError: an argument is out of range or names nothing.
-    """
-    one_of("position", position, POSITIONS)
-    one_of("pooling", pooling, POOLINGS)
-    network = build_encoder(
-        encoder, len(mean), widths=encoder_widths, features=features, pool=pool, frozen=encoder_frozen
-    )
-    seen = FeatureAndMap(network, map_layer, len(mean), base)
-    dim = int(network.dim)
+def _tnet(classes: int, options: TNetOptions) -> TNet:
+    encoder = options.encoder.build(options.channels)
+    seen = FeatureAndMap(encoder, options.map_layer, options.channels, options.base)
+    added, weighted, dim = options.position == "added", options.pooling == "weighted", encoder.dim
     return TNet(
-        network,
+        encoder,
         seen,
-        LocationModule(seen.map_shape[0], location_width),
-        AddedPosition(dim, projected=encoder_frozen) if position == "added" else JoinedPosition(dim),
-        FeatureWeighting(dim) if pooling == "weighted" else FeatureMean(),
-        nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, classes)),
-        Normalise(mean, std),
-        base=base,
-        tile_mpp=tile_mpp,
-        overview_mpp=overview_mpp,
-        grid=grid,
-        overlap=overlap,
-        attended=attended,
-        selection=selection,
-        logits=logits,
-        class_share=class_share,
-        reward_share=reward_share,
-        policy_weight=policy_weight,
-        regularised_levels=regularised_levels,
-        contrast_weight=contrast_weight,
-        baseline_kept=baseline_kept,
+        LocationModule(seen.map_shape[0], options.location_width),
+        AddedPosition(dim, projected=options.encoder.frozen) if added else JoinedPosition(dim),
+        FeatureWeighting(dim) if weighted else FeatureMean(),
+        nn.Sequential(nn.Dropout(options.dropout), nn.Linear(dim, classes)),
+        options.preprocess(),
+        options,
     )
+
+
+PAPER = (
+    'Papadopoulos, Korus & Memon, "Hard-Attention for Scalable Image Classification", NeurIPS 2021, '
+    "https://arxiv.org/abs/2102.10212"
+)
+tnet = Method(
+    TNetOptions, _tnet, "TNet: the best regions of an overview, then the best inside each, to the finest scale.", PAPER
+)

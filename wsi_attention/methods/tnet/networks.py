@@ -1,7 +1,7 @@
-"""TNet's small networks: where to look, what a feature says of its place, a map from inside an encoder.
+"""TNet's small networks: the location module, position in features, pooling, and a feature map from inside an encoder.
 
-Papadopoulos, Korus & Memon, NeurIPS 2021, https://arxiv.org/abs/2102.10212. Features of length 1 are first stretched
-to √d: one component is then about as large as one of the encoding, which would drown it otherwise.
+docs/methods/tnet.md §2.3 to §2.5. Encoders return features of length 1. Before a positional encoding is added they are
+scaled to length √d, so that a component of the feature and one of the encoding are of similar size.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from torch.nn import functional
 from wsi_attention.errors import InputError
 from wsi_attention.methods.tnet.crops import positional_encoding
 from wsi_attention.methods.tnet.policy import weighted_feature
+from wsi_attention.nn.blocks import Encoder
 
 
 class AddedPosition(nn.Module):
-    """act(U f + W·pe + b) with d/4 encoding channels, as for fMoW, CUB and NABirds; U = 1 unless asked for.
+    """Add the position to a feature: silu(U f + W·pe + b) with d/4 encoding channels (docs/methods/tnet.md §2.4).
 
     Args:
         dim: d, at least 24.
-        projected: whether U is learned: a frozen encoder's features have no other way to adapt.
+        projected: True learns U, which is how the features of a frozen encoder adapt; False takes U = 1.
     """
 
     def __init__(self, dim: int, projected: bool = False) -> None:
@@ -34,13 +35,13 @@ class AddedPosition(nn.Module):
         self.encode = nn.Linear(max(6, dim // 4), dim)
 
     def forward(self, features: Tensor, positions: Tensor) -> Tensor:
-        """Features (..., d) of length 1 and positions (..., 3) -> (..., d)."""
+        """Map features (..., d) of length 1 and positions (..., 3) to (..., d)."""
         encoding = positional_encoding(positions, self.encode.in_features)
         return functional.silu(self.project(features * math.sqrt(self.dim)) + self.encode(encoding))
 
 
 class JoinedPosition(nn.Module):
-    """W·[f, pe] + b with d encoding channels, as for ImageNet.
+    """Join the position to a feature: W·[f, pe] + b with d encoding channels (docs/methods/tnet.md §2.4).
 
     Args:
         dim: d, at least 6.
@@ -52,14 +53,14 @@ class JoinedPosition(nn.Module):
         self.mix = nn.Linear(2 * dim, dim)
 
     def forward(self, features: Tensor, positions: Tensor) -> Tensor:
-        """Features (..., d) of length 1 and positions (..., 3) -> (..., d)."""
+        """Map features (..., d) of length 1 and positions (..., 3) to (..., d)."""
         encoding = positional_encoding(positions, self.dim)
         mixed: Tensor = self.mix(torch.cat([features * math.sqrt(self.dim), encoding], dim=-1))
         return mixed
 
 
 class FeatureWeighting(nn.Module):
-    """F̄ = Σ π_n F_n with π from the features gated by their mean, as for CUB and NABirds (squeeze ratio 0.25).
+    """Pool by learned shares: F̄ = Σ π_n F_n, with the gate's squeeze ratio of 0.25 (docs/methods/tnet.md §2.5).
 
     Args:
         dim: d.
@@ -71,31 +72,31 @@ class FeatureWeighting(nn.Module):
         self.weight = nn.Parameter(torch.zeros(dim))
 
     def forward(self, features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (b, n, d), real (b, n) bool -> F̄ (b, d) and π (b, n), 0 where not real."""
+        """Return F̄ (b, d) and π (b, n), 0 where not real, from features (b, n, d) and real (b, n) bool."""
         mean, _ = feature_mean(features, real)
         return weighted_feature(features, self.gate(mean), self.weight, real)
 
 
 class FeatureMean(nn.Module):
-    """F̄ = mean of the features, as for ImageNet and fMoW."""
+    """Pool by the mean of the features (docs/methods/tnet.md §2.5)."""
 
     def forward(self, features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (b, n, d), real (b, n) bool -> F̄ (b, d) and π (b, n), 0 where not real."""
+        """Return F̄ (b, d) and π (b, n), 0 where not real, from features (b, n, d) and real (b, n) bool."""
         return feature_mean(features, real)
 
 
 def feature_mean(features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean (b, d) over those that are real, and the share of each (b, n)."""
+    """Return the mean (b, d) over the features that are real, and the share of each in it (b, n)."""
     share = real.to(features.dtype) / real.sum(dim=-1, keepdim=True)
     return (share.unsqueeze(-1) * features).sum(dim=-2), share
 
 
 class SqueezeExcitation(nn.Module):
-    """A gate in (0, 1) for each channel, σ(W2 act(W1 mean)), from the mean over positions.
+    """A gate in (0, 1) for each channel, σ(W2 silu(W1 mean)), from the mean over positions.
 
     Args:
         channels: c.
-        ratio: of the channels between W1 and W2 to c.
+        ratio: channels between W1 and W2, divided by c.
     """
 
     def __init__(self, channels: int, ratio: float) -> None:
@@ -105,13 +106,13 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(squeezed, channels)
 
     def forward(self, mean: Tensor) -> Tensor:
-        """(b, c) -> (b, c)."""
+        """Map means (b, c) to gates (b, c)."""
         gate: Tensor = self.excite(functional.silu(self.squeeze(mean))).sigmoid()
         return gate
 
 
 class Coordinates(nn.Module):
-    """Appends α_y·y + β_y and α_x·x + β_x, y and x from −1 to 1; the learned α start at 1, the β at 0."""
+    """Two further channels, α_y·y + β_y and α_x·x + β_x, with y and x from −1 to 1 and α and β learned from 1 and 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class Coordinates(nn.Module):
         self.shift = nn.Parameter(torch.zeros(2))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c + 2, h, w), y first."""
+        """Map (b, c, h, w) to (b, c + 2, h, w), y before x."""
         along = [torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[-2:]]
         places = torch.stack(torch.meshgrid(*along, indexing="ij"))
         channels = self.scale[:, None, None] * places + self.shift[:, None, None]
@@ -127,13 +128,14 @@ class Coordinates(nn.Module):
 
 
 class LocationModule(nn.Module):
-    """conv 1×1, squeeze-excitation (ratio 0.5), two coordinate channels, conv 1×1, conv 1×1 to one logit.
+    """From a feature map φ to a logit per crop; one module serves all levels (docs/methods/tnet.md §2.3).
 
-    The last layer starts near zero: probabilities start near uniform. One module serves all levels.
+    conv 1×1, squeeze-and-excitation (ratio 0.5), two coordinate channels, conv 1×1, conv 1×1 to one logit. The last
+    layer starts near zero, so that probabilities start near uniform.
 
     Args:
-        channels: of φ.
-        hidden: channels in between.
+        channels: channels of φ.
+        hidden: channels of the layers in between.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -143,12 +145,13 @@ class LocationModule(nn.Module):
         self.coordinates = Coordinates()
         self.mix = nn.Conv2d(hidden + 2, hidden, 1)
         self.score = nn.Conv2d(hidden, 1, 1)
+        assert self.score.bias is not None
         with torch.no_grad():
             self.score.weight.mul_(0.05)
-            nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
+            self.score.bias.zero_()
 
     def forward(self, phi: Tensor) -> Tensor:
-        """(b, c, n, n) -> logits (b, n²), row by row."""
+        """Map φ (b, c, n, n) to logits (b, n²), row by row."""
         h = functional.silu(self.reduce(phi))
         h = h * self.gate(h.mean(dim=(-2, -1)))[:, :, None, None]
         logits: Tensor = self.score(functional.silu(self.mix(self.coordinates(h))))
@@ -156,43 +159,44 @@ class LocationModule(nn.Module):
 
 
 class FeatureAndMap(nn.Module):
-    """Runs an encoder and keeps what one of its layers gives.
+    """Runs an encoder once and returns both its feature and the output of one of its layers.
 
-    It holds no weights: the encoder stays a part of the model, under its own name.
+    It holds no weights of its own: the encoder is registered in the model alone, so each weight has one name.
 
     Args:
         encoder: (m, c, h, w) -> (m, dim).
-        layer: name of a module inside it, or inside what it wraps. Where empty, what the encoder itself says
-            (`map_layer`), a timm network's last feature map but one, or a transformer's last block but one.
-        channels: of the tiles.
+        layer: name of a module inside the encoder, or inside the network that it wraps. Where empty: the layer that
+            the encoder names itself (`map_layer`), or the last but one of a timm network's feature maps or of a
+            transformer's blocks.
+        channels: channels of the tiles.
         size: side of the tiles in pixels.
 
     Attributes:
         map_shape: (channels, h, w) of the map of one tile.
 
     Raises:
-        InputError: there is no such layer, or it gives no map.
+        InputError: there is no such layer, or its output is no feature map.
     """
 
-    def __init__(self, encoder: nn.Module, layer: str, channels: int, size: int) -> None:
+    def __init__(self, encoder: Encoder, layer: str, channels: int, size: int) -> None:
         super().__init__()
         self._unregistered = encoder, _layer_of(encoder, layer)
-        self.dim = int(encoder.dim)  # type: ignore[arg-type]
+        self.dim = encoder.dim
         self.map_shape = self._probed(torch.zeros(1, channels, size, size))
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, dim + map), the feature and then the map, flat; `split` takes them apart."""
+        """Map tiles (m, c, h, w) to (m, dim + map), each feature followed by its flattened map; `split` undoes this."""
         encoder, layer = self._unregistered
         with _kept(layer) as kept:
             feature: Tensor = encoder(tiles)
         return torch.cat([feature, _as_map(kept).to(feature.dtype).flatten(1)], dim=-1)
 
     def split(self, both: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., dim + map) -> features (..., dim) and maps (..., channels, h, w)."""
+        """Split (..., dim + map) into features (..., dim) and maps (..., channels, h, w)."""
         return both[..., : self.dim], both[..., self.dim :].reshape(*both.shape[:-1], *self.map_shape)
 
     def nothing(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What `split` gives, all zeros, for tiles (...) none of which could be read."""
+        """Return what `split` returns, all zeros, for tiles (...) of which none could be read."""
         return like.new_zeros((*like.shape, self.dim)).float(), like.new_zeros((*like.shape, *self.map_shape)).float()
 
     @torch.no_grad()
@@ -224,21 +228,22 @@ def _layer_of(encoder: nn.Module, name: str) -> nn.Module:
         if wanted and any(wanted == known for known, _ in module.named_modules()):
             return module.get_submodule(wanted)
     asked = f"no layer {name!r} in it" if name else "it names none; give one of its layers as map_layer"
-    raise InputError(f"the encoder gives no feature map for the location module: {asked}")
+    raise InputError(f"the encoder has no feature map for the location module: {asked}")
 
 
 def _usual_layer(module: nn.Module) -> str:
     layers = [str(one["module"]) for one in getattr(module, "feature_info", ())]
-    if isinstance(getattr(module, "blocks", None), nn.ModuleList | nn.Sequential):
-        layers = layers or [f"blocks.{i}" for i in range(len(module.blocks))]  # type: ignore[arg-type]
+    blocks = getattr(module, "blocks", None)
+    if isinstance(blocks, nn.ModuleList | nn.Sequential):
+        layers = layers or [f"blocks.{i}" for i in range(len(blocks))]
     return str(getattr(module, "map_layer", "")) or (layers[-2:] or [""])[0]
 
 
 def _as_map(kept: list[Tensor]) -> Tensor:
-    """(m, c, h, w) as it is; a transformer's tokens (m, t, c) as a square map, special tokens in front left out."""
+    """Return a map (m, c, h, w) as it is, and tokens (m, t, c) as a square map without the special tokens before them."""
     found = kept[0] if len(kept) == 1 else None
     if not isinstance(found, Tensor) or found.ndim not in (3, 4):
-        raise InputError("map_layer must run once a pass and give one tensor, (m, c, h, w) or tokens (m, t, c)")
+        raise InputError("map_layer must run once per pass and return one tensor, (m, c, h, w) or tokens (m, t, c)")
     if found.ndim == 4:
         return found
     side = math.isqrt(found.shape[1])

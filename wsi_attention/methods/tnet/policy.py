@@ -1,10 +1,9 @@
-"""A policy over a grid of regions: TNet's probabilities, their likelihood, and how reward reaches them.
+"""TNet's policy: probabilities of regions, the likelihood of a choice, reward and baseline, and how features are pooled.
 
-TNet: Papadopoulos, Korus & Memon, "Hard-Attention for Scalable Image Classification", NeurIPS 2021,
-https://arxiv.org/abs/2102.10212, released as Tpap/TNet; its geometry is in `glimpse_grid`. Axes: b regions,
-m = n · n cells row by row, k cells attended. Draws come from `sampling.draw_without_replacement`, or from
-`sampling.top_k` as in all released variants, in training too: REINFORCE then no longer estimates a gradient, it only
-raises what was chosen when the result was right.
+docs/methods/tnet.md §2.3 and §2.5 to §4. Axes: b regions, m = n · n cells row by row, k cells chosen. Cells are drawn
+with `sampling.draw_without_replacement`. All released variants take `sampling.top_k` instead, in training too:
+REINFORCE then estimates no gradient any more, it only raises the probability of what was chosen when the label was
+right.
 """
 
 from __future__ import annotations
@@ -20,16 +19,17 @@ from wsi_attention.attention.sampling import draw_without_replacement, top_k
 RELEASED_EPSILON = 1e-10
 BASELINE_START = 0.5
 BASELINE_KEPT = 0.9
-"""The running baseline starts at 0.5 and keeps 0.9 of itself a step."""
+"""Start of the running baseline, and the share of it that a step keeps in the released code."""
 NEVER = 1e-300
-"""Float64 weight of what stands in for cells that are not there: below that of any cell with tissue."""
+"""Float64 attention of cells that fill up a row with fewer than k; less than that of any cell with tissue."""
 
 
 def unit_norm_logits(logits: Tensor) -> Tensor:
-    """z / ‖z‖ over the cells with a finite logit, as released (§2.3); a row of zeros stays zero instead of NaN.
+    """Return z / ‖z‖ over the cells with a finite logit, as released; a row of zeros stays zero instead of NaN.
 
-    The unit norm caps the softmax at `largest_probability`, so it ranks regions but never singles one out. Cells
-    without tissue (−inf) stay out of the norm and at −inf. The paper's plain softmax is `sampling.smoothed_softmax`.
+    docs/methods/tnet.md §2.3. The unit norm caps the softmax at `largest_probability`, so it ranks regions but cannot
+    single one out. Cells without tissue (−inf) do not count in the norm and stay at −inf. The paper has a plain softmax,
+    `sampling.smoothed_softmax`.
 
     Args:
         logits: (b, m).
@@ -41,30 +41,30 @@ def unit_norm_logits(logits: Tensor) -> Tensor:
 
 
 def largest_probability(cells: int) -> float:
-    """The highest probability that any cell can get from unit-norm logits: 0.2653 of 3 × 3, 0.1036 of 5 × 5 (§2.3).
+    """Return the highest probability that a cell can get from unit-norm logits: 0.2653 of 3 × 3, 0.1036 of 5 × 5.
 
-    exp(a) / (exp(a) + (m − 1)·exp(−b)) with a = √((m − 1)/m), b = 1/√(m(m − 1)).
+    exp(a) / (exp(a) + (m − 1)·exp(−b)) with a = √((m − 1)/m), b = 1/√(m(m − 1)); docs/methods/tnet.md §2.3.
     """
     a, b = math.sqrt((cells - 1) / cells), 1 / math.sqrt(cells * (cells - 1))
     return math.exp(a) / (math.exp(a) + (cells - 1) * math.exp(-b))
 
 
 def attend(attention: Tensor, k: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Up to k cells of each row, drawn without replacement by Gumbel-top-k; a row with fewer cells gives all it has.
+    """Draw up to k cells of each row without replacement, by Gumbel-top-k; all cells of a row that has fewer.
 
     Args:
         attention: (b, m), 0 where there is no tissue.
-        k: cells wanted of a row.
+        k: cells wanted per row.
         generator: source of the noise; torch's global one where None.
 
     Returns:
-        Cells (b, k) in the order they were drawn, and which of them are (b, k) bool: the others come last and are 0.
+        Cells (b, k) in the order of the draws, and (b, k) bool, which of them are real: the others come last and are 0.
     """
     return _real(draw_without_replacement(_filled_up(attention, k), k, generator).cells, attention)
 
 
 def attend_top(attention: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As `attend`, but the k cells with the highest attention, the first of equals first: nothing random."""
+    """Return the k cells with the highest attention, as `attend` does; of equals the first. Nothing is random."""
     return _real(top_k(_filled_up(attention, k), k), attention)
 
 
@@ -79,12 +79,14 @@ def _real(cells: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_likelihood(logits: Tensor, cells: Tensor, drawn: Tensor | None = None) -> Tensor:
-    """log P(I_1 … I_k) = Σ_j [log p_{I_j} − log(1 − Σ_{i<j} p_{I_i})] of successive draws without replacement.
+    """Return log P(I_1 … I_k) of successive draws without replacement (docs/methods/tnet.md §3).
+
+    log P = Σ_j [log p_{I_j} − log(1 − Σ_{i<j} p_{I_i})].
 
     Args:
         logits: (b, m), or log p: a constant added to a row changes nothing.
-        cells: (b, k) int64, different, in the order they were drawn.
-        drawn: (b, k) bool where a row has fewer than k draws: false entries, at the end, are left out.
+        cells: (b, k) int64, all different, in the order of the draws.
+        drawn: (b, k) bool for rows with fewer than k draws: entries that are False, at the end, do not count.
 
     Returns:
         (b,).
@@ -93,10 +95,10 @@ def log_likelihood(logits: Tensor, cells: Tensor, drawn: Tensor | None = None) -
 
 
 def log_likelihood_of_each(logits: Tensor, cells: Tensor, drawn: Tensor | None = None) -> Tensor:
-    """log p_{I_j} − log(1 − Σ_{i<j} p_{I_i}) of each draw given those before it, (b, k); arguments as above.
+    """Return the terms of `log_likelihood`, one per draw given those before it, (b, k); arguments as there.
 
-    Each is a log-softmax over the cells not drawn yet: the same value, without the cancellation in 1 − Σ p. Its
-    gradient is 0 on average, which that of log p_{I_j} alone is not from the second draw on.
+    Each is a log-softmax over the cells that are not drawn yet: the same value, without the cancellation in 1 − Σ p.
+    Its gradient is 0 on average; that of log p_{I_j} alone is not, from the second draw on.
     """
     real = torch.ones_like(cells, dtype=torch.bool) if drawn is None else drawn
     hot = functional.one_hot(cells, logits.shape[-1])
@@ -107,9 +109,9 @@ def log_likelihood_of_each(logits: Tensor, cells: Tensor, drawn: Tensor | None =
 
 
 def log_probability_as_released(logits: Tensor, cells: Tensor) -> Tensor:
-    """log(p + 1e-10) of each attended cell, (b, k): its sum is the likelihood of draws *with* replacement (§3).
+    """Return log(p + 1e-10) of each chosen cell, (b, k); the sum is the likelihood of draws *with* replacement.
 
-    Each region's own log p is also what the released per-feature loss weighs with that region's reward.
+    docs/methods/tnet.md §3. The released per-feature loss multiplies each region's own log p by that region's reward.
 
     Args:
         logits: (b, m).
@@ -119,16 +121,16 @@ def log_probability_as_released(logits: Tensor, cells: Tensor) -> Tensor:
 
 
 def reward(logits: Tensor, target: Tensor) -> Tensor:
-    """1 where the arg max of the logits (..., classes) is the target (...), else 0, as floats."""
+    """Return 1 where the arg max of the logits (..., classes) is the target (...), else 0, as floats."""
     return (logits.argmax(dim=-1) == target).to(logits.dtype)
 
 
 def reinforce(log_probability: Tensor, rewards: Tensor, baseline: float) -> Tensor:
-    """mean of sg(R − baseline)·(−log P), a scalar (§3): for whole images (b,), or each region alone (b, regions).
+    """Return the mean of sg(R − baseline)·(−log P), a scalar, for whole images (b,) or single regions.
 
     Args:
-        log_probability: of what was attended, summed over an image's parents and levels for the image's reward.
-        rewards: the same shape, from `reward`.
+        log_probability: log P of what was chosen; for whole images, the sum over all parents and levels of each.
+        rewards: of the same shape, from `reward`.
         baseline: running value from `next_baseline`.
     """
     return ((rewards.detach() - baseline) * -log_probability).mean()
@@ -137,24 +139,24 @@ def reinforce(log_probability: Tensor, rewards: Tensor, baseline: float) -> Tens
 def next_baseline(
     baseline: float, rewards: Tensor, feature_rewards: Tensor, share: float, kept: float = BASELINE_KEPT
 ) -> float:
-    """0.9·baseline + 0.1·(λ_r·mean R + (1 − λ_r)·mean R_n); starts at `BASELINE_START` (§3).
+    """Return kept·baseline + (1 − kept)·(λ_r·mean R + (1 − λ_r)·mean R_n) (docs/methods/tnet.md §3).
 
     Args:
-        baseline: the value so far.
-        rewards: (b,) of whole images.
-        feature_rewards: (b, regions) of regions classified alone.
+        baseline: the value so far; `BASELINE_START` at first.
+        rewards: (b,) rewards of whole images.
+        feature_rewards: rewards of regions that are classified alone.
         share: λ_r.
-        kept: 0.9 with the paper's batches of 64 images.
+        kept: share of the baseline that stays; 0.9 in the released code, for steps of 64 images.
     """
     seen = share * float(rewards.mean()) + (1 - share) * float(feature_rewards.mean())
     return kept * baseline + (1 - kept) * seen
 
 
 def balanced(whole: Tensor, each: Tensor, share: float) -> Tensor:
-    """share·whole + (1 − share)·each: the loss of the pooled feature against that of every feature alone (§4).
+    """Return share·whole + (1 − share)·each: the loss of the pooled feature and that of single features.
 
-    The paper's loss is balanced(CE(final), mean CE(feature), λ_c) + λ_f·balanced(L_R, mean per-feature L_R, λ_r); the
-    per-feature terms are its regulariser, and a cap leaves the finest levels out of them.
+    The loss is balanced(CE(pooled), mean CE(features), λ_c) + λ_f·balanced(L_R, mean L_R of regions, λ_r)
+    (docs/methods/tnet.md §4). The terms of single features regularise; the finest levels can be left out of them.
     """
     return share * whole + (1 - share) * each
 
@@ -162,18 +164,18 @@ def balanced(whole: Tensor, each: Tensor, share: float) -> Tensor:
 def weighted_feature(
     features: Tensor, gate: Tensor, weight: Tensor, real: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """F̄ = Σ_j π_j F_j, π = softmax_j(w·(F_j ⊙ s)): the features as they are, weighed by their gated selves (§2.5).
+    """Return F̄ = Σ_j π_j F_j and π = softmax_j(w·(F_j ⊙ s)) (docs/methods/tnet.md §2.5).
 
-    A bias on the logits would cancel in the softmax.
+    The gate s acts on the shares alone; the features themselves are not gated. A bias would cancel in the softmax.
 
     Args:
-        features: (b, j, d), the overview's and every region's.
-        gate: (b, d), s in (0, 1), squeeze-excitation of the mean feature.
+        features: (b, j, d), of the overview and every region.
+        gate: (b, d), s in (0, 1), squeeze-and-excitation of the mean feature.
         weight: (d,), w.
-        real: (b, j) bool where an image has fewer than j features; the others get π = 0.
+        real: (b, j) bool for images with fewer than j features; where False, π = 0.
 
     Returns:
-        F̄ (b, d) and π (b, j); π also says how much each region counted in the decision.
+        F̄ (b, d) and π (b, j). π also says how much each region counted in the decision.
     """
     logits = (features * gate.unsqueeze(-2) * weight).sum(dim=-1)
     share = (logits if real is None else logits.masked_fill(~real, -torch.inf)).softmax(dim=-1)
@@ -181,14 +183,15 @@ def weighted_feature(
 
 
 def pairwise_contrast(features: Tensor, target: Tensor, margin: float = 0.4) -> Tensor:
-    """Mean over all ordered pairs, self-pairs too: 1 − cos in the same class, max(cos − margin, 0) otherwise (§4).
+    """Return the contrastive term of the loss, a scalar (docs/methods/tnet.md §4).
 
-    The released code multiplies by 100 (CUB) or 50 (NABirds).
+    The mean over all ordered pairs of images, each with itself too: 1 − cos in the same class, max(cos − margin, 0)
+    otherwise. The released code multiplies it by 100 (CUB) or 50 (NABirds).
 
     Args:
         features: (b, d), F̄.
         target: (b,) classes.
-        margin: cosine up to which different classes cost nothing.
+        margin: cosine up to which features of different classes cost nothing.
     """
     unit = functional.normalize(features, dim=-1)
     cosine = unit @ unit.mT

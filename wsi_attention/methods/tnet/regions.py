@@ -1,4 +1,7 @@
-"""TNet's tree of regions: read level by level, and drawn as maps."""
+"""TNet's tree of regions: they are read level by level, gathered for the classifier, and drawn as maps.
+
+Regions of all images of a batch stand in one list, v long; `image` says which image each belongs to.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, TileBatch, TileSet
 
 See = Callable[[TileBatch], tuple[Tensor, Tensor]]
-"""Tiles (b, m) to features (b, m, d) and maps (b, m, c, h, w), whatever where a tile is not valid."""
+"""From tiles (b, m) to features (b, m, d) and maps (b, m, c, h, w); what stands where a tile is not valid is ignored."""
 
 
 class Regions(NamedTuple):
-    """Square regions of one level, image after image, siblings in the order they were drawn.
+    """Square regions of one level, image after image, siblings in the order in which they were chosen.
 
     Attributes:
-        image: (v,) which image of the batch each lies in.
+        image: (v,) int64, index of the image that each lies in.
         places: (v, 2) int64 (x, y) of the top left corners in level-0 pixels.
-        positions: (v, 3) int64 (y, x, s).
-        probability: (v,) p of the cell that each was chosen for.
-        log_probability: (v,) of having been chosen among its siblings.
-        side: of all of them, in level-0 pixels.
+        positions: (v, 3) int64 (y, x, s), docs/methods/tnet.md §2.4.
+        probability: (v,) p of each region.
+        log_probability: (v,) log of the probability that each was chosen, given the siblings before it.
+        side: side of every region, in level-0 pixels.
     """
 
     image: Tensor
@@ -43,16 +46,16 @@ class Regions(NamedTuple):
     side: int
 
     def only(self, kept: Tensor) -> Regions:
-        """Those that `kept` picks, (v,) bool, or (v, k) bool where regions stand in rows of k."""
+        """Return the regions that `kept` selects: (v,) bool, or (v, k) bool if regions stand in rows of k."""
         image, places, positions, probability, log_probability, side = self
         return Regions(image[kept], places[kept], positions[kept], probability[kept], log_probability[kept], side)
 
 
 class Level(NamedTuple):
-    """Regions that were read, with what the encoder saw in them.
+    """Regions that were read, with their features and feature maps.
 
     Attributes:
-        regions: v of them.
+        regions: v regions.
         features: (v, d).
         maps: (v, c, h, w).
     """
@@ -62,17 +65,17 @@ class Level(NamedTuple):
     maps: Tensor
 
     def only(self, kept: Tensor) -> Level:
-        """Those that (v,) bool picks."""
+        """Return the regions that `kept`, (v,) bool, selects."""
         return Level(self.regions.only(kept), self.features[kept], self.maps[kept])
 
 
 class Read(NamedTuple):
-    """One request, and what became of it.
+    """One request for tiles, and which of them could be read.
 
     Attributes:
-        regions: asked for.
-        tiles: (b, m), rows filled up where an image has fewer.
-        valid: (v,) bool, which could be read.
+        regions: v regions that were asked for.
+        tiles: (b, m) tiles; rows are filled up for images with fewer regions.
+        valid: (v,) bool, False where a region could not be read.
     """
 
     regions: Regions
@@ -81,15 +84,15 @@ class Read(NamedTuple):
 
 
 class Bag(NamedTuple):
-    """All that was read of b images, up to N regions each.
+    """All regions that were read, as one row per image: b rows of up to N regions.
 
     Attributes:
         features: (b, N, d).
         positions: (b, N, 3).
-        valid: (b, N) bool; all else is 0 where False.
-        level: (b, N), 0 of the overview.
+        valid: (b, N) bool; where False, all other values are 0.
+        level: (b, N), 0 for the overview.
         log_probability: (b, N).
-        places: of each level (v,), where along N its regions stand.
+        places: for each level (v,), the index along N of its regions.
     """
 
     features: Tensor
@@ -101,24 +104,24 @@ class Bag(NamedTuple):
 
 
 def slots(image: Tensor, b: int) -> Tensor:
-    """(v,) the how-manieth of its image each one is, from 0."""
+    """Return (v,) the 0-based index of each region within its image."""
     before = functional.one_hot(image, b).cumsum(dim=0) - 1
     return before.gather(-1, image.unsqueeze(-1)).squeeze(-1)
 
 
 def padded_rows(values: Tensor, image: Tensor, b: int) -> Tensor:
-    """(v, ...) -> (b, m, ...): those of each image in their order, filled up with 0 or False."""
+    """Return values (v, ...) as one row per image, (b, m, ...), in their order; rows are filled up with 0 or False."""
     place = slots(image, b)
     rows = values.new_zeros((b, int(place.max()) + 1, *values.shape[1:]))
     return rows.index_put((image, place), values)
 
 
 def overview_level(view: SquareView, side: int, see: See) -> Level:
-    """The overviews of all images as regions of which there is one each, at position (0, 0, 0).
+    """Return the overviews as a level: one region per image, at position (0, 0, 0).
 
     Args:
-        view: of b images.
-        side: of the view in level-0 pixels.
+        view: overviews of b images.
+        side: side of the view in level-0 pixels.
         see: encodes tiles.
     """
     b = len(view.pixels)
@@ -129,12 +132,12 @@ def overview_level(view: SquareView, side: int, see: See) -> Level:
 
 
 def read_level(source: TileSource, regions: Regions, base: int, see: See) -> tuple[Read, Level]:
-    """Reads all regions of a level in one request; those that fail are not in the level.
+    """Read all regions of a level in one request; a region that cannot be read is not in the level.
 
     Args:
         source: b images.
-        regions: v of them.
-        base: pixels a side.
+        regions: v regions.
+        base: pixels along a side of a tile.
         see: encodes tiles.
     """
     image, b = regions.image, source.batch
@@ -147,14 +150,14 @@ def read_level(source: TileSource, regions: Regions, base: int, see: See) -> tup
 
 
 def _tiles(regions: Regions, b: int, base: int) -> TileSet:
-    """Regions of b images as tiles of base² pixels; rows are filled up with a region of this request."""
+    """Return the regions as tiles of base² pixels; rows are filled up with the first region of the request."""
     filled = padded_rows(torch.ones_like(regions.image), regions.image, b) > 0
     locations = padded_rows(regions.places, regions.image, b).where(filled.unsqueeze(-1), regions.places[0])
     return TileSet(locations.cpu().numpy(), (base, base), regions.side / base)
 
 
 def gathered(levels: Sequence[Level], b: int) -> Bag:
-    """The regions of all levels side by side, the overview first."""
+    """Return the regions of all levels as one row per image, the overview first."""
     regions = [level.regions for level in levels]
     image = torch.cat([one.image for one in regions])
     number = torch.cat([torch.full_like(one.image, i) for i, one in enumerate(regions)])
@@ -170,12 +173,12 @@ def gathered(levels: Sequence[Level], b: int) -> Bag:
 
 
 def glimpses(reads: Sequence[Read], shares: Sequence[Tensor], b: int) -> tuple[tuple[Glimpse, ...], ...]:
-    """For each image a glimpse a level, "level-1" and so on; none of a level where it has no region.
+    """Return one glimpse per level for each image, "level-1" and so on; none for a level without regions.
 
     Args:
-        reads: one a level.
-        shares: π of the regions of each read that could be read; a glimpse's are scaled to sum 1. All are 0 where a
-            whole level of an image failed.
+        reads: the request of each level.
+        shares: for each level, π of the regions that could be read. The weights of a glimpse are these, scaled to sum
+            1; they are all 0 where a whole level of an image could not be read.
         b: number of images.
     """
     names = [f"level-{number}" for number in range(1, len(reads) + 1)]
@@ -199,24 +202,24 @@ def _of_images(read: Read, share: Tensor, b: int, name: str) -> dict[int, Glimps
 
 
 LEAST_TISSUE = 0.1
-"""Share of a region that must be tissue for it to be looked at, as for any other cell."""
+"""Least share of a region that must be tissue for it to be looked at, as for the cells of other methods."""
 MOST_CELLS = 512
-"""Along the longer side: a map is no finer, however small the smallest region is."""
+"""Most cells along the longer side of a map, however small the smallest region is."""
 
 
 class RegionCanvas:
-    """A grid over the whole image with its tissue, for regions that are no cells of any grid.
+    """A grid over the whole image, on which regions of any size and place are compared with the tissue and drawn.
 
     Args:
         source: b images.
-        smallest: side of the smallest region in level-0 pixels; a cell is half of it.
+        smallest: side of the smallest region in level-0 pixels; a cell has half of it.
 
     Attributes:
-        grid: of the maps.
+        grid: grid of the maps.
         tissue: (b, rows, cols) float32, 1 where there is tissue.
 
     Raises:
-        NoTissueError: an image has no cell of tissue.
+        NoTissueError: an image has no cell with tissue.
     """
 
     def __init__(self, source: TileSource, smallest: int) -> None:
@@ -229,15 +232,15 @@ class RegionCanvas:
             )
 
     def candidates(self, regions: Regions, crop: CropGrid, n: int) -> Tensor:
-        """Which of the n × n crops of each region hold tissue: at least 10 % of the crop, or else those with the most.
+        """Return which crops of each region may be chosen: those with 10 % of tissue, or else those with the most.
 
         Args:
             regions: v parents.
-            crop: grid of the crops, along x and y.
+            crop: grid of the crops, along x and y alike.
             n: crops along an axis.
 
         Returns:
-            (v, n²) bool, row by row; all False only where no tissue lies in any crop.
+            (v, n²) bool, row by row; all False only where no crop holds tissue.
         """
         columns, rows = self._crops(regions, crop, n)
         tissue = self.tissue[regions.image.cpu()]
@@ -247,11 +250,11 @@ class RegionCanvas:
         return torch.where(enough.any(dim=-1, keepdim=True), enough, (share > 0) & (share >= most))
 
     def spread(self, levels: Sequence[Regions], masses: Sequence[Tensor]) -> list[AttentionMap]:
-        """A map "attention" for each image: each region's mass lies evenly over the tissue in it.
+        """Return a map "attention" for each image: the mass of each region, spread evenly over its tissue.
 
         Args:
-            levels: regions, all of which hold tissue.
-            masses: (v,) of each level; they sum to 1 over an image.
+            levels: regions of each level, all of which hold tissue.
+            masses: (v,) masses of each level; those of an image sum to 1.
         """
         total = torch.zeros_like(self.tissue)
         with torch.autocast("cpu", enabled=False):
@@ -265,13 +268,13 @@ class RegionCanvas:
         return self._maps(total, "attention")
 
     def highest(self, regions: Regions, crop: CropGrid, values: Tensor, name: str) -> list[AttentionMap]:
-        """A map for each image: the highest value of the crops that touch a cell, 0 where none does.
+        """Return a map for each image: in each cell the highest value of the crops that touch it, 0 where none does.
 
         Args:
             regions: v parents.
-            crop: grid of the crops, along x and y.
-            values: (v, n²) of the crops, not below 0.
-            name: of the maps.
+            crop: grid of the crops, along x and y alike.
+            values: (v, n²) values of the crops, 0 or more.
+            name: name of the maps.
         """
         total, n = np.zeros(tuple(self.tissue.shape), np.float32), math.isqrt(values.shape[-1])
         columns, rows = (_touched(share) for share in self._crops(regions, crop, n))
@@ -289,7 +292,10 @@ class RegionCanvas:
     def _overlaps(
         self, places: Tensor, side: int, extent: tuple[float, float] = (math.inf, math.inf)
     ) -> tuple[Tensor, Tensor]:
-        """Of squares at places (..., 2) with columns (..., cols) and with rows (..., rows), in cells, up to extent."""
+        """Return how much squares at places (..., 2) overlap columns (..., cols) and rows (..., rows), in cells.
+
+        What lies outside `extent`, (w, h), does not count.
+        """
         (x, y), (width, height) = places.unbind(dim=-1), extent
         columns = overlaps(x, side, self.grid.step[0], self.grid.cols, width)
         return columns.float(), overlaps(y, side, self.grid.step[1], self.grid.rows, height).float()
@@ -299,7 +305,7 @@ class RegionCanvas:
 
 
 def _touched(share: Tensor) -> NDArray[np.int64]:
-    """First and last but one of the cells, all side by side, with a share above 0: (..., cells) -> (..., 2)."""
+    """Return (..., 2), start and end (exclusive) of the run of cells whose share (..., cells) is above 0."""
     touched = (share > 0).long()
     first = touched.argmax(dim=-1)
     ends: NDArray[np.int64] = torch.stack([first, first + touched.sum(dim=-1)], dim=-1).numpy()
