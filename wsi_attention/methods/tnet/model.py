@@ -16,9 +16,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.attention.sampling import smoothed_softmax
-from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.methods.method import Method
+from wsi_attention.methods.outputs import require_tiles
 from wsi_attention.methods.overview import square_view
 from wsi_attention.methods.tnet import policy
 from wsi_attention.methods.tnet.crops import CropGrid, child_locations, child_positions, crop_grids, crop_means
@@ -38,6 +39,7 @@ from wsi_attention.methods.tnet.regions import (
     gathered,
     glimpses,
     overview_level,
+    padded_rows,
     read_level,
 )
 from wsi_attention.nn.bags import encode
@@ -89,7 +91,7 @@ class TNetOptions(PixelOptions):
     location_width: int = option(64, "channels of the location module", low=1, high=65_536)
     position: str = option(
         "added",
-        'how a region\'s position joins its feature. "added": the paper for fMoW, CUB and NABirds; "joined": for ImageNet',
+        'how a position joins its feature. "added": the paper for fMoW, CUB and NABirds; "joined": for ImageNet',
         "docs/methods/tnet.md §2.4",
         choices=POSITIONS,
     )
@@ -233,8 +235,8 @@ class TNet(nn.Module):
             attention, chosen = self._choose(parents, tissue, crop, k, generator)
             likelihood = likelihood.index_add(0, chosen.image, chosen.log_probability)
             read, level = read_level(source, chosen, self.options.base, self._see)
-            if not reads and not bool(torch.isin(chosen.image, level.regions.image).all()):
-                raise TileReadError(f"none of the {len(read.tiles)} regions that attention asked for could be read")
+            if not reads:
+                require_tiles(padded_rows(read.valid, chosen.image, source.batch)[chosen.image], "regions")
             maps.append(canvas.highest(parents.regions, crop, attention, f"location-{len(maps) + 1}"))
             reads, levels = [*reads, read], [*levels, level]
         return self._output(canvas, levels, reads, maps, likelihood)
@@ -267,7 +269,7 @@ class TNet(nn.Module):
         return total + numbers.contrast_weight * in_float32(policy.pairwise_contrast, output.terms["pooled"], target)
 
     def policy_loss(self, output: Output, target: Tensor) -> Tensor:
-        """Return λ_r·L_R + (1 − λ_r)·the mean of single regions, 0 where nothing was chosen (docs/methods/tnet.md §3)."""
+        """Return λ_r·L_R + (1 − λ_r)·that of single regions, 0 where nothing was chosen (docs/methods/tnet.md §3)."""
         baseline, (whole, each) = float(self.baseline), self._rewards(output, target)
         loss = policy.reinforce(output.terms["log_likelihood"], whole, baseline)
         if not len(each):

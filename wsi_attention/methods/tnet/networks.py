@@ -240,7 +240,7 @@ def _usual_layer(module: nn.Module) -> str:
 
 
 def _as_map(kept: list[Tensor]) -> Tensor:
-    """Return a map (m, c, h, w) as it is, and tokens (m, t, c) as a square map without the special tokens before them."""
+    """Return a map (m, c, h, w) as it is, tokens (m, t, c) as a square map without the special tokens before them."""
     found = kept[0] if len(kept) == 1 else None
     if not isinstance(found, Tensor) or found.ndim not in (3, 4):
         raise InputError("map_layer must run once per pass and return one tensor, (m, c, h, w) or tokens (m, t, c)")

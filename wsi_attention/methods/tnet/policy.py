@@ -1,4 +1,4 @@
-"""TNet's policy: probabilities of regions, the likelihood of a choice, reward and baseline, and how features are pooled.
+"""TNet's policy: probabilities of regions, the likelihood of a choice, reward and baseline, the pooling of features.
 
 docs/methods/tnet.md §2.3 and §2.5 to §4. Axes: b regions, m = n · n cells row by row, k cells chosen. Cells are drawn
 with `sampling.draw_without_replacement`. All released variants take `sampling.top_k` instead, in training too:
@@ -21,7 +21,7 @@ BASELINE_START = 0.5
 BASELINE_KEPT = 0.9
 """Start of the running baseline, and the share of it that a step keeps in the released code."""
 NEVER = 1e-300
-"""Float64 attention of cells that fill up a row with fewer than k; less than that of any cell with tissue."""
+"""Float64 attention of cells that fill up a row of fewer than k; less than that of any cell with tissue."""
 
 
 def unit_norm_logits(logits: Tensor) -> Tensor:

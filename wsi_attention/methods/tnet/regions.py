@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_attention.errors import NoTissueError
 from wsi_attention.geometry import Grid
+from wsi_attention.methods.outputs import require_tissue
 from wsi_attention.methods.overview import SquareView
 from wsi_attention.methods.tnet.crops import CropGrid, overlaps
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, TileBatch, TileSet
 
 See = Callable[[TileBatch], tuple[Tensor, Tensor]]
-"""From tiles (b, m) to features (b, m, d) and maps (b, m, c, h, w); what stands where a tile is not valid is ignored."""
+"""From tiles (b, m) to features (b, m, d) and maps (b, m, c, h, w); values at tiles that are not valid are ignored."""
 
 
 class Regions(NamedTuple):
@@ -226,10 +226,7 @@ class RegionCanvas:
         step = max(smallest / 2, max(source.extent) / MOST_CELLS)
         self.grid, self._extent = Grid.covering(source.extent, (step, step)), source.extent
         self.tissue = source.tissue(self.grid).cpu().float()
-        if not bool(self.tissue.flatten(1).any(dim=-1).all()):
-            raise NoTissueError(
-                f"no tissue in any of the {self.grid.rows} × {self.grid.cols} cells: there is nothing to look at"
-            )
+        require_tissue(self.tissue > 0)
 
     def candidates(self, regions: Regions, crop: CropGrid, n: int) -> Tensor:
         """Return which crops of each region may be chosen: those with 10 % of tissue, or else those with the most.
