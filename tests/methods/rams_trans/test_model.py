@@ -309,7 +309,7 @@ def test_padded_views_attend_to_their_box_alone(background: str) -> None:
 
 
 def test_released_box_has_a_row_and_a_column_too_many() -> None:
-    """Page §7: rows 3..6, columns 2..9 at P = 32 are rows 95..223, columns 63..319."""
+    """docs/methods/rams_trans.md §7: rows 3..6, columns 2..9 at P = 32 are rows 95..223, columns 63..319."""
     model = small(size=448, patch=32, shape="as-released")
     found = [Region(0, (2, 3, 8, 4), 1.0, (2, 3))]
     assert model._boxes(found).tolist() == [[63, 31, 257, 257]]
@@ -321,22 +321,22 @@ def test_released_box_has_a_row_and_a_column_too_many() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"tokens": "none"}, "tokens 'none' is not known; there is: own, as-released"),
-        ({"rows": "last"}, "rows 'last'"),
-        ({"shape": "round"}, "shape 'round'"),
-        ({"background": "blue"}, "background 'blue'"),
-        ({"inference": "guess"}, "inference 'guess'"),
-        ({"stem": "deep"}, "stem 'deep'"),
-        ({"size": 60}, "size a multiple of patch"),
-        ({"heads": 5}, "5, 2$"),
-        ({"scales": 0}, "at least 1"),
+        ({"tokens": "none"}, "tokens is 'none'; possible: own, as-released"),
+        ({"rows": "last"}, "rows is 'last'"),
+        ({"shape": "round"}, "shape is 'round'"),
+        ({"background": "blue"}, "background is 'blue'"),
+        ({"inference": "guess"}, "inference is 'guess'"),
+        ({"stem": "deep"}, "stem is 'deep'"),
+        ({"size": 60}, "size must be a multiple of patch, got 60 and 8"),
+        ({"heads": 5}, "dim must be a multiple of heads, got 24 and 5"),
+        ({"scales": 0}, "scales is 0; it must lie between 1"),
         ({"patch": 1, "stem": "conv"}, "2 pixels at least"),
-        ({"alpha": 0.0}, "alpha must be above 0"),
-        ({"boxes": 0}, "boxes, least_area, least_side at least 1"),
-        ({"most_side": 2, "least_side": 3}, "got 2, 3"),
-        ({"tile_mpp": 0.0}, "tile_mpp"),
-        ({"later_weight": -1.0}, "got 1.0, -1.0"),
-        ({"first_weight": 0.0, "later_weight": 0.0}, "got 0.0, 0.0"),
+        ({"alpha": 0.0}, "alpha is 0; it must lie between"),
+        ({"boxes": 0}, "boxes is 0; it must lie between 1"),
+        ({"most_side": 2, "least_side": 3}, "got 2 and 3"),
+        ({"tile_mpp": 0.0}, "tile_mpp is 0; it must lie between 0.02"),
+        ({"later_weight": -1.0}, "later_weight is -1; it must lie between 0"),
+        ({"first_weight": 0.0, "later_weight": 0.0}, "both 0"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:

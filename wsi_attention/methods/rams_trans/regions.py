@@ -1,8 +1,7 @@
-"""The regions of an importance map as boxes, and the boxes read again at a finer level.
+"""RAMS-Trans's regions: from an importance map to boxes, and the boxes read again at a finer level.
 
-RAMS-Trans's dynamic patch proposal, https://arxiv.org/abs/2107.08192, and the last step of TRT's localisation,
-https://arxiv.org/abs/2208.01838. Maps are (b, rows, cols); boxes are (b, 4) int64 x, y, w, h in cells, half-open, so
-that times the cell's size they are pixels. Nothing here carries a gradient: a region is a constant to the network.
+docs/methods/rams_trans.md §2.3 and §5. Maps are (b, rows, cols). Boxes are (b, 4) int64 x, y, w, h in cells; times the
+side of a cell they are pixels. Nothing here carries a gradient: a region is a constant to the network.
 """
 
 from __future__ import annotations
@@ -17,23 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from wsi_attention.errors import NoTissueError, TileReadError
 from wsi_attention.geometry import Grid
+from wsi_attention.methods.outputs import require_tiles, require_tissue
 from wsi_attention.methods.overview import square_view
 from wsi_attention.nn.preprocess import background
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Glimpse, TileSet
 
 ALPHA = 1.3
-"""Threshold over the map's mean in the paper; the released code takes `ALPHA_AS_RELEASED`."""
-ALPHA_AS_RELEASED = 1.2
+"""Threshold on importance, as a factor on its mean, in the paper; the released code has 1.2."""
 
 
 def above_mean(values: Tensor, alpha: float = ALPHA) -> Tensor:
-    """Cells whose value is above alpha times the map's mean (RAMS-Trans, DPPM); scaling the map changes nothing.
+    """Return the cells whose value is above alpha times the mean of the map; scaling the map changes nothing.
 
     Args:
-        values: (b, rows, cols), non-negative; NaN where there is no tissue, which counts neither way.
+        values: (b, rows, cols), 0 or more; NaN where there is no tissue, which does not count.
         alpha: factor on the mean.
 
     Returns:
@@ -44,11 +42,11 @@ def above_mean(values: Tensor, alpha: float = ALPHA) -> Tensor:
 
 
 def above_share(values: Tensor, share: float) -> Tensor:
-    """Cells at or above a share of the maximum after min-max normalisation (TRT §2.4: 0.10 for CUB, 0.12 for ILSVRC).
+    """Return the cells at or above a share of the maximum after min-max normalisation, which is TRT's rule.
 
     Args:
         values: (b, rows, cols).
-        share: threshold in [0, 1].
+        share: threshold in [0, 1]; TRT has 0.10 for CUB and 0.12 for ILSVRC.
 
     Returns:
         (b, rows, cols) bool; all True for a flat map.
@@ -59,15 +57,15 @@ def above_share(values: Tensor, share: float) -> Tensor:
 
 
 def components(mask: Tensor) -> tuple[Tensor, ...]:
-    """The 8-connected components of one mask, the largest first, of equals the first in scan order.
+    """Return the 8-connected components of a mask, the largest first, of equals the first in scan order.
 
-    RAMS-Trans takes only the first; a slide with several lesions wants all above some area.
+    The paper takes only the first one; a slide with several lesions needs all of a certain area.
 
     Args:
         mask: (rows, cols) bool.
 
     Returns:
-        Masks (rows, cols) bool, one a component; none where the mask is empty.
+        Masks (rows, cols) bool, one per component; none where the mask is empty.
     """
     from skimage.measure import label
 
@@ -78,7 +76,7 @@ def components(mask: Tensor) -> tuple[Tensor, ...]:
 
 
 def bounding_box(mask: Tensor) -> tuple[int, int, int, int]:
-    """(x, y, w, h) in cells of the smallest rectangle around a mask's true cells; the whole map where none is true.
+    """Return (x, y, w, h) in cells of the smallest rectangle around the mask; the whole map where it is empty.
 
     Args:
         mask: (rows, cols) bool.
@@ -91,9 +89,9 @@ def bounding_box(mask: Tensor) -> tuple[int, int, int, int]:
 
 
 def propose(mask: Tensor) -> Tensor:
-    """The box of each mask's largest component; the whole map where nothing passed the threshold.
+    """Return the box of each mask's largest component; the whole map where nothing passed the threshold.
 
-    A flat map has no value above 1.3 times its mean: the released code then crashes, here the region is everything.
+    A flat map has no value above 1.3 times its mean. The released code crashes then; here the region is the whole map.
 
     Args:
         mask: (b, rows, cols) bool, from `above_mean` or `above_share`.
@@ -106,13 +104,13 @@ def propose(mask: Tensor) -> Tensor:
 
 
 def grown(boxes: Tensor, size: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Boxes of at least the given size around the same centre, pushed back inside the map; never smaller than before.
+    """Return boxes of at least the given size around the same centres, moved inside the map; none becomes smaller.
 
-    Keeps a box from degenerating to one cell and, with `square_size`, keeps the aspect of tissue. Not in the paper.
+    So a box is never a single cell and, with `square_size`, tissue is not distorted. Not in the paper.
 
     Args:
         boxes: (b, 4) x, y, w, h in cells.
-        size: (2,) or (b, 2) wanted w, h; limited to the map.
+        size: (2,) or (b, 2), wanted w, h; at most that of the map.
         shape: (rows, cols) of the map.
     """
     limit = torch.tensor([shape[1], shape[0]], device=boxes.device)
@@ -122,18 +120,18 @@ def grown(boxes: Tensor, size: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def square_size(boxes: Tensor) -> Tensor:
-    """(b, 2): the longer side of each box twice, as the size `grown` makes a square of."""
+    """Return (b, 2), the longer side of each box twice: the size with which `grown` makes it a square."""
     return boxes[:, 2:].amax(dim=1, keepdim=True).expand(-1, 2)
 
 
 def pixel_boxes_as_released(boxes: Tensor, patch: int) -> Tensor:
-    """The released code's pixel boxes: one row and one column too many at the top left, unless the box is at 0.
+    """Return the released code's boxes in pixels: with a row and a column too many at the top left, unless that is 0.
 
-    It cuts from r0·P − 1 (not below 0) up to and with r1·P − 1. The paper's box is simply boxes · patch.
+    It cuts from r0·P − 1 (at least 0) to r1·P − 1 inclusive. The paper's box is boxes · patch.
 
     Args:
         boxes: (b, 4) x, y, w, h in patches.
-        patch: P, pixels a patch.
+        patch: P, pixels along a side of a patch.
 
     Returns:
         (b, 4) x, y, w, h in pixels.
@@ -144,9 +142,9 @@ def pixel_boxes_as_released(boxes: Tensor, patch: int) -> Tensor:
 
 
 def enlarged(pixels: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Each image's box resized to the input size, bilinear with aligned corners, as published.
+    """Return the box of each image resized to the input size, bilinear with aligned corners, as published.
 
-    On a slide the box is read again at a finer level instead; this is for images without a finer level.
+    This is for images without a finer level; on a slide the box is read again at a finer level instead.
 
     Args:
         pixels: (b, c, h, w) float.
@@ -161,12 +159,12 @@ def enlarged(pixels: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Views(NamedTuple):
-    """Squares of b images, m in all, at one downsample.
+    """Square views of b images, m in all, at one downsample.
 
     Attributes:
-        pixels: (m, c, S, S), as the source gave them.
-        images: (m,) which image each one shows, ascending.
-        origins: (m, 2) float64, (x, y) of each top left corner in level-0 pixels.
+        pixels: (m, c, S, S), as the source returned them.
+        images: index of the image that each view shows, ascending.
+        origins: (m, 2) float64, (x, y) of the top left corners in level-0 pixels.
         downsample: level-0 pixels per pixel.
     """
 
@@ -176,19 +174,19 @@ class Views(NamedTuple):
     downsample: float
 
     def grids(self, cells: int) -> tuple[Grid, ...]:
-        """Each view cut into cells × cells."""
+        """Return each view as a grid of cells × cells."""
         step = self.pixels.shape[-1] * self.downsample / cells
         return tuple(Grid(cells, cells, (step, step), (float(x), float(y))) for x, y in self.origins)
 
 
 class Region(NamedTuple):
-    """A part of a view that is worth a finer look.
+    """A part of a view that is to be read at a finer level.
 
     Attributes:
-        view: number of the view.
-        box: x, y, w, h in cells of the map it was found on.
-        attention: mean of the map over the cells that made the region.
-        peak: x, y of the cell among them with the highest value.
+        view: index of the view.
+        box: x, y, w, h in cells of the view's map.
+        attention: mean of the map over the cells of the region.
+        peak: x, y of its cell with the highest value.
     """
 
     view: int
@@ -198,7 +196,7 @@ class Region(NamedTuple):
 
 
 def whole_images(source: TileSource, size: int) -> Views:
-    """Each image of the source as one square of S = `size` pixels, in the middle of background."""
+    """Return each image of the source as one square of S = `size` pixels, centred on background."""
     pixels, origin, side = square_view(source, size)
     return Views(
         pixels, tuple(range(source.batch)), np.tile(np.array(origin, np.float64), (source.batch, 1)), side / size
@@ -206,27 +204,27 @@ def whole_images(source: TileSource, size: int) -> Views:
 
 
 def tissue_of(source: TileSource, views: Views, cells: int) -> Tensor:
-    """(m, cells, cells) bool: the cells of each view that are worth looking at.
+    """Return (m, cells, cells) bool, the cells of each view with tissue.
 
     Raises:
         NoTissueError: a view has none.
     """
-    found = [source.tissue(grid)[image] for grid, image in zip(views.grids(cells), views.images, strict=True)]
-    if not all(bool(one.any()) for one in found):
-        raise NoTissueError(f"no tissue in any of a view's {cells} × {cells} patches: there is nothing to look at")
-    return torch.stack(found)
+    grids = zip(views.grids(cells), views.images, strict=True)
+    tissue = torch.stack([source.tissue(grid)[image] for grid, image in grids])
+    require_tissue(tissue, "patches")
+    return tissue
 
 
 def find_regions(values: Tensor, alpha: float, most: int = 1, least_area: int = 1) -> tuple[Region, ...]:
-    """The largest components above alpha times the mean, for each of m maps (RAMS-Trans, DPPM).
+    """Return the largest components above alpha times the mean, of each of m maps (docs/methods/rams_trans.md §2.3).
 
-    A map with no value above the threshold, such as a flat one or one of a single cell, gives all of its tissue.
+    Where no value is above the threshold, as in a flat map or one of a single cell, the region is all of the tissue.
 
     Args:
         values: (m, rows, cols), NaN where there is no tissue.
-        alpha: threshold over the mean of a map's tissue.
-        most: regions of a map, largest first.
-        least_area: cells of a region; the largest is taken however small.
+        alpha: threshold, as a factor on the mean over the tissue of a map.
+        most: most regions of a map, largest first.
+        least_area: fewest cells of a region; the largest one is taken however small.
     """
     found = []
     for view, (one, mask) in enumerate(zip(values, above_mean(values, alpha), strict=True)):
@@ -237,9 +235,9 @@ def find_regions(values: Tensor, alpha: float, most: int = 1, least_area: int = 
 
 
 def boxes_of(regions: Sequence[Region], cells: int, least: int = 1, most: int | None = None) -> Tensor:
-    """(r, 4) int64 x, y, w, h in cells: the regions' boxes, not below the least side and not above the most.
+    """Return (r, 4) int64, x, y, w, h in cells: the boxes of regions, with sides from `least` to `most`.
 
-    A smaller box grows around its centre; of a larger one, what lies around its peak is left. None sets no limit.
+    A smaller box grows around its centre; a larger one becomes the surroundings of its peak. None sets no limit.
     """
     boxes = torch.tensor([region.box for region in regions])
     if most is not None:
@@ -252,25 +250,25 @@ def boxes_of(regions: Sequence[Region], cells: int, least: int = 1, most: int | 
 def look_again(
     source: TileSource, views: Views, regions: Sequence[Region], boxes: Tensor, finest: float, name: str
 ) -> tuple[Views, Tensor, tuple[Glimpse, ...]]:
-    """Reads each region's box as a square of S × S pixels, in one request.
+    """Read the box of each region as a square of S × S pixels, in one request.
 
-    All squares of a request have the side of the largest box, and cover S pixels at downsample `finest` at least; they
-    grow around their centres, and never beyond their view. So no box is ever up-sampled.
+    All squares of a request have one side: that of the largest box, and no less than S pixels at downsample `finest`,
+    so that no box is enlarged. They grow around the centres of their boxes and stay inside their views.
 
     Args:
         source: b images.
-        views: where the regions were found; each image has one at least.
+        views: where the regions were found; at least one for each image.
         regions: ascending by view.
-        boxes: (r, 4) int64, each region's x, y, w, h in pixels of its view.
+        boxes: (r, 4) int64, x, y, w, h of each region in pixels of its view.
         finest: the least downsample.
-        name: of the glimpses.
+        name: name of the glimpses.
 
     Returns:
-        The views of what could be read, m' of them; where their boxes lie in them (m', 4), in their pixels; and each
-        image's glimpse with weights that are equal over the regions that could be read.
+        The views that could be read, m' of them; (m', 4), the boxes in the pixels of these views; and for each image
+        its glimpse, with equal weights for all regions that could be read.
 
     Raises:
-        TileReadError: not one region of some image could be read.
+        TileReadError: an image of which no region could be read.
     """
     size = views.pixels.shape[-1]
     least = min(size, math.ceil(size * finest / views.downsample - 1e-9))
@@ -294,7 +292,7 @@ def look_again(
 
 
 def without_surroundings(pixels: Tensor, boxes: Tensor) -> Tensor:
-    """Views (m, c, S, S) with background outside their boxes (m, 4), x, y, w, h in pixels, borders rounded."""
+    """Return views (m, c, S, S) with background outside their boxes (m, 4), x, y, w, h in pixels, borders rounded."""
     at = torch.arange(pixels.shape[-1]) + 0.5
     x, y, w, h = boxes.T[..., None]
     across, down = (at >= x) & (at < x + w), (at >= y) & (at < y + h)
@@ -303,7 +301,7 @@ def without_surroundings(pixels: Tensor, boxes: Tensor) -> Tensor:
 
 
 def within(tissue: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Tissue (m, cells, cells) in the cells that boxes (m, 4), in pixels of size², touch; all of it where none is."""
+    """Return tissue (m, cells, cells) in cells that touch boxes (m, 4), in pixels of size²; all where none does."""
     patch = size / tissue.shape[-1]
     at = torch.arange(tissue.shape[-1]) * patch
     x, y, w, h = boxes.T[..., None]
@@ -320,7 +318,7 @@ def _region(view: int, values: Tensor, mask: Tensor) -> Region:
 def _request(
     origins: NDArray[np.float64], images: NDArray[np.int64], b: int, size: int, downsample: float
 ) -> tuple[TileSet, NDArray[np.int64]]:
-    """The tiles (b, n), images with fewer filled up with their last one; and each region's place along n."""
+    """Return tiles (b, n), rows filled up with the last tile of an image, and the index of each region along n."""
     corners = np.round(origins).astype(np.int64)
     own = [corners[images == image] for image in range(b)]
     most = max(map(len, own))
@@ -332,7 +330,6 @@ def _request(
 def _glimpse(
     tiles: TileSet, image: int, attention: NDArray[np.float64], valid: NDArray[np.bool_], name: str
 ) -> Glimpse:
-    if not valid.any():
-        raise TileReadError(f"none of the {len(valid)} regions of {name} could be read")
+    require_tiles(torch.from_numpy(valid)[None], f"regions of {name}")
     read = TileSet(tiles.locations[image, : len(valid)], tiles.size, tiles.downsample)
     return Glimpse(read, valid / valid.sum(), attention, valid, name)

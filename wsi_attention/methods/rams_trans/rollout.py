@@ -1,6 +1,6 @@
-"""Attention rollout: what a transformer's class token gathered from every patch, through all layers.
+"""Attention rollout: how much a transformer's class token takes from every patch, through all layers.
 
-RAMS-Trans, https://arxiv.org/abs/2107.08192, after Abnar & Zuidema, https://arxiv.org/abs/2005.00928. Axes: b images,
+docs/methods/rams_trans.md §2.1 and §2.2, after Abnar & Zuidema, https://arxiv.org/abs/2005.00928. Axes: b images,
 heads, t tokens (class tokens first, then the patches row by row). Rows are queries and sum to 1.
 """
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 
 def residual_attention(attention: Tensor, identity: float = 1.0) -> Tensor:
-    """One layer's attention with its residual connection: rownorm(mean over heads + identity · E).
+    """Return the attention of a layer with its residual connection: rownorm(mean over heads + identity · E).
 
     Args:
         attention: (b, heads, t, t), softmax attention of one layer.
-        identity: weight λ of the identity, which stands for the residual connection; the paper takes 1.
+        identity: weight of the identity E, which stands for the residual connection; 1 in the paper.
 
     Returns:
         (b, t, t); every row sums to 1.
@@ -28,17 +28,17 @@ def residual_attention(attention: Tensor, identity: float = 1.0) -> Tensor:
 
 
 def rollout(layers: Iterable[Tensor], identity: float = 1.0) -> Tensor:
-    """The layers' residual attentions multiplied, each new layer on the left: G_l = Ã_l · G_{l-1}, G_1 = Ã_1.
+    """Return the product of the layers' residual attentions, each new layer on the left: G_l = Ã_l · G_{l-1}.
 
-    The layers are taken one by one, so a generator keeps a single product of b · t² values instead of every layer's
-    b · heads · t². No gradient is cut here; RAMS-Trans passes detached attention, as its selection is a constant.
+    The layers are taken one by one: with a generator only one product of b · t² values is in memory, instead of
+    b · heads · t² per layer. Gradients pass; RAMS-Trans passes detached attention, because a region is a constant.
 
     Args:
         layers: attention of the first to the last layer, each (b, heads, t, t).
         identity: see `residual_attention`.
 
     Returns:
-        (b, t, t); every row is non-negative and sums to 1.
+        (b, t, t), 0 or more; every row sums to 1.
 
     Raises:
         ValueError: there is no layer.
@@ -53,18 +53,18 @@ def rollout(layers: Iterable[Tensor], identity: float = 1.0) -> Tensor:
 
 
 def rollout_rows(layers: Sequence[Tensor], start: Tensor, identity: float = 1.0) -> Tensor:
-    """Some rows of the rollout, or means of rows, without the matrix: start · Ã_L ··· Ã_1.
+    """Return some rows of the rollout, or means of rows, without the whole matrix: start · Ã_L ··· Ã_1.
 
-    Costs r · t² a layer instead of t³, which for a thousand tokens is more than the transformer itself; in return all
-    layers are needed at once. Their mean over heads, (b, 1, t, t), does.
+    This costs r · t² per layer instead of t³, which for a thousand tokens is more than the transformer itself. All
+    layers are needed at once; their mean over heads, (b, 1, t, t), is enough.
 
     Args:
         layers: attention of the first to the last layer, each (b, heads, t, t).
-        start: (b or 1, r, t): a 1 at token i asks for row i, 1 / t everywhere for the mean of all rows.
+        start: (b or 1, r, t); a 1 at token i selects row i, 1 / t everywhere the mean of all rows.
         identity: see `residual_attention`.
 
     Returns:
-        (b, r, t); what `importance` takes with token 0 where r is 1, and `importance_as_released` as it is.
+        (b, r, t), for `importance` with token 0 if r is 1, or for `importance_as_released`.
 
     Raises:
         ValueError: there is no layer.
@@ -78,12 +78,12 @@ def rollout_rows(layers: Sequence[Tensor], start: Tensor, identity: float = 1.0)
 
 
 def class_row(matrix: Tensor, class_tokens: int = 1, token: int = 0) -> Tensor:
-    """What one class token takes from every patch.
+    """Return how much one class token takes from every patch.
 
     Args:
         matrix: (..., t, t), a rollout or the attention of one layer.
-        class_tokens: how many class tokens stand in front of the patches.
-        token: which of them asks.
+        class_tokens: number of class tokens before the patches.
+        token: index of the class token.
 
     Returns:
         (..., t - class_tokens).
@@ -92,30 +92,30 @@ def class_row(matrix: Tensor, class_tokens: int = 1, token: int = 0) -> Tensor:
 
 
 def importance(product: Tensor, grid: tuple[int, int], class_tokens: int = 1, token: int = 0) -> Tensor:
-    """The paper's importance map g: the class token's row of the rollout, laid out as the patch grid.
+    """Return the paper's importance map g: the class token's row of the rollout, as a grid of patches.
 
     Args:
         product: (b, t, t), the rollout.
         grid: (rows, cols) of the patches; rows · cols = t - class_tokens.
-        class_tokens: how many class tokens stand in front of the patches.
-        token: the class token of the scale in hand.
+        class_tokens: number of class tokens before the patches.
+        token: index of the class token of the scale.
 
     Returns:
-        (b, rows, cols), non-negative.
+        (b, rows, cols), 0 or more.
     """
     return class_row(product, class_tokens, token).reshape(-1, *grid)
 
 
 def importance_as_released(product: Tensor, grid: tuple[int, int], class_tokens: int = 2) -> Tensor:
-    """The released code's importance map: the mean over all rows, class tokens included, divided by its maximum.
+    """Return the released code's importance map: the mean of all rows, class tokens included, over its maximum.
 
-    It measures how much every token looks at a patch, not what the class token needs; the division leaves the
-    threshold test of `regions.above_mean` as it is. The released model puts two class tokens before the patches.
+    It says how much all tokens together attend to a patch, not the class token alone. The division does not change
+    which patches pass `regions.above_mean`. The released model has two class tokens before the patches.
 
     Args:
         product: (b, t, t), the rollout.
         grid: (rows, cols) of the patches.
-        class_tokens: how many class tokens stand in front of the patches.
+        class_tokens: number of class tokens before the patches.
 
     Returns:
         (b, rows, cols), maximum 1.

@@ -19,17 +19,17 @@ from wsi_attention.attention.sampling import draw_without_replacement, top_k
 RELEASED_EPSILON = 1e-10
 BASELINE_START = 0.5
 BASELINE_KEPT = 0.9
-"""Start of the running baseline, and the share of it that a step keeps in the released code."""
+"""Start of the running baseline, and the share of it that a step of the released code keeps."""
 NEVER = 1e-300
-"""Float64 attention of cells that fill up a row of fewer than k; less than that of any cell with tissue."""
+"""Float64 attention of cells that fill up a short row; less than that of any cell with tissue."""
 
 
 def unit_norm_logits(logits: Tensor) -> Tensor:
     """Return z / ‖z‖ over the cells with a finite logit, as released; a row of zeros stays zero instead of NaN.
 
     docs/methods/tnet.md §2.3. The unit norm caps the softmax at `largest_probability`, so it ranks regions but cannot
-    single one out. Cells without tissue (−inf) do not count in the norm and stay at −inf. The paper has a plain softmax,
-    `sampling.smoothed_softmax`.
+    single one out. Cells without tissue (−inf) do not count in the norm and stay at −inf. The paper has the plain
+    softmax, `sampling.smoothed_softmax`.
 
     Args:
         logits: (b, m).
