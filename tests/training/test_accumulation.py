@@ -27,7 +27,8 @@ from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.ats import ats
-from wsi_attention.methods.oaa.model import AccumulatedAttention, ClassScores
+from wsi_attention.methods.oaa.model import AccumulatedAttention, OaaOptions
+from wsi_attention.methods.oaa.trunks import Trunk
 from wsi_attention.methods.zoom_in.model import zoom_in
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
@@ -48,7 +49,7 @@ def example(label: int = 1, key: str = "k") -> Example:
     return Example(f"name-{key}", label, key, lambda: None, seen={"mpp": key})  # type: ignore[arg-type, return-value]
 
 
-class Cells(nn.Module):
+class Cells(Trunk):
     """Equivariant under every flip and turn: the mean of each cell's pixels, a channel a class."""
 
     stride = 4
@@ -59,7 +60,7 @@ class Cells(nn.Module):
 
 def equivariant() -> AccumulatedAttention:
     plain = Normalise((0.5,) * 3, (0.25,) * 3)
-    return AccumulatedAttention(Cells(), nn.Identity(), ClassScores(), plain, overview_mpp=2.0).eval()
+    return AccumulatedAttention(Cells(), nn.Identity(), plain, OaaOptions(overview_mpp=2.0)).eval()
 
 
 def canvas(height: int = 83, width: int = 121) -> Tensor:

@@ -8,8 +8,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, NoTissueError
-from wsi_attention.methods.oaa.model import AccumulatedAttention, ClassScores, IntegralAttention, oaa, oaa_plus
-from wsi_attention.methods.oaa.trunks import Vgg16Trunk
+from wsi_attention.methods.oaa.model import (
+    AccumulatedAttention,
+    ClassScores,
+    IntegralAttention,
+    OaaOptions,
+    OaaPlusOptions,
+    oaa,
+    oaa_plus,
+)
+from wsi_attention.methods.oaa.trunks import Trunk, Vgg16Trunk
 from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.testing.models import ModelContract
 from wsi_attention.tiles.tensors import TensorSource
@@ -138,12 +146,12 @@ def test_soft_margin_by_hand() -> None:
     """−(1/C) Σ_c [ y log σ(s) + (1 − y) log(1 − σ(s)) ] with s = (1, −2, 0.5), label 0."""
     logits = torch.tensor([[1.0, -2.0, 0.5]])
     expected = (np.log1p(np.exp(-1.0)) + np.log1p(np.exp(-2.0)) + np.log1p(np.exp(0.5))) / 3
-    assert float(ClassScores().loss(logits, torch.tensor([0]))) == pytest.approx(expected, rel=1e-6)
-    found = ClassScores(objective="cross-entropy").loss(logits, torch.tensor([0]))
+    assert float(ClassScores(OaaOptions()).loss(logits, torch.tensor([0]))) == pytest.approx(expected, rel=1e-6)
+    found = ClassScores(OaaOptions(objective="cross-entropy")).loss(logits, torch.tensor([0]))
     assert float(found) == pytest.approx(float(-logits.log_softmax(-1)[0, 0]))
 
 
-class Given(nn.Module):
+class Given(Trunk):
     """Hands out the maps it was given, whatever it sees: (1, 1, h, w) pixels in, (1, k, h, w) out."""
 
     stride = 1
@@ -158,7 +166,7 @@ class Given(nn.Module):
 
 def integral_of(values: Tensor, **options: object) -> tuple[IntegralAttention, TensorSource]:
     head, plain = nn.Identity(), Normalise((0.0,), (1.0,))
-    model = IntegralAttention(Given(values), head, head, ClassScores(), plain, overview_mpp=1.0, **options)  # type: ignore[arg-type]
+    model = IntegralAttention(Given(values), head, head, plain, OaaPlusOptions(overview_mpp=1.0, **options))  # type: ignore[arg-type]
     return model, TensorSource(torch.zeros(1, 1, *values.shape[-2:]))
 
 
@@ -219,12 +227,12 @@ def test_positions_without_tissue_belong_to_no_set() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"pool": "max"}, "pool 'max' is not known; there is: mean, lse, top"),
-        ({"objective": "hinge"}, "objective 'hinge'"),
-        ({"backbone": "resnet"}, "backbone 'resnet'"),
-        ({"top": 0.0}, "top in"),
-        ({"sharpness": 0.0}, "sharpness must be above 0"),
-        ({"overview_mpp": 0.0}, "overview_mpp must be above 0"),
+        ({"pool": "max"}, "pool is 'max'; possible: mean, lse, top"),
+        ({"objective": "hinge"}, "objective is 'hinge'"),
+        ({"backbone": "resnet"}, "backbone is 'resnet'"),
+        ({"top": 0.0}, "top is 0; it must lie between"),
+        ({"sharpness": 0.0}, "sharpness is 0; it must lie between"),
+        ({"overview_mpp": 0.0}, "overview_mpp is 0; it must lie between"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
@@ -234,7 +242,7 @@ def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"), [({"negative": 2}, "negative must be"), ({"sets": "all"}, "sets 'all'")]
+    ("arguments", "text"), [({"negative": 2}, "negative must be"), ({"sets": "all"}, "sets is 'all'")]
 )
 def test_wrong_arguments_of_oaa_plus(arguments: dict[str, object], text: str) -> None:
     with pytest.raises(InputError, match=text):

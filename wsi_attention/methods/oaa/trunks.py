@@ -12,12 +12,24 @@ VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 """Channels of VGG-16's convolutions, block by block (Simonyan & Zisserman, ICLR 2015)."""
 
 
-class TissueTrunk(nn.Module):
-    """`TissueAttentionNet` without its score: small, with some context, a cell is stride × stride pixels.
+class Trunk(nn.Module):
+    """Base of trunks.
+
+    Attributes:
+        stride: side of a cell in pixels.
+        dim: channels of the features.
+    """
+
+    stride: int
+    dim: int
+
+
+class TissueTrunk(Trunk):
+    """`TissueAttentionNet` without its score: small, with some context; a cell has stride × stride pixels.
 
     Args:
-        channels: of the overview.
-        widths: channels after each stage; the stride is 2 to their number.
+        channels: channels of the overview.
+        widths: channels after each stage; the stride is 2 to the power of their number.
         context: side of the depthwise kernel over cells, odd.
     """
 
@@ -26,22 +38,22 @@ class TissueTrunk(nn.Module):
         whole = TissueAttentionNet(channels, widths, context)
         self.stride, self.dim = whole.stride, whole.dim
         self.stages, self.context = whole.trunk, whole.context
-        self.context.mix.reset_parameters()  # class maps are read cell by cell: no mean over neighbours to start with
+        self.context.mix.reset_parameters()  # class maps are read cell by cell: do not start as a mean over neighbours
 
     def forward(self, view: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, dim, gh, gw); h and w are multiples of the stride."""
+        """Map (b, c, h, w) to (b, dim, gh, gw); h and w are multiples of the stride."""
         features: Tensor = self.context(self.stages(view))
         return features
 
 
-class Vgg16Trunk(nn.Module):
-    """VGG-16 as OAA takes it: pool4 keeps the size and conv5 is dilated by 2, so that the stride is 8; no pool5.
+class Vgg16Trunk(Trunk):
+    """VGG-16 as OAA uses it: pool4 keeps the size and conv5 is dilated by 2, so that the stride is 8; no pool5.
 
-    Parameter names are torchvision's (`features.0.weight` …), whose `vgg16` weights fit once its classifier is left
-    out. Without ImageNet weights it learns little from a few hundred slides.
+    Parameters have torchvision's names (`features.0.weight` …), so that its `vgg16` weights fit if its classifier is
+    left out. Without ImageNet weights it learns little from a few hundred slides.
 
     Args:
-        channels: of the overview.
+        channels: channels of the overview.
     """
 
     stride, dim = 8, 512
@@ -58,7 +70,7 @@ class Vgg16Trunk(nn.Module):
         self.features = nn.Sequential(*layers[:-1])
 
     def forward(self, view: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, 512, h / 8, w / 8); h and w are multiples of 8."""
+        """Map (b, c, h, w) to (b, 512, h / 8, w / 8); h and w are multiples of 8."""
         features: Tensor = self.features(view)
         return features
 
@@ -68,14 +80,14 @@ def _pool(block: int) -> nn.Module:
 
 
 def class_aware_head(dim: int, classes: int, widths: Sequence[int], deviation: float | None = None) -> nn.Sequential:
-    """3×3 convolutions with ReLU, then one 1×1 convolution to `classes` channels (OAA §2.1).
+    """Return 3×3 convolutions with ReLU, then one 1×1 convolution to `classes` channels (docs/methods/oaa.md §2.1).
 
     Args:
         dim: channels of the features.
         classes: channels of the class maps.
         widths: channels of the 3×3 convolutions; the paper has (512, 512, 512).
-        deviation: of normally distributed fresh weights, biases 0; the paper has 0.01, which only wide layers on
-            pre-trained features can start from. PyTorch's own start where None.
+        deviation: standard deviation of fresh weights, with biases 0; the paper has 0.01, from which only wide layers
+            on pre-trained features learn. PyTorch's own start where None.
     """
     layers: list[nn.Module] = []
     for width in widths:
@@ -85,5 +97,6 @@ def class_aware_head(dim: int, classes: int, widths: Sequence[int], deviation: f
     for layer in head:
         if deviation is not None and isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=deviation)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
     return head
