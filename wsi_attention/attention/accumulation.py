@@ -1,9 +1,8 @@
-"""Attention that adds up over epochs: accumulated maps and the loss that teaches them to a second network.
+"""Attention accumulated over the epochs of a training, and the loss that teaches accumulated maps to another network.
 
-OAA and OAA+: Jiang et al., "Integral Object Mining via Online Attention Accumulation", ICCV 2019; its released codes
-are PengtaoJiang/OAA (Caffe, the paper's) and PengtaoJiang/OAA-PyTorch. A memory is a value: it goes in, a new one comes
-out, and who keeps it decides where it lives. Axes: b images, k classes, h × w positions, K cells. Nothing here but the
-loss carries a gradient.
+docs/methods/oaa.md §2.3 and §2.4, after Jiang et al., ICCV 2019; released codes PengtaoJiang/OAA (Caffe, the paper's)
+and PengtaoJiang/OAA-PyTorch. A memory is a value: functions take one and return a new one, and the caller keeps it.
+Axes: b images, k classes, h × w positions, K cells. Only the loss carries a gradient.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 WARM_UP = 1
-"""Epochs without accumulation: a bad early map in a maximum stays for ever."""
+"""Epochs without accumulation, because a bad early map would stay in the maximum for ever."""
 
 
 class Memory(NamedTuple):
@@ -23,8 +22,8 @@ class Memory(NamedTuple):
 
     Attributes:
         values: (..., positions) in [0, 1]; 0 where nothing was accumulated.
-        updates: int64, how many maps or visits stand behind the values: (b, k) for whole maps (b, k, h, w), and as
-            `values` for single cells. 0 means never seen, which is not the same as seen without evidence.
+        updates: int64, number of maps or visits behind the values: (b, k) for whole maps (b, k, h, w), of the shape of
+            `values` for single cells. 0 means never seen, which differs from seen without evidence.
     """
 
     values: Tensor
@@ -32,24 +31,25 @@ class Memory(NamedTuple):
 
 
 def empty_maps(shape: tuple[int, int, int, int]) -> Memory:
-    """A memory of maps (b, k, h, w) that has seen nothing."""
+    """Return an empty memory of maps (b, k, h, w)."""
     return Memory(torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.int64))
 
 
 def empty_cells(shape: tuple[int, int]) -> Memory:
-    """A memory of single cells (k, K) that has seen nothing."""
+    """Return an empty memory of single cells (k, K)."""
     return Memory(torch.zeros(shape), torch.zeros(shape, dtype=torch.int64))
 
 
 def gate(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Which maps are good enough: those of label classes among the n highest classes, n the image's labels (OAA §2.3).
+    """Return which maps are accepted: labels that are among the n most probable classes, n the number of labels.
 
-    The paper words a condition on the class's probability; both released codes apply this rank rule. Of equal
-    probabilities the lower class counts as higher. With one class only, the rank says nothing; there p > 0.5 decides.
+    docs/methods/oaa.md §2.3. The paper states a condition on the probability of the class; both released codes apply
+    this rule on its rank. Of equal probabilities, the class with the lower index ranks higher. With one class only, the
+    rank says nothing, and p > 0.5 decides.
 
     Args:
-        probabilities: (b, k), or any scores of the same order; real probabilities where k is 1.
-        labels: (b, k) bool, the classes an image has.
+        probabilities: (b, k), or any scores of the same order; probabilities if k is 1.
+        labels: (b, k) bool, the classes of an image.
 
     Returns:
         (b, k) bool.
@@ -62,14 +62,16 @@ def gate(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def acceptance(accepted: Tensor, labels: Tensor, updates: Tensor, epoch: int, epochs: int) -> Tensor:
-    """The gate over the course of training: nothing in the warm-up, and at last a map for every label (OAA-PyTorch).
+    """Return which maps are accepted in this epoch: none in the warm-up, in the last epoch one for every label.
+
+    docs/methods/oaa.md §2.3; the rule is that of OAA-PyTorch.
 
     Args:
         accepted: (b, k) bool, from `gate`.
         labels: (b, k) bool.
         updates: (b, k) of the memory.
         epoch: this epoch, from 0.
-        epochs: how many there are; in the last, labels without any map take the current one whatever the gate says.
+        epochs: number of epochs; in the last one, a label without any map takes the current one, accepted or not.
 
     Returns:
         (b, k) bool.
@@ -82,11 +84,11 @@ def acceptance(accepted: Tensor, labels: Tensor, updates: Tensor, epoch: int, ep
 
 
 def accumulate_maximum(memory: Memory, maps: Tensor, accepted: Tensor) -> Memory:
-    """M_t = max(M_{t-1}, A_t) for accepted maps, the first one copied; the others stay bit for bit (OAA §2.3).
+    """Return M_t = max(M_{t-1}, A_t) for accepted maps, a copy of the first; others stay the same bit for bit.
 
     Args:
-        memory: of maps (b, k, h, w).
-        maps: (b, k, h, w) in [0, 1], from `cam.attention_maps`, with any augmentation undone (`restored`).
+        memory: memory of maps (b, k, h, w).
+        maps: (b, k, h, w) in [0, 1], from `cam.attention_maps`, with augmentation undone (`restored`).
         accepted: (b, k) bool.
     """
     higher = torch.maximum(memory.values, maps.detach())
@@ -94,10 +96,12 @@ def accumulate_maximum(memory: Memory, maps: Tensor, accepted: Tensor) -> Memory
 
 
 def accumulate_mean(memory: Memory, maps: Tensor, accepted: Tensor) -> Memory:
-    """M_t = ((t − 1)·M_{t-1} + A_t) / t for accepted maps: the released averaging variant, 1.6 mIoU below the maximum.
+    """Return M_t = ((t − 1)·M_{t-1} + A_t) / t for accepted maps: the released averaging variant.
+
+    It is 1.6 mIoU below the maximum in the paper.
 
     Args:
-        memory: of maps (b, k, h, w).
+        memory: memory of maps (b, k, h, w).
         maps: (b, k, h, w) in [0, 1].
         accepted: (b, k) bool.
     """
@@ -112,21 +116,21 @@ def _updated(memory: Memory, values: Tensor, accepted: Tensor) -> Memory:
 
 
 def blended(mean: Tensor, maximum: Tensor) -> Tensor:
-    """3 / (1/mean + 2/maximum), the Caffe code's blend of both memories' values; 0 where either is 0."""
+    """Return 3 / (1/mean + 2/maximum), the Caffe code's blend of the values of two memories; 0 where either is 0."""
     product = mean * maximum
     return torch.where(product > 0, 3 * product / (maximum + 2 * mean).clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
 
 
 def accumulate_cells(memory: Memory, cells: Tensor, evidence: Tensor) -> Memory:
-    """What random glimpses found: the maximum of each cell's evidence, and how often it was visited.
+    """Return the memory with the evidence of visited cells: their maximum, and one visit more for each.
 
-    An extension to sampling methods: each epoch sees other tiles, and the memory turns glimpses into coverage. A cell
-    drawn twice in a glimpse counts as two visits.
+    Ours, for methods that sample: each epoch sees other tiles, and together they cover the slide. A cell that was drawn
+    twice in a glimpse counts as two visits.
 
     Args:
-        memory: of cells (k, K).
-        cells: (n,) int64, the cells visited.
-        evidence: (k, n) in [0, 1], their normalised evidence for each class.
+        memory: memory of cells (k, K).
+        cells: (n,) int64, the visited cells.
+        evidence: (k, n) in [0, 1], their evidence for each class.
     """
     index = cells.expand(evidence.shape)
     values = memory.values.scatter_reduce(-1, index, evidence.detach(), "amax")
@@ -134,14 +138,14 @@ def accumulate_cells(memory: Memory, cells: Tensor, evidence: Tensor) -> Memory:
 
 
 def coarser(memory: Memory, shape: tuple[int, int], factor: int) -> Memory:
-    """A memory of cells for display on a coarser grid: the maximum of the evidence, the sum of the visits.
+    """Return a memory of cells on a coarser grid, for display: the maximum of the evidence, the sum of the visits.
 
-    There is no way back: finer cells would claim a look that never happened; they start empty.
+    There is no function for the other direction: values of finer cells would claim visits that did not happen.
 
     Args:
-        memory: of cells (k, K).
+        memory: memory of cells (k, K).
         shape: (rows, cols) of the fine grid, rows · cols = K.
-        factor: fine cells per coarse cell and axis; the last coarse cells may be cut.
+        factor: fine cells along a side of a coarse one; the last coarse cells may have fewer.
     """
     values = functional.max_pool2d(memory.values.reshape(-1, *shape), factor, ceil_mode=True)
     padding = (0, -shape[1] % factor, 0, -shape[0] % factor)
@@ -151,52 +155,52 @@ def coarser(memory: Memory, shape: tuple[int, int], factor: int) -> Memory:
 
 
 def oriented(pixels: Tensor, turn: int) -> Tensor:
-    """One of the eight flips and quarter turns of a square grid, as augmentation; `turn` 0 changes nothing.
+    """Return pixels under one of the eight flips and quarter turns of a square; `turn` 0 changes nothing.
 
     Args:
         pixels: (..., h, w).
-        turn: 0-7; from 4 on flipped left to right first, then turned by turn % 4 quarters.
+        turn: 0 to 7; from 4 on flipped left to right first, then turned by turn % 4 quarters.
     """
     flipped = pixels.flip(-1) if turn >= 4 else pixels
     return flipped.rot90(turn % 4, (-2, -1))
 
 
 def restored(maps: Tensor, turn: int) -> Tensor:
-    """Undoes `oriented` on the maps of an augmented image, so that they accumulate in the image's own frame."""
+    """Return the maps of an augmented image in the frame of the image: the inverse of `oriented`."""
     turned = maps.rot90(-(turn % 4), (-2, -1))
     return turned.flip(-1) if turn >= 4 else turned
 
 
 def to_bytes(values: Tensor) -> Tensor:
-    """Values in [0, 1] as uint8, rounded, so that loading and saving again never drifts.
+    """Return values in [0, 1] as uint8, rounded, so that loading and saving again changes nothing.
 
-    The Caffe code truncates: a stored 255 comes back as 254, and grey values lose a step an update.
+    The Caffe code truncates: a stored 255 is read as 254, and grey values lose one step per update.
     """
     return (values * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def from_bytes(stored: Tensor) -> Tensor:
-    """float32 values in [0, 1] of what `to_bytes` gave."""
+    """Return the float32 values in [0, 1] that `to_bytes` stored."""
     return stored.float() / 255
 
 
 def integral_loss(logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
-    """OAA+'s hybrid loss L+ + L−, over the sets where the accumulated map P is above 0 and where it is 0 (OAA §2.4).
+    """Return the loss L+ + L− of OAA+, over where the accumulated map P is above 0 and where it is 0; a scalar.
 
         L+ = −(1/|N+|) Σ_{N+} P·log q,    L− = −(1/|N−|) Σ_{N−} log(1 − q),    q = σ(logits)
 
-    An empty set's term is left out. L− has no factor P, which would make it zero. log σ is computed as such; the
-    released code takes log(sigmoid(x)), which is −inf for very negative x. Each image has its own two sets over all
-    classes, as published; where absent classes would drown the rest, pass (b · k, 1, h, w). The unweighted Caffe form
-    is this with (P > 0) as the target.
+    docs/methods/oaa.md §2.4. An empty set has no term. L− has no factor P, which would make it zero. log σ is computed
+    in one step; the released code takes log(sigmoid(x)), which is −inf for very negative x. Each image has its own two
+    sets over all classes, as published; where absent classes would drown the rest, pass (b · k, 1, h, w). The Caffe
+    code has an unweighted form, which is this one with (P > 0) as the target.
 
     Args:
         logits: (b, k, h, w).
         target: (b, k, h, w), P in [0, 1].
-        counted: (b, k, h, w) bool, the positions that belong to either set, such as tissue; all of them where None.
+        counted: (b, k, h, w) bool, the positions that count, such as tissue; all where None.
 
     Returns:
-        A scalar, the mean over images.
+        The mean over images.
     """
     weights, q = target.flatten(1), logits.flatten(1)
     inside, outside = weights > 0, weights == 0

@@ -1,7 +1,7 @@
-"""Class activation maps: where in a feature map the evidence for each class lies.
+"""Class activation maps: where in a feature map the evidence for each class lies, and the scores that belong to them.
 
-Zhou et al. 2016, https://arxiv.org/abs/1512.04150, in the class-aware form of OAA (Jiang et al., ICCV 2019). Axes:
-b images, d channels, k classes, h × w positions.
+Zhou et al. 2016, https://arxiv.org/abs/1512.04150, in the class-aware form of OAA: docs/methods/oaa.md §2.1 and §2.2.
+Axes: b images, d channels, k classes, h × w positions.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-8
-"""Added to a map's maximum before dividing (OAA §2.2)."""
+"""Added to the maximum of a map before it is divided by (docs/methods/oaa.md §2.2)."""
 
 
 def class_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F^c = Σ_d weight_cd · features_d + bias_c: a 1 × 1 convolution, or a linear head moved before the pooling.
+    """Return F^c = Σ_d weight_cd · features_d + bias_c: a 1 × 1 convolution, or a linear head moved before the pooling.
 
-    The identity behind class-aware convolution: pooling is linear, so `class_scores` of these maps equals the linear
-    head on the pooled features, and the maps of the last convolution are the class activation maps themselves.
+    Pooling is linear, so `class_scores` of these maps equals the linear head on the pooled features. That is why the
+    maps of a class-aware convolution are the class activation maps themselves.
 
     Args:
         features: (b, d, h, w).
-        weight: (k, d), of the head or of the convolution.
-        bias: (k,); spread evenly over the positions.
+        weight: (k, d), of the head or the convolution.
+        bias: (k,); added at every position.
 
     Returns:
         (b, k, h, w), any sign.
@@ -32,7 +32,7 @@ def class_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 def class_scores(maps: Tensor, tissue: Tensor | None = None) -> Tensor:
-    """s_c = mean over positions of F^c, (b, k): the logits that belong to class maps (b, k, h, w).
+    """Return the means of the class maps over positions, s_c, (b, k): logits (docs/methods/oaa.md §2.1).
 
     Args:
         maps: (b, k, h, w).
@@ -45,9 +45,9 @@ def class_scores(maps: Tensor, tissue: Tensor | None = None) -> Tensor:
 
 
 def soft_maximum_scores(maps: Tensor, tissue: Tensor, sharpness: float) -> Tensor:
-    """s_c = (1/r)·log mean exp(r·F^c) over tissue, (b, k): the mean for r → 0, the maximum for r → ∞.
+    """Return s_c = (1/r)·log mean exp(r·F^c) over tissue, (b, k): the mean for r → 0, the maximum for r → ∞.
 
-    Log-sum-exp pooling (Pinheiro & Collobert, CVPR 2015), so that a small object does not drown in the mean.
+    Log-sum-exp pooling (Pinheiro & Collobert, CVPR 2015): a small object counts more than in a mean.
 
     Args:
         maps: (b, k, h, w).
@@ -60,7 +60,7 @@ def soft_maximum_scores(maps: Tensor, tissue: Tensor, sharpness: float) -> Tenso
 
 
 def top_scores(maps: Tensor, tissue: Tensor, share: float) -> Tensor:
-    """s_c = mean of the highest F^c, (b, k): those of the given share of the tissue, at least one.
+    """Return s_c, (b, k): the mean of the highest F^c, as many as the given share of the tissue, at least one.
 
     Args:
         maps: (b, k, h, w).
@@ -74,10 +74,10 @@ def top_scores(maps: Tensor, tissue: Tensor, share: float) -> Tensor:
 
 
 def attention_maps(maps: Tensor) -> Tensor:
-    """A^c = ReLU(F^c) / (max ReLU(F^c) + 1e-8), in [0, 1]; all zero where no position speaks for the class (OAA §2.2).
+    """Return A^c = ReLU(F^c) / (max ReLU(F^c) + 1e-8), in [0, 1] (docs/methods/oaa.md §2.2).
 
-    Each class and image is stretched to a maximum of 1, so a barely confident map counts as much as a sure one. The
-    released code clips its feature map in place; here the input stays as it is.
+    A map is all 0 where no position speaks for the class. Otherwise its maximum becomes 1, so that a barely confident
+    map counts as much as a sure one. The released code clips its feature map in place; here the input is not changed.
 
     Args:
         maps: (b, k, h, w), any sign.

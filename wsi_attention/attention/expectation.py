@@ -1,22 +1,22 @@
-"""Estimates of Φ = Σ_i a_i f_i from a few drawn cells, and their gradients.
+"""Estimates of Φ = Σ_i a_i f_i from a few drawn cells, and their gradients (docs/methods/ats.md §2.4 and §3).
 
-An estimator is a rule for coefficients: F = Σ_j c_j f_{I_j}. Wherever E[F] = Φ for every set of features, the
-attention gradient c_j·⟨g, f_j⟩ / a_j is unbiased too, so one surrogate serves them all (`expectation`):
+An estimator is a rule for coefficients: F = Σ_j c_j f_{I_j}. If E[F] = Φ for every set of features, the attention
+gradient c_j·⟨g, f_j⟩ / a_j is unbiased too, so that all estimators have one form for automatic differentiation
+(`expectation`):
 
     F = Σ_j sg(c_j)·(a_{I_j} / sg(a_{I_j}))·f_{I_j},        sg = stop-gradient.
 
-The loss is not linear in F, so its gradient keeps a bias of the order of F's variance, with any estimator.
+A loss is not linear in F, so its gradient has a bias of the order of the variance of F, with any estimator.
 
-Equations: Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711, for the draws with and without
-replacement; Duffield et al. 2007 and Kool et al., ICML 2019, https://arxiv.org/abs/1903.06059, for the threshold.
-`expectation_centred` gives that unbiasedness up for less noise. The attention gradients released with ATS and its
-PyTorch port are biased for two or more draws; they stand here only to reproduce published results
-(`expectation_as_released`, `expectation_as_ported`).
+Draws with and without replacement are those of Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711;
+the threshold estimators those of Duffield et al. 2007 and Kool et al., ICML 2019, https://arxiv.org/abs/1903.06059.
+`expectation_centred` is biased, for less noise. The attention gradients released with ATS and with its PyTorch port are
+biased for two or more draws; `expectation_as_released` and `expectation_as_ported` only reproduce published results.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -25,7 +25,7 @@ from wsi_attention.attention import sampling
 
 
 def coefficients_with_replacement(attention: Tensor) -> Tensor:
-    """c_j = 1/n for independent draws (ATS eq. 6).
+    """Return c_j = 1/n, for independent draws (eq. 6 of ATS).
 
     Args:
         attention: (b, n) attention of the drawn cells.
@@ -34,12 +34,12 @@ def coefficients_with_replacement(attention: Tensor) -> Tensor:
 
 
 def coefficients_sequential(attention: Tensor) -> Tensor:
-    """c_j = (pm_j + (n − j)·a_j) / n for successive draws without replacement; Σ_j c_j = 1 always.
+    """Return c_j = (m_j + (n − j)·a_j) / n, for successive draws without replacement; Σ_j c_j = 1 always.
 
-    pm_j = 1 − Σ_{k<j} a_k is the mass still available before draw j (1-based). The order of the draws counts.
+    m_j = 1 − Σ_{k<j} a_k is the mass that is left before draw j, counted from 1. The order of the draws counts.
 
     Args:
-        attention: (b, n) attention of the drawn cells, in the order they were drawn; of maps that sum to 1.
+        attention: (b, n) attention of the drawn cells in the order of the draws; of maps that sum to 1.
     """
     a = attention.detach()
     n = a.shape[-1]
@@ -49,7 +49,7 @@ def coefficients_sequential(attention: Tensor) -> Tensor:
 
 
 def inclusion(attention: Tensor, threshold: Tensor) -> Tensor:
-    """q_j = 1 − exp(−exp(log a_j − κ)): the chance that cell j's key passes the threshold κ.
+    """Return q_j = 1 − exp(−exp(log a_j − κ)), the chance that the key of cell j passes the threshold κ.
 
     Args:
         attention: (b, n) attention of the drawn cells.
@@ -60,32 +60,32 @@ def inclusion(attention: Tensor, threshold: Tensor) -> Tensor:
 
 
 def coefficients_threshold(attention: Tensor, threshold: Tensor) -> Tensor:
-    """c_j = a_j / q_j: unbiased, but Σ_j c_j is only 1 on average.
+    """Return c_j = a_j / q_j: unbiased, but Σ_j c_j is 1 only on average.
 
-    Poor where features share a strong common part; there use `coefficients_normalised_threshold`.
+    This is noisy where features have a large part in common; see `coefficients_normalised_threshold`.
 
     Args:
         attention: (b, n) attention of the drawn cells.
-        threshold: (b,) κ of the draw.
+        threshold: (b,), κ of the draw.
     """
     return attention.detach() / inclusion(attention, threshold)
 
 
 def coefficients_normalised_threshold(attention: Tensor, threshold: Tensor) -> Tensor:
-    """c_j = (a_j / q_j) / Σ_k (a_k / q_k): a small bias, the lowest variance, and exact where every cell is drawn.
+    """Return c_j = (a_j / q_j) / Σ_k (a_k / q_k): a small bias, the least variance, exact where every cell is drawn.
 
     Args:
         attention: (b, n) attention of the drawn cells.
-        threshold: (b,) κ of the draw.
+        threshold: (b,), κ of the draw.
     """
     c = coefficients_threshold(attention, threshold)
     return c / c.sum(dim=-1, keepdim=True)
 
 
 def without_failed(coefficients: Tensor, valid: Tensor) -> Tensor:
-    """Coefficients after failed tiles left the bag: 0 for those, the rest scaled up so that the sum stays.
+    """Return coefficients without failed tiles: 0 for those, the others scaled up so that the sum stays.
 
-    An image with no valid tile gets zeros throughout; whoever reads tiles must refuse it first.
+    An image without a valid tile gets zeros; whoever reads tiles must refuse it first.
 
     Args:
         coefficients: (b, n).
@@ -97,10 +97,10 @@ def without_failed(coefficients: Tensor, valid: Tensor) -> Tensor:
 
 
 def expectation(features: Tensor, attention: Tensor, coefficients: Tensor) -> Tensor:
-    """F = Σ_j c_j f_j, (b, d), with the gradients ∂/∂f_j = c_j·g and ∂/∂a_j = c_j·⟨g, f_j⟩ / a_j.
+    """Return F = Σ_j c_j f_j, (b, d), with the gradients ∂/∂f_j = c_j·g and ∂/∂a_j = c_j·⟨g, f_j⟩ / a_j.
 
     Args:
-        features: (b, n, d) of the drawn cells.
+        features: (b, n, d), of the drawn cells.
         attention: (b, n) attention of the drawn cells, above 0; carries the gradient.
         coefficients: (b, n); taken as constants.
     """
@@ -109,17 +109,16 @@ def expectation(features: Tensor, attention: Tensor, coefficients: Tensor) -> Te
 
 
 def expectation_centred(features: Tensor, attention: Tensor, coefficients: Tensor) -> Tensor:
-    """F = Σ_j c_j f_j / Σ_j c_j, (b, d), with ∂/∂a_j = c_j·⟨g, f_j − F⟩ / (a_j·Σ_k c_k): less noise, but biased.
+    """Return F = Σ_j c_j f_j / Σ_j c_j, (b, d), with ∂/∂a_j = c_j·⟨g, f_j − F⟩ / (a_j·Σ_k c_k): less noise, biased.
 
-    The gradient of the ratio itself, inclusion probabilities held fixed. Not in the paper. Taking F off each feature
-    removes the part common to all features, which says nothing about where to look and can be most of the gradient's
-    noise: over 200 cells with features 1 ± 0.3 and 10 draws the mean squared error of one draw's gradient falls
-    tenfold; without a common part little is gained. The price, with any coefficients, is a bias of order 1/n: even
-    attention gets a gradient that is 1/n too short on average, and a single draw gives none at all. Exact where every
-    cell is drawn.
+    The gradient is that of the ratio itself with fixed inclusion probabilities. Not in the paper. Subtracting F removes
+    what all features have in common, which says nothing about where to look and can be most of the noise: over 200
+    cells with features 1 ± 0.3 and 10 draws, the mean squared error of the gradient of a draw is ten times smaller;
+    without a common part little is gained. The price, with any coefficients, is a bias of order 1/n: for uniform
+    attention the gradient is 1/n too short on average, and for a single draw it is 0. Exact where every cell is drawn.
 
     Args:
-        features: (b, n, d) of the drawn cells.
+        features: (b, n, d), of the drawn cells.
         attention: (b, n) attention of the drawn cells, above 0; carries the gradient.
         coefficients: (b, n); taken as constants.
     """
@@ -128,41 +127,41 @@ def expectation_centred(features: Tensor, attention: Tensor, coefficients: Tenso
 
 
 def expectation_as_released(features: Tensor, attention: Tensor) -> Tensor:
-    """The sequential estimate with the attention gradient of the official code (idiap/attention-sampling); biased.
+    """Return the sequential estimate with the attention gradient of the code idiap/attention-sampling; biased.
 
-    ∂/∂a_j = (1/n)·⟨g, E_j·pm_j/a_j + Σ_{m<j} f_m − (j − 1)·f_j⟩ with pm_j as in `coefficients_sequential`. The
-    value and the feature gradient equal those of `expectation` with sequential coefficients.
+    ∂/∂a_j = (1/n)·⟨g, E_j·m_j/a_j + Σ_{k<j} f_k − (j − 1)·f_j⟩ with m_j as in `coefficients_sequential`. Value and
+    feature gradient are those of `expectation` with sequential coefficients.
 
     Args:
-        features: (b, n, d) of the drawn cells, in the order they were drawn.
+        features: (b, n, d), of the drawn cells in the order of the draws.
         attention: (b, n) attention of the drawn cells.
     """
-    result: Tensor = _AsReleased.apply(features, attention)  # type: ignore[no-untyped-call]
+    result: Tensor = _AsReleased.apply(features, attention)
     return result
 
 
 def expectation_as_ported(features: Tensor, attention: Tensor) -> Tensor:
-    """The sequential estimate with both gradients of the PyTorch port (sara-nl/attention-sampling-pytorch); biased.
+    """Return the sequential estimate with both gradients of the port sara-nl/attention-sampling-pytorch; biased.
 
     The port sums inclusively where the official code sums exclusively: the value is the same, the feature gradient
-    lacks a_j/n, and the attention gradient is biased in another way.
+    lacks a_j/n, and the attention gradient has another bias.
 
     Args:
-        features: (b, n, d) of the drawn cells, in the order they were drawn.
+        features: (b, n, d), of the drawn cells in the order of the draws.
         attention: (b, n) attention of the drawn cells.
     """
-    result: Tensor = _AsPorted.apply(features, attention)  # type: ignore[no-untyped-call]
+    result: Tensor = _AsPorted.apply(features, attention)
     return result
 
 
 def sequential_steps(features: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-    """The mass left before each draw (b, n), and what the draws up to each one estimate by it alone (b, n, d).
+    """Return the mass left before each draw (b, n), and the estimate of Φ that ends with each draw (b, n, d).
 
-    E_j = Σ_{k<j} a_k f_k + (1 − Σ_{k<j} a_k)·f_j. Given the draws before, each has the mean Φ, so no two are
-    correlated; their mean is the sequential estimate.
+    E_j = Σ_{k<j} a_k f_k + (1 − Σ_{k<j} a_k)·f_j. Each has the mean Φ given the draws before it, so no two of them are
+    correlated. Their mean is the sequential estimate.
 
     Args:
-        features: (b, n, d) of the drawn cells, in the order they were drawn.
+        features: (b, n, d), of the drawn cells in the order of the draws.
         attention: (b, n) attention of the drawn cells.
     """
     left = 1.0 - (attention.cumsum(dim=-1) - attention)
@@ -174,14 +173,22 @@ def _weighted(features: Tensor, weights: Tensor) -> Tensor:
     return (weights.unsqueeze(-1) * features).sum(dim=-2)
 
 
+class _Saved(Protocol):
+    """What is used of autograd's context: tensors kept for the backward pass."""
+
+    saved_tensors: tuple[Tensor, Tensor]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _AsReleased(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, attention: Tensor) -> Tensor:
+    def forward(ctx: _Saved, features: Tensor, attention: Tensor) -> Tensor:
         ctx.save_for_backward(features, attention)
         return _weighted(features, coefficients_sequential(attention))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor, Tensor]:
         features, attention = ctx.saved_tensors
         grad, n = grads[0].unsqueeze(-2), attention.shape[-1]
         left, step = sequential_steps(features, attention)
@@ -193,12 +200,12 @@ class _AsReleased(torch.autograd.Function):
 
 class _AsPorted(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, attention: Tensor) -> Tensor:
+    def forward(ctx: _Saved, features: Tensor, attention: Tensor) -> Tensor:
         ctx.save_for_backward(features, attention)
         return _weighted(features, coefficients_sequential(attention))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor, Tensor]:
         features, attention = ctx.saved_tensors
         grad, n = grads[0].unsqueeze(-2), attention.shape[-1]
         left, step = sequential_steps(features, attention)
@@ -210,13 +217,13 @@ class _AsPorted(torch.autograd.Function):
 
 
 ESTIMATORS = ("with-replacement", "sequential", "threshold", "normalised-threshold")
-"""All are unbiased but the last, which has a small bias and the lowest variance."""
+"""All are unbiased except the last one, which has a small bias and the least variance."""
 GRADIENTS = ("unbiased", "centred", "as-released", "as-ported")
-"""Only the first is unbiased, with an unbiased estimator; see `expectation` for what each is good for."""
+"""Only the first one is unbiased, and only with an unbiased estimator."""
 
 
 class DrawnCells(NamedTuple):
-    """Cells (b, n) in the order they were drawn, their coefficients (b, n), and how much chance each had (b, n)."""
+    """Cells (b, n) in the order of the draws, their coefficients (b, n), and how random each was (b, n), in [0, 1]."""
 
     cells: Tensor
     coefficients: Tensor
@@ -224,11 +231,11 @@ class DrawnCells(NamedTuple):
 
 
 def draw_sample(attention: Tensor, n: int, estimator: str, generator: Generator | None) -> DrawnCells:
-    """n random cells an image and the coefficients that the named estimator gives them.
+    """Draw n random cells per image, with the coefficients of the named estimator.
 
     Args:
         attention: (b, K).
-        n: cells an image.
+        n: cells per image.
         estimator: one of `ESTIMATORS`.
         generator: source of the noise.
     """
@@ -240,12 +247,12 @@ def draw_sample(attention: Tensor, n: int, estimator: str, generator: Generator 
 
 
 def counted(attention: Tensor, draw: sampling.Draw, estimator: str) -> DrawnCells:
-    """Cells drawn without replacement, with the coefficients that the named estimator gives them.
+    """Return cells that were drawn without replacement, with the coefficients of the named estimator.
 
     Args:
-        attention: (b, K) that they were drawn from.
+        attention: (b, K), from which they were drawn.
         draw: the cells.
-        estimator: one of `ESTIMATORS` but the first.
+        estimator: one of `ESTIMATORS`, but not the first.
     """
     at_cells = attention.gather(-1, draw.cells)
     if estimator == "sequential":
@@ -258,18 +265,19 @@ def counted(attention: Tensor, draw: sampling.Draw, estimator: str) -> DrawnCell
 
 
 def _chance(attention: Tensor, coefficients: Tensor) -> Tensor:
-    """1 for each draw where another one could have come, 0 in an image with a single cell."""
+    """Return 1 for each draw in an image with several cells, 0 in an image with a single one."""
     return (sampling.available(attention) > 1).to(coefficients.dtype).unsqueeze(-1).expand_as(coefficients)
 
 
 def draw_top(attention: Tensor, n: int) -> DrawnCells:
-    """The n cells with the highest attention, weights scaled to sum 1; nothing random (ATS page §2.4).
+    """Return the n cells with the highest attention, weights scaled to sum 1; nothing is random.
 
-    Not an estimate of Σ a_i f_i but a quantity of its own, the mean over the n most attended cells.
+    docs/methods/ats.md §2.4: this is not an estimate of Σ a_i f_i, but another quantity, the mean over the n most
+    attended cells.
 
     Args:
         attention: (b, K).
-        n: cells an image.
+        n: cells per image.
     """
     cells = sampling.top_k(attention, n)
     kept = attention.detach().gather(-1, cells)
@@ -277,11 +285,11 @@ def draw_top(attention: Tensor, n: int) -> DrawnCells:
 
 
 def unread_mass(attention: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
-    """(b,) float64 in [0, 1]: 1 − Σ a_i over the different cells that were read, summed over the others.
+    """Return (b,) float64 in [0, 1], the share of the attention that lies on cells that were not read.
 
     Args:
         attention: (b, K), rows sum to 1.
-        cells: (b, n) flat; a cell may stand there several times.
+        cells: (b, n) flat indices; a cell may occur several times.
         valid: (b, n) bool; a cell that could not be read counts as unread.
     """
     read = torch.zeros(attention.shape, device=attention.device).scatter_add(-1, cells, valid.float()) > 0
@@ -290,14 +298,14 @@ def unread_mass(attention: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
 
 
 def estimate(features: Tensor, attention: Tensor, coefficients: Tensor, gradient: str) -> Tensor:
-    """The mean feature (b, d) = Σ_j c_j f_j with the named gradient.
+    """Return the mean feature (b, d), Σ_j c_j f_j, with the named gradient.
 
     Args:
         features: (b, n, d) of the drawn cells; 0 where a tile failed.
-        attention: (b, n) attention of the drawn cells, in the order they were drawn.
+        attention: (b, n) attention of the drawn cells in the order of the draws.
         coefficients: (b, n); 0 where a tile failed.
-        gradient: one of `GRADIENTS`. "centred" divides by Σ c. The last two take sequential coefficients whatever is
-            given, and from `coefficients` only which tiles failed.
+        gradient: one of `GRADIENTS`. "centred" divides by Σ c. The last two always take sequential coefficients, and
+            from `coefficients` only which tiles failed.
     """
     features = features.to(attention.dtype)
     if gradient == "centred":

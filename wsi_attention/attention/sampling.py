@@ -1,9 +1,7 @@
 """From attention to drawn cells: the smoothed softmax, draws with and without replacement, and top-k.
 
-Every function takes a batch of attention maps flattened to (b, K). Cells with attention 0 are never drawn.
-
-Equations are those of Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models",
-ICML 2019, https://arxiv.org/abs/1905.03711.
+Every function takes a batch of attention maps, flattened to (b, K). Cells with attention 0 are never drawn.
+docs/methods/ats.md §2.1 and §2.2, after Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ from torch import Generator, Tensor
 
 
 class Draw(NamedTuple):
-    """Cells drawn without replacement, with what the threshold estimators need.
+    """Cells drawn without replacement, and what the threshold estimators need.
 
     Attributes:
-        cells: (b, n) int64 flat indices in the order they were drawn; the order is part of the draw.
+        cells: (b, n) int64 flat indices in the order of the draws, which estimators depend on.
         keys: (b, n) float64, log attention plus Gumbel noise, decreasing.
         threshold: (b,) float64, the (n + 1)-th largest key; -inf where no further cell could have been drawn.
     """
@@ -29,14 +27,14 @@ class Draw(NamedTuple):
 
 
 def smoothed_softmax(logits: Tensor, floor: float = 0.0) -> Tensor:
-    """Attention a = (1 - s)·softmax(z) + s / K over the cells with a finite logit (ATS §2.1).
+    """Return attention (1 - s)·softmax(z) + s / K over the cells with a finite logit (docs/methods/ats.md §2.1).
 
-    The floor bounds 1/a and keeps every cell reachable. Cells with logit -inf (no tissue) get exactly 0 and do not
-    count in K, so a mask changes nothing but which cells take part. Computed in float32 at least.
+    The floor bounds 1/a, and every cell can be drawn. Cells with logit -inf (no tissue) get exactly 0 and do not count
+    in K, so a mask only changes which cells take part. Computed in float32 at least.
 
     Args:
         logits: (b, K).
-        floor: s, the share of the attention that is spread evenly, in [0, 1).
+        floor: s, share of the attention that is spread evenly, in [0, 1).
 
     Returns:
         (b, K) attention; each row sums to 1.
@@ -59,18 +57,18 @@ def smoothed_softmax(logits: Tensor, floor: float = 0.0) -> Tensor:
 
 
 def available(attention: Tensor) -> Tensor:
-    """(b,) number of cells that can be drawn: those with attention above 0."""
+    """Return (b,), the number of cells that can be drawn: those with attention above 0."""
     return (attention > 0).sum(dim=-1)
 
 
 def draw_with_replacement(attention: Tensor, n: int, generator: Generator | None = None) -> Tensor:
-    """n independent draws with probabilities a, by inversion of the summed attention in float64.
+    """Draw n cells independently with probabilities a, by inversion of the summed attention in float64.
 
     Args:
         attention: (b, K), non-negative; rows need not sum to exactly 1.
-        n: draws an image, at least 1.
-        generator: source of the noise; torch's global one where None. The noise is made on the generator's device,
-            so a CPU generator draws the same on any device.
+        n: draws per image, at least 1.
+        generator: source of the noise; torch's global one where None. The noise is made on the generator's device, so
+            that a CPU generator draws the same cells on any device.
 
     Returns:
         (b, n) int64 flat indices in the order of the draws.
@@ -87,15 +85,16 @@ def draw_with_replacement(attention: Tensor, n: int, generator: Generator | None
 
 
 def draw_without_replacement(attention: Tensor, n: int, generator: Generator | None = None) -> Draw:
-    """n different cells by Gumbel-top-k on log a: successive draws without replacement, in their order.
+    """Draw n different cells by Gumbel-top-k on log a, which are successive draws in their order.
 
-    P(I_1 … I_n) = Π_j a_{I_j} / (1 − Σ_{k<j} a_{I_k}). The noise goes on log a, in float64.
+    docs/methods/ats.md §2.2: P(I_1 … I_n) = Π_j a_{I_j} / (1 − Σ_{k<j} a_{I_k}). The noise is added to log a, in
+    float64.
 
     Args:
         attention: (b, K), non-negative.
-        n: draws an image, at least 1.
-        generator: source of the noise; torch's global one where None. The noise is made on the generator's device,
-            so a CPU generator draws the same on any device.
+        n: draws per image, at least 1.
+        generator: source of the noise; torch's global one where None. The noise is made on the generator's device, so
+            that a CPU generator draws the same cells on any device.
 
     Raises:
         ValueError: n is below 1, or above the number of cells with attention above 0 in some image.
@@ -109,11 +108,11 @@ def draw_without_replacement(attention: Tensor, n: int, generator: Generator | N
 
 
 def first_of(draw: Draw, n: int) -> Draw:
-    """The draw of n cells that stands at the beginning of a longer one: with the same noise it would have come out so.
+    """Return the draw of n cells that a longer draw begins with; the same noise would have drawn these.
 
     Args:
-        draw: of n cells or more.
-        n: cells an image, at least 1.
+        draw: at least n cells.
+        n: cells per image, at least 1.
     """
     if n == draw.cells.shape[-1]:
         return draw
@@ -121,11 +120,11 @@ def first_of(draw: Draw, n: int) -> Draw:
 
 
 def top_k(attention: Tensor, n: int) -> Tensor:
-    """The n cells with the highest attention, highest first, the first of equals first: nothing random.
+    """Return the n cells with the highest attention, highest first, of equals the first; nothing is random.
 
     Args:
         attention: (b, K), non-negative.
-        n: cells an image, at least 1.
+        n: cells per image, at least 1.
 
     Returns:
         (b, n) int64 flat indices.

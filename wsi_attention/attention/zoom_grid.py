@@ -1,7 +1,7 @@
-"""Zoom-In's coordinates and what its reads cost.
+"""The coordinates of the Zoom-In paper, and the pixels that its reads cost; the model has cell centres instead.
 
-Kong & Henao, CVPR 2022, https://arxiv.org/abs/2106.02694. Its rule hits both corners of the image; ATS takes the
-centres of cells instead (`geometry.Grid.centres`). The two must not be mixed.
+Kong & Henao, CVPR 2022, https://arxiv.org/abs/2106.02694; docs/methods/zoom_in.md §2. In the paper the first and last
+cells lie on the corners of the image; here and in ATS cells have centres (`geometry.Grid.centres`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def tile_centres(cells: Tensor, count: int, size: int) -> Tensor:
-    """Centre of cell k along one axis: k·(W − 1) // (w − 1), and (W − 1) // 2 where there is one cell (§2).
+    """Return the centre of cell k along one axis: k·(W − 1) // (w − 1), and (W − 1) // 2 where there is one cell.
 
-    The paper's rule, counted from 0: the first cell lies on 0, the last on W − 1. Whole numbers throughout, as a float
-    may round a corner down by one.
+    docs/methods/zoom_in.md §2. The first cell lies on 0, the last on W − 1. In whole numbers, because a float may round
+    a corner down by one.
 
     Args:
-        cells: (...) int64, k in 0 … count − 1, along this axis.
+        cells: (...) int64, k in 0 … count − 1.
         count: w, cells along the axis.
         size: W, pixels along the axis.
     """
@@ -27,11 +27,11 @@ def tile_centres(cells: Tensor, count: int, size: int) -> Tensor:
 
 
 def tile_starts(centres: Tensor, tile: int) -> Tensor:
-    """Where tiles of the given length begin; the first begins tile // 2 outside, in the zero padding.
+    """Return the starts of tiles of the given length; the first one starts tile // 2 outside, in the zero padding.
 
     Args:
         centres: (...) int64, from `tile_centres`.
-        tile: h1 or w1 in pixels; at least one coarse cell long, else the tiles leave gaps.
+        tile: h1 or w1 in pixels; at least the length of a coarse cell, or the tiles leave gaps.
     """
     return centres - tile // 2
 
@@ -42,15 +42,15 @@ def pixels_read(
     tiles: tuple[int, tuple[int, int], float],
     subtiles: tuple[int, tuple[int, int]],
 ) -> float:
-    """s1²·HW + N'·s2²·h1·w1 + N·h2·w2: pixels of the overview, of the visited tiles' views, and of the sub-tiles.
+    """Return s1²·HW + N'·s2²·h1·w1 + N·h2·w2: pixels of the overview, views of visited tiles, and sub-tiles.
 
-    The paper writes the middle view as s1·s2 of the image; a view of a tile at scale s2 is s2 of the tile (§2).
+    docs/methods/zoom_in.md §2. The paper has the middle view as s1·s2 of the image; at scale s2 it is s2 of the tile.
 
     Args:
         extent: (w, h) of the image.
         overview: s1.
-        tiles: N' distinct tiles, their (w, h) in image pixels, and s2.
-        subtiles: how many were read, and their (w, h).
+        tiles: number N' of distinct tiles, their (w, h) in image pixels, and s2.
+        subtiles: number of sub-tiles that were read, and their (w, h).
     """
     (distinct, tile, scale), (read, subtile) = tiles, subtiles
     views = distinct * scale**2 * tile[0] * tile[1]

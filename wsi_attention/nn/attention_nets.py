@@ -15,7 +15,7 @@ class MnistAttentionNet(OverviewNet):
     """The paper's network for Megapixel MNIST: conv 8 tanh, conv 8 tanh, conv 1, all 3×3, one cell a pixel.
 
     Args:
-        channels: of the overview.
+        channels: channels of the overview.
     """
 
     stride = 1
@@ -33,7 +33,7 @@ class MnistAttentionNet(OverviewNet):
         self.score = nn.Conv2d(8, 1, 3, padding=1)
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, c, h, w) -> logits (b, h, w) and features (b, 8, h, w)."""
+        """Map (b, c, h, w) to logits (b, h, w) and features (b, 8, h, w)."""
         features: Tensor = self.trunk(view)
         return self.score(features).squeeze(1), features
 
@@ -41,13 +41,13 @@ class MnistAttentionNet(OverviewNet):
 class TissueAttentionNet(OverviewNet):
     """A small convolutional trunk with some context, for stained tissue; a cell is stride × stride pixels.
 
-    Each stage halves the view by a 4×4 convolution, whose field is centred on the cell it stands for. Normalisation is
-    per pixel and nothing is pooled over space, so a strip with `reach` cells of its surroundings gives what the whole
-    gives. The last layer starts near zero: attention starts near uniform.
+    Each stage halves the view by a 4×4 convolution, whose field is centred on its cell. Normalisation is per pixel and
+    nothing is pooled over space, so a strip with `reach` cells of surroundings has the values that it has in the whole
+    overview. The last layer starts near zero, so that attention starts near uniform.
 
     Args:
-        channels: of the overview.
-        widths: channels after each stage; the stride is 2 to their number.
+        channels: channels of the overview.
+        widths: channels after each stage; the stride is 2 to the power of their number.
         context: side of the depthwise kernel over cells, odd.
     """
 
@@ -67,7 +67,7 @@ class TissueAttentionNet(OverviewNet):
                 self.score.bias.zero_()
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, c, h, w) -> logits (b, gh, gw) and features (b, dim, gh, gw) with gh = h / stride, gw = w / stride.
+        """Map (b, c, h, w) to logits (b, gh, gw) and features (b, dim, gh, gw), gh = h / stride and gw = w / stride.
 
         h and w are multiples of the stride.
         """
@@ -78,8 +78,8 @@ class TissueAttentionNet(OverviewNet):
 class _Context(nn.Module):
     """A residual ConvNeXt block: depthwise convolution over cells, then two 1×1 convolutions.
 
-    The convolution starts as the mean over its field: neighbours that agree stand out from a single odd cell, and
-    with labels for whole slides only, training hardly ever finds that from random weights.
+    The convolution starts as the mean over its field, so that neighbours which agree stand out against a single odd
+    cell. With labels for whole slides only, training hardly ever finds that from random weights.
     """
 
     def __init__(self, channels: int, kernel: int) -> None:
@@ -96,14 +96,14 @@ class _Context(nn.Module):
 
 
 class PooledAttention(OverviewNet):
-    """Attention over blocks of side × side cells of another network: as much as their cells have together.
+    """Attention over blocks of side × side cells of another network; a block has the attention of its cells together.
 
-    A block's logit is the log of the sum of its cells' exponentials, so the softmax over blocks gives each the sum of
-    its cells' attention, and one small finding is not thinned out by its surroundings as in a mean. A block's feature
-    is the attention-weighted mean of its cells'.
+    The logit of a block is the logarithm of the sum of its cells' exponentials. The softmax over blocks is then the sum
+    of the attention of their cells, and a small finding is not diluted by its surroundings as in a mean. The feature of
+    a block is the attention-weighted mean of those of its cells.
 
     Args:
-        network: (b, c, h, w) -> logits (b, gh, gw) and features (b, d, gh, gw); with attributes `stride` and `dim`.
+        network: (b, c, h, w) -> logits (b, gh, gw) and features (b, d, gh, gw).
         side: cells along a side of a block; 1 changes nothing.
     """
 
@@ -114,7 +114,7 @@ class PooledAttention(OverviewNet):
         self.reach = None if network.reach is None else -(-network.reach // side)
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, c, h, w) -> logits (b, h / stride, w / stride) and features (b, dim, h / stride, w / stride).
+        """Map (b, c, h, w) to logits (b, h / stride, w / stride) and features (b, dim, h / stride, w / stride).
 
         h and w are multiples of the stride.
         """
@@ -125,7 +125,7 @@ class PooledAttention(OverviewNet):
 
 
 def _blocks(values: Tensor, side: int) -> Tensor:
-    """(b, d, gh, gw) -> (b, d, gh / side, gw / side, side²)."""
+    """Return (b, d, gh, gw) as (b, d, gh / side, gw / side, side²)."""
     b, d, rows, cols = values.shape
     cut = functional.unfold(values, side, stride=side)
     return cut.reshape(b, d, side * side, rows // side, cols // side).movedim(2, -1)

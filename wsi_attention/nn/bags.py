@@ -1,4 +1,4 @@
-"""A batch of tiles through an encoder: only the valid ones, in chunks that bound memory, smaller where it runs out."""
+"""Encode a batch of tiles: only the valid ones, in chunks that bound memory and shrink where it runs out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wsi_attention.structures import TileBatch
 from wsi_attention.timing import spent_on
 
 CHUNK = 64
-"""Tiles encoded at once in eval mode."""
+"""Most tiles encoded at once in eval mode."""
 CPU_PIXELS = 2**20
-"""Pixels encoded at once on the CPU, 16 tiles of 256²: more take memory, 200 MB for ResNet-18, and are no faster."""
+"""Most pixels encoded at once on the CPU, 16 tiles of 256²: more take more memory, but no less time."""
 SCARCE = (
     "allocate memory",
     "out of memory",
@@ -22,19 +22,19 @@ SCARCE = (
     "could not create a primitive",
     "could not create a memory",
 )
-"""What libraries without an error of their own say: torch's allocator on the CPU, CUDA, cuBLAS and cuDNN, oneDNN."""
+"""Texts by which libraries that have no error of their own say so: torch on the CPU, CUDA, cuBLAS, cuDNN, oneDNN."""
 
 
 @spent_on("encode")
 def encode(tiles: TileBatch, preprocess: nn.Module, encoder: nn.Module, chunk: int | None = None) -> Tensor:
-    """Features (b, n, d) of all tiles; zeros where a tile is not valid.
+    """Return the features (b, n, d) of all tiles; zeros where a tile is not valid.
 
     Args:
-        tiles: pixels (b, n, c, h, w) and which of them are real; at least one is.
+        tiles: pixels (b, n, c, h, w) and which of them are valid; at least one is.
         preprocess: (m, c, h, w) of any dtype -> floats on the device.
         encoder: (m, c, h, w) -> (m, d).
-        chunk: tiles at a time in eval mode, `CHUNK` or what `CPU_PIXELS` allows where None; in train mode all go at
-            once, for their activations are kept anyway.
+        chunk: tiles at a time in eval mode; where None, `CHUNK` or what `CPU_PIXELS` allows. In train mode all tiles go
+            through at once, because their activations are kept anyway.
 
     Raises:
         OutOfMemoryError: in eval mode, not even one tile fits.
@@ -64,18 +64,18 @@ def _most_at_once(pixels: Tensor, device: torch.device | None) -> int:
 def in_chunks(
     network: Callable[[Tensor], Tensor], pixels: Tensor, chunk: int, device: torch.device | None = None
 ) -> Tensor:
-    """What a network makes of (n, …), so many at a time; half as many from where memory ran out, down to one.
+    """Return a network's output for (n, …), `chunk` at a time; where memory runs out, half as many, down to one.
 
-    A chunk's size may change the last bits of a feature, because libraries order sums by the shape of a batch.
+    The size of a chunk may change the last bits of a feature, because libraries order sums by the shape of a batch.
 
     Args:
         network: (m, …) -> (m, …).
         pixels: (n, …), n at least 1.
         chunk: m at first.
-        device: where to bring the pixels; left to the network where None or the CPU.
+        device: where to bring the pixels; the network does it where None or the CPU.
 
     Raises:
-        OutOfMemoryError: one alone does not fit.
+        OutOfMemoryError: not even one fits.
     """
     done: list[Tensor] = []
     start = 0
@@ -101,11 +101,11 @@ def in_chunks(
 
 
 def _brought(parts: tuple[Tensor, ...], device: torch.device | None) -> Iterator[Tensor]:
-    """The parts on the device: on a GPU the next one is copied while the network still computes on the one before."""
+    """Yield the parts on the device; on a GPU, a part is copied while the network still computes on the one before."""
     if device is None or device.type != "cuda" or parts[0].is_cuda:
         yield from parts
         return
-    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copies = torch.cuda.Stream(device)
     computes = torch.cuda.current_stream(device)
     for part in parts:
         with torch.cuda.stream(copies):

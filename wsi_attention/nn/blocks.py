@@ -35,7 +35,7 @@ class Encoder(nn.Module):
 
     Attributes:
         dim: length of the feature.
-        classifiers: modules that published weights have and the encoder has not.
+        classifiers: names of modules that published weights hold and the encoder does not have.
     """
 
     dim: int
@@ -46,9 +46,9 @@ class OverviewNet(nn.Module):
     """Base of networks that look at an overview: (b, c, h, w) -> logits (b, gh, gw), features (b, dim, gh, gw).
 
     Attributes:
-        stride: pixels a side of a cell; gh = h / stride, gw = w / stride.
-        dim: length of a cell's feature.
-        reach: cells around a strip that its values depend on; None where they depend on all.
+        stride: side of a cell in pixels; gh = h / stride, gw = w / stride.
+        dim: length of the feature of a cell.
+        reach: width in cells of the surroundings on which the values of a strip depend; None where they depend on all.
     """
 
     stride: int
@@ -57,10 +57,10 @@ class OverviewNet(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel (ConvNeXt): local, so any crop gives the same values.
+    """Layer normalisation over the channels of each pixel (ConvNeXt): local, so a crop has the values of the whole.
 
     Args:
-        channels: c.
+        channels: number of channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -69,40 +69,40 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> the same shape."""
+        """Return the normalised (b, c, h, w)."""
         rows = x.permute(0, 2, 3, 1)
         rows = functional.layer_norm(rows, rows.shape[-1:], self.weight, self.bias, 1e-6)
         return rows.permute(0, 3, 1, 2)
 
 
 class UnitNorm(nn.Module):
-    """Features of length 1: with equal norms, sampling in proportion to attention is the best choice (ATS §3.2)."""
+    """Features of length 1: with equal lengths, draws by attention have the least variance (ATS, section 3.2)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(m, d) -> (m, d), float32 at least."""
+        """Map (m, d) to (m, d), float32 at least."""
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         return functional.normalize(x, dim=-1)
 
 
 class GlobalMax(nn.Module):
-    """(m, c, h, w) -> (m, c): the largest value of each channel."""
+    """Map (m, c, h, w) to (m, c): the largest value of each channel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, c)."""
+        """Map (m, c, h, w) to (m, c)."""
         return x.amax(dim=(-2, -1))
 
 
 class GlobalMean(nn.Module):
-    """(m, c, h, w) -> (m, c): the mean of each channel."""
+    """Map (m, c, h, w) to (m, c): the mean of each channel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, c)."""
+        """Map (m, c, h, w) to (m, c)."""
         return x.mean(dim=(-2, -1))
 
 
 class GlobalMeanMax(nn.Module):
-    """(m, c, h, w) -> (m, 2c): the mean of each channel, then the largest value of each."""
+    """Map (m, c, h, w) to (m, 2c): the mean of each channel, then the largest value of each."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, 2c)."""
+        """Map (m, c, h, w) to (m, 2c)."""
         return torch.cat([x.mean(dim=(-2, -1)), x.amax(dim=(-2, -1))], dim=-1)

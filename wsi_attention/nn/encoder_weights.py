@@ -1,7 +1,7 @@
-"""An encoder's weights alone, as a safetensors file: written, read, put into a network; never unpickled.
+"""The weights of an encoder alone, as a safetensors file: write, read, load into a network; nothing is unpickled.
 
-The file holds the encoder's state dict under its own names (torchvision's for "resnet18", timm's for "timm:..."), and
-may say in its metadata which colours the encoder was trained with.
+The file holds the state dict under the encoder's own names (torchvision's for "resnet18", timm's for "timm:..."). Its
+metadata may say with which mean and standard deviation of colours the encoder was trained.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsi_attention.errors import InputError, ModelError
 from wsi_attention.json_values import parse
 
 METADATA = "wsi_attention"
-"""Key of the file's metadata; its value is JSON with "mean" and "std"."""
+"""Key in the metadata of the file; its value is JSON with "mean" and "std"."""
 SUFFIX = ".safetensors"
 CONVERT = (
     "a pickle can run any code, so it is not opened; where you trust it, convert it once: "
@@ -29,17 +29,17 @@ CONVERT = (
     "s.save_file(torch.load('FILE', weights_only=True), 'FILE.safetensors')\""
 )
 NAMED = 3
-"""Tensors named in an error, of each kind."""
+"""Most tensors of a kind that an error names."""
 
 
 @dataclass(frozen=True, eq=False)
 class EncoderWeights:
-    """What is known of a trained encoder.
+    """The weights of a trained encoder.
 
     Attributes:
         tensors: its state dict.
-        mean: of each channel, of 1, that it was trained with; empty where unknown.
-        std: likewise.
+        mean: per-channel mean in [0, 1] with which it was trained; empty where unknown.
+        std: per-channel standard deviation, likewise.
     """
 
     tensors: Mapping[str, Tensor]
@@ -48,13 +48,13 @@ class EncoderWeights:
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, *, mean: Sequence[float] = (), std: Sequence[float] = ()) -> str:
-    """Writes an encoder's weights, for `encoder_start` of a recipe.
+    """Write the weights of an encoder, for `encoder_start` of a recipe.
 
     Args:
         path: a file ending in .safetensors; its folder is made.
-        encoder: of `build_encoder`, frozen or not.
-        mean: of each channel, of 1, that it was trained with.
-        std: likewise.
+        encoder: of `TileEncoder.build`, frozen or not.
+        mean: per-channel mean in [0, 1] with which it was trained.
+        std: per-channel standard deviation, likewise.
 
     Returns:
         The sha256 of the file.
@@ -76,10 +76,10 @@ def save_encoder(path: str | Path, encoder: nn.Module, *, mean: Sequence[float] 
 
 
 def read_encoder(path: str | Path) -> EncoderWeights:
-    """Weights from a safetensors file.
+    """Return the weights in a safetensors file.
 
     Raises:
-        InputError: no such file, or no safetensors file; a pickle is refused with the way to convert it.
+        InputError: no such file, or no safetensors file; for a pickle the text says how to convert it.
     """
     path = Path(path)
     if path.is_file() and path.suffix != SUFFIX:
@@ -94,12 +94,12 @@ def read_encoder(path: str | Path) -> EncoderWeights:
 
 
 def fill_encoder(encoder: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copies weights into an encoder; a classifier that the file still has (`encoder.classifiers`) is left out.
+    """Copy weights into an encoder; a classifier among them (`encoder.classifiers`) is left out.
 
     Args:
-        encoder: of `build_encoder`.
+        encoder: of `TileEncoder.build`.
         weights: its state dict, in any float type.
-        origin: where they come from, for the error.
+        origin: where the weights come from, for the error.
 
     Raises:
         InputError: tensors are missing, unexpected, of another shape, or not finite; the text names them.

@@ -26,7 +26,7 @@ class MnistEncoder(nn.Sequential, Encoder):
     """The paper's encoder for Megapixel MNIST: conv 7×7, three conv 3×3, 32 channels, valid, ReLU, global max.
 
     Args:
-        channels: of the tiles.
+        channels: channels of the tiles.
     """
 
     dim = 32
@@ -41,17 +41,17 @@ class MnistEncoder(nn.Sequential, Encoder):
 class SmallEncoder(Encoder):
     """A residual network cheap enough for a laptop: about 0.3 GFLOP for a 256 × 256 tile.
 
-    A strided stem, then a stage per width, each half the size of the one before, with one residual block. Group
-    normalisation works on each tile alone: a tile's feature does not depend on its neighbours in the batch.
+    A strided stem, then one stage per width, each half the size of the one before, with one residual block. Group
+    normalisation works on each tile alone: the feature of a tile does not depend on the others in the batch.
 
     Args:
-        channels: of the tiles.
+        channels: channels of the tiles.
         widths: channels of each stage; multiples of 8.
         dim: length of the feature.
         pool: "mean", "max" or "mean+max" over the last stage.
 
     Attributes:
-        map_layer: what gives the last map but one, for `nn.feature_map`.
+        map_layer: layer with the last feature map but one; TNet's location module sees it.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SmallEncoder(Encoder):
         self.unit = UnitNorm()
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, dim), rows of length 1."""
+        """Map (m, c, h, w) to (m, dim), rows of length 1."""
         features: Tensor = self.unit(self.project(self.trunk(tiles)))
         return features
 
@@ -153,8 +153,8 @@ class VitEncoder(Encoder):
     """A small vision transformer for tiles of any size; a side that is no multiple of the patch is padded with zeros.
 
     Args:
-        channels: of the tiles.
-        dim: length of the feature; a multiple of the heads.
+        channels: channels of the tiles.
+        dim: length of the feature; a multiple of the number of heads.
     """
 
     def __init__(self, channels: int = 3, dim: int = 128) -> None:
@@ -164,7 +164,7 @@ class VitEncoder(Encoder):
         hide_wrapper(self)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, dim), rows of length 1."""
+        """Map (m, c, h, w) to (m, dim), rows of length 1."""
         height, width = tiles.shape[-2:]
         tiles = functional.pad(tiles, (0, -width % VIT_PATCH, 0, -height % VIT_PATCH))
         features: Tensor = self.unit(self.network(tiles))
@@ -190,6 +190,6 @@ class Frozen(Encoder):
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, dim)."""
+        """Map (m, c, h, w) to (m, dim)."""
         features: Tensor = self.network(tiles)
         return features

@@ -1,9 +1,8 @@
-"""Files of the Hugging Face hub: from its cache where they are there, downloaded where not; never a pickle."""
+"""Files of the Hugging Face hub: from its cache, or downloaded into it; pickles are never opened."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,14 +16,14 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EXTRA = "install it with: pip install 'wsi-attention[encoders]'"
 
 
-def hub_config(repository: str) -> dict[str, Any]:
-    """What the hub says of a timm model: "architecture", "model_args", "pretrained_cfg".
+def hub_config(repository: str) -> dict[str, object]:
+    """Return the config of a timm model on the hub: "architecture", "model_args", "pretrained_cfg".
 
     Args:
         repository: "owner/model" or "owner/model@revision".
 
     Raises:
-        InputError: it cannot be had, or is no model of timm.
+        InputError: it cannot be downloaded, or is no model of timm.
         MissingExtraError: the hub's package is not installed.
     """
     path = hub_file(repository, CONFIG)
@@ -40,14 +39,14 @@ def hub_config(repository: str) -> dict[str, Any]:
 
 
 def hub_weights(repository: str, filename: str = WEIGHTS) -> dict[str, Tensor]:
-    """The tensors that a repository holds as safetensors.
+    """Return the tensors that a repository holds as safetensors.
 
     Args:
         repository: "owner/model" or "owner/model@revision".
-        filename: as timm names it; a pickle's name stands for the safetensors file beside it.
+        filename: as timm names it; for a pickle's name the safetensors file beside it is taken.
 
     Raises:
-        InputError: there is no such file, or it cannot be had or read.
+        InputError: there is no such file, or it cannot be downloaded or read.
         MissingExtraError: the hub's package is not installed.
     """
     safe = Path(filename).with_suffix(SUFFIX).name.replace("pytorch_model", "model")
@@ -59,10 +58,10 @@ def hub_weights(repository: str, filename: str = WEIGHTS) -> dict[str, Tensor]:
 
 
 def hub_file(repository: str, filename: str) -> Path:
-    """A file of a repository, in the hub's own cache.
+    """Return the path of a repository's file in the hub's own cache, downloaded where it is not there.
 
     Raises:
-        InputError: it is not there, not permitted, or the hub cannot be reached.
+        InputError: there is no such file, access is not permitted, or the hub cannot be reached.
         MissingExtraError: the hub's package is not installed.
     """
     try:

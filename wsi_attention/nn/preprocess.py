@@ -1,4 +1,4 @@
-"""Pixels to numbers a network takes; and where float32 stays although the rest runs in bfloat16."""
+"""From pixels to the numbers that a network takes; and what stays in float32 while the rest runs in bfloat16."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from wsi_attention.options import Options, option
 
 HE_MEAN = (0.76, 0.62, 0.75)
-"""Typical channel means of haematoxylin-eosin views with some white in them, of 1."""
+"""Per-channel means in [0, 1] that are typical of haematoxylin-eosin views with some white in them."""
 HE_STD = (0.18, 0.24, 0.17)
-"""Typical channel standard deviations of the same, of 1."""
+"""Per-channel standard deviations of the same, of values in [0, 1]."""
 
 
 class Normalise(nn.Module):
     """(x − mean) / std per channel; uint8 pixels are divided by 255 first, floats are taken as they are.
 
-    Bytes, not floats, travel to the device. The result is channels-last in memory, which convolutions on CPUs and on
-    tensor cores prefer.
+    Pixels travel to the device as bytes, not as floats. The result is channels-last in memory, which is faster for
+    convolutions on CPUs and on tensor cores.
 
     Args:
-        mean: per channel, of 1.
-        std: per channel, of 1, above 0.
+        mean: per channel, of values in [0, 1].
+        std: per channel, of values in [0, 1]; above 0.
     """
 
     mean: Tensor
@@ -39,7 +39,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(m, c, h, w) uint8 or float of any device -> (m, c, h, w) float32 on this module's device."""
+        """Map (m, c, h, w), uint8 or float on any device, to (m, c, h, w) float32 on this module's device."""
         x = pixels.to(self.mean.device, non_blocking=True)
         x = x.to(self.mean.dtype, memory_format=torch.channels_last)
         if pixels.dtype == torch.uint8:
@@ -69,7 +69,7 @@ class PixelOptions(Options):
 
 
 def background(pixels: Tensor) -> float:
-    """The value of empty surroundings: white for bytes of a brightfield slide, 0 for plain float images."""
+    """Return the value of empty surroundings: white for the bytes of a brightfield slide, 0 for float images."""
     return 255.0 if pixels.dtype == torch.uint8 else 0.0
 
 
@@ -78,11 +78,11 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def in_float32(network: Callable[..., T], *tensors: Tensor) -> T:
-    """What a network gives without autocast, half-precision inputs made float32; other inputs stay as they are.
+    """Return a network's output without autocast; inputs of half precision become float32, others stay as they are.
 
-    For what decides which cells are drawn and what is read out as a probability: a bfloat16 logit of 5 is rounded by
-    up to 0.016, so cells would be drawn by the rounding, and a jackknife over leave-one-out logits would see nothing
-    else. Such networks cost little beside an encoder of tiles.
+    This is for networks whose output decides which cells are drawn or is read as a probability: a bfloat16 logit of 5
+    is rounded by up to 0.016, so that rounding would decide about cells, and a jackknife over leave-one-out logits
+    would measure little else. Such networks cost little compared with an encoder of tiles.
 
     Args:
         network: a module or a function of tensors.

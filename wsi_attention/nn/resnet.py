@@ -10,17 +10,17 @@ from wsi_attention.nn.blocks import Encoder, UnitNorm
 
 
 class ResNet18(Encoder):
-    """The usual ResNet-18 up to its global mean, as a tile encoder; parameter names are torchvision's.
+    """The usual ResNet-18 up to its global mean, as a tile encoder; parameters have torchvision's names.
 
-    Batch normalisation uses its running statistics in eval mode; train it with whole batches or frozen.
+    Batch normalisation uses running statistics in eval mode; train it with whole batches, or frozen.
 
     Args:
-        channels: of the tiles.
+        channels: channels of the tiles.
     """
 
     dim = 512
     map_layer = "layer3"
-    """What gives the last map but one, for `nn.feature_map`."""
+    """Layer with the last feature map but one; TNet's location module sees it."""
     classifiers = ("fc",)
 
     def __init__(self, channels: int = 3) -> None:
@@ -39,14 +39,14 @@ class ResNet18(Encoder):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, 512), rows of length 1."""
+        """Map (m, c, h, w) to (m, 512), rows of length 1."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(tiles))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         features: Tensor = self.unit(x.mean(dim=(-2, -1)))
         return features
 
     def load_backbone(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes over a torchvision `resnet18` state dict; its classifier (`fc.*`) is left out.
+        """Load a torchvision `resnet18` state dict without its classifier (`fc.*`).
 
         Raises:
             RuntimeError: a name or a shape does not fit.

@@ -1,4 +1,4 @@
-"""Any encoder of timm by name, as a tile encoder: "timm:resnet50", "hub:owner/model"; an extra, imported on use.
+"""Encoders of timm by name, as tile encoders: "timm:resnet50", "hub:owner/model"; an extra, imported on use.
 
 timm: Wightman, PyTorch Image Models, https://github.com/huggingface/pytorch-image-models.
 """
@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from types import ModuleType
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,15 @@ from wsi_attention.nn.transparent import hide_wrapper
 
 PREFIX = "timm:"
 HUB_PREFIXES = ("hub:", "hf-hub:", "hf_hub:")
-ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True, "dynamic_img_pad": True}, {})
-"""Arguments that make a network take tiles of any size, for those that know them; the best first."""
+ANY_SIZE: tuple[dict[str, object], ...] = ({"dynamic_img_size": True, "dynamic_img_pad": True}, {})
+"""Arguments with which a network takes tiles of any size, if it knows them; tried in this order."""
+
+
+class TimmNetwork(Protocol):
+    """What is used of a timm network beside its being a module."""
+
+    pretrained_cfg: Mapping[str, object]
+    num_features: int
 
 
 @dataclass(frozen=True)
@@ -33,51 +41,53 @@ class TimmName:
     """What to build.
 
     Attributes:
-        architecture: timm's name, maybe with the tag of its weights.
-        arguments: of the network's constructor.
-        published: what the hub says of its weights; empty where timm itself knows.
-        repository: of the hub; empty where timm itself knows.
+        architecture: timm's name, with or without the tag of its weights.
+        arguments: arguments of the network's constructor.
+        published: the hub's description of its weights; empty for weights that timm knows.
+        repository: its repository on the hub; empty for a network that timm knows.
     """
 
     architecture: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    published: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    published: Mapping[str, object] = field(default_factory=dict)
     repository: str = ""
 
     @property
     def text(self) -> str:
-        """A name that builds the same network and needs no hub."""
+        """The name that builds the same network without the hub."""
         more = f" {json.dumps(dict(self.arguments), sort_keys=True)}" if self.arguments else ""
         return f"{PREFIX}{self.architecture}{more}"
 
 
 class TimmEncoder(Encoder):
-    """A network of timm without its classifier; features as its own pooling gives them, of length 1.
+    """A network of timm without its classifier: features from its own pooling, scaled to length 1.
 
     A vision transformer takes tiles of any size: position embeddings are interpolated, and a side that is no multiple
     of the patch is padded with the mean colour.
 
     Args:
-        network: with `num_features` and `pretrained_cfg`, giving (m, d).
+        network: a `TimmNetwork`, (m, c, h, w) -> (m, d).
         name: how it was asked for.
-        channels: of the tiles.
+        channels: channels of the tiles.
 
     Attributes:
         name: builds the same network anywhere, without the hub.
-        mean: of each channel, of 1, that its published weights were trained with; empty where unknown.
-        std: likewise.
+        mean: per-channel mean in [0, 1] with which its published weights were trained; empty where unknown.
+        std: per-channel standard deviation, likewise.
         dim: d.
-        classifiers: modules of published weights that an encoder has not.
+        classifiers: names of modules that published weights hold and the encoder does not have.
     """
 
     def __init__(self, network: nn.Module, name: TimmName, channels: int = 3) -> None:
         super().__init__()
-        known: dict[str, Any] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
-        heads = known.get("classifier") or ()
+        told = cast(TimmNetwork, network)
+        heads = told.pretrained_cfg.get("classifier") or ()
         self.network, self.unit = network, UnitNorm()
-        self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
-        self.classifiers = (heads,) if isinstance(heads, str) else tuple(heads)
-        self.mean, self.std = (tuple(map(float, known.get(key) or ())) for key in ("mean", "std"))
+        self.dim = int(getattr(network, "head_hidden_size", None) or told.num_features)
+        self.classifiers = (heads,) if isinstance(heads, str) else tuple(map(str, _sequence(heads)))
+        self.mean, self.std = (
+            tuple(float(str(value)) for value in _sequence(told.pretrained_cfg.get(key))) for key in ("mean", "std")
+        )
         self.name, self._asked = name.text, name
         self.channels = channels
         hide_wrapper(self)
@@ -86,7 +96,7 @@ class TimmEncoder(Encoder):
         """(m, c, h, w) -> (m, d), rows of length 1.
 
         Raises:
-            InputError: the network takes tiles of one size only, and these are of another.
+            InputError: the network takes tiles of one size only, and these have another.
         """
         try:
             features: Tensor = self.unit(self.network(tiles))
@@ -99,13 +109,13 @@ class TimmEncoder(Encoder):
         return features
 
     def published_weights(self) -> EncoderWeights:
-        """The weights that its authors publish, downloaded once; only safetensors are read.
+        """Return the weights that its authors publish, downloaded once; only safetensors are read.
 
         Raises:
-            InputError: none are published so, or they cannot be had or do not fit.
+            InputError: none are published as safetensors, or they cannot be downloaded or do not fit.
             MissingExtraError: the hub's package is not installed.
         """
-        known: dict[str, Any] = dict(self.network.pretrained_cfg)  # type: ignore[arg-type]
+        known = cast(TimmNetwork, self.network).pretrained_cfg
         repository = self._asked.repository or str(known.get("hf_hub_id") or "")
         if not repository:
             raise InputError(f"no weights are published for {self.name}; give a .safetensors file as encoder_start")
@@ -116,15 +126,15 @@ class TimmEncoder(Encoder):
 
 
 def timm_encoder(name: str, channels: int = 3) -> TimmEncoder:
-    """A fresh encoder by its name; nothing but a hub model's config.json is downloaded.
+    """Return a fresh encoder by its name; of a hub model, config.json is downloaded and nothing else.
 
     Args:
-        name: "timm:NAME", "timm:hf-hub:OWNER/MODEL" or "hub:OWNER/MODEL"; the first maybe with constructor arguments
-            as JSON, e.g. 'timm:swin_tiny_patch4_window7_224 {"img_size": 256}'.
-        channels: of the tiles.
+        name: "timm:NAME", "timm:hf-hub:OWNER/MODEL" or "hub:OWNER/MODEL"; the first one may be followed by constructor
+            arguments as JSON, e.g. 'timm:swin_tiny_patch4_window7_224 {"img_size": 256}'.
+        channels: channels of the tiles.
 
     Raises:
-        InputError: no such encoder; the nearest names are given.
+        InputError: there is no such encoder; the text names the nearest ones.
         MissingExtraError: timm is not installed, or cannot be loaded.
     """
     asked = _parse(name)
@@ -132,12 +142,12 @@ def timm_encoder(name: str, channels: int = 3) -> TimmEncoder:
 
 
 def is_timm(name: str) -> bool:
-    """Whether a name is one of timm's or the hub's."""
+    """Return whether a name is one of timm's or the hub's."""
     return name.startswith((PREFIX, *HUB_PREFIXES))
 
 
 def timm_state() -> str:
-    """Whether timm's encoders can be had here, and why not."""
+    """Return a sentence on whether timm's encoders work here, or why not."""
     try:
         return f"timm {_timm().__version__} works"
     except MissingExtraError as error:
@@ -150,8 +160,8 @@ def _parse(name: str) -> TimmName:
         if rest.startswith(prefix):
             repository = rest.removeprefix(prefix)
             config = hub_config(repository)
-            arguments = config.get("model_args") or {}
-            return TimmName(config["architecture"], arguments, config["pretrained_cfg"], repository)
+            arguments, published = config.get("model_args") or {}, config["pretrained_cfg"]
+            return TimmName(str(config["architecture"]), _table(arguments), _table(published), repository)
     architecture, _, text = rest.partition(" ")
     try:
         arguments = parse(text or "{}")
@@ -183,12 +193,12 @@ def _network(asked: TimmName, channels: int, weights: Mapping[str, Tensor] | Non
     raise InputError(f"timm cannot build {asked.text.removeprefix(PREFIX)}: {problem}")
 
 
-def _nearest(timm: Any, name: str) -> str:
+def _nearest(timm: ModuleType, name: str) -> str:
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else "timm.list_models() names what there is"
 
 
-def _timm() -> Any:
+def _timm() -> ModuleType:
     if find_spec("timm") is None:
         raise MissingExtraError(f"encoders of timm and the hub need the package timm; {EXTRA}")
     try:
@@ -198,4 +208,13 @@ def _timm() -> Any:
             f"timm is installed but cannot be loaded ({error}); it needs a torchvision of the same build as torch: "
             "install both from the same index, as on https://pytorch.org"
         ) from error
-    return timm
+    module: ModuleType = timm
+    return module
+
+
+def _sequence(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _table(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, Mapping) else {}

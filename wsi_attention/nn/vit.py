@@ -1,9 +1,8 @@
-"""A small vision transformer whose attention can be asked for; without asking, it runs on fused kernels.
+"""A small vision transformer that can return its attention; where nobody asks for it, it runs on fused kernels.
 
-Dosovitskiy et al., ICLR 2021, https://arxiv.org/abs/2010.11929: patches of pixels as tokens, class tokens in front of
-them, blocks with normalisation first. What RAMS-Trans and TRT need on top: a class token for each scale, every block's
-attention matrices, the class token's row alone, and a block with an attention rule of one's own. Axes: b images,
-t tokens, d channels.
+Dosovitskiy et al., ICLR 2021, https://arxiv.org/abs/2010.11929: patches of pixels as tokens, class tokens before them,
+blocks with normalisation first. RAMS-Trans and TRT also need a class token for each scale, the attention matrices of
+all blocks, the class token's row alone, and blocks with another attention rule. Axes: b images, t tokens, d channels.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from torch.nn import functional
 from wsi_attention.nn.blocks import ChannelNorm, ModulesOf
 
 Attend = Callable[[Tensor], Tensor]
-"""Scores (b, heads, t, t) -> attention of the same shape: a softmax, or e.g. a partial `masked_attention`."""
+"""From scores (b, heads, t, t) to attention of the same shape: a softmax, or another rule."""
 
 
 def softmax_rows(scores: Tensor) -> Tensor:
-    """The usual rule: a softmax over each row, in float32 at least."""
+    """Return the softmax over each row, the usual rule, computed in float32 at least."""
     return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
 
@@ -51,13 +50,13 @@ class SelfAttention(nn.Module):
         return self._joined(_fused(*self._split(x), seen))
 
     def through(self, x: Tensor, attend: Attend = softmax_rows) -> tuple[Tensor, Tensor]:
-        """The same with the matrix at hand: (b, t, d) -> (b, t, d) and the attention (b, heads, t, t)."""
+        """Return (b, t, d) and the attention (b, heads, t, t), not fused."""
         query, key, value = self._split(x)
         attention = attend(_scores(query, key))
         return self._joined(attention @ value), attention
 
     def with_class_row(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The fused output, and the first token's attention (b, heads, t): one row a head instead of t."""
+        """Return the fused output, and the attention of the first token (b, heads, t): one row per head, not t."""
         query, key, value = self._split(x)
         row = _scores(query[:, :, :1], key)
         if seen is not None:
@@ -65,7 +64,7 @@ class SelfAttention(nn.Module):
         return self._joined(_fused(query, key, value, seen)), softmax_rows(row).squeeze(-2)
 
     def with_mean_matrix(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The fused output, and the heads' mean attention (b, 1, t, t), float32 and without gradient."""
+        """Return the fused output, and the mean attention of the heads (b, 1, t, t), in float32 without gradient."""
         query, key, value = self._split(x)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             scores = _scores(query.float(), key.float())
@@ -101,7 +100,7 @@ class Block(nn.Module):
     Args:
         dim: d.
         heads: attention heads.
-        ratio: width of the perceptron over d.
+        ratio: width of the perceptron, divided by d.
     """
 
     def __init__(self, dim: int, heads: int, ratio: float = 4.0) -> None:
@@ -112,21 +111,21 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, dim))
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(b, t, d) -> (b, t, d); only tokens `seen` (b, t) are attended to, all where None."""
+        """Map (b, t, d) to (b, t, d); only tokens `seen` (b, t) are attended to, all where None."""
         return self._rest(x, self.attention(self.attention_norm(x), seen))
 
     def through(self, x: Tensor, attend: Attend = softmax_rows) -> tuple[Tensor, Tensor]:
-        """(b, t, d) -> (b, t, d) and the attention (b, heads, t, t)."""
+        """Map (b, t, d) to (b, t, d) and the attention (b, heads, t, t)."""
         mixed, attention = self.attention.through(self.attention_norm(x), attend)
         return self._rest(x, mixed), attention
 
     def with_class_row(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(b, t, d) -> (b, t, d) and the first token's attention (b, heads, t), 0 for tokens not `seen` (b, t)."""
+        """Map (b, t, d) to (b, t, d) and the first token's attention (b, heads, t), 0 for tokens not `seen` (b, t)."""
         mixed, row = self.attention.with_class_row(self.attention_norm(x), seen)
         return self._rest(x, mixed), row
 
     def with_mean_matrix(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(b, t, d) -> (b, t, d) and the heads' mean attention (b, 1, t, t), without gradient."""
+        """Map (b, t, d) to (b, t, d) and the heads' mean attention (b, 1, t, t), without gradient."""
         mixed, attention = self.attention.with_mean_matrix(self.attention_norm(x), seen)
         return self._rest(x, mixed), attention
 
@@ -137,17 +136,17 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Images to tokens; as an encoder, images (b, c, h, w) to the class token's feature (b, d).
+    """A transformer from images to tokens; as an encoder, from images (b, c, h, w) to the class token's feature (b, d).
 
     Args:
-        channels: c, of the images.
-        patch: pixels along a patch's side.
-        grid: (rows, cols) of patches that the position embedding is made for; other sizes are interpolated.
+        channels: c, channels of the images.
+        patch: pixels along a side of a patch.
+        grid: (rows, cols) of patches for which the position embedding is made; it is interpolated for other sizes.
         dim: d.
-        depth: blocks.
+        depth: number of blocks.
         heads: attention heads of a block.
-        scales: class tokens, one a scale; all start as copies of one another (RAMS-Trans §2.4).
-        embed_patches: images (b, c, h, w) -> (b, d, h / patch, w / patch); None takes the paper's linear map.
+        scales: number of class tokens, one per scale; all start as copies of one (docs/methods/rams_trans.md §2.4).
+        embed_patches: images (b, c, h, w) -> (b, d, h / patch, w / patch); the paper's linear map where None.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, 1e-6)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
-        """(rows, cols) of the patches of images (b, c, h, w).
+        """Return (rows, cols) of the patches of images (b, c, h, w).
 
         Raises:
             ValueError: a side is no multiple of the patch.
@@ -182,10 +181,10 @@ class VisionTransformer(nn.Module):
         return height // self.patch, width // self.patch
 
     def embed(self, images: Tensor, scales: Sequence[int] = (0,)) -> Tensor:
-        """Class tokens of the given scales, then the patches row by row: (b, len(scales) + rows · cols, d).
+        """Return the class tokens of the given scales, then the patches row by row: (b, len(scales) + rows · cols, d).
 
-        RAMS-Trans's paper gives each pass the token of its scale; the released code gives every pass all of them. The
-        class token's own position is part of the token: two learned vectors that are only ever added are one.
+        In the RAMS-Trans paper a pass has the class token of its scale, in the released code those of all scales. A
+        class token includes its own position: two learned vectors that are always added are one vector.
         """
         grid = self.grid(images)
         patches = self.embed_patches(images) + self._positions(grid)
@@ -193,13 +192,13 @@ class VisionTransformer(nn.Module):
         return torch.cat([tokens, patches.flatten(2).mT], dim=1)
 
     def forward(self, images: Tensor, scale: int = 0) -> Tensor:
-        """(b, c, h, w) -> (b, d), the normalised class token of the scale after the last block; fused throughout."""
+        """Map (b, c, h, w) to (b, d), the normalised class token of the scale after the last block; all fused."""
         return self.tokens(images, (scale,))[:, 0]
 
     def with_attention(self, images: Tensor, scales: Sequence[int] = (0,)) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """All normalised tokens (b, t, d), and every block's attention (b, heads, t, t), first block first.
+        """Return all normalised tokens (b, t, d), and the attention (b, heads, t, t) of each block, first block first.
 
-        Costs memory for depth · heads · t² values an image; `rollout.rollout` takes what comes out.
+        This takes memory for depth · heads · t² values per image. `rollout.rollout` takes the result.
         """
         x, layers = self.embed(images, scales), []
         for block in self.blocks:
@@ -210,14 +209,14 @@ class VisionTransformer(nn.Module):
     def with_mean_attention(
         self, images: Tensor, scales: Sequence[int] = (0,), seen: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """All normalised tokens (b, t, d), and every block's mean attention (b, 1, t, t), first block first.
+        """Return all normalised tokens (b, t, d), and the mean attention (b, 1, t, t) of each block, first block first.
 
-        The attention is a constant: no gradient goes through it, so training keeps none of it, and gradients go
-        through the fused kernels. What `rollout.rollout_rows` wants, for a share 1 / heads of the memory.
+        The attention is a constant: no gradient goes through it, so training keeps none of it; gradients go through
+        the fused kernels. `rollout.rollout_rows` takes the result, 1 / heads of that of `with_attention`.
 
         Args:
             images: (b, c, h, w).
-            scales: whose class tokens stand in front.
+            scales: whose class tokens stand before the patches.
             seen: (b, rows, cols) bool, patches that may be attended to; all where None.
         """
         x, layers, seen = self.embed(images, scales), [], _with_classes(seen, len(scales))
@@ -227,7 +226,7 @@ class VisionTransformer(nn.Module):
         return self.norm(x), tuple(layers)
 
     def tokens(self, images: Tensor, scales: Sequence[int] = (0,), seen: Tensor | None = None) -> Tensor:
-        """All normalised tokens (b, t, d), fused throughout; arguments as in `with_mean_attention`."""
+        """Return all normalised tokens (b, t, d), fused throughout; arguments as in `with_mean_attention`."""
         x, seen = self.embed(images, scales), _with_classes(seen, len(scales))
         for block in self.blocks:
             x = block(x, seen)
@@ -241,26 +240,26 @@ class VisionTransformer(nn.Module):
 
 
 def _with_classes(seen: Tensor | None, count: int) -> Tensor | None:
-    """Patches (b, rows, cols) that may be attended to as tokens (b, t): class tokens always may."""
+    """Return the patches (b, rows, cols) that may be attended to as tokens (b, t); class tokens always may be."""
     return None if seen is None else functional.pad(seen.flatten(1), (count, 0), value=True)
 
 
 FIRST = 24
-"""Channels after the first convolution; they double from one to the next."""
+"""Channels after the first convolution; each further one has twice as many."""
 
 
 class ConvStem(nn.Sequential):
-    """(b, c, h, w) -> (b, d, h / patch, w / patch): a strided convolution for each prime factor of the patch.
+    """A strided convolution for each prime factor of the patch, (b, c, h, w) -> (b, d, h / patch, w / patch).
 
-    Every convolution's field is centred on the cell it stands for, so a token's is centred on its patch; with the usual
-    odd kernels it would lie almost half a patch up and left. A linear map of each token ends it. Takes the place of
-    `VisionTransformer`'s `embed_patches`. Normalisation is over each pixel's channels, so one image alone in a batch
-    trains as well as many. Sides are multiples of the patch.
+    For `embed_patches` of `VisionTransformer`. The field of each convolution is centred on its cell, so that of a token
+    is centred on its patch; with the usual odd kernels it would lie almost half a patch up and left. The last layer is
+    a linear map of each token. Normalisation is over the channels of each pixel, so a single image in a batch trains as
+    well as many. Sides are multiples of the patch.
 
     Args:
-        channels: c, of the images.
-        dim: d, of the tokens.
-        patch: pixels along a patch's side, 2 at least.
+        channels: c, channels of the images.
+        dim: d, channels of the tokens.
+        patch: pixels along a side of a patch, at least 2.
     """
 
     def __init__(self, channels: int, dim: int, patch: int) -> None:
@@ -274,7 +273,7 @@ class ConvStem(nn.Sequential):
 
 
 def _factors(number: int) -> list[int]:
-    """Prime factors, the smallest first.
+    """Return the prime factors, the smallest first.
 
     Raises:
         ValueError: the number is below 2.

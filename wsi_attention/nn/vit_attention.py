@@ -1,6 +1,6 @@
 """Attention matrices of a timm vision transformer on request; the forward pass itself keeps its fused kernels.
 
-Beside each attention layer, queries and keys are computed once more from the layer's input: what the network gives is
+Queries and keys are computed a second time from the input of each attention layer, so the output of the network stays
 the same to the last bit. Axes: b images, t tokens.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -16,15 +16,25 @@ from wsi_attention.errors import InputError
 from wsi_attention.nn.vit import softmax_rows
 
 KIND = "Attention"
-"""Name of timm's plain attention; relative positions, windows and rotations have names or parts of their own."""
+"""Class name of timm's plain attention; relative positions, windows and rotations have others, or other parts."""
 PARTS = ("qkv", "q_norm", "k_norm", "num_heads", "scale")
 
 
-def with_attention(encoder: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What the encoder gives, and every layer's attention (b, heads, t, t), first layer first.
+class PlainAttention(Protocol):
+    """What is used of timm's plain attention: its `PARTS`."""
 
-    Costs memory for heads · t² values a layer and an image; `rollout.rollout` takes what comes out. Gradients flow
-    where the encoder is not frozen.
+    qkv: nn.Module
+    q_norm: nn.Module
+    k_norm: nn.Module
+    num_heads: int
+    scale: float
+
+
+def with_attention(encoder: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the encoder's output, and the attention (b, heads, t, t) of each layer, first layer first.
+
+    This takes memory for heads · t² values per layer and image. `rollout.rollout` takes the result, which
+    carries gradients unless the encoder is frozen.
 
     Args:
         encoder: a timm vision transformer, or a wrapper around one.
@@ -37,7 +47,7 @@ def with_attention(encoder: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Te
 
 
 def with_class_rows(encoder: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What the encoder gives, and the class token's attention in every layer (b, heads, t): one row a head, not t.
+    """Return the encoder's output, and the class token's attention in each layer (b, heads, t): one row per head.
 
     Args:
         encoder: a timm vision transformer with a class token, or a wrapper around one.
@@ -52,17 +62,19 @@ def with_class_rows(encoder: nn.Module, images: Tensor) -> tuple[Tensor, tuple[T
 
 
 def _watched(
-    encoder: nn.Module, images: Tensor, wanted: Callable[[nn.Module, Tensor], Tensor]
+    encoder: nn.Module, images: Tensor, wanted: Callable[[PlainAttention, Tensor], Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     layers = [part for part in encoder.modules() if _plain(part)]
     if not layers:
         raise InputError("this encoder has no plain self-attention, as timm's vision transformers have")
     found: list[Tensor] = []
 
-    def look(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if any(value is not None and value is not False for value in (*given[1:], *named.values())):
-            raise InputError("this encoder masks its attention; its matrices cannot be given")
-        found.append(wanted(layer, given[0]))
+    def look(layer: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> None:
+        x, *others = given
+        if any(value is not None and value is not False for value in (*others, *named.values())):
+            raise InputError("this encoder masks its attention, so its attention matrices are not known")
+        assert isinstance(x, Tensor)
+        found.append(wanted(cast(PlainAttention, layer), x))
 
     with ExitStack() as hooks:
         for layer in layers:
@@ -75,17 +87,17 @@ def _plain(part: nn.Module) -> bool:
     return type(part).__name__ == KIND and all(hasattr(part, name) for name in PARTS)
 
 
-def _matrix(layer: nn.Module, x: Tensor) -> Tensor:
+def _matrix(layer: PlainAttention, x: Tensor) -> Tensor:
     query, key = _query_and_key(layer, x)
     return softmax_rows(query @ key.mT)
 
 
-def _class_row(layer: nn.Module, x: Tensor) -> Tensor:
+def _class_row(layer: PlainAttention, x: Tensor) -> Tensor:
     query, key = _query_and_key(layer, x)
     return softmax_rows(query[:, :, :1] @ key.mT).squeeze(-2)
 
 
-def _query_and_key(layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def _query_and_key(layer: PlainAttention, x: Tensor) -> tuple[Tensor, Tensor]:
     mixed = layer.qkv(x).reshape(*x.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
     query, key = layer.q_norm(mixed[0]), layer.k_norm(mixed[1])
     return query * layer.scale, key

@@ -182,7 +182,7 @@ def _survey(rgb: NDArray[np.uint8], side: float) -> tuple[_Seen, Staining]:
         scanned += seen.scanned
     inky = (classes & CERTAIN) > 0
     counted = colour[~widened(inky, 2)] if 0 < np.count_nonzero(inky) < LARGEST_OF_SLIDE * inky.size else colour
-    otsu = threshold_otsu(counted)  # type: ignore[no-untyped-call]
+    otsu = threshold_otsu(counted)
     threshold = float(np.clip(otsu, FAINTEST, STRONGEST))
     grey = stains_grey(classes, (colour > threshold) & tinted, side)
     return _Seen(colour, tinted, classes, scanned), Staining(glass, threshold, grey)
@@ -265,7 +265,7 @@ def smoothed(density: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """The density (3, h, w) blurred, its border repeated beyond."""
     from skimage.filters import gaussian
 
-    smooth = gaussian(density, sigma, channel_axis=0, truncate=TRUNCATED)  # type: ignore[no-untyped-call]
+    smooth = gaussian(density, sigma, channel_axis=0, truncate=TRUNCATED)
     return np.asarray(smooth, np.float32)
 
 

@@ -69,7 +69,7 @@ def components(mask: Tensor) -> tuple[Tensor, ...]:
     """
     from skimage.measure import label
 
-    numbered: NDArray[np.int64] = np.asarray(label(mask.cpu().numpy(), connectivity=2), np.int64)  # type: ignore[no-untyped-call]
+    numbered: NDArray[np.int64] = np.asarray(label(mask.cpu().numpy(), connectivity=2), np.int64)
     found, first, area = np.unique(numbered, return_index=True, return_counts=True)
     order = sorted(zip(-area, first, found, strict=True))
     return tuple(torch.from_numpy(numbered == number).to(mask.device) for _, _, number in order if number)
