@@ -27,7 +27,7 @@ from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import KEY, LearntFrom
 from wsi_attention.methods.method import brief, build_model, find_method
 from wsi_attention.model_card import ModelCard, readme
-from wsi_attention.protocols import Stated
+from wsi_attention.protocols import Stated, contract_of
 from wsi_attention.structures import DEMONSTRATION
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
@@ -99,7 +99,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         "options": options,
         "classes": list(card.classes),
         "negative": card.negative,
-        "mpp": float(model.tile_mpp),  # type: ignore[arg-type]
+        "mpp": contract_of(model).tile_mpp,
         "mean": options.get("mean"),
         "std": options.get("std"),
         "recipe": dict(card.recipe),
@@ -140,10 +140,11 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
             model = build_model(config["method"], len(config["classes"]), **config["options"])
     except InputError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
-    if not math.isclose(config["mpp"], float(model.tile_mpp), rel_tol=1e-6):  # type: ignore[arg-type]
+    mpp = contract_of(model).tile_mpp
+    if not math.isclose(config["mpp"], mpp, rel_tol=1e-6):
         raise ModelError(
             f"{folder / CONFIG}: 'mpp' is {config['mpp']:g}, but its options make a model for"
-            f" {float(model.tile_mpp):g} µm/px; copy the whole folder again"  # type: ignore[arg-type]
+            f" {mpp:g} µm/px; copy the whole folder again"
         )
     check_fit(weights, model.state_dict(), folder)
     model.load_state_dict(weights)

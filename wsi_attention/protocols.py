@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.errors import ModelError
 from wsi_attention.geometry import Box, Grid
 from wsi_attention.structures import Counters, Output, Prediction, Strip, TileBatch, TileSet
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+    from torch.nn import Module
 
 
 @runtime_checkable
@@ -152,9 +154,38 @@ class InStrips(Protocol):
         ...
 
 
-@runtime_checkable
 class AttentionModel(Protocol):
-    """An ordinary `torch.nn.Module` that classifies what a `TileSource` shows."""
+    """An ordinary `torch.nn.Module` that classifies what a `TileSource` shows; `contract_of` checks that it is one."""
+
+    @property
+    def tile_mpp(self) -> float:
+        """The finest µm per pixel that is read; that of the overview where no tile is."""
+        ...
+
+    @property
+    def overview_mpp(self) -> float:
+        """µm per pixel of the overview, or at which tissue is looked for."""
+        ...
+
+    @property
+    def overview_pixels(self) -> int:
+        """The most pixels of the overview at prediction; `geometry.OVERVIEW_PIXELS` unless it can be seen in strips."""
+        ...
+
+    @property
+    def map_stride(self) -> int:
+        """Overview pixels along a side of a cell of the maps; training mirrors slides at the edge of a cell."""
+        ...
+
+    @property
+    def encoder(self) -> Module | None:
+        """What turns tiles (m, c, h, w) into features (m, d); None where tiles are not encoded one by one."""
+        ...
+
+    @property
+    def preprocess(self) -> Module:
+        """What turns pixels (m, c, h, w) of any dtype into floats on the model's device."""
+        ...
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """One pass; draws come from the generator, and in eval mode the same generator state gives the same output."""
@@ -165,14 +196,36 @@ class AttentionModel(Protocol):
         ...
 
 
+ATTRIBUTES = ("tile_mpp", "overview_mpp", "overview_pixels", "map_stride", "encoder", "preprocess")
+
+
+def contract_of(model: object) -> AttentionModel:
+    """Return a model as what the rest of the package uses of it.
+
+    Raises:
+        ModelError: it lacks an attribute of `AttentionModel`; the text names all that it lacks.
+    """
+    lacking = [name for name in ATTRIBUTES if not hasattr(model, name)]
+    if lacking:
+        raise ModelError(
+            f"a model of class {type(model).__name__} lacks {', '.join(lacking)};"
+            " wsi_attention.protocols.AttentionModel says what they mean"
+        )
+    return cast(AttentionModel, model)
+
+
 @runtime_checkable
 class EpochAware(Protocol):
     """A model that behaves differently in the course of training; the loop tells it where it is.
 
     Nothing of this may live outside the model's buffers, or an interrupted training would not go on as it was: the
-    loop calls it at the start of every epoch, after a restart too. A model with a true attribute `last_is_best` is
-    kept as its last epoch leaves it: validation cannot tell its epochs apart.
+    loop calls it at the start of every epoch, after a restart too.
     """
+
+    @property
+    def last_is_best(self) -> bool:
+        """True where the model is kept as its last epoch leaves it, because validation cannot tell its epochs apart."""
+        ...
 
     def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
         """Epoch 1 … epochs begins; `shares` is each class's share of the training images."""
@@ -210,6 +263,9 @@ class Estimating(Protocol):
     Training, prediction, `exact` and `until` are of one quantity. Where the model's options make its prediction another
     one, `other_quantity` says so, and `exact` and `until` raise `InputError` with it.
     """
+
+    draws: int
+    """Tiles of one draw; `until` reads as many a round."""
 
     @property
     def other_quantity(self) -> str:

@@ -208,7 +208,7 @@ class Glimpse:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What a model's forward pass gives, for a batch of b images.
+    """What a model's forward pass returns, for a batch of b images.
 
     Attributes:
         logits: (b, classes).
@@ -216,10 +216,11 @@ class Output:
         maps: per image, the attention maps.
         spread: (b,) standard error of the winning class's probability under the sampling; NaN where nothing was drawn
             at random.
-        terms: named tensors the model's own loss needs (attention, features …). Training may accumulate the term
-            "tile_evidence", (b, n, classes) in [0, 1]: how much each tile of the last glimpse speaks for each class.
+        terms: named tensors for the model's own loss and tests (attention, features …); no other room reads them.
         unread_mass: (b,) in [0, 1], share of the attention that lies on tiles that were not read, failed ones among
             them; None for a method whose attention is no distribution over tiles.
+        tile_evidence: (b, n, classes) in [0, 1], how much each tile of the last glimpse speaks for each class, without
+            gradient; training may accumulate it. None for a method that does not say.
     """
 
     logits: Tensor
@@ -228,6 +229,7 @@ class Output:
     spread: Tensor
     terms: dict[str, Any] = field(default_factory=dict)
     unread_mass: Tensor | None = None
+    tile_evidence: Tensor | None = None
 
 
 DEMONSTRATION = "demonstration"

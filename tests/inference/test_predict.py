@@ -13,7 +13,7 @@ import torch
 from wsi_attention.checkpoint import Classifier, build_model, load_model, save_model
 from wsi_attention.devices import precision_on
 from wsi_attention.errors import InputError, MissingMppError, ModelError, NoTissueError, TileReadError
-from wsi_attention.geometry import Box
+from wsi_attention.geometry import OVERVIEW_PIXELS, Box
 from wsi_attention.inference.predict import look, overview_of, predict, prepare, seed_of
 from wsi_attention.methods import overview
 from wsi_attention.model_card import ModelCard
@@ -129,7 +129,8 @@ def test_unreadable_tiles_leave_the_bag(
 
 def test_wrong_weights_and_devices(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     class Broken(torch.nn.Module):
-        overview_mpp = tiny.model.overview_mpp
+        tile_mpp, overview_mpp, overview_pixels = 0.5, tiny.model.overview_mpp, OVERVIEW_PIXELS
+        map_stride, encoder, preprocess = 1, None, torch.nn.Identity()
 
         def forward(self, source: object, generator: object) -> object:
             output = tiny.model(source, generator)

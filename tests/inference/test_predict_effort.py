@@ -13,6 +13,7 @@ import torch
 from wsi_attention.checkpoint import Classifier, build_model
 from wsi_attention.errors import InputError, ModelError, ResultsError
 from wsi_attention.export.table import interval
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.inference.batch.classify import classify, run_key
 from wsi_attention.inference.predict import Effort, predict
 from wsi_attention.inference.results.state import stored_predictions
@@ -119,8 +120,8 @@ def test_a_model_of_another_quantity_gives_no_sum(tmp_path: Path, write_slide, t
 
 def test_weights_that_cannot_be_right_are_named_with_the_slide(tmp_path: Path, write_slide, tiny: Classifier) -> None:
     class Broken(torch.nn.Module):
-        overview_mpp = tiny.model.overview_mpp
-        other_quantity = ""
+        tile_mpp, overview_mpp, overview_pixels = 0.5, tiny.model.overview_mpp, OVERVIEW_PIXELS
+        map_stride, encoder, preprocess, draws, other_quantity = 1, None, torch.nn.Identity(), 1, ""
 
         def exact(self, source: object) -> object:
             output = tiny.model.exact(source)  # type: ignore[operator]

@@ -31,6 +31,7 @@ from wsi_attention.methods.oaa.model import AccumulatedAttention, OaaOptions
 from wsi_attention.methods.oaa.trunks import Trunk
 from wsi_attention.methods.zoom_in.model import zoom_in
 from wsi_attention.nn.preprocess import Normalise
+from wsi_attention.protocols import contract_of
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
 from wsi_attention.testing.models import FailingSource
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -68,7 +69,7 @@ def canvas(height: int = 83, width: int = 121) -> Tensor:
 
 
 def shown(source: Any, symmetry: Symmetry, model: nn.Module) -> AugmentedSource:
-    return AugmentedSource(source, Change(symmetry, None), 2.0, int(getattr(model, "map_stride", 1)))
+    return AugmentedSource(source, Change(symmetry, None), 2.0, contract_of(model).map_stride)
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES, ids=str)
@@ -162,9 +163,7 @@ def glimpsed(places: list[tuple[int, int]], evidence: list[list[float]], valid: 
     tiles = TileSet(np.array(places, np.int64), (4, 4), 2.0)
     n = len(places)
     glimpse = Glimpse(tiles, np.full(n, 1 / n), np.full(n, 0.1), np.array(valid))
-    return Output(
-        torch.tensor([WRONG]), ((glimpse,),), ((),), torch.zeros(1), {"tile_evidence": torch.tensor([evidence])}
-    )
+    return Output(torch.tensor([WRONG]), ((glimpse,),), ((),), torch.zeros(1), tile_evidence=torch.tensor([evidence]))
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES, ids=str)
@@ -194,7 +193,7 @@ def test_ats_tells_the_evidence_of_its_tiles(canvas_source: Any) -> None:
     memory, drawn = Accumulation("maximum", CLASSES, 9), 0
     for epoch in (2, 3, 4):
         output = model(source, torch.Generator().manual_seed(epoch))
-        evidence = output.terms["tile_evidence"]
+        evidence = output.tile_evidence
         assert evidence.shape == (1, 4, 2) and not evidence.requires_grad
         torch.testing.assert_close(evidence.sum(-1), torch.ones(1, 4))
         drawn += len(output.glimpses[0][0].tiles)
@@ -212,7 +211,7 @@ def test_zoom_in_tells_the_evidence_of_each_tile_it_drew(failed: tuple[int, ...]
     model = zoom_in(2, **sizes, cells_um=(64.0, 16.0), draws=12, features=16, attention_widths=(8, 8)).train()
     source = FailingSource(canvas(136, 200), failed)
     output = model(source, torch.Generator().manual_seed(0))
-    glimpse, evidence = output.glimpses[0][-1], output.terms["tile_evidence"]
+    glimpse, evidence = output.glimpses[0][-1], output.tile_evidence
     assert evidence.shape == (1, len(glimpse.tiles), 2)
     pixels = TensorSource(canvas(136, 200)).read(glimpse.tiles).pixels[0]
     with torch.no_grad():
@@ -385,7 +384,7 @@ def test_oaa_plus_trains_on_the_store_and_a_new_training_removes_it(
     again = tmp_path / "again"
     shutil.copytree(straight, again)
     trained(slide_set, tmp_path / "plus", method="oaa-plus", accumulate="none", maps=str(again), epochs=1)
-    assert load_model(tmp_path / "plus").model.sets == "image"
+    assert load_model(tmp_path / "plus").model.options.sets == "image"
     assert not (tmp_path / "plus" / STORE).exists()
     run.train(
         slide_set / "labels.csv",

@@ -16,6 +16,7 @@ from torch import nn
 from wsi_attention.config import Augmentation, Optimiser, Recipe
 from wsi_attention.devices import fabric_on
 from wsi_attention.errors import InputError, SlideOpenError
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.methods.ats import ats
 from wsi_attention.methods.trt.model import trt
 from wsi_attention.structures import Output
@@ -83,10 +84,15 @@ def two_phases(seed: int = 0) -> nn.Module:
     )
 
 
-class Darkest(nn.Module):
-    """Classifies by the darkest pixels of the overview; with dropout, so that the layers' own chance matters."""
+class Plain(nn.Module):
+    """What training uses of a model beside `forward` and `loss`."""
 
-    overview_mpp = 4.0
+    tile_mpp = overview_mpp = 4.0
+    overview_pixels, map_stride, encoder, preprocess = OVERVIEW_PIXELS, 1, None, nn.Identity()
+
+
+class Darkest(Plain):
+    """Classifies by the darkest pixels of the overview; with dropout, so that the layers' own chance matters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,9 +227,7 @@ def test_a_loss_that_is_no_number_names_the_slide(spotted_examples: Examples, ca
 
 
 def test_an_exploding_rate_stops_and_keeps_the_last_good_epoch(spotted_examples: Examples) -> None:
-    class Exploding(nn.Module):
-        overview_mpp = 4.0
-
+    class Exploding(Plain):
         def __init__(self) -> None:
             super().__init__()
             self.inner = small_model()
@@ -254,10 +258,8 @@ def test_slides_that_failed_before_count_among_all(spotted_examples: Examples) -
     assert fit(fabric_on("cpu", 1, "32"), model, work, state).history[0].failed == 4
 
 
-class Wild(nn.Module):
+class Wild(Plain):
     """Gives NaN, or refuses to go on, in eval mode."""
-
-    overview_mpp = 4.0
 
     def __init__(self, refuses: bool) -> None:
         super().__init__()

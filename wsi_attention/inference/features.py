@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from wsi_attention.checkpoint import Classifier
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.nn.bags import encode
+from wsi_attention.protocols import contract_of
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import TileSet
 from wsi_attention.tiles.source import SlideSource
@@ -22,7 +21,7 @@ PART = 256
 
 def has_encoder(classifier: Classifier) -> bool:
     """Whether the model encodes tiles one by one; OAA and RAMS-Trans do not."""
-    return getattr(classifier.model, "encoder", None) is not None
+    return contract_of(classifier.model).encoder is not None
 
 
 def tile_features(
@@ -54,7 +53,8 @@ def tile_features(
     if not has_encoder(classifier):
         raise InputError(f"model {classifier.name} encodes no single tiles; give one that does, such as ats or zoom-in")
     where = device_of(device)
-    model: Any = placed(classifier.model, where)
+    model = contract_of(placed(classifier.model, where))
+    assert model.encoder is not None
     source = SlideSource(slide, batch=batch)
     valid = np.zeros(len(tiles), np.bool_)
     found: NDArray[np.float32] | None = None

@@ -19,9 +19,8 @@ from wsi_attention import __version__
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
-from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.methods.rounds import limits, refusal
-from wsi_attention.protocols import Estimating, TileSource
+from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
 from wsi_attention.tiles.source import SlideSource
@@ -60,7 +59,8 @@ class Effort:
         if self.unread is not None and self.tolerance is None:
             raise InputError("unread says when a tolerance may stop: give a tolerance too")
         if self.tolerance is not None:
-            limits(self.tolerance, self.unread, self._most, int(getattr(classifier.model, "draws", 1)))
+            draws = classifier.model.draws if isinstance(classifier.model, Estimating) else 1
+            limits(self.tolerance, self.unread, self._most, draws)
         if self.facts() and not isinstance(classifier.model, Estimating):
             method = classifier.config.get("method", classifier.name)
             raise InputError(
@@ -183,9 +183,9 @@ def prepare(
         NoTissueError: the tissue mask is empty.
         TileReadError: the overview could not be read.
     """
-    most = int(getattr(classifier.model, "overview_pixels", OVERVIEW_PIXELS))
-    source = SlideSource(slide, tissue=tissue, batch=batch, max_overview=most, snap=snap)
-    source.check_levels(float(classifier.model.overview_mpp))  # type: ignore[arg-type]
+    model = contract_of(classifier.model)
+    source = SlideSource(slide, tissue=tissue, batch=batch, max_overview=model.overview_pixels, snap=snap)
+    source.check_levels(model.overview_mpp)
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
     overview_of(source, classifier)
@@ -250,7 +250,7 @@ def _looked(effort: Effort, model: Any, source: SlideSource, generator: torch.Ge
 
 def overview_of(source: SlideSource, classifier: Classifier) -> NDArray[np.uint8]:
     """The overview that the model looks at, (h, w, 3), or a coarser one where that is seen in strips; read once."""
-    return source.overview_rgb(source.whole_overview_downsample(float(classifier.model.overview_mpp)))  # type: ignore[arg-type]
+    return source.overview_rgb(source.whole_overview_downsample(contract_of(classifier.model).overview_mpp))
 
 
 def seed_of(fingerprint: str, weights_sha256: str) -> int:

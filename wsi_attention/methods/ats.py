@@ -176,6 +176,8 @@ class AttentionSampling(nn.Module):
 
     map_stride: int = 1
 
+    map_stride: int = 1
+
     def __init__(
         self,
         attention: OverviewNet,
@@ -307,6 +309,7 @@ class AttentionSampling(nn.Module):
             maps=maps(seen.attention, seen.logits, seen.grid),
             spread=spread,
             unread_mass=unread_mass(seen.attention, drawn.cells, valid),
+            tile_evidence=tile_evidence(self.classifier, features),
             terms={
                 "attention": seen.attention,
                 "cells": drawn.cells,
@@ -315,7 +318,6 @@ class AttentionSampling(nn.Module):
                 "features": features,
                 "mean": mean,
                 "overview_logits": seen.overview_logits,
-                "tile_evidence": tile_evidence(self.classifier, features),
             },
         )
 

@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, TileReadError
-from wsi_attention.protocols import Estimating
+from wsi_attention.protocols import Estimating, contract_of
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.tiles.tensors import TensorSource
 
@@ -90,11 +90,14 @@ class ModelContract:
             torch.manual_seed(0)
             return self.build().eval()
 
-    def test_says_its_scales(self) -> None:
-        """The scales of tiles and overview are positive numbers, µm per pixel."""
-        model = self.model()
-        assert float(model.tile_mpp) > 0
-        assert float(model.overview_mpp) > 0
+    def test_has_every_attribute_that_is_used(self) -> None:
+        """The attributes of `AttentionModel` are there: scales above 0, whole numbers from 1, modules."""
+        model = contract_of(self.model())
+        assert model.tile_mpp > 0 and model.overview_mpp > 0
+        assert isinstance(model.overview_pixels, int) and model.overview_pixels >= 1
+        assert isinstance(model.map_stride, int) and model.map_stride >= 1
+        assert model.encoder is None or isinstance(model.encoder, nn.Module)
+        assert isinstance(model.preprocess, nn.Module)
 
     def test_output_is_whole(self) -> None:
         """Logits, spread, a tuple of glimpses and of maps for each image, all finite."""

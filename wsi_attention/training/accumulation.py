@@ -32,7 +32,7 @@ from wsi_attention.attention.accumulation import (
 )
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
-from wsi_attention.structures import AttentionMap, Output
+from wsi_attention.structures import AttentionMap, Glimpse, Output
 from wsi_attention.training.augment import AugmentedSource
 from wsi_attention.training.data import Example
 from wsi_attention.training.map_store import STORE, MapStore, SlideMaps, completed, open_maps, write_maps
@@ -40,9 +40,6 @@ from wsi_attention.training.processes import owned, total
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-EVIDENCE = "tile_evidence"
-"""Name of the term by which a model tells the evidence of its tiles, see `structures.Output`."""
 
 
 class Accumulation:
@@ -69,7 +66,7 @@ class Accumulation:
         Args:
             example: the slide.
             shown: the slide as the model saw it.
-            output: with the maps "class-0" …, or else with the term `tile_evidence`.
+            output: with the maps "class-0" …, or else with `tile_evidence`.
             epoch: from 1.
 
         Raises:
@@ -78,8 +75,8 @@ class Accumulation:
         maps = class_maps(output, len(self.classes))
         if maps:
             self._add_maps(example, shown, maps, output.logits.detach(), epoch - 1)
-        elif EVIDENCE in output.terms and self.rule == "maximum":
-            self._add_glimpses(example, shown, output, epoch - 1)
+        elif output.tile_evidence is not None and self.rule == "maximum":
+            self._add_glimpses(example, shown, output.glimpses[0][-1], output.tile_evidence[0], epoch - 1)
         else:
             lack = "class maps and no evidence of its tiles" if self.rule == "maximum" else "class maps to average"
             raise InputError(f'accumulate = "{self.rule}": this model gives no {lack}; set accumulate to "none"')
@@ -112,9 +109,10 @@ class Accumulation:
             pending=self._encoded(plain * label[0, :, None, None]) if waits else None,
         )
 
-    def _add_glimpses(self, example: Example, shown: AugmentedSource, output: Output, epoch: int) -> None:
-        self.kind = "glimpses"
-        glimpse, evidence = output.glimpses[0][-1], output.terms[EVIDENCE][0].detach().float().cpu()
+    def _add_glimpses(
+        self, example: Example, shown: AugmentedSource, glimpse: Glimpse, evidence: Tensor, epoch: int
+    ) -> None:
+        self.kind, evidence = "glimpses", evidence.detach().float().cpu()
         boxes = glimpse.tiles.boxes[0][glimpse.valid].astype(np.float64)
         grid = plain_grid(shown, (float(glimpse.tiles.footprint[0]), float(glimpse.tiles.footprint[1])))
         one = self.found.get(example.key) or self._empty(example, grid, grid.shape)

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError, SlideError
-from wsi_attention.protocols import EpochAware, LabelAware, TileSource
+from wsi_attention.protocols import EpochAware, LabelAware, TileSource, contract_of
 from wsi_attention.structures import Output
 from wsi_attention.training.accumulation import Accumulation
 from wsi_attention.training.augment import AugmentedSource, draw_change
@@ -128,7 +128,7 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
         history=(*state.history, record),
         failed=failed,
     )
-    latest = state.best_epoch == 0 or bool(getattr(model, "last_is_best", False))
+    latest = state.best_epoch == 0 or (isinstance(model, EpochAware) and model.last_is_best)
     if latest or better(record, state.history[state.best_epoch - 1], job.recipe.best):
         state = replace(state, best=weights, best_epoch=number)
     job.listener.line(_summary(record, state.best_epoch))
@@ -188,8 +188,9 @@ def _loss(
     torch.manual_seed(seed_of(job.recipe.seed, "layers", epoch, example.key))
     change = draw_change(job.recipe.augmentation, _generator(job.recipe.seed, "change", epoch, example.key))
     draws = _generator(job.recipe.seed, "draws", epoch, example.key)
-    downsample = source.overview_downsample(model.overview_mpp)  # type: ignore[arg-type]
-    augmented = AugmentedSource(source, change, downsample, int(getattr(model, "map_stride", 1)))
+    contract = contract_of(model)
+    downsample = source.overview_downsample(contract.overview_mpp)
+    augmented = AugmentedSource(source, change, downsample, contract.map_stride)
     target = torch.tensor([example.label])
     with fabric.autocast():
         with diverging(f"epoch {epoch}, slide {example.name}"):

@@ -13,6 +13,7 @@ from torch import nn
 from wsi_attention.checkpoint import build_model
 from wsi_attention.config import Recipe, default_recipe
 from wsi_attention.devices import device_of, fabric_on, precision_on
+from wsi_attention.protocols import contract_of
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.data import MEMORY_BYTES, Example, OverviewMemory, slide_examples
@@ -152,7 +153,7 @@ def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingSta
 def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, list[float]]:
     if plan.recipe.statistics == "encoder":
         return encoder_colours(model, plan.recipe.encoder_start)
-    mpp = _overview_mpp(model)
+    mpp = contract_of(model).overview_mpp
     mean, std = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
     return {"mean": list(mean), "std": list(std)}
 
@@ -171,7 +172,7 @@ def _job(
         save_state(folder, state)
         tidy_epochs(folder, state.epoch)
 
-    mpp = _overview_mpp(model)
+    mpp = contract_of(model).overview_mpp
     train_set = _examples(plan, plan.split.train, views, mpp)
     classes = len(plan.split.classes)
     balanced = plan.recipe.class_weights == "balanced"
@@ -190,7 +191,3 @@ def _job(
 
 def _examples(plan: Plan, rows: Sequence[LabelRow], views: OverviewMemory, mpp: float) -> tuple[Example, ...]:
     return slide_examples(rows, plan.slides, plan.surveyed, plan.split.classes, views, mpp, plan.recipe.snap)
-
-
-def _overview_mpp(model: nn.Module) -> float:
-    return float(model.overview_mpp)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from wsi_attention.geometry import Grid
 from wsi_attention.nn.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
 from wsi_attention.nn.encoders import bare
 from wsi_attention.nn.timm_encoder import TimmEncoder
+from wsi_attention.protocols import contract_of
 from wsi_attention.training.data import Example, ahead
 
 PRETRAINED = "pretrained"
@@ -96,8 +97,8 @@ def encoder_colours(model: nn.Module, start: str) -> dict[str, list[float]]:
 
 def without_hub(model: nn.Module, arguments: Mapping[str, object]) -> dict[str, object]:
     """Return a method's options with an encoder's name that builds it again without the hub."""
-    encoder = getattr(model, "encoder", None)
-    found = bare(encoder) if isinstance(encoder, nn.Module) else None
+    encoder = contract_of(model).encoder
+    found = None if encoder is None else bare(encoder)
     if not isinstance(found, TimmEncoder):
         return dict(arguments)
     given = arguments.get("encoder")
@@ -110,8 +111,8 @@ def encoder_of(model: nn.Module, name: str) -> nn.Module:
     Raises:
         InputError: it has none.
     """
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, nn.Module):
+    encoder = contract_of(model).encoder
+    if encoder is None:
         raise InputError(f"{name} has no tile encoder; leave out encoder_start")
     return encoder
 

@@ -8,7 +8,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.errors import NoTissueError, TileReadError
-from wsi_attention.geometry import Grid
+from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
+from wsi_attention.nn.preprocess import Normalise
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
 
@@ -19,9 +20,12 @@ STRIDE = 8
 class Brightest(nn.Module):
     """Reads `tiles` tiles, nothing at random; a feature is a tile's mean colour."""
 
+    overview_pixels, map_stride, encoder = OVERVIEW_PIXELS, 1, None
+
     def __init__(self, classes: int, tiles: int, tile_size: int, tile_mpp: float, overview_mpp: float) -> None:
         super().__init__()
         self.tiles, self.tile_size, self.tile_mpp, self.overview_mpp = tiles, tile_size, tile_mpp, overview_mpp
+        self.preprocess = Normalise((0.0,) * 3, (1.0,) * 3)
         self.attention = nn.Conv2d(3, 1, 1, bias=False)
         self.classifier = nn.Linear(3, classes)
 
@@ -37,7 +41,7 @@ class Brightest(nn.Module):
             raise TileReadError("not one tile could be read")
         weights = attention.gather(-1, cells) * valid
         weights = weights / weights.sum(-1, keepdim=True)
-        colours = self._floats(read.pixels).mean((-2, -1))
+        colours = self.preprocess(read.pixels.flatten(0, 1)).mean((-2, -1)).unflatten(0, read.valid.shape)
         mean = (weights[..., None] * torch.where(valid[..., None], colours, 0)).sum(1)
         found = [_values(one) for one in (weights, attention.gather(-1, cells), attention)]
         return Output(
@@ -54,7 +58,7 @@ class Brightest(nn.Module):
     def _attend(self, source: TileSource) -> tuple[Tensor, Grid]:
         downsample = source.overview_downsample(self.overview_mpp)
         grid = Grid.covering(source.extent, (STRIDE * downsample, STRIDE * downsample))
-        view = self._floats(source.overview(downsample))
+        view = self.preprocess(source.overview(downsample))
         missing = grid.cols * STRIDE - view.shape[-1], grid.rows * STRIDE - view.shape[-2]
         cells = functional.avg_pool2d(functional.pad(view, (0, missing[0], 0, missing[1]), value=1.0), STRIDE)
         tissue = source.tissue(grid).to(view.device).flatten(1)
@@ -66,9 +70,6 @@ class Brightest(nn.Module):
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
         size, downsample = (self.tile_size, self.tile_size), source.downsample(self.tile_mpp)
         return source.aligned(TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample))
-
-    def _floats(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.classifier.weight.device).float() / 255
 
     def _glimpses(self, tiles: TileSet, weights: np.ndarray, attention: np.ndarray, valid: np.ndarray):  # type: ignore[no-untyped-def,type-arg]
         for i, locations in enumerate(tiles.locations):

@@ -43,7 +43,7 @@ from wsi_attention.methods.zoom_in.estimator import (
 from wsi_attention.methods.zoom_in.options import ZoomInOptions, ZoomOptions
 from wsi_attention.methods.zoom_in.views import (
     Zoomed,
-    evidence_terms,
+    evidence_of,
     summed_entropy,
     zoom_glimpses,
     zoom_maps,
@@ -300,8 +300,8 @@ class ZoomIn(nn.Module):
                 "negative_entropy": summed_entropy(attention, passes[0]),
                 "overview_logits": None if descent.scores is None else attended(descent.scores, attention),
                 "contrast": None,
-                **evidence_terms(self.classifier, reader.batch, passes),
             },
+            tile_evidence=evidence_of(self.classifier, reader.batch, passes),
         )
 
     def _spread(self, descent: Descent, zoomed: Zoomed) -> Tensor:

@@ -321,11 +321,11 @@ def _weights(zoomed: Zoomed, depth: int) -> Tensor:
     return torch.zeros_like(look.attention).masked_scatter(look.valid, known.to(look.attention.dtype))
 
 
-def evidence_terms(classifier: nn.Module, batch: int, passes: Sequence[Zoomed]) -> dict[str, Tensor]:
-    """Return the term `tile_evidence` for a single pass over a single image, else no term; training accumulates it."""
+def evidence_of(classifier: nn.Module, batch: int, passes: Sequence[Zoomed]) -> Tensor | None:
+    """Return `Output.tile_evidence` for a single pass over a single image, else None."""
     if batch > 1 or len(passes) > 1:
-        return {}
-    return {"tile_evidence": drawn_evidence(passes[0], tile_evidence(classifier, passes[0].features))}
+        return None
+    return drawn_evidence(passes[0], tile_evidence(classifier, passes[0].features))
 
 
 def drawn_evidence(zoomed: Zoomed, evidence: Tensor) -> Tensor:
