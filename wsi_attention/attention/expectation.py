@@ -16,6 +16,7 @@ biased for two or more draws; `expectation_as_released` and `expectation_as_port
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -136,8 +137,8 @@ def expectation_as_released(features: Tensor, attention: Tensor) -> Tensor:
         features: (b, n, d), of the drawn cells in the order of the draws.
         attention: (b, n) attention of the drawn cells.
     """
-    result: Tensor = _AsReleased.apply(features, attention)
-    return result
+    apply: Callable[[Tensor, Tensor], Tensor] = _AsReleased.apply
+    return apply(features, attention)
 
 
 def expectation_as_ported(features: Tensor, attention: Tensor) -> Tensor:
@@ -150,8 +151,8 @@ def expectation_as_ported(features: Tensor, attention: Tensor) -> Tensor:
         features: (b, n, d), of the drawn cells in the order of the draws.
         attention: (b, n) attention of the drawn cells.
     """
-    result: Tensor = _AsPorted.apply(features, attention)
-    return result
+    apply: Callable[[Tensor, Tensor], Tensor] = _AsPorted.apply
+    return apply(features, attention)
 
 
 def sequential_steps(features: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:

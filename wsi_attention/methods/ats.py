@@ -176,8 +176,6 @@ class AttentionSampling(nn.Module):
 
     map_stride: int = 1
 
-    map_stride: int = 1
-
     def __init__(
         self,
         attention: OverviewNet,

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from wsi_attention.checkpoint import build_model
 from wsi_attention.config import Recipe, default_recipe
 from wsi_attention.devices import device_of, fabric_on, precision_on
+from wsi_attention.methods.method import build_model
 from wsi_attention.protocols import contract_of
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
