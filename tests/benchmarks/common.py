@@ -13,6 +13,7 @@ import os
 import platform
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
 
 FIGURES = Path(__file__).parent / "figures"
 PACKAGES = (
@@ -152,7 +155,9 @@ def _send(sender: Any, side: Callable[..., dict[str, Any]], arguments: tuple[Any
 
 def large_slide(folder: Path, size: int, suffix: str = ".svs", coverage: float = 0.4, seed: int = 1) -> Path:
     """A generated slide of `size`² pixels at 0.25 µm/px, 256-px JPEG tiles, four levels; made once a folder."""
-    from wsi_attention.testing.slides import SlideSpec, write_large_slide
+    from slide_mosaic import write_large_slide
+
+    from wsi_attention.testing.slides import SlideSpec
 
     path = folder / f"giant-{size}-{coverage:g}-{seed}{suffix}"
     if not path.exists():

@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+SLIDE_SETS = Path(__file__).resolve().parents[1] / "support" / "slide_sets.py"
+
 
 def run(*command: str) -> None:
     """Runs one command and stops where it fails."""
     print("$", " ".join(command), flush=True)
-    subprocess.run([sys.executable, "-m", *command], check=True)
+    subprocess.run([sys.executable, *command], check=True)
 
 
 def main() -> None:
@@ -32,8 +34,9 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         slides, results = str(folder / "slides"), str(folder / "results")
-        run("wsi_attention.testing.slides", slides, "--count", str(options.count), "--seed", str(options.seed))
+        run(str(SLIDE_SETS), slides, "--count", str(options.count), "--seed", str(options.seed))
         run(
+            "-m",
             "wsi_attention.cli",
             "classify",
             "-i",
@@ -48,7 +51,7 @@ def main() -> None:
             "tiles",
         )
         table, labels = f"{results}/predictions.csv", f"{slides}/labels.csv"
-        run("wsi_attention.cli", "evaluate", "-p", table, "-l", labels, "-g", f"{slides}/groundtruth")
+        run("-m", "wsi_attention.cli", "evaluate", "-p", table, "-l", labels, "-g", f"{slides}/groundtruth")
 
 
 if __name__ == "__main__":

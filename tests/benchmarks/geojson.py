@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import shapely
 from common import machine, options_parser, save, table
+from qupath_reader import QuPathObject, read_objects
 
 from wsi_attention.export.geojson import GeoJSONExporter
-from wsi_attention.export.qupath_reader import QuPathObject, read_objects
 from wsi_attention.structures import Glimpse, Prediction, TileSet
 from wsi_attention.testing.exporters import EXAMPLES, example_prediction
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,8 +25,11 @@ from needle_tiles import MPP, SIDE, Tiles, load
 from numpy.typing import NDArray
 from scipy import ndimage
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
+
+from slide_sets import write_labels
+
 from wsi_attention.testing.slide_levels import jpeg_encoder, pyramid
-from wsi_attention.testing.slide_sets import write_labels
 from wsi_attention.testing.slides import SlideTruth, truth_name, write_truth
 
 CELLS = 56

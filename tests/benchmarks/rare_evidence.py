@@ -2,7 +2,7 @@
 
     python tests/benchmarks/rare_evidence.py [--runs 300]
 
-The slide of `wsi_attention.testing.rare_evidence`: 400 tiles, 8 of them decide, attention sees no difference, 32 tiles
+The slide of `rare_slide`: 400 tiles, 8 of them decide, attention sees no difference, 32 tiles
 a look. Stopping at a standard error of 0.02: by the error alone (`--unread 1`), and by error and unread mass, as
 `--tolerance` does.
 """
@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 
-from wsi_attention.testing.rare_evidence import measure
+sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
+
+from rare_slide import measure
 
 ROWS = {
     "32 tiles, no stopping": (None, None),

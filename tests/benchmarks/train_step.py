@@ -21,9 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common import machine, options_parser, save, table
+from slide_mosaic import write_large_slide
 
 from wsi_attention.config import Recipe, default_recipe
-from wsi_attention.testing.slides import CLASSES, SlideSpec, write_large_slide
+from wsi_attention.testing.slides import CLASSES, SlideSpec
 from wsi_attention.timing import Clock, spent_on, timed
 from wsi_attention.training import loop
 from wsi_attention.training.run import train

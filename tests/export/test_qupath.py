@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from qupath_reader import read_objects
 
 from wsi_attention.export.geojson import features
 from wsi_attention.export.qupath import inspect, validate
-from wsi_attention.export.qupath_reader import read_objects
 from wsi_attention.testing.exporters import example_prediction
 
 SQUARE = [[[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]]

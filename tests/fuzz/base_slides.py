@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from dicom_file import write_series
 from numpy.typing import NDArray
+from tiff_kinds import write_kind
 
 from wsi_attention.testing import slide_levels, slide_writers
 from wsi_attention.testing.slides import SlideSpec, paint_slide
-from wsi_attention.testing.tiff_kinds import write_kind
 
 Pixels = NDArray[np.uint8]
 

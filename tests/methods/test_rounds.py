@@ -14,7 +14,7 @@ little once the first look is at 64 tiles, and most where few tiles meet a wide 
 error alone, `unread` 1.)
 
 All this is about evidence that draws do find. Where 2 % of the tiles decide and attention is flat
-(`testing.rare_evidence`, 32 draws), the interval holds in 45 % of 200 runs and in none of those that met no such tile;
+(`rare_slide`, 32 draws), the interval holds in 45 % of 200 runs and in none of those that met no such tile;
 until 0.02 by the error alone 10 % stop with the wrong label, by error and unread mass none
 (`tests/benchmarks/rare_evidence.py`).
 """
@@ -26,6 +26,7 @@ import math
 
 import numpy as np
 import pytest
+import rare_slide
 import torch
 from torch import Generator, Tensor, nn
 
@@ -46,7 +47,6 @@ from wsi_attention.methods.rounds import (
 from wsi_attention.nn.blocks import OverviewNet
 from wsi_attention.protocols import Estimating
 from wsi_attention.structures import Output, TileBatch, TileSet
-from wsi_attention.testing import rare_evidence
 from wsi_attention.testing.models import FailingSource
 from wsi_attention.tiles.tensors import TensorSource
 
@@ -370,15 +370,15 @@ def test_intervals_of_eight_tiles_are_a_little_too_short(probability: float, tol
 
 def test_an_error_cannot_know_what_no_draw_has_shown() -> None:
     """2 % of the tiles decide, attention is flat: a look at 32 of 400 meets none of them in half of all runs."""
-    look = rare_evidence.measure(32, None, runs=100)
+    look = rare_slide.measure(32, None, runs=100)
     assert 0.4 <= look.covered <= 0.62
     assert look.covered_unseen <= 0.05
 
 
 def test_stopping_asks_for_unread_mass_too() -> None:
     """By a small error alone one run in nine stops with the wrong label; no run does when 98 % has to be read."""
-    alone = rare_evidence.measure(32, 0.02, unread=1.0, runs=40)
-    both = rare_evidence.measure(32, 0.02, runs=40)
+    alone = rare_slide.measure(32, 0.02, unread=1.0, runs=40)
+    both = rare_slide.measure(32, 0.02, runs=40)
     assert alone.wrong >= 0.05
     assert both.wrong == 0.0
     assert both.tiles >= 0.98 * 400

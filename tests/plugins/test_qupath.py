@@ -23,10 +23,10 @@ import pytest
 import shapely
 import tifffile
 from PIL import Image
+from qupath_reader import QuPathObject, read_objects, write_objects
 
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.qupath import validate
-from wsi_attention.export.qupath_reader import QuPathObject, read_objects, write_objects
 from wsi_attention.geometry import Box
 from wsi_attention.inference.batch.slides_csv import read_slides_csv
 from wsi_attention.slide.slide import open_slide

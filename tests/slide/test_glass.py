@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from glass import GLASSES, MPP, GlassScene, scenes, view_of
 
 from wsi_attention.errors import UnsupportedSlideError
 from wsi_attention.slide.glass import find_glass
 from wsi_attention.slide.strips import cut
 from wsi_attention.slide.tissue import check_brightfield, find_tissue, find_tissue_in_strips, staining, surroundings
-from wsi_attention.testing.glass import GLASSES, MPP, GlassScene, scenes, view_of
 
 FLOORS = {"haematoxylin": 0.72, "pale eosin": 0.80}
 """Least intersection over union, by stain; fat lies within the truth, not within the mask."""

@@ -1,6 +1,6 @@
 """The slides of `sample_slides/`: six small ones in five formats, three of them with a lesion, and their README.
 
-    python -m wsi_attention.testing.sample_set sample_slides
+    python tests/support/sample_set.py sample_slides
 
 The same versions of NumPy, SciPy, Pillow and the codecs write the same pixels.
 """
@@ -12,7 +12,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsi_attention.testing.slide_sets import write_set
+from slide_sets import write_set
+
 from wsi_attention.testing.slides import SlideSpec
 
 SAMPLES: dict[str, SlideSpec] = {
@@ -36,10 +37,10 @@ aggregates (small round nuclei), folds and ink look alike from afar and are in a
 * `labels.csv`: slide, label (`benign` or `lesion`), patient.
 * `groundtruth/<slide>.geojson`: the lesions in level-0 pixels; drag one onto the slide in QuPath.
 
-All were made by one command (the specs stand in `wsi_attention/testing/sample_set.py`):
+All were made by one command (the specs stand in `tests/support/sample_set.py`):
 
 ```
-python -m wsi_attention.testing.sample_set sample_slides
+python tests/support/sample_set.py sample_slides
 ```
 
 Made again with the same versions of NumPy, SciPy, Pillow and the codecs, the pixels are the same; the checksums
@@ -69,7 +70,7 @@ def bytes_of(path: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the samples and their README."""
-    parser = argparse.ArgumentParser(prog="python -m wsi_attention.testing.sample_set", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/support/sample_set.py", description=__doc__)
     parser.add_argument("out", type=Path, help="folder to write to")
     out: Path = parser.parse_args(arguments).out
     rows = []

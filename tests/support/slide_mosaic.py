@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from mosaic_squares import KINDS, LESION_KINDS, SQUARE, lay_squares, paint_squares
 from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_attention.errors import InputError
 from wsi_attention.once import once
-from wsi_attention.testing.mosaic_squares import KINDS, LESION_KINDS, SQUARE, lay_squares, paint_squares
 from wsi_attention.testing.slide_levels import TILE, EncodedLevel, Encoder, Pixels, jpeg_encoder, reduced
 from wsi_attention.testing.slide_plan import Blob, Map, tissue_outline
+from wsi_attention.testing.slide_writers import TILED
+from wsi_attention.testing.slides import SlideSpec, SlideTruth, format_of, polygon_area, replacing
 from wsi_attention.testing.stain import Stain
 from wsi_attention.testing.tissue_painter import FIELD, fibres
 
@@ -215,3 +218,25 @@ def _range(outline: Map, downsample: int) -> tuple[list[list[float]], list[list[
     rows, cols = (side // downsample for side in outline.shape)
     blocks = values[:, : rows * downsample, : cols * downsample].reshape(-1, rows, downsample, cols, downsample)
     return blocks.min(axis=(0, 2, 4)).tolist(), blocks.max(axis=(0, 2, 4)).tolist()
+
+
+def write_large_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
+    """Write a slide of any size in seconds, from a pool of encoded tiles and with less than 1 GB of memory.
+
+    There are levels at downsample 1, 4, 16 and 64; lesions come in nests of 60-90 µm radius at random places. Pen,
+    folds and slow changes of stain are left out.
+
+    Raises:
+        InputError: the suffix names no format that takes encoded tiles, or the spec places lesions itself.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    if kind not in TILED or spec.lesions is not None:
+        raise InputError(f"{path}: a large slide is one of {', '.join(TILED)}, its lesions at random")
+    nests = NESTS if spec.label == "lesion" else 0
+    mosaic = Mosaic.planned(spec.size, spec.mpp, spec.seed, spec.coverage, nests)
+    with replacing(path) as part:
+        TILED[kind](part, encoded(mosaic, spec.quality), spec.mpp, mosaic.picture())
+    lesions = tuple(blob.polygon() for blob in mosaic.lesions)
+    area = sum(polygon_area(polygon) for polygon in lesions)
+    return SlideTruth(spec.label, spec.size, lesions, (), mosaic.tissue_area, area)

@@ -1,6 +1,6 @@
 """Whole sets of synthetic slides from the command line.
 
-    python -m wsi_attention.testing.slide_sets OUT --count 200 --seed 1000 --size 6144
+    python tests/support/slide_sets.py OUT --count 200 --seed 1000 --size 6144
 
 writes slides, `labels.csv` and `groundtruth/`; `--giant` writes one of 100,000 pixels a side.
 """
@@ -14,13 +14,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from slide_mosaic import write_large_slide
+
 from wsi_attention.testing.slides import (
     CLASSES,
     SUFFIXES,
     SlideSpec,
     SlideTruth,
     truth_name,
-    write_large_slide,
     write_slide,
     write_truth,
 )
@@ -82,9 +83,9 @@ def write_labels(folder: Path, done: Sequence[tuple[str, SlideTruth]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m wsi_attention.testing.slide_sets",
+        prog="python tests/support/slide_sets.py",
         description="Writes synthetic H&E slides with known lesions.",
-        epilog="example: python -m wsi_attention.testing.slide_sets slides/ --count 200 --seed 1000 --size 6144",
+        epilog="example: python tests/support/slide_sets.py slides/ --count 200 --seed 1000 --size 6144",
     )
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--count", type=int, default=10, help="how many slides (default: %(default)s)")

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import mosaic_squares
 import numpy as np
 
-from wsi_attention.testing import mosaic_squares
 from wsi_attention.testing.stain import Stain
 
 

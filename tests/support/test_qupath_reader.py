@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from qupath_reader import QuPathObject, read_objects, write_objects
 
 from wsi_attention.errors import GeoJSONError
 from wsi_attention.export.geojson import features
 from wsi_attention.export.qupath import inspect
-from wsi_attention.export.qupath_reader import QuPathObject, read_objects, write_objects
 from wsi_attention.testing.exporters import EXAMPLES, example_prediction
 
 CELL = {"shape": shapely.box(0, 0, 9, 9), "nucleus": shapely.box(3, 3, 5, 5)}

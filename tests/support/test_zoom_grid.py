@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from wsi_attention.attention import zoom_grid as z
+import zoom_grid as z
 
 
 def test_example_of_the_page() -> None:

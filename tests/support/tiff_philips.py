@@ -10,8 +10,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-
-from wsi_attention.testing.tiff_kinds import jpeg_encoder, tiles_of
+from tiff_kinds import jpeg_encoder, tiles_of
 
 Pixels = NDArray[np.uint8]
 TILE = 64

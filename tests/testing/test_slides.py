@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slide_sets
+from slide_mosaic import write_large_slide
 
 from wsi_attention.errors import InputError
-from wsi_attention.testing import slide_sets, slide_writers
-from wsi_attention.testing.slides import SlideSpec, SlideTruth, paint_slide, write_large_slide, write_slide
+from wsi_attention.testing import slide_writers
+from wsi_attention.testing.slides import SlideSpec, SlideTruth, paint_slide, write_slide
 
 SMALL = SlideSpec((1100, 900), seed=3, label="lesion", lesions=((420.0, 380.0, 90.0),))
 
@@ -215,7 +217,8 @@ def test_large_slide_has_its_lesions_where_it_says_on_every_level(tmp_path):
 
 
 def test_samples_are_half_positive_and_in_every_format():
-    from wsi_attention.testing.sample_set import SAMPLES
+    from sample_set import SAMPLES
+
     from wsi_attention.testing.slides import SUFFIXES, format_of
 
     assert {format_of(Path(name)) for name in SAMPLES} == set(SUFFIXES)

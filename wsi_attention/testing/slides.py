@@ -126,12 +126,13 @@ def _shares(spec: SlideSpec, rng: np.random.Generator) -> tuple[float, ...]:
 
 def _truth(spec: SlideSpec, plan: SlidePlan) -> SlideTruth:
     lesions = tuple(np.clip(blob.polygon(), 0, spec.size) for blob in plan.lesions)
-    area = sum(_area(polygon) for polygon in lesions)
+    area = sum(polygon_area(polygon) for polygon in lesions)
     aggregates = tuple(np.clip(blob.polygon(), 0, spec.size) for blob in plan.aggregates)
     return SlideTruth(spec.label, spec.size, lesions, aggregates, float(plan.tissue.sum()) * plan.step**2, area)
 
 
-def _area(polygon: NDArray[np.float64]) -> float:
+def polygon_area(polygon: NDArray[np.float64]) -> float:
+    """Return the area of a polygon (n, 2)."""
     x, y = polygon.T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
@@ -167,31 +168,6 @@ def write_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
         else:
             slide_writers.write_ome_zarr(part, levels, spec.mpp, spec.ngff)
     return truth
-
-
-def write_large_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
-    """Writes a slide of any size in seconds, from a pool of encoded tiles and with less than 1 GB of memory.
-
-    There are levels at downsample 1, 4, 16 and 64; lesions come in nests of 60-90 µm radius at random places. Pen,
-    folds and slow changes of stain are left out.
-
-    Raises:
-        InputError: the suffix names no format that takes encoded tiles, or the spec places lesions itself.
-    """
-    from wsi_attention.testing import slide_mosaic, slide_writers
-
-    path = Path(path)
-    kind = format_of(path)
-    if kind not in slide_writers.TILED or spec.lesions is not None:
-        raise InputError(f"{path}: a large slide is one of {', '.join(slide_writers.TILED)}, its lesions at random")
-    nests = slide_mosaic.NESTS if spec.label == "lesion" else 0
-    mosaic = slide_mosaic.Mosaic.planned(spec.size, spec.mpp, spec.seed, spec.coverage, nests)
-    with replacing(path) as part:
-        levels = slide_mosaic.encoded(mosaic, spec.quality)
-        slide_writers.TILED[kind](part, levels, spec.mpp, mosaic.picture())
-    lesions = tuple(blob.polygon() for blob in mosaic.lesions)
-    area = sum(_area(polygon) for polygon in lesions)
-    return SlideTruth(spec.label, spec.size, lesions, (), mosaic.tissue_area, area)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from zoom_grid import pixels_read
 
 from wsi_attention.attention.sampling import Draw
-from wsi_attention.attention.zoom_grid import pixels_read
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.methods.zoom_in.contrastive import contrastive_loss
 from wsi_attention.methods.zoom_in.estimator import (

@@ -10,6 +10,8 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from tiff_kinds import KINDS, write_kind
+from tiff_philips import write_philips
 
 from wsi_attention.errors import SlideError, TileReadError
 from wsi_attention.protocols import RegionsReader
@@ -18,8 +20,6 @@ from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.resample import on_white
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.readers import ReaderContract
-from wsi_attention.testing.tiff_kinds import KINDS, write_kind
-from wsi_attention.testing.tiff_philips import write_philips
 
 PLACES = 4
 """Random places a level of each real slide; 200 were compared when the reader was written."""

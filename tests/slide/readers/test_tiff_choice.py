@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from tiff_kinds import write_kind
 from typer.testing import CliRunner
 
 from wsi_attention.cli.app import app
@@ -14,7 +15,6 @@ from wsi_attention.errors import SlideOpenError
 from wsi_attention.slide.readers.tiff.choice import Verdict, judge
 from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.slide import open_slide
-from wsi_attention.testing.tiff_kinds import write_kind
 
 RGB = np.full((256, 256, 3), 200, np.uint8)
 

@@ -11,14 +11,14 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from tiff_kinds import write_kind
+from tiff_philips import write_philips
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers.tiff.index import MISSING, OVERLAPS, _mark_overlaps
 from wsi_attention.slide.readers.tiff.index import SOUND as SOUND_TILE
 from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.slide import open_slide
-from wsi_attention.testing.tiff_kinds import write_kind
-from wsi_attention.testing.tiff_philips import write_philips
 
 SOUND = (0, 0)
 BAD = (64, 64)
