@@ -351,7 +351,7 @@ def test_a_tile_moved_to_the_stored_grid_is_shown_where_it_was_read(name: str, l
         shown = exported(prediction, tmp_path)
         found = box_of(shown.tiles[0], shown.offset)
         colour = slide.read((found.x, found.y), 0, (found.w, found.h)).mean((0, 1))
-        assert (found == lesion) == (slide.tile_sizes[0] is None or label != "downsample 1.3")
+        assert (found == lesion) == (slide.facts.tile_sizes[0] is None or label != "downsample 1.3")
     assert np.abs(np.subtract(found, lesion)).max() <= lesion.w // 2
     assert_tile_read(prediction, colour=tuple(colour))
 
@@ -406,7 +406,7 @@ def test_a_round_lesion_off_the_grid_is_where_the_regions_are(tmp_path: Path) ->
 def test_bounds_move_the_geojson_and_nothing_else(name: str, tmp_path: Path) -> None:
     lesion = PLACES["right edge"]
     with FORMATS[name](tmp_path, painted(lesion), 4, MPP) as slide:
-        assert slide.bounds == Box(*OFFSET, SIZE[0] - OFFSET[0], SIZE[1] - OFFSET[1])
+        assert slide.facts.bounds == Box(*OFFSET, SIZE[0] - OFFSET[0], SIZE[1] - OFFSET[1])
         prediction = predict(slide, darkest())
     in_qupath, in_level_0 = (exported(prediction, tmp_path, bounds) for bounds in ("auto", "none"))
     assert box_of(in_level_0.regions[0]) == lesion

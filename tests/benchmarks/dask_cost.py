@@ -49,7 +49,7 @@ def drawn(stored: StoredTiles, count: int, aligned: bool, rng: np.random.Generat
 
 def parts_of(slide: Slide, tiles: TileSet, options: argparse.Namespace) -> list[NDArray[np.int64]]:
     """The batches of a request, as `read_tiles` cuts them."""
-    tile, batch = slide.tile_sizes[0], busy_batch(len(tiles), options.batch, options.threads)
+    tile, batch = slide.facts.tile_sizes[0], busy_batch(len(tiles), options.batch, options.threads)
     return cut(tiles.locations[0], tiles.footprint, None if tile is None else (float(tile[0]), float(tile[1])), batch)
 
 

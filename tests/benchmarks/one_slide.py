@@ -76,7 +76,7 @@ def classified(path: str, model: str, first: str | None = None, reader: str = "a
 
 def index_bytes(slide: Any) -> int:
     """Bytes of a BigTIFF's tables of stored tiles, as tifffile writes them: 8 of the offset and 4 of the count each."""
-    sizes = zip(slide.level_dimensions, slide.tile_sizes, strict=True)
+    sizes = zip(slide.level_dimensions, slide.facts.tile_sizes, strict=True)
     return sum(12 * -(-size[0] // tile[0]) * -(-size[1] // tile[1]) for size, tile in sizes if tile)
 
 

@@ -47,7 +47,7 @@ Frame = Callable[[Slide, Prediction, Path], Iterator[Box]]
 def qupath(slide: Slide, prediction: Prediction, folder: Path) -> Iterator[Box]:
     """QuPath's origin is the corner of the bounds; tile and annotation."""
     GeoJSONExporter(top=1)(prediction, folder / "a.geojson")
-    offset = slide.bounds[:2] if slide.bounds else (0, 0)
+    offset = slide.facts.bounds[:2] if slide.facts.bounds else (0, 0)
     for feature in json.loads((folder / "a.geojson").read_bytes())["features"]:
         left, top, right, bottom = (int(value) for value in shapely.geometry.shape(feature["geometry"]).bounds)
         yield Box(left + offset[0], top + offset[1], right - left, bottom - top)

@@ -466,7 +466,7 @@ def test_the_lesion_of_a_real_slide_with_bounds(
     path = tmp_path / "slide one.scn"
     leica(path, painted)
     with open_slide(path) as slide:
-        bounds, extent = slide.bounds, slide.dimensions
+        bounds, extent = slide.facts.bounds, slide.dimensions
     assert bounds == Box(*CORNER, SIZE[0] - CORNER[0], SIZE[1] - CORNER[1])
     prediction = on_lesion(slide=str(path), extent=extent, bounds=bounds[:2])
     prediction = replace(prediction, provenance=prediction.provenance | {"bounds": list(bounds)})

@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from wsi_attention.cli.app import app
 from wsi_attention.errors import InputError, SeveralImagesError, SlideOpenError, UnsupportedSlideError
+from wsi_attention.slide import opening
 from wsi_attention.slide.description import describe
 from wsi_attention.slide.images import Chosen, StoredImage, choose
 from wsi_attention.slide.slide import open_slide
@@ -158,7 +160,7 @@ def test_the_slide_is_found_wherever_it_lies(kind: str, tmp_path: Path) -> None:
             assert (slide.read((0, 0), level, (w, h))[..., 0] == SLIDE).all()
         facts = describe(slide)
         assert [image["slide"] for image in facts["images"]].count(True) == 1
-        assert facts["images"][slide.image]["width"] == 512
+        assert facts["images"][slide.facts.image]["width"] == 512
         assert pickle.loads(pickle.dumps(slide)).dimensions == (512, 384)
 
 
@@ -212,7 +214,7 @@ def test_several_slides_in_one_file_are_told_apart(kind: str, tmp_path: Path) ->
             for level, size in enumerate(slide.level_dimensions):
                 assert (slide.read((0, 0), level, size)[..., 0] == red).all(), (slide.reader, level)
         assert first.fingerprint != second.fingerprint == again.fingerprint
-        assert (again.image, dict(again.options)) == (1, {"series": "1"})
+        assert (again.facts.image, dict(again.options)) == (1, {"series": "1"})
 
 
 def test_levels_of_another_image_are_no_levels(tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_several_pyramids_in_one_group_and_names_in_the_xml(tmp_path: Path) -> N
     xml = '<OME><Image ID="Image:0" Name="scan &amp; macro"/><Image ID="Image:1" Name="20x"/></OME>'
     path = write_store(tmp_path / "a.zarr", [("", pyramid(300, 290, MACRO)), ("", pyramid(512, 384, SLIDE))], xml=xml)
     with open_slide(path) as slide:
-        assert [image.name for image in slide.images] == ["scan & macro", "20x"]
+        assert [image.name for image in slide.facts.images] == ["scan & macro", "20x"]
         assert slide.dimensions == (512, 384)
     group = zarr.create_group(tmp_path / "b.zarr", zarr_format=2)
     write_group(group.create_group("x"), pyramid(300, 290, MACRO))
@@ -258,12 +260,64 @@ def test_a_plate_is_no_slide(tmp_path: Path) -> None:
 
 
 def test_options_that_make_no_sense(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(InputError, match="no option 'level' for opening a slide; possible: series"):
-        open_slide(np.zeros((8, 8, 3), np.uint8), options={"level": 1})
-    with pytest.raises(InputError, match="series must be the number"):
-        open_slide(np.zeros((8, 8, 3), np.uint8), options={"series": -1})
-    with pytest.raises(SlideOpenError, match="the reader array cannot choose an image"):
-        open_slide(np.zeros((8, 8, 3), np.uint8), options={"series": 1})
+        open_slide(pixels, options={"level": 1})
+    with pytest.raises(InputError, match=r"no option 'sereis' for opening a slide; did you mean 'series'\?"):
+        open_slide(SEVERAL["two regions"](tmp_path), options={"sereis": 1})
+    for value in (-1, True, 0.5):
+        with pytest.raises(InputError, match=rf"series must be a name or a number \(from 0\), got {value}"):
+            open_slide(pixels, options={"series": value})
+    with pytest.raises(SlideOpenError, match=r"the reader array has no option 'series'; those that have: .*tiff"):
+        open_slide(pixels, options={"series": 1})
+
+
+class OpticalReader:
+    """A reader of another package, with an option of its own: which optical path the pixels are of."""
+
+    name: ClassVar[str] = "optical"
+
+    def __init__(self, path: str, optical_path: str | int = 0) -> None:
+        self._grey = 10 * int(optical_path)
+        self.level_dimensions = ((512, 384),)
+        self.level_downsamples, self.tile_sizes, self.associated = (1.0,), (None,), ()
+        self.properties: dict[str, str] = {}
+        self.bounds = None
+
+    @classmethod
+    def recognises(cls, path: str) -> bool:
+        return True
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
+        return np.full((size[1], size[0], 3), self._grey, np.uint8)
+
+    def read_associated(self, name: str) -> np.ndarray:
+        raise KeyError(name)
+
+    def close(self) -> None:
+        return
+
+
+def test_an_option_that_only_a_reader_of_another_package_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constructor of the reader is the only place that names it; `auto` passes over the readers without it."""
+    known, everyone = opening.load, opening.names(opening.READERS)
+    monkeypatch.setattr(opening, "names", lambda group: (*everyone, "optical"))
+    monkeypatch.setattr(opening, "load", lambda group, name: OpticalReader if name == "optical" else known(group, name))
+    path = SEVERAL["two regions"](tmp_path)
+    fingerprints = set()
+    for value in (3, "7"):
+        with open_slide(path, options={"optical_path": value, "series": None}) as slide:
+            assert slide.reader == "optical"
+            assert "not tiff: it has no option 'optical_path'" in slide.reader_reason
+            assert (slide.read((0, 0), 0, (2, 2)) == 10 * int(value)).all()
+            again = pickle.loads(pickle.dumps(slide))
+            assert (again.read((0, 0), 0, (2, 2)) == 10 * int(value)).all()
+            fingerprints.add(slide.fingerprint)
+    with open_slide(path, reader="optical") as slide:
+        fingerprints.add(slide.fingerprint)
+    assert len(fingerprints) == 3
+    with pytest.raises(SlideOpenError, match="the reader tiff has no option 'optical_path'; those that have: optical"):
+        open_slide(path, reader="tiff", options={"optical_path": 1})
 
 
 def test_info_lists_the_images_and_takes_the_option(tmp_path: Path) -> None:
@@ -280,14 +334,14 @@ def test_a_thumbnail_that_is_chosen_has_no_scale_of_the_slide(tmp_path: Path) ->
     """Aperio writes the slide's µm per pixel into the text of its thumbnail."""
     write_slide(tmp_path / "a.svs", SlideSpec(size=(900, 700), seed=1))
     with open_slide(tmp_path / "a.svs") as slide:
-        assert [image.name for image in slide.images] == ["", "thumbnail", "label", "macro"]
+        assert [image.name for image in slide.facts.images] == ["", "thumbnail", "label", "macro"]
         assert slide.mpp_xy is not None
     with open_slide(tmp_path / "a.svs", options={"series": "thumbnail"}) as slide:
-        assert (slide.reader, slide.image, slide.mpp_xy) == ("tiffslide", 1, None)
+        assert (slide.reader, slide.facts.image, slide.mpp_xy) == ("tiffslide", 1, None)
 
 
 def test_images_of_a_store_over_a_network(tmp_path: Path) -> None:
     FILES["zarr, macro first"](tmp_path)
     with serving(tmp_path) as server, open_slide(server.url("a.ome.zarr")) as slide:
-        assert (slide.dimensions, slide.image, len(slide.images)) == ((512, 384), 1, 2)
+        assert (slide.dimensions, slide.facts.image, len(slide.facts.images)) == ((512, 384), 1, 2)
         assert (slide.read((0, 0), 0, (64, 64))[..., 0] == SLIDE).all()

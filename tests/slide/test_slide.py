@@ -246,9 +246,7 @@ class FlakyReader:
 def flaky(monkeypatch: pytest.MonkeyPatch) -> Slide:
     monkeypatch.setattr("wsi_attention.slide.opening.load", lambda group, name: FlakyReader)
     FlakyReader.opened, FlakyReader.failures = [], 0
-    slide = Slide.__new__(Slide)
-    slide.__setstate__(("flaky.xyz", Choice("flaky", "as asked"), None, {}, {}))
-    return slide
+    return Slide("flaky.xyz", Choice("flaky", "as asked"))
 
 
 def test_a_passing_error_is_retried_on_a_fresh_handle(flaky: Slide) -> None:
@@ -343,7 +341,7 @@ def test_bounds_and_odd_downsamples_of_an_array() -> None:
     levels = (np.zeros((300, 400, 3), np.uint8), np.zeros((100, 133, 3), np.uint8))
     source = ArrayLevels(levels, downsamples=(1.0, 3.0), bounds=Box(10, 20, 300, 200), name="bounded")
     with open_slide(source) as slide:
-        assert slide.bounds == Box(10, 20, 300, 200)
+        assert slide.facts.bounds == Box(10, 20, 300, 200)
         assert slide.level_downsamples == (1.0, 3.0)
         assert slide.path == "bounded"
         assert any("bounds" in oddity for oddity in slide.oddities())
@@ -377,8 +375,8 @@ def test_every_instance_of_a_dicom_series_is_the_same_slide(shared_data: Path) -
     found = set()
     for place in (series, *series.glob("*.dcm")):
         with open_slide(place) as slide:
-            found.add((slide.fingerprint, slide.series_id, slide.level_dimensions))
-            assert slide.series_id == slide.properties["dicom.SeriesInstanceUID"]
+            found.add((slide.fingerprint, slide.facts.series_id, slide.level_dimensions))
+            assert slide.facts.series_id == slide.properties["dicom.SeriesInstanceUID"]
     assert len(found) == 1
 
 
@@ -391,9 +389,9 @@ def test_a_folder_of_several_series_is_refused(shared_data: Path, tmp_path: Path
 
 def test_associated_images(shared_data: Path) -> None:
     with open_slide(shared_data / "slides" / "aperio" / "CMU-1-Small-Region.svs") as slide:
-        assert set(slide.associated) == {"label", "macro", "thumbnail"}
+        assert set(slide.facts.associated) == {"label", "macro", "thumbnail"}
         assert slide.read_associated("macro").shape == (431, 1280, 3)
-        assert (slide.vendor, slide.objective_power) == ("aperio", 20.0)
+        assert (slide.facts.vendor, slide.facts.objective_power) == ("aperio", 20.0)
         with pytest.raises(InputError, match=r"no associated image 'nothing'.*macro"):
             slide.read_associated("nothing")
 

@@ -180,6 +180,13 @@ def test_a_damaged_level_is_replaced_by_the_next_finer_one() -> None:
     whole = View(slide, 4.0).read_whole()  # type: ignore[arg-type]
     np.testing.assert_array_equal(whole, area_mean(pixels, (0, 0), 4, (16, 16)))
     assert [level for _, level, _ in slide.asked] == [2, 1, 0]
+    view = View(slide, 4.0)  # type: ignore[arg-type]
+    before = dict(vars(view))
+    shown = view.whole()
+    np.testing.assert_array_equal(shown.pixels, whole)
+    assert shown.view.bytes_read((0, 0), (16, 16)) == 64 * 64
+    assert vars(view) == before and view.bytes_read((0, 0), (16, 16)) == 16 * 16
+    assert view.or_finer(lambda one: one.read((0, 0), (16, 16))).tolist() == whole.tolist()
     with pytest.raises(TileReadError):
         View(slide, 4.0).read((0, 0), (4, 4))  # type: ignore[arg-type]
 

@@ -14,11 +14,13 @@ import pytest
 import tifffile
 
 from wsi_attention.errors import TileReadError
+from wsi_attention.slide.opening import Choice
+from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileSet
 from wsi_attention.tiles.cutting import MAX_TASKS, batch_of
-from wsi_attention.tiles.reading import lazy_tiles, read_block, read_tiles
+from wsi_attention.tiles.reading import read_tiles
 
 
 def noisy_slide() -> Slide:
@@ -40,7 +42,7 @@ class FailingSlide(Slide):
     """Some places cannot be read; remembers the order of requests."""
 
     def __init__(self) -> None:
-        super().__init__([np.zeros((1000, 1000, 3), np.uint8)])
+        super().__init__(ArrayLevels((np.zeros((1000, 1000, 3), np.uint8),)), Choice("array", "pixels in memory"))
         self.path = "broken.svs"
         self.asked: list[tuple[int, int]] = []
 
@@ -59,37 +61,28 @@ def test_same_pixels_for_any_batch_and_any_number_of_workers(downsample: float) 
     slide, tiles = noisy_slide(), scattered(41, downsample)
     expected = one_by_one(slide, tiles)
     for batch in (1, 7, 32, 1000):
-        lazy = lazy_tiles(slide, tiles, batch)
-        assert (lazy.shape, lazy.dtype) == ((41, 16, 24, 3), np.uint8)
         for workers in (1, 5):
-            np.testing.assert_array_equal(lazy.compute(scheduler="threads", num_workers=workers), expected)
-        block = read_tiles(slide, tiles, batch)
-        np.testing.assert_array_equal(block.pixels, expected)
-        assert block.valid.all()
+            with dask.config.set(num_workers=workers):
+                block = read_tiles(slide, tiles, batch)
+            assert (block.pixels.shape, block.pixels.dtype) == ((41, 16, 24, 3), np.uint8)
+            np.testing.assert_array_equal(block.pixels, expected)
+            assert block.valid.all()
 
 
-def test_a_part_of_the_lazy_array_reads_only_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    slide, tiles = noisy_slide(), scattered(40)
-    expected = one_by_one(slide, tiles)
-    asked = []
-    monkeypatch.setattr(Slide, "read", lambda self, *request, read=Slide.read: asked.append(1) or read(self, *request))
-    np.testing.assert_array_equal(lazy_tiles(slide, tiles, 10)[12].compute(scheduler="sync"), expected[12])
-    assert len(asked) == 10
+@pytest.mark.parametrize(("n", "batch", "tasks"), [(100, 32, 4), (8, 32, 1), (60_000, 32, MAX_TASKS)])
+def test_one_task_a_batch_and_never_many_thousands(
+    n: int, batch: int, tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = []
 
+    def noted(graph: dict[object, object], *given: object, **options: object) -> None:
+        graphs.append(len(graph))
+        raise StopIteration
 
-def test_tasks_run_in_other_processes() -> None:
-    slide, tiles = noisy_slide(), scattered(6)
-    with dask.config.set({"multiprocessing.context": "spawn"}):
-        pixels = lazy_tiles(slide, tiles, 3).compute(scheduler="processes", num_workers=1)
-    np.testing.assert_array_equal(pixels, one_by_one(slide, tiles))
-
-
-@pytest.mark.parametrize(("n", "batch", "tasks"), [(100, 32, 4), (32, 32, 1), (60_000, 32, MAX_TASKS)])
-def test_one_task_a_batch_and_never_many_thousands(n: int, batch: int, tasks: int) -> None:
-    lazy = lazy_tiles(noisy_slide(), scattered(n), batch)
-    assert lazy.npartitions == tasks
-    (optimised,) = dask.optimize(lazy)
-    assert len(dict(optimised.__dask_graph__())) <= 2 * tasks <= 1000
+    monkeypatch.setattr("dask.threaded.get", noted)
+    with dask.config.set(num_workers=1), pytest.raises(StopIteration):
+        read_tiles(noisy_slide(), scattered(n), batch)
+    assert graphs == [tasks]
     assert -(-n // batch_of(n, batch)) <= MAX_TASKS
 
 
@@ -97,28 +90,25 @@ def test_failed_tiles_are_told_apart_and_the_others_stay_in_order() -> None:
     slide = FailingSlide()
     places = np.array([[10, 0], [3, 0], [200, 7], [7, 90], [12, 5]])
     tiles = TileSet(places, (4, 4), 1.0)
-    for block in (read_block(places, slide, (4, 4), 1.0), read_tiles(slide, tiles, batch=2)):
+    for block in (read_tiles(slide, tiles), read_tiles(slide, tiles, batch=2)):
         assert block.valid.tolist() == [True, False, True, False, True]
         assert block.pixels[:, 0, 0, 0].tolist() == [10, 0, 200, 0, 12]
         assert block.errors == ("broken.svs: no pixels at (3, 0)", "broken.svs: no pixels at (7, 90)")
         assert block.bytes == 3000
-    with pytest.raises(TileReadError, match=r"no pixels at \(3, 0\)"):
-        lazy_tiles(slide, tiles).compute(scheduler="sync")
 
 
 def test_neighbours_are_read_one_after_the_other() -> None:
     slide = FailingSlide()
     rows = np.array([[600, 4], [0, 300], [400, 300], [200, 0], [200, 310]])
-    read_block(rows, slide, (256, 256), 1.0)
+    read_tiles(slide, TileSet(rows, (256, 256), 1.0))
     assert slide.asked == [(200, 0), (600, 4), (0, 300), (200, 310), (400, 300)]
 
 
 def test_no_tiles_and_two_images() -> None:
     nothing = TileSet(np.zeros((1, 0, 2)), (8, 8), 1.0)
     assert read_tiles(noisy_slide(), nothing).pixels.shape == (0, 8, 8, 3)
-    assert lazy_tiles(noisy_slide(), nothing).compute(scheduler="sync").shape == (0, 8, 8, 3)
     with pytest.raises(ValueError, match=r"\(1, n, 2\)"):
-        lazy_tiles(noisy_slide(), TileSet(np.zeros((2, 3, 2)), (8, 8), 1.0))
+        read_tiles(noisy_slide(), TileSet(np.zeros((2, 3, 2)), (8, 8), 1.0))
 
 
 def test_a_damaged_level_is_averaged_from_the_finer_one() -> None:
@@ -131,8 +121,9 @@ def test_a_damaged_level_is_averaged_from_the_finer_one() -> None:
             return sound.read(location, level, size)
 
     slide = Damaged()
-    slide._facts = replace(slide._facts, level_dimensions=((1100, 900), (550, 450)), level_downsamples=(1.0, 2.0))
-    block = read_block(np.array([[0, 0], [8, 4]]), slide, (6, 4), 2.0)
+    levels = {"level_dimensions": ((1100, 900), (550, 450)), "level_downsamples": (1.0, 2.0)}
+    slide.facts = replace(slide.facts, tile_sizes=(None, None), **levels)
+    block = read_tiles(slide, TileSet(np.array([[0, 0], [8, 4]]), (6, 4), 2.0))
     assert block.valid.all()
     assert block.bytes == 2000
     whole = sound.read((0, 0), 0, (12, 8)).reshape(4, 2, 6, 2, 3).mean((1, 3))

@@ -216,7 +216,7 @@ def look(
         slide=slide.path,
         extent=slide.dimensions,
         mpp=slide.mpp,
-        bounds=(slide.bounds.x, slide.bounds.y) if slide.bounds else (0, 0),
+        bounds=(slide.facts.bounds.x, slide.facts.bounds.y) if slide.facts.bounds else (0, 0),
         classes=tuple(classifier.classes),
         probabilities=_probabilities(output.logits[0], slide.path),
         spread=spread,
@@ -308,6 +308,6 @@ def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str)
             "versions": dict(versions()),
             **slide.options,
         }
-        | ({"series_uid": slide.series_id} if slide.series_id else {})
-        | ({"bounds": list(slide.bounds)} if slide.bounds else {})
+        | ({"series_uid": slide.facts.series_id} if slide.facts.series_id else {})
+        | ({"bounds": list(slide.facts.bounds)} if slide.facts.bounds else {})
     )

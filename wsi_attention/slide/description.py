@@ -25,25 +25,25 @@ def describe(slide: Slide) -> dict[str, Any]:
     levels = [
         {"width": w, "height": h, "downsample": round(d, 6), "tile": t, "left_out": level not in slide.levels}
         for level, ((w, h), d, t) in enumerate(
-            zip(slide.level_dimensions, slide.level_downsamples, slide.tile_sizes, strict=True)
+            zip(slide.level_dimensions, slide.level_downsamples, slide.facts.tile_sizes, strict=True)
         )
     ]
     images = [
         {"index": found.index, "name": found.name, "width": found.size[0], "height": found.size[1]}
-        | {"levels": found.levels, "rgb": found.rgb, "slide": found.index == slide.image}
-        for found in slide.images
+        | {"levels": found.levels, "rgb": found.rgb, "slide": found.index == slide.facts.image}
+        for found in slide.facts.images
     ]
     return {
         "slide": slide.path,
         "reader": slide.reader,
         "reader_reason": slide.reader_reason,
-        "vendor": slide.vendor,
+        "vendor": slide.facts.vendor,
         "size": list(slide.dimensions),
         "mpp": list(slide.mpp_xy) if slide.mpp_xy else None,
         "mpp_source": slide.mpp_source,
-        "objective_power": slide.objective_power,
-        "bounds": list(slide.bounds) if slide.bounds else None,
-        "associated": list(slide.associated),
+        "objective_power": slide.facts.objective_power,
+        "bounds": list(slide.facts.bounds) if slide.facts.bounds else None,
+        "associated": list(slide.facts.associated),
         "images": images,
         "levels": levels,
         "fingerprint": slide.fingerprint,

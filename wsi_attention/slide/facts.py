@@ -9,12 +9,25 @@ from typing import Self
 
 from wsi_attention.geometry import MPP_TOLERANCE, Box
 from wsi_attention.protocols import SlideReader
-from wsi_attention.slide.images import StoredImage
+from wsi_attention.slide import metadata
+from wsi_attention.slide.images import ImagesReader, StoredImage
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A reader's metadata, kept so that it needs no open handle; the fields are `SlideReader`'s."""
+    """A reader's metadata, kept so that it needs no open handle.
+
+    Attributes:
+        level_dimensions: (w, h) of each level, finest first.
+        level_downsamples: level-0 pixels per pixel of each level, as the file says; not powers of two.
+        tile_sizes: stored tile size (w, h) of each level; None where it has none.
+        properties: the file's own tags, under their OpenSlide names where there is one.
+        bounds: the scanned area that the file names, in level-0 pixels.
+        associated: names of label, macro and thumbnail images.
+        notes: what a reader of results should know of how the file was read, a sentence each.
+        images: all images of the file, as far as its reader lists them.
+        image: the index of the one that is the slide.
+    """
 
     level_dimensions: tuple[tuple[int, int], ...]
     level_downsamples: tuple[float, ...]
@@ -28,7 +41,7 @@ class Facts:
 
     @classmethod
     def of(cls, reader: SlideReader) -> Self:
-        """A reader's, copied."""
+        """Return a copy of a reader's metadata."""
         return cls(
             tuple((int(w), int(h)) for w, h in reader.level_dimensions),
             tuple(float(downsample) for downsample in reader.level_downsamples),
@@ -36,13 +49,29 @@ class Facts:
             MappingProxyType(dict(reader.properties)),
             reader.bounds,
             tuple(reader.associated),
-            tuple(getattr(reader, "notes", ())),
-            tuple(getattr(reader, "images", ())) or (_only_image(reader),),
-            int(getattr(reader, "image", 0)),
+            *_images_of(reader),
         )
 
+    @property
+    def vendor(self) -> str | None:
+        """Who wrote the file; None where that is unknown."""
+        return self.properties.get("openslide.vendor")
+
+    @property
+    def objective_power(self) -> float | None:
+        """The objective's magnification; None where the file does not say."""
+        return metadata.objective_power(self.properties)
+
+    @property
+    def series_id(self) -> str | None:
+        """The DICOM series that this file is an instance of; None for slides of one file."""
+        return self.properties.get("dicom.SeriesInstanceUID")
+
     def misshapen(self) -> dict[int, str]:
-        """Levels whose sides are not in the proportion of level 0's, by more than 5 % and a pixel, and how they are."""
+        """Return the levels whose sides are not in the proportion of level 0's, and how they are.
+
+        A difference of 5 % and one pixel is allowed.
+        """
         found = {}
         for level, (w, h) in enumerate(self.level_dimensions[1:], 1):
             across, down = (whole / side for whole, side in zip(self.level_dimensions[0], (w, h), strict=True))
@@ -52,7 +81,7 @@ class Facts:
         return found
 
     def oddities(self) -> tuple[str, ...]:
-        """What is odd about the levels and bounds, a sentence each; empty where nothing is."""
+        """Say what is odd about the levels and bounds, a sentence each; empty where nothing is."""
         found = []
         if len(self.level_dimensions) == 1:
             found.append("one level only: coarse views are computed from full resolution")
@@ -67,5 +96,8 @@ class Facts:
         return tuple(found)
 
 
-def _only_image(reader: SlideReader) -> StoredImage:
-    return StoredImage(0, "", reader.level_dimensions[0], len(reader.level_dimensions))
+def _images_of(reader: SlideReader) -> tuple[tuple[str, ...], tuple[StoredImage, ...], int]:
+    """Return the notes, the images and the index of the slide among them; most readers know of one image."""
+    if isinstance(reader, ImagesReader):
+        return tuple(reader.notes), tuple(reader.images), reader.image
+    return (), (StoredImage(0, "", reader.level_dimensions[0], len(reader.level_dimensions)),), 0

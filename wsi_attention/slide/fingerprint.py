@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.readers.bytes import is_tiff
 from wsi_attention.slide.readers.sources import bytes_of
 from wsi_attention.slide.urls import is_store_url, is_url
+
+if TYPE_CHECKING:
+    from wsi_attention.slide.slide import Slide
 
 SAMPLES = 16
 SAMPLE_BYTES = 2**13
@@ -22,31 +22,8 @@ WHOLE = 2**20
 SAMPLE_SIDE = 256
 
 
-class Opened(Protocol):
-    """What is asked of an open slide."""
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """The file's own tags."""
-        ...
-
-    @property
-    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
-        """(w, h) of each level."""
-        ...
-
-    @property
-    def level_downsamples(self) -> tuple[float, ...]:
-        """Level-0 pixels per pixel of each level."""
-        ...
-
-    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3)."""
-        ...
-
-
-def of_slide(path: str | None, slide: Opened) -> str:
-    """sha256 (hex) over samples of a TIFF's bytes, OpenSlide's hash of its other formats, or sampled pixels.
+def of_slide(path: str | None, slide: Slide) -> str:
+    """Return the sha256 (hex) over samples of a TIFF's bytes, OpenSlide's hash of its other formats, or sampled pixels.
 
     A DICOM or MIRAX slide is several files; OpenSlide's hash is the same from any of them. An OME-Zarr store has one
     fingerprint as a folder and as a zip file.
@@ -63,28 +40,14 @@ def of_slide(path: str | None, slide: Opened) -> str:
     return _of_pixels(slide)
 
 
-class Scaled(Opened, Protocol):
-    """What is asked of an open slide besides pixels."""
-
-    @property
-    def mpp_xy(self) -> tuple[float, float] | None:
-        """µm per level-0 pixel in x and y."""
-        ...
-
-    @property
-    def bounds(self) -> tuple[int, int, int, int] | None:
-        """The scanned area."""
-        ...
-
-
-def seen_in(slide: Scaled) -> dict[str, str]:
+def seen_in(slide: Slide) -> dict[str, str]:
     """Return what a reader sees of a slide besides pixels: scale, levels, bounds and a hash of the tags, as text."""
     tags = json.dumps(dict(slide.properties), sort_keys=True)
     return {
         "mpp": " × ".join(f"{value:.6g}" for value in dict.fromkeys(slide.mpp_xy or ())) or "none",
         "levels": ", ".join(f"{w}×{h}" for w, h in slide.level_dimensions),
         "downsamples": ", ".join(f"{downsample:.9g}" for downsample in slide.level_downsamples),
-        "bounds": ", ".join(map(str, slide.bounds or ())) or "none",
+        "bounds": ", ".join(map(str, slide.facts.bounds or ())) or "none",
         "tags": hashlib.sha256(tags.encode()).hexdigest()[:32],
     }
 
@@ -98,18 +61,22 @@ def seen_otherwise(before: Mapping[str, str], now: Mapping[str, str]) -> str | N
     return None
 
 
-def of_image(fingerprint: str, image: int) -> str:
-    """sha256 (hex) of one image among several of a file."""
-    return hashlib.sha256(f"image {image} of {fingerprint}".encode()).hexdigest()
+def of_chosen(fingerprint: str, options: Mapping[str, str | int], image: int) -> str:
+    """Return the sha256 (hex) of what options choose in a file.
 
-
-def series_id(properties: Mapping[str, str]) -> str | None:
-    """What the instances of one DICOM series share; None for slides of one file."""
-    return properties.get("dicom.SeriesInstanceUID")
+    Args:
+        fingerprint: of the whole file.
+        options: what the slide was opened with.
+        image: the number of the image that `series`, one of the options, stands for.
+    """
+    for name, value in sorted(options.items()):
+        chosen = f"image {image}" if name == "series" else f"{name} {value}"
+        fingerprint = hashlib.sha256(f"{chosen} of {fingerprint}".encode()).hexdigest()
+    return fingerprint
 
 
 def _of_file(path: str) -> str:
-    """Size, and all bytes of a small file, or blocks spread evenly from the first byte to the last."""
+    """Hash the size, and all bytes of a small file, or blocks spread evenly from the first byte to the last."""
     source = bytes_of(path)
     last = source.size - SAMPLE_BYTES
     spread = [(last * index // (SAMPLES - 1), SAMPLE_BYTES) for index in range(SAMPLES)]
@@ -123,8 +90,8 @@ def _of_file(path: str) -> str:
     return digest.hexdigest()
 
 
-def _of_pixels(slide: Opened) -> str:
-    """Level dimensions, and squares spread over the coarsest and the finest level."""
+def _of_pixels(slide: Slide) -> str:
+    """Hash the level dimensions, and squares spread over the coarsest and the finest level."""
     digest = hashlib.sha256(f"pixels {slide.level_dimensions}".encode())
     for level in {len(slide.level_dimensions) - 1, 0}:
         w, h = slide.level_dimensions[level]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from wsi_attention.errors import InputError, SeveralImagesError, SlideOpenError
+from wsi_attention.errors import SeveralImagesError, SlideOpenError
 
 Series = str | int | None
 """The number or the name of the image that is wanted; None for the slide."""
@@ -53,29 +53,26 @@ class StoredImage:
         return _ASSOCIATED.search(self.name) is not None
 
 
+@runtime_checkable
+class ImagesReader(Protocol):
+    """A reader that lists the images of its file.
+
+    Attributes:
+        images: all of them, in the file's order.
+        image: the index of the one that is the slide.
+        notes: what a reader of results should know of how the file was read, a sentence each.
+    """
+
+    images: tuple[StoredImage, ...]
+    image: int
+    notes: tuple[str, ...]
+
+
 class Chosen(NamedTuple):
     """The number of the image that is the slide, and what a reader should know of the choice."""
 
     number: int
     notes: tuple[str, ...] = ()
-
-
-def check_options(options: Mapping[str, object]) -> dict[str, str | int]:
-    """Check what `open_slide` is given as options, and leave out what is None.
-
-    Raises:
-        InputError: an unknown option, or a series that is neither a number nor a name.
-    """
-    found: dict[str, str | int] = {}
-    for name, value in options.items():
-        if name != "series":
-            raise InputError(f"no option {name!r} for opening a slide; possible: series")
-        if value is None or value == "":
-            continue
-        if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 0):
-            raise InputError(f"series must be the number (from 0) or the name of an image, got {value!r}")
-        found[name] = value
-    return found
 
 
 def choose(images: Sequence[StoredImage], series: Series, path: str) -> Chosen:

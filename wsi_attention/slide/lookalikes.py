@@ -6,7 +6,7 @@ import numpy as np
 
 from wsi_attention.errors import SlideError, TileReadError
 from wsi_attention.slide.agreement import OTHER_PICTURE, Pair, difference
-from wsi_attention.slide.images import StoredImage, several, versions
+from wsi_attention.slide.facts.images import StoredImage, several, versions
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strangers import Picture, places
 from wsi_attention.slide.view import View
@@ -27,11 +27,11 @@ def check_lookalikes(slide: Slide, picture: Picture) -> None:
     Raises:
         SeveralImagesError: one shows another picture, so it could be the slide too.
     """
-    images = slide.images
-    found = versions(images, images[slide.image]) if "series" not in slide.options and len(images) > 1 else []
+    images = slide.facts.images
+    found = versions(images, images[slide.facts.image]) if "series" not in slide.options and len(images) > 1 else []
     unlike = [image for image in found if _is_unlike(slide, image, picture)]
     if unlike:
-        raise several(images, [images[slide.image], *unlike], slide.path)
+        raise several(images, [images[slide.facts.image], *unlike], slide.path)
 
 
 def _is_unlike(slide: Slide, image: StoredImage, picture: Picture) -> bool:

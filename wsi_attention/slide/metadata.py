@@ -54,6 +54,12 @@ class Mpp:
     source: str
     disbelieved: str = ""
 
+    @property
+    def why_unknown(self) -> str:
+        """Why there is none, as a clause."""
+        silent = "the file does not say how large a pixel is"
+        return f"{silent}: {self.disbelieved}" if self.disbelieved else silent
+
 
 UNKNOWN = Mpp(None, "none")
 _SCANNERS = {"aperio", "hamamatsu", "leica", "mirax", "philips", "ventana", "sakura", "trestle", "zeiss"}

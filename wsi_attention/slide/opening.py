@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import signature
+from contextlib import suppress
+from difflib import get_close_matches
+from inspect import Parameter, signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -27,7 +29,7 @@ NEVER = ("array",)
 def opener(
     origin: object, path: str, name: str, options: Mapping[str, str | int] = MappingProxyType({})
 ) -> Callable[[], SlideReader]:
-    """A function that opens a slide afresh with the named reader.
+    """Return a function that opens a slide afresh with the named reader.
 
     Args:
         origin: what the reader is given: the path, or levels in memory.
@@ -42,7 +44,8 @@ def opener(
                 check_plain_files(origin)
                 notes_on_file(origin)
             made = load(READERS, name)
-            _check_takes(made, name, path, options)
+            if missing := _not_taken(made, options):
+                raise _refusal(path, name, missing)
             reader: SlideReader = made(origin, **options)
             try:
                 check_metadata(path, reader.properties)
@@ -54,11 +57,48 @@ def opener(
     return open_fresh
 
 
-def _check_takes(reader: Callable[..., SlideReader], name: str, path: str, options: Mapping[str, str | int]) -> None:
-    taken = signature(reader).parameters if options else {}
-    for option in options:
-        if option not in taken:
-            raise SlideOpenError(f"{masked(path)}: the reader {name} cannot choose an image ({option}); use another")
+def check_options(options: Mapping[str, object]) -> dict[str, str | int]:
+    """Return what a reader is to be given, without what is None or empty.
+
+    Raises:
+        InputError: a value that is neither text nor a whole number from 0 on.
+    """
+    found: dict[str, str | int] = {}
+    for name, value in options.items():
+        if value is None or value == "":
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 0):
+            raise InputError(f"{name} must be a name or a number (from 0), got {value!r}")
+        found[name] = value
+    return found
+
+
+def options_of(reader: Callable[..., SlideReader]) -> tuple[str, ...]:
+    """Return the names of a reader's options: what its class takes by name besides the path."""
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return tuple(name for name, parameter in signature(reader).parameters.items() if parameter.kind in named)[1:]
+
+
+def _not_taken(reader: Callable[..., SlideReader], options: Mapping[str, object]) -> str:
+    """Return the first option that a reader does not have; empty where it has all."""
+    return next((option for option in options if option not in options_of(reader)), "") if options else ""
+
+
+def _refusal(path: str, reader: str, option: str) -> InputError | SlideOpenError:
+    """Say that a reader lacks an option, and who has it; or that no reader has it, and what is closest."""
+    taken: dict[str, tuple[str, ...]] = {}
+    for name in names(READERS):
+        with suppress(ImportError):  # of a package whose parts are missing, which is not what was asked
+            taken[name] = options_of(load(READERS, name))
+    able = [name for name, has in taken.items() if option in has]
+    if able:
+        return SlideOpenError(
+            f"{masked(path)}: the reader {reader} has no option {option!r}; those that have: {', '.join(able)}"
+        )
+    possible = sorted({known for has in taken.values() for known in has})
+    near = get_close_matches(option, possible, 1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(f"no option {option!r} for opening a slide; {meant}possible: {', '.join(possible) or 'none'}")
 
 
 class Choice(NamedTuple):
@@ -69,31 +109,40 @@ class Choice(NamedTuple):
 
 
 def choose(path: str, options: Mapping[str, str | int] = MappingProxyType({})) -> Choice:
-    """The reader that `auto` takes for a path.
+    """Return the reader that `auto` takes for a path, which has all options that are asked for.
 
     `tiff` gets the tiled TIFFs that it decodes exactly as OpenSlide does, which is tried on a tissue tile. OpenSlide
     gets what else it knows, unless it takes another image of the file for the slide, or cannot decode its compression.
     tiffslide gets what is left, URLs, and OME-TIFF whose smaller levels OpenSlide does not see.
 
     Raises:
-        SlideOpenError: there is no such file, or no reader knows it.
+        SlideOpenError: there is no such file, or no reader knows it or has such an option.
+        InputError: no reader at all has an option of that name.
     """
     if not is_url(path):
         _check_exists(path)
     order = [name for name in (*FIRST, *_of_other_packages(), *LAST) if name in names(READERS)]
     reasons: list[str] = []
+    lacking: list[tuple[str, str]] = []
     for name in order:
         with opening(path, name):
-            recognised = bool(load(READERS, name).recognises(path))
+            reader = load(READERS, name)
+            recognised = bool(reader.recognises(path))
+            if recognised and (missing := _not_taken(reader, options)):
+                lacking.append((name, missing))
+                reasons.append(f"not {name}: it has no option {missing!r}")
+                continue
             taken, reason = _judged(name, path, options) if recognised else (False, "")
         if taken:
             return _chosen(name, path, reason, reasons, options)
         reasons += [f"not {name}: {reason}"] if reason else []
+    if lacking:
+        raise _refusal(path, *lacking[0])
     raise SlideOpenError(f"{masked(path)}: {_impression(path)}; tried {', '.join(order)}")
 
 
 def _judged(name: str, path: str, options: Mapping[str, str | int]) -> tuple[bool, str]:
-    """Whether a reader that recognises a file is to be used, and why, or why not."""
+    """Tell whether a reader that recognises a file is to be used, and why, or why not."""
     series = options.get("series")
     if name == "tiff":
         from wsi_attention.slide.readers.tiff.choice import judge
@@ -118,12 +167,12 @@ def _of_other_packages() -> tuple[str, ...]:
 
 
 def known_elsewhere(path: str) -> bool:
-    """Whether a reader of another package recognises a file, whose suffix need not be one of ours."""
+    """Tell whether a reader of another package recognises a file, whose suffix need not be one of ours."""
     return any(bool(load(READERS, name).recognises(path)) for name in _of_other_packages())
 
 
 def check_name(name: str) -> str:
-    """A reader's name, checked.
+    """Return a reader's name.
 
     Raises:
         InputError: no reader has that name.
@@ -134,13 +183,14 @@ def check_name(name: str) -> str:
 
 
 def _more_levels(path: str, series: Series) -> str:
-    """ "tiffslide" where it sees levels that OpenSlide does not and both give the same pixels, else "openslide"."""
+    """Return "tiffslide" where it sees levels that OpenSlide does not and the pixels agree, else "openslide"."""
     from wsi_attention.slide.readers.subifds import levels_hidden_from_openslide
 
     return "tiffslide" if levels_hidden_from_openslide(path, series) else "openslide"
 
 
 def _check_exists(path: str) -> None:
+    """Raise SlideOpenError unless a path leads to a file or folder that can be read."""
     file = Path(path)
     if not file.exists():
         found = "a link to something that is not there" if file.is_symlink() else "no such file or folder"
@@ -158,7 +208,7 @@ def _check_exists(path: str) -> None:
 
 
 def _impression(path: str) -> str:
-    """What a file that nobody recognises looks like, and what to do about it."""
+    """Say what a file that no reader recognises looks like, and what to do about it."""
     if is_url(path):
         return "no reader can open this URL"
     file = Path(path)

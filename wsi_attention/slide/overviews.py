@@ -137,10 +137,9 @@ class Overviews:
         return find_tissue_in_strips(strips, (height, width), downsample, mpp, known)
 
     def _read(self, downsample: float) -> Rgb:
-        start, view = time.perf_counter(), View(self.slide, downsample)
-        rgb = view.read_whole()
+        start = time.perf_counter()
+        rgb, self._unknown[downsample], view = View(self.slide, downsample).whole()
         cost = view.bytes_read((0, 0), view.size)
-        self._unknown[downsample] = tuple(view.unknown)
         self._count(Counters(pixels=rgb.shape[0] * rgb.shape[1], bytes=cost, seconds=time.perf_counter() - start))
         check_brightfield(rgb, self.slide.path)
         return rgb

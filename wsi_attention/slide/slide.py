@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,17 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, MissingMppError, SlideOpenError, TileReadError
-from wsi_attention.geometry import Box
 from wsi_attention.once import once
 from wsi_attention.protocols import SparseReader
 from wsi_attention.slide import fingerprint, metadata
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles, attempt, read_one, read_together
 from wsi_attention.slide.holes import CELL, Hole, holes_in, transparent_cells
-from wsi_attention.slide.images import StoredImage, check_options
 from wsi_attention.slide.levels import best_level, snapped
-from wsi_attention.slide.metadata import scale_doubts
-from wsi_attention.slide.opening import Choice, check_name, choose, opener
+from wsi_attention.slide.opening import Choice, check_name, check_options, choose, opener
 from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_file
 from wsi_attention.slide.resample import level_location, on_white
 from wsi_attention.slide.seen import Seen
@@ -35,108 +31,186 @@ if TYPE_CHECKING:
     from wsi_attention.slide.readers.array import ArrayLevels
     from wsi_attention.slide.readers.stored import StoredBytes
 
+MAX_PIXELS = 2**28
+"""The most pixels one read may ask for (0.8 GB of RGB)."""
 
-class Described(ABC):
-    """The part of a slide that needs its metadata alone.
+
+def open_slide(
+    path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
+    reader: str = "auto",
+    mpp: float | None = None,
+    options: Mapping[str, str | int | None] | None = None,
+) -> Slide:
+    """Open a slide; reads metadata only.
+
+    Args:
+        path: a file, an OME-Zarr or DICOM folder, a URL; or arrays (h, w, 3) uint8, one a level, finest first.
+        reader: a registered reader's name, or "auto".
+        mpp: µm per level-0 pixel, in place of what the file says.
+        options: what else the reader is given, by name; None counts as not given. {"series": …} is the number or the
+            name of the image that is the slide, where a file holds several.
+
+    Raises:
+        SlideOpenError: missing, broken, in no format that a reader knows, or without the image that was asked for.
+        SeveralImagesError: several images could be the slide.
+        UnsupportedSlideError: no RGB brightfield slide.
+        InputError: no such reader or option, or an mpp that no slide has.
+    """
+    given, asked = metadata.given_mpp(mpp), check_options(options or {})
+    check_name(reader)
+    if isinstance(path, str | os.PathLike):
+        origin: str | ArrayLevels = os.fspath(path)
+        chosen = choose(str(origin), asked) if reader == "auto" else Choice(reader, "as asked")
+    else:
+        from wsi_attention.slide.readers.array import as_levels
+
+        origin, chosen = as_levels(path), Choice("array", "pixels in memory")
+    slide = Slide(origin, chosen, given, asked)
+    _ = slide.facts
+    return slide
+
+
+class Slide:
+    """One slide, opened by `open_slide`. Thread-safe; it pickles without its pixels and reopens on first use.
 
     Attributes:
-        path: as messages name the slide.
+        path: the path as it was given, a URL without its secrets ("array" for arrays).
+        reader: the name of the reader in use.
+        reader_reason: why it is that one.
+        options: what else the reader is given.
         strange: levels whose pixels do not belong to the slide, and what they show instead.
+        seen: where an overview showed something; set by whoever read one, so that tiles that are missing there count as
+            unreadable. Does not pickle.
+        levels_compared: whether `slide.strangers` has looked at the levels since the slide was opened.
     """
 
-    path: str
-    strange: Mapping[int, str]
-    _given: float | None
-    """µm per level-0 pixel that the caller gave, in place of what the file says."""
+    def __init__(
+        self,
+        origin: str | ArrayLevels,
+        choice: Choice,
+        mpp: float | None = None,
+        options: Mapping[str, str | int] = MappingProxyType({}),
+        strange: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            origin: what the reader is given: the path, or levels in memory.
+            choice: the reader, and why it is that one.
+            mpp: µm per level-0 pixel, in place of what the file says.
+            options: what else the reader is given.
+            strange: levels that are left out, and what they show instead.
+        """
+        self.path = masked(origin) if isinstance(origin, str) else origin.name
+        self.reader, self.reader_reason = choice
+        self.options = MappingProxyType(dict(options))
+        self.strange: Mapping[int, str] = dict(strange)
+        self.levels_compared = False
+        self.seen: Seen | None = None
+        self._origin, self._given = origin, mpp
+        self._transparent: dict[int, set[tuple[int, ...]]] = {}
+        self._handles = Handles(opener(origin, self.path, self.reader, self.options))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        choice = Choice(self.reader, self.reader_reason)
+        return type(self), (self._origin, choice, self._given, dict(self.options), dict(self.strange))
+
+    def __repr__(self) -> str:
+        return f"Slide({self.path!r}, reader={self.reader!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; reads under way end first, later ones raise `SlideError`."""
+        self._handles.close()
+
+    @once
+    def facts(self) -> Facts:
+        """Everything that the reader says about the file: levels, tags, bounds, vendor, other images."""
+        with self._handles.borrow() as lease:
+            facts = Facts.of(lease.reader)
+        local = isinstance(self._origin, str) and not is_url(self._origin)
+        return replace(facts, notes=(*facts.notes, *notes_on_file(self.path))) if local else facts
+
+    @once
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the content, from little of it; the same under any name and at any place.
+
+        What is chosen in a file by an option, such as one of several images, has another one than the file.
+        """
+        path = self._origin if isinstance(self._origin, str) else None
+        found = fingerprint.of_slide(path, self)
+        return fingerprint.of_chosen(found, self.options, self.facts.image) if self.options else found
 
     @property
-    @abstractmethod
-    def _facts(self) -> Facts: ...
+    def properties(self) -> Mapping[str, str]:
+        """The file's own tags."""
+        return self.facts.properties
 
     @property
     def dimensions(self) -> tuple[int, int]:
         """(w, h) of level 0."""
-        return self._facts.level_dimensions[0]
+        return self.facts.level_dimensions[0]
 
     @property
     def level_dimensions(self) -> tuple[tuple[int, int], ...]:
         """(w, h) of each level, finest first."""
-        return self._facts.level_dimensions
+        return self.facts.level_dimensions
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
         """Level-0 pixels per pixel of each level, as the file says; not powers of two."""
-        return self._facts.level_downsamples
+        return self.facts.level_downsamples
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Indices of the levels that are read, finest first: all but those left out."""
+        without = self.facts.misshapen().keys() | self.strange.keys()
+        return tuple(level for level in range(len(self.level_dimensions)) if level not in without)
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """Which levels are not read because they do not belong to the slide, and why, a sentence for each reason."""
         levels: dict[str, list[int]] = {}
-        for level, why in sorted((self._facts.misshapen() | dict(self.strange)).items()):
+        for level, why in sorted((self.facts.misshapen() | dict(self.strange)).items()):
             levels.setdefault(why, []).append(level)
         return tuple(
             f"level{'s' if len(which) > 1 else ''} {', '.join(map(str, which))} left out: {why}"
             for why, which in levels.items()
         )
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Indices of the levels that are read, finest first: all but those left out."""
-        without = self._facts.misshapen().keys() | self.strange.keys()
-        return tuple(level for level in range(len(self.level_dimensions)) if level not in without)
+    def other(self, image: int) -> Slide:
+        """Open another image of the same file; errors as in `open_slide`."""
+        if not isinstance(self._origin, str):
+            raise InputError(f"{self.path}: pixels in memory are one image")
+        return open_slide(self._origin, mpp=self._given, options={"series": image})
+
+    def leave_out(self, level: int, why: str) -> None:
+        """Stop reading a level: pixels at its scale then come from the next finer one.
+
+        Args:
+            level: index of a coarser level.
+            why: what it shows instead, for `left_out`.
+
+        Raises:
+            InputError: no such level, or level 0.
+        """
+        self._check(level, (1, 1))
+        if level == 0:
+            raise InputError(f"{self.path}: level 0 cannot be left out")
+        self.strange = {**self.strange, level: why}
 
     def snapped(self, downsample: float) -> float:
-        """The downsample of a level that is read, within 5 % of the wanted one; else the wanted one, at least 1."""
+        """Return the downsample of a level that is read, within 5 % of the wanted one; else that, but at least 1."""
         return snapped([self.level_downsamples[level] for level in self.levels], downsample)
 
     def best_level(self, downsample: float) -> int:
-        """The coarsest level that is read and at least as fine as wanted."""
+        """Return the coarsest level that is read and at least as fine as wanted."""
         return self.levels[best_level([self.level_downsamples[level] for level in self.levels], downsample)]
-
-    @property
-    def tile_sizes(self) -> tuple[tuple[int, int] | None, ...]:
-        """Stored tile size (w, h) of each level; None where it has none."""
-        return self._facts.tile_sizes
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """The file's own tags."""
-        return self._facts.properties
-
-    @property
-    def bounds(self) -> Box | None:
-        """The scanned area that the file names, in level-0 pixels."""
-        return self._facts.bounds
-
-    @property
-    def associated(self) -> tuple[str, ...]:
-        """Names of label, macro and thumbnail images."""
-        return self._facts.associated
-
-    @property
-    def images(self) -> tuple[StoredImage, ...]:
-        """All images of the file, as far as its reader lists them."""
-        return self._facts.images
-
-    @property
-    def image(self) -> int:
-        """The index of the one that is the slide."""
-        return self._facts.image
-
-    @property
-    def vendor(self) -> str | None:
-        """Who wrote the file; None where that is unknown."""
-        return self.properties.get("openslide.vendor")
-
-    @property
-    def objective_power(self) -> float | None:
-        """The objective's magnification; None where the file does not say."""
-        return metadata.objective_power(self.properties)
-
-    @property
-    def series_id(self) -> str | None:
-        """The DICOM series that this file is an instance of; None for slides of one file."""
-        return fingerprint.series_id(self.properties)
 
     @once
     def _mpp(self) -> metadata.Mpp:
@@ -153,7 +227,7 @@ class Described(ABC):
         """
         if self._mpp.xy is None:
             raise MissingMppError(
-                f"{self.path}: {self._no_scale}; give µm per pixel with --mpp, a mpp column in the slides CSV,"
+                f"{self.path}: {self._mpp.why_unknown}; give µm per pixel with --mpp, a mpp column in the slides CSV,"
                 " or open_slide(path, mpp=…)"
             )
         x, y = self._mpp.xy
@@ -170,131 +244,19 @@ class Described(ABC):
         return self._mpp.source
 
     @property
-    def _no_scale(self) -> str:
-        silent = "the file does not say how large a pixel is"
-        return f"{silent}: {self._mpp.disbelieved}" if self._mpp.disbelieved else silent
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results should know of how the slide was opened, and of levels left out, a sentence each."""
         scale = metadata.mpp_notes(self._mpp, metadata.file_mpp(self.properties))
-        doubts = scale_doubts(self._mpp, self.properties, self.dimensions)
-        return (*self._facts.notes, *self.left_out, *scale, *doubts)
+        doubts = metadata.scale_doubts(self._mpp, self.properties, self.dimensions)
+        return (*self.facts.notes, *self.left_out, *scale, *doubts)
 
     def oddities(self) -> tuple[str, ...]:
-        """What is odd about the slide, its notes among it, a sentence each; empty where nothing is."""
-        unknown = () if self._mpp.xy else (f"{self._no_scale} (no mpp)",)
-        return (*self.notes, *self._facts.oddities(), *unknown)
-
-
-MAX_PIXELS = 2**28
-"""The most pixels one read may ask for (0.8 GB of RGB)."""
-
-
-State = tuple["str | ArrayLevels", Choice, float | None, Mapping[int, str], dict[str, str | int]]
-"""What a slide pickles as."""
-
-
-def open_slide(
-    path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
-    reader: str = "auto",
-    mpp: float | None = None,
-    options: Mapping[str, str | int | None] | None = None,
-) -> Slide:
-    """Opens a slide; reads metadata only.
-
-    Args:
-        path: a file, an OME-Zarr or DICOM folder, a URL; or arrays (h, w, 3) uint8, one a level, finest first.
-        reader: a registered reader's name, or "auto".
-        mpp: µm per level-0 pixel, in place of what the file says.
-        options: {"series": …}, the number or the name of the image that is the slide, where a file holds several.
-
-    Raises:
-        SlideOpenError: missing, broken, in no format that a reader knows, or without the image that was asked for.
-        SeveralImagesError: several images could be the slide.
-        UnsupportedSlideError: no RGB brightfield slide.
-        InputError: no such reader or option, or an mpp that no slide has.
-    """
-    return Slide(path, reader, mpp, options)
-
-
-class Slide(Described):
-    """One slide. Safe in threads; pickles as path, reader, mpp, options and the levels left out; reopens on first use.
-
-    Attributes:
-        path: the path as it was given, a URL without its secrets ("array" for arrays).
-        reader: the name of the reader in use.
-        reader_reason: why it is that one.
-        seen: where an overview showed something; set by whoever read one, so that tiles that are missing there count as
-            unreadable. Does not pickle.
-        levels_compared: whether `slide.strangers` has looked at the levels since the slide was opened.
-        options: what else it was opened with.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels,
-        reader: str = "auto",
-        mpp: float | None = None,
-        options: Mapping[str, str | int | None] | None = None,
-    ) -> None:
-        given, asked = metadata.given_mpp(mpp), check_options(options or {})
-        check_name(reader)
-        if isinstance(path, str | os.PathLike):
-            origin: str | ArrayLevels = os.fspath(path)
-            chosen = choose(str(origin), asked) if reader == "auto" else Choice(reader, "as asked")
-        else:
-            from wsi_attention.slide.readers.array import as_levels
-
-            origin, chosen = as_levels(path), Choice("array", "pixels in memory")
-        self.__setstate__((origin, chosen, given, {}, asked))
-        _ = self._facts
-
-    def __getstate__(self) -> State:
-        choice = Choice(self.reader, self.reader_reason)
-        return self._origin, choice, self._given, dict(self.strange), dict(self.options)
-
-    def __setstate__(self, state: State) -> None:
-        self._origin, (self.reader, self.reader_reason), self._given, self.strange, options = state
-        self.options = MappingProxyType(options)
-        self.path = masked(self._origin) if isinstance(self._origin, str) else self._origin.name
-        self.levels_compared = False
-        self._transparent: dict[int, set[tuple[int, ...]]] = {}
-        self.seen: Seen | None = None
-        self._handles = Handles(opener(self._origin, self.path, self.reader, options))
-
-    def __repr__(self) -> str:
-        return f"Slide({self.path!r}, reader={self.reader!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Gives the file back; reads under way end first, later ones raise `SlideError`."""
-        self._handles.close()
-
-    @once
-    def _facts(self) -> Facts:
-        with self._handles.borrow() as lease:
-            facts = Facts.of(lease.reader)
-        local = isinstance(self._origin, str) and not is_url(self._origin)
-        return replace(facts, notes=(*facts.notes, *notes_on_file(self.path))) if local else facts
-
-    @once
-    def fingerprint(self) -> str:
-        """sha256 (hex) of the content, from little of it; the same under any name and at any place.
-
-        An image that was asked for by its number or name has another one than its file.
-        """
-        path = self._origin if isinstance(self._origin, str) else None
-        found = fingerprint.of_slide(path, self)
-        return fingerprint.of_image(found, self.image) if "series" in self.options else found
+        """Say what is odd about the slide, its notes included, a sentence each; empty where nothing is."""
+        unknown = () if self._mpp.xy else (f"{self._mpp.why_unknown} (no mpp)",)
+        return (*self.notes, *self.facts.oddities(), *unknown)
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3) of a stored level on white; outside the slide they are white.
+        """Return pixels (h, w, 3) of a stored level on white; outside the slide they are white.
 
         Args:
             location: (x, y) of the top left corner in level-0 pixels.
@@ -311,19 +273,10 @@ class Slide(Described):
         see = partial(self._see, level, place)
         return attempt(self._handles, lambda reader: read_one(reader, place, level, wanted, see), what)
 
-    def _see(self, level: int, location: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
-        """Remembers where a region (h, w, 3 or 4) is transparent, for `holes`."""
-        if pixels.shape[2] == 3:
-            return
-        corner = level_location(location, self.level_downsamples[level])
-        cells = transparent_cells(pixels, corner, self.level_dimensions[level])
-        if len(cells):
-            self._transparent.setdefault(level, set()).update(map(tuple, cells.tolist()))
-
     def read_regions(
         self, locations: NDArray[np.int64], level: int, size: tuple[int, int], out: NDArray[np.uint8]
     ) -> list[str | None]:
-        """Many regions of one size, each as `read` gives it; in one request, if the reader can do that.
+        """Read many regions of one size, each as `read` does; in one request, if the reader can do that.
 
         Args:
             locations: (n, 2), (x, y) of the top left corners in level-0 pixels.
@@ -351,30 +304,46 @@ class Slide(Described):
             for place, reason in zip(places, reasons, strict=True)
         ]
 
+    def _one_by_one(
+        self, places: Sequence[tuple[int, int]], level: int, size: tuple[int, int], out: NDArray[np.uint8]
+    ) -> list[str | None]:
+        """Read neighbours one after the other, so that the reader can use again what it has decoded."""
+        reasons: list[str | None] = [None] * len(places)
+        height = size[1] * self.level_downsamples[level]
+        for i in sorted(range(len(places)), key=lambda i: (places[i][1] // height, places[i])):
+            try:
+                out[i] = self.read(places[i], level, size)
+            except (TileReadError, SlideOpenError) as error:
+                reasons[i] = str(error)
+        return reasons
+
     def read_associated(self, name: str) -> NDArray[np.uint8]:
-        """A label, macro or thumbnail image, (h, w, 3).
+        """Return a label, macro or thumbnail image, (h, w, 3).
+
+        Args:
+            name: one of `facts.associated`.
 
         Raises:
             InputError: the slide has no image of that name.
             TileReadError: it could not be read or decoded.
         """
-        if name not in self.associated:
-            there = ", ".join(self.associated) or "none"
+        if name not in self.facts.associated:
+            there = ", ".join(self.facts.associated) or "none"
             raise InputError(f"{self.path}: no associated image {name!r}; there are: {there}")
         what = f"{self.path}: the image {name!r}"
         return attempt(self._handles, lambda reader: on_white(reader.read_associated(name)), what)
 
     def holes(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> tuple[Hole, ...]:
-        """What of a region no stored tile covers; it is read as white.
+        """Return the parts of a region that no stored tile covers; they are read as white.
 
-        Readers that are no `SparseReader` do not know: of theirs, what was read and found transparent.
+        A reader that is no `SparseReader` does not know them: then they are what was read and found transparent.
 
         Args:
             level: index of the level.
             corner: (x, y) in the level's pixels.
             size: (w, h) in the level's pixels.
         """
-        tile = self.tile_sizes[level]
+        tile = self.facts.tile_sizes[level]
         with self._handles.borrow() as lease:
             reader = lease.reader
             if tile is not None and isinstance(reader, SparseReader):
@@ -388,6 +357,15 @@ class Slide(Described):
 
         return holes_in(corner, size, (CELL, CELL), self.level_dimensions[level], transparent)
 
+    def _see(self, level: int, location: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
+        """Remember where a region (h, w, 3 or 4) is transparent, for `holes`."""
+        if pixels.shape[2] == 3:
+            return
+        corner = level_location(location, self.level_downsamples[level])
+        cells = transparent_cells(pixels, corner, self.level_dimensions[level])
+        if len(cells):
+            self._transparent.setdefault(level, set()).update(map(tuple, cells.tolist()))
+
     @property
     def all_holes_known(self) -> bool:
         """Whether `holes` knows them before anything was read there; a store elsewhere cannot be listed."""
@@ -400,33 +378,15 @@ class Slide(Described):
         """Whether transparency may mean that a place was never scanned: so with scanners' own formats."""
         if self.reader in ("tiff", "zarr", "tiffslide"):
             return False
-        return self.vendor not in (None, "aperio", "generic-tiff", "dicom")
-
-    def other(self, image: int) -> Slide:
-        """Another image of the same file, opened; errors as in `open_slide`."""
-        if not isinstance(self._origin, str):
-            raise InputError(f"{self.path}: pixels in memory are one image")
-        return Slide(self._origin, mpp=self._given, options={"series": image})
-
-    def leave_out(self, level: int, why: str) -> None:
-        """Reads a level no more: pixels at its scale then come from the next finer one.
-
-        Args:
-            level: index of a coarser level.
-            why: what it shows instead, for `left_out`.
-        """
-        self._check(level, (1, 1))
-        if level == 0:
-            raise InputError(f"{self.path}: level 0 cannot be left out")
-        self.strange = {**self.strange, level: why}
+        return self.facts.vendor not in (None, "aperio", "generic-tiff", "dicom")
 
     def bytes_read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> int:
-        """About how many file bytes a read asks for: its stored tiles, whole; 0 where that is unknown."""
+        """Estimate how many file bytes a read asks for: its stored tiles, whole; 0 where that is unknown."""
         downsample = self.level_downsamples[level]
         return self._stored.touched(level, (location[0] / downsample, location[1] / downsample), size)
 
     def bytes_of(self, level: int, locations: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
-        """About how many file bytes `read_regions` asks for, at (n, 2) level-0 locations; a stored tile counts once."""
+        """Estimate how many file bytes `read_regions` asks for at (n, 2) level-0 locations; stored tiles count once."""
         corners = np.floor(locations / self.level_downsamples[level] + 0.5).astype(np.int64)
         return self._stored.touched_by_all(level, corners, sizes)
 
@@ -435,12 +395,10 @@ class Slide(Described):
         from wsi_attention.slide.readers.stored import StoredBytes
 
         with self._handles.borrow() as lease:
-            counts = getattr(lease.reader, "stored_counts", None)
-        if counts is not None:
-            return StoredBytes.known(self.level_dimensions, self.tile_sizes, counts)
-        return StoredBytes.of(self.path if isinstance(self._origin, str) else None, self.level_dimensions)
+            return StoredBytes.of(lease.reader, self.path if isinstance(self._origin, str) else None)
 
     def _check(self, level: int, size: tuple[int, int]) -> None:
+        """Raise InputError unless the level exists and the size can be read."""
         if not 0 <= level < len(self.level_dimensions):
             raise InputError(f"{self.path}: no level {level}; it has levels 0 to {len(self.level_dimensions) - 1}")
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
@@ -448,16 +406,3 @@ class Slide(Described):
 
     def _asked(self, place: tuple[int, int], level: int, size: tuple[int, int]) -> str:
         return f"{self.path}: {size[0]}×{size[1]} pixels at {place} of level {level}"
-
-    def _one_by_one(
-        self, places: Sequence[tuple[int, int]], level: int, size: tuple[int, int], out: NDArray[np.uint8]
-    ) -> list[str | None]:
-        """Neighbours one after the other, so that the reader can use what it has decoded again."""
-        reasons: list[str | None] = [None] * len(places)
-        height = size[1] * self.level_downsamples[level]
-        for i in sorted(range(len(places)), key=lambda i: (places[i][1] // height, places[i])):
-            try:
-                out[i] = self.read(places[i], level, size)
-            except (TileReadError, SlideOpenError) as error:
-                reasons[i] = str(error)
-        return reasons

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import TileReadError
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Strip
 
@@ -15,12 +15,12 @@ Rgb = NDArray[np.uint8]
 
 
 def rows_of(width: int, pixels: int, multiple: int = 1) -> int:
-    """Rows of a strip with about so many pixels, a whole number of `multiple`."""
+    """Return the rows of a strip with about so many pixels, a whole number of `multiple`."""
     return max(1, pixels // max(1, width) // multiple) * multiple
 
 
 def cut(rgb: Rgb, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
-    """Strips of an overview that is at hand, without a copy.
+    """Yield strips of an overview that is at hand, without a copy.
 
     Args:
         rgb: (h, w, 3).
@@ -33,7 +33,7 @@ def cut(rgb: Rgb, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
 
 
 def read_strips(view: View, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
-    """Strips of a view that is not at hand; each row is read once. Arguments as in `cut`.
+    """Yield strips of a view that is not at hand; each row is read once. Arguments as in `cut`.
 
     Where a stored level is damaged, the rest of the view is averaged from the next finer one.
 
@@ -44,19 +44,12 @@ def read_strips(view: View, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
     for first in range(0, height, rows):
         last = min(first + rows, height)
         keep, have, need = max(first - halo, 0), top + len(held), min(last + halo, height)
-        view, more = _read(view, have, need)
+        more = held[:0]
+        if need > have:
+            view, more = view.or_finer(partial(_rows, first=have, count=need - have))
         held, top = np.concatenate([held[keep - top :], more]), keep
         yield Strip(first, last, top, held)
 
 
-def _read(view: View, first: int, last: int) -> tuple[View, Rgb]:
-    size = view.size[0], last - first
-    if size[1] == 0:
-        return view, np.empty((0, size[0], 3), np.uint8)
-    try:
-        return view, view.read_rows(first, size[1])
-    except TileReadError:
-        finer = view.finer()
-        if finer is None:
-            raise
-        return _read(finer, first, last)
+def _rows(view: View, first: int, count: int) -> tuple[View, Rgb]:
+    return view, view.read_rows(first, count)

@@ -8,20 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from threading import local
-from typing import TYPE_CHECKING, NamedTuple
-from uuid import uuid4
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import TileReadError
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileSet
-from wsi_attention.tiles.cutting import batch_of, busy_batch, cut
-
-if TYPE_CHECKING:
-    from dask.array import Array
+from wsi_attention.tiles.cutting import busy_batch, cut
 
 _IMPORTED_BY = os.getpid()
 
@@ -43,21 +38,6 @@ class TileBlock:
     errors: tuple[str, ...]
 
 
-def read_block(locations: NDArray[np.int64], slide: Slide, size: tuple[int, int], downsample: float) -> TileBlock:
-    """Reads one batch of tiles in one request, so that stored tiles they share are decoded once.
-
-    Args:
-        locations: (n, 2) top left corners in level-0 pixels.
-        slide: where to read; reopened where the task lands.
-        size: (w, h) of a tile in output pixels.
-        downsample: level-0 pixels per output pixel.
-    """
-    pixels = np.zeros((len(locations), size[1], size[0], 3), np.uint8)
-    view = View(slide, downsample)
-    errors, elsewhere = _read(view, locations, size, pixels)
-    return _block(pixels, errors, _bytes(view, locations, size, [elsewhere]))
-
-
 def _block(pixels: NDArray[np.uint8], errors: list[str | None], asked: int) -> TileBlock:
     valid = np.array([error is None for error in errors], np.bool_)
     return TileBlock(pixels, valid, asked, tuple(error for error in errors if error is not None))
@@ -73,28 +53,36 @@ class _Elsewhere(NamedTuple):
 def _read(
     view: View, locations: NDArray[np.int64], size: tuple[int, int], out: NDArray[np.uint8]
 ) -> tuple[list[str | None], _Elsewhere]:
-    """Why each tile failed; where a level is damaged, the next finer is averaged."""
+    """Read tiles and say why each failed; where a level is damaged, the next finer one is averaged."""
     errors = view.read_many(locations, size, out)
-    bad = np.array([i for i, error in enumerate(errors) if error is not None], np.int64)
-    finer = view.finer() if len(bad) else None
-    if finer is None:
-        return errors, _Elsewhere(bad, 0)
-    pixels = np.zeros((len(bad), *out.shape[1:]), np.uint8)
-    again, further = _read(finer, locations[bad], size, pixels)
-    out[bad] = pixels
-    for i, error in zip(bad.tolist(), again, strict=True):
-        errors[i] = error
-    return errors, _Elsewhere(bad, _bytes(finer, locations[bad], size, [further]))
+    failed = left = _failed(errors)
+    elsewhere = 0
+    for finer in view.finer_ones() if len(failed) else ():
+        pixels = np.zeros((len(left), *out.shape[1:]), np.uint8)
+        again = finer.read_many(locations[left], size, pixels)
+        out[left] = pixels
+        for i, error in zip(left.tolist(), again, strict=True):
+            errors[i] = error
+        still = _failed(again)
+        elsewhere += finer.bytes_of(np.delete(locations[left], still, axis=0), size)
+        left = left[still]
+        if not len(left):
+            break
+    return errors, _Elsewhere(failed, elsewhere)
+
+
+def _failed(errors: Sequence[str | None]) -> NDArray[np.int64]:
+    return np.array([i for i, error in enumerate(errors) if error is not None], np.int64)
 
 
 def _bytes(view: View, locations: NDArray[np.int64], size: tuple[int, int], elsewhere: Sequence[_Elsewhere]) -> int:
-    """File bytes of a request as a whole, whatever tasks it was cut into."""
+    """Return the file bytes of a request as a whole, whatever tasks it was cut into."""
     bad = np.concatenate([one.tiles for one in elsewhere])
     return view.bytes_of(np.delete(locations, bad, axis=0), size) + sum(one.bytes for one in elsewhere)
 
 
 def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
-    """Reads all tiles now, in the order asked: dask runs one task a batch of neighbours in threads of this process.
+    """Read all tiles, in the order asked: dask runs one task a batch of neighbours in threads of this process.
 
     Args:
         slide: where to read.
@@ -148,7 +136,7 @@ _POOLS = _Pools()
 def _fill(
     part: NDArray[np.int64], pixels: NDArray[np.uint8], slide: Slide, tiles: TileSet, scratch: local
 ) -> tuple[list[str | None], _Elsewhere]:
-    """One task: reads the tiles at these positions to their places; threads share the pixels, no place twice.
+    """Do one task: read the tiles at these positions to their places; threads share the pixels, no place twice.
 
     Each thread of a request decodes into memory of its own that it used before: fresh memory costs half a decode.
     """
@@ -161,47 +149,7 @@ def _fill(
     return errors, elsewhere
 
 
-def lazy_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> Array:
-    """The tiles as a dask array (n, h, w, 3) uint8, one task a batch; computing it gives the order of `tiles`.
-
-    Each task carries the slide's path and its own coordinates, so it can run in any process that sees the file.
-    Computing raises `TileReadError` at the first tile that cannot be read; `read_tiles` goes on without it.
-
-    Args:
-        slide: where to read.
-        tiles: what to read, b = 1.
-        batch: tiles per task.
-    """
-    from dask.array import blockwise, from_array
-
-    locations = _locations(tiles)
-    chunks = batch_of(len(locations), batch), 2
-    coordinates = from_array(locations, chunks=chunks, name=False)  # type: ignore[no-untyped-call]
-    pixels: Array = blockwise(  # type: ignore[no-untyped-call]
-        partial(_pixels_or_raise, slide=slide, size=tiles.size, downsample=tiles.downsample),
-        "nhwc",
-        coordinates,
-        "nk",
-        new_axes={"h": tiles.size[1], "w": tiles.size[0], "c": 3},
-        concatenate=True,
-        dtype=np.uint8,
-        meta=np.empty((0, 0, 0, 0), np.uint8),
-        name=f"tiles-{uuid4().hex}",
-    )
-    return pixels
-
-
-def _pixels_or_raise(
-    locations: NDArray[np.int64], slide: Slide, size: tuple[int, int], downsample: float
-) -> NDArray[np.uint8]:
-    block = read_block(locations, slide, size, downsample)
-    if block.errors:
-        raise TileReadError(block.errors[0])
-    return block.pixels
-
-
 def _locations(tiles: TileSet) -> NDArray[np.int64]:
     if tiles.locations.shape[0] != 1:
         raise ValueError(f"a slide is one image: locations must be (1, n, 2), got {tiles.locations.shape}")
-    locations: NDArray[np.int64] = tiles.locations[0]
-    return locations
+    return tiles.locations[0]

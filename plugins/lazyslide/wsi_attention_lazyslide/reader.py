@@ -88,7 +88,7 @@ class WsiAttentionReader(ReaderBase):  # type: ignore[misc]
     def associated_images(self) -> AssociatedImages:
         """Label, macro and the like by name."""
         if self._associated_images is None:
-            images = {name: Image.fromarray(self.slide.read_associated(name)) for name in self.slide.associated}
+            images = {name: Image.fromarray(self.slide.read_associated(name)) for name in self.slide.facts.associated}
             self._associated_images = AssociatedImages(images)
         return self._associated_images
 
@@ -101,8 +101,8 @@ def _properties(slide: Slide) -> SlideProperties:
         level_shape=[[h, w] for w, h in slide.level_dimensions],
         level_downsample=list(slide.level_downsamples),
         mpp=None if slide.mpp_xy is None else slide.mpp,
-        magnification=slide.objective_power,
-        bounds=[int(value) for value in slide.bounds or (0, 0, width, height)],
+        magnification=slide.facts.objective_power,
+        bounds=[int(value) for value in slide.facts.bounds or (0, 0, width, height)],
         raw=json.dumps(dict(slide.properties)),
     )
 

@@ -48,7 +48,7 @@ class WsiAttentionReader(OpenSlideWSIReader):  # type: ignore[misc]
 
     def _info(self) -> WSIMeta:
         slide = self.slide
-        mpp, power = slide.mpp_xy, slide.objective_power
+        mpp, power = slide.mpp_xy, slide.facts.objective_power
         if power is None and mpp is not None:
             power = float(mpp2common_objective_power(float(np.mean(mpp))))
         return WSIMeta(
@@ -59,7 +59,7 @@ class WsiAttentionReader(OpenSlideWSIReader):  # type: ignore[misc]
             level_count=len(slide.level_dimensions),
             level_dimensions=slide.level_dimensions,
             level_downsamples=slide.level_downsamples,
-            vendor=slide.vendor or "unknown",
+            vendor=slide.facts.vendor or "unknown",
             mpp=mpp,
             raw=dict(slide.properties),
         )

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from wsi_attention.testing.tiff_kinds import write_kind
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers.tiff import tag_sizes
 from wsi_attention.slide.slide import open_slide
-from wsi_attention.testing.tiff_kinds import write_kind
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -91,10 +91,10 @@ def test_philips(tmp_path: Path, pyramid: tuple[np.ndarray, ...]) -> None:
     file = write_philips(tmp_path / "slide.tiff", levels, 0.25, pyramid[2])
     assert compared(file, 30) == 3 * 30
     with open_slide(file) as slide, open_slide(file, reader="openslide") as other:
-        assert (slide.reader, slide.vendor, slide.mpp) == ("tiff", "philips", pytest.approx(0.25))
+        assert (slide.reader, slide.facts.vendor, slide.mpp) == ("tiff", "philips", pytest.approx(0.25))
         assert slide.level_dimensions == other.level_dimensions == ((640, 448), (320, 224), (160, 112))
         assert slide.mpp_source == other.mpp_source
-        assert set(slide.associated) == set(other.associated) == {"label", "macro"}
+        assert set(slide.facts.associated) == set(other.associated) == {"label", "macro"}
         assert np.array_equal(slide.read_associated("label"), other.read_associated("label"))
 
 

@@ -34,7 +34,7 @@ def patched(path: Path, tag: str, values: list[int], page: int = 0) -> Path:
 def test_a_plain_rgb_tiff_opens(tmp_path: Path) -> None:
     with open_slide(written(tmp_path / "a.tif", RGB, photometric="rgb", rowsperstrip=32)) as slide:
         assert slide.reader == "tiffslide"
-        assert slide.tile_sizes == (None,)
+        assert slide.facts.tile_sizes == (None,)
         assert any("not tiled" in oddity for oddity in slide.oddities())
         assert (slide.read((10, 10), 0, (20, 20)) == 200).all()
 

@@ -39,5 +39,5 @@ def test_ome_sizes_beat_the_resolution_tags(ome_tiff: Path) -> None:
 def test_ndpi_opens_without_a_warning(shared_data: Path) -> None:
     file = shared_data / "slides" / "hamamatsu" / "test3-DAPI-2-(387).ndpi"
     with open_slide(file, reader="tiffslide") as slide:  # its fluorescence tags are only seen by OpenSlide
-        assert (slide.vendor, slide.objective_power) == ("hamamatsu", 40.0)
+        assert (slide.facts.vendor, slide.facts.objective_power) == ("hamamatsu", 40.0)
         assert slide.mpp == pytest.approx(0.228175)

@@ -29,7 +29,7 @@ def test_variants(
         assert slide.mpp == 0.25
         assert slide.mpp_source == "ome-zarr scale"
         assert slide.level_downsamples == (1.0, 2.0, 4.0)
-        assert slide.tile_sizes == ((64, 64),) * 3
+        assert slide.facts.tile_sizes == ((64, 64),) * 3
         for level, expected in enumerate(pyramid):
             assert np.array_equal(slide.read((0, 0), level, slide.level_dimensions[level]), expected)
         assert np.array_equal(slide.read((200, 100), 1, (40, 30)), pyramid[1][50:80, 100:140])

@@ -91,7 +91,7 @@ def test_every_chunk_is_asked_for_once(layout: str, tmp_path: Path, monkeypatch:
         places = np.random.default_rng(2).integers(0, 200, (60, 2))
         out = np.zeros((60, 40, 40, 3), np.uint8)
         assert not any(View(slide, 1.0).read_many(places, (40, 40), out))
-        width, height = slide.tile_sizes[0] or (0, 0)
+        width, height = slide.facts.tile_sizes[0] or (0, 0)
     met = {
         (col, row)
         for x, y in places.tolist()

@@ -174,7 +174,7 @@ class _Work:
     @spent_on("overview")
     def _prepare(self, slide: Slide) -> SlideSource:
         mask = self.job.slide.mask
-        tissue = load_mask(mask, slide.dimensions, slide.bounds) if mask else None
+        tissue = load_mask(mask, slide.dimensions, slide.facts.bounds) if mask else None
         settings = self.job.settings
         return prepare(slide, settings.classifier, tissue=tissue, batch=settings.batch, snap=settings.snap)
 

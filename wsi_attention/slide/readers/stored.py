@@ -6,15 +6,27 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_attention.protocols import SlideReader
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 Extent = tuple[int, int]
+
+
+@runtime_checkable
+class CountingReader(SlideReader, Protocol):
+    """A reader that knows how large the stored tiles are."""
+
+    @property
+    def stored_counts(self) -> tuple[NDArray[np.int64], ...]:
+        """Bytes of each level's stored tiles, (rows, columns)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +69,23 @@ class StoredBytes:
     per_pixel: float
 
     @classmethod
-    def of(cls, path: str | None, dimensions: Sequence[Extent]) -> StoredBytes:
-        """Looks at a file's index; of a folder or a series only the mean is known, of a URL or array nothing."""
-        if path is None or "://" in path:
-            return cls(tuple(dimensions), {}, 0.0)
-        pixels = sum(w * h for w, h in dimensions)
-        return cls(tuple(dimensions), _tiff_levels(path, dimensions), _total_bytes(Path(path)) / pixels)
+    def of(cls, reader: SlideReader, path: str | None) -> StoredBytes:
+        """Take what an open reader knows of its file, else what the file's index says.
 
-    @classmethod
-    def known(
-        cls, dimensions: Sequence[Extent], tiles: Sequence[Extent | None], counts: Sequence[NDArray[np.int64]]
-    ) -> StoredBytes:
-        """Of a reader that has the index at hand: the stored tiles' sizes and bytes, level by level."""
-        pairs = enumerate(zip(tiles, counts, strict=True))
-        return cls(tuple(dimensions), {level: LevelBytes(tile, own) for level, (tile, own) in pairs if tile}, 0.0)
+        Of a folder or a series only the mean is known, of a URL or an array nothing.
+
+        Args:
+            reader: an open one.
+            path: of its file; None where there is none.
+        """
+        dimensions = tuple(reader.level_dimensions)
+        if isinstance(reader, CountingReader):
+            pairs = enumerate(zip(reader.tile_sizes, reader.stored_counts, strict=True))
+            return cls(dimensions, {level: LevelBytes(tile, own) for level, (tile, own) in pairs if tile}, 0.0)
+        if path is None or "://" in path:
+            return cls(dimensions, {}, 0.0)
+        pixels = sum(w * h for w, h in dimensions)
+        return cls(dimensions, _tiff_levels(path, dimensions), _total_bytes(Path(path)) / pixels)
 
     def touched(self, level: int, corner: tuple[float, float], size: Extent) -> int:
         """Bytes that reading a rectangle (corner and size in the level's pixels) asks for."""
