@@ -45,7 +45,6 @@ from wsi_attention.methods.rounds import (
     spread_of,
 )
 from wsi_attention.nn.blocks import OverviewNet
-from wsi_attention.protocols import Estimating
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource
 from wsi_attention.tiles.tensors import TensorSource
@@ -94,10 +93,6 @@ class Remembering(TensorSource):
     def read(self, tiles: TileSet) -> TileBatch:
         self.asked.append(tiles)
         return super().read(tiles)
-
-
-def test_ats_keeps_the_protocol() -> None:
-    assert isinstance(toy(4), Estimating)
 
 
 @pytest.mark.parametrize("estimator", ["with-replacement", "sequential", "threshold", "normalised-threshold"])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import InputError, SlideOpenError
-from wsi_attention.protocols import RegionsReader
 from wsi_attention.slide.readers.stored import LevelBytes, StoredBytes
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
@@ -77,7 +76,6 @@ def asked(slide: Slide, places: np.ndarray = PLACES) -> tuple[list[str | None], 
 
 
 def test_all_regions_go_in_one_request(many: Slide) -> None:
-    assert isinstance(ManyReader("x"), RegionsReader)
     assert asked(many) == ([None, None, None], [10, 20, 30])
     assert [reader.asked for reader in ManyReader.opened[:1]] == [[[10, 20, 30]]]
     with pytest.raises(InputError, match="no level 2"):

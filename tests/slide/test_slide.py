@@ -17,11 +17,13 @@ from PIL import Image
 
 from wsi_attention.errors import InputError, MissingMppError, SlideError, SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
-from wsi_attention.protocols import SlideReader
+from wsi_attention.registry import READERS as GROUP
+from wsi_attention.registry import load
 from wsi_attention.slide import fingerprint
 from wsi_attention.slide.opening import Choice
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import Slide, open_slide
+from wsi_attention.testing.readers import ReaderContract
 
 OPENED = ("tiled_tiff", "ome_tiff", "ome_zarr")
 READERS = {"tiled_tiff": "tiff", "ome_tiff": "tiff", "ome_zarr": "zarr"}
@@ -407,8 +409,16 @@ def test_wrong_calls_say_what_is_possible(tiled_tiff: Path) -> None:
         open_slide(tiled_tiff, reader="nobody")
 
 
-def test_readers_keep_the_protocol(tiled_tiff: Path) -> None:
-    from wsi_attention.registry import READERS as GROUP
-    from wsi_attention.registry import load
+def test_a_registered_reader_keeps_the_contract_without_pytest(tiled_tiff: Path) -> None:
+    class Registered(ReaderContract):
+        reader, path = load(GROUP, "openslide"), str(tiled_tiff)
 
-    assert isinstance(load(GROUP, "openslide")(str(tiled_tiff)), SlideReader)
+    Registered().check()
+
+    class Shifted(load(GROUP, "openslide")):
+        def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
+            return super().read((location[0] + (location[0] < 0), location[1]), level, size)
+
+    Registered.reader = Shifted
+    with pytest.raises(AssertionError):
+        Registered().check()

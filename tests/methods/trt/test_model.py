@@ -13,7 +13,7 @@ from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.methods.trt.model import SECOND, ReAttentionTransformer, trt
 from wsi_attention.methods.trt.reattention import ReAttention, coarse_look, kept_as_released
 from wsi_attention.nn.vit import Block, VisionTransformer
-from wsi_attention.protocols import EpochAware, contract_of
+from wsi_attention.protocols import contract_of
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract
 from wsi_attention.tiles.tensors import TensorSource
@@ -70,7 +70,6 @@ class TestSecondPhase(ModelContract):
 
 def test_it_is_what_the_protocols_ask_for() -> None:
     assert contract_of(small()).tile_mpp > 0
-    assert isinstance(small(), EpochAware)
 
 
 # The paper's equations, in the model

@@ -27,7 +27,7 @@ from wsi_attention.methods.zoom_in.model import ZoomIn, zoom_in
 from wsi_attention.methods.zoom_in.options import ZoomOptions
 from wsi_attention.methods.zoom_in.views import Zoomed, zoom_levels
 from wsi_attention.nn.blocks import Encoder, OverviewNet
-from wsi_attention.protocols import EpochAware, Estimating, LabelAware
+from wsi_attention.protocols import LabelAware
 from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract
 from wsi_attention.tiles.tensors import TensorSource
@@ -435,7 +435,6 @@ def test_spread_is_about_what_new_draws_show() -> None:
 
 def test_rounds_settle_on_the_exact_sum() -> None:
     model, source = sharp(draws=12), TensorSource(images())
-    assert isinstance(model, Estimating)
     exact = float(model.exact(source).logits.softmax(-1)[0, 0])
     rough, fine = (model.until(source, tolerance, 10_000) for tolerance in (0.9, 1e-3))
     assert float(fine.spread) <= 1e-3 < float(rough.spread)
@@ -487,7 +486,6 @@ def test_a_budget_ends_the_rounds_and_repeats_cost_nothing() -> None:
 
 def contrasting(epoch: int = 11, share: float = 0.4, **arguments: object) -> ZoomIn:
     model = small(**arguments).train()
-    assert isinstance(model, EpochAware)
     model.start_epoch(epoch, 50, (1 - share, share))
     return model
 

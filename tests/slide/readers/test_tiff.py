@@ -14,7 +14,6 @@ from tiff_kinds import KINDS, write_kind
 from tiff_philips import write_philips
 
 from wsi_attention.errors import SlideError, TileReadError
-from wsi_attention.protocols import RegionsReader
 from wsi_attention.slide.readers.openslide import OpenSlideReader
 from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.resample import on_white
@@ -144,7 +143,6 @@ def test_a_region_of_more_than_one_drawing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_many_regions_are_what_single_ones_are(tiled_tiff: Path, level: int) -> None:
     reader = TiffReader(str(tiled_tiff))
-    assert isinstance(reader, RegionsReader)
     places = np.random.default_rng(level).integers((-80, -80), (620, 420), (60, 2))
     places[:20] = places[:20] // 64 * 64
     out = np.zeros((60, 64, 64, 3), np.uint8)
