@@ -10,8 +10,8 @@ from wsi_attention.methods.ats import ats
 from wsi_attention.structures import Output
 from wsi_attention.testing.models import ModelContract
 
-SMALL = {"tile_size": 16, "tile_mpp": 1.0, "overview_mpp": 4.0, "draws": 4}
-WIDTHS = {"encoder_widths": (4, 4), "features": 4, "attention_widths": (4,)}
+SMALL = {"tile_size": 16, "tile_mpp": 1.0, "overview_mpp": 8.0, "draws": 4}
+WIDTHS = {"encoder_widths": (8, 8), "features": 8, "attention_widths": (8, 8)}
 
 
 class Leaky(ModelContract):
