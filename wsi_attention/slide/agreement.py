@@ -39,7 +39,7 @@ REACH = 8
 
 
 def difference(pairs: Sequence[Pair]) -> str | None:
-    """`OTHER_PICTURE` or `OTHER_COLOURS`; None where the first picture of each pair shows what the second shows."""
+    """Return `OTHER_PICTURE` or `OTHER_COLOURS`; None where both pictures of each pair show the same."""
     if _elsewhere(pairs):
         return OTHER_PICTURE
     off = np.array([one.mean((0, 1)) - other.mean((0, 1)) for one, other in pairs])
@@ -63,7 +63,7 @@ def is_another_pattern(one: Rgb, other: Rgb) -> bool:
 
 
 def _swapped(pairs: Sequence[Pair]) -> bool:
-    """Whether the difference of two channels goes up where it should go down."""
+    """Tell whether the difference of two channels goes up where it should go down."""
     for first, second in ((0, 1), (1, 2), (2, 0)):
         one, other = (
             np.concatenate([_smooth(_tint(each[which], first, second)).ravel() for each in pairs]) for which in (0, 1)
@@ -74,7 +74,7 @@ def _swapped(pairs: Sequence[Pair]) -> bool:
 
 
 def _elsewhere(pairs: Sequence[Pair]) -> bool:
-    """Whether the patterns of brightness are different ones, or lie at other places."""
+    """Tell whether the patterns of brightness are different ones, or lie at other places."""
     patterns = [(_smooth(one.mean(-1)), _smooth(other.mean(-1))) for one, other in pairs]
     patterns = [each for each in patterns if min(each[0].shape) >= LEAST and max(map(np.std, each)) > VARIED]
     if not patterns:
@@ -89,7 +89,7 @@ def _elsewhere(pairs: Sequence[Pair]) -> bool:
 
 
 def _correlations(one: Floats, other: Floats, distances: range) -> Iterator[float]:
-    """Of the middle of one pattern with the other, moved by so many pixels along its longer way."""
+    """Correlate the middle of one pattern with the other, moved by 0, 1, … pixels along its longer side."""
     h, w = one.shape
     reach = min(REACH, h // 4, w // 4)
     core = one[reach : h - reach, reach : w - reach]
@@ -105,7 +105,7 @@ def _tint(pixels: Rgb, first: int, second: int) -> Floats:
 
 
 def _smooth(plane: NDArray[np.floating]) -> Floats:
-    """Means of 3 × 3 pixels, without those at the border."""
+    """Return means of 3 × 3 pixels, without those at the border."""
     h, w = plane.shape
     if min(h, w) < 3:
         return np.asarray(plane, np.float32)

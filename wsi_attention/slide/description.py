@@ -17,7 +17,7 @@ AFFORDABLE = 64_000_000
 
 
 def describe(slide: Slide) -> dict[str, Any]:
-    """A slide's size, levels, mpp and its source, bounds, all images of the file, reader and oddities, JSON-able.
+    """Return a slide's size, levels, mpp and its source, bounds, images, reader and oddities, as values for JSON.
 
     Metadata, a few samples of the file, one coarse view, and a few places of every level are read.
     """
@@ -52,7 +52,7 @@ def describe(slide: Slide) -> dict[str, Any]:
 
 
 def _looks(slide: Slide) -> tuple[str, ...]:
-    """What is odd about the pixels of a coarse view; nothing where that would cost too much."""
+    """Return what is odd about the pixels of a coarse view; nothing where that would cost too much."""
     downsample = max(1.0, max(slide.dimensions) / SEEN)
     w, h = slide.level_dimensions[slide.best_level(downsample)]
     if w * h > AFFORDABLE:

@@ -13,14 +13,14 @@ INSIDE = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticErro
 
 
 def what_is_wrong(error: BaseException) -> str:
-    """An error of reading a file on one line, for somebody who knows files and not the library."""
+    """Describe an error of reading a file on one line, for somebody who knows files and not the library."""
     if isinstance(error, INSIDE) and not isinstance(error, WsiAttentionError):
         return "its content is not what the format allows"
     return one_line(error)
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """An error's text on one line, with its class where the text alone says little."""
+    """Return an error's text in one line, with its class where the text alone says little."""
     text = masked(" ".join(str(error).split()))
     if isinstance(error, KeyError) or len(text) < 12:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -29,12 +29,12 @@ def one_line(error: BaseException, limit: int = 160) -> str:
 
 @contextmanager
 def opening(path: str, reader: str, undo: Callable[[], None] | None = None) -> Iterator[None]:
-    """Turns whatever a library raises on a broken file into `SlideOpenError`, one line that names the file.
+    """Turn whatever a library raises on a broken file into `SlideOpenError`, one line that names the file.
 
     Args:
         path: the file's name, for the message.
         reader: who is opening it.
-        undo: called on any error, to give back what is already open.
+        undo: called on any error, to close what is already open.
     """
     try:
         yield

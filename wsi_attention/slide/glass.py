@@ -74,7 +74,7 @@ class Glass(NamedTuple):
         return float(np.ptp(np.log10(self.colours[0] + 1)))
 
     def unscanned(self, rgb: Rgb) -> Mask:
-        """(h, w): where a view (h, w, 3) shows what was never scanned."""
+        """Return (h, w): where a view (h, w, 3) shows what was never scanned."""
         low, high = darkest_and_lightest(rgb)
         found = np.zeros(low.shape, np.bool_)
         if self.black:
@@ -85,14 +85,14 @@ class Glass(NamedTuple):
 
 
 def darkest_and_lightest(rgb: Rgb) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The smallest and the largest of the three channels, (h, w) each."""
+    """Return the smallest and the largest of the three channels, (h, w) each."""
     red, green, blue = (rgb[..., c] for c in range(3))
     low = np.minimum(np.minimum(red, green), blue)
     return low, np.maximum(np.maximum(red, green), blue)
 
 
 def find_glass(rgb: Rgb) -> Glass:
-    """The glass of a view (h, w, 3): its light, even tints. White where there are none.
+    """Return the glass of a view (h, w, 3): its light, even tints. White where there are none.
 
     Glass is lighter than anything on it, and even; it has a tint, a lamp's or that of yellowed mounting medium, that
     much of the view shares. Area that was never scanned is exactly black or white, with straight edges.
@@ -111,7 +111,7 @@ def find_glass(rgb: Rgb) -> Glass:
 
 
 def never_scanned(area: Mask) -> bool:
-    """Whether an area (h, w) has the edges of what a scanner left out: straight ones, up and down or across."""
+    """Tell whether an area (h, w) has the edges of what a scanner left out: straight ones, up and down or across."""
     area = narrowed(widened(area, 2 * SPECKS), SPECKS)  # without the noise of JPEG at its edges
     area = widened(narrowed(area, 2 * SPECKS), SPECKS)
     edges = straight = 0
@@ -122,7 +122,7 @@ def never_scanned(area: Mask) -> bool:
 
 
 def _in_runs(change: Mask) -> Mask:
-    """Those that are one of `RUN` or more in a row, along the first axis."""
+    """Return the values that stand in a row of `RUN` or more, along the first axis."""
     begins = len(change) - RUN + 1
     if begins < 1:
         return np.zeros_like(change)
@@ -140,7 +140,7 @@ def _step(rgb: Rgb) -> int:
 
 
 def _sample(rgb: Rgb) -> tuple[Rgb, Mask]:
-    """Some pixels (h, w, 3), evenly spread, and which of them are like their neighbours to the right and below."""
+    """Return evenly spread pixels (h, w, 3), and which of them are like their neighbours to the right and below."""
     step = _step(rgb)
     if min(rgb.shape[:2]) < 2:
         return rgb[:0], np.zeros(rgb[:0].shape[:2], np.bool_)
@@ -154,7 +154,7 @@ def _sample(rgb: Rgb) -> tuple[Rgb, Mask]:
 
 
 def _tints(pixels: Rgb, flat: Mask) -> list[NDArray[np.float64]]:
-    """The kinds of glass among scanned pixels (n, 3), the lightest first."""
+    """Return the kinds of glass among scanned pixels (n, 3), the lightest first."""
     low, high = darkest_and_lightest(pixels)
     lightest = np.percentile(high[flat], 99) if flat.any() else 255
     light = (low >= DARKEST) & (high >= DIM * lightest)
@@ -185,14 +185,14 @@ def _peaks(
 
 
 def _tint(pixels: Rgb) -> NDArray[np.float32]:
-    """Density of red and of blue beyond that of green, (n, 2): the same in light and shade."""
+    """Return the density of red and of blue beyond that of green, (n, 2): the same in light and shade."""
     table = np.log10(np.arange(256) + 1.0).astype(np.float32)
     red, green, blue = (table.take(pixels[..., c]) for c in range(3))
     return np.stack([green - red, green - blue], axis=-1)
 
 
 def _most_common(tints: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The tint that most share: the mean around the fullest bin."""
+    """Return the most common tint: the mean around the fullest bin."""
     bins = np.round(tints / BIN).astype(np.int64)
     side = 2 * round(MOST_TINTED / BIN) + 1
     counts = np.bincount(np.ravel_multi_index(tuple((bins + side // 2).T), (side, side)), minlength=side**2)
@@ -201,7 +201,7 @@ def _most_common(tints: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _stains(glass: NDArray[np.float64], colour: NDArray[np.float64]) -> bool:
-    """Whether a colour differs from that of glass as a stain does: green is absorbed most, or it is much darker."""
+    """Tell whether a colour differs from glass as a stain does: green is absorbed most, or it is much darker."""
     red, green, blue = np.log10(glass + 1) - np.log10(colour + 1)
     return bool(green - max(red, blue) > PINK or max(red, green, blue) > MOST_TINTED)
 
@@ -221,7 +221,7 @@ Classes = NDArray[np.uint8]
 
 
 def stains_grey(classes: Classes, stained: Mask, side: float) -> bool:
-    """Whether much of a whole view is uneven and dark but without colour.
+    """Tell whether much of a whole view is uneven and dark but without colour.
 
     Args:
         classes: (h, w), bits of `ink_classes` and `ROUGH`.
@@ -238,7 +238,7 @@ def stains_grey(classes: Classes, stained: Mask, side: float) -> bool:
 
 
 def grey_stained(classes: Classes, side: float) -> Mask:
-    """Where tissue is, told by its structure alone; arguments as in `stains_grey`."""
+    """Return where tissue is, told by its structure alone; arguments as in `stains_grey`."""
     between, rim = max(1, round(BETWEEN / side)), max(1, round(THICKEST_RIM / side / 2))
     closed = narrowed(widened(_uneven(classes), between), between)
     return closed & widened(narrowed(closed, rim), rim + between)

@@ -48,7 +48,7 @@ class Handles:
 
     @contextmanager
     def borrow(self) -> Iterator[Lease]:
-        """The shared reader of this process, opened on first use."""
+        """Lend the shared reader of this process, opened on first use."""
         lease = self._take()
         try:
             yield lease
@@ -74,7 +74,7 @@ class Handles:
             lease.reader.close()
 
     def retire(self, lease: Lease, heir: SlideReader | None = None) -> None:
-        """Stops lending a reader that went wrong; the heir, if any, is lent from now on."""
+        """Stop lending a reader that went wrong; the heir, if any, is lent from now on."""
         pid = os.getpid()
         with self._lock:
             lease.retired = True
@@ -92,7 +92,7 @@ class Handles:
             self.close()
 
     def close(self) -> None:
-        """Stops lending; calls under way end first, then the reader is closed."""
+        """Stop lending; calls under way end first, then the reader is closed."""
         with self._lock:
             self._closed = True
             lease = self._shared.pop(os.getpid(), None)
@@ -109,7 +109,7 @@ Size = tuple[int, int]
 
 
 def attempt(handles: Handles, request: Callable[[SlideReader], T], what: str) -> T:
-    """A request on the shared handle; where it fails, once more on a fresh one, which is then lent instead.
+    """Make a request on the shared handle; where it fails, once more on a fresh one, which is then lent instead.
 
     Args:
         handles: of the slide.
@@ -145,7 +145,7 @@ def _second_attempt(handles: Handles, lease: Lease, request: Callable[[SlideRead
 def read_one(
     reader: SlideReader, location: Size, level: int, size: Size, see: Callable[[NDArray[np.uint8]], None]
 ) -> NDArray[np.uint8]:
-    """A reader's pixels on white, refused where they are not what was asked for; `see` is shown them."""
+    """Return a reader's pixels on white, after `see` has seen them; refuse those of another size or type."""
     pixels = reader.read(location, level, size)
     if pixels.dtype != np.uint8 or pixels.shape not in {(size[1], size[0], 3), (size[1], size[0], 4)}:
         raise SlideError(f"the reader gave {pixels.dtype} {pixels.shape} for {size[0]}×{size[1]} pixels")
@@ -156,7 +156,7 @@ def read_one(
 def read_together(
     handles: Handles, locations: NDArray[np.int64], level: int, size: Size, out: NDArray[np.uint8]
 ) -> list[str | None] | None:
-    """All regions in one request, if the reader can do that; those that fail once more on a fresh handle.
+    """Read all regions in one request, if the reader can do that; those that fail once more on a fresh handle.
 
     Args:
         handles: of the slide.
@@ -186,7 +186,7 @@ def _ask_again(
     size: Size,
     out: NDArray[np.uint8],
 ) -> None:
-    """Those with a reason once more; a handle that told them apart is lent on, one that failed as a whole is not."""
+    """Ask again for regions that failed; a handle is lent on if it answered, and closed if it failed as a whole."""
     try:
         fresh = handles.open_fresh()
     except SlideOpenError:
@@ -207,7 +207,7 @@ def _ask_again(
 def _ask(
     reader: SlideReader, locations: NDArray[np.int64], level: int, size: Size, out: NDArray[np.uint8]
 ) -> tuple[list[str | None], bool]:
-    """The reader's answer, and whether it gave one."""
+    """Return the reader's answer, and whether it gave one."""
     try:
         return list(cast(RegionsReader, reader).read_regions(locations, level, size, out)), True
     except Exception as error:  # as in `attempt`

@@ -25,7 +25,7 @@ class Hole(NamedTuple):
 
 
 def tiles_under(corner: Size, size: Size, tile: Size, extent: Size) -> NDArray[np.int64]:
-    """(n, 2): column and row of the stored tiles that a region of a level meets."""
+    """Return (n, 2): column and row of the stored tiles that a region of a level meets."""
     ranges = []
     for axis in (0, 1):
         begin, end = max(corner[axis], 0), min(corner[axis] + size[axis], extent[axis])
@@ -35,7 +35,7 @@ def tiles_under(corner: Size, size: Size, tile: Size, extent: Size) -> NDArray[n
 
 
 def holes_in(corner: Size, size: Size, tile: Size, extent: Size, absent: Absent) -> tuple[Hole, ...]:
-    """What of a region no stored tile covers.
+    """Return the parts of a region that no stored tile covers.
 
     Args:
         corner: (x, y) of the region, in the level's pixels.
@@ -58,7 +58,7 @@ def holes_in(corner: Size, size: Size, tile: Size, extent: Size, absent: Absent)
 
 
 def transparent_cells(pixels: NDArray[np.uint8], corner: Size, extent: Size) -> NDArray[np.int64]:
-    """(n, 2): column and row of the cells, `CELL` pixels a side, that a region shows whole and nothing of.
+    """Return (n, 2): column and row of the cells, `CELL` pixels a side, that lie in a region and are transparent.
 
     Args:
         pixels: (h, w, 4) of the region.
@@ -79,7 +79,7 @@ def transparent_cells(pixels: NDArray[np.uint8], corner: Size, extent: Size) -> 
 
 
 def whitened(pixels: NDArray[np.uint8], corner: Size, tile: Size, absent: Absent) -> NDArray[np.uint8]:
-    """Pixels (h, w, c) of a region inside its level, white where no stored tile is; a copy where that changes any."""
+    """Return pixels (h, w, c) of a region inside its level, white where no tile is stored."""
     size = pixels.shape[1], pixels.shape[0]
     holes = holes_in(corner, size, tile, (corner[0] + size[0], corner[1] + size[1]), absent)
     if holes:

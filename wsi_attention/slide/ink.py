@@ -34,7 +34,7 @@ Classes = NDArray[np.uint8]
 
 
 def ink_classes(density: NDArray[np.float32], lightest: NDArray[np.float32], darkest: NDArray[np.float32]) -> Classes:
-    """What may be ink, pixel by pixel, as bits.
+    """Return for each pixel, as bits, which kinds of ink it may be.
 
     Haematoxylin, eosin and DAB absorb green or blue at least as much as red, ink of blue and green pens absorbs red
     most; black ink absorbs everything; red and orange ink absorb blue nearly as much as green or more, and hardly any
@@ -58,7 +58,7 @@ def ink_classes(density: NDArray[np.float32], lightest: NDArray[np.float32], dar
 
 
 def find_ink(classes: Classes, stained: Mask, glass: float, side: float, grey: bool = False) -> Mask:
-    """Marks ink. Certain ink is the seed, and what touches it with the same hue is its rim.
+    """Mark ink. Certain ink is the seed, and what touches it with the same hue is its rim.
 
     Args:
         classes: (h, w) of the whole slide, from `ink_classes`.
@@ -85,7 +85,7 @@ def find_ink(classes: Classes, stained: Mask, glass: float, side: float, grey: b
 
 
 def _seeded(classes: Classes, seed: int, of_hue: int, least: float) -> Mask:
-    """Areas of a hue that hold certain ink."""
+    """Return the areas of a hue that hold pixels of certain ink."""
     seeds, hue = (classes & seed) > 0, (classes & of_hue) > 0
     if not seeds.any() or np.count_nonzero(hue) < least:
         return np.zeros_like(seeds)
@@ -97,7 +97,7 @@ def _is_the_stain(ink: Mask, stained: Mask) -> bool:
 
 
 def _cold(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> tuple[Mask, Mask]:
-    """Blue and green ink."""
+    """Return blue and green ink."""
     excess = red - np.maximum(green, 0.9 * blue)
     strong = (red > 0.35) & (excess > 0.12)
     deep_blue = (red > 0.6) & (blue < 0.42 * red) & (green < 1.1 * red)
@@ -106,7 +106,7 @@ def _cold(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np
 
 
 def _black(low: NDArray[np.float32], high: NDArray[np.float32]) -> tuple[Mask, Mask]:
-    """Black ink, and its grey rim."""
+    """Return black ink, and its grey rim."""
     grey = (high > 0.15) & (high - low < 0.15 * high)
     return (low > 0.7) & (high - low < 0.25 * high), grey
 
@@ -118,7 +118,7 @@ def _warm(
     low: NDArray[np.float32],
     high: NDArray[np.float32],
 ) -> tuple[Mask, Mask, Mask]:
-    """Red and orange ink, their hue, and what is as strongly coloured as purple and pink ink."""
+    """Return red and orange ink, their hue, and what is as strongly coloured as purple and pink ink."""
     hue = (high > 0.1) & (blue > 0.65 * green) & (red < 0.3 * high)
     strong = hue & (high > 0.5) & ((red < 0.18 * high) | (high > 0.8))
     vivid = (high > 0.55) & (high - low > 0.5 * high)
@@ -126,7 +126,7 @@ def _warm(
 
 
 def _beside_glass(found: Mask, clear: Mask, longest: float) -> Mask:
-    """Those areas that lie beside glass for the most part, and are so long: area by the square of half the width."""
+    """Return the areas that mostly lie beside glass and are long enough: area over the square of half the width."""
     from scipy.ndimage import distance_transform_edt, label, maximum
     from scipy.ndimage import sum as total
 

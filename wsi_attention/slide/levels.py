@@ -21,14 +21,14 @@ class StoredLevel(NamedTuple):
 
 
 def snapped(level_downsamples: Sequence[float], downsample: float) -> float:
-    """The stored downsample within 5 % of the wanted one, else the wanted one; never below 1."""
+    """Return the stored downsample within 5 % of the wanted one, else the wanted one; never below 1."""
     nearest = _nearest(level_downsamples, downsample)
     found = level_downsamples[nearest] if same_scale(downsample, level_downsamples[nearest]) else downsample
     return max(1.0, float(found))
 
 
 def best_level(level_downsamples: Sequence[float], downsample: float) -> int:
-    """The coarsest stored level that is at least as fine as wanted; a level within 5 % counts as equal."""
+    """Return the coarsest stored level that is at least as fine as wanted; a level within 5 % counts as equal."""
     nearest = _nearest(level_downsamples, downsample)
     if same_scale(downsample, level_downsamples[nearest]):
         return nearest
@@ -47,7 +47,7 @@ Block = tuple[tuple[int, int], tuple[int, int]]
 
 
 def spans(starts: Starts, step: float, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first stored pixel and the number of stored pixels that `count` output pixels need.
+    """Return the first stored pixel and the number of stored pixels that `count` output pixels need.
 
     Args:
         starts: (n,) where the first output pixel begins, in stored pixels.
@@ -62,17 +62,17 @@ def spans(starts: Starts, step: float, count: int) -> tuple[NDArray[np.int64], N
 
 
 def picked(starts: Starts, step: float) -> NDArray[np.int64]:
-    """The stored pixel at the centre of an output pixel; a centre on a border belongs to the pixel after it."""
+    """Return the stored pixel at the centre of an output pixel; a centre on a border belongs to the pixel after it."""
     return np.asarray(np.floor(starts + 0.5 * step + 1e-6), np.int64)
 
 
 def centres(start: float, step: float, count: int) -> NDArray[np.int64]:
-    """The stored pixels at the centres of `count` output pixels, the first of which begins at `start`."""
+    """Return the stored pixels at the centres of `count` output pixels, the first of which begins at `start`."""
     return picked(start + np.arange(count) * step, step)
 
 
 def blocks(size: tuple[int, int], limit: float) -> list[Block]:
-    """A region in near-square blocks of `limit` pixels at most; square ones decode the fewest stored tiles twice."""
+    """Cut a region into near-square blocks of at most `limit` pixels, which decode the fewest stored tiles twice."""
     if size[0] * size[1] <= limit:
         return [((0, 0), size)]
     width = min(size[0], max(1, int(math.sqrt(limit)), int(limit / size[1])))

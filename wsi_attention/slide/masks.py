@@ -11,7 +11,7 @@ Mask = NDArray[np.bool_]
 
 
 def widened(mask: Mask, reach: int) -> Mask:
-    """The mask and all within `reach` pixels of it, across and down."""
+    """Return the mask widened by `reach` pixels, across and down."""
     for axis in (0, 1):
         width = ((reach, reach), (0, 0))
         mask, length = np.pad(np.swapaxes(mask, 0, axis), width), 1
@@ -23,23 +23,23 @@ def widened(mask: Mask, reach: int) -> Mask:
 
 
 def narrowed(mask: Mask, reach: int) -> Mask:
-    """The pixels of the mask all around which, within `reach` pixels, there is mask or the view's border."""
+    """Return the mask narrowed by `reach` pixels; the view's border counts as mask."""
     return ~widened(~mask, reach)
 
 
 def without_clefts(mask: Mask, width: float) -> Mask:
-    """The mask with gaps of up to `width` pixels closed, 8 at most."""
+    """Return the mask with gaps of up to `width` pixels closed, 8 at most."""
     reach = round(min(width, 8.0) / 2)
     return narrowed(widened(mask, reach), reach)
 
 
 def without_specks(mask: Mask, area: float) -> Mask:
-    """The mask without islands (8-connected) of fewer pixels than `area`."""
+    """Return the mask without islands (8-connected) of fewer pixels than `area`."""
     return large_components(mask, area, connectivity=2)
 
 
 def without_holes(mask: Mask, area: float) -> Mask:
-    """The mask with holes (4-connected) of fewer pixels than `area` filled; a gap open to the border is none."""
+    """Return the mask, its holes (4-connected) of fewer pixels than `area` filled; a gap at the border is no hole."""
     empty = np.pad(~mask, 1, constant_values=True)
     return ~large_components(empty, area, connectivity=1)[1:-1, 1:-1]
 
@@ -51,7 +51,7 @@ Labels = NDArray[np.int32]
 
 
 def large_components(mask: Mask, least: float, connectivity: int, counted: Mask | None = None) -> Mask:
-    """The pixels of the mask whose connected part holds at least so many pixels that count.
+    """Return the parts of the mask that hold at least so many pixels that count.
 
     Parts that go on in the next strip are joined by the rows where strips meet (Rosenfeld and Pfaltz, 1966).
 
@@ -79,7 +79,7 @@ def large_components(mask: Mask, least: float, connectivity: int, counted: Mask 
 
 
 def _labelled(mask: Mask, tops: range, connectivity: int) -> Iterator[tuple[slice, Labels, int, int]]:
-    """Strip after strip: its rows, its labels from 1 on, how many labels there were before, and how many it has."""
+    """Yield for each strip its rows, its labels from 1 on, how many labels there were before, and how many it has."""
     from scipy.ndimage import generate_binary_structure, label
 
     structure, known = generate_binary_structure(2, connectivity), 0
@@ -91,7 +91,7 @@ def _labelled(mask: Mask, tops: range, connectivity: int) -> Iterator[tuple[slic
 
 
 def _touching(above: NDArray[np.int64], below: NDArray[np.int64], connectivity: int) -> NDArray[np.int64]:
-    """Pairs (n, 2) of labels that meet where two rows do; 0 is no label."""
+    """Return pairs (n, 2) of labels that touch where two rows meet; 0 is no label."""
     shifts = [(above, below)]
     if connectivity > 1:
         shifts += [(above[1:], below[:-1]), (above[:-1], below[1:])]
@@ -100,7 +100,7 @@ def _touching(above: NDArray[np.int64], below: NDArray[np.int64], connectivity: 
 
 
 def _joined(sums: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each label, counted from 1, the sum over all labels that pairs join it to."""
+    """Return for each label, counted from 1, the sum over all labels that pairs join it to."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

@@ -69,7 +69,7 @@ _OWN = {"openslide.mpp-x", "aperio.MPP"}
 
 
 def number(text: object) -> float | None:
-    """A positive finite number, with a decimal point or comma; None for anything else."""
+    """Return a positive finite number, with a decimal point or comma; None for anything else."""
     try:
         value = float(str(text).strip().replace(",", "."))
     except ValueError:
@@ -141,7 +141,7 @@ def _placeholder(mpp: float) -> int | None:
 
 
 def objective_power(properties: Mapping[str, str]) -> float | None:
-    """The objective's magnification as the file states it; None where it does not."""
+    """Return the objective's magnification as the file states it; None where it does not."""
     for key in ("openslide.objective-power", "aperio.AppMag", "hamamatsu.SourceLens"):
         power = number(properties.get(key))
         if power is not None:
@@ -162,7 +162,7 @@ def mpp_notes(mpp: Mpp, stated: Mpp) -> tuple[str, ...]:
 
 
 def _pair(x: float | None, y: float | None) -> tuple[float, float] | None:
-    """Both values; one stands for the other where only one is known."""
+    """Return both values; one stands for the other where only one is known."""
     if x is None or y is None:
         known = x or y
         return None if known is None else (known, known)
@@ -182,7 +182,7 @@ def _from_ome_xml(properties: Mapping[str, str]) -> tuple[float, float] | None:
 
 
 def scaled(value: object, unit: str) -> float | None:
-    """A length in µm; None where the number or the unit is not usable."""
+    """Return a length in µm; None where the number or the unit is not usable."""
     size, factor = number(value), MICROMETRES.get(unit.strip())
     return None if size is None or factor is None else size * factor
 
@@ -252,7 +252,7 @@ _ILLUMINATION = (".illumination-source", "SLIDE_TYPE", "IlluminationTypeCodeSequ
 
 
 def check_metadata(path: str, properties: Mapping[str, str]) -> None:
-    """Refuses a slide that its own tags call fluorescent.
+    """Refuse a slide that its own tags call fluorescent.
 
     Raises:
         UnsupportedSlideError: Hamamatsu excitation wavelengths, Leica, MIRAX, DICOM or OME illumination say so.

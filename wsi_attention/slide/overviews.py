@@ -25,12 +25,12 @@ Rgb = NDArray[np.uint8]
 
 
 def pixels_at(extent: tuple[int, int], downsample: float) -> int:
-    """Pixels of the whole slide (w, h) at a downsample."""
+    """Return how many pixels the whole slide (w, h) has at a downsample."""
     return math.ceil(extent[0] / downsample) * math.ceil(extent[1] / downsample)
 
 
 def coarse_enough(slide: Slide, pixels: int) -> float:
-    """The smallest downsample whose overview has no more than so many pixels, or a stored level just above."""
+    """Return the smallest downsample whose overview has no more than so many pixels, or a stored level just above."""
     width, height = slide.dimensions
     downsample = max(1.0, math.sqrt(width * height / pixels))
     while pixels_at(slide.dimensions, downsample) > pixels:
@@ -48,7 +48,7 @@ class Overviews:
     """
 
     def __init__(self, slide: Slide, most: int = OVERVIEW_PIXELS, whole: int = OVERVIEW_PIXELS) -> None:
-        """Reads nothing yet.
+        """Read nothing yet.
 
         Args:
             slide: an open slide.
@@ -66,27 +66,27 @@ class Overviews:
         return tuple(self._kept)
 
     def forget(self) -> None:
-        """Reads anew what is asked next: a level was left out that earlier overviews may come from."""
+        """Forget the overviews read so far, as a level was left out that they may come from."""
         self._kept.clear()
 
     def look(self, downsample: float) -> Seen:
-        """What the overview at a downsample shows, read if need be; errors as in `rgb`."""
+        """Return what the overview at a downsample shows; read it if need be. Errors as in `rgb`."""
         return Seen(self.rgb(downsample), downsample, self._unknown[downsample])
 
     def pixels(self, downsample: float) -> int:
-        """Pixels of the overview at a downsample."""
+        """Return how many pixels the overview has at a downsample."""
         return pixels_at(self.slide.dimensions, downsample)
 
     def allowed(self, downsample: float) -> float:
-        """The downsample, or a coarser one where it would have more than `most` pixels."""
+        """Return the downsample, or a coarser one where it would have more than `most` pixels."""
         return downsample if self.pixels(downsample) <= self.most else coarse_enough(self.slide, self.most)
 
     def whole_at(self, downsample: float) -> float:
-        """The downsample, or a coarser one where it would have more than `whole` pixels."""
+        """Return the downsample, or a coarser one where it would have more than `whole` pixels."""
         return downsample if self.pixels(downsample) <= self.whole else coarse_enough(self.slide, self.whole)
 
     def rgb(self, downsample: float) -> Rgb:
-        """The whole slide, (h, w, 3), white beyond it; read once for each downsample.
+        """Return the whole slide, (h, w, 3), white beyond it; read once for each downsample.
 
         Raises:
             InputError: more pixels than fit in one array.
@@ -104,7 +104,7 @@ class Overviews:
         return self._kept[downsample]
 
     def strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
-        """The same in strips with `halo` rows of surroundings; above `whole` pixels each is read when it is its turn.
+        """Return the same in strips with `halo` rows around them; above `whole` pixels each is read when asked for.
 
         Raises:
             InputError: more pixels than an overview may have.
@@ -122,7 +122,7 @@ class Overviews:
         return self._counted(View(self.slide, downsample), rows, halo)
 
     def tissue(self, downsample: float) -> TissueMask:
-        """Tissue on the overview at a downsample; errors as in `strips`.
+        """Find tissue on the overview at a downsample; errors as in `strips`.
 
         Above `whole` pixels the glass's colour and the threshold come from the finest overview that is whole; all else
         is as on one array (`slide.tissue`).

@@ -96,7 +96,7 @@ def _content_there(url: str) -> str:
 
 
 def _files(path: str) -> list[tuple[str, Path, os.stat_result]]:
-    """(name, path, state) of each regular file of a slide; names are relative, that of a single file is empty."""
+    """Return (name, path, state) of each regular file of a slide; names are relative, empty for a single file."""
     place = Path(path)
     files = sorted(_belonging(place))
     base = place if place.is_dir() else place.parent
@@ -124,7 +124,7 @@ def _belonging(place: Path) -> set[Path]:
 
 
 def _below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """All files in a folder, each folder once, whatever links lead to it."""
+    """Return all files in a folder, each folder once, whatever links lead to it."""
     state = folder.stat()
     if (state.st_dev, state.st_ino) in seen:
         return
@@ -138,7 +138,7 @@ def _below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def _series_of(file: Path) -> frozenset[bytes]:
-    """What may be the series of a DICOM file: all UIDs at its start that are marked as one; empty for other files."""
+    """Return the UIDs that may be the series of a DICOM file: all at its start that are marked as one."""
     if file.suffix.lower() in (".svs", ".tif", ".tiff", ".ndpi", ".zip") or not file.is_file():
         return frozenset()
     state = file.stat()
@@ -153,7 +153,7 @@ def _series_in(file: Path, size: int, time: int) -> frozenset[bytes]:
 
 
 def _short(lines: list[str]) -> str:
-    """The line itself where there is one, else how many there are and their hash."""
+    """Return the line itself if there is one, else how many there are and their hash."""
     if len(lines) < 2:
         return lines[0].strip() if lines else ""
     text = "\n".join(lines).encode("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ INSTANCES = (".dcm", ".dicom")
 
 
 def check_plain_files(path: str) -> None:
-    """Goes by for a file, or a link to one, and for a folder; opens nothing.
+    """Raise SlideOpenError unless a path is a file, a link to one, or a folder; opens nothing.
 
     The files that OpenSlide would open on its own, those of a DICOM series and of a MIRAX slide, must not lead out of
     their folder.
@@ -64,7 +64,7 @@ def _check_folder(path: str, folder: Path) -> None:
 
 
 def _matters(name: str, folder: Path, path: str) -> bool:
-    """Whether a file is one of the slide's: all in a MIRAX slide's own folder, instances beside a DICOM file."""
+    """Tell whether a file is one of the slide's: all in a MIRAX slide's own folder, instances beside a DICOM file."""
     return folder != Path(path).parent or name.lower().endswith(INSTANCES)
 
 

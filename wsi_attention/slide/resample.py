@@ -14,7 +14,7 @@ MOST_WHOLE = 16
 
 
 def overlaps(start: float, step: float, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """How much of each source pixel lies in each of `count` cells of width `step`, the first beginning at `start`.
+    """Return the share of each source pixel in each of `count` cells of width `step`, the first beginning at `start`.
 
     Args:
         start: left border of the first cell, in source pixels; need not be whole.
@@ -37,7 +37,7 @@ def overlaps(start: float, step: float, count: int) -> tuple[NDArray[np.int64], 
 def _along_rows(
     pixels: NDArray[np.generic], first: NDArray[np.int64], shares: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Means of rows by what `overlaps` gives."""
+    """Return means of rows, with the shares of `overlaps`."""
     flat, count = pixels.reshape(pixels.shape[0], -1), len(first)
     mean = np.zeros((count, flat.shape[1]), np.float32)
     part = np.empty_like(mean)
@@ -50,7 +50,7 @@ def _along_rows(
 def area_mean(
     pixels: NDArray[np.uint8], start: tuple[float, float], step: float, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """The mean colour of each step × step cell of an image.
+    """Return the mean colour of each step × step cell of an image.
 
     A box filter that counts a source pixel either wholly or not at all shifts the picture by up to half a source
     pixel where the step is not whole; here a pixel on a border counts by the share of it that lies inside.
@@ -81,7 +81,7 @@ def area_mean(
 
 
 def _means_of_squares(pixels: NDArray[np.uint8], side: int, out: NDArray[np.uint8]) -> None:
-    """Means of side × side pixels, rounded half up: the same numbers in a fifth of the time."""
+    """Write means of side × side pixels, rounded half up: the same numbers in a fifth of the time."""
     area = side * side
     rows = max(1, BAND_VALUES // pixels[0].size)
     for top in range(0, len(out), rows):
@@ -100,7 +100,7 @@ Crop = Callable[[slice, slice], NDArray[np.uint8]]
 
 
 def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels (h, w, 3 or 4) laid on white, contiguous (h, w, 3); rounds to the nearest grey level."""
+    """Lay pixels (h, w, 3 or 4) on white, contiguous (h, w, 3); round to the nearest grey level."""
     if pixels.shape[2] == 3:
         return np.ascontiguousarray(pixels)
     colour, alpha = pixels[..., :3], pixels[..., 3:]
@@ -115,7 +115,7 @@ def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def level_location(location: tuple[int, int], downsample: float) -> tuple[int, int]:
-    """The whole pixel of a level nearest to a level-0 location; halves go up.
+    """Return the whole pixel of a level nearest to a level-0 location; halves go up.
 
     OpenSlide interpolates between pixels where a location falls between them; readers that go through this
     function take the nearest pixel, so the two differ by at most half a pixel of the level.
@@ -124,10 +124,10 @@ def level_location(location: tuple[int, int], downsample: float) -> tuple[int, i
 
 
 def padded(crop: Crop, extent: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A (w, h) rectangle of a level that may reach outside it; outside is white.
+    """Read a (w, h) rectangle of a level that may reach outside it; outside is white.
 
     Args:
-        crop: gives (h, w, 3 or 4) for a slice of rows and one of columns, both inside the level.
+        crop: returns (h, w, 3 or 4) for a slice of rows and one of columns, both inside the level.
         extent: (w, h) of the level.
         corner: (x, y) of the rectangle in the level's pixels.
         size: (w, h) of the rectangle.

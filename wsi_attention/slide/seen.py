@@ -19,7 +19,7 @@ CUT = 0.3
 
 
 def covered(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(h, w): where a view (h, w, 3) shows more than glass: a channel darker than that by a density of `GLASS`."""
+    """Return (h, w): where a channel of a view (h, w, 3) is darker than glass by a density of `GLASS`."""
     coarse = rgb[:: max(1, rgb.shape[0] // 512), :: max(1, rgb.shape[1] // 512)]
     least = (find_glass(coarse).colours.min(0) + 1) * 10**-GLASS - 1
     found: NDArray[np.bool_] = rgb[..., 0] < least[0]
@@ -37,7 +37,7 @@ class Seen:
     """
 
     def __init__(self, rgb: NDArray[np.uint8], downsample: float, unknown: Sequence[Box] = ()) -> None:
-        """Looks at an overview.
+        """Look at an overview.
 
         Args:
             rgb: (h, w, 3), the whole slide.
@@ -59,11 +59,11 @@ class Seen:
         self._something |= cut
 
     def lost(self, holes: Sequence[Hole], downsample: float) -> bool:
-        """Whether something was seen in one of the holes of a level at a downsample."""
+        """Tell whether something was seen in one of the holes of a level at a downsample."""
         return any(self._share(hole, downsample) > LOST for hole in holes)
 
     def _share(self, hole: Hole, downsample: float) -> float:
-        """The share of a hole that shows something; its rim may show what lies beside it, and is left out."""
+        """Return the share of a hole that shows something; its rim may show what lies beside it, and is left out."""
         ranges = []
         for begin, end in ((hole.top, hole.bottom), (hole.left, hole.right)):
             first, last = begin * downsample / self._downsample, end * downsample / self._downsample
@@ -80,7 +80,7 @@ class Seen:
         )
 
     def _is_cut(self, box: Box, hidden: NDArray[np.bool_]) -> bool:
-        """Whether something is seen along one of a box's sides."""
+        """Tell whether something is seen along one of a box's sides."""
         rows, cols = self._within(box)
         sides = (
             (slice(rows.start - 1, rows.start), cols), (slice(rows.stop, rows.stop + 1), cols),

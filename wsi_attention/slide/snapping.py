@@ -20,7 +20,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 def snapped_to_tiles(view: View, locations: Ints, size: tuple[int, int]) -> Ints:
-    """The locations, each moved by the least shift after which it meets the fewest stored tiles of the view's level.
+    """Move each location by the least shift after which its tile meets the fewest stored tiles of the view's level.
 
     Each axis by itself. A region stays where it is if no place is better, if it would have to move by more than half of
     itself or of a stored tile, if it would show less of the slide, or if the level has no tiles. Where level-0 pixels
@@ -48,7 +48,7 @@ def snapped_to_tiles(view: View, locations: Ints, size: tuple[int, int]) -> Ints
 
 
 def _exactness(step: float, downsample: float, count: int) -> tuple[int, Callable[[Floats], Floats]]:
-    """How many stored pixels a region can need that begins at a stored pixel, and how that becomes a level-0 one.
+    """Return how many stored pixels a region can need that begins at one, and how that becomes a level-0 pixel.
 
     Args:
         step: stored pixels per output pixel.
@@ -63,7 +63,7 @@ def _exactness(step: float, downsample: float, count: int) -> tuple[int, Callabl
 
 
 def _moved(first: Ints, count: Ints, needed: int, tile: int, extent: int) -> tuple[Ints, NDArray[np.bool_]]:
-    """Where regions begin after their move, in stored pixels along one axis, and which of them move.
+    """Return where regions begin after their move, in stored pixels along one axis, and which of them move.
 
     Args:
         first: (n,) where they begin.
@@ -84,11 +84,11 @@ def _moved(first: Ints, count: Ints, needed: int, tile: int, extent: int) -> tup
 
 
 def _shown(first: Ints, length: int, extent: int) -> Ints:
-    """How many of the pixels lie on the slide."""
+    """Return how many of the pixels lie on the slide."""
     return np.asarray(np.minimum(first + length, extent) - np.maximum(first, 0), np.int64)
 
 
 def _tiles(first: Ints, length: Ints, tile: int, extent: int) -> Ints:
-    """How many stored tiles the pixels meet."""
+    """Return how many stored tiles the pixels meet."""
     begin, end = np.maximum(first, 0), np.minimum(first + length, extent)
     return np.asarray(-(-end // tile) - begin // tile, np.int64)

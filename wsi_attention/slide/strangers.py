@@ -29,7 +29,7 @@ FINER, LEAST, MOST = 256, 24, 64
 
 
 def leave_out_strangers(slide: Slide, picture: Picture) -> None:
-    """Leaves those levels of a slide out that do not show what the finer ones show.
+    """Leave out the levels of a slide that do not show what the finer ones show.
 
     A few stored tiles of each level are read, once for an open slide.
 
@@ -55,7 +55,7 @@ def leave_out_strangers(slide: Slide, picture: Picture) -> None:
 
 
 def places(rgb: NDArray[np.uint8], downsample: float) -> NDArray[np.float64]:
-    """(n, 2) level-0 centres: of varied tissue in a picture; of a grid where it shows none, for its level may be blank.
+    """Return (n, 2) level-0 centres of varied tissue; of a grid where a picture shows none, as its level may be blank.
 
     Args:
         rgb: (h, w, 3), the whole slide.
@@ -78,7 +78,7 @@ def places(rgb: NDArray[np.uint8], downsample: float) -> NDArray[np.float64]:
 
 
 def _highest(score: NDArray[np.floating]) -> Iterator[tuple[int, int]]:
-    """Cells of the highest score, some way apart."""
+    """Return cells of the highest score, some way apart."""
     left, least = score.copy(), 0.1 * float(score.max())
     for _ in range(PLACES):
         row, col = divmod(int(left.argmax()), left.shape[1])
@@ -89,7 +89,7 @@ def _highest(score: NDArray[np.floating]) -> Iterator[tuple[int, int]]:
 
 
 def _compared(slide: Slide, level: int, where: NDArray[np.float64]) -> str | None:
-    """Leaves a level out that differs from the next finer one in use, and says how."""
+    """Leave out a level that differs from the next finer one in use, and say how."""
     view = View(slide, slide.level_downsamples[level])
     finer = view.finer()
     if finer is None or view.stored.downsample != slide.level_downsamples[level]:  # a level stored twice
@@ -111,7 +111,7 @@ def _compared(slide: Slide, level: int, where: NDArray[np.float64]) -> str | Non
 
 
 def _read(view: View, finer: View, corners: NDArray[np.int64], size: tuple[int, int]) -> Iterator[Pair | None]:
-    """Both views of each place that the finer one can show; None where the other cannot."""
+    """Yield both views of each place that the finer one can show; None where the other cannot."""
     for x, y in corners.tolist():
         if view.has_holes((x, y), size) or finer.has_holes((x, y), size):
             continue

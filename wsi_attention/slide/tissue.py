@@ -85,7 +85,7 @@ class _Seen(NamedTuple):
 
 
 def find_tissue(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> TissueMask:
-    """Marks stained tissue on a coarse view.
+    """Mark stained tissue on a coarse view.
 
     Stain absorbs one colour more than another, glass, shadows and black ink absorb all alike: so the difference between
     the darkest and the lightest channel's optical density, against the glass, is compared with Otsu's threshold.
@@ -106,14 +106,14 @@ def find_tissue(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> Tissue
 
 
 def staining(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> Staining:
-    """What a coarse view tells for `find_tissue_in_strips`; arguments as in `find_tissue`."""
+    """Return what `find_tissue_in_strips` needs to know from a coarse view; arguments as in `find_tissue`."""
     return _survey(rgb, mpp * downsample)[1]
 
 
 def find_tissue_in_strips(
     strips: Iterable[Strip[NDArray[np.uint8]]], shape: tuple[int, int], downsample: float, mpp: float, known: Staining
 ) -> TissueMask:
-    """The same on a view that is never whole; with `known` of that view itself the mask is that of `find_tissue`.
+    """Mark tissue on a view that is never whole; with `known` of that view itself the mask is that of `find_tissue`.
 
     Args:
         strips: all rows of the view, in order, each with `surroundings` rows above and below.
@@ -133,13 +133,13 @@ def find_tissue_in_strips(
 
 
 def surroundings(shape: tuple[int, int], downsample: float, mpp: float) -> int:
-    """Rows that strips of a view (h, w) need above and below."""
+    """Return how many rows strips of a view (h, w) need above and below."""
     side = mpp * downsample
     return max(reach(blur(shape, side)) + grain(side), EDGE)
 
 
 def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
-    """Refuses a view that light does not shine through: fluorescence or dark field.
+    """Refuse a view that light does not shine through: fluorescence or dark field.
 
     Such a view is mostly black and hardly anywhere light, or its colours are inverted, so that the glass is dark. A
     brightfield slide with a black border still has glass or stained tissue in it that lets all three colours through.
@@ -165,7 +165,7 @@ def check_brightfield(rgb: NDArray[np.uint8], path: str) -> None:
 
 
 def _is_negative(high: NDArray[np.uint8], seen: NDArray[np.uint8], light: float, bright: float) -> bool:
-    """Whether dark area, of what was scanned, is where a slide has its glass: nearly nothing is as light as glass."""
+    """Tell whether a view is dark where a slide has glass: nearly nothing that was scanned is as light as glass."""
     unscanned = high.size - seen.size
     dark = (np.count_nonzero(high < 64) - unscanned) / max(1, seen.size)
     return bool(dark > LEAST_DARK and bright < 0.05 and light < dark / 2)
@@ -245,24 +245,24 @@ TRUNCATED = 3.0
 
 
 def optical_density(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
-    """-log10 of each channel against the glass, at least 0, shape (3, h, w)."""
+    """Return −log10 of each channel relative to the glass, at least 0, shape (3, h, w)."""
     grey = np.log10(np.arange(256) + 1.0)
     table = np.clip(np.log10(glass + 1.0)[:, None] - grey, 0.0, None).astype(np.float32)
     return np.stack([table[c].take(rgb[..., c]) for c in range(3)])
 
 
 def blur(shape: tuple[int, int], side: float) -> float:
-    """Standard deviation in pixels of the Gaussian for a whole view (h, w) with pixels of `side` µm."""
+    """Return the standard deviation, in pixels, of the Gaussian for a whole view (h, w) with pixels of `side` µm."""
     return float(max(0.5, min(SMOOTHING / side, min(shape) / 64, 6.0)))
 
 
 def reach(sigma: float) -> int:
-    """How many pixels away the Gaussian still takes something from."""
+    """Return the radius of the Gaussian in pixels."""
     return int(TRUNCATED * sigma + 0.5)
 
 
 def smoothed(density: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """The density (3, h, w) blurred, its border repeated beyond."""
+    """Return the density (3, h, w) blurred, its border repeated beyond."""
     from skimage.filters import gaussian
 
     smooth = gaussian(density, sigma, channel_axis=0, truncate=TRUNCATED)
@@ -270,8 +270,12 @@ def smoothed(density: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def against(density: NDArray[np.float32], colours: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Density against the lightest of each channel as that against the one of several glasses, (k, 3), that leaves the
-    least colour, pixel by pixel."""
+    """Return the density against that one of several glasses (k, 3) which leaves the least colour, pixel by pixel.
+
+    Args:
+        density: (3, h, w) against the lightest value of each channel.
+        colours: (k, 3), of the glasses.
+    """
     offsets = (np.log10(colours.max(0) + 1) - np.log10(colours + 1)).astype(np.float32)
     if len(offsets) == 1:
         return density
@@ -284,12 +288,12 @@ def against(density: NDArray[np.float32], colours: NDArray[np.float64]) -> NDArr
 
 
 def grain(side: float) -> int:
-    """How many pixels away the structure of tissue shows, in a view with pixels of `side` µm."""
+    """Return the distance in pixels at which the structure of tissue shows, in a view with pixels of `side` µm."""
     return max(1, min(6, round(STRUCTURE / side)))
 
 
 def roughness(density: NDArray[np.float32], reach: int) -> NDArray[np.bool_]:
-    """Where a density (h, w) differs between both sides of a pixel, `reach` away, by more than glass or shadows do."""
+    """Return where a density (h, w) differs across a pixel, `reach` to each side, more than in glass or shadows."""
     padded = np.pad(density, reach, "edge")
     inner, low, high = slice(reach, -reach), slice(None, -2 * reach), slice(2 * reach, None)
     across = np.abs(padded[inner, high] - padded[inner, low])

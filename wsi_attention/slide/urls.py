@@ -12,22 +12,22 @@ _SECRET = re.compile(
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is a URL that fsspec would open."""
+    """Tell whether a path is a URL that fsspec would open."""
     return "://" in path
 
 
 def last_part(url: str) -> str:
-    """The file's name in a URL, without what is asked of the server (`?…`)."""
+    """Return the file's name in a URL, without the query (`?…`)."""
     return url.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
 def is_store_url(url: str) -> bool:
-    """Whether a URL's name is that of an OME-Zarr store, as a folder or in a zip file."""
+    """Tell whether a URL's name is that of an OME-Zarr store, as a folder or in a zip file."""
     return last_part(url).lower().endswith((".zarr", ".zarr.zip", ".ozx"))
 
 
 def masked(text: str) -> str:
-    """A text with users, passwords, tokens and signatures of the URLs in it as ***.
+    """Return a text in which users, passwords, tokens and signatures of URLs are replaced by ***.
 
     A signed URL looks the same after each signing, so that it can stand for its slide in a results folder.
     """

@@ -29,7 +29,7 @@ LARGEST = 1_000_000_000
 
 
 def load_mask(path: str | Path, extent: tuple[int, int], bounds: Box | None = None) -> TissueMask:
-    """Reads a tissue mask.
+    """Read a tissue mask.
 
     An image of any size is stretched over the whole slide, or over its bounds where it has their proportions; what is
     neither 0 nor transparent is tissue. GeoJSON (a Feature, a FeatureCollection, a list of features or a bare geometry)
@@ -60,7 +60,7 @@ def load_mask(path: str | Path, extent: tuple[int, int], bounds: Box | None = No
 
 
 def _coarsest(extent: tuple[int, int], wanted: float) -> float:
-    """The wanted downsample, raised where the mask would exceed its limit, never below 1."""
+    """Return the wanted downsample, raised where the mask would exceed its limit, never below 1."""
     return max(1.0, wanted, math.sqrt(extent[0] * extent[1] / MAX_PIXELS))
 
 
@@ -127,7 +127,7 @@ def _from_polygons(path: Path, extent: tuple[int, int], bounds: Box | None) -> T
 
 
 def _text(path: Path) -> str:
-    """What a file holds, unpacked if its name ends in .gz."""
+    """Return the content of a file, unpacked if its name ends in .gz."""
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
         raw = file.read(LARGEST + 1)
     if len(raw) > LARGEST:
@@ -136,7 +136,7 @@ def _text(path: Path) -> str:
 
 
 def _polygons(value: Any) -> Iterator[list[Any]]:
-    """Every polygon, a list of rings, in any GeoJSON value."""
+    """Yield every polygon, a list of rings, in any GeoJSON value."""
     if isinstance(value, list):
         for item in value:
             yield from _polygons(item)
@@ -163,7 +163,7 @@ def _rings(polygon: list[Any]) -> list[NDArray[np.float64]]:
 
 
 def _fill(mask: NDArray[np.bool_], rings: list[NDArray[np.float64]]) -> None:
-    """Adds one polygon to the mask: the pixels whose centres lie in the first ring and in none of the others."""
+    """Add one polygon to the mask: the pixels whose centres lie in the first ring and in none of the others."""
     from shapely import intersects_xy, make_valid, prepare
     from shapely.geometry import Polygon
 
@@ -199,7 +199,7 @@ class MaskFrame(NamedTuple):
 def frame_of_polygons(
     value: Any, corners: NDArray[np.float64], name: str, extent: tuple[int, int], bounds: Box | None
 ) -> MaskFrame:
-    """The frame of GeoJSON polygons.
+    """Return the frame of GeoJSON polygons.
 
     A file that states its offset (`metadata`, as our own do) has its origin there. QuPath's own files state none, but
     QuPath crops a slide to its bounds, so their origin is where those begin; unless the polygons do not fit into the
@@ -231,7 +231,7 @@ def frame_of_polygons(
 
 
 def frame_of_picture(size: tuple[int, int], name: str, extent: tuple[int, int], bounds: Box | None) -> MaskFrame:
-    """The frame of a picture of (w, h) pixels: the whole slide, or its bounds where only their proportions fit."""
+    """Return the frame of a picture of (w, h) pixels: the whole slide, or its bounds if only their proportions fit."""
     whole = Box(0, 0, *extent)
     if _proportional(size, extent):
         return MaskFrame(whole)
@@ -269,7 +269,7 @@ def _fits(corners: NDArray[np.float64], box: Box) -> bool:
 
 
 def _of_trident(value: Any) -> bool:
-    """Whether every feature has TRIDENT's column; its contours are in level-0 pixels."""
+    """Tell whether every feature has TRIDENT's column; its contours are in level-0 pixels."""
     features = list(_features(value))
     return bool(features) and all("tissue_id" in properties for properties in features)
 
@@ -283,6 +283,6 @@ def _features(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _proportional(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes have the same proportions, but for a pixel of rounding."""
+    """Tell whether two sizes have the same proportions, but for a pixel of rounding."""
     expected = size[0] * other[1] / other[0]
     return abs(expected - size[1]) <= max(1.0, other[1] / other[0], TOLERANCE * size[1])

@@ -137,7 +137,7 @@ class View:
         return reasons
 
     def _lost(self, where: NDArray[np.int64], shapes: NDArray[np.int64], number: int) -> str | None:
-        """Why a region that was read is worth nothing: tissue was seen where nothing is stored."""
+        """Say why a region that was read counts as unreadable: tissue was seen where nothing is stored."""
         if self.slide.seen is None:
             return None
         (x, y), (width, height) = where[number].tolist(), shapes[number].tolist()

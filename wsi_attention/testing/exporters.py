@@ -41,7 +41,7 @@ EXAMPLES = {
 
 
 def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> Prediction:
-    """A prediction as a model could have made it, without slide or model; the same arguments give the same values.
+    """Return a prediction as a model could have made it, without slide or model; equal arguments make equal values.
 
     "usual" has what exporters get wrong: a bounds offset, tiles hanging over every edge, a tile that could not be read,
     a tile drawn twice, NaN where there is no tissue. "one_cell" has a map of one cell and one tile larger than the
@@ -93,7 +93,7 @@ def example_prediction(seed: int = 0, kind: str = "usual", tiles: int = 32) -> P
 def _looked(
     rng: np.random.Generator, found: AttentionMap, extent: tuple[int, int], tiles: int, kind: str
 ) -> tuple[tuple[Glimpse, ...], tuple[AttentionMap, ...]]:
-    """The glimpses and maps of a kind of prediction, in a model's order."""
+    """Return the glimpses and maps of a kind of prediction, in a model's order."""
     if kind == "no_glimpses":
         return (), (found,)
     if kind == "overview_alone":
@@ -112,7 +112,7 @@ def _looked(
 
 
 def _part(found: AttentionMap) -> AttentionMap:
-    """A finer map of the middle of another, mostly not looked at."""
+    """Return a finer map of the middle of another, mostly not looked at."""
     grid, cells = found.grid, (found.grid.rows // 2, found.grid.cols // 2)
     origin = grid.step[0] * (cells[1] // 2), grid.step[1] * (cells[0] // 2)
     finer = Grid(2 * cells[0], 2 * cells[1], (grid.step[0] / 2, grid.step[1] / 2), origin)
@@ -122,7 +122,7 @@ def _part(found: AttentionMap) -> AttentionMap:
 
 
 def _tissue(extent: tuple[int, int], downsample: float) -> TissueMask:
-    """An ellipse with a hole, cut off by the left edge."""
+    """Return an ellipse with a hole, cut off by the left edge."""
     downsample = max(downsample, 1.0)
     rows, cols = int(np.ceil(extent[1] / downsample)), int(np.ceil(extent[0] / downsample))
     y, x = np.mgrid[0:rows, 0:cols]
@@ -133,7 +133,7 @@ def _tissue(extent: tuple[int, int], downsample: float) -> TissueMask:
 
 
 def _attention(rng: np.random.Generator, grid: Grid, tissue: TissueMask) -> NDArray[np.float32]:
-    """A few sharp peaks on a low floor, summing to 1 over the tissue; NaN elsewhere."""
+    """Return a few sharp peaks on a low floor, summing to 1 over the tissue; NaN elsewhere."""
     y, x = np.mgrid[0 : grid.rows, 0 : grid.cols]
     logits = rng.normal(0, 0.3, grid.shape)
     for _ in range(4):
@@ -175,18 +175,18 @@ class ExporterContract:
     kinds: ClassVar[tuple[str, ...]] = tuple(EXAMPLES)
 
     def test_is_an_exporter(self) -> None:
-        """It has a suffix and can be called."""
+        """Check that it has a suffix and can be called."""
         assert isinstance(self.exporter, Exporter)
 
     def test_suffix_names_one_place_per_slide_inside_the_folder(self) -> None:
-        """Two slides never share a place, and no place lies outside the results folder."""
+        """Check that two slides never share a place, and no place lies outside the results folder."""
         suffix = self.exporter.suffix
         assert suffix.format(slide="a/b") != suffix.format(slide="a/c")
         path = PurePosixPath(suffix.format(slide="a/b"))
         assert not path.is_absolute() and ".." not in path.parts and "\\" not in suffix
 
     def test_writes_every_kind_of_prediction_and_nothing_beside(self, tmp_path: Path) -> None:
-        """Exactly the path that was given, also for odd predictions."""
+        """Check that exactly the given path is written, also for odd predictions."""
         for kind in self.kinds:
             place = tmp_path / kind / f"a slide{self._ending()}"
             place.parent.mkdir()
@@ -195,14 +195,14 @@ class ExporterContract:
             assert any(_contents(place).values()), f"{kind}: nothing was written"
 
     def test_same_prediction_gives_same_bytes(self, tmp_path: Path) -> None:
-        """No clock, no random value, no order of a set gets into the file."""
+        """Check that no clock, random value or order of a set gets into the file."""
         for kind in self.kinds:
             first = self._written(example_prediction(3, kind), tmp_path / f"{kind}-1{self._ending()}")
             second = self._written(example_prediction(3, kind), tmp_path / f"{kind}-2{self._ending()}")
             assert first == second, kind
 
     def test_a_recorded_prediction_gives_the_same_bytes(self, tmp_path: Path) -> None:
-        """What `wsi-attention export` makes later equals what classify made."""
+        """Check that what `wsi-attention export` makes later equals what classify made."""
         for kind in {"usual", "zoomed", "overview_alone"} & set(self.kinds):
             prediction = example_prediction(5, kind)
             again = from_record(json.loads(json.dumps(to_record(prediction))))
@@ -210,26 +210,26 @@ class ExporterContract:
             assert first == self._written(again, tmp_path / f"{kind}-2{self._ending()}"), kind
 
     def test_another_prediction_gives_other_bytes(self, tmp_path: Path) -> None:
-        """The file depends on the prediction."""
+        """Check that the file depends on the prediction."""
         first = self._written(example_prediction(1), tmp_path / f"1{self._ending()}")
         assert first != self._written(example_prediction(2), tmp_path / f"2{self._ending()}")
 
     def test_leaves_the_prediction_alone(self, tmp_path: Path) -> None:
-        """Exporters share one prediction."""
+        """Check that the prediction is unchanged, as exporters share it."""
         prediction = example_prediction(7)
         before = json.dumps(to_record(prediction))
         self.exporter(prediction, tmp_path / f"slide{self._ending()}")
         assert json.dumps(to_record(prediction)) == before
 
     def test_writes_over_what_an_interrupted_run_left(self, tmp_path: Path) -> None:
-        """Leftovers at the path do not shine through."""
+        """Check that what lies at the path before is replaced."""
         place = tmp_path / f"slide{self._ending()}"
         self._written(example_prediction(1), place)
         again = self._written(example_prediction(2), place)
         assert again == self._written(example_prediction(2), tmp_path / f"fresh{self._ending()}")
 
     def test_several_threads_give_the_same_bytes(self, tmp_path: Path) -> None:
-        """Slides are exported side by side."""
+        """Check that several threads can export at once."""
         alone = [self._written(example_prediction(k), tmp_path / f"a{k}{self._ending()}") for k in range(4)]
         with ThreadPoolExecutor(4) as pool:
             places = [tmp_path / f"b{k}{self._ending()}" for k in range(4)]
@@ -237,7 +237,7 @@ class ExporterContract:
         assert alone == together
 
     def _ending(self) -> str:
-        """What follows the slide's name in the suffix."""
+        """Return the part of the suffix after the slide's name."""
         return self.exporter.suffix.rpartition("{slide}")[2]
 
     def _written(self, prediction: Prediction, place: Path) -> dict[str, str]:
@@ -246,6 +246,6 @@ class ExporterContract:
 
 
 def _contents(place: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file at or below a place."""
+    """Return {relative path: sha256} of every file at or below a place."""
     files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
     return {path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

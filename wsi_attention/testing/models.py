@@ -45,7 +45,7 @@ class FailingSource(TensorSource):
         self._failed = failed
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """As always, with the failing tiles marked and their pixels spoilt."""
+        """Read as always, with the failing tiles marked and their pixels spoilt."""
         batch = super().read(tiles)
         index = list(range(len(tiles))) if self._failed is None else [i for i in self._failed if i < len(tiles)]
         batch.pixels[:, index] = BAD
@@ -72,11 +72,11 @@ class ModelContract:
     unreached: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
-        """A fresh model that fits the images: tiles and cells a few of them across."""
+        """Return a fresh model that fits the images: tiles and cells a few of them across."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Runs every test of the contract.
+        """Run every test of the contract.
 
         Raises:
             AssertionError: the first promise that the model breaks.
@@ -86,12 +86,12 @@ class ModelContract:
                 getattr(self, name)()
 
     def images(self, b: int = 1) -> Tensor:
-        """Random images (b, c, h, w) of bytes."""
+        """Return random images (b, c, h, w) of bytes."""
         shape = (b, self.channels, self.size[1], self.size[0])
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=Generator().manual_seed(11))
 
     def model(self) -> Any:
-        """`build` with fixed weights, in eval mode."""
+        """Return `build`'s model with fixed weights, in eval mode."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return self.build().eval()
@@ -106,7 +106,7 @@ class ModelContract:
         assert isinstance(model.preprocess, nn.Module)
 
     def test_output_is_whole(self) -> None:
-        """Logits, spread, a tuple of glimpses and of maps for each image, all finite."""
+        """Check logits, spread, a tuple of glimpses and of maps for each image, all finite."""
         for b in (1, 3):
             output = _look(self.model(), TensorSource(self.images(b)))
             assert output.logits.shape == (b, self.classes)
@@ -118,7 +118,7 @@ class ModelContract:
             assert len(output.glimpses) == len(output.maps) == b
 
     def test_glimpses_are_what_was_read(self) -> None:
-        """Weights sum to 1, attention is positive, boxes overlap the image, the counters agree."""
+        """Check that weights sum to 1, attention is positive, boxes overlap the image, the counters agree."""
         source = TensorSource(self.images())
         output = _look(self.model(), source)
         for glimpse in output.glimpses[0]:
@@ -133,7 +133,7 @@ class ModelContract:
         assert source.counters.tiles == sum(len(glimpse.tiles) for glimpse in output.glimpses[0])
 
     def test_maps_lie_on_the_image(self) -> None:
-        """Maps have their grid's shape; attention covers the image and sums to 1, others may cover a part of it."""
+        """Check that maps have their grid's shape; attention covers the image and sums to 1."""
         for found in _look(self.model(), TensorSource(self.images())).maps[0]:
             assert found.values.shape == found.grid.shape
             if found.name == "attention":
@@ -142,7 +142,7 @@ class ModelContract:
                 assert abs(np.nansum(found.values) - 1.0) < 1e-4
 
     def test_same_generator_same_output(self) -> None:
-        """In eval mode the generator's state decides everything; without one the result is fixed too."""
+        """Check that in eval mode the generator's state decides everything; without one the result is fixed too."""
         model, images = self.model(), self.images(2)
         for seed in (3, None):
             one, other = (_look(model, TensorSource(images), seed) for _ in range(2))
@@ -153,14 +153,14 @@ class ModelContract:
                     assert (a.weights == b.weights).all()
 
     def test_global_noise_is_left_alone(self) -> None:
-        """An eval pass neither uses nor advances torch's global generator."""
+        """Check that an eval pass neither uses nor advances torch's global generator."""
         model, source = self.model(), TensorSource(self.images())
         before = torch.random.get_rng_state()
         _look(model, source, None)
         assert bool((before == torch.random.get_rng_state()).all())
 
     def test_background_is_never_looked_at(self) -> None:
-        """Outside the tissue maps are NaN, "attention" nowhere else, and no tile is centred there."""
+        """Check that outside the tissue maps are NaN, "attention" nowhere else, and no tile is centred there."""
         tissue = torch.zeros((1, self.size[1], self.size[0]), dtype=torch.bool)
         tissue[:, :, : self.size[0] // 2] = True
         source = TensorSource(self.images(), tissue)
@@ -175,7 +175,7 @@ class ModelContract:
             assert (x + w / 2 <= self.size[0] / 2 + w).all()
 
     def test_one_cell_of_tissue_is_enough(self) -> None:
-        """With fewer cells than tiles wanted the model reads fewer."""
+        """Check that with fewer cells than tiles wanted the model reads fewer."""
         tissue = torch.zeros((1, self.size[1], self.size[0]), dtype=torch.bool)
         tissue[:, 0, 0] = True
         output = _look(self.model(), TensorSource(self.images(), tissue))
@@ -184,7 +184,7 @@ class ModelContract:
         assert output.unread_mass is None or float(output.unread_mass) < 1e-6
 
     def test_spread_says_whether_anything_was_drawn(self) -> None:
-        """NaN where every generator gives the same; else a number, and different generators give different answers."""
+        """Check that spread is NaN where every generator leads to the same logits, and a number where they differ."""
         model, images = self.model(), self.images()
         outputs = [_look(model, TensorSource(images), seed) for seed in range(6)]
         same = all(torch.allclose(outputs[0].logits, other.logits, atol=1e-7, rtol=1e-5) for other in outputs[1:])
@@ -192,7 +192,7 @@ class ModelContract:
         assert not same or not any(glimpse.drawn for output in outputs for glimpse in output.glimpses[0])
 
     def test_unread_mass_is_what_the_maps_leave(self) -> None:
-        """1 less the attention of the different tiles of the last glimpse; a tile that failed counts as unread."""
+        """Check that it is 1 less the attention of the last glimpse's different tiles; a failed one is unread."""
         model, images = self.model(), self.images()
         for source in (TensorSource(images), FailingSource(images, (0,))):
             output = _look(model, source)
@@ -204,7 +204,7 @@ class ModelContract:
             assert abs(float(output.unread_mass) - (1.0 - read)) < 1e-4
 
     def test_a_failed_tile_leaves_the_bag(self) -> None:
-        """It is marked, weighs nothing, and its pixels do not matter."""
+        """Check that it is marked, weighs nothing, and its pixels do not matter."""
         model, images = self.model(), self.images()
         output = _look(model, FailingSource(images, (0,)))
         for glimpse in output.glimpses[0]:
@@ -214,7 +214,7 @@ class ModelContract:
         assert bool(output.logits.isfinite().all())
 
     def test_only_failed_tiles_are_an_error(self) -> None:
-        """`TileReadError` when not one tile could be read."""
+        """Check that TileReadError is raised when not one tile could be read."""
         if not _look(self.model(), TensorSource(self.images())).glimpses[0]:
             return
         try:
@@ -224,7 +224,7 @@ class ModelContract:
         raise AssertionError("all tiles failed, and the model gave a label")
 
     def test_loss_reaches_every_parameter(self) -> None:
-        """The loss is a finite scalar, and every parameter has a gradient that is not zero everywhere.
+        """Check that the loss is a finite scalar, and every parameter has a gradient that is not zero everywhere.
 
         A single draw may miss a part or leave a unit switched off, and what lies behind weights that start at 0 learns
         from the second step on: the gradients of a few steps are added up.
@@ -248,14 +248,14 @@ class ModelContract:
         assert not self.attends or any(self.attends in name for name in gradients)
 
     def test_half_an_estimating_model_is_none(self) -> None:
-        """What has a part of `Estimating` has all of it: else nobody would ask the rest."""
+        """Check that a model with a part of `Estimating` has all of it: else nobody would ask for the rest."""
         model = self.model()
         parts = [name for name in vars(Estimating) | Estimating.__annotations__ if not name.startswith("_")]
         there = [name for name in parts if hasattr(model, name)]
         assert there in ([], parts), f"of {', '.join(parts)} there is only {', '.join(there)}"
 
     def test_sums_are_what_is_promised(self) -> None:
-        """An `Estimating` model: nothing left to chance exactly, and no more tiles than the budget otherwise."""
+        """Check that `exact` leaves nothing to chance, and that `until` reads no more tiles than its budget."""
         model = self.model()
         if not isinstance(model, Estimating) or model.other_quantity:
             return
@@ -278,7 +278,7 @@ class ModelContract:
             assert certain.unread_mass is not None and float(certain.unread_mass) <= 1e-3
 
     def test_exact_is_what_draws_estimate(self) -> None:
-        """An `Estimating` model has one quantity: predictions are the exact one on average, or it offers none."""
+        """Check that predictions of an `Estimating` model are the exact sum on average, or that it offers no sum."""
         model = self.model()
         if not isinstance(model, Estimating):
             return
@@ -297,7 +297,7 @@ class ModelContract:
         assert bool(((drawn.mean(dim=0) - exact).abs() <= 0.5 * error + 1e-6).all())
 
     def test_modes_are_left_alone(self) -> None:
-        """A pass changes no mode of any part, and no weight."""
+        """Check that a pass changes no mode of any part, and no weight."""
         model = self.model()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         _look(model, TensorSource(self.images()))

@@ -36,11 +36,11 @@ class ReaderContract:
     path: str = ""
 
     def open(self) -> SlideReader:
-        """A freshly opened reader."""
+        """Open the file afresh."""
         return self.reader(self.path)  # type: ignore[call-arg]
 
     def check(self) -> None:
-        """Runs every test of the contract.
+        """Run every test of the contract.
 
         Raises:
             AssertionError: the first promise that the reader breaks.
@@ -50,7 +50,7 @@ class ReaderContract:
                 getattr(self, name)()
 
     def test_has_the_attributes(self) -> None:
-        """The reader offers what the protocol names."""
+        """Check that the reader offers what the protocol names."""
         reader = self.open()
         assert isinstance(reader, SlideReader)
         assert isinstance(type(reader).name, str)
@@ -58,7 +58,7 @@ class ReaderContract:
         reader.close()
 
     def test_levels_form_a_pyramid(self) -> None:
-        """Levels shrink, downsamples grow from 1 and fit the dimensions within 5 % or a pixel."""
+        """Check that levels shrink, downsamples grow from 1 and fit the dimensions within 5 % or a pixel."""
         reader = self.open()
         levels, downsamples = reader.level_dimensions, reader.level_downsamples
         assert len(levels) == len(downsamples) == len(reader.tile_sizes) > 0
@@ -70,7 +70,7 @@ class ReaderContract:
         reader.close()
 
     def test_reads_every_level(self) -> None:
-        """Pixels are uint8, (h, w, 3 or 4), with the size given as (w, h)."""
+        """Check that pixels are uint8, (h, w, 3 or 4), with the size given as (w, h)."""
         reader = self.open()
         for level in range(len(reader.level_dimensions)):
             pixels = reader.read((0, 0), level, (SIDE, SIDE // 2))
@@ -79,7 +79,7 @@ class ReaderContract:
         reader.close()
 
     def test_outside_is_white(self) -> None:
-        """Around the slide, at any distance, pixels are white or transparent."""
+        """Check that around the slide, at any distance, pixels are white or transparent."""
         reader = self.open()
         w, h = reader.level_dimensions[0]
         for location in ((-2 * SIDE, 0), (0, -2 * SIDE), (w, 0), (0, h), (w + 10**6, h + 10**6)):
@@ -87,7 +87,7 @@ class ReaderContract:
         reader.close()
 
     def test_borders_lie_where_they_should(self) -> None:
-        """A read across a border holds the same pixels as one inside, moved, and white beyond."""
+        """Check that a read across a border has the same pixels as one inside, moved, and white beyond."""
         reader = self.open()
         w, h = reader.level_dimensions[0]
         inside = self._pixels(reader, (0, 0))
@@ -102,7 +102,7 @@ class ReaderContract:
         reader.close()
 
     def test_locations_are_in_level_0(self) -> None:
-        """At any level whose downsample is whole, a location of k · downsample is the level's pixel k."""
+        """Check that at any level whose downsample is whole, a location of k · downsample is the level's pixel k."""
         reader = self.open()
         for level, (w, h) in enumerate(reader.level_dimensions):
             downsample = reader.level_downsamples[level]
@@ -114,7 +114,7 @@ class ReaderContract:
         reader.close()
 
     def test_many_regions_are_single_ones(self) -> None:
-        """A `RegionsReader` gives in one request what single reads give, at every level, inside and beyond it."""
+        """Check that a `RegionsReader` reads in one request what single reads return, inside and beyond a level."""
         reader = self.open()
         for level, (w, h) in enumerate(reader.level_dimensions if isinstance(reader, RegionsReader) else ()):
             size, downsample = (min(w, SIDE), min(h, SIDE)), reader.level_downsamples[level]
@@ -134,7 +134,7 @@ class ReaderContract:
         reader.close()
 
     def test_is_safe_in_threads(self) -> None:
-        """Eight threads on one reader get the pixels that one thread gets."""
+        """Check that eight threads on one reader get the pixels that one thread gets."""
         reader = self.open()
         w, h = reader.level_dimensions[0]
         places = [((w - SIDE) * i // 15, (h - SIDE) * (15 - i) // 15) for i in range(16)] * 2
@@ -145,7 +145,7 @@ class ReaderContract:
         reader.close()
 
     def test_opens_twice(self) -> None:
-        """Two readers of one file do not disturb each other, and closing one leaves the other."""
+        """Check that two readers of one file do not disturb each other, and closing one leaves the other."""
         one, other = self.open(), self.open()
         expected = self._pixels(one, (3, 3))
         one.close()
@@ -153,7 +153,7 @@ class ReaderContract:
         other.close()
 
     def test_reads_associated_images(self) -> None:
-        """Label, macro and the like are (h, w, 3) uint8."""
+        """Check that label, macro and the like are (h, w, 3) uint8."""
         reader = self.open()
         for name in reader.associated:
             image = reader.read_associated(name)
@@ -163,7 +163,7 @@ class ReaderContract:
         reader.close()
 
     def test_refuses_a_missing_file(self) -> None:
-        """A missing file is not recognised, and opening it raises `SlideOpenError` that names it."""
+        """Check that a missing file is not recognised, and that opening it raises `SlideOpenError` that names it."""
         assert self.reader.recognises("no/such/file") is False
         try:
             self.reader("no/such/file")  # type: ignore[call-arg]

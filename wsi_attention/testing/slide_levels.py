@@ -30,9 +30,9 @@ class EncodedLevel:
 
 
 def pyramid(rgb: Pixels, factor: int, smallest: int = 512) -> list[Pixels]:
-    """Level 0 and area averages of it, each `factor` times coarser, until one is no larger than `smallest` pixels.
+    """Return level 0 and area averages of it, each `factor` times coarser, down to `smallest` pixels or fewer.
 
-    A level is floor(size / factor) pixels as scanners write it, so that odd sizes give downsamples such as 4.0003.
+    A level is floor(size / factor) pixels as scanners write it, so that odd sizes have downsamples such as 4.0003.
     """
     levels = [rgb]
     while max(levels[-1].shape[:2]) > smallest and min(levels[-1].shape[:2]) >= 2 * factor:
@@ -41,7 +41,7 @@ def pyramid(rgb: Pixels, factor: int, smallest: int = 512) -> list[Pixels]:
 
 
 def reduced(rgb: Pixels, factor: int) -> Pixels:
-    """The area average over factor × factor pixels; rows and columns left over are dropped."""
+    """Return the area average over factor × factor pixels; rows and columns left over are dropped."""
     rows, cols = rgb.shape[0] // factor, rgb.shape[1] // factor
     small = np.empty((rows, cols, 3), np.uint8)
     band = max(1, (1 << 22) // (rgb.shape[1] * factor))
@@ -52,13 +52,13 @@ def reduced(rgb: Pixels, factor: int) -> Pixels:
 
 
 def encoded(levels: list[Pixels], quality: int) -> list[EncodedLevel]:
-    """The levels as JPEG tiles, encoded when they are asked for."""
+    """Return the levels as JPEG tiles, encoded when they are asked for."""
     encode = jpeg_encoder(quality)
     return [EncodedLevel((level.shape[1], level.shape[0]), _tiles(level, encode)) for level in levels]
 
 
 def jpeg_encoder(quality: int) -> Encoder:
-    """Encodes an RGB tile as a whole JPEG stream in YCbCr 4:2:0; tiles of one colour are encoded once."""
+    """Encode an RGB tile as a whole JPEG stream in YCbCr 4:2:0; tiles of one colour are encoded once."""
     plain: dict[bytes, bytes] = {}
 
     def encode(tile: Pixels) -> bytes:
@@ -83,7 +83,7 @@ def _jpeg(tile: Pixels, quality: int) -> bytes:
 
 
 def _tiles(level: Pixels, encode: Encoder) -> Iterator[bytes]:
-    """The encoded tiles of a level, row by row; the last ones are filled up with their border pixels."""
+    """Return the encoded tiles of a level, row by row; the last ones are filled up with their border pixels."""
     height, width = level.shape[:2]
     for y in range(0, height, TILE):
         for x in range(0, width, TILE):

@@ -29,12 +29,12 @@ class Blob:
     seed: int = 0
 
     def outline(self, angles: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The radius in pixels at each angle (radians)."""
+        """Return the radius in pixels at each angle (radians)."""
         rng = np.random.default_rng([self.seed, 7])
         return self.radius * np.clip(wobble(rng, angles, 0.09), 0.6, 1.5)
 
     def polygon(self, points: int = 72) -> NDArray[np.float64]:
-        """(points, 2) vertices (x, y) in level-0 pixels, clockwise on the screen, not closed."""
+        """Return (points, 2) vertices (x, y) in level-0 pixels, clockwise on the screen, not closed."""
         angles = np.arange(points) * 2 * np.pi / points
         radius = self.outline(angles)
         return np.stack([self.x + radius * np.cos(angles), self.y + radius * np.sin(angles)], axis=-1)
@@ -85,7 +85,7 @@ class SlidePlan:
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, int], period: float) -> Map:
-    """Noise of mean 0 and deviation 1 that changes over about `period` cells."""
+    """Return noise of mean 0 and deviation 1 that changes over about `period` cells."""
     coarse = (int(shape[0] / period) + 4, int(shape[1] / period) + 4)
     noise = Image.fromarray(rng.normal(size=coarse).astype(np.float32))
     box = (1.0, 1.0, 1.0 + shape[1] / period, 1.0 + shape[0] / period)
@@ -94,7 +94,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, int], period: float) -> M
 
 
 def _pieces(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
-    """A hill for each of one to three pieces of tissue; a piece may hang over the border."""
+    """Return a hill for each of one to three pieces of tissue; a piece may hang over the border."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     field = np.full(shape, -9.0, np.float32)
     for _ in range(rng.integers(1, 4)):
@@ -110,7 +110,7 @@ def _pieces(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
 def tissue_outline(
     rng: np.random.Generator, shape: tuple[int, int], coverage: float, kept: tuple[Blob, ...], step: float
 ) -> Map:
-    """A signed map whose positive part covers the wanted share of the slide, lesions always inside."""
+    """Return a signed map whose positive part covers the wanted share of the slide, lesions always inside."""
     span = max(shape)
     field = _pieces(rng, shape)
     for period, amount in ((span / 4, 0.22), (span / 10, 0.12), (span / 28, 0.06), (9.0, 0.025), (3.5, 0.012)):
@@ -128,7 +128,7 @@ def tissue_outline(
 
 
 def zone(rng: np.random.Generator, shape: tuple[int, int], period: float, share: float, width: float = 0.35) -> Map:
-    """A 0..1 map that is 1 over about the given share of the slide."""
+    """Return a 0..1 map that is 1 over about the given share of the slide."""
     field = smooth(rng, shape, period) + 0.35 * smooth(rng, shape, period / 3)
     return np.asarray(np.clip((field - np.quantile(field, 1 - share)) / width + 0.5, 0, 1), np.float32)
 
@@ -136,9 +136,9 @@ def zone(rng: np.random.Generator, shape: tuple[int, int], period: float, share:
 def free_spots(
     rng: np.random.Generator, room: NDArray[np.float64], radii: list[float], step: float, margin: float = 3.0
 ) -> list[Blob]:
-    """Blobs of the given radii (pixels) at random places whose distance to anything else, `room` in cells, suffices.
+    """Place blobs of the given radii (pixels) at random where the distance to anything else, `room` in cells, suffices.
 
-    Takes the room that each blob occupies off `room`; a blob without a place is left out.
+    Take the room that each blob occupies off `room`; a blob without a place is left out.
     """
     blobs = []
     y, x = np.mgrid[: room.shape[0], : room.shape[1]]
@@ -154,7 +154,7 @@ def free_spots(
 
 
 def folds(rng: np.random.Generator, tissue: NDArray[np.bool_], count: int) -> Map:
-    """Dark bands 25-60 µm wide that wind over part of the tissue."""
+    """Draw dark bands 25-60 µm wide that wind over part of the tissue."""
     canvas = Image.new("L", tissue.shape[::-1])
     spots = np.argwhere(tissue)
     for _ in range(count if len(spots) else 0):
@@ -171,7 +171,7 @@ def folds(rng: np.random.Generator, tissue: NDArray[np.bool_], count: int) -> Ma
 
 
 def pen_strokes(rng: np.random.Generator, shape: tuple[int, int], count: int) -> Map:
-    """Thick arcs of ink, anywhere on the glass."""
+    """Draw thick arcs of ink, anywhere on the glass."""
     canvas = Image.new("L", shape[::-1])
     span = max(shape)
     for _ in range(count):

@@ -50,7 +50,7 @@ def plan_slide(
     fixed: tuple[Blob, ...],
     lesion_share: tuple[float, ...],
 ) -> SlidePlan:
-    """A layout: tissue, zones, artefacts, aggregates, and lesions both fixed and at random places.
+    """Return a layout: tissue, zones, artefacts, aggregates, and lesions both fixed and at random places.
 
     Args:
         rng: the source of every choice.
@@ -98,7 +98,7 @@ def plan_slide(
 
 
 def _room(free: NDArray[np.bool_], fixed: tuple[Blob, ...], step: float) -> NDArray[np.float64]:
-    """Distance of each map cell to whatever is not free or is a fixed lesion."""
+    """Return the distance of each map cell to whatever is not free or is a fixed lesion."""
     framed = np.pad(free, 1)[1:-1, 1:-1].copy()
     framed[[0, -1]] = False
     framed[:, [0, -1]] = False
@@ -110,7 +110,7 @@ def _room(free: NDArray[np.bool_], fixed: tuple[Blob, ...], step: float) -> NDAr
 
 
 def paint(plan: SlidePlan, mpp: float, rng: np.random.Generator) -> Canvas:
-    """All tissue of a plan on one canvas."""
+    """Paint all tissue of a plan on one canvas."""
     canvas = Canvas.empty(plan.extent, mpp)
     paint_stroma(canvas, plan)
     _stromal_cells(canvas, plan, rng)
@@ -123,7 +123,7 @@ def paint(plan: SlidePlan, mpp: float, rng: np.random.Generator) -> Canvas:
 
 
 def _stromal_cells(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> None:
-    """Fibroblasts along the fibres, paler round nuclei, and single lymphocytes."""
+    """Draw fibroblasts along the fibres, paler round nuclei, and single lymphocytes."""
     shape = plan.outline.shape
     points = scatter(rng, 900 * plan.cellular, plan, canvas.mpp)
     cells = np.minimum((points // plan.step).astype(np.int64), np.array(shape)[::-1] - 1)
@@ -139,7 +139,7 @@ def _stromal_cells(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) ->
 
 
 def _structures(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> None:
-    """Fat, glands and vessels in their zones, away from the tissue's border."""
+    """Draw fat, glands and vessels in their zones, away from the tissue's border."""
     kinds = (("fat", 62.0, plan.fatty), ("glands", 128.0, plan.glandular), ("vessels", 240.0, plan.vascular))
     everywhere = Blob(plan.extent[0] / 2, plan.extent[1] / 2, float(np.hypot(*plan.extent)) * 0.65)
     for kind, spacing_um, share in kinds:
@@ -152,7 +152,7 @@ def _structures(canvas: Canvas, plan: SlidePlan, rng: np.random.Generator) -> No
 
 
 def _fill(canvas: Canvas, blob: Blob, h: float, e: float, rng: np.random.Generator) -> None:
-    """Replaces what lies under a blob by an even ground of the given concentrations, with a soft border."""
+    """Replace what lies under a blob by an even ground of the given concentrations, with a soft border."""
     reach = int(1.6 * blob.radius) + 8
     x, y = round(blob.x), round(blob.y)
     box = (x - reach, y - reach, 2 * reach, 2 * reach)
@@ -169,7 +169,7 @@ def _fill(canvas: Canvas, blob: Blob, h: float, e: float, rng: np.random.Generat
 
 
 def _aggregate(canvas: Canvas, blob: Blob) -> None:
-    """A lymphoid aggregate: closely packed small, round, even nuclei that thin out around it."""
+    """Paint a lymphoid aggregate: closely packed small, round, even nuclei that thin out around it."""
     rng = np.random.default_rng([blob.seed, 11])
     stamps = turned_stamps(canvas.mpp, "lymphocytes")
     _fill(canvas, blob, 0.08, rng.uniform(0.12, 0.22), rng)
@@ -180,7 +180,7 @@ def _aggregate(canvas: Canvas, blob: Blob) -> None:
 
 
 def _lesion(canvas: Canvas, blob: Blob) -> None:
-    """A nest of crowded, large, irregular, dark nuclei in dense red-purple cytoplasm, in a pale desmoplastic rim."""
+    """Paint a nest of crowded, large, irregular, dark nuclei in dense red-purple cytoplasm, in a pale rim."""
     rng = np.random.default_rng([blob.seed, 13])
     stamps = turned_stamps(canvas.mpp, "tumour")
     _fill(canvas, replace(blob, radius=blob.radius + RIM_UM / canvas.mpp), 0.05, rng.uniform(0.16, 0.24), rng)
@@ -190,7 +190,7 @@ def _lesion(canvas: Canvas, blob: Blob) -> None:
 
 
 def colour(canvas: Canvas, plan: SlidePlan, stain: Stain, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """RGB (h, w, 3) of the whole slide: stain, folds, ink and dust."""
+    """Return RGB (h, w, 3) of the whole slide: stain, folds, ink and dust."""
     w, h = plan.extent
     rgb = np.empty((h, w, 3), np.uint8)
     rgb.reshape(h, -1)[:] = np.tile(np.array(stain.white, np.uint8), w)
@@ -216,7 +216,7 @@ def _any(values: Map, box: tuple[int, int, int, int], step: float) -> bool:
 def _folded(
     layers: tuple[NDArray[np.uint8], NDArray[np.uint8]], fold: Map
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Both stains as where the section lies double: darker, its nuclei blurred into the layer above."""
+    """Return both stains as where the section lies double: darker, its nuclei blurred into the layer above."""
     shift = (37, 53)
     both = []
     for layer, floor in zip(layers, (0.10, 0.25), strict=True):
@@ -226,7 +226,7 @@ def _folded(
 
 
 def _dust(rgb: NDArray[np.uint8], rng: np.random.Generator, stain: Stain) -> None:
-    """A few grey specks."""
+    """Paint a few grey specks."""
     height, width = rgb.shape[:2]
     for _ in range(int(rng.poisson(height * width / 4e6))):
         size = int(rng.integers(3, 12))

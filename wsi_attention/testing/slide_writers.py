@@ -17,7 +17,7 @@ TiledWriter = Callable[[Path, list[EncodedLevel], float, Pixels], None]
 
 
 def _options(mpp: float, downsample: float) -> dict[str, Any]:
-    """tifffile's options for a level of JPEG tiles, with its resolution in pixels a cm."""
+    """Return tifffile's options for a level of JPEG tiles, with its resolution in pixels a cm."""
     pixels_a_cm = 1e4 / (mpp * downsample)
     return {
         "dtype": np.uint8,
@@ -38,7 +38,7 @@ def _write_level(file: tifffile.TiffWriter, level: EncodedLevel, mpp: float, dow
 
 
 def write_svs(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels) -> None:
-    """An Aperio-tagged TIFF: level 0, thumbnail, the other levels, label, macro."""
+    """Write an Aperio-tagged TIFF: level 0, thumbnail, the other levels, label, macro."""
     width, height = levels[0].size
     head = f"Aperio Image Library v12.0.0\n{width}x{height} [0,0 {width}x{height}] ({TILE}x{TILE})"
     told = f"|AppMag = {10 / mpp:g}|MPP = {mpp:.4f}"
@@ -87,14 +87,14 @@ def _macro_picture(label: Image.Image, thumbnail: Image.Image) -> Image.Image:
 
 
 def write_tiff(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels) -> None:
-    """A generic tiled pyramid: further levels flagged as reduced images, the resolution in pixels a cm."""
+    """Write a generic tiled pyramid: further levels flagged as reduced images, the resolution in pixels a cm."""
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for index, level in enumerate(levels):
             _write_level(file, level, mpp, levels[0].size[0] / level.size[0], subfiletype=int(index > 0))
 
 
 def write_ome_tiff(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels) -> None:
-    """An OME-TIFF whose coarser levels are SubIFDs of the first page."""
+    """Write an OME-TIFF whose coarser levels are SubIFDs of the first page."""
     size = {f"PhysicalSize{axis}": mpp for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
     with tifffile.TiffWriter(path, bigtiff=True, ome=True) as file:
         first: dict[str, Any] = {"metadata": {"axes": "YXS", **size}, "subifds": len(levels) - 1}
@@ -108,7 +108,7 @@ TILED: dict[str, TiledWriter] = {"svs": write_svs, "tiff": write_tiff, "ome-tiff
 
 
 def write_ome_zarr(path: Path, levels: list[Pixels], mpp: float, version: Literal["0.4", "0.5"]) -> None:
-    """An OME-Zarr image with axes c, y, x: 0.4 on zarr format 2, 0.5 on format 3; a zip file where the path says so."""
+    """Write an OME-Zarr image with axes c, y, x: 0.4 on zarr format 2, 0.5 on format 3; zipped if the path says so."""
     import zarr
 
     multiscale: dict[str, Any] = {
@@ -143,7 +143,7 @@ def _omero() -> dict[str, Any]:
 
 
 def _write_array(group: Any, name: str, pixels: Pixels) -> None:
-    """One level in chunks of a tile's size; on zarr format 3 up to 8 × 8 of them lie in one shard."""
+    """Write one level in chunks of a tile's size; on zarr format 3 up to 8 × 8 of them lie in one shard."""
     from numcodecs import Blosc
     from zarr.codecs import BloscCodec
 

@@ -1,4 +1,4 @@
-"""Synthetic H&E slides with known lesions: for samples, tests, and training. The same spec gives the same pixels."""
+"""Synthetic H&E slides with known lesions: for samples, tests, and training. The same spec makes the same pixels."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class SlideTruth:
     lesion_area: float = 0.0
 
     def geojson(self) -> dict[str, Any]:
-        """The lesions as annotations in QuPath's GeoJSON."""
+        """Return the lesions as annotations in QuPath's GeoJSON."""
         features = [_feature(polygon, index) for index, polygon in enumerate(self.lesions)]
         return {"type": "FeatureCollection", "features": features}
 
@@ -103,7 +103,7 @@ def _feature(polygon: NDArray[np.float64], index: int) -> dict[str, Any]:
 
 
 def paint_slide(spec: SlideSpec) -> tuple[NDArray[np.uint8], SlideTruth]:
-    """Level 0 as RGB (h, w, 3), and what is on it; takes 6 bytes of memory a pixel."""
+    """Return level 0 as RGB (h, w, 3), and what is on it; takes 6 bytes of memory a pixel."""
     from wsi_attention.testing import slide_scene
     from wsi_attention.testing.stain import Stain
 
@@ -116,7 +116,7 @@ def paint_slide(spec: SlideSpec) -> tuple[NDArray[np.uint8], SlideTruth]:
 
 
 def _shares(spec: SlideSpec, rng: np.random.Generator) -> tuple[float, ...]:
-    """Shares of the tissue for lesions at random places: one, or two where both would be wider than 70 µm."""
+    """Return the shares of the tissue for random lesions: one, or two where both would be wider than 70 µm."""
     share, two = rng.uniform(0.0022, LARGEST_SHARE * 0.95) * spec.lesion_scale, rng.random() < 0.25
     if spec.label == "benign" or spec.lesions is not None:
         return ()
@@ -138,7 +138,7 @@ def polygon_area(polygon: NDArray[np.float64]) -> float:
 
 
 def format_of(path: Path) -> str:
-    """The format that a file name asks for.
+    """Return the format that a file name asks for.
 
     Raises:
         InputError: no format has that suffix.
@@ -150,7 +150,7 @@ def format_of(path: Path) -> str:
 
 
 def write_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
-    """Paints a slide and writes it in the format that the path's suffix names, whole or not at all.
+    """Paint a slide and write it in the format that the path's suffix names, whole or not at all.
 
     Raises:
         InputError: the suffix names no format.
@@ -172,7 +172,7 @@ def write_slide(path: str | Path, spec: SlideSpec) -> SlideTruth:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside the wanted one that takes its place when the block ends well, and vanishes when it does not."""
+    """Yield a path beside the wanted one that takes its place if the block ends well, and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
@@ -187,11 +187,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def truth_name(name: str) -> str:
-    """The file name of a slide's ground truth: its own up to the first dot, then `.geojson`."""
+    """Return the file name of a slide's ground truth: its own up to the first dot, then `.geojson`."""
     return f"{name.partition('.')[0]}.geojson"
 
 
 def write_truth(path: Path, truth: SlideTruth) -> None:
-    """Writes the lesions as a GeoJSON file that QuPath opens."""
+    """Write the lesions as a GeoJSON file that QuPath opens."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(truth.geojson()) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ _RED_CELL = np.array([0.10, 0.50, 0.48])
 
 
 def level(concentration: float) -> int:
-    """The uint8 value of a stain concentration, clipped to what a canvas can hold."""
+    """Return the uint8 value of a stain concentration, clipped to the range of a canvas."""
     return int(np.clip(round(concentration / FULL * 255), 0, 255))
 
 
@@ -38,7 +38,7 @@ class Stain:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Stain:
-        """A stain as it varies from laboratory to laboratory and week to week."""
+        """Draw a stain as it varies between laboratories and from week to week."""
         tint = rng.integers(238, 248)
         white = tuple(int(tint + shift) for shift in rng.integers(-3, 3, 3))
         hue = tuple(float(shift) for shift in rng.normal(0, 0.022, 3))
@@ -58,7 +58,7 @@ class Stain:
 
 
 def coloured(h: NDArray[np.uint8], e: NDArray[np.uint8], table: NDArray[np.uint32], rgb: NDArray[np.uint8]) -> None:
-    """Writes the colour of two concentration images (rows, cols) under a slide's table into rgb (rows, cols, 3)."""
+    """Write the colour of two concentration images (rows, cols) under a slide's table into rgb (rows, cols, 3)."""
     index = h.astype(np.uint16)
     index <<= 8
     index |= e

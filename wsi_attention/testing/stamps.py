@@ -61,7 +61,7 @@ class StampPool:
 
 @cache
 def stamp_pool(mpp: float) -> StampPool:
-    """The pool for a resolution; the same in every process."""
+    """Return the pool for a resolution; the same in every process."""
     rng = np.random.default_rng(POOL_SEED)
     px = 1.0 / mpp
     lymphocytes = [_nucleus(rng, px, rng.uniform(3.0, 3.5), 1.08, 0.96, 0.03, 0.10) for _ in range(64)]
@@ -82,12 +82,12 @@ def stamp_pool(mpp: float) -> StampPool:
 
 
 def symmetries(stamps: list[Stamp]) -> list[Stamp]:
-    """Every stamp in its eight turned and mirrored forms."""
+    """Return every stamp in its eight turned and mirrored forms."""
     return [turned(stamp, turn) for stamp in stamps for turn in range(8)]
 
 
 def turned(stamp: Stamp, turn: int) -> Stamp:
-    """One of the eight symmetries of a stamp."""
+    """Return one of the eight symmetries of a stamp."""
     if turn & 4:
         stamp = Stamp(stamp.h.T, stamp.e.T, stamp.mask.T)
     if turn & 2:
@@ -96,7 +96,7 @@ def turned(stamp: Stamp, turn: int) -> Stamp:
 
 
 def wobble(rng: np.random.Generator, angle: NDArray[np.float64], amount: float, low: int = 2) -> NDArray[np.float64]:
-    """An outline's radius around 1 over the angle, smooth and closed: a few harmonics with falling amplitude."""
+    """Return an outline's radius around 1 over the angle, smooth and closed: a few harmonics with falling amplitude."""
     radius = np.ones_like(angle)
     for k in range(low, 7):
         radius += amount * rng.normal() / (k - low + 1) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
@@ -104,7 +104,7 @@ def wobble(rng: np.random.Generator, angle: NDArray[np.float64], amount: float, 
 
 
 def polar(rng: np.random.Generator, half: tuple[float, float], direction: float, ragged: float) -> Polar:
-    """The grid of a wobbly ellipse with half axes in pixels, long axis along `direction`."""
+    """Return the grid of a wobbly ellipse with half axes in pixels, long axis along `direction`."""
     reach = int(np.ceil(max(half) * (1.15 + 2.5 * ragged))) + 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
     u = (x * np.cos(direction) + y * np.sin(direction)) / half[0]
@@ -138,7 +138,7 @@ def _nucleus(
     direction: float | None = None,
     rim: float = 0.25,
 ) -> Stamp:
-    """A nucleus of a mean radius in µm: rim, chromatin in clumps, soft border; eosin as in the cytoplasm under it."""
+    """Return a nucleus of a mean radius in µm: rim, chromatin in clumps, soft border; eosin as in the cytoplasm."""
     way = rng.uniform(0, np.pi) if direction is None else direction
     grid = polar(rng, (radius * px * aspect**0.5, radius * px / aspect**0.5), way, ragged)
     chromatin = 1 + clumps * _grain(rng, grid.rho.shape, 0.35 * px)
@@ -156,7 +156,7 @@ def _spindle(rng: np.random.Generator, px: float, direction: float) -> Stamp:
 
 
 def _tumour(rng: np.random.Generator, px: float) -> Stamp:
-    """A pleomorphic nucleus, 11-22 µm across, with clumps and nucleoli; one in twenty-five in mitosis."""
+    """Return a pleomorphic nucleus, 11-22 µm across, with clumps and nucleoli; one in twenty-five in mitosis."""
     if rng.random() < 0.04:
         return _nucleus(rng, px, rng.uniform(3.5, 4.5), rng.uniform(1.6, 2.6), 1.2, 0.18, 0.15)
     radius = rng.uniform(4.8, 8.0) if rng.random() < 0.88 else rng.uniform(8.0, 10.5)
@@ -172,7 +172,7 @@ def _tumour(rng: np.random.Generator, px: float) -> Stamp:
 
 
 def _paste(target: tuple[NDArray[np.float64], NDArray[np.float64]], stamp: Stamp, y: float, x: float) -> None:
-    """Copies a stamp into float concentrations (1 is level(1)), centred on (y, x), where it fits."""
+    """Copy a stamp into float concentrations (1 is level(1)), centred on (y, x), where it fits."""
     top, left = round(y) - stamp.h.shape[0] // 2, round(x) - stamp.h.shape[1] // 2
     if (
         min(top, left) < 0
@@ -186,7 +186,7 @@ def _paste(target: tuple[NDArray[np.float64], NDArray[np.float64]], stamp: Stamp
 
 
 def _gland(rng: np.random.Generator, px: float, nuclei: list[Stamp]) -> Stamp:
-    """A gland 60-130 µm across: clear lumen with some secretion, pink cytoplasm, basal nuclei, a thin membrane."""
+    """Return a gland 60-130 µm across: clear lumen with secretion, pink cytoplasm, basal nuclei, a thin membrane."""
     size = rng.uniform(28, 62)
     grid = polar(rng, (size * px, size * px / rng.uniform(1.0, 1.6)), rng.uniform(0, np.pi), 0.05)
     height = rng.uniform(13, 18) * px / grid.px
@@ -208,7 +208,7 @@ def _line_with_nuclei(
     grid: Polar,
     nuclei: list[Stamp],
 ) -> None:
-    """Sets a row of nuclei near the base of a gland's epithelium, long axes towards the lumen."""
+    """Set a row of nuclei near the base of a gland's epithelium, long axes towards the lumen."""
     basal = 1 - 5.5 * px / grid.px
     band = np.argwhere(np.abs(grid.rho - basal) * grid.px < 1.6 * px)
     band = band[rng.permutation(len(band))[:600]]
@@ -229,7 +229,7 @@ def _rotated(stamp: Stamp, degrees: float) -> Stamp:
 
 
 def _vessel(rng: np.random.Generator, px: float) -> Stamp:
-    """A small vessel: pink wall, flat endothelium, red cells in most of them."""
+    """Return a small vessel: pink wall, flat endothelium, red cells in most of them."""
     size = rng.uniform(14, 40)
     grid = polar(rng, (size * px, size * px / rng.uniform(1.0, 2.2)), rng.uniform(0, np.pi), 0.06)
     wall = np.clip((grid.rho - (1 - rng.uniform(3, 8) * px / grid.px)) * grid.px / px + 0.5, 0, 1)
@@ -244,7 +244,7 @@ def _vessel(rng: np.random.Generator, px: float) -> Stamp:
 
 
 def _fat(rng: np.random.Generator, px: float) -> Stamp:
-    """A fat cell 45-90 µm across: an empty vacuole in a thin rim."""
+    """Return a fat cell 45-90 µm across: an empty vacuole in a thin rim."""
     size = rng.uniform(22, 44)
     grid = polar(rng, (size * px, size * px / rng.uniform(1.0, 1.25)), rng.uniform(0, np.pi), 0.05)
     rim = np.clip((grid.rho - (1 - 1.3 * px / grid.px)) * grid.px / px + 0.5, 0, 1)

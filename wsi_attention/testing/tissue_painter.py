@@ -37,20 +37,20 @@ class Canvas:
 
     @classmethod
     def empty(cls, extent: tuple[int, int], mpp: float) -> Canvas:
-        """Bare glass."""
+        """Return bare glass."""
         margin = round(MARGIN_UM / mpp)
         shape = (extent[1] + 2 * margin, extent[0] + 2 * margin)
         return cls(np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), margin, mpp)
 
     def inner(self, x: int, y: int, w: int, h: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Views of H and E over a box in slide pixels."""
+        """Return views of H and E over a box in slide pixels."""
         window = (slice(y + self.margin, y + self.margin + h), slice(x + self.margin, x + self.margin + w))
         return self.h[window], self.e[window]
 
 
 @cache
 def fibres(mpp: float) -> tuple[Map, Map]:
-    """(bundles, strands): periodic wavy noise of deviation 1 running left to right, (FIELD + BLOCK)² each."""
+    """Return (bundles, strands): periodic wavy noise of deviation 1 running left to right, (FIELD + BLOCK)² each."""
     rng = np.random.default_rng([POOL_SEED, 1])
     px = 1 / mpp
 
@@ -66,7 +66,7 @@ def fibres(mpp: float) -> tuple[Map, Map]:
 
 
 def periodic_noise(rng: np.random.Generator, sigma: tuple[float, float]) -> Map:
-    """White noise blurred by a Gaussian of the given (vertical, horizontal) pixels: FIELD², periodic, deviation 1."""
+    """Return white noise blurred by a Gaussian of (vertical, horizontal) pixels: FIELD², periodic, deviation 1."""
     rows = np.exp(-2 * (np.pi * sigma[0] * fftfreq(FIELD)) ** 2)
     cols = np.exp(-2 * (np.pi * sigma[1] * rfftfreq(FIELD)) ** 2)
     waves = rfft2(rng.standard_normal((FIELD, FIELD), np.float32))
@@ -76,12 +76,12 @@ def periodic_noise(rng: np.random.Generator, sigma: tuple[float, float]) -> Map:
 
 @cache
 def turned_stamps(mpp: float, kind: str) -> list[Stamp]:
-    """All stamps of a kind (a field of `StampPool`) in their eight symmetries."""
+    """Return all stamps of a kind (a field of `StampPool`) in their eight symmetries."""
     return symmetries(getattr(stamp_pool(mpp), kind))
 
 
 def enlarged(values: Map, box: tuple[int, int, int, int], step: float) -> Map:
-    """A map's values over a box (x, y, w, h) of slide pixels, bilinear."""
+    """Return a map's values over a box (x, y, w, h) of slide pixels, bilinear."""
     x, y, w, h = box
     image = Image.fromarray(values)
     part = (x / step, y / step, min((x + w) / step, image.width), min((y + h) / step, image.height))
@@ -89,12 +89,12 @@ def enlarged(values: Map, box: tuple[int, int, int, int], step: float) -> Map:
 
 
 def _window(field: Map, x: int, y: int, w: int, h: int) -> Map:
-    """A window of a periodic field; w and h at most BLOCK."""
+    """Return a window of a periodic field; w and h at most BLOCK."""
     return field[y % FIELD : y % FIELD + h, x % FIELD : x % FIELD + w]
 
 
 def paint_stroma(canvas: Canvas, plan: SlidePlan) -> None:
-    """Wavy collagen in two directions, looser and denser, wherever the plan has tissue; ragged at its border."""
+    """Paint wavy collagen in two directions, looser and denser, wherever the plan has tissue; ragged at its border."""
     bundles, strands = fibres(canvas.mpp)
     shift = plan.fibre_shift
     for box in blocks(plan, plan.outline > -2):
@@ -113,7 +113,7 @@ def paint_stroma(canvas: Canvas, plan: SlidePlan) -> None:
 
 
 def blocks(plan: SlidePlan, where: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
-    """The BLOCK² boxes of the slide, cut at its right and bottom edge, that hold anything of a map."""
+    """Return the BLOCK² boxes of the slide, cut at its right and bottom edge, that hold anything of a map."""
     found = []
     for y in range(0, plan.extent[1], BLOCK):
         for x in range(0, plan.extent[0], BLOCK):
@@ -125,7 +125,7 @@ def blocks(plan: SlidePlan, where: NDArray[np.bool_]) -> list[tuple[int, int, in
 
 
 def scatter(rng: np.random.Generator, density: Map, plan: SlidePlan, mpp: float) -> NDArray[np.int64]:
-    """Random (x, y) points, shape (n, 2), with so many a mm² as the map says."""
+    """Return random (x, y) points, shape (n, 2), with so many a mm² as the map says."""
     cell = (plan.step * mpp / 1000) ** 2
     counts = rng.poisson(density * cell)
     rows, cols = np.nonzero(counts)
@@ -136,7 +136,7 @@ def scatter(rng: np.random.Generator, density: Map, plan: SlidePlan, mpp: float)
 
 
 def packed(rng: np.random.Generator, blob: Blob, spacing: float, shrink: float = 1.0) -> NDArray[np.int64]:
-    """Points (n, 2) on a jittered hexagonal grid inside a blob."""
+    """Return points (n, 2) on a jittered hexagonal grid inside a blob."""
     reach = 1.6 * blob.radius
     ys = np.arange(-reach, reach, spacing * 0.87)
     xs = np.arange(-reach, reach, spacing)
@@ -149,7 +149,7 @@ def packed(rng: np.random.Generator, blob: Blob, spacing: float, shrink: float =
 
 
 def stamp_nuclei(canvas: Canvas, points: NDArray[np.int64], stamps: list[Stamp], picks: NDArray[np.int64]) -> None:
-    """Darkens the canvas by a nucleus at every point; where nuclei overlap the darker one stays."""
+    """Darken the canvas by a nucleus at every point; where nuclei overlap the darker one stays."""
     h, margin = canvas.h, canvas.margin
     shape = np.array(canvas.h.shape)[::-1] - 2 * margin
     near = ((points > -margin // 2) & (points < shape + margin // 2)).all(axis=1)
@@ -161,7 +161,7 @@ def stamp_nuclei(canvas: Canvas, points: NDArray[np.int64], stamps: list[Stamp],
 
 
 def stamp_opaque(canvas: Canvas, points: NDArray[np.int64], stamps: list[Stamp], picks: NDArray[np.int64]) -> None:
-    """Copies whole structures, which hide what lies under them."""
+    """Copy whole structures, which hide what lies under them."""
     for (x, y), pick in zip((points + canvas.margin).tolist(), picks.tolist(), strict=True):
         stamp = stamps[pick]
         top, left = y - stamp.h.shape[0] // 2, x - stamp.h.shape[1] // 2

@@ -13,7 +13,7 @@ MIN_TISSUE = 0.1
 
 
 def cells_with_tissue(mask: TissueMask, grid: Grid) -> NDArray[np.bool_]:
-    """The cells of which at least 10 % is tissue; where there is none, those with the most.
+    """Return the cells of which at least 10 % is tissue; where there is none, those with the most.
 
     Args:
         mask: where there is tissue.

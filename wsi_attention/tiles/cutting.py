@@ -22,19 +22,19 @@ UNEQUAL = 0.5
 
 
 def batch_of(n: int, batch: int) -> int:
-    """Tiles per task: as wanted, or as many as keep a request within `MAX_TASKS`."""
+    """Return how many tiles go into a task: as wanted, or as many as keep a request within `MAX_TASKS`."""
     return max(1, batch, math.ceil(n / MAX_TASKS))
 
 
 def busy_batch(n: int, batch: int, threads: int) -> int:
-    """Tiles per task: as wanted, but fewer, down to `LEAST`, where so many threads would else stand idle."""
+    """Return how many tiles go into a task: as wanted, but fewer, down to `LEAST`, where threads would stand idle."""
     return min(batch, max(LEAST, math.ceil(n / (TASKS_PER_THREAD * threads))))
 
 
 def cut(
     locations: NDArray[np.int64], footprint: tuple[int, int], stored: tuple[float, float] | None, batch: int
 ) -> list[NDArray[np.int64]]:
-    """The positions of the tiles of each task.
+    """Return the positions of the tiles of each task.
 
     Args:
         locations: (n, 2) top left corners in level-0 pixels.
@@ -68,7 +68,7 @@ class Touched(NamedTuple):
 
 
 def _touched(locations: NDArray[np.int64], footprint: tuple[int, int], stored: tuple[float, float] | None) -> Touched:
-    """The stored tiles under the corners of the tiles: enough to tell neighbours, whatever larger tiles have inside."""
+    """Return the stored tiles under the corners of the tiles: enough to tell neighbours."""
     side = np.array(stored or footprint, np.float64)
     spans = np.array(footprint) - 1 if stored else np.array((0, footprint[1] - 1))
     corners = locations[:, None] + np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) * spans
@@ -80,7 +80,7 @@ def _touched(locations: NDArray[np.int64], footprint: tuple[int, int], stored: t
 
 
 def _order(touched: Touched, strips: bool) -> NDArray[np.int64]:
-    """The tiles group by group, within a group along the curve; in strips from top to bottom."""
+    """Order the tiles group by group, within a group along the curve; in strips from top to bottom."""
     place = _along_curve(touched.cell[::4])
     if strips:
         return np.lexsort((place,))
@@ -91,7 +91,7 @@ def _order(touched: Touched, strips: bool) -> NDArray[np.int64]:
 
 
 def _groups(touched: Touched) -> NDArray[np.int64]:
-    """(n,) numbers of groups: tiles that share a stored tile, or hang together by others that do."""
+    """Return (n,) the group of each tile: tiles that share a stored tile, directly or through others, are one group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -103,7 +103,7 @@ def _groups(touched: Touched) -> NDArray[np.int64]:
 
 
 def _parted(order: NDArray[np.int64], touched: Touched) -> NDArray[np.int64]:
-    """(n + 1,) how many stored tiles a cut before each place of the order would part."""
+    """Return (n + 1,) how many stored tiles a cut before each place of the order would split."""
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     first, last = np.full(touched.cells, len(order)), np.zeros(touched.cells, np.int64)
@@ -116,7 +116,7 @@ def _parted(order: NDArray[np.int64], touched: Touched) -> NDArray[np.int64]:
 
 
 def _cuts(parted: NDArray[np.int64], n: int, step: int) -> list[int]:
-    """Where the order is cut: near equal parts, and where it is best within half a part around."""
+    """Return where the order is cut: into nearly equal parts, at the best place within half a part."""
     parts = math.ceil(n / step)
     reach = max(0, (n // parts - 1) // 2)
     found = []
@@ -128,7 +128,7 @@ def _cuts(parted: NDArray[np.int64], n: int, step: int) -> list[int]:
 
 
 def _along_curve(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) places of cells (n, 2) along the Z-order curve: the bits of column and row, interleaved."""
+    """Return (n,) the place of each cell (n, 2) along the Z-order curve: the bits of column and row, interleaved."""
     place = np.zeros(len(cells), np.int64)
     for bit in range(int(cells.max(initial=0)).bit_length()):
         place |= (cells[:, 0] >> bit & 1) << 2 * bit | (cells[:, 1] >> bit & 1) << 2 * bit + 1

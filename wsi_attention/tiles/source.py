@@ -56,7 +56,7 @@ class SlideSource:
         snap: bool = True,
         whole: int = OVERVIEW_PIXELS,
     ) -> None:
-        """Reads nothing yet.
+        """Read nothing yet.
 
         Args:
             slide: an open slide.
@@ -95,7 +95,7 @@ class SlideSource:
         return tuple(self._shortfalls)
 
     def downsample(self, mpp: float) -> float:
-        """Level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1.
+        """Return level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1.
 
         A slide coarser than wanted is read as it is, which is a shortfall.
 
@@ -109,7 +109,7 @@ class SlideSource:
         return self.slide.snapped(wanted)
 
     def overview_downsample(self, mpp: float) -> float:
-        """As `downsample`, but coarse enough for the overview to stay within its most pixels, which is a shortfall.
+        """Return `downsample`, or a coarser one that keeps the overview within its pixel limit, which is a shortfall.
 
         Raises:
             MissingMppError: nobody says how large the slide's pixels are.
@@ -122,12 +122,12 @@ class SlideSource:
         return allowed
 
     def whole_overview_downsample(self, mpp: float) -> float:
-        """As `overview_downsample`, but coarse enough for `overview`, where what the model sees is larger than that."""
+        """Return `overview_downsample`, or a coarser one for which `overview` fits into one array."""
         return self._views.whole_at(self.overview_downsample(mpp))
 
     @spent_on("overview")
     def check_levels(self, overview_mpp: float) -> None:
-        """Compares the slide's levels at a few places, and leaves those out that show something else, which is noted.
+        """Compare the slide's levels at a few places, and leave out those that show something else, which is noted.
 
         Args:
             overview_mpp: of the overview that is read anyway, in which the places are looked for, if tissue is given.
@@ -159,7 +159,7 @@ class SlideSource:
         self._look_for_gaps(picture_downsample())
 
     def _look_for_gaps(self, downsample: float) -> None:
-        """Notes what an overview shows, and that it seems to go on where nothing is stored.
+        """Note what an overview shows, and whether tissue seems to go on where nothing is stored.
 
         Raises:
             TileReadError: most of what there is to see, or of the slide, is not in the file.
@@ -175,7 +175,7 @@ class SlideSource:
             self._shortfalls[missing] = None
 
     def overview(self, downsample: float) -> Tensor:
-        """The whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.
+        """Return the whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.
 
         Raises:
             InputError: more pixels than an overview in one array may have.
@@ -187,12 +187,12 @@ class SlideSource:
         return torch.from_numpy(np.array(np.moveaxis(rgb, -1, 0)[None], order="C"))
 
     def overview_rgb(self, downsample: float) -> NDArray[np.uint8]:
-        """The same as (h, w, 3) uint8; read once for each downsample. Errors as in `overview`."""
+        """Return the same as (h, w, 3) uint8; read once for each downsample. Errors as in `overview`."""
         with spent_on("overview"):
             return self._views.rgb(downsample)
 
     def overview_strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Tensor]]:
-        """The overview in strips of some rows, with rows of their surroundings: (1, 3, rows and more, w) uint8.
+        """Yield the overview in strips of some rows, with rows of their surroundings: (1, 3, rows and more, w) uint8.
 
         What is too large for one array is read strip by strip, and again each time it is asked for.
 
@@ -232,7 +232,7 @@ class SlideSource:
         return self._tissue
 
     def tissue(self, grid: Grid) -> Tensor:
-        """(1, rows, cols) bool: the cells of which 10 % or more is tissue, or those with the most where none has that.
+        """Return (1, rows, cols) bool: the cells of which at least 10 % is tissue, else those with the most.
 
         Raises:
             NoTissueError: there is none.
@@ -243,8 +243,9 @@ class SlideSource:
         return torch.from_numpy(cells[None])
 
     def aligned(self, tiles: TileSet) -> TileSet:
-        """The tiles, each moved by the least shift to where it meets the fewest stored tiles of the level it is read
-        from (`slide.snapping`); as they are with `snap=False`.
+        """Move each tile by the least shift to where it meets the fewest stored tiles of its level (`slide.snapping`).
+
+        With `snap=False` the tiles stay where they are.
         """
         if not self.snap:
             return tiles
@@ -253,7 +254,7 @@ class SlideSource:
 
     @spent_on("read")
     def read(self, tiles: TileSet) -> TileBatch:
-        """All tiles in one request, (1, n, 3, h, w) uint8 in the order given; white beyond the slide.
+        """Read all tiles in one request, (1, n, 3, h, w) uint8 in the order given; white beyond the slide.
 
         A tile that cannot be read is not valid, is counted, and leaves a line in `failures`; no error is raised, even
         if all of them fail.
@@ -273,7 +274,7 @@ class SlideSource:
         return TileBatch(pixels[None], torch.from_numpy(block.valid)[None])
 
     def _drop_strays(self, tiles: TileSet, block: TileBlock) -> None:
-        """Counts a tile as unread that shows something else than the overview at hand."""
+        """Count a tile as unread that shows something else than the overview at hand."""
         if not self._views.read:
             return
         finest = min(self._views.read)
@@ -286,7 +287,7 @@ class SlideSource:
         ]
 
     def _tissue_downsample(self) -> float:
-        """An overview that has been read, or where to read one; that it has its limits is no news to the reader."""
+        """Return the downsample of an overview that has been read, or one to read; its limits are no shortfall."""
         read = next((one for one in self._views.read if self._views.pixels(one) >= LEAST_PIXELS), None)
         if read is not None:
             return read

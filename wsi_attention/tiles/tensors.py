@@ -27,7 +27,7 @@ class TensorSource:
     """
 
     def __init__(self, images: Tensor, tissue: Tensor | None = None, mpp: float = 1.0) -> None:
-        """Takes the images as they are.
+        """Take the images as they are.
 
         Args:
             images: (b, c, h, w), uint8 or floating.
@@ -49,16 +49,16 @@ class TensorSource:
         self._tissue = tissue
 
     def downsample(self, mpp: float) -> float:
-        """Pixels per pixel at the wanted µm/px, 1 within 5 %, never below 1."""
+        """Return pixels per pixel at the wanted µm/px, 1 within 5 %, never below 1."""
         wanted = downsample_of(mpp, self.mpp)
         return 1.0 if same_scale(wanted, 1.0) else max(1.0, wanted)
 
     def overview_downsample(self, mpp: float) -> float:
-        """As `downsample`: tensors are small enough to be seen whole."""
+        """Return `downsample`: tensors are small enough to be seen whole."""
         return self.downsample(mpp)
 
     def overview(self, downsample: float) -> Tensor:
-        """(b, c, ceil(h / downsample), ceil(w / downsample)): exact area means, 0 beyond the images."""
+        """Return (b, c, ceil(h / downsample), ceil(w / downsample)): exact area means, 0 beyond the images."""
         start = time.perf_counter()
         height, width = math.ceil(self.extent[1] / downsample), math.ceil(self.extent[0] / downsample)
         view = _area_mean(self.images, (width, height), downsample)
@@ -67,14 +67,14 @@ class TensorSource:
         return view
 
     def overview_strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Tensor]]:
-        """The overview in strips of some rows, with up to `halo` rows of their surroundings."""
+        """Yield the overview in strips of some rows, with up to `halo` rows of their surroundings."""
         view = self.overview(downsample)
         for first in range(0, view.shape[-2], rows):
             last, top = min(first + rows, view.shape[-2]), max(first - halo, 0)
             yield Strip(first, last, top, view[..., top : last + halo, :])
 
     def tissue(self, grid: Grid) -> Tensor:
-        """(b, rows, cols) bool: the cells worth looking at; without a mask, those that lie on the image.
+        """Return (b, rows, cols) bool: the cells worth looking at; without a mask, those that lie on the image.
 
         Raises:
             NoTissueError: an image has none.
@@ -90,11 +90,11 @@ class TensorSource:
         return torch.from_numpy(cells).to(self.images.device)
 
     def aligned(self, tiles: TileSet) -> TileSet:
-        """The tiles as they are: every place costs the same."""
+        """Return the tiles as they are: every place costs the same."""
         return tiles
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """All tiles in the order given: pixels (b, n, c, h, w) of the images' dtype; all are valid.
+        """Read all tiles in the order given: pixels (b, n, c, h, w) of the images' dtype; all are valid.
 
         Raises:
             ValueError: the locations are not those of b images, or finer than the images.
@@ -114,7 +114,7 @@ class TensorSource:
         return TileBatch(pixels, torch.ones((self.batch, len(tiles)), dtype=torch.bool, device=pixels.device))
 
     def _crops(self, locations: NDArray[np.int64], size: tuple[int, int]) -> Tensor:
-        """(b, n, c, h, w) at full resolution, 0 outside."""
+        """Return (b, n, c, h, w) at full resolution, 0 outside."""
         corners = torch.from_numpy(locations).to(self.images.device)
         x = corners[..., 0, None] + torch.arange(size[0], device=corners.device)
         y = corners[..., 1, None] + torch.arange(size[1], device=corners.device)
@@ -126,7 +126,7 @@ class TensorSource:
         return crops * inside[:, :, None].to(crops.dtype)
 
     def _on_image(self, grid: Grid, axis: int) -> Tensor:
-        """Which columns (axis 0) or rows (axis 1) of a grid overlap the image."""
+        """Tell which columns (axis 0) or rows (axis 1) of a grid overlap the image."""
         start = grid.origin[axis] + torch.arange(grid.shape[1 - axis], dtype=torch.float64) * grid.step[axis]
         return (start < self.extent[axis]) & (start + grid.step[axis] > 0)
 
@@ -135,7 +135,7 @@ class TensorSource:
 
 
 def _area_mean(images: Tensor, size: tuple[int, int], downsample: float) -> Tensor:
-    """Mean of each downsample × downsample cell, (..., h, w) -> (..., size[1], size[0]); 0 counts beyond the images."""
+    """Return the mean of each downsample × downsample cell, (..., h, w) -> (..., size[1], size[0]); 0 outside."""
     if downsample == 1 and (images.shape[-1], images.shape[-2]) == size:
         return images
     dtype = images.dtype if images.is_floating_point() else torch.float32
@@ -146,7 +146,7 @@ def _area_mean(images: Tensor, size: tuple[int, int], downsample: float) -> Tens
 
 
 def _shares(pixels: int, cells: int, step: float) -> Tensor:
-    """(cells, pixels) float64: the share of each cell that each pixel takes up."""
+    """Return (cells, pixels) float64: the share of each cell that each pixel takes up."""
     edges = torch.arange(cells + 1, dtype=torch.float64)[:, None] * step
     left = torch.arange(pixels, dtype=torch.float64)
     inside = torch.minimum(edges[1:], left + 1) - torch.maximum(edges[:-1], left)

@@ -59,26 +59,26 @@ class ArrayReader:
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Never: arrays are given as such, and a `.npy` file only opens with `reader="array"`."""
+        """Return False: arrays are given as such, and a `.npy` file only opens with `reader="array"`."""
         del path
         return False
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3 or 4); outside the slide they are white."""
+        """Return pixels (h, w, 3 or 4); outside the slide they are white."""
         pixels = self._source.levels[level]
         corner = level_location(location, self.level_downsamples[level])
         return padded(lambda rows, cols: pixels[rows, cols], self.level_dimensions[level], corner, size).copy()
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
-        """A label, macro or thumbnail image, (h, w, 3)."""
+        """Return a label, macro or thumbnail image, (h, w, 3)."""
         return self._source.associated[name]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no file to close."""
 
 
 def as_levels(source: NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLevels) -> ArrayLevels:
-    """One array, or several from fine to coarse, as the levels of a slide.
+    """Return one array, or several from fine to coarse, as the levels of a slide.
 
     Raises:
         InputError: something else was given.

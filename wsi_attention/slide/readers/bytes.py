@@ -28,7 +28,7 @@ class ByteRanges(Protocol):
     size: int
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range, in the order given; callers ask in the order of the offsets.
+        """Return the bytes of each range, in the order given; callers ask in the order of the offsets.
 
         Raises:
             TileReadError: a range reaches past the end, or the file could not be read.
@@ -37,16 +37,16 @@ class ByteRanges(Protocol):
         ...
 
     def file(self) -> BinaryIO:
-        """The whole as a new seekable binary file, for reading the index; the caller closes it."""
+        """Open the whole as a seekable binary file, for reading the index; the caller closes it."""
         ...
 
     def close(self) -> None:
-        """Gives the handle back; closing twice is no error."""
+        """Close the file; closing twice is no error."""
         ...
 
 
 def as_asked(descriptor: int) -> None:
-    """Tells the system to fetch what is asked of a file and nothing around it: the next tile lies elsewhere."""
+    """Tell the system to fetch what is asked of a file and nothing around it: the next tile lies elsewhere."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
@@ -55,7 +55,7 @@ class LocalBytes:
     """A local file, read by position through one descriptor: no seek, so no lock."""
 
     def __init__(self, path: str) -> None:
-        """Opens the file.
+        """Open the file.
 
         Raises:
             OSError: it is not there, or may not be read.
@@ -67,7 +67,7 @@ class LocalBytes:
         as_asked(self._descriptor)
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range, in the order given."""
+        """Return the bytes of each range, in the order given."""
         descriptor = self._descriptor
         if descriptor is None:
             raise SlideError(f"{self.path}: the file was closed; open it again")
@@ -86,13 +86,13 @@ class LocalBytes:
         return [found[each] if each[1] else b"" for each in ranges]
 
     def file(self) -> BinaryIO:
-        """The whole as a new seekable binary file."""
+        """Open the whole as a seekable binary file."""
         opened = Path(self.path).open("rb")  # noqa: SIM115  the caller closes it
         as_asked(opened.fileno())
         return opened
 
     def close(self) -> None:
-        """Gives the descriptor back."""
+        """Close the file."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -120,7 +120,7 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_tiff(path: str) -> bool:
-    """Whether a file begins as TIFF and BigTIFF files do; never raises."""
+    """Tell whether a file begins as TIFF and BigTIFF files do; never raise."""
     try:
         with Path(path).open("rb", buffering=0) as stream:
             as_asked(stream.fileno())
@@ -134,7 +134,7 @@ Range = tuple[int, int]
 
 
 def merged(ranges: Sequence[Range], gap: int, largest: int) -> Iterator[Range]:
-    """Spans that hold the ranges.
+    """Join ranges to spans that hold them.
 
     Args:
         ranges: at least one, sorted.
@@ -152,7 +152,7 @@ def merged(ranges: Sequence[Range], gap: int, largest: int) -> Iterator[Range]:
 
 
 def cut_out(spans: Sequence[Range], contents: Sequence[bytes], ranges: Sequence[Range]) -> list[bytes]:
-    """The bytes of each range out of those of the spans."""
+    """Cut the bytes of each range out of those of the spans."""
     starts = [offset for offset, _ in spans]
     found = []
     for offset, count in ranges:

@@ -13,7 +13,7 @@ MAX_SEGMENT_PIXELS = 2**26
 
 
 def check_dimensions(path: str, levels: Sequence[tuple[int, int]]) -> None:
-    """Refuses absurd or missing level dimensions.
+    """Refuse absurd or missing level dimensions.
 
     Args:
         path: the file's name, for the message.
@@ -41,6 +41,6 @@ def check_dimensions(path: str, levels: Sequence[tuple[int, int]]) -> None:
 
 
 def downsamples(levels: Sequence[tuple[int, int]]) -> tuple[float, ...]:
-    """Each level's downsample from the dimensions, as OpenSlide takes it: the mean of both sides' ratios."""
+    """Return each level's downsample from the dimensions, as OpenSlide takes it: the mean of both sides' ratios."""
     w, h = levels[0]
     return tuple((w / level_w + h / level_h) / 2 for level_w, level_h in levels)

@@ -22,7 +22,7 @@ from wsi_attention.slide.resample import on_white
 
 
 def vendor_of(path: str) -> str | None:
-    """The vendor OpenSlide detects, None where it knows the file not at all."""
+    """Return the vendor that OpenSlide detects; None where it does not know the file."""
     try:
         vendor: str | None = openslide.OpenSlide.detect_format(path)
     except Exception:  # a probe must not fail on any file
@@ -58,7 +58,7 @@ class OpenSlideReader:
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Whether OpenSlide detects a vendor's format, or the folder holds a DICOM series."""
+        """Tell whether OpenSlide detects a vendor's format, or the folder holds a DICOM series."""
         try:
             if Path(path).is_dir():
                 return any(vendor_of(str(file)) == "dicom" for file in Path(path).glob("*.dcm"))
@@ -67,7 +67,7 @@ class OpenSlideReader:
         return vendor_of(path) is not None
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """RGBA pixels (h, w, 4); outside the slide and in holes they are transparent.
+        """Return RGBA pixels (h, w, 4); outside the slide and in holes they are transparent.
 
         Raises:
             TileReadError: OpenSlide could not read or decode; the handle is of no more use.
@@ -78,15 +78,15 @@ class OpenSlideReader:
             raise TileReadError(str(error)) from error
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
-        """A label, macro or thumbnail image, (h, w, 3)."""
+        """Return a label, macro or thumbnail image, (h, w, 3)."""
         return on_white(np.asarray(self._slide.associated_images[name]))
 
     def close(self) -> None:
-        """Gives the handle back."""
+        """Close the file."""
         self._slide.close()
 
     def _own_images(self, path: str, series: Series) -> tuple[tuple[StoredImage, ...], int, tuple[str, ...]]:
-        """The slide and its associated images; OpenSlide opens nothing else of a vendor's file."""
+        """Return the slide and its associated images; OpenSlide opens nothing else of a vendor's file."""
         slide = StoredImage(0, "", self.level_dimensions[0], len(self.level_dimensions))
         others = [
             StoredImage(number, name, _associated_size(self.properties, name))
@@ -119,7 +119,7 @@ def _associated_size(properties: Mapping[str, str], name: str) -> tuple[int, int
 
 
 def dicom_instance(folder: str) -> str:
-    """A file that stands for the one DICOM series in a folder.
+    """Return a file that stands for the one DICOM series in a folder.
 
     Raises:
         SlideOpenError: the folder holds no DICOM slide, or several.

@@ -7,7 +7,7 @@ from wsi_attention.slide.urls import is_url
 
 
 def bytes_of(path: str) -> ByteRanges:
-    """The bytes of a file or URL.
+    """Return the bytes of a file or URL.
 
     Raises:
         OSError: it is not there, or may not be read.

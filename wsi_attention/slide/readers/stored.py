@@ -37,13 +37,13 @@ class LevelBytes:
     counts: NDArray[np.int64]
 
     def touched(self, corner: tuple[float, float], size: Extent) -> int:
-        """Bytes of the tiles that a rectangle of the level meets."""
+        """Return the bytes of the tiles that a rectangle of the level meets."""
         first = [max(int(corner[side] // self.tile[side]), 0) for side in (0, 1)]
         last = [max(-int(-(corner[side] + size[side]) // self.tile[side]), 0) for side in (0, 1)]
         return int(self.counts[first[1] : last[1], first[0] : last[0]].sum())
 
     def touched_by_all(self, corners: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
-        """Bytes of the tiles that rectangles (n, 2) of the level meet, each tile counted once."""
+        """Return the bytes of the tiles that rectangles (n, 2) of the level meet, each tile counted once."""
         most = np.array(self.counts.shape[::-1])
         first = np.clip(corners // self.tile, 0, most)
         last = np.clip(-(-(corners + sizes) // self.tile), 0, most)
@@ -88,7 +88,7 @@ class StoredBytes:
         return cls(dimensions, _tiff_levels(path, dimensions), _total_bytes(Path(path)) / pixels)
 
     def touched(self, level: int, corner: tuple[float, float], size: Extent) -> int:
-        """Bytes that reading a rectangle (corner and size in the level's pixels) asks for."""
+        """Return the bytes that reading a rectangle (corner and size in the level's pixels) asks for."""
         if level in self.levels:
             return self.levels[level].touched(corner, size)
         extent = self.dimensions[level]
@@ -96,7 +96,7 @@ class StoredBytes:
         return round(self.per_pixel * w * h)
 
     def touched_by_all(self, level: int, corners: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
-        """Bytes that reading many rectangles (n, 2) together asks for: tiles that they share count once."""
+        """Return the bytes that reading many rectangles (n, 2) together asks for: tiles that they share count once."""
         if level in self.levels:
             return self.levels[level].touched_by_all(corners, sizes)
         end = np.array(self.dimensions[level])

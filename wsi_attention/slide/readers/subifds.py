@@ -11,7 +11,7 @@ from wsi_attention.slide.resample import on_white
 
 
 def levels_hidden_from_openslide(path: str, series: Series = None) -> bool:
-    """Whether tiffslide sees more levels of a generic TIFF than OpenSlide, and the same pixels at level 0."""
+    """Tell whether tiffslide sees more levels of a generic TIFF than OpenSlide, with the same pixels at level 0."""
     if vendor_of(path) != "generic-tiff" or not _has_subifds(path):
         return False
     from wsi_attention.slide.readers.tiffslide import TiffSlideReader

@@ -47,7 +47,7 @@ class RemoteBytes:
     """
 
     def __init__(self, url: str) -> None:
-        """Asks the server for the size.
+        """Ask the server for the size.
 
         Raises:
             SlideOpenError: no such file, no access, no answer, or the server gives whole files only.
@@ -72,7 +72,7 @@ class RemoteBytes:
         self._blocks = _blocks_of(url, facts) if facts.ranged else Blocks()
 
     def _local(self, facts: Facts, cache: RemoteCache | None) -> LocalBytes:
-        """The whole file out of the cache, fetched first if need be."""
+        """Open the whole file from the cache, fetched first if need be."""
         size = f"{facts.size / 1e6:,.0f} MB" if facts.size > 0 else "the file"
         if cache is None or self._slot is None:
             raise SlideOpenError(
@@ -102,7 +102,7 @@ class RemoteBytes:
             raise SlideOpenError(str(error)) from error
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range, in the order given.
+        """Return the bytes of each range, in the order given.
 
         Raises:
             TileReadError: a range reaches past the end, or cannot be fetched.
@@ -125,7 +125,7 @@ class RemoteBytes:
         return [found[each] if each[1] else b"" for each in ranges]
 
     def _fetched(self, wanted: Sequence[Range]) -> dict[Range, bytes]:
-        """Ranges in rising order from the server; kept, if there is a cache."""
+        """Fetch ranges in rising order from the server; keep them, if there is a cache."""
         spans = list(merged(wanted, SMALL_GAP if self._object.most > 1 else GAP, LARGEST))
         contents = self._run(self._fetch, spans, more=sum(count for _, count in spans) / SLOWEST)
         found = dict(zip(wanted, cut_out(spans, contents, wanted), strict=True))
@@ -135,7 +135,7 @@ class RemoteBytes:
         return found
 
     async def _fetch(self, spans: Sequence[Range]) -> list[bytes]:
-        """Several requests side by side; the first goes ahead where it is not known what the server takes."""
+        """Make several requests side by side; the first goes ahead where it is not known what the server accepts."""
         turn = asyncio.Semaphore(REQUESTS)
 
         async def part(request: Sequence[Range]) -> list[bytes]:
@@ -164,7 +164,7 @@ class RemoteBytes:
         return found
 
     def _run(self, work: Callable[..., Awaitable[T]], *arguments: Any, more: float = 0.0) -> T:
-        """Does the work on fsspec's event loop, within the time there is and `more` seconds.
+        """Run the work on fsspec's event loop, within the time there is and `more` seconds.
 
         Raises:
             TileReadError: it failed, or the URL was given up a moment ago.
@@ -183,13 +183,13 @@ class RemoteBytes:
             raise GIVEN_UP.failed(self.path, error, self._patience.rest) from None
 
     def file(self) -> BinaryIO:
-        """The whole as a new seekable binary file that fetches blocks and keeps them."""
+        """Open the whole as a seekable binary file that fetches blocks and keeps them."""
         if self._whole:
             return self._whole.file()
         return cast(BinaryIO, io.BufferedReader(RemoteFile(self.read, self.size, self._blocks)))
 
     def close(self) -> None:
-        """Later reads are refused; connections stay open for other slides of the same server."""
+        """Refuse later reads; connections stay open for other slides of the same server."""
         self._closed = True
         if self._whole:
             self._whole.close()
@@ -202,7 +202,7 @@ RECENT = 4
 
 
 def _blocks_of(url: str, facts: Facts) -> Blocks:
-    """The blocks of a file in one version; new ones where the server names no version."""
+    """Return the blocks of a file in one version; new ones where the server names no version."""
     blocks = Blocks()
     if facts.version:
         with _BLOCKS_LOCK:
@@ -216,7 +216,7 @@ def _blocks_of(url: str, facts: Facts) -> Blocks:
 
 
 def _packed(spans: Sequence[Range], most: int) -> list[list[Range]]:
-    """Spans by request: at most so many and not too many bytes in one."""
+    """Group spans into requests, with at most so many spans and bytes in one."""
     requests: list[list[Range]] = []
     for span in spans:
         last = requests[-1] if requests else None

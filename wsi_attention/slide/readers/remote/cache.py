@@ -44,7 +44,7 @@ class RemoteCache:
 
     @classmethod
     def wanted(cls) -> RemoteCache | None:
-        """The cache that the environment names, None where it names none.
+        """Return the cache that the environment names, None where it names none.
 
         Raises:
             InputError: its limit is no positive number.
@@ -62,7 +62,7 @@ class RemoteCache:
         return cls(Path(folder), limit * 1e9)
 
     def slot(self, shown: str, version: str, size: int) -> Slot:
-        """The place of one file in one version; others that were used longest ago leave if there is too much.
+        """Return the place of one file in one version; remove others that were used longest ago if there is too much.
 
         Args:
             shown: the URL without its secrets.
@@ -83,7 +83,7 @@ class RemoteCache:
         return slot
 
     def make_room(self, kept: Slot) -> None:
-        """Removes what was used longest ago until the rest fits; looks at most once a minute."""
+        """Remove what was used longest ago until the rest fits; look at most once a minute."""
         now = time.monotonic()
         if now - _LOOKED.get(self.folder, -LOOK_AGAIN) < LOOK_AGAIN:
             return
@@ -100,7 +100,7 @@ _LOOKED: dict[Path, float] = {}
 
 
 def _slots(folder: Path) -> Iterator[tuple[Path, float, int]]:
-    """(folder, time of last use, bytes) of each file in the cache; what others left there is not touched."""
+    """Yield (folder, time of last use, bytes) of each file in the cache; skip what others left there."""
     for place in folder.iterdir():
         with suppress(OSError):
             used = (place / MARK).stat().st_mtime
@@ -114,7 +114,7 @@ class Slot:
     folder: Path
 
     def get(self, wanted: Range) -> bytes | None:
-        """Bytes kept by an earlier call, None where there are none."""
+        """Return the bytes kept by an earlier call, None where there are none."""
         try:
             content = self._file(wanted).read_bytes()
         except OSError:
@@ -122,7 +122,7 @@ class Slot:
         return content if len(content) == wanted[1] else None
 
     def put(self, wanted: Range, content: bytes) -> None:
-        """Keeps bytes; a full disk is no error."""
+        """Keep bytes; a full disk is no error."""
         with suppress(OSError):
             self.write(self._file(wanted).name, lambda path: path.write_bytes(content))
 
@@ -136,7 +136,7 @@ class Slot:
         return path if path.is_file() else None
 
     def write(self, name: str, fill: Callable[[Path], object]) -> Path:
-        """A file that appears when it has been filled; what a killed process leaves is never taken for it.
+        """Open a file that appears when it has been filled; what a killed process leaves is never taken for it.
 
         Raises:
             OSError: it cannot be written.

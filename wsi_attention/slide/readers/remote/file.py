@@ -28,7 +28,7 @@ class Blocks:
         return number in self._blocks
 
     def get(self, numbers: Iterable[int]) -> dict[int, bytes]:
-        """Those that are there."""
+        """Return the blocks that are there."""
         with self._lock:
             found = {number: self._blocks[number] for number in numbers if number in self._blocks}
             for number in found:
@@ -36,14 +36,14 @@ class Blocks:
         return found
 
     def put(self, blocks: Mapping[int, bytes]) -> None:
-        """Adds some; the ones used longest ago leave."""
+        """Add blocks; drop those that were used longest ago."""
         with self._lock:
             self._blocks.update(blocks)
             while len(self._blocks) > KEPT // BLOCK:
                 self._blocks.popitem(last=False)
 
     def put_head(self, head: bytes, size: int) -> None:
-        """Adds the first bytes of a file of some size, as far as they are whole blocks."""
+        """Add the first bytes of a file of some size, as far as they are whole blocks."""
         whole = len(head) // BLOCK if len(head) < size else -(-size // BLOCK)
         self.put({number: head[number * BLOCK : (number + 1) * BLOCK] for number in range(whole)})
 
@@ -52,7 +52,7 @@ class RemoteFile(io.RawIOBase):
     """Reads whole blocks. Who reads on from where the last blocks ended gets more and more ahead.
 
     Args:
-        fetch: gives the bytes of ranges.
+        fetch: returns the bytes of ranges.
         size: of the whole.
         blocks: those that are there already; new ones are added.
     """
@@ -63,19 +63,19 @@ class RemoteFile(io.RawIOBase):
         self._ahead, self._end = 0, -1
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position in the file."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves the position; reads nothing."""
+        """Move the position; read nothing."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if start + offset < 0:
             raise ValueError(f"cannot seek to {start + offset}")
@@ -83,7 +83,7 @@ class RemoteFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer as far as the file goes.
+        """Fill the buffer as far as the file goes.
 
         Raises:
             TileReadError: the bytes cannot be fetched.
@@ -107,7 +107,7 @@ class RemoteFile(io.RawIOBase):
         return joined[offset - first * BLOCK : offset - first * BLOCK + count]
 
     def _fetched(self, missing: list[int]) -> dict[int, bytes]:
-        """Missing blocks, and some after them where the last fetch ended just before."""
+        """Fetch missing blocks, and some after them where the last fetch ended just before."""
         self._ahead = min(max(2 * self._ahead, 1), MOST_AHEAD // BLOCK) if missing[0] == self._end else 0
         self._end = missing[-1] + 1 + self._ahead
         last = -(-self._size // BLOCK)

@@ -59,7 +59,7 @@ class Progress:
         self._name, self._size, self._next = name, size, 0.0
 
     def __call__(self, done: int) -> None:
-        """So many bytes are there."""
+        """Note how many bytes are there."""
         if done >= self._next:
             whole = f" of {self._size / 1e6:,.0f}" if self._size > 0 else ""
             _LOG.info("%s: %.0f%s MB fetched", self._name, done / 1e6, whole)
@@ -78,11 +78,11 @@ class RemoteObject(Protocol):
     sure: bool
 
     async def facts(self) -> Facts:
-        """Asks for size and version."""
+        """Ask for size and version."""
         ...
 
     async def get(self, ranges: Sequence[Range]) -> list[bytes]:
-        """One request for at most `most` ranges, in rising order and apart from each other.
+        """Fetch at most `most` ranges, in rising order and apart from each other, by one request.
 
         Raises:
             OneRangeError: the server takes one range only; `most` is now 1.
@@ -91,12 +91,12 @@ class RemoteObject(Protocol):
         ...
 
     async def download(self, path: Path, told: Callable[[int], None]) -> None:
-        """Fetches the whole into a file, from the start; `told` how many bytes are there."""
+        """Fetch the whole into a file, from the start; `told` is called with the number of bytes that are there."""
         ...
 
 
 def remote_object(system: Any, path: str) -> RemoteObject:
-    """The object at a path of an fsspec file system."""
+    """Return the object at a path of an fsspec file system."""
     over_http = "http" in system.protocol if isinstance(system.protocol, tuple) else system.protocol == "http"
     return HttpObject(system, path) if over_http else StoredObject(system, path)
 
@@ -111,7 +111,7 @@ class StoredObject:
         self._system, self._path = system, path
 
     async def facts(self) -> Facts:
-        """Size and version from the file system's listing."""
+        """Take size and version from the file system's listing."""
         found = await self._ask("info", self._path)
         if found.get("type") == "directory":
             raise IsADirectoryError(self._path)
@@ -119,12 +119,12 @@ class StoredObject:
         return Facts(int(found["size"]), version)
 
     async def get(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The one range asked for."""
+        """Fetch the one range asked for."""
         ((offset, count),) = ranges
         return [await self._ask("cat_file", self._path, start=offset, end=offset + count)]
 
     async def download(self, path: Path, told: Callable[[int], None]) -> None:
-        """Fetches the whole; never needed, as these file systems give ranges."""
+        """Fetch the whole; never needed, as these file systems give ranges."""
         await self._ask("get_file", self._path, str(path))
 
     async def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
@@ -148,7 +148,7 @@ class HttpObject:
         self.sure = self.most == 1
 
     async def facts(self) -> Facts:
-        """Asks for the first bytes: the answer names the size, and HEAD, which some servers refuse, is not needed."""
+        """Ask for the first bytes: the answer names the size, and HEAD, which some servers refuse, is not needed."""
         async with await self._request([(0, HEAD)]) as answer:
             version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
             if answer.status == 416:
@@ -161,7 +161,7 @@ class HttpObject:
             return Facts(self._size, version, await answer.read())
 
     async def get(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The ranges by one request."""
+        """Fetch the ranges by one request."""
         if len(ranges) == 1:
             return [await self._one(ranges[0])]
         async with await self._request(ranges) as answer:
@@ -194,7 +194,7 @@ class HttpObject:
         return content
 
     async def download(self, path: Path, told: Callable[[int], None]) -> None:
-        """Fetches the whole into a file, from the start."""
+        """Fetch the whole into a file, from the start."""
         session, done = await self._system.set_session(), 0
         url, headers = self._system.encode_url(self._url), {"Accept-Encoding": "identity"}
         async with session.get(url, headers=headers) as answer:
@@ -212,7 +212,7 @@ class HttpObject:
         return await session.get(self._system.encode_url(self._url), headers=headers)
 
     async def _parts(self, answer: Any) -> list[tuple[int, bytes]]:
-        """(offset, content) of what a 206 answer carries."""
+        """Return (offset, content) of each part of a 206 answer."""
         if not answer.headers.get("Content-Type", "").startswith("multipart/byteranges"):
             return [(self._start(answer.headers), await answer.read())]
         from aiohttp import MultipartReader
@@ -231,7 +231,7 @@ class HttpObject:
 
 
 def _inside(parts: Sequence[tuple[int, bytes]], wanted: Range) -> bytes | None:
-    """A range from the part that holds it; servers may join ranges, or leave some out."""
+    """Cut a range out of the part that holds it; servers may join ranges, or leave some out."""
     offset, count = wanted
     for start, content in parts:
         if start <= offset and offset + count <= start + len(content):
@@ -240,7 +240,7 @@ def _inside(parts: Sequence[tuple[int, bytes]], wanted: Range) -> bytes | None:
 
 
 def _content_range(text: str) -> Range:
-    """(first byte, size of the whole) from a Content-Range header.
+    """Return (first byte, size of the whole) from a Content-Range header.
 
     Raises:
         NoRangesError: the header is missing, or does not say.

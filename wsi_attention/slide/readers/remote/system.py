@@ -50,7 +50,7 @@ _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> tuple[Any, str]:
-    """The fsspec file system of a URL's scheme, and the URL's path on it. Opens no connection.
+    """Return the fsspec file system of a URL's scheme, and the URL's path on it; open no connection.
 
     Options of a scheme, such as an endpoint or `anon`, come from fsspec's own configuration (FSSPEC_S3_ANON=true …).
 
@@ -85,7 +85,7 @@ def _http_timeout(patience: Patience) -> Any:
 
 
 async def persistently(attempt: Callable[[], Awaitable[T]], patience: Patience) -> T:
-    """The result of a request, which is made again after a pause where it fails for a reason that may pass.
+    """Return the result of a request; make it again after a pause where it fails for a reason that may pass.
 
     Raises:
         TimeoutError: the time for all attempts was used up.
@@ -104,7 +104,7 @@ async def persistently(attempt: Callable[[], Awaitable[T]], patience: Patience) 
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later: a server that is busy or away, a connection that broke."""
+    """Tell whether the same request may succeed later: the server is busy or away, or a connection broke."""
     if isinstance(error, _LASTING):
         return False
     if type(error).__name__ in _LASTING_NAMES:
@@ -114,7 +114,7 @@ def passing(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong with a request, in a few words without secrets, and what to do about it."""
+    """Say what went wrong with a request, in a few words without secrets, and what to do about it."""
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
         return "there is no such file on the server; check the URL"
@@ -137,19 +137,19 @@ class _GivenUp:
         self._lock = Lock()
 
     def add(self, url: str, line: str, seconds: float) -> None:
-        """The URL, as it is shown, is not asked again for so long; the line says why."""
+        """Give up a URL, as it is shown, for so many seconds; the line says why."""
         with self._lock:
             self._until[url] = (time.monotonic() + seconds, line)
 
     def failed(self, url: str, error: Exception, seconds: float) -> TileReadError:
-        """The error of a request that failed in the end; where the reason may pass, the URL is left alone a while."""
+        """Return the error of a request that failed for good; where the reason may pass, give the URL up for now."""
         line = f"{url}: {reason(error)}"
         if passing(error):
             self.add(url, line, seconds)
         return TileReadError(line)
 
     def check(self, url: str) -> None:
-        """Goes by unless the URL was given up.
+        """Raise TileReadError if the URL was given up.
 
         Raises:
             TileReadError: it was, a moment ago.

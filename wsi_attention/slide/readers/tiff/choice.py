@@ -110,7 +110,7 @@ def _judge_url(path: str, series: Series) -> Verdict:
 
 
 def _difference(ours: TiffReader, theirs: OpenSlideReader) -> str | None:
-    """What the two do not agree on. OME-TIFF's smaller levels in SubIFDs are only seen by this reader."""
+    """Say what two readers do not agree on; OME-TIFF's smaller levels in SubIFDs are only seen by ours."""
     shared = [size for size in ours.level_dimensions if size in theirs.level_dimensions]
     if tuple(shared) != theirs.level_dimensions or shared[0] != ours.level_dimensions[0]:
         return f"levels of {ours.level_dimensions} where OpenSlide sees {theirs.level_dimensions}"
@@ -125,14 +125,14 @@ def _difference(ours: TiffReader, theirs: OpenSlideReader) -> str | None:
 
 
 def _scales(reader: SlideReader, shared: list[tuple[int, int]]) -> tuple[object, ...]:
-    """Downsamples of the shared levels, µm per pixel and objective power."""
+    """Return the downsamples of the shared levels, µm per pixel and objective power."""
     sizes = zip(reader.level_dimensions, reader.level_downsamples, strict=True)
     downsamples = [downsample for size, downsample in sizes if size in shared]
     return downsamples, file_mpp(reader.properties), objective_power(reader.properties)
 
 
 def _samples(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[int, int]]:
-    """The level and number of one tile of each kind of coding: the one with the most bytes, which shows tissue."""
+    """Return level and number of one tile of each kind of coding: the one with the most bytes, which shows tissue."""
     seen: set[tuple[Coding, tuple[int, int]]] = set()
     for number, level in enumerate(levels):
         kind = level.coding, level.tile

@@ -48,7 +48,7 @@ class Coding:
 
 
 def coding_of(page: TiffPage, path: str) -> Coding:
-    """How a page's tiles are stored.
+    """Return how the tiles of a page are stored.
 
     Raises:
         NotReadHereError: in a way that is left to others.
@@ -67,7 +67,7 @@ def coding_of(page: TiffPage, path: str) -> Coding:
 
 
 def decoder(coding: Coding) -> Decoder:
-    """The function that decodes tiles stored like this."""
+    """Return the function that decodes tiles stored like this."""
     import imagecodecs
 
     if coding.compression == JPEG:
@@ -107,7 +107,7 @@ def _jpeg2000_ycbcr(content: bytes, out: Pixels) -> None:
 
 @cache
 def _chroma() -> tuple[NDArray[np.int32], ...]:
-    """What Cr and Cb add to red, green (in 1/65,536, rounding included) and blue: JFIF's equations, as OpenSlide's."""
+    """Return what Cr and Cb add to red, green (in 1/65,536, rounding included) and blue: JFIF's, as in OpenSlide."""
     centred = np.arange(256) - 128
     red, blue = (np.sign(centred) * np.floor(factor * abs(centred) + 0.5) for factor in (1.402, 1.772))
     green_red, green_blue = (np.floor(factor * 65536 * centred + 0.5) for factor in (-0.71414, -0.34414))
@@ -115,7 +115,7 @@ def _chroma() -> tuple[NDArray[np.int32], ...]:
 
 
 def _check_size(content: bytes, out: Pixels) -> None:
-    """Refuses a JPEG 2000 stream of another size before anything is allocated for it (SIZ marker, T.800 A.5.1)."""
+    """Refuse a JPEG 2000 stream of another size before anything is allocated for it (SIZ marker, T.800 A.5.1)."""
     at = content.find(b"\xff\x4f\xff\x51")
     right, bottom, left, top = (int.from_bytes(content[at + 8 + i : at + 12 + i], "big") for i in (0, 4, 8, 12))
     if at < 0 or (bottom - top, right - left) != out.shape[:2]:
@@ -138,7 +138,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 def jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """(w, h) of the first frame; None where there is none before the pixels."""
+    """Return (w, h) of the first frame; None where there is none before the pixels."""
     at = 0
     while (at := content.find(b"\xff", at)) >= 0 and at + 9 <= len(content):
         marker = content[at + 1]
@@ -157,7 +157,7 @@ def jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def check_jpeg_size(content: bytes, most: tuple[int, int]) -> None:
-    """Refuses a stream of more pixels than its tile (w, h) has.
+    """Refuse a stream of more pixels than its tile (w, h) has.
 
     Raises:
         TileReadError: it claims more.

@@ -101,7 +101,7 @@ def _found(tif: TiffFile, directories: list[TiffPage], path: str) -> list[TiffIm
 
 
 def _of_vendor(directories: list[TiffPage], vendor: str, path: str) -> list[TiffImage]:
-    """Every tiled directory is a level of the slide; the others are its label, macro and thumbnail."""
+    """Take every tiled directory as a level of the slide; the others are its label, macro and thumbnail."""
     names = {index: name for name, index in associated_of(directories, vendor).items()}
     slide = _by_width([page for page in directories if page.is_tiled])
     others = [(index, page) for index, page in enumerate(directories) if not page.is_tiled]
@@ -124,7 +124,7 @@ def _of_ome(tif: TiffFile, directories: list[TiffPage], path: str) -> list[TiffI
 
 
 def _levels_of_ome(series: TiffPageSeries, others: list[TiffPage], path: str) -> list[TiffPage]:
-    """The SubIFDs of an image; where there are none, the directories marked as smaller versions of the first one."""
+    """Return an image's SubIFDs; where there are none, the directories marked as smaller versions of the first one."""
     page = series.keyframe
     if page.pages is None:
         return _by_width([page, *(other for other in others if _is_level_of(other, page))])
@@ -132,7 +132,7 @@ def _levels_of_ome(series: TiffPageSeries, others: list[TiffPage], path: str) ->
 
 
 def _as_planes(image: TiffImage, series: TiffPageSeries, path: str) -> TiffImage:
-    """The image as three planes of one colour each, where its XML calls them so; else with its stack told."""
+    """Return the image as three planes of one colour each, where its XML says so; else with its stack noted."""
     longer = {axis: n for axis, n in zip(image.axes, image.shape, strict=True) if axis not in "YX" and n > 1}
     page = image.levels[0]
     grey = int(page.samplesperpixel) == 1 and page.dtype == "uint8" and page.photometric == 1
@@ -148,12 +148,12 @@ def _as_planes(image: TiffImage, series: TiffPageSeries, path: str) -> TiffImage
 
 
 def _in_order(image: TiffImage, path: str) -> TiffImage:
-    """The image with the order of its channels, as its XML has it."""
+    """Return the image with the order of its channels, as its XML has it."""
     return replace(image, order=rgb_order(*_channels(image.xml), path) or STORED)
 
 
 def _channels(xml: str) -> tuple[list[str], list[str]]:
-    """Names and colours (RRGGBB) of the channels in an image's XML; OME keeps a colour as one signed number, RGBA."""
+    """Return the channels' names and colours (RRGGBB) in an image's XML; OME stores a colour as one signed number."""
     found = [dict(_ATTRIBUTE.findall(channel)) for channel in _CHANNEL.findall(xml)]
     colours = [channel.get("Color", "-1") for channel in found]
     numbers = [int(colour) if re.fullmatch(r"-?\d{1,10}", colour) else -1 for colour in colours]
@@ -161,7 +161,7 @@ def _channels(xml: str) -> tuple[list[str], list[str]]:
 
 
 def _plain(directories: list[TiffPage], path: str) -> list[TiffImage]:
-    """Every directory, and every SubIFD larger than its parent, unless marked as a smaller version of another."""
+    """Return every directory not marked as a smaller version, and every SubIFD larger than its parent."""
     pages = [*directories, *(sub for page in directories for sub in _larger_below(page, path))]
     groups: list[list[TiffPage]] = []
     for page in sorted(pages, key=lambda page: -int(page.imagewidth) * int(page.imagelength)):
@@ -181,7 +181,7 @@ def _larger_below(page: TiffPage, path: str) -> list[TiffPage]:
 
 
 def _home(page: TiffPage, groups: list[list[TiffPage]]) -> list[TiffPage] | None:
-    """The image that a reduced directory belongs to: of its proportions, and the nearest before it in the file."""
+    """Return the image that a reduced directory belongs to: the nearest before it that has its proportions."""
     if not int(page.subfiletype) & REDUCED:
         return None
     able = [group for group in groups if _is_level_of(page, group[0])]
@@ -203,7 +203,7 @@ def _proportions(page: TiffPage, slide: TiffPage) -> bool:
 
 
 def _name(page: TiffPage) -> str:
-    """What a directory is called: its PageName, or a short first line of its description."""
+    """Return what a directory is called: its PageName, or a short first line of its description."""
     for text in (page.tags.valueof("PageName"), page.description):
         line = str(text or "").strip().partition("\n")[0].strip()
         if line and len(line) <= LONGEST_NAME and not line.startswith(("{", "<")):
@@ -235,7 +235,7 @@ def _by_width(pages: Sequence[TiffPage]) -> list[TiffPage]:
 
 
 def as_series(image: TiffImage, tif: TiffFile) -> Any:
-    """The image as tifffile's series, for libraries that read those."""
+    """Return the image as tifffile's series, for libraries that read those."""
     if image.planes:
         return tif.series[image.about.index]
     finest, *others = (_series(page) for page in image.levels)

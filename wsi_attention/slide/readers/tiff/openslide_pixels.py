@@ -1,4 +1,4 @@
-"""The pixels that OpenSlide makes of stored tiles that do not lie on whole pixels: their places, and how they blend.
+"""Where OpenSlide draws stored tiles that do not lie on whole pixels of the result, and how it blends them.
 
 OpenSlide's rules (openslide.c, openslide-grid.c, and cairo's for surfaces moved by a fraction of a pixel):
 
@@ -62,7 +62,7 @@ class Part(NamedTuple):
 
 
 def parts(location: tuple[int, int], downsample: float, tile: tuple[int, int], size: tuple[int, int]) -> Iterator[Part]:
-    """The parts of a region.
+    """Cut a region into parts.
 
     Args:
         location: (x, y) in level-0 pixels.
@@ -85,7 +85,7 @@ def parts(location: tuple[int, int], downsample: float, tile: tuple[int, int], s
 
 
 def placed(x: int, y: int, downsample: float, tile: tuple[int, int]) -> Place:
-    """The place of a level-0 location, which is nowhere negative."""
+    """Return the place of a level-0 location; it is never negative."""
     across, down = x / downsample, y / downsample
     if across.is_integer() and down.is_integer():
         return Place(int(across), int(down), WHOLE)
@@ -122,7 +122,7 @@ def blended(
     stored: Pixels, there: NDArray[np.bool_] | None, corner: tuple[int, int], tile: tuple[int, int],
     fraction: tuple[int, int],
 ) -> Pixels:  # fmt: skip
-    """A region that begins between stored pixels, on white.
+    """Draw a region that begins between stored pixels, on white.
 
     Args:
         stored: (h + 1, w + 1, 3), the stored pixels around it.
@@ -156,7 +156,7 @@ def _weights(fraction: tuple[int, int]) -> tuple[np.float32, np.float32, np.floa
 
 
 def _opaque(stored: Pixels, weights: Sequence[np.float32]) -> Pixels:
-    """All pixels as if they lay within one tile; the bulk of the work."""
+    """Draw all pixels as if they lay within one tile; the bulk of the work."""
     height, width = stored.shape[0] - 1, stored.shape[1] - 1
     out = np.empty((height, width, 3), np.uint8)
     alpha = ((weights[0] + weights[1]) + weights[2]) + weights[3]
@@ -179,7 +179,7 @@ def _drawn(
     stored: Pixels, there: NDArray[np.bool_] | None, rows: Indices, columns: Indices,
     weights: Sequence[np.float32], order: Sequence[Sequence[int]],
 ) -> Pixels:  # fmt: skip
-    """Some rows and columns, drawn tile by tile."""
+    """Draw some rows and columns tile by tile."""
     neighbours = [_premultiplied(stored, there, rows + down, columns + right) for down in (0, 1) for right in (0, 1)]
     drawn = np.zeros((len(rows), len(columns), 4), np.uint8)
     for together in order:
@@ -191,7 +191,7 @@ def _drawn(
 
 
 def _premultiplied(stored: Pixels, there: NDArray[np.bool_] | None, rows: Indices, columns: Indices) -> Floats:
-    """RGBA of some pixels as fractions of 1, transparent ones black."""
+    """Return some pixels as RGBA in [0, 1], transparent ones black."""
     where = np.ix_(rows, columns)
     found = np.ones((len(rows), len(columns), 4), np.float32)
     found[..., :3] = stored[where].astype(np.float32) * BYTE
@@ -201,7 +201,7 @@ def _premultiplied(stored: Pixels, there: NDArray[np.bool_] | None, rows: Indice
 
 
 def _saturated(source: Floats, drawn: Pixels) -> Pixels:
-    """A tile laid on what is drawn: as much of it as there is transparency left (Porter and Duff)."""
+    """Lay a tile on what is drawn, where that is still transparent (Porter and Duff)."""
     below = drawn.astype(np.float32) * BYTE
     alpha, free = source[..., 3:], np.float32(1) - below[..., 3:]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -210,7 +210,7 @@ def _saturated(source: Floats, drawn: Pixels) -> Pixels:
 
 
 def _bytes(fractions: Floats) -> Pixels:
-    """Fractions of 1 as bytes, pixman's way; the argument is used up."""
+    """Turn values in [0, 1] into bytes as pixman does; the argument is overwritten."""
     np.minimum(fractions, np.float32(1), out=fractions)
     fractions *= np.float32(256)
     found = fractions.astype(np.uint16)
@@ -219,7 +219,7 @@ def _bytes(fractions: Floats) -> Pixels:
 
 
 def _straight(drawn: Pixels) -> Pixels:
-    """Colours divided by their alpha, rounded down, as openslide-python gives them."""
+    """Divide colours by their alpha, rounded down, as openslide-python does."""
     alpha = drawn[..., 3:].astype(np.uint16)
     partly = (alpha > 0) & (alpha < 255)
     colours = np.minimum(np.uint16(255) * drawn[..., :3] // np.maximum(alpha, 1), 255)

@@ -38,7 +38,7 @@ class PhilipsText:
     """
 
     def __init__(self, text: str, path: str) -> None:
-        """Parses it.
+        """Parse the XML.
 
         Raises:
             SlideOpenError: no XML, or not of a slide.
@@ -61,7 +61,7 @@ class PhilipsText:
         self.pictures = [name for name, kind in PICTURES.items() if _value(self._images.get(kind), "PIM_DP_IMAGE_DATA")]
 
     def picture(self, name: str) -> NDArray[np.uint8]:
-        """Label or macro, (h, w, 3).
+        """Return label or macro, (h, w, 3).
 
         Raises:
             TileReadError: damaged, or too large.
@@ -78,7 +78,7 @@ class PhilipsText:
             raise TileReadError(str(error) or type(error).__name__) from error
 
     def levels(self, sizes: list[tuple[int, int]], path: str) -> tuple[list[float], list[tuple[int, int]]]:
-        """Downsamples and sizes without padding of levels with the given stored sizes.
+        """Return downsamples, and sizes without padding, of levels with the given stored sizes.
 
         Raises:
             SlideOpenError: it does not say how large the pixels of each level are.
@@ -99,7 +99,7 @@ def _value(image: ElementTree.Element | None, name: str) -> str:
 
 
 def _texts(node: ElementTree.Element) -> list[tuple[str, str]]:
-    """Names and texts of its own attributes, without lists and pictures."""
+    """Return the names and texts of its own attributes, without lists and pictures."""
     return [
         (name, (attribute.text or "").strip())
         for attribute in node.iterfind("./Attribute")
@@ -108,7 +108,7 @@ def _texts(node: ElementTree.Element) -> list[tuple[str, str]]:
 
 
 def _spacing(text: str | None) -> Spacing | None:
-    """Two positive numbers in quotation marks."""
+    """Return the two positive numbers in quotation marks."""
     values = [number(part) for part in (text or "").replace('"', " ").split()]
     if len(values) != 2 or values[0] is None or values[1] is None:
         return None

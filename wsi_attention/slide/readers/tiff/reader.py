@@ -52,7 +52,7 @@ class TiffReader:
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Whether it is a URL, or a file that begins as a TIFF does."""
+        """Tell whether it is a URL, or a file that begins as a TIFF does."""
         return "://" in path or is_tiff(path)
 
     @property
@@ -71,7 +71,7 @@ class TiffReader:
         return tuple(level.counts.reshape(-1, level.columns) for level in self.levels)
 
     def read(self, location: Size, level: int, size: Size) -> Pixels:
-        """Pixels (h, w, 3) on white.
+        """Return pixels (h, w, 3) on white.
 
         Raises:
             TileReadError: a tile is damaged, or the file could not be read.
@@ -84,11 +84,11 @@ class TiffReader:
         return pixels
 
     def read_regions(self, locations: NDArray[np.int64], level: int, size: Size, out: Pixels) -> list[str | None]:
-        """As `RegionsReader.read_regions`; of a region that fails, the output is zeros."""
+        """Do what `RegionsReader.read_regions` says; a region that fails is filled with zeros."""
         return self._request(level, size, out).read([(x, y) for x, y in locations.tolist()])
 
     def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether stored tiles (column, row) are not in the file."""
+        """Tell whether stored tiles (column, row) are not in the file."""
         index = self.levels[level]
         return np.asarray(index.states[tiles[:, 1] * index.columns + tiles[:, 0]] == MISSING)
 
@@ -96,11 +96,11 @@ class TiffReader:
         return TiffRequest(self._source, self._index.levels[level], self._decoders[level], size, out)
 
     def read_associated(self, name: str) -> Pixels:
-        """A label, macro or thumbnail image, (h, w, 3)."""
+        """Return a label, macro or thumbnail image, (h, w, 3)."""
         return read_associated(self._source, name, self._index.associated[name])
 
     def close(self) -> None:
-        """Gives the file back."""
+        """Close the file."""
         self._source.close()
 
 
@@ -147,7 +147,7 @@ class TiffRequest:
         self._spare: Pixels | None = None
 
     def read(self, locations: Sequence[Size]) -> list[str | None]:
-        """Fills the output; for each region None, or why it cannot be read, and zeros.
+        """Fill the output; return for each region None, or why it cannot be read, which leaves zeros.
 
         Raises:
             TileReadError: the file's bytes could not be read at all.
@@ -165,7 +165,7 @@ class TiffRequest:
         return self._reasons
 
     def _plan(self, region: int, part: Part) -> None:
-        """Notes which tiles a part needs, and makes what no tile covers white."""
+        """Note which tiles a part needs, and make white what no tile covers."""
         between = part.place.fraction != WHOLE
         target = self._out[region]
         if part.size != self._size:
@@ -179,7 +179,7 @@ class TiffRequest:
             piece.there = None if covered else np.zeros(piece.canvas.shape[:2], np.bool_)
 
     def _want(self, piece: Piece, size: Size) -> bool:
-        """Notes the tiles under a piece; whether they cover it wholly."""
+        """Note the tiles under a piece; return whether they cover it wholly."""
         level, (x, y, _) = self._level, piece.part.place
         (wide, high), (across, down) = level.size, level.tile
         right, bottom = x + size[0], y + size[1]
@@ -199,7 +199,7 @@ class TiffRequest:
         return covered
 
     def _groups(self) -> Iterator[list[int]]:
-        """The wanted tiles in the order of the file, so many at once that their bytes stay few."""
+        """Yield the wanted tiles in the order of the file, in groups of limited size."""
         offsets, counts = self._level.offsets, self._level.counts
         group: list[int] = []
         held = 0
@@ -213,7 +213,7 @@ class TiffRequest:
             yield group
 
     def _place(self, tile: int, content: bytes) -> None:
-        """Decodes a tile and puts it where it is needed."""
+        """Decode a tile and put it where it is needed."""
         pieces = self._wanted.pop(tile)
         row, column = divmod(tile, self._level.columns)
         left, top = column * self._level.tile[0], row * self._level.tile[1]
@@ -233,7 +233,7 @@ class TiffRequest:
                 self._blend(piece)
 
     def _fits(self, piece: Piece, left: int, top: int) -> bool:
-        """Whether a piece is just this tile, and lies in memory as the decoder needs it."""
+        """Tell whether a piece is just this tile, and lies in memory as the decoder needs it."""
         (across, down), (wide, high) = self._level.tile, self._level.size
         return (
             piece.canvas.shape == (down, across, 3)
@@ -249,7 +249,7 @@ class TiffRequest:
         return self._spare
 
     def _paste(self, pixels: Pixels, left: int, top: int, piece: Piece) -> None:
-        """Copies what a tile, at (left, top) of the level, has of a piece."""
+        """Copy the part of a tile, at (left, top) of the level, that lies in a piece."""
         x, y, _ = piece.part.place
         height, width = piece.canvas.shape[:2]
         across, down = self._level.tile
@@ -271,7 +271,7 @@ class TiffRequest:
 
 
 def read_associated(source: ByteRanges, name: str, directory: int) -> NDArray[np.uint8]:
-    """An image in a directory of its own, or in the first one's XML, (h, w, 3).
+    """Return an image in a directory of its own, or in the first one's XML, (h, w, 3).
 
     Raises:
         TileReadError: too large, no RGB, or damaged.

@@ -96,7 +96,7 @@ def _of_index(index: TiffIndex) -> Seen:
 
 @lru_cache(maxsize=1024)
 def _looked(path: str, series: Series, size: int, changed: int) -> Seen | None:
-    """The checks for OpenSlide; a file that passed and has not changed is not parsed again when it is reopened."""
+    """Check a file for OpenSlide; one that passed and has not changed is not parsed again when it is reopened."""
     del size, changed
     import tifffile
 
@@ -139,7 +139,7 @@ def explain_tiff(path: str, series: Series = None) -> None:
 
 
 def compression_of(path: str) -> str:
-    """The name of the compression of a TIFF's first image."""
+    """Return the name of the compression of a TIFF's first image."""
     import tifffile
 
     try:

@@ -1,4 +1,4 @@
-"""What a TIFF's tags say, under the names that OpenSlide gives them."""
+"""A TIFF's tags, under OpenSlide's names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NotReadHereError(SlideOpenError):
 
 
 def pages_of(parent: TiffFile | TiffPage, path: str) -> list[TiffPage]:
-    """The directories of a file, or those below one of them, in their order.
+    """Return the directories of a file, or those below one of them, in their order.
 
     Raises:
         SlideOpenError: more of them than any slide has.
@@ -49,7 +49,7 @@ def pages_of(parent: TiffFile | TiffPage, path: str) -> list[TiffPage]:
 
 
 def vendor_of(tif: TiffFile, path: str) -> str:
-    """`APERIO`, `PHILIPS` or `GENERIC`.
+    """Return `APERIO`, `PHILIPS` or `GENERIC`.
 
     Raises:
         NotReadHereError: a scanner's own kind of TIFF, which has its own rules.
@@ -66,7 +66,7 @@ def vendor_of(tif: TiffFile, path: str) -> str:
 
 
 def properties_of(page: TiffPage, vendor: str, xml: str = "") -> dict[str, str]:
-    """The tags of the finest level, and what OpenSlide makes of them; of an OME-TIFF the image's part of the XML."""
+    """Return the finest level's tags, and what OpenSlide makes of them; of an OME-TIFF the image's part of the XML."""
     found = {"openslide.vendor": vendor} | ({OME_IMAGE: xml} if xml else {})
     for name in _TEXTS:
         value = page.tags.valueof(name)
@@ -77,7 +77,7 @@ def properties_of(page: TiffPage, vendor: str, xml: str = "") -> dict[str, str]:
         if ratio is not None:
             found[f"tiff.{name}"] = f"{ratio:.17g}"
     found["tiff.ResolutionUnit"] = _UNITS.get(int(page.tags.valueof("ResolutionUnit", 2)), "unknown")
-    if vendor == PHILIPS:  # its text is long, and told in `tiff_philips`
+    if vendor == PHILIPS:  # its text is a long XML, which `tiff.philips` reads
         found.pop("tiff.ImageDescription", None)
         return found
     if "tiff.ImageDescription" in found:
@@ -101,7 +101,7 @@ def _of_resolution(tags: dict[str, str]) -> dict[str, str]:
 
 
 def _of_aperio(description: str) -> dict[str, str]:
-    """The "key = value" pairs that follow the first bar."""
+    """Return the "key = value" pairs that follow the first bar."""
     pairs = [part.split("=", 1) for part in description.split("|")[1:] if "=" in part]
     found = {f"aperio.{key.strip()}": value.strip() for key, value in pairs}
     for key, names in {"AppMag": ("objective-power",), "MPP": ("mpp-x", "mpp-y")}.items():
@@ -112,7 +112,7 @@ def _of_aperio(description: str) -> dict[str, str]:
 
 
 def associated_of(pages: Sequence[TiffPage], vendor: str) -> dict[str, int]:
-    """The directory of each associated image: Aperio's thumbnail is the second, the others are named in their text."""
+    """Return the directory of each associated image: Aperio's thumbnail is the second, texts name the others."""
     found: dict[str, int] = {}
     for index, page in enumerate(pages):
         if vendor == PHILIPS and not page.is_tiled:

@@ -1,4 +1,4 @@
-"""Which chunks of a level are not in its store. Zarr gives the fill value for them, as if it had been measured."""
+"""Which chunks of a level are not in its store: zarr reads the fill value for them, as if it had been measured."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Absence:
         self._index = lru_cache(SHARDS)(self._read_index) if array.shards and _plain_index(array) else None
 
     def of(self, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,): whether something of each chunk (column, row), (n, 2), is not stored."""
+        """Return (n,): whether a part of each chunk (column, row), (n, 2), is not stored."""
         found = np.array([self._absent(int(col), int(row)) for col, row in tiles], np.bool_)
         return found.reshape(len(tiles))
 
@@ -64,7 +64,7 @@ class Absence:
         return f"{self._array.path}/{name}".lstrip("/")
 
     def _read_index(self, file: tuple[int, ...]) -> NDArray[np.uint64] | None:
-        """(…, 2) of a shard: where each chunk lies in it, and how many bytes it has; None where that is not known."""
+        """Return (…, 2): where each chunk lies in a shard, and how many bytes it has; None where that is not known."""
         from zarr.abc.store import SuffixByteRequest
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
@@ -82,7 +82,7 @@ class Absence:
 
 
 def _plain_index(array: zarr.Array[Any]) -> bool:
-    """Whether a shard ends with an index in plain numbers and a checksum, as writers do unless told otherwise."""
+    """Tell whether a shard ends with an index in plain numbers and a checksum, as is usual."""
     stored: dict[str, Any] = dict(array.metadata.to_dict())
     for codec in stored.get("codecs") or ():
         if codec["name"] == "sharding_indexed":
@@ -93,7 +93,7 @@ def _plain_index(array: zarr.Array[Any]) -> bool:
 
 
 def known_keys(store: Store, path: str) -> Callable[[str], bool]:
-    """Whether a key is in a store: a folder here, a zip file, or one elsewhere, as far as it has been asked for."""
+    """Tell whether a key is in a store: a local folder, a zip file, or a remote one, if it has been asked for."""
     from zarr.storage import ZipStore
 
     if isinstance(store, ZipStore):

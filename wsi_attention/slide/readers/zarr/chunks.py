@@ -25,13 +25,13 @@ class Grid(NamedTuple):
     shard: tuple[int, int]
 
     def rectangle(self, col: int, row: int) -> Rectangle:
-        """The pixels of a chunk."""
+        """Return the pixels of a chunk."""
         (width, height), (w, h) = self.extent, self.chunk
         return slice(row * h, min((row + 1) * h, height)), slice(col * w, min((col + 1) * w, width))
 
 
 def read_regions(grid: Grid, corners: NDArray[np.int64], out: Pixels, fetch: Fetch) -> list[str | None]:
-    """Regions on white, as `RegionsReader.read_regions` gives them; zeros where one fails.
+    """Read regions on white, as `RegionsReader.read_regions` says; zeros where one fails.
 
     Args:
         grid: of the level.
@@ -57,7 +57,7 @@ def read_regions(grid: Grid, corners: NDArray[np.int64], out: Pixels, fetch: Fet
 def _regions_of_chunks(
     grid: Grid, corners: NDArray[np.int64], size: tuple[int, int]
 ) -> dict[tuple[int, int], list[int]]:
-    """For each chunk (column, row) the regions that meet it, shard after shard."""
+    """Return for each chunk (column, row) the regions that meet it, shard after shard."""
     found: dict[tuple[int, int], list[int]] = {}
     for i, corner in enumerate(corners.tolist()):
         cols, rows = (_chunks(corner[axis], size[axis], grid.chunk[axis], grid.extent[axis]) for axis in (0, 1))
@@ -75,7 +75,7 @@ def _chunks(start: int, length: int, chunk: int, extent: int) -> range:
 
 
 def _paste(pixels: Pixels, place: Rectangle, corner: NDArray[np.int64], out: Pixels) -> None:
-    """The part of a chunk that a region covers, to its place in the region."""
+    """Copy the part of a chunk that a region covers to its place in the region."""
     (x, y), (h, w) = corner.tolist(), out.shape[:2]
     rows, cols = place
     top, bottom = max(rows.start, y), min(rows.stop, y + h)

@@ -111,7 +111,7 @@ def _described(group: zarr.Group | None) -> dict[str, Any]:
 
 
 def _series(store: Store, base: str) -> list[str]:
-    """The groups that the store lists as its images; where it lists none, those it can name that hold an image."""
+    """Return the groups that the store lists as its images; if it lists none, those it can name that hold an image."""
     listed = _described(_group(store, _below(base, "OME"))).get("series")
     if isinstance(listed, list):
         return [str(name) for name in listed[:MAX_IMAGES] if ".." not in str(name)]
@@ -128,7 +128,7 @@ def _series(store: Store, base: str) -> list[str]:
 
 
 def _names(store: Store, base: str) -> list[str]:
-    """The names of the images in the store's OME-XML; nothing where it has none."""
+    """Return the names of the images in the store's OME-XML; nothing where it has none."""
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
 
@@ -147,7 +147,7 @@ def _of_group(group: zarr.Group, name: str, path: str) -> Iterator[ZarrImage]:
 
 
 def _image(group: zarr.Group, pyramid: Multiscale, name: str, path: str) -> ZarrImage:
-    """An image, its levels from fine to coarse."""
+    """Return an image, its levels from fine to coarse."""
     arrays = [_array(group, level, path) for level in pyramid.paths]
     x, y = pyramid.axes.index("x"), pyramid.axes.index("y")
     shapes = [array.shape if len(array.shape) == len(pyramid.axes) else (0,) * len(pyramid.axes) for array in arrays]
@@ -163,7 +163,7 @@ def _image(group: zarr.Group, pyramid: Multiscale, name: str, path: str) -> Zarr
 
 
 def _array(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
-    """A level of a group.
+    """Return a level of a group.
 
     Raises:
         SlideOpenError: it is not there.

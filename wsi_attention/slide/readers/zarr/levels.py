@@ -26,14 +26,14 @@ REQUESTS = 4
 
 
 class Level(Protocol):
-    """A level that gives pixels (h, w, 3)."""
+    """A level that is read as pixels (h, w, 3)."""
 
     def crop(self, rows: slice, cols: slice) -> Pixels:
-        """One rectangle; raises whatever a damaged chunk leads the library to."""
+        """Read one rectangle; raise whatever the library raises on a damaged chunk."""
         ...
 
     def fetch(self, places: Sequence[Rectangle]) -> Iterator[Pixels | Exception]:
-        """Many, in the order given; an error in place of what cannot be read."""
+        """Read many, in the order given; an error stands in place of what cannot be read."""
         ...
 
 
@@ -51,11 +51,11 @@ class ZarrLevel:
         self._array, self._axes, self._remote, self._order = array, axes, remote, order
 
     def crop(self, rows: slice, cols: slice) -> Pixels:
-        """As `Level.crop`."""
+        """Do what `Level.crop` says."""
         return _upright(np.asarray(self._array[_selection(self._axes, rows, cols)]), self._axes, self._order)
 
     def fetch(self, places: Sequence[Rectangle]) -> Iterator[Pixels | Exception]:
-        """As `Level.fetch`."""
+        """Do what `Level.fetch` says."""
         if not self._remote:
             yield from (self._attempt(place) for place in places)
             return
@@ -82,11 +82,11 @@ class TensorStoreLevel:
         self._together = max(1, IN_FLIGHT // (3 * chunk))
 
     def crop(self, rows: slice, cols: slice) -> Pixels:
-        """As `Level.crop`."""
+        """Do what `Level.crop` says."""
         return self._taken(self._store[_selection(self._axes, rows, cols)].read())
 
     def fetch(self, places: Sequence[Rectangle]) -> Iterator[Pixels | Exception]:
-        """As `Level.fetch`."""
+        """Do what `Level.fetch` says."""
         import tensorstore
 
         for start in range(0, len(places), self._together):
@@ -100,7 +100,7 @@ class TensorStoreLevel:
 
 
 def level_of(array: zarr.Array[Any], axes: str, path: str, order: Order = STORED) -> Level:
-    """A level through tensorstore, if that is installed, the store is a folder here and it can read it; else zarr.
+    """Return a level read by tensorstore, if that is installed and can read the store, a local folder; else by zarr.
 
     Args:
         array: the level.
@@ -137,7 +137,7 @@ def _selection(axes: str, rows: slice, cols: slice) -> tuple[slice | int, ...]:
 
 
 def _upright(pixels: NDArray[np.uint8], axes: str, order: Order) -> Pixels:
-    """(h, w, 3) in red, green and blue, however axes and channels lie in the store."""
+    """Return (h, w, 3) in red, green and blue, however axes and channels lie in the store."""
     kept = "".join(axis for axis in axes if axis in "yxc")
     upright = pixels.transpose([kept.index(axis) for axis in "yxc"])
     return upright if order == STORED else upright[..., list(order)]

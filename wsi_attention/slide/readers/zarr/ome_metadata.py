@@ -35,19 +35,19 @@ class Multiscale:
     name: str = ""
 
     def in_order(self, order: Sequence[int]) -> Multiscale:
-        """The pyramid with its levels in another order."""
+        """Return the pyramid with its levels in another order."""
         scales = tuple(self.scales[level] for level in order) if self.scales else ()
         return replace(self, paths=tuple(self.paths[level] for level in order), scales=scales)
 
     def mpp(self) -> tuple[float, float] | None:
-        """(x, y) µm per pixel of the finest level; None without a usable scale and unit."""
+        """Return (x, y) µm per pixel of the finest level; None without a usable scale and unit."""
         if not self.scales:
             return None
         x, y = (scaled(self.scales[0][self.axes.index(axis)], self.units[self.axes.index(axis)]) for axis in "xy")
         return None if x is None or y is None else (x, y)
 
     def downsamples(self, levels: tuple[tuple[int, int], ...]) -> tuple[float, ...]:
-        """What the scales say, where they fit the shapes within 5 %; else what the shapes say."""
+        """Return the downsamples of the scales, where they fit the shapes within 5 %; else those of the shapes."""
         by_shape, by_scale = downsamples(levels), self._scaled_down()
         return by_scale if by_scale and all(map(same_scale, by_scale, by_shape)) else by_shape
 
@@ -61,7 +61,7 @@ class Multiscale:
         return ()
 
     def _scaled_down(self) -> tuple[float, ...]:
-        """Each level's downsample as its scale says; empty where the file names no scales."""
+        """Return each level's downsample as its scale says; empty where the file names no scales."""
         if not self.scales:
             return ()
         x, y = self.axes.index("x"), self.axes.index("y")
@@ -70,7 +70,7 @@ class Multiscale:
 
 
 def multiscales(attributes: Mapping[str, Any], path: str) -> list[Multiscale]:
-    """The pyramids that a group's attributes describe.
+    """Return the pyramids that a group's attributes describe.
 
     Raises:
         SlideOpenError: a description is broken, or names an array outside the store.
@@ -104,7 +104,7 @@ def _multiscale(entry: Mapping[str, Any], path: str) -> Multiscale:
 
 
 def channels(attributes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What a group's `omero` attributes call its channels, and their colours (RRGGBB); empty where they say nothing."""
+    """Return the channels' names and colours (RRGGBB) in a group's `omero` attributes; empty where there are none."""
     described = attributes.get("ome", attributes)
     rendering = described.get("omero") if isinstance(described, Mapping) else None
     found = rendering.get("channels") if isinstance(rendering, Mapping) else None
@@ -123,7 +123,7 @@ def _axes(described: Any, path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _inside(name: Any, path: str) -> str:
-    """A dataset's path, refused where it would lead out of the store."""
+    """Return a dataset's path; refuse one that would lead out of the store."""
     parts = PurePosixPath(str(name)).parts
     if not parts or str(name).startswith("/") or ".." in parts or "\\" in str(name) or ":" in str(name):
         raise SlideOpenError(f"{path}: its metadata names a level at {str(name)!r}, outside the store; do not trust it")

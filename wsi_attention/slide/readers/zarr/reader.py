@@ -77,15 +77,14 @@ class ZarrReader:
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Whether a folder or zip file holds zarr metadata at its top, or in the one folder it contains; of a URL the
-        name counts."""
+        """Tell whether a folder or zip file holds zarr metadata at its top or in its only folder; a URL, by its name."""
         try:
             return is_store_url(path) if is_url(path) else _root(path) is not None
         except Exception:  # zipfile raises more than BadZipFile on broken archives, and a probe must not fail
             return False
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3); outside the slide they are white.
+        """Return pixels (h, w, 3); outside the slide they are white.
 
         Raises:
             TileReadError: a chunk could not be read or decoded.
@@ -99,14 +98,14 @@ class ZarrReader:
     def read_regions(
         self, locations: NDArray[np.int64], level: int, size: tuple[int, int], out: NDArray[np.uint8]
     ) -> list[str | None]:
-        """As `RegionsReader.read_regions`: every chunk is read whole and once."""
+        """Do what `RegionsReader.read_regions` says; every chunk is read whole and once."""
         downsample = self.level_downsamples[level]
         corners = np.array([level_location((int(x), int(y)), downsample) for x, y in locations]).reshape(-1, 2)
         del size
         return read_regions(self._grid(level), corners, out, partial(self._fetch, level))
 
     def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether chunks (column, row) are not in the store; of one elsewhere, those that were asked for."""
+        """Tell whether chunks (column, row) are not in the store; of one elsewhere, those that were asked for."""
         return self._absences[level].of(tiles)
 
     def _crop(self, level: int, rows: slice, cols: slice) -> NDArray[np.uint8]:
@@ -114,7 +113,7 @@ class ZarrReader:
         return whitened(pixels, (cols.start, rows.start), self._chunk(level), partial(self.absent, level))
 
     def _fetch(self, level: int, places: list[Rectangle]) -> Iterator[NDArray[np.uint8] | Exception]:
-        """Chunks, white where they are not in the store, whatever fill value it names."""
+        """Fetch chunks, white where they are not in the store, whatever fill value it names."""
         for (rows, cols), pixels in zip(places, self._levels[level].fetch(places), strict=True):
             if isinstance(pixels, Exception):
                 yield pixels
@@ -126,7 +125,7 @@ class ZarrReader:
         return array.chunks[x], array.chunks[y]
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
-        """OME-Zarr keeps no label or macro image.
+        """Raise InputError: OME-Zarr keeps no label or macro image.
 
         Raises:
             KeyError: always.
@@ -134,7 +133,7 @@ class ZarrReader:
         raise KeyError(name)
 
     def close(self) -> None:
-        """Closes the store."""
+        """Close the store."""
         self._store.close()
 
     def _grid(self, level: int) -> Grid:
@@ -154,7 +153,7 @@ class ZarrReader:
 
 
 def _root(path: str) -> str | None:
-    """Where the zarr metadata lies: "" at the top, a folder's name inside a zip, None where there is none."""
+    """Return the folder of the zarr metadata: "" at the top, a name inside a zip, None where there is none."""
     if is_url(path):
         return ""
     file = Path(path)
@@ -185,7 +184,7 @@ def _open_store(path: str) -> Store:
 
 
 def _checked_packing(array: zarr.Array[Any], path: str) -> Packing:
-    """How a level is packed; refuses chunks too large to decode, and codecs that do more than pack bytes, or twice."""
+    """Return how a level is packed; refuse chunks too large to decode, and codecs that do more than pack bytes once."""
     if int(np.prod(array.chunks)) > 3 * MAX_SEGMENT_PIXELS:
         raise SlideOpenError(f"{path}: chunks of {array.chunks}, too large to decode in pieces; rechunk it first")
     for codec in _codec_names(array):
