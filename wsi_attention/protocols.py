@@ -35,6 +35,10 @@ class SlideReader(Protocol):
     bounds: Box | None
     associated: tuple[str, ...]
 
+    def __init__(self, path: str) -> None:
+        """Open the path. Further parameters, each with a default, are the options of `open_slide(…, options=…)`."""
+        ...
+
     @classmethod
     def recognises(cls, path: str) -> bool:
         """Whether this reader should be tried on the path; cheap, never raises."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_attention.plain_text import visible
+
+if TYPE_CHECKING:
+    from wsi_attention.slide.description import ImageDescription, SlideDescription
 
 
 def info(
@@ -50,7 +53,7 @@ def info(
         raise typer.Exit(1)
 
 
-def _page(facts: dict[str, Any]) -> str:
+def _page(facts: SlideDescription) -> str:
     mpp = " x ".join(f"{value:.4g}" for value in facts["mpp"]) + " µm/px" if facts["mpp"] else "unknown"
     rows = [
         ("slide", facts["slide"]),
@@ -75,7 +78,7 @@ def _page(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name:<12} {visible(str(value))}" for name, value in rows) + "\n"
 
 
-def _image(image: dict[str, Any]) -> str:
+def _image(image: ImageDescription) -> str:
     levels = f"{image['levels']} level{'s' if image['levels'] > 1 else ''}"
     size = f"{image['width']} x {image['height']} px, {levels}{'' if image['rgb'] else ', not 8-bit RGB'}"
     name = f", {image['name']!r}" if image["name"] else ""

@@ -14,6 +14,7 @@ from wsi_attention.errors import ResultsError, SlideError
 from wsi_attention.export.report import shown_boxes, shown_downsample
 from wsi_attention.export.tissue_picture import draw_tissue, tissue_words
 from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.slide.description import TissueDescription
 from wsi_attention.slide.overviews import coarse_enough, pixels_at
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
@@ -75,11 +76,8 @@ def pixels_for(exporter: Any, **sources: Callable[[], Any]) -> dict[str, Any]:
     return {name: source() for name, source in sources.items() if name in taken}
 
 
-def write_tissue(slide: Slide, path: str | Path) -> dict[str, Any]:
+def write_tissue(slide: Slide, path: str | Path) -> TissueDescription:
     """Find tissue as `classify` does, and write a picture of the mask over the overview as PNG.
-
-    Returns:
-        JSON-able: "share" of the slide in [0, 1], "mm2", "mpp" that it was found at, "words", "notes", "picture".
 
     Raises:
         MissingMppError: nobody says how large a pixel is.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from wsi_attention.errors import SlideError
+from wsi_attention.slide.images import StoredImage
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.tissue import check_brightfield
@@ -16,23 +17,72 @@ AFFORDABLE = 64_000_000
 """The most stored pixels that are read for it; a slide without a level that small is not looked at."""
 
 
-def describe(slide: Slide) -> dict[str, Any]:
+class LevelDescription(TypedDict):
+    """A stored level; sizes in its pixels."""
+
+    width: int
+    height: int
+    downsample: float
+    tile: tuple[int, int] | None
+    left_out: bool
+
+
+class ImageDescription(TypedDict):
+    """An image of the file."""
+
+    index: int
+    name: str
+    width: int
+    height: int
+    levels: int
+    rgb: bool
+    slide: bool
+
+
+class TissueDescription(TypedDict):
+    """What tissue was found: its share of the slide in [0, 1], the scale of the view, and a picture's path."""
+
+    share: float
+    mm2: float
+    mpp: float
+    picture: str
+    words: str
+    notes: list[str]
+
+
+class SlideDescription(TypedDict):
+    """What a slide says of itself."""
+
+    slide: str
+    reader: str
+    reader_reason: str
+    vendor: str | None
+    size: list[int]
+    mpp: list[float] | None
+    mpp_source: str
+    objective_power: float | None
+    bounds: list[int] | None
+    associated: list[str]
+    images: list[ImageDescription]
+    levels: list[LevelDescription]
+    fingerprint: str
+    odd: list[str]
+    tissue: NotRequired[TissueDescription]
+
+
+def describe(slide: Slide) -> SlideDescription:
     """Return a slide's size, levels, mpp and its source, bounds, images, reader and oddities, as values for JSON.
 
     Metadata, a few samples of the file, one coarse view, and a few places of every level are read.
     """
     looks = _looks(slide)
-    levels = [
+    levels: list[LevelDescription] = [
         {"width": w, "height": h, "downsample": round(d, 6), "tile": t, "left_out": level not in slide.levels}
         for level, ((w, h), d, t) in enumerate(
             zip(slide.level_dimensions, slide.level_downsamples, slide.facts.tile_sizes, strict=True)
         )
     ]
-    images = [
-        {"index": found.index, "name": found.name, "width": found.size[0], "height": found.size[1]}
-        | {"levels": found.levels, "rgb": found.rgb, "slide": found.index == slide.facts.image}
-        for found in slide.facts.images
-    ]
+    images = [_image(found, found.index == slide.facts.image) for found in slide.facts.images]
     return {
         "slide": slide.path,
         "reader": slide.reader,
@@ -49,6 +99,13 @@ def describe(slide: Slide) -> dict[str, Any]:
         "fingerprint": slide.fingerprint,
         "odd": [*slide.oddities(), *looks],
     }
+
+
+def _image(found: StoredImage, is_slide: bool) -> ImageDescription:
+    (width, height), levels = found.size, found.levels
+    return ImageDescription(
+        index=found.index, name=found.name, width=width, height=height, levels=levels, rgb=found.rgb, slide=is_slide
+    )
 
 
 def _looks(slide: Slide) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ def _nearest(level_downsamples: Sequence[float], downsample: float) -> int:
     return ratios.index(min(ratios))
 
 
-Starts = NDArray[np.floating[Any]]
+Starts = NDArray[np.floating]
 Block = tuple[tuple[int, int], tuple[int, int]]
 """Offset (x, y) and size (w, h) of a part of a region."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from wsi_attention.slide.view import View
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating]
 
 
 def snapped_to_tiles(view: View, locations: Ints, size: tuple[int, int]) -> Ints:

@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ BAND = 256
 """Rows of a mask that polygons are filled in at once."""
 LARGEST = 1_000_000_000
 """Bytes of GeoJSON, unpacked, that are read at most."""
+
+
+Rings = list[list[list[float]]]
+"""A polygon of GeoJSON: rings of points [x, y, …], the outer ring first."""
 
 
 def load_mask(path: str | Path, extent: tuple[int, int], bounds: Box | None = None) -> TissueMask:
@@ -135,13 +139,14 @@ def _text(path: Path) -> str:
     return raw.decode("utf-8-sig")
 
 
-def _polygons(value: Any) -> Iterator[list[Any]]:
+def _polygons(value: object) -> Iterator[Rings]:
     """Yield every polygon, a list of rings, in any GeoJSON value."""
     if isinstance(value, list):
         for item in value:
             yield from _polygons(item)
+    if not isinstance(value, dict):
         return
-    kind = value.get("type") if isinstance(value, dict) else None
+    kind = value.get("type")
     if kind == "FeatureCollection":
         yield from _polygons(value["features"])
     elif kind == "Feature" and value["geometry"] is not None:
@@ -154,7 +159,7 @@ def _polygons(value: Any) -> Iterator[list[Any]]:
         yield from value["coordinates"]
 
 
-def _rings(polygon: list[Any]) -> list[NDArray[np.float64]]:
+def _rings(polygon: Rings) -> list[NDArray[np.float64]]:
     rings = [np.asarray([point[:2] for point in ring], np.float64) for ring in polygon]
     for ring in rings:
         if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
@@ -171,13 +176,13 @@ def _fill(mask: NDArray[np.bool_], rings: list[NDArray[np.float64]]) -> None:
         return
     low = np.maximum(np.floor(rings[0].min(0)).astype(np.int64), 0)
     high = np.minimum(np.ceil(rings[0].max(0)).astype(np.int64) + 1, mask.shape[::-1])
-    polygon = make_valid(Polygon(rings[0], rings[1:]))  # type: ignore[no-untyped-call]
-    prepare(polygon)  # type: ignore[no-untyped-call]
+    polygon = make_valid(Polygon(rings[0], rings[1:]))
+    prepare(polygon)
     x = np.arange(low[0], high[0]) + 0.5
     for top in range(int(low[1]), int(high[1]), BAND):
         rows = slice(top, min(top + BAND, int(high[1])))
         y = np.arange(rows.start, rows.stop)[:, None] + 0.5
-        mask[rows, low[0] : high[0]] |= intersects_xy(polygon, x, y)  # type: ignore[no-untyped-call]
+        mask[rows, low[0] : high[0]] |= intersects_xy(polygon, x, y)
 
 
 TOLERANCE = 0.02
@@ -197,7 +202,7 @@ class MaskFrame(NamedTuple):
 
 
 def frame_of_polygons(
-    value: Any, corners: NDArray[np.float64], name: str, extent: tuple[int, int], bounds: Box | None
+    value: object, corners: NDArray[np.float64], name: str, extent: tuple[int, int], bounds: Box | None
 ) -> MaskFrame:
     """Return the frame of GeoJSON polygons.
 
@@ -241,7 +246,7 @@ def frame_of_picture(size: tuple[int, int], name: str, extent: tuple[int, int], 
     return MaskFrame(whole, f"{name}: stretched over the slide although their proportions differ (mask {sizes})")
 
 
-def _stated(value: Any, name: str, extent: tuple[int, int]) -> tuple[int, int] | None:
+def _stated(value: object, name: str, extent: tuple[int, int]) -> tuple[int, int] | None:
     facts = value.get("metadata") if isinstance(value, dict) else None
     if not isinstance(facts, dict):
         return None
@@ -256,7 +261,7 @@ def _stated(value: Any, name: str, extent: tuple[int, int]) -> tuple[int, int] |
     return int(offset[0]), int(offset[1])
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: object) -> bool:
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value == int(value)
     )
@@ -268,13 +273,13 @@ def _fits(corners: NDArray[np.float64], box: Box) -> bool:
     return bool((corners[0] >= low - over).all() and (corners[1] <= low + size + over).all())
 
 
-def _of_trident(value: Any) -> bool:
+def _of_trident(value: object) -> bool:
     """Tell whether every feature has TRIDENT's column; its contours are in level-0 pixels."""
     features = list(_features(value))
     return bool(features) and all("tissue_id" in properties for properties in features)
 
 
-def _features(value: Any) -> Iterator[dict[str, Any]]:
+def _features(value: object) -> Iterator[dict[str, object]]:
     if isinstance(value, dict) and value.get("type") == "FeatureCollection":
         value = value["features"]
     for one in value if isinstance(value, list) else [value]:

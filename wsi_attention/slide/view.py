@@ -252,7 +252,7 @@ class View:
         parts = self._blocks(size)
         if len(parts) == 1:
             return self._read_block(location, offset, size)
-        pixels, unknown = np.empty((size[1], size[0], 3), np.uint8), []
+        pixels, unknown = np.empty((size[1], size[0], 3), np.uint8), list[Box]()
         for (left, top), (width, height) in parts:
             block = self._read_block(location, (offset[0] + left, offset[1] + top), (width, height))
             pixels[top : top + height, left : left + width] = block.pixels

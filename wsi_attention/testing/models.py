@@ -97,7 +97,7 @@ class ModelContract:
             return self.build().eval()
 
     def test_has_every_attribute_that_is_used(self) -> None:
-        """The attributes of `AttentionModel` are there: scales above 0, whole numbers from 1, modules."""
+        """Check that the attributes of `AttentionModel` are there: scales above 0, whole numbers from 1, modules."""
         model = contract_of(self.model())
         assert model.tile_mpp > 0 and model.overview_mpp > 0
         assert isinstance(model.overview_pixels, int) and model.overview_pixels >= 1

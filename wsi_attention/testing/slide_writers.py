@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import numpy as np
 import tifffile
@@ -12,11 +13,32 @@ from PIL import Image, ImageDraw
 
 from wsi_attention.testing.slide_levels import TILE, EncodedLevel, Pixels
 
+if TYPE_CHECKING:
+    import zarr
+    from zarr.core.common import JSON
+
 TiledWriter = Callable[[Path, list[EncodedLevel], float, Pixels], None]
 """Takes the path, the levels from fine to coarse, µm per level-0 pixel, and a small picture of the whole slide."""
 
 
-def _options(mpp: float, downsample: float) -> dict[str, Any]:
+class TiffOptions(TypedDict, total=False):
+    """Options of tifffile for one image."""
+
+    dtype: type[np.uint8]
+    tile: tuple[int, int]
+    photometric: str
+    subsampling: tuple[int, int]
+    compression: str
+    resolution: tuple[float, float]
+    resolutionunit: str
+    metadata: dict[str, object] | None
+    software: str
+    description: str
+    subfiletype: int
+    subifds: int
+
+
+def _options(mpp: float, downsample: float) -> TiffOptions:
     """Return tifffile's options for a level of JPEG tiles, with its resolution in pixels a cm."""
     pixels_a_cm = 1e4 / (mpp * downsample)
     return {
@@ -32,8 +54,10 @@ def _options(mpp: float, downsample: float) -> dict[str, Any]:
     }
 
 
-def _write_level(file: tifffile.TiffWriter, level: EncodedLevel, mpp: float, downsample: float, **more: Any) -> None:
-    options = _options(mpp, downsample) | more
+def _write_level(
+    file: tifffile.TiffWriter, level: EncodedLevel, mpp: float, downsample: float, **more: Unpack[TiffOptions]
+) -> None:
+    options: TiffOptions = {**_options(mpp, downsample), **more}
     file.write(iter(level.tiles), shape=(level.size[1], level.size[0], 3), **options)
 
 
@@ -95,11 +119,12 @@ def write_tiff(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels
 
 def write_ome_tiff(path: Path, levels: list[EncodedLevel], mpp: float, small: Pixels) -> None:
     """Write an OME-TIFF whose coarser levels are SubIFDs of the first page."""
-    size = {f"PhysicalSize{axis}": mpp for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    size = {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp, "PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
     with tifffile.TiffWriter(path, bigtiff=True, ome=True) as file:
-        first: dict[str, Any] = {"metadata": {"axes": "YXS", **size}, "subifds": len(levels) - 1}
+        first: TiffOptions = {"metadata": {"axes": "YXS", **size}, "subifds": len(levels) - 1}
+        others: TiffOptions = {"subfiletype": 1}
         for index, level in enumerate(levels):
-            more = {"subfiletype": 1} if index else first
+            more = others if index else first
             _write_level(file, level, mpp, levels[0].size[0] / level.size[0], **more)
 
 
@@ -111,7 +136,7 @@ def write_ome_zarr(path: Path, levels: list[Pixels], mpp: float, version: Litera
     """Write an OME-Zarr image with axes c, y, x: 0.4 on zarr format 2, 0.5 on format 3; zipped if the path says so."""
     import zarr
 
-    multiscale: dict[str, Any] = {
+    multiscale: dict[str, JSON] = {
         "name": path.name.split(".")[0],
         "axes": [
             {"name": "c", "type": "channel"},
@@ -121,7 +146,7 @@ def write_ome_zarr(path: Path, levels: list[Pixels], mpp: float, version: Litera
         "datasets": [_dataset(index, level, levels[0], mpp) for index, level in enumerate(levels)],
     }
     if version == "0.4":
-        attributes: dict[str, Any] = {"multiscales": [{"version": "0.4", **multiscale}], "omero": _omero()}
+        attributes: dict[str, JSON] = {"multiscales": [{"version": "0.4", **multiscale}], "omero": _omero()}
     else:
         attributes = {"ome": {"version": "0.5", "multiscales": [multiscale], "omero": _omero()}}
     store = zarr.storage.ZipStore(path, mode="w") if path.suffix == ".zip" else zarr.storage.LocalStore(path)
@@ -131,29 +156,29 @@ def write_ome_zarr(path: Path, levels: list[Pixels], mpp: float, version: Litera
     store.close()
 
 
-def _dataset(index: int, level: Pixels, finest: Pixels, mpp: float) -> dict[str, Any]:
+def _dataset(index: int, level: Pixels, finest: Pixels, mpp: float) -> JSON:
     scale = [1.0, mpp * finest.shape[0] / level.shape[0], mpp * finest.shape[1] / level.shape[1]]
     return {"path": str(index), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
 
 
-def _omero() -> dict[str, Any]:
+def _omero() -> JSON:
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
     colours = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
     return {"channels": [{"label": name, "color": code, "window": window, "active": True} for name, code in colours]}
 
 
-def _write_array(group: Any, name: str, pixels: Pixels) -> None:
+def _write_array(group: zarr.Group, name: str, pixels: Pixels) -> None:
     """Write one level in chunks of a tile's size; on zarr format 3 up to 8 × 8 of them lie in one shard."""
     from numcodecs import Blosc
     from zarr.codecs import BloscCodec
 
     chunk = [min(TILE, length) for length in pixels.shape[1:]]
+    create = partial(group.create_array, name, shape=pixels.shape, chunks=(3, *chunk), dtype="uint8", fill_value=255)
     if group.metadata.zarr_format == 2:
-        separated = {"name": "v2", "separator": "/"}
-        options: dict[str, Any] = {"chunk_key_encoding": separated, "compressors": Blosc("zstd", 6, Blosc.NOSHUFFLE)}
+        packed = Blosc("zstd", 6, Blosc.NOSHUFFLE)
+        array = create(chunk_key_encoding={"name": "v2", "separator": "/"}, compressors=packed)
     else:
         shard = [min(8, -(-length // side)) * side for length, side in zip(pixels.shape[1:], chunk, strict=True)]
         codec = BloscCodec(cname="zstd", clevel=6, shuffle="noshuffle")
-        options = {"shards": (3, *shard), "compressors": codec, "dimension_names": ("c", "y", "x")}
-    options |= {"shape": pixels.shape, "chunks": (3, *chunk), "dtype": "uint8", "fill_value": 255}
-    group.create_array(name, **options)[:] = pixels
+        array = create(shards=(3, *shard), compressors=codec, dimension_names=("c", "y", "x"))
+    array[:] = pixels

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,13 +83,13 @@ class SlideTruth:
     tissue_area: float = 0.0
     lesion_area: float = 0.0
 
-    def geojson(self) -> dict[str, Any]:
+    def geojson(self) -> dict[str, object]:
         """Return the lesions as annotations in QuPath's GeoJSON."""
         features = [_feature(polygon, index) for index, polygon in enumerate(self.lesions)]
         return {"type": "FeatureCollection", "features": features}
 
 
-def _feature(polygon: NDArray[np.float64], index: int) -> dict[str, Any]:
+def _feature(polygon: NDArray[np.float64], index: int) -> dict[str, object]:
     ring = np.round(np.vstack([polygon, polygon[:1]]), 1).tolist()
     return {
         "type": "Feature",

@@ -40,9 +40,10 @@ class Stain:
     def drawn(cls, rng: np.random.Generator) -> Stain:
         """Draw a stain as it varies between laboratories and from week to week."""
         tint = rng.integers(238, 248)
-        white = tuple(int(tint + shift) for shift in rng.integers(-3, 3, 3))
-        hue = tuple(float(shift) for shift in rng.normal(0, 0.022, 3))
-        return cls(float(rng.uniform(0.82, 1.18)), float(rng.uniform(0.75, 1.25)), hue, white)  # type: ignore[arg-type]
+        red, green, blue = (int(tint + shift) for shift in rng.integers(-3, 3, 3))
+        r, g, b = (float(shift) for shift in rng.normal(0, 0.022, 3))
+        haematoxylin, eosin = float(rng.uniform(0.82, 1.18)), float(rng.uniform(0.75, 1.25))
+        return cls(haematoxylin, eosin, (r, g, b), (red, green, blue))
 
     def table(self) -> NDArray[np.uint32]:
         """Colour of every pair of concentrations, shape (65536,): R, G, B, 0 in memory order at H · 256 + E."""

@@ -61,8 +61,12 @@ def fibres(mpp: float) -> tuple[Map, Map]:
     rows = np.arange(FIELD)[:, None] + sway
     cols = np.broadcast_to(np.arange(FIELD)[None], rows.shape)
     bundles, strands = noise(1.7, 22) + 0.5 * noise(4, 40), noise(0.45, 9)
-    warped = (map_coordinates(field, [rows, cols], order=1, mode="grid-wrap") for field in (bundles, strands))
-    return tuple(np.pad(field, ((0, BLOCK), (0, BLOCK)), mode="wrap") for field in warped)  # type: ignore[return-value]
+
+    def warped(field: Map) -> Map:
+        moved: Map = map_coordinates(field, [rows, cols], order=1, mode="grid-wrap")
+        return np.pad(moved, ((0, BLOCK), (0, BLOCK)), mode="wrap")
+
+    return warped(bundles), warped(strands)
 
 
 def periodic_noise(rng: np.random.Generator, sigma: tuple[float, float]) -> Map:

@@ -123,7 +123,7 @@ class _Pools(local):
     pool: ThreadPoolExecutor
 
     def get(self, threads: int) -> ThreadPoolExecutor:
-        """The pool of this thread, a new one where it was made in another process or for another number."""
+        """Return the pool of this thread, a new one where it was made in another process or for another number."""
         if self.process != os.getpid() or self.threads != threads:
             self.process, self.threads = os.getpid(), threads
             self.pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
@@ -152,4 +152,5 @@ def _fill(
 def _locations(tiles: TileSet) -> NDArray[np.int64]:
     if tiles.locations.shape[0] != 1:
         raise ValueError(f"a slide is one image: locations must be (1, n, 2), got {tiles.locations.shape}")
-    return tiles.locations[0]
+    locations: NDArray[np.int64] = tiles.locations[0]
+    return locations

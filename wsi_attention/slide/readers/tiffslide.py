@@ -162,7 +162,7 @@ def _bound(page: TiffPage) -> None:
     width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
     decode = page.decode
 
-    def bounded(content: bytes | None, *arguments: Any, **options: Any) -> Any:
+    def bounded(content: bytes | None, *arguments: object, **options: object) -> object:
         if content is not None:
             if len(content) > 2**20 + 12 * width * height:
                 raise TileReadError(f"a tile of {len(content)} bytes, more than its pixels can have")
@@ -236,7 +236,7 @@ def _drop_unusable_resolution(tif: TiffFile) -> None:
             del tags[name]
 
 
-def _is_fraction(value: Any) -> bool:
+def _is_fraction(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value) and value[1] > 0
 
 

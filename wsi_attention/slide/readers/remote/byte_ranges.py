@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
 from wsi_attention.slide.failures import one_line
@@ -59,7 +59,7 @@ class RemoteBytes:
         self._object = remote_object(self._system, path)
         self._closed = False
         try:
-            facts = self._run(persistently, self._object.facts, self._patience)
+            facts = self._run(lambda: persistently(self._object.facts, self._patience))
         except TileReadError as error:
             raise SlideOpenError(str(error)) from error
         if facts.size == 0:
@@ -97,7 +97,7 @@ class RemoteBytes:
         total = facts.size / SLOWEST if facts.size > 0 else 24 * 3600.0
         patience = replace(self._patience, total=self._patience.total + total)
         try:
-            self._run(persistently, lambda: self._object.download(path, told), patience, more=total)
+            self._run(lambda: persistently(lambda: self._object.download(path, told), patience), more=total)
         except TileReadError as error:
             raise SlideOpenError(str(error)) from error
 
@@ -127,7 +127,7 @@ class RemoteBytes:
     def _fetched(self, wanted: Sequence[Range]) -> dict[Range, bytes]:
         """Fetch ranges in rising order from the server; keep them, if there is a cache."""
         spans = list(merged(wanted, SMALL_GAP if self._object.most > 1 else GAP, LARGEST))
-        contents = self._run(self._fetch, spans, more=sum(count for _, count in spans) / SLOWEST)
+        contents = self._run(lambda: self._fetch(spans), more=sum(count for _, count in spans) / SLOWEST)
         found = dict(zip(wanted, cut_out(spans, contents, wanted), strict=True))
         if self._slot:
             for each, content in found.items():
@@ -163,7 +163,7 @@ class RemoteBytes:
                 raise ConnectionError(f"{count} bytes at {offset} asked, {len(content)} came")
         return found
 
-    def _run(self, work: Callable[..., Awaitable[T]], *arguments: Any, more: float = 0.0) -> T:
+    def _run(self, work: Callable[[], Awaitable[T]], more: float = 0.0) -> T:
         """Run the work on fsspec's event loop, within the time there is and `more` seconds.
 
         Raises:
@@ -172,9 +172,9 @@ class RemoteBytes:
         from fsspec import asyn
 
         GIVEN_UP.check(self.path)
-        loop = self._system.loop if self._system.async_impl else cast(Any, asyn).get_loop()
+        loop = self._system.loop if self._system.async_impl else asyn.get_loop()
         try:
-            return cast(T, cast(Any, asyn).sync(loop, work, *arguments, timeout=self._patience.total + more))
+            return cast(T, asyn.sync(loop, work, timeout=self._patience.total + more))
         except NoRangesError as error:
             raise TileReadError(
                 f"{self.path}: the server gives no ranges of bytes any more; try again later"

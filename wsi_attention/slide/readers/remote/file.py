@@ -6,9 +6,12 @@ import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING
 
 from wsi_attention.slide.readers.bytes import Range
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 BLOCK = 2**16
 KEPT = 2**24
@@ -82,7 +85,7 @@ class RemoteFile(io.RawIOBase):
         self._at = start + offset
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer as far as the file goes.
 
         Raises:

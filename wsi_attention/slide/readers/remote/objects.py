@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from wsi_attention.slide.readers.bytes import Range
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.implementations.http import HTTPFileSystem
 
 _LOG = logging.getLogger("wsi_attention.download")
 HEAD = 2**16
@@ -95,10 +100,10 @@ class RemoteObject(Protocol):
         ...
 
 
-def remote_object(system: Any, path: str) -> RemoteObject:
+def remote_object(system: AsyncFileSystem, path: str) -> RemoteObject:
     """Return the object at a path of an fsspec file system."""
     over_http = "http" in system.protocol if isinstance(system.protocol, tuple) else system.protocol == "http"
-    return HttpObject(system, path) if over_http else StoredObject(system, path)
+    return HttpObject(cast("HTTPFileSystem", system), path) if over_http else StoredObject(system, path)
 
 
 class StoredObject:
@@ -107,7 +112,7 @@ class StoredObject:
     most = 1
     sure = True
 
-    def __init__(self, system: Any, path: str) -> None:
+    def __init__(self, system: AsyncFileSystem, path: str) -> None:
         self._system, self._path = system, path
 
     async def facts(self) -> Facts:
@@ -127,7 +132,7 @@ class StoredObject:
         """Fetch the whole; never needed, as these file systems give ranges."""
         await self._ask("get_file", self._path, str(path))
 
-    async def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+    async def _ask(self, method: str, *arguments: str, **options: int) -> Any:
         if self._system.async_impl:
             return await getattr(self._system, f"_{method}")(*arguments, **options)
         return await asyncio.to_thread(getattr(self._system, method), *arguments, **options)
@@ -140,7 +145,7 @@ _ONE_RANGE: set[str] = set()
 class HttpObject:
     """An object behind http:// or https://. Several ranges go into one request while the server takes that."""
 
-    def __init__(self, system: Any, url: str) -> None:
+    def __init__(self, system: HTTPFileSystem, url: str) -> None:
         self._system, self._url = system, url
         self._size = 0
         self._host = urlsplit(url).netloc
@@ -205,25 +210,26 @@ class HttpObject:
                     done += len(content)
                     told(done)
 
-    async def _request(self, ranges: Sequence[Range]) -> Any:
+    async def _request(self, ranges: Sequence[Range]) -> ClientResponse:
         session = await self._system.set_session()
         wanted = ",".join(f"{offset}-{offset + count - 1}" for offset, count in ranges)
         headers = {"Range": f"bytes={wanted}", "Accept-Encoding": "identity"}
-        return await session.get(self._system.encode_url(self._url), headers=headers)
+        answer: ClientResponse = await session.get(self._system.encode_url(self._url), headers=headers)
+        return answer
 
-    async def _parts(self, answer: Any) -> list[tuple[int, bytes]]:
+    async def _parts(self, answer: ClientResponse) -> list[tuple[int, bytes]]:
         """Return (offset, content) of each part of a 206 answer."""
         if not answer.headers.get("Content-Type", "").startswith("multipart/byteranges"):
             return [(self._start(answer.headers), await answer.read())]
-        from aiohttp import MultipartReader
+        from aiohttp import BodyPartReader, MultipartReader
 
         found: list[tuple[int, bytes]] = []
-        reader: Any = MultipartReader.from_response(answer)
+        reader = MultipartReader.from_response(answer)
         while (part := await reader.next()) is not None:
-            found.append((self._start(part.headers), bytes(await part.read())))
+            found.append((self._start(part.headers), bytes(await cast(BodyPartReader, part).read())))
         return found
 
-    def _start(self, headers: Any) -> int:
+    def _start(self, headers: Mapping[str, str]) -> int:
         start, size = _content_range(headers.get("Content-Range", ""))
         if size != self._size:
             raise ValueError(f"its size has changed from {self._size} to {size} bytes since it was opened")

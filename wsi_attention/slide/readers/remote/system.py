@@ -8,11 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from wsi_attention.errors import MissingExtraError, SlideOpenError, TileReadError, WsiAttentionError
 from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.urls import masked
+
+if TYPE_CHECKING:
+    from aiohttp import ClientTimeout
+    from fsspec.asyn import AsyncFileSystem  # one whose `async_impl` is False has no `loop`
 
 T = TypeVar("T")
 
@@ -49,7 +53,7 @@ _LASTING_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ClientConnec
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
-def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> tuple[Any, str]:
+def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> tuple[AsyncFileSystem, str]:
     """Return the fsspec file system of a URL's scheme, and the URL's path on it; open no connection.
 
     Options of a scheme, such as an endpoint or `anon`, come from fsspec's own configuration (FSSPEC_S3_ANON=true …).
@@ -61,11 +65,11 @@ def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> 
     from fsspec import core
 
     scheme = url.partition("://")[0].rpartition("::")[2]
-    options: dict[str, Any] = {"asynchronous": True} if asynchronous else {}
+    options: dict[str, object] = {"asynchronous": True} if asynchronous else {}
     try:
         if scheme in ("http", "https"):
             options[scheme] = {"client_kwargs": {"timeout": _http_timeout(patience)}}
-        system, path = cast(Any, core).url_to_fs(url, **options)
+        system, path = core.url_to_fs(url, **options)
     except ImportError as error:
         raise MissingExtraError(
             f"{masked(url)}: {scheme}:// needs a package that is not installed ({one_line(error)});"
@@ -78,14 +82,14 @@ def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> 
     return system, str(path)
 
 
-def _http_timeout(patience: Patience) -> Any:
+def _http_timeout(patience: Patience) -> ClientTimeout:
     from aiohttp import ClientTimeout
 
     return ClientTimeout(total=None, sock_connect=patience.connect, sock_read=patience.silent)
 
 
 async def persistently(attempt: Callable[[], Awaitable[T]], patience: Patience) -> T:
-    """Return the result of a request; make it again after a pause where it fails for a reason that may pass.
+    """Return the result of a request, which is made again after a pause where it fails for a reason that may pass.
 
     Raises:
         TimeoutError: the time for all attempts was used up.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ def decoder(coding: Coding) -> Decoder:
         return partial(_jpeg, decode)
     if coding.compression in {YCBCR_2000, RGB_2000}:
         return _jpeg2000_ycbcr if coding.compression == YCBCR_2000 else _jpeg2000
-    unpack: dict[int, Callable[..., Any]] = {
+    unpack: dict[int, Callable[..., bytes | bytearray]] = {
         NONE: lambda content, out: content,
         LZW: imagecodecs.lzw_decode,
         DEFLATE: imagecodecs.zlib_decode,
@@ -85,7 +85,7 @@ def decoder(coding: Coding) -> Decoder:
     return partial(_plain, unpack[coding.compression], coding.predictor == HORIZONTAL)
 
 
-def _jpeg(decode: Callable[..., Any], content: bytes, out: Pixels) -> None:
+def _jpeg(decode: Callable[..., object], content: bytes, out: Pixels) -> None:
     check_jpeg_size(content, (out.shape[1], out.shape[0]))
     decode(content, out=out)
 
@@ -122,7 +122,7 @@ def _check_size(content: bytes, out: Pixels) -> None:
         raise TileReadError(f"a tile of {right - left}×{bottom - top} pixels instead of {out.shape[1]}×{out.shape[0]}")
 
 
-def _plain(unpack: Callable[..., Any], differences: bool, content: bytes, out: Pixels) -> None:
+def _plain(unpack: Callable[..., bytes | bytearray], differences: bool, content: bytes, out: Pixels) -> None:
     found = np.frombuffer(unpack(content, out=out.size), np.uint8)
     if found.size < out.size:
         raise TileReadError(f"a tile of {found.size} bytes instead of {out.size}")

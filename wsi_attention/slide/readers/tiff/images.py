@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsi_attention.errors import SlideError, UnsupportedSlideError
 from wsi_attention.slide.channels import STORED, Order, reordered, rgb_order
@@ -234,7 +234,7 @@ def _by_width(pages: Sequence[TiffPage]) -> list[TiffPage]:
     return sorted(pages, key=lambda page: -int(page.imagewidth))
 
 
-def as_series(image: TiffImage, tif: TiffFile) -> Any:
+def as_series(image: TiffImage, tif: TiffFile) -> TiffPageSeries:
     """Return the image as tifffile's series, for libraries that read those."""
     if image.planes:
         return tif.series[image.about.index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from wsi_attention.errors import SlideError
 from wsi_attention.slide.channels import STORED
@@ -25,6 +25,7 @@ from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, NotReadHereEr
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -150,10 +151,10 @@ def compression_of(path: str) -> str:
         return "a way"
 
 
-def _soft(check: Callable[..., T], *arguments: Any) -> T | None:
+def _soft(check: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
     """Run a check; only its own verdicts count, not what else tifffile stumbles over."""
     try:
-        return check(*arguments)
+        return check(*arguments, **options)
     except SlideError:
         raise
     except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsi_attention.errors import SlideOpenError
 from wsi_attention.slide.metadata import MICROMETRES, OME_IMAGE, number
@@ -85,7 +85,7 @@ def properties_of(page: TiffPage, vendor: str, xml: str = "") -> dict[str, str]:
     return found | (_of_aperio(page.description) if vendor == APERIO else _of_resolution(found))
 
 
-def _ratio(value: Any) -> float | None:
+def _ratio(value: object) -> float | None:
     if not isinstance(value, tuple) or len(value) != 2 or not value[1]:
         return None
     return float(value[0] / value[1])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
+from wsi_attention.slide.readers.zarr.chunks import Codec
 
 if TYPE_CHECKING:
-    import zarr
     from zarr.abc.store import Store
+
+    from wsi_attention.slide.readers.zarr.chunks import ZarrArray
 
 ABSENT = 2**64 - 1
 """Offset and length that a shard's index has for a chunk that is not in it."""
@@ -32,7 +34,7 @@ class Absence:
         has: whether a key is in the store; of a store elsewhere, whether it was not found to be missing.
     """
 
-    def __init__(self, array: zarr.Array[Any], axes: str, has: Callable[[str], bool]) -> None:
+    def __init__(self, array: ZarrArray, axes: str, has: Callable[[str], bool]) -> None:
         self._array, self._axes, self._has = array, axes, has
         self._file = array.shards or array.chunks
         self._index = lru_cache(SHARDS)(self._read_index) if array.shards and _plain_index(array) else None
@@ -81,10 +83,9 @@ class Absence:
         return np.frombuffer(found.to_bytes()[:length], "<u8").reshape(*steps, 2)
 
 
-def _plain_index(array: zarr.Array[Any]) -> bool:
+def _plain_index(array: ZarrArray) -> bool:
     """Tell whether a shard ends with an index in plain numbers and a checksum, as is usual."""
-    stored: dict[str, Any] = dict(array.metadata.to_dict())
-    for codec in stored.get("codecs") or ():
+    for codec in cast(Sequence[Codec], array.metadata.to_dict().get("codecs") or ()):
         if codec["name"] == "sharding_indexed":
             told = codec.get("configuration") or {}
             names = [one["name"] for one in told.get("index_codecs") or ()]

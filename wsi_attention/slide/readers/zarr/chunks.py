@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.slide.failures import what_is_wrong
 
+if TYPE_CHECKING:
+    import zarr
+
+    ZarrArray: TypeAlias = zarr.Array[Any]  # of either format
+
 Pixels = NDArray[np.uint8]
 Rectangle = tuple[slice, slice]
 """Rows and columns of a level."""
 Fetch = Callable[[list[Rectangle]], Iterable[Pixels | Exception]]
 """Pixels (h, w, 3) of each rectangle in the order given, or why they cannot be read."""
+
+
+class Codec(TypedDict, total=False):
+    """A codec in the metadata of zarr format 3."""
+
+    name: str
+    configuration: CodecConfiguration
+
+
+class CodecConfiguration(TypedDict, total=False):
+    """What is read of a codec's configuration: that of shards."""
+
+    codecs: list[Codec]
+    index_codecs: list[Codec]
+    index_location: str
 
 
 class Grid(NamedTuple):

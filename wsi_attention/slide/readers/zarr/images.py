@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsi_attention.errors import SlideOpenError, UnsupportedSlideError
 from wsi_attention.slide.images import Series, StoredImage, choose
@@ -19,6 +19,8 @@ from wsi_attention.slide.readers.zarr.ome_metadata import Multiscale, multiscale
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
+
+    from wsi_attention.slide.readers.zarr.chunks import ZarrArray
 
 MAX_IMAGES = 1000
 """Images that are looked for."""
@@ -41,7 +43,7 @@ class ZarrImage:
     about: StoredImage
     group: zarr.Group
     pyramid: Multiscale
-    arrays: list[zarr.Array[Any]]
+    arrays: list[ZarrArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,7 @@ def _group(store: Store, place: str) -> zarr.Group | None:
         return None
 
 
-def _described(group: zarr.Group | None) -> dict[str, Any]:
+def _described(group: zarr.Group | None) -> dict[str, object]:
     attributes = group.attrs.asdict() if group is not None else {}
     found = attributes.get("ome", attributes)
     return dict(found) if isinstance(found, dict) else {}
@@ -162,7 +164,7 @@ def _image(group: zarr.Group, pyramid: Multiscale, name: str, path: str) -> Zarr
     return ZarrImage(about, group, pyramid, [arrays[level] for level in order])
 
 
-def _array(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
+def _array(group: zarr.Group, name: str, path: str) -> ZarrArray:
     """Return a level of a group.
 
     Raises:

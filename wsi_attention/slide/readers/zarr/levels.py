@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from wsi_attention.slide.urls import is_url
 
 if TYPE_CHECKING:
     import tensorstore
-    import zarr
+
+    from wsi_attention.slide.readers.zarr.chunks import ZarrArray
 
 IN_FLIGHT = 16_000_000
 """Bytes of pixels that are fetched ahead."""
@@ -47,7 +49,7 @@ class ZarrLevel:
         order: of its channels.
     """
 
-    def __init__(self, array: zarr.Array[Any], axes: str, remote: bool, order: Order = STORED) -> None:
+    def __init__(self, array: ZarrArray, axes: str, remote: bool, order: Order = STORED) -> None:
         self._array, self._axes, self._remote, self._order = array, axes, remote, order
 
     def crop(self, rows: slice, cols: slice) -> Pixels:
@@ -93,13 +95,13 @@ class TensorStoreLevel:
             some = places[start : start + self._together]
             with tensorstore.Batch() as batch:
                 asked = [self._store[_selection(self._axes, *place)].read(batch=batch) for place in some]
-            yield from (_attempt(lambda one=one: self._taken(one)) for one in asked)  # type: ignore[misc]
+            yield from (_attempt(partial(self._taken, one)) for one in asked)
 
-    def _taken(self, asked: Any) -> Pixels:
+    def _taken(self, asked: tensorstore.Future[Pixels]) -> Pixels:
         return _upright(np.asarray(asked.result()), self._axes, self._order)
 
 
-def level_of(array: zarr.Array[Any], axes: str, path: str, order: Order = STORED) -> Level:
+def level_of(array: ZarrArray, axes: str, path: str, order: Order = STORED) -> Level:
     """Return a level read by tensorstore, if that is installed and can read the store, a local folder; else by zarr.
 
     Args:
@@ -113,7 +115,7 @@ def level_of(array: zarr.Array[Any], axes: str, path: str, order: Order = STORED
     return fast or ZarrLevel(array, axes, remote, order)
 
 
-def _with_tensorstore(array: zarr.Array[Any], axes: str, folder: Path, order: Order) -> Level | None:
+def _with_tensorstore(array: ZarrArray, axes: str, folder: Path, order: Order) -> Level | None:
     try:
         with IMPORTING:
             import tensorstore

@@ -8,12 +8,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 from wsi_attention.errors import SlideOpenError, UnsupportedSlideError
 from wsi_attention.geometry import MPP_TOLERANCE, same_scale
 from wsi_attention.slide.metadata import number, scaled
 from wsi_attention.slide.readers.limits import downsamples
+
+
+class _Transformation(TypedDict, total=False):
+    type: str
+    scale: list[object]
+
+
+class _Scaled(TypedDict, total=False):
+    coordinateTransformations: list[_Transformation]
+
+
+class _Dataset(_Scaled):
+    path: str
+
+
+class _Pyramid(_Scaled, total=False):
+    """An entry of `multiscales`, as far as it keeps to the format."""
+
+    name: str
+    axes: list[Mapping[str, str] | str]
+    datasets: list[_Dataset]
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ class Multiscale:
         return tuple((scale[x] / first[x] + scale[y] / first[y]) / 2 for scale in self.scales)
 
 
-def multiscales(attributes: Mapping[str, Any], path: str) -> list[Multiscale]:
+def multiscales(attributes: Mapping[str, object], path: str) -> list[Multiscale]:
     """Return the pyramids that a group's attributes describe.
 
     Raises:
@@ -90,7 +111,7 @@ def multiscales(attributes: Mapping[str, Any], path: str) -> list[Multiscale]:
     return found
 
 
-def _multiscale(entry: Mapping[str, Any], path: str) -> Multiscale:
+def _multiscale(entry: _Pyramid, path: str) -> Multiscale:
     axes, units = _axes(entry.get("axes"), path)
     datasets = entry.get("datasets") or []
     if not datasets:
@@ -103,7 +124,7 @@ def _multiscale(entry: Mapping[str, Any], path: str) -> Multiscale:
     return Multiscale(paths, axes, units, combined if len(combined) == len(paths) else (), name)
 
 
-def channels(attributes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def channels(attributes: Mapping[str, object]) -> tuple[list[str], list[str]]:
     """Return the channels' names and colours (RRGGBB) in a group's `omero` attributes; empty where there are none."""
     described = attributes.get("ome", attributes)
     rendering = described.get("omero") if isinstance(described, Mapping) else None
@@ -112,7 +133,7 @@ def channels(attributes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return [str(one.get("label", "")) for one in kept], [str(one.get("color", "")) for one in kept]
 
 
-def _axes(described: Any, path: str) -> tuple[str, tuple[str, ...]]:
+def _axes(described: list[Mapping[str, str] | str] | None, path: str) -> tuple[str, tuple[str, ...]]:
     if not described:
         return "tczyx", ("",) * 5
     entries = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in described]
@@ -122,7 +143,7 @@ def _axes(described: Any, path: str) -> tuple[str, tuple[str, ...]]:
     return "".join(axes), tuple(str(axis.get("unit", "")) for axis in entries)
 
 
-def _inside(name: Any, path: str) -> str:
+def _inside(name: object, path: str) -> str:
     """Return a dataset's path; refuse one that would lead out of the store."""
     parts = PurePosixPath(str(name)).parts
     if not parts or str(name).startswith("/") or ".." in parts or "\\" in str(name) or ":" in str(name):
@@ -130,7 +151,7 @@ def _inside(name: Any, path: str) -> str:
     return "/".join(parts)
 
 
-def _scale(entry: Mapping[str, Any], length: int) -> tuple[float, ...] | None:
+def _scale(entry: _Scaled, length: int) -> tuple[float, ...] | None:
     for transform in entry.get("coordinateTransformations") or ():
         if transform.get("type") == "scale":
             factors = tuple(number(factor) for factor in transform.get("scale") or ())

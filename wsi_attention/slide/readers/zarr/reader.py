@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from wsi_attention.slide.images import Series
 from wsi_attention.slide.metadata import check_metadata
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.zarr.absence import Absence, known_keys
-from wsi_attention.slide.readers.zarr.chunks import Grid, Rectangle, read_regions
+from wsi_attention.slide.readers.zarr.chunks import Codec, Grid, Rectangle, read_regions
 from wsi_attention.slide.readers.zarr.guard import UNPACKED, GuardedStore, Packing, sizes_of
 from wsi_attention.slide.readers.zarr.images import pick
 from wsi_attention.slide.readers.zarr.levels import level_of
@@ -32,6 +32,8 @@ from wsi_attention.slide.urls import is_store_url, is_url
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
+
+    from wsi_attention.slide.readers.zarr.chunks import ZarrArray
 
 _MARKERS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _CODECS = {"bytes", "blosc", "bz2", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed", "shuffle"}
@@ -77,7 +79,7 @@ class ZarrReader:
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Tell whether a folder or zip file holds zarr metadata at its top or in its only folder; a URL, by its name."""
+        """Tell whether a folder or zip file holds zarr metadata at its top or in its only folder; a URL, by name."""
         try:
             return is_store_url(path) if is_url(path) else _root(path) is not None
         except Exception:  # zipfile raises more than BadZipFile on broken archives, and a probe must not fail
@@ -141,7 +143,7 @@ class ZarrReader:
         shard = array.shards or array.chunks
         return Grid(self.level_dimensions[level], self._chunk(level), (shard[x], shard[y]))
 
-    def _extent(self, array: zarr.Array[Any], path: str) -> tuple[int, int]:
+    def _extent(self, array: ZarrArray, path: str) -> tuple[int, int]:
         length = dict(zip(self._axes, array.shape, strict=False))
         planes = {axis: n for axis, n in length.items() if axis in "tz" and n != 1}
         if array.dtype != np.uint8 or len(array.shape) != len(self._axes) or length["c"] != 3 or planes:
@@ -183,7 +185,13 @@ def _open_store(path: str) -> Store:
     return ZipStore(path, mode="r", read_only=True)
 
 
-def _checked_packing(array: zarr.Array[Any], path: str) -> Packing:
+class Numcodec(Protocol):
+    """A codec of zarr format 2, once zarr has made it."""
+
+    codec_id: str
+
+
+def _checked_packing(array: ZarrArray, path: str) -> Packing:
     """Return how a level is packed; refuse chunks too large to decode, and codecs that do more than pack bytes once."""
     if int(np.prod(array.chunks)) > 3 * MAX_SEGMENT_PIXELS:
         raise SlideOpenError(f"{path}: chunks of {array.chunks}, too large to decode in pieces; rechunk it first")
@@ -196,15 +204,16 @@ def _checked_packing(array: zarr.Array[Any], path: str) -> Packing:
     return Packing.of(array, _codec_names(array))
 
 
-def _codec_names(array: zarr.Array[Any]) -> list[str]:
-    stored: dict[str, Any] = array.metadata.to_dict()
+def _codec_names(array: ZarrArray) -> list[str]:
+    stored = array.metadata.to_dict()
     if stored.get("zarr_format") == 2:
-        packed = [stored.get("compressor"), *(stored.get("filters") or ())]
-        return [str(codec["id"] if isinstance(codec, Mapping) else codec.codec_id) for codec in packed if codec]
-    return _nested_names(stored.get("codecs") or ())
+        packed = [stored.get("compressor"), *cast(Sequence[object], stored.get("filters") or ())]
+        made = cast(Sequence[Mapping[str, str] | Numcodec], [codec for codec in packed if codec])
+        return [str(codec["id"] if isinstance(codec, Mapping) else codec.codec_id) for codec in made]
+    return _nested_names(cast(Sequence[Codec], stored.get("codecs") or ()))
 
 
-def _nested_names(codecs: Any) -> list[str]:
+def _nested_names(codecs: Sequence[Codec]) -> list[str]:
     found = []
     for codec in codecs:
         found.append(str(codec["name"]).removeprefix("numcodecs."))
