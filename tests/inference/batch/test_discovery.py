@@ -148,7 +148,7 @@ def test_a_dicom_series_has_the_name_of_its_folder_however_it_is_given(shared_da
         assert [(slide.relative, slide.path) for slide in found] == whole
     with open_slide(str(series)) as one, open_slide(str(series / "boxes_1.dcm")) as other:
         assert one.fingerprint == other.fingerprint
-        assert one.series_id == other.series_id is not None
+        assert one.facts.series_id == other.facts.series_id is not None
 
 
 def test_a_dicom_file_alone_has_its_own_name_unless_its_folder_is_its_own(shared_data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_attention.slide.readers.array import ArrayLevels, ArrayReader
 from wsi_attention.slide.readers.stored import StoredBytes
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -26,7 +27,8 @@ def test_bytes_read_counts_whole_stored_tiles(tiled_tiff: Path, ome_zarr: Path) 
 
 def test_a_file_that_is_gone_costs_nothing(tmp_path: Path) -> None:
     for name in ("gone.svs", "gone.dcm", "gone/store.zarr"):
-        assert StoredBytes.of(str(tmp_path / name), [(8, 8)]).touched(0, (0, 0), (8, 8)) == 0
+        reader = ArrayReader(ArrayLevels((np.zeros((8, 8, 3), np.uint8),)))
+        assert StoredBytes.of(reader, str(tmp_path / name)).touched(0, (0, 0), (8, 8)) == 0
 
 
 def test_what_a_reader_knows_is_what_the_file_says(tmp_path: Path) -> None:

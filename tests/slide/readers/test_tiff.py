@@ -93,7 +93,7 @@ def test_philips(tmp_path: Path, pyramid: tuple[np.ndarray, ...]) -> None:
         assert (slide.reader, slide.facts.vendor, slide.mpp) == ("tiff", "philips", pytest.approx(0.25))
         assert slide.level_dimensions == other.level_dimensions == ((640, 448), (320, 224), (160, 112))
         assert slide.mpp_source == other.mpp_source
-        assert set(slide.facts.associated) == set(other.associated) == {"label", "macro"}
+        assert set(slide.facts.associated) == set(other.facts.associated) == {"label", "macro"}
         assert np.array_equal(slide.read_associated("label"), other.read_associated("label"))
 
 
@@ -122,8 +122,12 @@ def test_fingerprints_and_mpp_do_not_depend_on_the_reader(shared_data: Path) -> 
             open_slide(shared_data / "slides" / name, reader="openslide") as other,
         ):
             assert one.fingerprint == other.fingerprint
-            assert (one.mpp_xy, one.mpp_source, one.vendor) == (other.mpp_xy, other.mpp_source, other.vendor)
-            assert one.objective_power == other.objective_power
+            assert (one.mpp_xy, one.mpp_source, one.facts.vendor) == (
+                other.mpp_xy,
+                other.mpp_source,
+                other.facts.vendor,
+            )
+            assert one.facts.objective_power == other.facts.objective_power
 
 
 def test_a_region_of_more_than_one_drawing(tmp_path: Path) -> None:
