@@ -18,6 +18,10 @@ OVERVIEW_PIXELS = 4_000_000
 """The most pixels of an overview that is held whole. A model may ask for more, which is then seen in strips."""
 
 
+Size = tuple[int, int]
+"""(w, h)."""
+
+
 class Box(NamedTuple):
     """A half-open rectangle [x, x + w) × [y, y + h) in level-0 pixels."""
 

@@ -268,6 +268,9 @@ def test_options_that_make_no_sense(tmp_path: Path) -> None:
     for value in (-1, True, 0.5):
         with pytest.raises(InputError, match=rf"series must be a name or a number \(from 0\), got {value}"):
             open_slide(pixels, options={"series": value})
+    for nothing in (123, None, [], ["a.svs"]):
+        with pytest.raises(InputError, match="a slide is a path, a NumPy array or a list of them, got"):
+            open_slide(nothing)
     with pytest.raises(SlideOpenError, match=r"the reader array has no option 'series'; those that have: .*tiff"):
         open_slide(pixels, options={"series": 1})
 

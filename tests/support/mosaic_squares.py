@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from wsi_attention.testing.slide_levels import Pixels
+from wsi_attention.slide.resample import Pixels
 from wsi_attention.testing.slide_plan import STEP_UM, Blob, Map, SlidePlan, smooth
 from wsi_attention.testing.slide_scene import colour, paint
 from wsi_attention.testing.stain import Stain

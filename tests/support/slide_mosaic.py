@@ -16,7 +16,8 @@ from PIL import Image
 
 from wsi_attention.errors import InputError
 from wsi_attention.once import once
-from wsi_attention.testing.slide_levels import TILE, EncodedLevel, Encoder, Pixels, jpeg_encoder, reduced
+from wsi_attention.slide.resample import Pixels
+from wsi_attention.testing.slide_levels import TILE, EncodedLevel, Encoder, jpeg_encoder, reduced
 from wsi_attention.testing.slide_plan import Blob, Map, tissue_outline
 from wsi_attention.testing.slide_writers import TILED
 from wsi_attention.testing.slides import SlideSpec, SlideTruth, format_of, polygon_area, replacing

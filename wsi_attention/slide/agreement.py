@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Rgb = NDArray[np.uint8]
+from wsi_attention.slide.resample import Pixels
+
 Floats = NDArray[np.float32]
-Pair = tuple[Rgb, Rgb]
+Pair = tuple[Pixels, Pixels]
 """One place as two levels show it, (h, w, 3) each at the same scale."""
 
 OTHER_PICTURE, OTHER_COLOURS = "another picture", "other colours"
@@ -100,7 +101,7 @@ def _correlations(one: Floats, other: Floats, distances: range) -> Iterator[floa
                 yield _correlation(core, other[top : top + core.shape[0], left : left + core.shape[1]])
 
 
-def _tint(pixels: Rgb, first: int, second: int) -> Floats:
+def _tint(pixels: Pixels, first: int, second: int) -> Floats:
     return pixels[..., first].astype(np.float32) - pixels[..., second]
 
 

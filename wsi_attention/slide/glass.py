@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.slide.ink import CLEAR
-from wsi_attention.slide.masks import narrowed, widened
+from wsi_attention.slide.masks import Mask, narrowed, widened
+from wsi_attention.slide.resample import Pixels
 
 SAMPLE = 60_000
 """Pixels that the glass is looked for in; larger views are gone through with a step."""
@@ -50,8 +51,6 @@ RUN = 8
 STRAIGHT = 0.7
 """Share of the edges of an area that are straight at least where it was never scanned."""
 
-Rgb = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 _NONE = np.empty((0, 3))
 
 
@@ -73,7 +72,7 @@ class Glass(NamedTuple):
         """Optical density by which the channels of the lightest kind differ."""
         return float(np.ptp(np.log10(self.colours[0] + 1)))
 
-    def unscanned(self, rgb: Rgb) -> Mask:
+    def unscanned(self, rgb: Pixels) -> Mask:
         """Return (h, w): where a view (h, w, 3) shows what was never scanned."""
         low, high = darkest_and_lightest(rgb)
         found = np.zeros(low.shape, np.bool_)
@@ -84,14 +83,14 @@ class Glass(NamedTuple):
         return found
 
 
-def darkest_and_lightest(rgb: Rgb) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def darkest_and_lightest(rgb: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the smallest and the largest of the three channels, (h, w) each."""
     red, green, blue = (rgb[..., c] for c in range(3))
     low = np.minimum(np.minimum(red, green), blue)
     return low, np.maximum(np.maximum(red, green), blue)
 
 
-def find_glass(rgb: Rgb) -> Glass:
+def find_glass(rgb: Pixels) -> Glass:
     """Return the glass of a view (h, w, 3): its light, even tints. White where there are none.
 
     Glass is lighter than anything on it, and even; it has a tint, a lamp's or that of yellowed mounting medium, that
@@ -135,11 +134,11 @@ def _in_runs(change: Mask) -> Mask:
     return found
 
 
-def _step(rgb: Rgb) -> int:
+def _step(rgb: Pixels) -> int:
     return max(1, int(np.sqrt(rgb.shape[0] * rgb.shape[1] / SAMPLE)))
 
 
-def _sample(rgb: Rgb) -> tuple[Rgb, Mask]:
+def _sample(rgb: Pixels) -> tuple[Pixels, Mask]:
     """Return evenly spread pixels (h, w, 3), and which of them are like their neighbours to the right and below."""
     step = _step(rgb)
     if min(rgb.shape[:2]) < 2:
@@ -153,7 +152,7 @@ def _sample(rgb: Rgb) -> tuple[Rgb, Mask]:
     return here, flat
 
 
-def _tints(pixels: Rgb, flat: Mask) -> list[NDArray[np.float64]]:
+def _tints(pixels: Pixels, flat: Mask) -> list[NDArray[np.float64]]:
     """Return the kinds of glass among scanned pixels (n, 3), the lightest first."""
     low, high = darkest_and_lightest(pixels)
     lightest = np.percentile(high[flat], 99) if flat.any() else 255
@@ -167,7 +166,7 @@ def _tints(pixels: Rgb, flat: Mask) -> list[NDArray[np.float64]]:
 
 
 def _peaks(
-    pixels: Rgb, tints: NDArray[np.float32], flat: Mask, least: float
+    pixels: Pixels, tints: NDArray[np.float32], flat: Mask, least: float
 ) -> Iterator[tuple[NDArray[np.float64], bool]]:
     """Find the colours of the tints that many flat pixels share, and whether nearly all pixels like them are flat."""
     left = flat & (np.maximum(*np.abs(tints).T) < MOST_TINTED) & (np.maximum(*tints.T) > -PINKEST)
@@ -184,7 +183,7 @@ def _peaks(
         left &= away > 1.5 * NEAR
 
 
-def _tint(pixels: Rgb) -> NDArray[np.float32]:
+def _tint(pixels: Pixels) -> NDArray[np.float32]:
     """Return the density of red and of blue beyond that of green, (n, 2): the same in light and shade."""
     table = np.log10(np.arange(256) + 1.0).astype(np.float32)
     red, green, blue = (table.take(pixels[..., c]) for c in range(3))

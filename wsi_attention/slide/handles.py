@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
+from wsi_attention.geometry import Size
 from wsi_attention.protocols import RegionsReader, SlideReader
 from wsi_attention.slide.failures import what_is_wrong
 from wsi_attention.slide.resample import on_white
@@ -105,7 +106,6 @@ class Handles:
 
 
 T = TypeVar("T")
-Size = tuple[int, int]
 
 
 def attempt(handles: Handles, request: Callable[[SlideReader], T], what: str) -> T:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Size = tuple[int, int]
+from wsi_attention.geometry import Size
+
 CELL = 32
 """Pixels a side of the cells in which transparent pixels are remembered."""
 Absent = Callable[[NDArray[np.int64]], NDArray[np.bool_]]

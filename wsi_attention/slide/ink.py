@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.slide.masks import large_components, widened, without_specks
+from wsi_attention.slide.masks import Mask, large_components, widened, without_specks
 
 STROKE = 30_000.0
 """µm²: a pen leaves strokes, not specks; less ink-coloured area than this is pigment, a counterstain or dirt."""
@@ -29,7 +29,6 @@ HUE, STRONG, WARM_HUE, WARM, VIVID, CLEAR, NEARLY_CLEAR = 1, 2, 4, 8, 16, 32, 64
 the same of red or orange ink; as strong a colour as purple or pink ink; it is as clear as glass, or nearly."""
 CERTAIN = STRONG | WARM | VIVID
 
-Mask = NDArray[np.bool_]
 Classes = NDArray[np.uint8]
 
 

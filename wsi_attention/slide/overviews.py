@@ -6,11 +6,9 @@ import math
 import time
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Box
+from wsi_attention.slide.resample import Pixels
 from wsi_attention.slide.seen import Seen
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strips import cut, read_strips, rows_of
@@ -20,8 +18,6 @@ from wsi_attention.structures import Counters, Strip, TissueMask
 
 STRIP_PIXELS = 1_000_000
 """Pixels of a strip in which tissue is looked for."""
-
-Rgb = NDArray[np.uint8]
 
 
 def pixels_at(extent: tuple[int, int], downsample: float) -> int:
@@ -57,7 +53,7 @@ class Overviews:
         """
         self.slide, self.most, self.whole = slide, most, min(most, whole)
         self.counters = Counters()
-        self._kept: dict[float, Rgb] = {}
+        self._kept: dict[float, Pixels] = {}
         self._unknown: dict[float, tuple[Box, ...]] = {}
 
     @property
@@ -85,7 +81,7 @@ class Overviews:
         """Return the downsample, or a coarser one where it would have more than `whole` pixels."""
         return downsample if self.pixels(downsample) <= self.whole else coarse_enough(self.slide, self.whole)
 
-    def rgb(self, downsample: float) -> Rgb:
+    def rgb(self, downsample: float) -> Pixels:
         """Return the whole slide, (h, w, 3), white beyond it; read once for each downsample.
 
         Raises:
@@ -103,7 +99,7 @@ class Overviews:
             self._kept[downsample] = self._read(downsample)
         return self._kept[downsample]
 
-    def strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
+    def strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Pixels]]:
         """Return the same in strips with `halo` rows around them; above `whole` pixels each is read when asked for.
 
         Raises:
@@ -136,7 +132,7 @@ class Overviews:
         strips = self.strips(downsample, rows_of(width, STRIP_PIXELS), halo)
         return find_tissue_in_strips(strips, (height, width), downsample, mpp, known)
 
-    def _read(self, downsample: float) -> Rgb:
+    def _read(self, downsample: float) -> Pixels:
         start = time.perf_counter()
         rgb, self._unknown[downsample], view = View(self.slide, downsample).whole()
         cost = view.bytes_read((0, 0), view.size)
@@ -144,7 +140,7 @@ class Overviews:
         check_brightfield(rgb, self.slide.path)
         return rgb
 
-    def _counted(self, view: View, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
+    def _counted(self, view: View, rows: int, halo: int) -> Iterator[Strip[Pixels]]:
         self._count(Counters(bytes=view.bytes_read((0, 0), view.size)))
         start = time.perf_counter()
         for strip in read_strips(view, rows, halo):

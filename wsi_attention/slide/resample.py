@@ -7,6 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.uint8]
+"""Pixels as bytes, (h, w, 3) where nothing else is said."""
+
 BAND_VALUES = 250_000
 """Values averaged at once: few enough for the processor's cache, and for memory."""
 MOST_WHOLE = 16

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.slide.levels import Starts
 from wsi_attention.slide.view import View
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.floating]
 
 
 def snapped_to_tiles(view: View, locations: Ints, size: tuple[int, int]) -> Ints:
@@ -46,7 +46,7 @@ def snapped_to_tiles(view: View, locations: Ints, size: tuple[int, int]) -> Ints
     return moved
 
 
-def _exactness(step: float, downsample: float, count: int) -> tuple[int, Callable[[Floats], Floats]]:
+def _exactness(step: float, downsample: float, count: int) -> tuple[int, Callable[[Starts], Starts]]:
     """Return how many stored pixels a region can need that begins at one, and how that becomes a level-0 pixel.
 
     Args:

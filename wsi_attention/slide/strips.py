@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsi_attention.slide.resample import Pixels
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Strip
-
-Rgb = NDArray[np.uint8]
 
 
 def rows_of(width: int, pixels: int, multiple: int = 1) -> int:
@@ -19,7 +17,7 @@ def rows_of(width: int, pixels: int, multiple: int = 1) -> int:
     return max(1, pixels // max(1, width) // multiple) * multiple
 
 
-def cut(rgb: Rgb, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
+def cut(rgb: Pixels, rows: int, halo: int) -> Iterator[Strip[Pixels]]:
     """Yield strips of an overview that is at hand, without a copy.
 
     Args:
@@ -32,7 +30,7 @@ def cut(rgb: Rgb, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
         yield Strip(first, last, top, rgb[top : last + halo])
 
 
-def read_strips(view: View, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
+def read_strips(view: View, rows: int, halo: int) -> Iterator[Strip[Pixels]]:
     """Yield strips of a view that is not at hand; each row is read once. Arguments as in `cut`.
 
     Where a stored level is damaged, the rest of the view is averaged from the next finer one.
@@ -51,5 +49,5 @@ def read_strips(view: View, rows: int, halo: int) -> Iterator[Strip[Rgb]]:
         yield Strip(first, last, top, held)
 
 
-def _rows(view: View, first: int, count: int) -> tuple[View, Rgb]:
+def _rows(view: View, first: int, count: int) -> tuple[View, Pixels]:
     return view, view.read_rows(first, count)

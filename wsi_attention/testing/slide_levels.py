@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from wsi_attention.slide.resample import Pixels
 
 TILE = 256
 
-Pixels = NDArray[np.uint8]
 Encoder = Callable[[Pixels], bytes]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageDraw
 
-from wsi_attention.testing.slide_levels import TILE, EncodedLevel, Pixels
+from wsi_attention.slide.resample import Pixels
+from wsi_attention.testing.slide_levels import TILE, EncodedLevel
 
 if TYPE_CHECKING:
     import zarr

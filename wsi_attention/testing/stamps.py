@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from wsi_attention.slide.resample import Pixels
 from wsi_attention.testing.stain import level
-
-Pixels = NDArray[np.uint8]
 
 POOL_SEED = 20240
 

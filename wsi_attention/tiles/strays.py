@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.slide.agreement import is_another_pattern
+from wsi_attention.slide.resample import Pixels
 
 FAR = 45.0
 """Grey levels, in the mean of the colours, by which a place is off that shows something else."""
@@ -14,10 +15,8 @@ MOST = 0.5
 LEAST = 8
 """Pixels of the overview a side that a tile covers where it is compared."""
 
-Rgb = NDArray[np.uint8]
 
-
-def strays(tiles: Rgb, boxes: NDArray[np.int64], overview: Rgb, downsample: float) -> NDArray[np.bool_]:
+def strays(tiles: Pixels, boxes: NDArray[np.int64], overview: Pixels, downsample: float) -> NDArray[np.bool_]:
     """Find the tiles that do not show what an overview shows.
 
     Colours are compared at places of 2 × 2 pixels of the overview, so that levels made in different ways agree; and how
@@ -36,7 +35,7 @@ def strays(tiles: Rgb, boxes: NDArray[np.int64], overview: Rgb, downsample: floa
     return np.array(found, np.bool_)
 
 
-def _is_stray(tile: Rgb, box: list[int], overview: Rgb, downsample: float) -> bool:
+def _is_stray(tile: Pixels, box: list[int], overview: Pixels, downsample: float) -> bool:
     from PIL import Image
 
     x, y, w, h = box

@@ -85,7 +85,7 @@ def as_levels(source: NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | ArrayLev
     """
     if isinstance(source, ArrayLevels):
         return source
-    arrays = (source,) if isinstance(source, np.ndarray) else tuple(source)
+    arrays = (source,) if isinstance(source, np.ndarray) else tuple(source) if isinstance(source, Sequence) else ()
     if not arrays or not all(isinstance(level, np.ndarray) for level in arrays):
         raise InputError(f"a slide is a path, a NumPy array or a list of them, got {type(source).__name__}")
     return ArrayLevels(arrays)

@@ -17,7 +17,7 @@ LARGEST = 2**22
 
 
 class ByteRanges(Protocol):
-    """The bytes of one file. Safe from several threads at once, and without a cache that the caller does not see.
+    """The bytes of one file. Thread-safe, and without a cache that the caller does not see.
 
     Attributes:
         path: the file or URL, as messages name it.

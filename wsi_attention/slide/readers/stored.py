@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.geometry import Size
 from wsi_attention.protocols import SlideReader
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
-
-Extent = tuple[int, int]
 
 
 @runtime_checkable
@@ -33,10 +32,10 @@ class CountingReader(SlideReader, Protocol):
 class LevelBytes:
     """One level: the size (w, h) of its stored tiles, and the bytes of each, (rows, cols)."""
 
-    tile: Extent
+    tile: Size
     counts: NDArray[np.int64]
 
-    def touched(self, corner: tuple[float, float], size: Extent) -> int:
+    def touched(self, corner: tuple[float, float], size: Size) -> int:
         """Return the bytes of the tiles that a rectangle of the level meets."""
         first = [max(int(corner[side] // self.tile[side]), 0) for side in (0, 1)]
         last = [max(-int(-(corner[side] + size[side]) // self.tile[side]), 0) for side in (0, 1)]
@@ -64,7 +63,7 @@ class StoredBytes:
         per_pixel: mean bytes per pixel over all levels, which stands in for the missing ones; 0 where unknown.
     """
 
-    dimensions: tuple[Extent, ...]
+    dimensions: tuple[Size, ...]
     levels: dict[int, LevelBytes]
     per_pixel: float
 
@@ -87,7 +86,7 @@ class StoredBytes:
         pixels = sum(w * h for w, h in dimensions)
         return cls(dimensions, _tiff_levels(path, dimensions), _total_bytes(Path(path)) / pixels)
 
-    def touched(self, level: int, corner: tuple[float, float], size: Extent) -> int:
+    def touched(self, level: int, corner: tuple[float, float], size: Size) -> int:
         """Return the bytes that reading a rectangle (corner and size in the level's pixels) asks for."""
         if level in self.levels:
             return self.levels[level].touched(corner, size)
@@ -112,7 +111,7 @@ def _total_bytes(path: Path) -> int:
         return 0
 
 
-def _tiff_levels(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelBytes]:
+def _tiff_levels(path: str, dimensions: Sequence[Size]) -> dict[int, LevelBytes]:
     try:
         return _levels_of(path, dimensions)
     except Exception:  # an estimate must not fail: no TIFF, or one that tifffile cannot parse
@@ -121,7 +120,7 @@ def _tiff_levels(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelByte
         gc.collect(1)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
 
 
-def _levels_of(path: str, dimensions: Sequence[Extent]) -> dict[int, LevelBytes]:
+def _levels_of(path: str, dimensions: Sequence[Size]) -> dict[int, LevelBytes]:
     import tifffile
 
     found: dict[int, LevelBytes] = {}

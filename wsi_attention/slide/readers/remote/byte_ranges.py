@@ -36,7 +36,7 @@ LARGEST = 2**23
 
 
 class RemoteBytes:
-    """One object on a server, through fsspec. Safe from several threads at once.
+    """One object on a server, through fsspec. Thread-safe.
 
     A URL that had to be given up fails at once for a while, so that a server that is gone costs its time once.
 

@@ -21,7 +21,7 @@ MOST_AHEAD = 2**18
 
 
 class Blocks:
-    """Blocks of one file by number, the last used ones. Safe from several threads."""
+    """Blocks of one file by number, the last used ones. Thread-safe."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[int, bytes] = OrderedDict()

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.readers.tiff.tags import NotReadHereError
+from wsi_attention.slide.resample import Pixels
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-Pixels = NDArray[np.uint8]
 Decoder = Callable[[bytes, Pixels], None]
 """Decodes one stored tile into (h, w, 3), contiguous; raises anything on damage, and `out` may then hold anything."""
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.slide.resample import on_white
+from wsi_attention.slide.resample import Pixels, on_white
 
 PART = 4096
 """Pixels a side that OpenSlide draws at once."""
@@ -102,7 +102,6 @@ def _steps(value: float, steps: int) -> int:
     return math.floor(value * steps + 0.5)
 
 
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import TileReadError
-from wsi_attention.geometry import Box
+from wsi_attention.geometry import Box, Size
 from wsi_attention.slide.failures import opening, what_is_wrong
 from wsi_attention.slide.images import Series
 from wsi_attention.slide.readers.bytes import ByteRanges, is_tiff
@@ -25,9 +25,7 @@ from wsi_attention.slide.readers.tiff.index import FAULTS, MISSING, SOUND, TiffI
 from wsi_attention.slide.readers.tiff.openslide_pixels import WHOLE, Part, blended, parts
 from wsi_attention.slide.readers.tiff.philips import PhilipsText
 from wsi_attention.slide.readers.tiff.tags import IN_TEXT, pages_of
-
-Pixels = NDArray[np.uint8]
-Size = tuple[int, int]
+from wsi_attention.slide.resample import Pixels
 
 
 class TiffReader:

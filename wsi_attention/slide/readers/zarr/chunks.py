@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.slide.failures import what_is_wrong
+from wsi_attention.slide.resample import Pixels
 
 if TYPE_CHECKING:
     import zarr
 
     ZarrArray: TypeAlias = zarr.Array[Any]  # of either format
 
-Pixels = NDArray[np.uint8]
 Rectangle = tuple[slice, slice]
 """Rows and columns of a level."""
 Fetch = Callable[[list[Rectangle]], Iterable[Pixels | Exception]]

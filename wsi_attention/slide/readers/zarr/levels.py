@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from wsi_attention.registry import IMPORTING
 from wsi_attention.slide.channels import STORED, Order
-from wsi_attention.slide.readers.zarr.chunks import Pixels, Rectangle
+from wsi_attention.slide.readers.zarr.chunks import Rectangle
+from wsi_attention.slide.resample import Pixels
 from wsi_attention.slide.urls import is_url
 
 if TYPE_CHECKING:
