@@ -1,4 +1,4 @@
-"""Whether two pictures of the same places are of one origin: how a level of a pyramid is told from a stranger.
+"""Comparison of two pictures of the same places, which tells whether a level belongs to its pyramid.
 
 Scanners and converters make coarse levels in many ways: averaged, decimated, sharpened, moved by half a pixel, stored
 as JPEG of any quality. Another slide, a mirrored or moved picture, other colours, or nothing at all is told from these

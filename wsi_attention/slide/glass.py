@@ -1,4 +1,4 @@
-"""Empty glass by its light and colour; a slide that has no colour of its own is judged by its grey."""
+"""Empty glass, found by its light and colour; a slide without colour of its own is judged by its grey."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _NONE = np.empty((0, 3))
 
 
 class Glass(NamedTuple):
-    """What a view of the whole slide tells about what is no tissue.
+    """What is no tissue, as a view of the whole slide tells it.
 
     Attributes:
         colours: (k, 3), each kind of empty glass, the lightest first.

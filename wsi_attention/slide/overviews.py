@@ -1,4 +1,4 @@
-"""A slide's overviews: how coarse they must be, whole where they are small enough, else strip by strip; and tissue."""
+"""A slide's overviews: how coarse they must be, read whole if small enough, else in strips; and the tissue on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a slide's files are plain files where they seem to be: a device or a pipe would be waited for, for ever."""
+"""Checks that a slide's files are plain files: reading a device or a pipe would wait for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An overview from top to bottom in strips with some rows of their surroundings, so that none of it need be whole."""
+"""An overview read from top to bottom in strips, each with some rows around it, so that it is never whole in memory."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ LEAST_DARK = 0.25
 
 
 class Staining(NamedTuple):
-    """What tissue is told by that only a view of the whole slide can say; a coarser view says nearly the same.
+    """What only a view of the whole slide can tell about tissue; a coarser view tells nearly the same.
 
     Attributes:
         glass: what is no tissue.

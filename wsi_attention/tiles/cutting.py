@@ -1,4 +1,4 @@
-"""A request cut into tasks: tiles that share stored tiles go into one task, in an order that keeps neighbours together.
+"""A request cut into tasks: tiles that share stored tiles go into one task, and neighbours stay together.
 
 Tiles that hang together by stored tiles they share stand together, along the Z-order curve, so that a piece of a large
 group is a compact block; a cut then goes where it parts the fewest stored tiles, because those are decoded twice.

@@ -1,1 +1,1 @@
-"""One library a file; each is a `SlideReader`."""
+"""Readers of slides, a file or folder for each library; every one is a `SlideReader`."""

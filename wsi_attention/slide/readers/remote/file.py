@@ -52,7 +52,7 @@ class Blocks:
 
 
 class RemoteFile(io.RawIOBase):
-    """Reads whole blocks. Who reads on from where the last blocks ended gets more and more ahead.
+    """Reads whole blocks; sequential reading fetches more and more ahead.
 
     Args:
         fetch: returns the bytes of ranges.

@@ -1,4 +1,4 @@
-"""A TIFF in OpenSlide's hands, judged by its index: what OpenSlide opens all too readily, and what stops it."""
+"""Checks of a TIFF's index before OpenSlide reads it: what it would open although it should not, and what stops it."""
 
 from __future__ import annotations
 

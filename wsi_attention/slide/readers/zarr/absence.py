@@ -26,7 +26,7 @@ SHARDS = 256
 
 
 class Absence:
-    """Of one level.
+    """The missing chunks of one level.
 
     Args:
         array: the level.
