@@ -50,7 +50,7 @@ def difference(pairs: Sequence[Pair]) -> str | None:
     return OTHER_COLOURS if _swapped(pairs) else None
 
 
-def is_another_pattern(one: Rgb, other: Rgb) -> bool:
+def is_another_pattern(one: Pixels, other: Pixels) -> bool:
     """Tell whether one picture of a place varies from point to point in another way than a second one, and by much.
 
     Stricter than `difference`, for a single pair decides; a pattern that varies little decides nothing.

@@ -6,7 +6,7 @@ import numpy as np
 
 from wsi_attention.errors import SlideError, TileReadError
 from wsi_attention.slide.agreement import OTHER_PICTURE, Pair, difference
-from wsi_attention.slide.facts.images import StoredImage, several, versions
+from wsi_attention.slide.images import StoredImage, several, versions
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strangers import Picture, places
 from wsi_attention.slide.view import View

@@ -1,4 +1,4 @@
-"""Where an overview shows something on the glass: a stored tile that is missing there is lost, not left out as empty."""
+"""Where an overview shows something on the glass: a stored tile that is missing there is lost, not empty."""
 
 from __future__ import annotations
 
