@@ -11,21 +11,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
-BASE = {
-    "errors",
-    "geometry",
-    "json_values",
-    "once",
-    "options",
-    "plain_text",
-    "structures",
-    "protocols",
-    "registry",
-    "timing",
-}
+BASE = {"defaults", "errors", "geometry", "json_values", "lazy", "once", "options", "plain_text"}
+BASE |= {"protocols", "registry", "structures", "timing"}
 MODELS = {"checkpoint", "devices", "files", "learnt_from", "model_card"}
 ALLOWED = {
+    "defaults": set(),
     "errors": set(),
+    "lazy": set(),
     "plain_text": set(),
     "geometry": {"errors"},
     "timing": set(),

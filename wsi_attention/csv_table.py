@@ -27,7 +27,7 @@ _MARKS = (
 """Byte-order marks, longest first where one begins another."""
 _NO_TEXT = ((b"PK\x03\x04", "a workbook or archive"), (b"\xd0\xcf\x11\xe0", "an Excel workbook"), (b"\x1f\x8b", "gzip"))
 _END = "\x1fend of the file\x1f"
-"""A row added behind the last one; where it is not the last row read, a quotation mark was left open."""
+"""A row added after the last one; where it is not read as the last row, a quotation mark was left open."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Table:
     rows: tuple[tuple[int, Mapping[str, str]], ...]
 
     def known_as(self, names: Collection[str]) -> Table:
-        """The table with the columns of these names under exactly these names, however they are written.
+        """Return the table with these columns named exactly so, in whatever case and spacing they are written.
 
         Raises:
             InputError: one of them stands there twice.
@@ -59,7 +59,7 @@ class Table:
         """Refuse a table in which a wanted column stands twice.
 
         Raises:
-            InputError: so it is, and nobody knows which one is meant.
+            InputError: it does; which one is meant cannot be known.
         """
         columns = columns or self.columns
         twice = sorted({name for name in columns if columns.count(name) > 1})
@@ -115,7 +115,7 @@ def _text(path: Path) -> str:
 
 
 def _without_hint(text: str) -> tuple[str, str]:
-    """The text without Excel's line "sep=;", and its separator: that one, or the one its header has most of."""
+    """Return the text without Excel's line "sep=;", and its separator: that one, or the most frequent in the header."""
     lines = io.StringIO(text, newline=None).read().split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
     hint = lines[first].strip().strip('"').lower() if lines else ""
@@ -127,7 +127,7 @@ def _without_hint(text: str) -> tuple[str, str]:
 
 
 def _lines(path: str | Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """(line a row begins in, its cells) of every row that is not empty."""
+    """Return (line a row begins in, its cells) of every row that is not empty."""
     reader = csv.reader(io.StringIO(f"{text.rstrip()}\n{_END}\n"), delimiter=separator, skipinitialspace=True)
     rows, begin = [], 1
     try:
@@ -147,7 +147,7 @@ def _left_open(path: str | Path, line: int, reason: str) -> InputError:
 
 
 def _clean(cell: str) -> str:
-    """A cell without what cannot be seen at its ends: spaces of any kind, byte-order and direction marks, controls."""
+    """Return a cell without invisible characters at its ends: spaces, byte-order and direction marks, controls."""
     begin, end = 0, len(cell)
     while begin < end and _is_invisible(cell[begin]):
         begin += 1

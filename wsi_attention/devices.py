@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ _PLACING = Lock()
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name; "auto" is the first CUDA GPU, else the CPU.
+    """Return the device of that name; "auto" is the first CUDA GPU, else the CPU.
 
     "auto" is never Apple's "mps": draws and estimates are in float64, which it has not.
 
@@ -42,34 +43,45 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def precision_named(text: str) -> Precision:
+    """Return a text as a precision.
+
+    Raises:
+        InputError: there is no such precision.
+    """
+    if text not in get_args(Precision):
+        raise InputError(f"no precision {text!r}; possible: {', '.join(get_args(Precision))}")
+    return cast(Precision, text)
+
+
 def precision_on(device: torch.device, wanted: str) -> Used:
-    """What is computed in on a device: "auto" is "bf16" where the hardware multiplies in bfloat16, else "32".
+    """Return the precision used on a device: "auto" is "bf16" where the hardware multiplies in bfloat16, else "32".
 
     On CPUs that is AVX-512 BF16 or AMX. Emulated bfloat16 is slower than float32 and does not count.
 
     Raises:
         InputError: there is no such precision.
     """
-    if wanted == "auto":
+    named = precision_named(wanted)
+    if named == "auto":
         return "bf16" if _multiplies_in_bfloat16(device) else "32"
-    if wanted not in get_args(Used):
-        raise InputError(f"no precision {wanted!r}; possible: auto, 32, bf16")
-    return cast("Used", wanted)
+    return named
 
 
-def autocast(device: torch.device, precision: Used) -> AbstractContextManager[Any]:
-    """What a forward pass runs in; parts that decide something leave it again (`nn.precision.in_float32`)."""
+def autocast(device: torch.device, precision: Used) -> AbstractContextManager[object]:
+    """Return the context of a forward pass; parts that decide something leave it again (`in_float32`)."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def placed(network: Network, device: torch.device) -> Network:
-    """The network itself, on the device and with channels-last weights, as its input is: nothing is turned round.
+    """Place a network on the device, its weights channels-last like its input, and return the same network.
 
     A network that lies there already is not touched, for another thread may be computing with it.
     """
     with _PLACING:
         if not all(_lies(tensor, device) for tensor in (*network.parameters(), *network.buffers())):
-            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            move: Callable[..., object] = network.to(device).to
+            move(memory_format=torch.channels_last)
     return network
 
 
@@ -87,8 +99,8 @@ def _multiplies_in_bfloat16(device: torch.device) -> bool:
     return False
 
 
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
-"""Our names -> Fabric's."""
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed"}
+"""Our names -> those of Fabric."""
 
 
 def fabric_on(device: str, processes: int, precision: str) -> Fabric:
@@ -114,11 +126,11 @@ def fabric_on(device: str, processes: int, precision: str) -> Fabric:
     kind, _, number = _named(device).partition(":")
     if processes < 1 or (number and processes > 1) or (kind == "mps" and processes > 1):
         raise InputError(f"{processes} processes do not fit device {device!r}; name the kind alone, such as cuda")
-    chosen: Any = [int(number)] if number else processes
+    chosen = [int(number)] if number else processes
     fabric = Fabric(
         accelerator=kind,
         devices=chosen,
-        precision=PRECISIONS[precision],  # type: ignore[arg-type]
+        precision=PRECISIONS[precision],
         plugins=[LightningEnvironment()],
     )
     fabric.launch()
@@ -126,7 +138,7 @@ def fabric_on(device: str, processes: int, precision: str) -> Fabric:
 
 
 def _only_task() -> None:
-    """Refuse to be the second training of a folder, for `srun` starts a command once for each task.
+    """Refuse to be the second training of a folder, because `srun` starts a command once for each task.
 
     Raises:
         InputError: another task does the training.
@@ -140,6 +152,6 @@ def _only_task() -> None:
 
 
 def _named(device: str) -> str:
-    """The device's own name, once it is known to be there; the kind alone for "auto", so that it fits any processes."""
+    """Return the name of a device that exists here; the kind alone for "auto", so that it fits several processes."""
     found = device_of(device)
     return found.type if device == "auto" else str(found)

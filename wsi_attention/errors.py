@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "ClusterError",
+    "GeoJSONError",
+    "InputError",
+    "MissingExtraError",
+    "MissingMppError",
+    "ModelError",
+    "NoTissueError",
+    "OutOfMemoryError",
+    "ResultsError",
+    "SeveralImagesError",
+    "SlideError",
+    "SlideOpenError",
+    "TileReadError",
+    "UnsupportedSlideError",
+    "WsiAttentionError",
+]
+
 
 class WsiAttentionError(Exception):
     """Base of all errors raised on purpose; its text is one line a user can act on."""

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from wsi_attention.errors import ResultsError
 
+KEPT = "what is finished is kept, and the same command goes on from there"
+"""The end of every message about a run that cannot go on now."""
+
 PREFIX = ".tmp-"
 """How temporary files begin; a killed run leaves some behind, the next run removes them."""
 
@@ -25,12 +28,12 @@ STOPS = {
 
 
 def temporary(path: Path) -> Path:
-    """The temporary name of a file, in the same folder and with the same suffix."""
+    """Return the temporary name of a file, in the same folder and with the same suffix."""
     return path.with_name(PREFIX + path.name)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole, on disk before it has its name; creates its folder.
+    """Write a text file whole, on disk before it has its name; create its folder where needed.
 
     Raises:
         ResultsError: disk full, or writing is not permitted.
@@ -45,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def publish(path: Path) -> None:
-    """Gives a finished temporary file or folder its name, in place of what had it before.
+    """Rename a finished temporary file or folder to its final name, in place of what had that name before.
 
     Raises:
         ResultsError: disk full, or writing is not permitted.
@@ -66,7 +69,7 @@ def publish(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or folder, if it is there."""
+    """Remove a file or folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -74,7 +77,7 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes temporary files anywhere below a folder; looks into no finished Zarr store."""
+    """Remove temporary files anywhere below a folder; finished Zarr stores are not searched."""
     for where, folders, files in os.walk(folder):
         for name in [name for name in (*folders, *files) if name.startswith(PREFIX)]:
             remove(Path(where) / name)
@@ -83,7 +86,7 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def results_errors(path: Path) -> Iterator[None]:
-    """Turn "disk full", a folder removed meanwhile and their like into a `ResultsError` with the way out."""
+    """Turn errors such as a full disk or a removed folder into a `ResultsError` that says what to do."""
     try:
         yield
     except ResultsError:
@@ -93,9 +96,7 @@ def results_errors(path: Path) -> Iterator[None]:
         reason = "its folder was removed while the run lasted" if gone else _stop_reason(error)
         if reason is None:
             raise
-        raise ResultsError(
-            f"{path}: cannot be written: {reason}; what is finished is kept, and the same command goes on from there"
-        ) from error
+        raise ResultsError(f"{path}: cannot be written: {reason}; {KEPT}") from error
 
 
 def _stop_reason(error: BaseException | None) -> str | None:
@@ -112,7 +113,7 @@ def _sync(path: Path) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes the files: a new folder appears whole; in an existing one each file is exchanged whole, in order.
+    """Write files into a folder: a new folder appears whole; in an existing one each file is replaced whole, in order.
 
     The temporary folder beside it always has the same name, so the next call clears what a kill left behind.
 

@@ -11,6 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "MPP_TOLERANCE",
+    "OVERVIEW_PIXELS",
+    "Box",
+    "Grid",
+    "downsample_of",
+    "same_scale",
+]
+
 MPP_TOLERANCE = 0.05
 """Two scales within 5 % are one scale: 0.499 and 0.5 µm/px need no resampling."""
 

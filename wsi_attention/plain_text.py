@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import re
 
+__all__ = [
+    "HARMFUL",
+    "from_cell",
+    "in_cell",
+    "visible",
+]
+
 HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls: line ends, escape sequences
     "\u2028\u2029"  # line and paragraph separators

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
     from torch.nn import Module
 
+__all__ = [
+    "AttentionModel",
+    "EpochAware",
+    "Estimating",
+    "Exporter",
+    "Guided",
+    "InStrips",
+    "RegionsReader",
+    "SlideReader",
+    "SparseReader",
+    "Stated",
+    "TileSource",
+]
+
 
 @runtime_checkable
 class SlideReader(Protocol):
@@ -305,11 +319,17 @@ class Stated(Protocol):
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Writes one `Prediction` as one file or folder."""
+    """Writes one `Prediction` as one file or folder.
 
-    suffix: str
-    """Where it goes in the results folder, e.g. "geojson/{slide}.geojson"."""
+    An exporter that shows pixels takes `overview`, `tiles` or both as further arguments, each with a default; see
+    `export.heatmap` and `export.report`.
+    """
+
+    @property
+    def suffix(self) -> str:
+        """Where it goes in the results folder, such as "geojson/{slide}.geojson"."""
+        ...
 
     def __call__(self, prediction: Prediction, path: Path) -> None:
-        """Writes the file whole; the caller gives a temporary path and renames it."""
+        """Write the file whole; the caller gives a temporary path and renames it."""
         ...

@@ -24,18 +24,24 @@ def _table(group: str) -> dict[str, EntryPoint]:
 
 
 def names(group: str) -> tuple[str, ...]:
-    """The registered names of a group, sorted."""
+    """Return the registered names of a group, sorted."""
     return tuple(_table(group))
 
 
+def name_of(group: str, kind: type) -> str | None:
+    """Return the name a class is registered under, None where it is not registered; nothing is imported."""
+    value = f"{kind.__module__}:{kind.__qualname__}"
+    return next((name for name, point in _table(group).items() if point.value == value), None)
+
+
 def origin(group: str, name: str) -> str:
-    """The package that registered a name, e.g. "wsi-attention"."""
+    """Return the package that registered a name, such as "wsi-attention"."""
     dist = _table(group)[name].dist
     return dist.name if dist else "unknown"
 
 
 def load(group: str, name: str) -> Any:
-    """The object registered under a name.
+    """Return the object registered under a name.
 
     Raises:
         InputError: no package registers that name; the text lists what there is.

@@ -18,6 +18,23 @@ from wsi_attention.geometry import Grid
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = [
+    "DEMONSTRATION",
+    "AttentionMap",
+    "Counters",
+    "Glimpse",
+    "Output",
+    "Prediction",
+    "Strip",
+    "TileBatch",
+    "TileSet",
+    "TissueMask",
+    "error_text",
+    "purpose_warning",
+    "shown_class",
+    "warning_in",
+]
+
 Pixels = TypeVar("Pixels")
 
 

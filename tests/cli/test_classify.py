@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from wsi_attention import checkpoint, cli
 from wsi_attention.cli import classify as module
 from wsi_attention.errors import ResultsError
+from wsi_attention.export.chosen import name_of
 from wsi_attention.inference.batch import classify as batch
 from wsi_attention.inference.batch.summary import Report
 
@@ -28,11 +29,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the command passes on; nothing is classified."""
     seen: dict[str, Any] = {}
 
-    def instead(inputs: list[str], results: Path, classifier: Any, **more: Any) -> Report:
-        seen.update(more, inputs=inputs, results=results, classifier=classifier)
+    def instead(order: Any, results: Path, classifier: Any, wishes: Any, runner: Any, watch: Any) -> Report:
+        what = tuple(map(name_of, wishes.what))
+        effort = {name: getattr(wishes.effort, name) for name in ("exact", "tolerance", "budget", "unread")}
+        seen.update(vars(order) | vars(wishes) | effort, what=what, results=results, classifier=classifier, watch=watch)
         return seen.get("report") or Report(results, 1, Counter(done=1))
 
-    monkeypatch.setattr(batch, "classify", instead)
+    monkeypatch.setattr(batch, "run_batch", instead)
     monkeypatch.setattr(checkpoint, "load_model", lambda name: SimpleNamespace(name=f"model {name}", purpose=""))
     return seen
 
@@ -44,10 +47,10 @@ def run(arguments: str) -> Any:
 def test_options_reach_the_function(called: dict[str, Any]) -> None:
     ran = run("-i a.svs b.svs c.svs -o out -m mine -n 3 -b 8 --mpp 0.25 --what tiles,geojson --overwrite")
     assert ran.exit_code == 0, ran.output
-    assert called["inputs"] == ["a.svs", "b.svs", "c.svs"]
+    assert called["inputs"] == ("a.svs", "b.svs", "c.svs")
     assert (called["results"], called["classifier"].name) == ("out", "model mine")
     assert (called["workers"], called["batch"], called["mpp"]) == (3, 8, 0.25)
-    assert (called["what"], called["existing"]) == (["tiles", "geojson"], "overwrite")
+    assert (called["what"], called["existing"]) == (("tiles", "geojson"), "overwrite")
     assert called["watch"] is None
 
 
@@ -130,7 +133,7 @@ def test_errors_are_one_line_and_status_two(
     def refuse(*given: Any, **more: Any) -> Report:
         raise ResultsError("out holds results\nof something else")
 
-    monkeypatch.setattr(batch, "classify", refuse)
+    monkeypatch.setattr(batch, "run_batch", refuse)
     monkeypatch.setattr(sys, "argv", ["wsi-attention", "classify", "-i", "slides", "-o", "out", "-m", "mine"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

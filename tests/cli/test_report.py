@@ -18,7 +18,7 @@ from wsi_attention.cli import report as report_module
 from wsi_attention.cli import view as view_module
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.record import to_record
-from wsi_attention.export.table import prediction_row
+from wsi_attention.export.table import figures
 from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.testing.exporters import example_prediction
 
@@ -35,7 +35,7 @@ def run(*arguments: Any) -> Any:
 def results(tmp_path: Path) -> Path:
     """Results of a version that knew no report."""
     made = example_prediction(1)
-    row, record = prediction_row(made), to_record(made)
+    row, record = figures(made), to_record(made)
     state = State("a", "/in/a.svs", "done", "", RunKey("demo", "ab" * 32, {}), SlideKey("x"), row=row, record=record)
     (tmp_path / "states").mkdir()
     (tmp_path / "states/a.json").write_text(to_text(state))

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from wsi_attention import registry
 from wsi_attention.cli.app import app
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
-METHODS = ("ats", "zoom-in", "tnet", "rams-trans", "oaa", "trt")
+METHODS = tuple(name for name in registry.names(registry.MODELS) if name not in ("ats-mnist", "oaa-plus"))
+"""All but the one for images of digits, and the one that learns the maps of another and is trained with that."""
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 import shapely
 
 from wsi_attention.errors import GeoJSONError, InputError
-from wsi_attention.export.geojson import NAMESPACE, GeoJSONExporter, features
+from wsi_attention.export.geojson import NAMESPACE, GeoJSONExporter
+from wsi_attention.export.geojson import geojson_features as features
 from wsi_attention.export.qupath import inspect
 from wsi_attention.structures import Glimpse, Prediction, TileSet
 from wsi_attention.testing.exporters import EXAMPLES, ExporterContract, example_prediction

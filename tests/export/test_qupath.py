@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from qupath_reader import read_objects
 
-from wsi_attention.export.geojson import features
+from wsi_attention.export.geojson import geojson_features as features
 from wsi_attention.export.qupath import inspect, validate
 from wsi_attention.testing.exporters import example_prediction
 

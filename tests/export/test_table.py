@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wsi_attention.export import table
 from wsi_attention.export.measures import area_read
-from wsi_attention.export.table import TILE_COLUMNS, TilesExporter, columns, prediction_row, tile_rows
-from wsi_attention.structures import warning_in
+from wsi_attention.export.table import TILE_COLUMNS, TilesExporter, columns, figures, tile_rows
+from wsi_attention.structures import Prediction, warning_in
 from wsi_attention.testing.exporters import ExporterContract, example_prediction
 
 
 class TestTilesExporter(ExporterContract):
     exporter = TilesExporter()
+
+
+def prediction_row(prediction: Prediction) -> dict[str, str]:
+    reason = "; ".join(prediction.shortfalls)
+    return table.row("a", prediction.status, prediction.counters.seconds, reason, figures(prediction))
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -53,12 +59,20 @@ def test_odd_names_survive_csv(tmp_path: Path) -> None:
 def test_a_row_has_exactly_the_columns_of_the_table() -> None:
     prediction = example_prediction()
     row = prediction_row(prediction)
-    assert list(row) == columns(prediction.classes)
+    assert set(row) == set(columns(prediction.classes))
+    assert columns(prediction.classes)[2:] == [*list(figures(prediction))[:-1], "seconds", "reason", "notes"]
     assert row["label"] == "tumour"
     assert (row["prob_normal"], row["prob_tumour"]) == ("0.062500", "0.937500")
     assert (row["status"], row["spread"], row["tiles_read"], row["seconds"]) == ("partial", "0.021300", "31", "0.250")
     assert 0 < float(row["area_read"]) < 0.1
     assert (row["reason"], row["notes"]) == ("1 of 32 tiles could not be read: made up", "")
+
+
+def test_what_the_run_knows_wins_over_what_an_earlier_version_stored() -> None:
+    stored = {**figures(example_prediction()), "slide": "/in/a.svs", "status": "done", "seconds": "9.000", "reason": ""}
+    found = table.row("a", "failed", 1.25, "broken", stored)
+    assert (found["slide"], found["status"], found["seconds"], found["reason"]) == ("a", "failed", "1.250", "broken")
+    assert found["label"] == "tumour"
 
 
 def test_where_nothing_was_drawn_there_is_no_error() -> None:

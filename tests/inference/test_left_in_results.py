@@ -13,6 +13,7 @@ import pytest
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import InputError, ResultsError
+from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.discovery import find_slides
 from wsi_attention.inference.batch.summary import Report, summary
@@ -46,7 +47,7 @@ def slides(tmp_path: Path, write_slide) -> Path:
 def test_one_of_a_file_and_its_compressed_twin_is_there(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
     out = tmp_path / "out"
     run(slides, out, tiny)
-    list(export_again(out, "geojson", ["a"], ".gz"))
+    list(export_again(out, GeoJSONExporter(gzip=True), ["a"]))
     assert [name for name in files(out) if "/a." in name] == ["geojson/a.geojson.gz", "tiles/a.csv"]
     assert run(slides, out, tiny).kept == 3
     list(export_again(out, "geojson", ["a"]))
@@ -56,8 +57,8 @@ def test_one_of_a_file_and_its_compressed_twin_is_there(slides: Path, tmp_path: 
 def test_what_export_wrote_goes_with_the_result_it_was_made_of(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
     out = tmp_path / "out"
     run(slides, out, tiny)
-    for kind, ending in (("geojson", ".gz"), ("heatmap", ""), ("heatmap-zarr", "")):
-        list(export_again(out, kind, ["a"], ending))
+    for kind in (GeoJSONExporter(gzip=True), "heatmap", "heatmap-zarr"):
+        list(export_again(out, kind, ["a"]))
     (out / "geojson/mine.txt").touch()
     run(slides, out, tiny, mpp=0.4)
     expected = [f"{kind}/{name}" for kind, end in (("geojson", ".geojson"), ("tiles", ".csv")) for name in

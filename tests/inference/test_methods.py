@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wsi_attention import registry
 from wsi_attention.cli.evaluate import _page
 from wsi_attention.errors import InputError
 from wsi_attention.export.qupath import validate
@@ -18,7 +19,8 @@ from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.structures import Prediction
 from wsi_attention.training.evaluation import evaluate
 
-METHODS = ("ats", "zoom-in", "tnet", "rams-trans", "oaa", "oaa-plus", "trt")
+METHODS = tuple(name for name in registry.names(registry.MODELS) if name != "ats-mnist")
+"""All but the one for images of digits."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:

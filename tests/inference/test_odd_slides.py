@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from wsi_attention import registry
 from wsi_attention.errors import NoTissueError
 from wsi_attention.inference.predict import predict
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Prediction, TissueMask
 
-METHODS = ("ats", "zoom-in", "tnet", "rams-trans", "oaa", "oaa-plus", "trt")
+METHODS = tuple(name for name in registry.names(registry.MODELS) if name != "ats-mnist")
+"""All but the one for images of digits."""
 
 
 def check(prediction: Prediction) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from wsi_attention import registry
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.predict import predict
@@ -16,7 +17,8 @@ from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Prediction
 from wsi_attention.tiles.source import SlideSource
 
-METHODS = ("ats", "zoom-in", "tnet", "rams-trans", "oaa", "oaa-plus", "trt")
+METHODS = tuple(name for name in registry.names(registry.MODELS) if name != "ats-mnist")
+"""All but the one for images of digits."""
 
 
 def numbers(prediction: Prediction) -> bytes:

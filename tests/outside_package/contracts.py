@@ -11,9 +11,7 @@ from outside_wsi.method import brightest
 from outside_wsi.reader import NpzReader
 from torch import nn
 
-from wsi_attention.testing.exporters import ExporterContract
-from wsi_attention.testing.models import ModelContract
-from wsi_attention.testing.readers import ReaderContract
+from wsi_attention.testing import ExporterContract, ModelContract, ReaderContract
 
 
 class TestReader(ReaderContract):

@@ -27,7 +27,7 @@ from wsi_attention import Classifier, Prediction, Slide, TissueMask, open_slide,
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.record import to_record
 from wsi_attention.export.report import ReportExporter, read_part
-from wsi_attention.export.table import TilesExporter, prediction_row
+from wsi_attention.export.table import TilesExporter, figures
 from wsi_attention.export.zarr import HeatmapPyramidExporter
 from wsi_attention.geometry import Box
 from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
@@ -70,7 +70,7 @@ def report(slide: Slide, prediction: Prediction, folder: Path) -> Iterator[Box]:
 def viewer(slide: Slide, prediction: Prediction, folder: Path) -> Iterator[Box]:
     """The box that the page draws, and where the lesion is in the tiles of the finest level that it shows."""
     key, run = SlideKey("f"), RunKey("darkest", "0" * 64, {})
-    state = State("a", "a", "done", "", run, key, row=prediction_row(prediction), record=to_record(prediction))
+    state = State("a", "a", "done", "", run, key, row=figures(prediction), record=to_record(prediction))
     (folder / "states").mkdir()
     (folder / "states" / "a.json").write_text(to_text(state), encoding="utf-8")
     library = Library(folder)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from wsi_attention import open_slide
 from wsi_attention.errors import SlideError
+from wsi_attention.export.chosen import exporter_of
 from wsi_attention.geometry import Grid
-from wsi_attention.inference.batch.job import exporter_of
 from wsi_attention.slide.view import View
 from wsi_attention.structures import AttentionMap, Glimpse, Prediction, TileSet
 from wsi_attention.testing.exporters import ExporterContract, example_prediction

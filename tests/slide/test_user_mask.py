@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from wsi_attention.errors import InputError, NoTissueError, WsiAttentionError
-from wsi_attention.export.geojson import features
+from wsi_attention.export.geojson import geojson_features as features
 from wsi_attention.geometry import Box
 from wsi_attention.slide.tissue import load_mask
 from wsi_attention.structures import TissueMask

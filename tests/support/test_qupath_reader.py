@@ -10,7 +10,7 @@ import shapely
 from qupath_reader import QuPathObject, read_objects, write_objects
 
 from wsi_attention.errors import GeoJSONError
-from wsi_attention.export.geojson import features
+from wsi_attention.export.geojson import geojson_features as features
 from wsi_attention.export.qupath import inspect
 from wsi_attention.testing.exporters import EXAMPLES, example_prediction
 

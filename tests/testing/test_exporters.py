@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from wsi_attention import registry
+from wsi_attention.defaults import EXPORTS
 from wsi_attention.errors import InputError
+from wsi_attention.export.chosen import exporter_of, name_of
 from wsi_attention.protocols import Exporter
 from wsi_attention.structures import Prediction
 from wsi_attention.testing.exporters import EXAMPLES, ExporterContract, example_prediction
@@ -77,9 +79,20 @@ def test_the_suite_finds_a_bad_suffix(bad: Exporter) -> None:
 
 
 def test_built_in_exporters_are_registered() -> None:
-    assert {"geojson", "tiles", "heatmap", "heatmap-zarr"} <= set(registry.names(registry.EXPORTERS))
-    for name in ("geojson", "tiles", "heatmap", "heatmap-zarr"):
-        assert isinstance(registry.load(registry.EXPORTERS, name)(), Exporter)
+    assert set(EXPORTS) <= set(registry.names(registry.EXPORTERS))
+    for name in registry.names(registry.EXPORTERS):
+        assert isinstance(exporter_of(name), Exporter)
+        assert name_of(exporter_of(name)) == name
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_path_may_be_text(name: str, tmp_path: Path) -> None:
+    exporter, prediction = exporter_of(name), example_prediction()
+    exporter(prediction, tmp_path / "path")
+    exporter(prediction, str(tmp_path / "text"))  # type: ignore[arg-type]
+    for written in sorted((tmp_path / "path").rglob("*")) or [tmp_path / "path"]:
+        twin = tmp_path / "text" / written.relative_to(tmp_path / "path")
+        assert written.is_dir() or twin.read_bytes() == written.read_bytes()
 
 
 def test_examples_have_what_exporters_get_wrong() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_attention.export.record import to_record
-from wsi_attention.export.table import prediction_row
+from wsi_attention.export.table import figures
 from wsi_attention.geometry import Box, Grid
 from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.structures import AttentionMap, Counters, Glimpse, Prediction, TileSet, TissueMask
@@ -78,7 +78,7 @@ def write_state(results: Path, name: str, slide: Path, prediction: Prediction | 
         "" if prediction else "cannot be opened: truncated",
         run,
         key,
-        row=prediction_row(prediction) if prediction else {},
+        row=figures(prediction) if prediction else {},
         record=to_record(prediction) if prediction else None,
     )
     path = results / "states" / f"{name}.json"

@@ -13,7 +13,7 @@ from wsi_attention.cli.interrupts import LINE, STATUS, noted, starting
 
 
 def main() -> None:
-    """Runs the command line; every expected failure is one line on stderr, with `--debug` a traceback too.
+    """Run the command line; every expected failure is one line on stderr, with `--debug` a traceback too.
 
     Exit status: 0 all well, 1 some slides failed, 2 the call itself was wrong, 130 interrupted.
     """
@@ -50,21 +50,21 @@ def _run(arguments: list[str]) -> None:
 
 
 def _write_what_can_be_written() -> None:
-    """Lets text that the terminal's encoding does not have, such as µ in cp932, appear as \\xb5 instead of an error."""
+    """Write characters that the terminal's encoding lacks, such as µ in cp932, as \\xb5 instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from, as far as anybody said."""
+    """Yield the error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _leave_quietly() -> NoReturn:
-    """Ends when whoever reads the output has had enough, as `| head` has."""
+    """End the program without a message when the reader of its output has gone, as `| head` does."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

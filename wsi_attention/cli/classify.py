@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
+from wsi_attention.cli.export import listed
+from wsi_attention.cli.interrupts import starting
 from wsi_attention.cli.say import say
+from wsi_attention.defaults import BATCH, EXPORTS, LIMIT
 from wsi_attention.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from wsi_attention.checkpoint import Classifier
     from wsi_attention.inference.batch.outcomes import Watch
     from wsi_attention.inference.batch.summary import Report
 
@@ -28,13 +32,13 @@ def classify(
     results: Results = "results",
     model: Model = None,
     workers: Workers = 1,
-    batch: Batch = 32,
+    batch: Batch = BATCH,
     device: Device = "auto",
     precision: Precision = "auto",
     mpp: Mpp = None,
     series: Series = None,
     slides_csv: SlidesCsv = None,
-    limit: Limit = 1800.0,
+    limit: Limit = LIMIT,
     exact: Exact = False,
     tolerance: Tolerance = None,
     budget: Budget = None,
@@ -50,56 +54,36 @@ def classify(
     slurm: Slurm = None,
     in_process: InProcess = False,
 ) -> None:
-    """Labels slides, and shows the regions each label rests on. A second run does only what is missing.
+    """Label slides, and show the regions each label rests on. A second run does only what is missing.
 
     Exit status: 0 all slides done, 1 some failed or have no tissue (the table says which), 2 the call was wrong,
     130 interrupted.
 
     Example: wsi-attention classify -i slides/ -o results/ -m model/
     """
-    from contextlib import ExitStack
-
-    from wsi_attention.cli.interrupts import starting
-    from wsi_attention.inference.isolation import nursery
-
     folder = given(model)
-    with ExitStack() as stack:
-        if not (in_process or scheduler or local_cluster or slurm):
-            stack.enter_context(nursery.prepared())  # workers import what they need while this process does
-        with starting():
-            from wsi_attention.checkpoint import load_model
-            from wsi_attention.inference.batch import classify as batches
-            from wsi_attention.inference.cluster.open import open_cluster
+    with coming_workers(not (in_process or scheduler or local_cluster or slurm)):
+        classifier = loaded(folder, cache)
+        from wsi_attention.devices import precision_named
+        from wsi_attention.export.chosen import exporters_of
+        from wsi_attention.inference.batch.classify import Existing, Order, run_batch
+        from wsi_attention.inference.batch.runners import runner_for
+        from wsi_attention.inference.batch.wishes import Wishes
+        from wsi_attention.inference.cluster.open import open_cluster
+        from wsi_attention.inference.predict import Effort
 
-            classifier = load_model(folder)
-            warn(classifier.purpose)
-            use_cache(cache)
-        report = batches.classify(
-            [*(inputs or ()), *(more or ())],
-            results,
-            classifier,
-            slides_csv=slides_csv,
-            mpp=mpp,
-            series=series,
-            workers=workers,
-            batch=batch,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]  # checked there, with an error that lists what there is
-            limit=limit,
-            exact=exact,
-            tolerance=tolerance,
-            budget=budget,
-            unread=unread,
-            snap=not no_snap,
-            what=batches.EXPORTS if what is None else [name.strip() for name in what.split(",") if name.strip()],
-            existing="overwrite" if overwrite else "resume",
-            watch=stack.enter_context(watching()),
-            executor=stack.enter_context(open_cluster(scheduler, local_cluster, slurm, device)),
-            in_process=in_process,
-            profile=profile,
-            full_hash=full_hash,
-        )
-
+        existing: Existing = "overwrite" if overwrite else "resume"
+        order = Order((*(inputs or ()), *(more or ())), slides_csv, mpp, series, workers, existing)
+        effort = Effort(exact, tolerance, budget, unread)
+        exporters = exporters_of(EXPORTS if what is None else listed(what))
+        place = device, precision_named(precision)
+        wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash)
+        with (
+            open_cluster(scheduler, local_cluster, slurm, device) as cluster,
+            runner_for(cluster, workers, in_process) as runner,
+            watching() as watch,
+        ):
+            report = run_batch(order, results, classifier, wishes, runner, watch)
     end(report)
 
 
@@ -127,9 +111,7 @@ Unread = Annotated[
     float | None,
     Option(help="The most attention on unread tiles for --tolerance to stop; 1: any. [default: the tolerance]"),
 ]
-What = Annotated[
-    str | None, Option(help="geojson, tiles, heatmap, heatmap-zarr, report; commas between. [default: all]")
-]
+What = Annotated[str | None, Option(help=f"{', '.join(EXPORTS)}; commas between. [default: all]")]
 NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
@@ -137,7 +119,8 @@ FullHash = Annotated[
     bool, Option("--full-hash", help="Hash slides whole, also large ones, so that any change of a byte is noticed.")
 ]
 Cache = Annotated[
-    Path | None, Option(help="Folder that keeps what is fetched of URLs; needed where a server gives whole files only.")
+    Path | None,
+    Option(help="Folder that keeps what is fetched from URLs; needed where a server sends whole files only."),
 ]
 Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]
 LocalCluster = Annotated[int | None, Option(help="That many worker processes on this machine.")]
@@ -148,8 +131,29 @@ InProcess = Annotated[
 Slurm = Annotated[Path | None, Option(help="Workers as jobs of Slurm: a TOML file with jobs and [job].")]
 
 
+@contextmanager
+def coming_workers(wanted: bool) -> Iterator[None]:
+    """Let worker processes import what they need while this process does, where they are wanted."""
+    from wsi_attention.inference.isolation import nursery
+
+    with nursery.prepared() if wanted else nullcontext():
+        yield
+
+
+def loaded(folder: str, cache: Path | None) -> Classifier:
+    """Return the model, with a warning where its labels mean nothing; Ctrl-C ends the program at once meanwhile."""
+    with starting():
+        from wsi_attention.checkpoint import load_model
+        from wsi_attention.inference.batch import classify  # noqa: F401  # imported here, where Ctrl-C does no harm
+
+        classifier = load_model(folder)
+    warn(classifier.purpose)
+    use_cache(cache)
+    return classifier
+
+
 def given(model: str | None) -> str:
-    """The model that was asked for; there is no default, for a label of the wrong model looks like any other.
+    """Return the model that was asked for; there is no default, as a label of the wrong model looks like any other.
 
     Raises:
         InputError: none was.
@@ -163,7 +167,7 @@ def given(model: str | None) -> str:
 
 
 def use_cache(folder: Path | None) -> None:
-    """Keeps what is fetched of URLs in a folder, in this process and its workers; None leaves all as it is."""
+    """Keep what is fetched from URLs in a folder, for this process and its workers; None changes nothing."""
     from wsi_attention.slide.readers.remote.cache import FOLDER_VARIABLE
 
     if folder is None:
@@ -178,7 +182,7 @@ def use_cache(folder: Path | None) -> None:
 
 
 def warn(purpose: str) -> None:
-    """Prints what labels are worth where the model says that it is no model in earnest."""
+    """Print what labels are worth where the model's purpose is another than to label slides."""
     from wsi_attention.structures import purpose_warning
 
     if purpose:
@@ -186,7 +190,7 @@ def warn(purpose: str) -> None:
 
 
 def end(report: Report) -> None:
-    """Prints what became of a batch and leaves with its exit status, whatever hangs in a library's thread."""
+    """Print the outcome of a batch and leave with its exit status, even where a library's thread hangs."""
     from wsi_attention.inference.batch.summary import complaints, summary
 
     say(*(f"wsi-attention: {line}" for line in complaints(report)), err=True)
@@ -200,7 +204,7 @@ def end(report: Report) -> None:
 
 @contextmanager
 def watching() -> Iterator[Watch | None]:
-    """What moves a bar over the slides of a batch; None where stderr is no terminal."""
+    """Yield what moves a progress bar; None where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -17,7 +17,7 @@ EXTRAS = ("distributed", "dask-jobqueue", "timm", "torchvision", "huggingface_hu
 
 
 def doctor() -> None:
-    """Prints versions, devices and readers, then classifies a small generated slide as a self-test (about ten seconds).
+    """Print versions, devices and readers, then classify a small generated slide as a self-test (about ten seconds).
 
     Example: wsi-attention doctor
     """

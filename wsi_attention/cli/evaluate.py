@@ -31,7 +31,7 @@ def evaluate(
     ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Shows AUROC, accuracy and each class's share with 95 % intervals; with -g, how often the top tile hits a lesion.
+    """Show AUROC, accuracy and each class's share with 95 % intervals; with -g, how often the top tile hits a lesion.
 
     Example: wsi-attention evaluate -p results/predictions.csv -l labels.csv -g groundtruth/
     """
@@ -90,7 +90,7 @@ def _auroc(found: Evaluation) -> str:
 
 
 def _recalls(found: Evaluation) -> list[str]:
-    """A line for each class that occurs: how many of its slides are called right."""
+    """Return a line for each class that occurs: how many of its slides are called right."""
     words = {found.positive: " (sensitivity)", found.negative: " (specificity)"} if found.positive else {}
     whose = [f" of {one.patients} patients" if found.patients_given else "" for one in found.scores.recalls]
     return [

@@ -8,20 +8,19 @@ from typing import Annotated
 import typer
 
 from wsi_attention.cli.say import say, warn
+from wsi_attention.defaults import EXPORTS
 
 
 def export(
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
-    what: Annotated[
-        str, typer.Option(help="geojson, tiles, heatmap, heatmap-zarr, report; commas between.")
-    ] = "geojson",
+    what: Annotated[str, typer.Option(help=f"{', '.join(EXPORTS)}; commas between.")] = "geojson",
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide, as predictions.csv names it.")] = None,
     qupath_bounds: Annotated[
         str, typer.Option(help="auto: coordinates as QuPath crops the slide; none: level-0 pixels.")
     ] = "auto",
     gzip: Annotated[bool, typer.Option("--gzip", help="Compress GeoJSON; QuPath reads .geojson.gz too.")] = False,
 ) -> None:
-    """Makes exports again from what a results folder remembers; neither model nor slides are needed.
+    """Make exports again from what a results folder remembers; neither model nor slides are needed.
 
     Example: wsi-attention export results/ --what geojson --qupath-bounds none
     """
@@ -31,18 +30,22 @@ def export(
     from wsi_attention.inference.results.mirror import check_folder
 
     check_folder(results)
-    kinds = [kind.strip() for kind in what.split(",") if kind.strip()]
+    kinds = listed(what)
     if gzip and kinds != ["geojson"]:
         raise InputError(f"--gzip compresses GeoJSON, found --what {what}; give --what geojson, or leave --gzip out")
-    geojson = GeoJSONExporter(bounds_of(qupath_bounds))
-    count = 0
+    geojson = GeoJSONExporter(bounds_of(qupath_bounds), gzip=gzip)
+    written = 0
     for kind in kinds:
-        chosen = geojson if kind == "geojson" else kind
-        for path in export_again(results, chosen, slide or (), ".gz" if gzip else "", warn):
+        for path in export_again(results, geojson if kind == "geojson" else kind, slide or (), warn):
             say(path)
-            count += 1
-    if not count:
+            written += 1
+    if not written:
         say("wsi-attention: nothing to export: no slide has a prediction", err=True)
+
+
+def listed(what: str) -> list[str]:
+    """Return the names in a list with commas between."""
+    return [name.strip() for name in what.split(",") if name.strip()]
 
 
 def validate(
@@ -51,7 +54,7 @@ def validate(
         str | None, typer.Option(help="WIDTHxHEIGHT of the image in QuPath: finds objects outside it.")
     ] = None,
 ) -> None:
-    """Checks GeoJSON as QuPath reads it: one bad object makes QuPath drop the whole file.
+    """Check GeoJSON as QuPath reads it: one bad object makes QuPath drop the whole file.
 
     Exit status: 0 QuPath reads everything as it is meant, 1 problems were found, 2 the call was wrong.
 

@@ -23,7 +23,7 @@ def info(
         Path | None, typer.Option(help="Write a picture (PNG) of the tissue found, of one slide.", metavar="PNG")
     ] = None,
 ) -> None:
-    """Shows levels, µm/px and its source, bounds, all images of the file, the reader, and what is odd about a slide.
+    """Show levels, µm/px and its source, bounds, all images of the file, the reader, and what is odd about a slide.
 
     Example: wsi-attention info slide.svs --tissue tissue.png
     """

@@ -1,4 +1,4 @@
-"""Ctrl-C: one line and status 130 at any moment, also while libraries that make something else of it are imported."""
+"""Ctrl-C: one line and status 130 at any moment, also while libraries are imported that would hide it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE = "wsi-attention: interrupted"
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Ends the program at once on a Ctrl-C that comes inside, where nothing has begun that would have to be ended.
+    """End the program at once on Ctrl-C inside; for phases in which nothing has begun that must be cleaned up.
 
     `KeyboardInterrupt` will not do: some libraries catch it while they are imported, or turn it into another error.
     """
@@ -25,7 +25,7 @@ def starting() -> Iterator[None]:
 
 @contextmanager
 def noted() -> Iterator[list[int]]:
-    """Collects each Ctrl-C that comes inside; it raises `KeyboardInterrupt` as usual."""
+    """Collect each Ctrl-C that comes inside; it raises `KeyboardInterrupt` as usual."""
     came: list[int] = []
 
     def note(number: int, frame: object) -> None:

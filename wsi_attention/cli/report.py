@@ -17,7 +17,7 @@ def report(
         Path | None, typer.Option("-o", "--output", help="The page. [default: report.html in the results folder]")
     ] = None,
 ) -> None:
-    """Writes report.html again: all slides in a table, with attention, the tiles that weigh most, and where they lie.
+    """Write report.html again: all slides in a table, with attention, the tiles that weigh most, and where they lie.
 
     The page needs no network and no other file. Slides are opened only where the results are older than the report.
 

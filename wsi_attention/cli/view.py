@@ -19,7 +19,7 @@ def view(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
-    """Shows slides with attention and the tiles that were read on top, on this computer alone. Ctrl-C ends it.
+    """Show slides with attention and the tiles that were read on top, on this computer alone. Ctrl-C ends it.
 
     Example: wsi-attention view results/ --slides /archive/2026
     """

@@ -10,21 +10,21 @@ import gzip
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from wsi_attention.errors import GeoJSONError, InputError
+from wsi_attention.export.geos import GEOS
 from wsi_attention.export.measures import clipped, deciding, heaviest, map_of, percentiles
-from wsi_attention.export.qupath import validate_parts
+from wsi_attention.export.qupath import is_byte, validate_parts
 from wsi_attention.structures import Glimpse, Prediction
-
-_GEOS: Any = shapely
-"""Shapely's array functions carry no types."""
 
 Bounds = Literal["auto", "none"]
 
@@ -39,14 +39,19 @@ PART = 256
 
 INSPECTED = {"color": [0, 114, 178], "name": "Inspected"}
 UNREADABLE = {"color": [128, 128, 128], "name": "Not readable"}
-CLASS_COLORS = ([0, 158, 115], [213, 94, 0], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
-"""Told apart with every kind of colour vision (Okabe and Ito); class k of the model gets colour k, then round again."""
+
+Colour = tuple[int, int, int]
+CLASS_COLOURS: tuple[Colour, ...] = (
+    *((0, 158, 115), (213, 94, 0), (204, 121, 167)),
+    *((230, 159, 0), (86, 180, 233), (240, 228, 66)),
+)
+"""Colours that can be told apart with every kind of colour vision (Okabe and Ito)."""
 
 
-def features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> dict[str, Any]:
-    """A prediction as a GeoJSON FeatureCollection in QuPath's terms.
+def geojson_features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> dict[str, Any]:
+    """Return a prediction as a GeoJSON FeatureCollection in QuPath's terms.
 
-    Tiles carry what they counted for. `Attention` is the raw attention of the cell a tile was drawn from,
+    Tiles carry the numbers that they counted with. `Attention` is the raw attention of the cell a tile was drawn from,
     `Attention percentile` the percent of the map's tissue cells that are no higher, `Sampling probability` the chance
     of one draw to pick that cell, only where tiles were drawn at random, `Weight` the tile's share in the slide's
     feature. Numbers that are not finite are left out. The class of an annotation is the label, with the purpose of a
@@ -61,13 +66,12 @@ def features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> d
     Raises:
         InputError: bounds is neither "auto" nor "none".
     """
-    offset = prediction.bounds if bounds_of(bounds) == "auto" else (0, 0)
-    loaded: dict[str, Any] = json.loads(_collected(_features(prediction, offset, top), _metadata(prediction, offset)))
+    loaded: dict[str, Any] = json.loads(GeoJSONExporter(bounds, top).text(prediction))
     return loaded
 
 
 def bounds_of(text: str) -> Bounds:
-    """The text as a choice of bounds.
+    """Return the text as a choice of bounds.
 
     Raises:
         InputError: neither "auto" nor "none".
@@ -79,62 +83,105 @@ def bounds_of(text: str) -> Bounds:
     raise InputError(f"QuPath bounds {text!r} are unknown; possible: auto, none")
 
 
+@dataclass(frozen=True)
 class GeoJSONExporter:
-    """Writes `features` for QuPath, never a file that QuPath would drop.
+    """Writes `geojson_features` for QuPath, never a file that QuPath would drop.
 
-    Args:
+    Attributes:
         bounds: "auto" for coordinates as QuPath shows the slide, "none" for level-0 pixels.
         top: how many of the heaviest tiles become annotations.
+        colours: (red, green, blue) of the classes; class k of the model has colour k, and they start again after the
+            last one.
+        least_weight: tiles of a lower weight are left out. Tiles that could not be read are always written.
+        least_percentile: tiles whose attention percentile is lower, or unknown, are left out likewise.
+        gzip: whether to compress the files; QuPath reads .geojson.gz too.
     """
 
-    suffix: ClassVar[str] = "geojson/{slide}.geojson"
+    bounds: Bounds = "auto"
+    top: int = 5
+    colours: tuple[Colour, ...] = CLASS_COLOURS
+    least_weight: float = 0.0
+    least_percentile: float = 0.0
+    gzip: bool = False
 
-    def __init__(self, bounds: Bounds = "auto", top: int = 5) -> None:
-        self.bounds: Bounds = bounds_of(bounds)
-        self.top = top
+    def __post_init__(self) -> None:
+        """Check the options.
 
-    def __call__(self, prediction: Prediction, path: Path) -> None:
-        """Writes the file; compressed where the path ends in .gz. The same prediction gives the same bytes.
+        Raises:
+            InputError: one of them is not possible.
+        """
+        bounds_of(self.bounds)
+        if not self.colours or not all(_is_colour(colour) for colour in self.colours):
+            raise InputError(f"colours {self.colours!r}: give (red, green, blue) of 0 to 255 for each class")
+        if not 0 <= self.least_percentile <= 100:
+            raise InputError(f"least_percentile must lie between 0 and 100, got {self.least_percentile}")
+
+    @property
+    def suffix(self) -> str:
+        """Where files go in the results folder."""
+        return "geojson/{slide}.geojson.gz" if self.gzip else "geojson/{slide}.geojson"
+
+    def __call__(self, prediction: Prediction, path: str | Path) -> None:
+        """Write the file; compressed where `gzip` is set or the path ends in .gz. Same prediction, same bytes.
 
         Raises:
             GeoJSONError: QuPath would drop or change an object; nothing is written.
         """
+        raw = self.text(prediction, checked=True).encode("ascii")
+        packed = self.gzip or Path(path).suffix == ".gz"
+        Path(path).write_bytes(gzip.compress(raw, 6, mtime=0) if packed else raw)
+
+    def text(self, prediction: Prediction, checked: bool = False) -> str:
+        """Return the file's text.
+
+        Args:
+            prediction: what to show.
+            checked: whether to raise where QuPath would not read it as it is meant.
+
+        Raises:
+            GeoJSONError: QuPath would drop or change an object.
+        """
         offset = prediction.bounds if self.bounds == "auto" else (0, 0)
-        found = _features(prediction, offset, self.top)
-        parts = (json.loads(f"[{','.join(found[k : k + PART])}]") for k in range(0, len(found), PART))
-        problems = validate_parts(parts, (prediction.extent[0] - offset[0], prediction.extent[1] - offset[1]))
-        if problems:
-            more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise GeoJSONError(f"{prediction.slide}: QuPath would not read the objects as meant: {problems[0]}{more}")
-        raw = _collected(found, _metadata(prediction, offset)).encode("ascii")
-        path.write_bytes(gzip.compress(raw, 6, mtime=0) if path.suffix == ".gz" else raw)
+        found = [_dumped(region) for region in _regions(prediction, offset, self)]
+        for number in range(len(prediction.glimpses)):
+            found += _tiles(prediction, number, offset, self)
+        if checked:
+            _check(prediction, offset, found)
+        return _collected(found, _metadata(prediction, offset))
 
 
-def _features(prediction: Prediction, offset: tuple[int, int], top: int) -> list[str]:
-    """Every object as JSON: annotations, then the tiles of each glimpse."""
-    found = [_dumped(region) for region in _regions(prediction, offset, top)]
-    for number in range(len(prediction.glimpses)):
-        found += _tiles(prediction, number, offset)
-    return found
+def _is_colour(colour: Sequence[int]) -> bool:
+    return len(colour) == 3 and all(map(is_byte, colour))
 
 
-def _collected(found: list[str], facts: dict[str, Any]) -> str:
+def _check(prediction: Prediction, offset: tuple[int, int], found: list[str]) -> None:
+    """Raise GeoJSONError unless QuPath reads all objects as they are meant."""
+    parts = (json.loads(f"[{','.join(found[k : k + PART])}]") for k in range(0, len(found), PART))
+    problems = validate_parts(parts, (prediction.extent[0] - offset[0], prediction.extent[1] - offset[1]))
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise GeoJSONError(f"{prediction.slide}: QuPath would not read the objects as meant: {problems[0]}{more}")
+
+
+def _collected(found: list[str], facts: Mapping[str, object]) -> str:
     return f'{{"features":[{",".join(found)}],"metadata":{_dumped(facts)},"type":"FeatureCollection"}}'
 
 
-def _tiles(prediction: Prediction, number: int, offset: tuple[int, int]) -> list[str]:
-    """The tiles of one glimpse as JSON; a box drawn several times is one object with its weights added."""
+def _tiles(prediction: Prediction, number: int, offset: tuple[int, int], options: GeoJSONExporter) -> list[str]:
+    """Return the tiles of one glimpse as JSON; a box drawn several times is one object with its weights added."""
     glimpse = prediction.glimpses[number]
     boxes = _shown(prediction, glimpse, offset)
     _, first, member = np.unique(glimpse.tiles.locations[0], axis=0, return_index=True, return_inverse=True)
-    weights = np.bincount(member.ravel(), glimpse.weights, minlength=len(first))[member.ravel()]
-    weights = np.where(glimpse.valid, weights, np.nan)
-    order = np.sort(first[(boxes[first, 2] > 0) & (boxes[first, 3] > 0)])
+    total = np.bincount(member.ravel(), glimpse.weights, minlength=len(first))[member.ravel()]
+    weights = np.where(glimpse.valid, total, np.nan).astype(np.float64)
+    ranks = percentiles(glimpse.attention, map_of(prediction, number))
+    wanted = ~glimpse.valid | (_reaches(weights, options.least_weight) & _reaches(ranks, options.least_percentile))
+    order = np.sort(first[(boxes[first, 2] > 0) & (boxes[first, 3] > 0) & wanted[first]])
     drawn = {"Sampling probability": glimpse.attention[order]} if glimpse.drawn else {}
     measured = _measured(
         {
             "Attention": glimpse.attention[order],
-            "Attention percentile": percentiles(glimpse.attention, map_of(prediction, number))[order],
+            "Attention percentile": ranks[order],
             **drawn,
             "Weight": weights[order],
         }
@@ -146,8 +193,13 @@ def _tiles(prediction: Prediction, number: int, offset: tuple[int, int]) -> list
     return [_tile(name, box, looks[valid], numbers, ending) for name, box, valid, numbers in rows]
 
 
+def _reaches(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    """Return which values are at least as high; all of them where nothing is asked for."""
+    return np.ones(len(values), np.bool_) if least <= 0 else np.nan_to_num(values, nan=-1.0) >= least
+
+
 def _tile(name: str, box: list[int], look: str, numbers: str, more: str) -> str:
-    """JSON as `json.dumps` writes it with sorted keys, in an eighth of the time."""
+    """Return JSON as `json.dumps` writes it with sorted keys, in an eighth of the time."""
     x, y, w, h = box
     right, low = x + w, y + h
     return (
@@ -158,7 +210,7 @@ def _tile(name: str, box: list[int], look: str, numbers: str, more: str) -> str:
 
 
 def _measured(columns: dict[str, NDArray[np.float64]]) -> list[str]:
-    """The measurements of each tile between the braces of a JSON object; numbers that are not finite are left out."""
+    """Return each tile's measurements as the inside of a JSON object; numbers that are not finite are left out."""
     parts = [
         [f'"{key}":{value!r}' if math.isfinite(value) else "" for value in _short_numbers(values)]
         for key, values in columns.items()
@@ -166,31 +218,39 @@ def _measured(columns: dict[str, NDArray[np.float64]]) -> list[str]:
     return [",".join(filter(None, row)) for row in zip(*parts, strict=True)]
 
 
-def _dumped(value: Any) -> str:
+def _dumped(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _regions(prediction: Prediction, offset: tuple[int, int], top: int) -> list[dict[str, Any]]:
-    """The heaviest tiles of the deciding glimpse, united where they touch, heaviest region first."""
+def _regions(prediction: Prediction, offset: tuple[int, int], options: GeoJSONExporter) -> list[dict[str, object]]:
+    """Return the heaviest tiles of the deciding glimpse, united where they touch, heaviest region first."""
     glimpse = deciding(prediction)
     if glimpse is None:
         return []
     boxes = _shown(prediction, glimpse, offset)
-    picked = np.array([k for k in heaviest(glimpse, top) if boxes[k, 2] > 0 and boxes[k, 3] > 0], np.int64)
+    picked = np.array([k for k in heaviest(glimpse, options.top) if boxes[k, 2] > 0 and boxes[k, 3] > 0], np.int64)
     if not len(picked):
         return []
     x, y, w, h = boxes[picked].T
-    squares = _GEOS.box(x, y, x + w, y + h)
-    parts = _GEOS.get_parts(_GEOS.unary_union(squares))
-    inside = np.array([_GEOS.covers(part, squares) for part in parts])
+    squares = GEOS.box(x, y, x + w, y + h)
+    parts = GEOS.get_parts(GEOS.unary_union(squares))
+    inside = np.array([GEOS.covers(part, squares) for part in parts])
     total = np.array([_weight_of(glimpse, picked[members]) for members in inside])
     order = np.lexsort((np.argmax(inside, axis=1), -total))
     return [
-        _region(prediction, rank, parts[k], float(total[k]), picked[inside[k]]) for rank, k in enumerate(order, start=1)
+        _region(prediction, rank, parts[k], float(total[k]), picked[inside[k]], options.colours)
+        for rank, k in enumerate(order, start=1)
     ]
 
 
-def _region(prediction: Prediction, rank: int, shape: Any, weight: float, tiles: NDArray[np.int64]) -> dict[str, Any]:
+def _region(
+    prediction: Prediction,
+    rank: int,
+    shape: BaseGeometry,
+    weight: float,
+    tiles: NDArray[np.int64],
+    colours: tuple[Colour, ...],
+) -> dict[str, object]:
     at = prediction.classes.index(prediction.label)
     number = next(n for n, one in enumerate(prediction.glimpses) if one is deciding(prediction))
     glimpse = prediction.glimpses[number]
@@ -201,10 +261,10 @@ def _region(prediction: Prediction, rank: int, shape: Any, weight: float, tiles:
     properties = {
         "objectType": "annotation",
         "name": f"Attention rank {rank}",
-        "classification": {"name": prediction.shown_label, "color": CLASS_COLORS[at % len(CLASS_COLORS)]},
+        "classification": {"name": prediction.shown_label, "color": list(colours[at % len(colours)])},
         "measurements": measurements,
     }
-    shape = _GEOS.normalize(_GEOS.simplify(shape, 0))
+    shape = GEOS.normalize(GEOS.simplify(shape, 0))
     return {
         "type": "Feature",
         "id": _identity(f"{_origin(prediction)}/region/{rank}/{shape.wkt}"),
@@ -213,20 +273,20 @@ def _region(prediction: Prediction, rank: int, shape: Any, weight: float, tiles:
     }
 
 
-def _rings(shape: Any) -> list[list[list[int]]]:
-    """Whole-pixel rings of a polygon, outer ring first and turning as RFC 7946 asks, holes the other way."""
-    shape = _GEOS.geometry.polygon.orient(shape)
+def _rings(shape: BaseGeometry) -> list[list[list[int]]]:
+    """Return whole-pixel rings of a polygon, outer ring first and turning as RFC 7946 asks, holes the other way."""
+    shape = GEOS.geometry.polygon.orient(shape)
     return [[[int(x), int(y)] for x, y in ring.coords] for ring in (shape.exterior, *shape.interiors)]
 
 
 def _weight_of(glimpse: Glimpse, tiles: NDArray[np.int64]) -> float:
-    """Weight of some boxes together, every draw of them counted."""
+    """Return the weight of some boxes together, every draw of them counted."""
     same = (glimpse.tiles.locations[0][:, None] == glimpse.tiles.locations[0][tiles]).all(axis=2).any(axis=1)
     return float(glimpse.weights[same & glimpse.valid].sum())
 
 
 def _shown(prediction: Prediction, glimpse: Glimpse, offset: tuple[int, int]) -> NDArray[np.int64]:
-    """(n, 4) boxes of a glimpse in QuPath's coordinates, clipped to what QuPath shows."""
+    """Return (n, 4) boxes of a glimpse in QuPath's coordinates, clipped to what QuPath shows."""
     moved = glimpse.tiles.boxes[0] - np.array([*offset, 0, 0])
     return clipped(moved, (prediction.extent[0] - offset[0], prediction.extent[1] - offset[1]))
 
@@ -237,25 +297,25 @@ def _origin(prediction: Prediction) -> str:
 
 
 def _identities(prediction: Prediction, number: int, glimpse: Glimpse, order: NDArray[np.int64]) -> list[str]:
-    """UUIDv5 of slide, weights, glimpse and box: the same tile of the same run's heir has the same id."""
+    """Return UUIDv5 of slide, weights, glimpse and box: the same tile has the same id in every run."""
     stem = f"{_origin(prediction)}/{number}/{glimpse.name}"
     boxes = glimpse.tiles.boxes[0][order].tolist()
     return [_identity(f"{stem}/{x},{y},{w},{h}") for x, y, w, h in boxes]
 
 
 def _identity(name: str) -> str:
-    """The UUIDv5 of a name; the standard library's takes eight times as long, which tells with many tiles."""
+    """Return the UUIDv5 of a name, eight times as fast as the standard library, which matters with many tiles."""
     code = hashlib.sha1(NAMESPACE.bytes + name.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(code[16], 16) & 3]
     return f"{code[:8]}-{code[8:12]}-5{code[13:16]}-{variant}{code[17:20]}-{code[20:32]}"
 
 
 def _short_numbers(values: NDArray[np.float64]) -> list[float]:
-    """At most `DIGITS` significant digits, so that JSON writes no more."""
+    """Round to at most `DIGITS` significant digits, so that JSON writes no more."""
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
 
 
-def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, Any]:
+def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, object]:
     probabilities = _short_numbers(np.asarray(prediction.probabilities, np.float64))
     facts = {
         "slide": Path(prediction.slide).name,

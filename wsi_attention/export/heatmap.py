@@ -32,7 +32,7 @@ Place = tuple[float, float, float, float]
 
 
 def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> Image.Image:
-    """The picture of a prediction, RGB, at most 1600 pixels on its longer side.
+    """Return the picture of a prediction, RGB, at most 1600 pixels on its longer side.
 
     Args:
         prediction: what to show.
@@ -66,8 +66,8 @@ class HeatmapExporter:
 
     suffix: ClassVar[str] = "heatmaps/{slide}.png"
 
-    def __call__(self, prediction: Prediction, path: Path, overview: NDArray[np.uint8] | None = None) -> None:
-        """Writes the file; the same prediction and overview give the same bytes.
+    def __call__(self, prediction: Prediction, path: str | Path, overview: NDArray[np.uint8] | None = None) -> None:
+        """Write the file; the same prediction and overview give the same bytes.
 
         Args:
             prediction: what to show.
@@ -84,7 +84,7 @@ def _mask_grid(prediction: Prediction) -> Grid:
 
 
 def sampled(values: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
-    """Each target cell takes the value at its centre; beyond the source NaN, or False for masks."""
+    """Return for each target cell the value at its centre; beyond the source NaN, or False for masks."""
     rows = ((np.arange(target.rows) + 0.5) * target.step[1] - source.origin[1]) / source.step[1]
     cols = ((np.arange(target.cols) + 0.5) * target.step[0] - source.origin[0]) / source.step[0]
     r, c = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
@@ -95,7 +95,7 @@ def sampled(values: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
 
 
 def _background(overview: NDArray[np.uint8], prediction: Prediction, frame: Frame) -> NDArray[np.uint8]:
-    """The overview at the picture's size, without what its last row and column show beyond the slide."""
+    """Return the overview at the picture's size, without what its last row and column show beyond the slide."""
     picture = Image.fromarray(np.ascontiguousarray(overview[..., :3]))
     downsample = overview_downsample(picture.size, prediction)
     shown = [min(e / downsample, float(p)) for e, p in zip(prediction.extent, picture.size, strict=True)]
@@ -104,7 +104,7 @@ def _background(overview: NDArray[np.uint8], prediction: Prediction, frame: Fram
 
 
 def overview_downsample(size: tuple[int, int], prediction: Prediction) -> float:
-    """Level-0 pixels per overview pixel: the tissue mask's where that gives this size, else the least that does."""
+    """Return level-0 pixels per overview pixel: the tissue mask's where it fits, else the least that does."""
     mask = prediction.tissue.downsample
     if tuple(math.ceil(e / mask) for e in prediction.extent) == size:
         return mask
@@ -116,7 +116,7 @@ def _without_overview(tissue: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _hatch(pixels: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
-    """Thin light diagonals, 1 pixel in 9."""
+    """Draw thin light diagonals, 1 pixel in 9."""
     y, x = np.ogrid[0 : where.shape[0], 0 : where.shape[1]]
     distance = (x + y) % 9
     for step, share in ((0, 0.42), (1, 0.16), (8, 0.16)):
@@ -125,7 +125,7 @@ def _hatch(pixels: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
 
 
 def _overlay(pixels: NDArray[np.float32], ratio: NDArray[np.float32], top: float) -> None:
-    """Colours cells above the average, from nothing at the average to nearly opaque at the top."""
+    """Colour cells above the average, from transparent at the average to nearly opaque at the top."""
     with np.errstate(invalid="ignore"):
         above = ratio > 1.0
     level = np.log(ratio[above]) / np.log(top)
@@ -134,7 +134,7 @@ def _overlay(pixels: NDArray[np.float32], ratio: NDArray[np.float32], top: float
 
 
 def _placed(box: NDArray[np.int64], frame: Frame) -> Place:
-    """Left, top, right, bottom of a level-0 box in the picture; never so small that it cannot be seen."""
+    """Return left, top, right, bottom of a level-0 box in the picture; never so small that it cannot be seen."""
     x0, y0 = frame.origin[0] + box[0] * frame.scale[0], frame.origin[1] + box[1] * frame.scale[1]
     x1, y1 = x0 + box[2] * frame.scale[0], y0 + box[3] * frame.scale[1]
     grow_x, grow_y = max(0.0, 7 - (x1 - x0)) / 2, max(0.0, 7 - (y1 - y0)) / 2
@@ -169,7 +169,7 @@ def _tiles(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> No
 
 
 def _beside(place: Place, frame: Frame, discs: list[Place], tiles: list[Place]) -> Place:
-    """Where the rank of a tile fits best: inside the slide, off other ranks, off outlined tiles, near its own."""
+    """Return where the rank of a tile fits best: inside the slide, off other ranks and outlined tiles, near its own."""
     left, top, right, bottom = place
     x, y, r = (left + right) / 2, (top + bottom) / 2, DISC
     near = [(right + r, top - r), (left - r, top - r), (right + r, bottom + r), (left - r, bottom + r)]

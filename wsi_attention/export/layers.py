@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,25 @@ from wsi_attention.structures import Glimpse, Prediction
 FINEST = 400
 """Pixels of the longer side of the mask of tissue that was not inspected."""
 MOST_CELLS = 1024
-"""Cells along a side of an attention map that are kept; of a finer one, every second, third …"""
+"""Cells along a side of an attention map that are kept; of a finer map every second, third … cell is shown."""
 MOST_BOXES = 1000
 """Boxes that are listed, heaviest first; more would hide the slide."""
+
+
+class ShownBox(TypedDict):
+    """A tile that was read, as a page shows it."""
+
+    x: int
+    """Level-0 pixels, as y, w and h; inside the slide."""
+    y: int
+    w: int
+    h: int
+    weight: float
+    glimpse: str
+    percentile: float | None
+    """Of attention; None where there is none."""
+    rank: int | None
+    """1 for the heaviest of the deciding glimpse; None for other glimpses and for weight 0."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class Layer:
 
 
 def attention_layer(prediction: Prediction) -> Layer | None:
-    """The main attention map, a pixel a cell, grey and alpha: grey is the place on the colour scale, 0 at the average.
+    """Return the main attention map, one pixel for each cell: grey is the place on the colour scale, 0 at the average.
 
     The scale is the heatmap's: logarithmic in attention × cells, and cells at or below the average are transparent.
     None where the model has no map.
@@ -75,7 +91,7 @@ def attention_layer(prediction: Prediction) -> Layer | None:
 
 
 def unseen_layer(prediction: Prediction) -> Layer | None:
-    """White where there is tissue that no tile covered, else black; None where the model reads no tiles at all."""
+    """Return white where there is tissue that no tile covered, else black; None where the model reads no tiles."""
     place = unseen_place(prediction)
     if place is None:
         return None
@@ -86,7 +102,7 @@ def unseen_layer(prediction: Prediction) -> Layer | None:
 
 
 def unseen_place(prediction: Prediction) -> tuple[float, float, float, float] | None:
-    """x, y, w, h in level-0 pixels that `unseen_layer` covers; None where there is no such layer."""
+    """Return x, y, w, h in level-0 pixels that `unseen_layer` covers; None where there is no such layer."""
     grid = _unseen_grid(prediction)
     return (0.0, 0.0, grid.cols * grid.step[0], grid.rows * grid.step[1]) if prediction.glimpses else None
 
@@ -96,17 +112,12 @@ def _unseen_grid(prediction: Prediction) -> Grid:
     return Grid.covering(prediction.extent, (step, step))
 
 
-def boxes(prediction: Prediction) -> list[dict[str, Any]]:
-    """Tiles that were read, glimpse by glimpse, heaviest first; each box once, at most `MOST_BOXES` of a glimpse.
-
-    Returns:
-        x, y, w, h in level-0 pixels (inside the slide), weight, percentile of attention (None where there is none),
-        glimpse, and rank: 1 for the heaviest of the deciding glimpse; None for other glimpses and for weight 0.
-    """
+def boxes(prediction: Prediction) -> list[ShownBox]:
+    """Return the tiles read, glimpse by glimpse, heaviest first; each box once, at most `MOST_BOXES` of a glimpse."""
     return [one for number in range(len(prediction.glimpses)) for one in _boxes_of(prediction, number)]
 
 
-def _boxes_of(prediction: Prediction, number: int) -> Iterator[dict[str, Any]]:
+def _boxes_of(prediction: Prediction, number: int) -> Iterator[ShownBox]:
     glimpse = prediction.glimpses[number]
     decides = glimpse is deciding(prediction)
     weights = total_weights(glimpse.tiles.locations[0], np.where(glimpse.valid, glimpse.weights, 0.0))
@@ -116,14 +127,19 @@ def _boxes_of(prediction: Prediction, number: int) -> Iterator[dict[str, Any]]:
         (x, y, w, h), weight, percent = inside[index].tolist(), float(weights[index]), float(percents[index])
         if w > 0 and h > 0:
             yield {
-                **{"x": x, "y": y, "w": w, "h": h, "weight": weight, "glimpse": glimpse.name},
+                "x": x,
+                "y": y,
+                "w": w,
+                "h": h,
+                "weight": weight,
+                "glimpse": glimpse.name,
                 "percentile": percent if np.isfinite(percent) else None,
                 "rank": rank if decides and weight > 0 else None,
             }
 
 
 def _read_once(glimpse: Glimpse, weights: NDArray[np.float64]) -> list[int]:
-    """Indices of tiles that could be read, the first of each box, heaviest first."""
+    """Return indices of tiles that could be read, the first of each box, heaviest first."""
     valid = np.flatnonzero(glimpse.valid)
     _, first = np.unique(glimpse.tiles.locations[0][valid], axis=0, return_index=True)
     once = valid[np.sort(first)]
@@ -131,21 +147,21 @@ def _read_once(glimpse: Glimpse, weights: NDArray[np.float64]) -> list[int]:
 
 
 def total_weights(locations: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) the weight of each tile with that of the same box drawn again added."""
+    """Return (n,), the weight of each tile, summed over all draws of the same box."""
     _, member = np.unique(locations, axis=0, return_inverse=True)
     total = np.bincount(member.ravel(), np.nan_to_num(weights))
     return np.asarray(total[member.ravel()], np.float64)
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The picture as PNG; the same picture gives the same bytes."""
+    """Return the picture as PNG; the same picture gives the same bytes."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=9)
     return buffer.getvalue()
 
 
 def jpeg_bytes(pixels: NDArray[np.uint8], quality: int = 85) -> bytes:
-    """(h, w, 3) pixels as JPEG."""
+    """Return (h, w, 3) pixels as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
@@ -172,7 +188,7 @@ class ColourMap:
     stops: tuple[tuple[float, RGB], ...]
 
     def at(self, value: float) -> RGB:
-        """The colour of a value in [0, 1], linear between stops."""
+        """Return the colour of a value in [0, 1], linear between stops."""
         for (low, first), (high, second) in zip(self.stops[:-1], self.stops[1:], strict=True):
             if value <= high:
                 share = (value - low) / (high - low)
@@ -207,4 +223,4 @@ MAPS = (
     ColourMap("blue", "pale to deep blue", ((0.0, (196, 222, 246)), (0.5, (58, 130, 205)), (1.0, (8, 32, 104)))),
     ColourMap("grey", "white to black", ((0.0, (246, 246, 246)), (1.0, (0, 0, 0)))),
 )
-"""The first is the default, and the heatmap's own."""
+"""The first is the default, and that of the heatmap."""

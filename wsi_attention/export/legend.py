@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ RULER = 190
 
 
 def title(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> None:
-    """Slide, label, probability with its standard error, tiles read, and what the picture is not for."""
+    """Write slide, label, probability with its standard error, tiles read, and what the picture is not for."""
     right = frame.size[0] - MARGIN
     use, tiles = prediction.warning.capitalize() or "Research use only", _tiles_read(prediction)
     room, below = (right - MARGIN - width_of(text, size) - 24 for text, size in ((use, 18), (tiles, 16)))
@@ -35,7 +34,7 @@ def title(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> Non
 
 
 def legend(image: Image.Image, prediction: Prediction, frame: Frame, top: float | None) -> None:
-    """Colour bar, keys and scale bar below the slide.
+    """Draw colour bar, keys and scale bar below the slide.
 
     Args:
         image: the picture, drawn on in place.
@@ -77,7 +76,7 @@ def _color_bar(image: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int]
 
 
 def ticks(top: float) -> list[float]:
-    """1 and the round numbers of a logarithmic scale up to `top`, at most six."""
+    """Return 1 and the round numbers of a logarithmic scale up to `top`, at most six."""
     powers = [10.0**k for k in range(int(np.floor(np.log10(top) + 1e-9)) + 1)]
     steps = (1, 3) if len(powers) <= 3 else (1,)
     found = [step * power for power in powers for step in steps if step * power <= top * (1 + 1e-9)]
@@ -97,7 +96,7 @@ def _keys(pen: ImageDraw.ImageDraw, at: tuple[int, int], unread: str) -> None:
 
 
 def scale_bar(pen: ImageDraw.ImageDraw, mpp: float, frame: Frame, y: int) -> None:
-    """Draws a scale bar at the right, of a round length; mpp is µm per level-0 pixel."""
+    """Draw a scale bar at the right, of a round length; mpp is µm per level-0 pixel."""
     per_pixel = mpp / frame.scale[0]
     length = round_length(min(RULER, max(frame.slide[0], 40)) * per_pixel)
     right = frame.size[0] - MARGIN
@@ -117,12 +116,12 @@ RAMP = ((0.0, (43, 72, 140)), (0.33, (28, 133, 141)), (0.66, (92, 190, 94)), (1.
 """Blue, teal, green, yellow: lightness rises evenly, and no step looks like haematoxylin or eosin."""
 
 FACES = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf", "Helvetica.ttc")
-"""Tried in order; without any, Pillow's own face, which has neither µ nor ×."""
+"""Typefaces, tried in order; where none is installed, Pillow's own, which lacks µ and ×."""
 
 
 @cache
 def face() -> str | None:
-    """The first installed typeface that knows the signs we need; None where there is none."""
+    """Return the first installed typeface that knows the signs we need; None where there is none."""
     for name in FACES:
         try:
             ImageFont.truetype(name, 12)
@@ -133,14 +132,14 @@ def face() -> str | None:
 
 
 @cache
-def font(size: int) -> Any:
-    """The drawing's typeface at a size in pixels."""
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the drawing's typeface at a size in pixels."""
     name = face()
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
 
 
 def legible(text: str) -> str:
-    """The text with signs the typeface lacks, and those that no line of text can hold, written otherwise."""
+    """Return the text with replacements for signs that the typeface lacks or that no line of text can hold."""
     text = visible(text)
     if face():
         return text
@@ -149,12 +148,12 @@ def legible(text: str) -> str:
 
 
 def width_of(text: str, size: int) -> int:
-    """Pixels a line of text takes."""
+    """Return how many pixels wide a line of text is."""
     return int(np.ceil(font(size).getlength(legible(text))))
 
 
 def fitted(text: str, size: int, width: int) -> str:
-    """The text, its middle left out where it is longer than `width` pixels."""
+    """Return the text, its middle left out where it is longer than `width` pixels."""
     if width_of(text, size) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):
@@ -174,25 +173,25 @@ def write(
     anchor: str = "la",
     halo: int = 0,
 ) -> None:
-    """One line of text; `anchor` as in Pillow, `halo` pixels of white around it."""
+    """Write one line of text; `anchor` as in Pillow, `halo` pixels of white around it."""
     draw.text(at, legible(text), color, font(size), anchor, stroke_width=halo, stroke_fill=PAPER)
 
 
-def ramp(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Colours of values in [0, 1], shape (..., 3), 0 to 255."""
+def ramp(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the colours of values in [0, 1], shape (..., 3), 0 to 255."""
     stops = np.array([stop for stop, _ in RAMP])
     colors = np.array([color for _, color in RAMP], np.float64)
     return np.stack([np.interp(values, stops, colors[:, c]) for c in range(3)], axis=-1).astype(np.float32)
 
 
 def round_length(longest: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is no longer than `longest`."""
+    """Return the largest of 1, 2, 5 times a power of ten that is no longer than `longest`."""
     power = 10.0 ** np.floor(np.log10(longest))
     return float(max(step * power for step in (1, 2, 5) if step * power <= longest * (1 + 1e-9)))
 
 
 def length_text(micrometers: float) -> str:
-    """A length with its unit: 200 µm, 2 mm."""
+    """Return a length with its unit: 200 µm, 2 mm."""
     return f"{micrometers / 1000:g} mm" if micrometers >= 1000 else f"{micrometers:g} µm"
 
 
@@ -222,7 +221,7 @@ class Frame:
 
     @classmethod
     def around(cls, extent: tuple[int, int]) -> Frame:
-        """The largest frame within `LONGEST` for a (w, h) slide, which may be enlarged."""
+        """Return the largest frame within `LONGEST` for a (w, h) slide, which may be enlarged."""
         room = LONGEST - 2 * MARGIN, LONGEST - HEAD - FOOT
         zoom = min(room[0] / extent[0], room[1] / extent[1], _largest_zoom(extent))
         w, h = max(1, round(extent[0] * zoom)), max(1, round(extent[1] * zoom))
@@ -236,5 +235,5 @@ class Frame:
 
 
 def _largest_zoom(extent: tuple[int, int]) -> float:
-    """A slide of a few pixels is not blown up beyond half the picture."""
+    """Return the zoom at which a tiny slide fills half the picture, at least 1."""
     return max(1.0, LONGEST / 2 / max(extent))

@@ -15,19 +15,19 @@ LEAST_RANGE = 10.0
 
 
 def map_of(prediction: Prediction, number: int) -> AttentionMap | None:
-    """The attention map that glimpse `number` drew from: its own, the last one where there are fewer maps, or None."""
+    """Return the attention map that glimpse `number` drew from: its own, or the last where there are fewer, or None."""
     maps = prediction.maps
     return maps[min(number, len(maps) - 1)] if maps else None
 
 
 def main_map(prediction: Prediction) -> AttentionMap | None:
-    """The map to show where there is room for one: that over the whole slide, "attention", else the last, or None."""
+    """Return the map to show where there is room for one: "attention", over the whole slide, else the last, or None."""
     named = (found for found in prediction.maps if found.name == "attention")
     return next(named, prediction.maps[-1] if prediction.maps else None)
 
 
 def shown_name(prediction: Prediction, found: AttentionMap) -> str:
-    """A map's name for readers: "class-1" with the class's own name, e.g. "class tumour"; others as they are."""
+    """Return a map's name for readers: "class-1" becomes "class tumour" with the class's own name."""
     kind, _, number = found.name.partition("-")
     if kind == "class" and number.isdecimal() and int(number) < len(prediction.classes):
         return f"class {prediction.classes[int(number)]}"
@@ -35,7 +35,7 @@ def shown_name(prediction: Prediction, found: AttentionMap) -> str:
 
 
 def above_average(found: AttentionMap) -> AttentionMap:
-    """Attention × cells: each value over the mean of the tissue cells; NaN stays NaN."""
+    """Return attention × cells: each value over the mean of the tissue cells; NaN stays NaN."""
     known = np.isfinite(found.values)
     mean = float(found.values[known].mean(dtype=np.float64)) if known.any() else 0.0
     values = found.values / mean if mean > 0 else np.where(known, 0.0, np.nan)
@@ -43,7 +43,7 @@ def above_average(found: AttentionMap) -> AttentionMap:
 
 
 def percentiles(attention: NDArray[np.float64], found: AttentionMap | None) -> NDArray[np.float64]:
-    """Percent of the map's tissue cells whose attention is no higher than each value, in [0, 100].
+    """Return percent of the map's tissue cells whose attention is no higher than each value, in [0, 100].
 
     Args:
         attention: (n,) raw attention of cells.
@@ -62,12 +62,12 @@ def percentiles(attention: NDArray[np.float64], found: AttentionMap | None) -> N
 
 
 def deciding(prediction: Prediction) -> Glimpse | None:
-    """The last glimpse that read a tile: the one the label rests on; None where nothing was read."""
+    """Return the last glimpse that read a tile: the one the label rests on; None where nothing was read."""
     return next((glimpse for glimpse in reversed(prediction.glimpses) if glimpse.valid.any()), None)
 
 
 def heaviest(glimpse: Glimpse, count: int) -> NDArray[np.int64]:
-    """Indices of the `count` tiles that weigh most, heaviest first; a box drawn twice counts once, equals keep order.
+    """Return indices of the `count` heaviest tiles, heaviest first; a box drawn twice counts once, equals keep order.
 
     Tiles that could not be read, and tiles of weight 0, are never among them.
     """
@@ -79,7 +79,7 @@ def heaviest(glimpse: Glimpse, count: int) -> NDArray[np.int64]:
 
 
 def read_boxes(prediction: Prediction) -> NDArray[np.int64]:
-    """The tiles that were really read, all glimpses together, clipped to the slide.
+    """Return the tiles that were really read, all glimpses together, clipped to the slide.
 
     Returns:
         (n, 4) int64: x, y, w, h in level-0 pixels; repeats and tiles outside the slide are left out.
@@ -90,7 +90,7 @@ def read_boxes(prediction: Prediction) -> NDArray[np.int64]:
 
 
 def clipped(boxes: NDArray[np.int64], extent: tuple[int, int]) -> NDArray[np.int64]:
-    """The part of each (x, y, w, h) box inside a (w, h) slide; width or height 0 where they do not meet."""
+    """Return the part of each (x, y, w, h) box inside a (w, h) slide; width or height 0 where they do not meet."""
     limits = np.array(extent, np.int64)
     low = np.clip(boxes[:, :2], 0, limits)
     high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, limits)
@@ -98,7 +98,7 @@ def clipped(boxes: NDArray[np.int64], extent: tuple[int, int]) -> NDArray[np.int
 
 
 def disjoint(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same area as non-overlapping boxes: strips between all top and bottom edges, with x intervals merged.
+    """Return the same area as non-overlapping boxes: strips between all top and bottom edges, x intervals merged.
 
     Args:
         boxes: (n, 4) x, y, w, h.
@@ -120,7 +120,7 @@ def disjoint(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _merged(left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Unites intervals sorted by their left ends."""
+    """Merge intervals sorted by their left ends."""
     reach = np.maximum.accumulate(right)
     first = np.concatenate([[True], left[1:] > reach[:-1]])
     last = np.concatenate([first[1:], [True]])
@@ -128,7 +128,7 @@ def _merged(left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[NDArray[
 
 
 def covered(boxes: NDArray[np.int64], grid: Grid) -> NDArray[np.float32]:
-    """Share of each cell that the union of the boxes covers, exact, shape grid.shape, in [0, 1]."""
+    """Return the exact share of each cell that the union of the boxes covers, of shape grid.shape, in [0, 1]."""
     share = np.zeros(grid.shape, np.float32)
     for x, y, w, h in disjoint(boxes):
         cols, wide = _overlap(x, x + w, grid.origin[0], grid.step[0], grid.cols)
@@ -138,7 +138,7 @@ def covered(boxes: NDArray[np.int64], grid: Grid) -> NDArray[np.float32]:
 
 
 def _overlap(start: float, stop: float, origin: float, step: float, cells: int) -> tuple[slice, NDArray[np.float64]]:
-    """The cells along one axis that [start, stop) touches, and the share of each that it covers."""
+    """Return the cells along one axis that [start, stop) touches, and the share of each that it covers."""
     low, high = np.clip([(start - origin) / step, (stop - origin) / step], 0, cells)
     first, last = int(np.floor(low)), int(np.ceil(high))
     index = np.arange(first, last)
@@ -146,7 +146,7 @@ def _overlap(start: float, stop: float, origin: float, step: float, cells: int) 
 
 
 def area_read(prediction: Prediction) -> float:
-    """Share of the tissue area that was read at least once, in [0, 1]; 0 where there is no tissue."""
+    """Return the share of the tissue area that was read at least once, in [0, 1]; 0 where there is no tissue."""
     mask = prediction.tissue.mask
     if not mask.any():
         return 0.0

@@ -38,8 +38,8 @@ OLD_TYPE_IDS = frozenset(
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-def validate(source: str | Path | Any, extent: tuple[int, int] | None = None) -> list[str]:
-    """The problems QuPath would have with a GeoJSON file or object; empty when it reads everything as it is meant.
+def validate(source: object, extent: tuple[int, int] | None = None) -> list[str]:
+    """Return the problems QuPath would have with a GeoJSON file or object; none where it reads everything as meant.
 
     Args:
         source: a path (.geojson, .json, also with .gz), or the object itself: a FeatureCollection, a Feature, a list.
@@ -48,15 +48,15 @@ def validate(source: str | Path | Any, extent: tuple[int, int] | None = None) ->
     return inspect(source, extent).problems
 
 
-def validate_parts(parts: Iterable[list[Any]], extent: tuple[int, int] | None = None) -> list[str]:
-    """Like `validate`, for features that are made part by part: those of 20,000 tiles never exist all at once."""
+def validate_parts(parts: Iterable[list[object]], extent: tuple[int, int] | None = None) -> list[str]:
+    """Validate features that are made part by part, so that those of 20,000 tiles never exist all at once."""
     report = Report()
     _Checks(report, extent).run(chain.from_iterable(parts))
     return report.problems
 
 
-def inspect(source: str | Path | Any, extent: tuple[int, int] | None = None) -> Report:
-    """Like `validate`, with the remarks and the number of features."""
+def inspect(source: object, extent: tuple[int, int] | None = None) -> Report:
+    """Validate as `validate` does; return the remarks and the number of features too."""
     report = Report()
     if isinstance(source, str | Path):
         source = load(Path(source), report)
@@ -68,8 +68,8 @@ def inspect(source: str | Path | Any, extent: tuple[int, int] | None = None) -> 
     return report
 
 
-def features_of(source: str | Path | Any) -> list[Any]:
-    """The features of a file or object, whatever they hold.
+def features_of(source: object) -> list[Any]:
+    """Return the features of a file or object, whatever they hold.
 
     Raises:
         GeoJSONError: no file, no JSON, or nothing in which QuPath looks for objects.
@@ -93,7 +93,7 @@ class _Checks:
         self._found: list[tuple[int, str]] = []
         self._classes: dict[str, tuple[str | None, str | None]] = {}
 
-    def run(self, features: Iterable[Any]) -> None:
+    def run(self, features: Iterable[object]) -> None:
         for index, feature in enumerate(features):
             self._feature(index, feature)
         self._found += self._geometry.finish()
@@ -107,7 +107,7 @@ class _Checks:
     def _remark(self, text: str) -> None:
         self._old[text] = self._old.get(text, 0) + 1
 
-    def _feature(self, index: int, feature: Any) -> None:
+    def _feature(self, index: int, feature: object) -> None:
         if not isinstance(feature, dict):
             self._problem(index, f"expected an object, found {short(feature)}; QuPath drops the file")
             return
@@ -122,7 +122,7 @@ class _Checks:
             self._problem(index, "objectType must be inside properties; here QuPath ignores it and makes an annotation")
         self._properties(index, feature)
 
-    def _id(self, index: int, feature: dict[str, Any]) -> None:
+    def _id(self, index: int, feature: dict[str, object]) -> None:
         if "id" not in feature:
             self._remark("no id, QuPath gives a new one on every reading")
             return
@@ -138,7 +138,7 @@ class _Checks:
         else:
             self._problem(index, f"id must be a UUID, found {short(value)}; QuPath drops the file")
 
-    def _properties(self, index: int, feature: dict[str, Any]) -> None:
+    def _properties(self, index: int, feature: dict[str, object]) -> None:
         if "properties" not in feature:
             self._remark("no properties, QuPath makes an unclassified annotation")
             return
@@ -159,7 +159,7 @@ class _Checks:
         for child in children if isinstance(children, list) else ():
             self._feature(index, child)
 
-    def _object_type(self, index: int, properties: dict[str, Any], identity: Any) -> None:
+    def _object_type(self, index: int, properties: dict[str, object], identity: object) -> None:
         for key in ("objectType", "object_type", "type"):
             if key in properties:
                 break
@@ -176,13 +176,13 @@ class _Checks:
         elif key != "objectType":
             self._remark(f"{key} instead of objectType")
 
-    def _object_color(self, index: int, color: Any) -> None:
+    def _object_color(self, index: int, color: object) -> None:
         if isinstance(color, int) and not isinstance(color, bool):
             self._remark("object colour as one packed number (QuPath 0.2, 0.3)")
         elif not (isinstance(color, list) and len(color) == 3 and all(map(is_byte, color))):
             self._problem(index, f"color must be [red, green, blue] of 0 to 255, found {short(color)}")
 
-    def _classification(self, index: int, found: Any) -> None:
+    def _classification(self, index: int, found: object) -> None:
         if found is None:
             return
         key = repr(found)
@@ -194,7 +194,7 @@ class _Checks:
         elif remark:
             self._remark(remark)
 
-    def _measurements(self, index: int, found: Any) -> None:
+    def _measurements(self, index: int, found: object) -> None:
         if isinstance(found, list):
             self._remark("measurements as a list (QuPath 0.2, 0.3)")
             if not all(isinstance(one, dict) and isinstance(one.get("name"), str) and "value" in one for one in found):
@@ -209,7 +209,7 @@ class _Checks:
                 continue
             self._number(index, name, value)
 
-    def _number(self, index: int, name: str, value: Any) -> None:
+    def _number(self, index: int, name: str, value: object) -> None:
         if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf", "infinity", "-infinity"):
             self._remark("a measurement as the text NaN or Infinity")
         elif isinstance(value, float):
@@ -218,7 +218,7 @@ class _Checks:
             self._problem(index, f"measurement {name!r} must be a number, found {short(value)}")
 
 
-def _primitive(value: Any) -> bool:
+def _primitive(value: object) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -242,8 +242,8 @@ class Report:
     features: int = 0
 
 
-def load(path: Path, report: Report) -> Any:
-    """What a file holds; None, and a problem in the report, where it is no JSON."""
+def load(path: Path, report: Report) -> object:
+    """Return the content of a file; None, and a problem in the report, where it is no JSON."""
     unknown: list[str] = []
     try:
         raw = path.read_bytes()
@@ -261,14 +261,14 @@ def load(path: Path, report: Report) -> Any:
     return None
 
 
-def features_in(source: Any, report: Report) -> list[Any]:
-    """The features of an object; none, and a problem in the report, where QuPath would find none."""
+def features_in(source: object, report: Report) -> list[object]:
+    """Return the features of an object; none, and a problem in the report, where QuPath would find none."""
     if isinstance(source, list):
         return [_feature(one, report) for one in source]
     kind = source.get("type") if isinstance(source, dict) else None
     if isinstance(kind, str) and (kind == "Feature" or kind in BARE):
         return [_feature(source, report)]
-    if kind == "FeatureCollection":
+    if isinstance(source, dict) and kind == "FeatureCollection":
         features = source.get("features")
         if isinstance(features, list):
             return features
@@ -281,8 +281,8 @@ def features_in(source: Any, report: Report) -> list[Any]:
     return []
 
 
-def _feature(one: Any, report: Report) -> Any:
-    """A bare geometry as the annotation that QuPath makes of it, with a remark; anything else as it is."""
+def _feature(one: object, report: Report) -> object:
+    """Return a bare geometry as the annotation that QuPath makes of it, with a remark; anything else unchanged."""
     kind = one.get("type") if isinstance(one, dict) else None
     if not isinstance(kind, str) or kind not in BARE:
         return one
@@ -292,8 +292,8 @@ def _feature(one: Any, report: Report) -> Any:
     return {"type": "Feature", "geometry": one, "properties": {"objectType": "annotation"}}
 
 
-def classification_problem(found: Any) -> str | None:
-    """What is wrong with a classification that is not null; None where QuPath reads it."""
+def classification_problem(found: object) -> str | None:
+    """Return what is wrong with a classification that is not null; None where QuPath reads it."""
     if isinstance(found, str):
         return _name_problem(found)
     if not isinstance(found, dict):
@@ -310,8 +310,8 @@ def classification_problem(found: Any) -> str | None:
     return next((problem for problem in problems if problem), None)
 
 
-def classification_remark(found: Any) -> str | None:
-    """An old form that QuPath still reads rightly; None where it is none."""
+def classification_remark(found: object) -> str | None:
+    """Return an old form that QuPath still reads rightly; None where it is none."""
     if isinstance(found, str):
         return "classification as plain text, without a colour"
     if isinstance(found, dict) and ("colorRGB" in found or "parentClass" in found):
@@ -319,7 +319,7 @@ def classification_remark(found: Any) -> str | None:
     return None
 
 
-def _name_problem(name: Any) -> str | None:
+def _name_problem(name: object) -> str | None:
     if not isinstance(name, str):
         return f"name must be text, found {short(name)}; QuPath drops the file"
     if not all(part.strip() for part in name.split(":")) or "\n" in name or "\r" in name:
@@ -327,12 +327,12 @@ def _name_problem(name: Any) -> str | None:
     return None
 
 
-def is_byte(value: Any) -> bool:
-    """Whether a value is a whole number from 0 to 255."""
+def is_byte(value: object) -> bool:
+    """Return whether a value is a whole number from 0 to 255."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
-def short(value: Any) -> str:
-    """A value as messages show it."""
+def short(value: object) -> str:
+    """Return a value as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

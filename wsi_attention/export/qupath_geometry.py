@@ -7,8 +7,9 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
+
+from wsi_attention.export.geos import GEOS
 
 DEPTHS = {"Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2, "Polygon": 2, "MultiPolygon": 3}
 """The geometries QuPath reads, and how many lists deep their points lie."""
@@ -20,10 +21,7 @@ BOX_POINTS = 5
 """Points of a closed rectangle, which is what nearly every object of a large file is."""
 
 TOGETHER = 512
-"""Rectangles that wait to be looked at together; few, so that they are gone before Python looks for dead cycles."""
-
-_GEOS: Any = shapely
-"""Shapely's array functions carry no types."""
+"""Rectangles that wait to be looked at together; few, so that they are freed before Python's garbage collector runs."""
 
 
 class GeometryChecks:
@@ -49,8 +47,8 @@ class GeometryChecks:
         self._unread: list[tuple[int, str]] = []
         """(feature, problem) of rectangles that QuPath cannot read."""
 
-    def take(self, feature: int, geometry: Any) -> str | None:
-        """Keeps a geometry for `finish`; or says at once why QuPath cannot read it, and keeps nothing."""
+    def take(self, feature: int, geometry: object) -> str | None:
+        """Keep a geometry for `finish`; or return at once why QuPath cannot read it, and keep nothing."""
         if not isinstance(geometry, dict) or not geometry:
             return f"geometry is missing or empty ({str(geometry)[:40]}); QuPath drops the file"
         kind = geometry.get("type")
@@ -63,7 +61,7 @@ class GeometryChecks:
             return None
         return self._take_any(feature, kind, geometry.get("coordinates"))
 
-    def _take_any(self, feature: int, kind: str, coordinates: Any) -> str | None:
+    def _take_any(self, feature: int, kind: str, coordinates: object) -> str | None:
         parts = _parts(coordinates, DEPTHS[kind])
         if parts is None:
             return f"coordinates of the {kind} are missing, empty or not nested as its type asks; QuPath drops the file"
@@ -74,7 +72,7 @@ class GeometryChecks:
         return problem
 
     def finish(self) -> list[tuple[int, str]]:
-        """(feature, problem) of points outside the image and of regions that are invalid or have no area; of
+        """Return (feature, problem) of points outside the image and of regions that are invalid or have no area; of
         rectangles, also why QuPath cannot read them.
         """
         self._settle_boxes()
@@ -85,7 +83,7 @@ class GeometryChecks:
         return [*self._unread, *self._outside(points, lines), *self._invalid(points, lines)]
 
     def _settle_boxes(self) -> None:
-        """Keeps the waiting rectangles at once where every one is sound, else takes them one by one."""
+        """Keep the waiting rectangles together where every one is sound, else take them one by one."""
         boxes, self._boxes = self._boxes, []
         flat = _sound_boxes([geometry["coordinates"][0] for _, geometry in boxes])
         if flat is None:
@@ -128,30 +126,30 @@ class GeometryChecks:
         is_ring = np.zeros(len(lines), bool)
         is_ring[line] = True
         on_ring = np.repeat(is_ring, lines[:, 1])
-        rings = _GEOS.linearrings(points[on_ring], indices=np.repeat(np.arange(len(line)), lines[line, 1]))
-        shapes = _GEOS.polygons(rings) if len(rings) == len(self._regions) else _joined(rings, polygon, region)
+        rings = GEOS.linearrings(points[on_ring], indices=np.repeat(np.arange(len(line)), lines[line, 1]))
+        shapes = GEOS.polygons(rings) if len(rings) == len(self._regions) else _joined(rings, polygon, region)
         found = [
             (self._regions[at], f"region is invalid: {reason}; QuPath 0.6 drops the file")
             for at, reason in _reasons(shapes)
         ]
-        empty = np.flatnonzero(_GEOS.area(shapes) < PRECISION**2)
+        empty = np.flatnonzero(GEOS.area(shapes) < PRECISION**2)
         return found + [(self._regions[at], "region has no area; it arrives empty in QuPath") for at in empty]
 
 
 def _joined(rings: NDArray[Any], polygon: NDArray[np.int64], region: NDArray[np.int64]) -> NDArray[Any]:
-    """Rings as polygons with holes, polygons as regions."""
+    """Return rings as polygons with holes, polygons as regions."""
     _, first, polygon = np.unique(polygon, return_index=True, return_inverse=True)
-    shapes: NDArray[Any] = _GEOS.multipolygons(_GEOS.polygons(rings, indices=polygon), indices=region[first])
+    shapes: NDArray[Any] = GEOS.multipolygons(GEOS.polygons(rings, indices=polygon), indices=region[first])
     return shapes
 
 
 def _reasons(shapes: NDArray[Any]) -> list[tuple[int, str]]:
-    bad = np.flatnonzero(~_GEOS.is_valid(shapes))
-    return [(int(at), str(_GEOS.is_valid_reason(shapes[at]))) for at in bad]
+    bad = np.flatnonzero(~GEOS.is_valid(shapes))
+    return [(int(at), str(GEOS.is_valid_reason(shapes[at]))) for at in bad]
 
 
 def _parts(coordinates: Any, depth: int) -> list[list[list[Any]]] | None:
-    """Coordinates of any type as parts of lines of points; None where the nesting is wrong or a list is empty."""
+    """Return coordinates of any type as parts of lines of points; None where nested wrongly or a list is empty."""
     for _ in range(3 - depth):
         coordinates = [coordinates]
     if not _filled(coordinates) or not all(map(_filled, coordinates)):
@@ -159,7 +157,7 @@ def _parts(coordinates: Any, depth: int) -> list[list[list[Any]]] | None:
     return coordinates if all(map(_filled, chain.from_iterable(coordinates))) else None
 
 
-def _may_be_box(coordinates: Any) -> bool:
+def _may_be_box(coordinates: object) -> bool:
     return (
         type(coordinates) is list
         and len(coordinates) == 1
@@ -169,7 +167,7 @@ def _may_be_box(coordinates: Any) -> bool:
 
 
 def _sound_boxes(rings: list[list[Any]]) -> list[float] | None:
-    """x, y, x, y … of rings that are all closed and of finite numbers; None where any is not, whichever it is."""
+    """Return x, y, x, y … of rings that are all closed and of finite numbers; None where one is not."""
     points = list(chain.from_iterable(rings))
     if not {list}.issuperset(map(type, points)) or not {2}.issuperset(map(len, points)):
         return None
@@ -179,7 +177,7 @@ def _sound_boxes(rings: list[list[Any]]) -> list[float] | None:
     return flat if all(ring[0] == ring[-1] for ring in rings) else None
 
 
-def _filled(value: Any) -> bool:
+def _filled(value: object) -> bool:
     return isinstance(value, list) and bool(value)
 
 

@@ -19,17 +19,17 @@ from wsi_attention.geometry import Grid
 from wsi_attention.structures import AttentionMap, Counters, Glimpse, Prediction, TileSet, TissueMask
 
 FORMAT = 1
-"""Raised whenever a record's meaning changes."""
+"""Increased whenever the meaning of a record changes."""
 
 MAX_BYTES = 256 * 2**20
-"""All arrays of one record together, inflated; a 16,000² mask still fits."""
+"""The most bytes that all arrays of a record take together, inflated; enough for a mask of 16,000 x 16,000."""
 
 _DTYPES = {"bool": "|b1", "float32": "<f4", "float64": "<f8", "int64": "<i8"}
 _T = TypeVar("_T")
 
 
-def to_record(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as JSON-able values; arrays as zlib + base64, so `from_record` gives back the same bits.
+def to_record(prediction: Prediction) -> dict[str, object]:
+    """Return a prediction as JSON-able values; arrays as zlib + base64, so `from_record` gives back the same bits.
 
     Raises:
         InputError: provenance holds something JSON cannot carry. Tuples there come back as lists.
@@ -65,8 +65,8 @@ def to_record(prediction: Prediction) -> dict[str, Any]:
     return record
 
 
-def from_record(record: Any) -> Prediction:
-    """The prediction that `to_record` recorded.
+def from_record(record: object) -> Prediction:
+    """Return the prediction that `to_record` recorded.
 
     Raises:
         ResultsError: another format, a missing or mistyped field, arrays that are damaged, too large or do not fit
@@ -86,12 +86,12 @@ def from_record(record: Any) -> Prediction:
 
 
 def _plain(value: float) -> float | str:
-    """JSON has no NaN and no infinity: those travel as text."""
+    """Return the number, or a text for NaN and infinity, which JSON lacks."""
     value = value.item() if isinstance(value, np.generic) else value
     return value if math.isfinite(value) else repr(float(value))
 
 
-def _pack(array: NDArray[Any], kind: str) -> dict[str, Any]:
+def _pack(array: NDArray[np.generic], kind: str) -> dict[str, object]:
     raw = np.ascontiguousarray(array, _DTYPES[kind])
     return {
         "dtype": kind,
@@ -100,7 +100,7 @@ def _pack(array: NDArray[Any], kind: str) -> dict[str, Any]:
     }
 
 
-def _glimpse_record(glimpse: Glimpse) -> dict[str, Any]:
+def _glimpse_record(glimpse: Glimpse) -> dict[str, object]:
     return {
         "name": glimpse.name,
         "locations": _pack(glimpse.tiles.locations, "int64"),
@@ -113,7 +113,7 @@ def _glimpse_record(glimpse: Glimpse) -> dict[str, Any]:
     }
 
 
-def _map_record(found: AttentionMap) -> dict[str, Any]:
+def _map_record(found: AttentionMap) -> dict[str, object]:
     grid = {"step": [_plain(v) for v in found.grid.step], "origin": [_plain(v) for v in found.grid.origin]}
     return {"name": found.name, "values": _pack(found.values, "float32"), "grid": grid}
 
@@ -124,7 +124,7 @@ class _Reader:
     def __init__(self) -> None:
         self._left = MAX_BYTES
 
-    def prediction(self, record: dict[str, Any]) -> Prediction:
+    def prediction(self, record: dict[str, object]) -> Prediction:
         classes = tuple(_text(name, "classes") for name in _list(record, "classes"))
         probabilities = self._array(record, "probabilities", "float64", (len(classes),))
         if not classes or not np.isfinite(probabilities).all():
@@ -152,7 +152,7 @@ class _Reader:
             purpose=_text(record.get("purpose", ""), "purpose"),
         )
 
-    def _glimpse(self, record: dict[str, Any], drawn: bool) -> Glimpse:
+    def _glimpse(self, record: dict[str, object], drawn: bool) -> Glimpse:
         locations = self._array(record, "locations", "int64", (1, None, 2))
         tiles = TileSet(locations, _pair(record, "size", _count), _positive(record["downsample"], "downsample"))
         return Glimpse(
@@ -164,7 +164,7 @@ class _Reader:
             drawn=bool(record.get("drawn", drawn)),
         )
 
-    def _map(self, record: dict[str, Any]) -> AttentionMap:
+    def _map(self, record: dict[str, object]) -> AttentionMap:
         values = self._array(record, "values", "float32", (None, None))
         grid = _object(record["grid"], "grid")
         step, origin = _pair(grid, "step", _positive), _pair(grid, "origin", _float)
@@ -172,11 +172,11 @@ class _Reader:
             raise ValueError("an attention map is empty or lies nowhere")
         return AttentionMap(values, Grid(values.shape[0], values.shape[1], step, origin), _text(record["name"], "name"))
 
-    def _tissue(self, record: dict[str, Any]) -> TissueMask:
+    def _tissue(self, record: dict[str, object]) -> TissueMask:
         mask = self._array(record, "mask", "bool", (None, None))
         return TissueMask(mask, _positive(record["downsample"], "downsample"), _text(record["source"], "source"))
 
-    def _array(self, record: dict[str, Any], name: str, kind: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    def _array(self, record: dict[str, object], name: str, kind: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
         packed = _object(record[name], name)
         found = tuple(_count(size, f"{name}: shape") for size in _list(packed, "shape"))
         fits = len(found) == len(shape) and all(a in (None, b) for a, b in zip(shape, found, strict=True))
@@ -194,7 +194,7 @@ class _Reader:
 
 
 def _inflate(text: str, size: int, name: str) -> bytes:
-    """Exactly `size` bytes; never inflates more than one byte beyond."""
+    """Inflate exactly `size` bytes, and never more than one byte beyond."""
     try:
         stream = zlib.decompressobj()
         raw = stream.decompress(base64.b64decode(text, validate=True), size + 1)
@@ -205,62 +205,64 @@ def _inflate(text: str, size: int, name: str) -> bytes:
     return raw
 
 
-def _counters(record: dict[str, Any]) -> Counters:
+def _counters(record: dict[str, object]) -> Counters:
     whole = {name: _count(record[name], name) for name in ("tiles", "pixels", "bytes", "failed")}
     return Counters(seconds=_float(record["seconds"], "seconds"), **whole)
 
 
-def _object(value: Any, name: str) -> dict[str, Any]:
+def _object(value: object, name: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TypeError(f"{name}: expected an object, found {type(value).__name__}")
     return value
 
 
-def _list(record: dict[str, Any], name: str) -> list[Any]:
-    if not isinstance(record[name], list):
-        raise TypeError(f"{name}: expected a list, found {type(record[name]).__name__}")
-    return list(record[name])
+def _list(record: dict[str, object], name: str) -> list[object]:
+    value = record[name]
+    if not isinstance(value, list):
+        raise TypeError(f"{name}: expected a list, found {type(value).__name__}")
+    return list(value)
 
 
-def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:
+def _texts(record: dict[str, object], name: str) -> tuple[str, ...]:
     return tuple(_text(value, name) for value in _list(record, name))
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected text, found {type(value).__name__}")
     return value
 
 
-def _integer(value: Any, name: str) -> int:
+def _integer(value: object, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 2**53:
         raise TypeError(f"{name}: expected a whole number, found {str(value)[:40]!r}")
     return value
 
 
-def _count(value: Any, name: str) -> int:
-    if _integer(value, name) < 0:
-        raise ValueError(f"{name}: expected 0 or more, found {value}")
-    return int(value)
+def _count(value: object, name: str) -> int:
+    number = _integer(value, name)
+    if number < 0:
+        raise ValueError(f"{name}: expected 0 or more, found {number}")
+    return number
 
 
-def _float(value: Any, name: str) -> float:
-    if value in ("nan", "inf", "-inf"):
+def _float(value: object, name: str) -> float:
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, found {str(value)[:40]!r}")
     return float(value)
 
 
-def _spread(record: dict[str, Any]) -> float | None:
-    """The standard error; None where nothing was drawn, for which records before `unread_mass` had 0 or NaN."""
+def _spread(record: dict[str, object]) -> float | None:
+    """Return the standard error; None where nothing was drawn, for which records before `unread_mass` had 0 or NaN."""
     if record["spread"] is None:
         return None
     value = _float(record["spread"], "spread")
     return None if math.isnan(value) or (value == 0 and "unread_mass" not in record) else value
 
 
-def _share(record: dict[str, Any], name: str) -> float | None:
+def _share(record: dict[str, object], name: str) -> float | None:
     if record.get(name) is None:
         return None
     value = _float(record[name], name)
@@ -269,14 +271,14 @@ def _share(record: dict[str, Any], name: str) -> float | None:
     return value
 
 
-def _positive(value: Any, name: str) -> float:
+def _positive(value: object, name: str) -> float:
     number = _float(value, name)
     if not 0 < number < math.inf:
         raise ValueError(f"{name}: expected a number above 0, found {number}")
     return number
 
 
-def _pair(record: dict[str, Any], name: str, read: Callable[[Any, str], _T]) -> tuple[_T, _T]:
+def _pair(record: dict[str, object], name: str, read: Callable[[object, str], _T]) -> tuple[_T, _T]:
     values = _list(record, name)
     if len(values) != 2:
         raise ValueError(f"{name}: expected two numbers, found {len(values)}")

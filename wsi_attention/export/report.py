@@ -1,4 +1,4 @@
-"""A slide's part of `report.html`: its pictures and what stands beside them, as one JSON file."""
+"""A slide's part of `report.html`: its pictures and the text beside them, as one JSON file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_attention.export.heatmap import overview_downsample
-from wsi_attention.export.layers import Layer, attention_layer, boxes, jpeg_bytes, unseen_layer
+from wsi_attention.export.layers import Layer, ShownBox, attention_layer, boxes, jpeg_bytes, unseen_layer
 from wsi_attention.export.legend import length_text, round_length, ticks
 from wsi_attention.export.measures import area_read
 from wsi_attention.structures import Prediction
@@ -28,30 +28,86 @@ TILE_SIDE = 384
 """Longer side in pixels of a tile's picture; a larger tile is shown coarser, and the page says how coarse."""
 
 
+class LayerPart(TypedDict):
+    """A layer: a PNG in base64, and where it lies in level-0 pixels."""
+
+    png: str
+    name: str
+    top: float
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+class TilePart(TypedDict):
+    """A tile at full resolution: a JPEG in base64, None where it could not be read."""
+
+    rank: int
+    mpp: float
+    jpeg: str | None
+
+
+class Bar(TypedDict):
+    """A scale bar: its text, and its length in level-0 pixels."""
+
+    text: str
+    pixels: float
+
+
+class Part(TypedDict):
+    """What a slide's file holds; pictures are in base64."""
+
+    format: int
+    width: int
+    height: int
+    mpp: float
+    label: str
+    classes: list[str]
+    probabilities: list[float]
+    spread: float | None
+    unread_mass: float | None
+    purpose: str
+    tiles_read: int
+    tiles_asked: int
+    area_read: float
+    bar: Bar
+    notes: list[str]
+    provenance: dict[str, object]
+    overview: str
+    thumbnail: str
+    from_slide: bool
+    attention: LayerPart | None
+    ticks: list[tuple[float, float]]
+    unseen: LayerPart | None
+    boxes: list[ShownBox]
+    tiles: list[TilePart]
+
+
 def shown_boxes(prediction: Prediction) -> NDArray[np.int64]:
-    """(n, 4) x, y, w, h in level-0 pixels of the tiles that weigh most, heaviest first, at most `TOP`."""
+    """Return (n, 4) x, y, w, h in level-0 pixels of the tiles that weigh most, heaviest first, at most `TOP`."""
     top = [one for one in boxes(prediction) if one["rank"] is not None][:TOP]
-    return np.array([[one[side] for side in ("x", "y", "w", "h")] for one in top], np.int64).reshape(-1, 4)
+    return np.array([[one["x"], one["y"], one["w"], one["h"]] for one in top], np.int64).reshape(-1, 4)
 
 
 def shown_downsample(box: NDArray[np.int64]) -> float:
-    """Level-0 pixels per pixel of a tile's picture: 1, or what keeps it within `TILE_SIDE`."""
+    """Return level-0 pixels per pixel of a tile's picture: 1, or what keeps it within `TILE_SIDE`."""
     return max(1.0, float(max(box[2:])) / TILE_SIDE)
 
 
 class ReportExporter:
-    """Writes the part; `inference.pages` makes one page of all parts."""
+    """Writes the part; `inference.results.page` makes one page of all parts."""
 
     suffix: ClassVar[str] = "report/{slide}.json"
 
     def __call__(
         self,
         prediction: Prediction,
-        path: Path,
+        path: str | Path,
         overview: NDArray[np.uint8] | None = None,
         tiles: Sequence[NDArray[np.uint8] | None] = (),
     ) -> None:
-        """Writes the file; the same prediction and pixels give the same bytes.
+        """Write the file; the same prediction and pixels give the same bytes.
 
         Args:
             prediction: what to show.
@@ -59,17 +115,20 @@ class ReportExporter:
             overview: (h, w, 3) uint8, the whole slide; without it the tissue mask stands in.
             tiles: pixels (h, w, 3) of each of `shown_boxes`, None where they could not be read.
         """
-        part = {"format": FORMAT, **_facts(prediction), **_pictures(prediction, overview), "boxes": boxes(prediction)}
-        part["tiles"] = _tiles(prediction, tiles)
-        path.write_text(json.dumps(part, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        part = _part(prediction, overview, tiles)
+        Path(path).write_text(json.dumps(part, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _facts(prediction: Prediction) -> dict[str, Any]:
-    tiles = [glimpse.valid for glimpse in prediction.glimpses]
-    width, height = prediction.extent
+def _part(
+    prediction: Prediction, overview: NDArray[np.uint8] | None, tiles: Sequence[NDArray[np.uint8] | None]
+) -> Part:
+    read = [glimpse.valid for glimpse in prediction.glimpses]
+    whole, attention = _whole(prediction, overview), attention_layer(prediction)
+    marks = ticks(attention.top) if attention else []
     return {
-        "width": width,
-        "height": height,
+        "format": FORMAT,
+        "width": prediction.extent[0],
+        "height": prediction.extent[1],
         "mpp": prediction.mpp,
         "label": prediction.label,
         "classes": list(prediction.classes),
@@ -77,37 +136,31 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "spread": prediction.spread,
         "unread_mass": prediction.unread_mass,
         "purpose": prediction.purpose,
-        "tiles_read": sum(int(valid.sum()) for valid in tiles),
-        "tiles_asked": sum(len(valid) for valid in tiles),
+        "tiles_read": sum(int(valid.sum()) for valid in read),
+        "tiles_asked": sum(len(valid) for valid in read),
         "area_read": area_read(prediction),
-        "bar": _scale_bar(width, prediction.mpp),
+        "bar": _scale_bar(prediction.extent[0], prediction.mpp),
         "notes": list(prediction.remarks),
-        "provenance": prediction.provenance,
-    }
-
-
-def _scale_bar(width: int, mpp: float) -> dict[str, Any]:
-    """A round length of at most a fifth of the slide's width, as text and in level-0 pixels."""
-    length = round_length(max(width * mpp / 5, 1e-3))
-    return {"text": length_text(length), "pixels": length / mpp}
-
-
-def _pictures(prediction: Prediction, overview: NDArray[np.uint8] | None) -> dict[str, Any]:
-    whole = _whole(prediction, overview)
-    attention = attention_layer(prediction)
-    marks = ticks(attention.top) if attention else []
-    return {
+        "provenance": dict(prediction.provenance),
         "overview": _encoded(jpeg_bytes(_within(whole, LARGE), 82)),
         "thumbnail": _encoded(jpeg_bytes(_within(whole, SMALL), 75)),
         "from_slide": overview is not None,
         "attention": _layer(attention),
-        "ticks": [[mark, float(np.log(mark) / np.log(attention.top))] for mark in marks] if attention else [],
+        "ticks": [(mark, float(np.log(mark) / np.log(attention.top))) for mark in marks] if attention else [],
         "unseen": _layer(unseen_layer(prediction)),
+        "boxes": boxes(prediction),
+        "tiles": _tiles(prediction, tiles),
     }
 
 
+def _scale_bar(width: int, mpp: float) -> Bar:
+    """Return a round length of at most a fifth of the slide's width, as text and in level-0 pixels."""
+    length = round_length(max(width * mpp / 5, 1e-3))
+    return {"text": length_text(length), "pixels": length / mpp}
+
+
 def _whole(prediction: Prediction, overview: NDArray[np.uint8] | None) -> Image.Image:
-    """The overview without what its last row and column show beyond the slide; tissue in pink where there is none."""
+    """Return the overview, cut to the slide where its last row and column reach beyond; without one, tissue in pink."""
     if overview is None:
         tissue = np.array([[250, 250, 250], [232, 205, 218]], np.uint8)[prediction.tissue.mask.astype(np.uint8)]
         picture, downsample = Image.fromarray(tissue), prediction.tissue.downsample
@@ -126,9 +179,9 @@ def _within(picture: Image.Image, longest: int) -> NDArray[np.uint8]:
     return np.asarray(picture if scale == 1.0 else picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
-def _tiles(prediction: Prediction, tiles: Sequence[NDArray[np.uint8] | None]) -> list[dict[str, Any]]:
-    """Rank, mpp and picture of each of `shown_boxes`; their coordinates stand with the boxes."""
-    found = []
+def _tiles(prediction: Prediction, tiles: Sequence[NDArray[np.uint8] | None]) -> list[TilePart]:
+    """Return rank, mpp and picture of each of `shown_boxes`; their coordinates are in the list of boxes."""
+    found: list[TilePart] = []
     for number, box in enumerate(shown_boxes(prediction)):
         pixels = tiles[number] if number < len(tiles) else None
         picture = None if pixels is None else _encoded(jpeg_bytes(pixels, 88))
@@ -136,11 +189,11 @@ def _tiles(prediction: Prediction, tiles: Sequence[NDArray[np.uint8] | None]) ->
     return found
 
 
-def _layer(layer: Layer | None) -> dict[str, Any] | None:
+def _layer(layer: Layer | None) -> LayerPart | None:
     if layer is None:
         return None
-    place = dict(zip("xywh", map(float, layer.place), strict=True))
-    return {"png": _encoded(layer.png), "name": layer.name, "top": layer.top, **place}
+    x, y, w, h = map(float, layer.place)
+    return {"png": _encoded(layer.png), "name": layer.name, "top": layer.top, "x": x, "y": y, "w": w, "h": h}
 
 
 def _encoded(picture: bytes) -> str:
@@ -148,14 +201,12 @@ def _encoded(picture: bytes) -> str:
 
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-_NUMBERS = ("width", "height", "mpp", "tiles_read", "tiles_asked", "area_read")
-_SIDES = ("x", "y", "w", "h")
 LARGEST = 2**25
 """Bytes of a part, at most: pictures of a few hundred kB are usual."""
 
 
-def read_part(path: Path) -> dict[str, Any] | None:
-    """The part in a file; None where it is missing, damaged, of another version, or no plain file."""
+def read_part(path: Path) -> Part | None:
+    """Return the part in a file; None where it is missing, damaged, of another version, or no plain file."""
     try:
         if path.is_symlink() or path.stat().st_size > LARGEST:
             return None
@@ -165,53 +216,76 @@ def read_part(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    part: dict[str, Any] = {name: _number(values[name]) for name in _NUMBERS}
-    if min(part["width"], part["height"], part["mpp"]) <= 0:
+def _checked(values: dict[str, Any]) -> Part:
+    """Return a parsed part, each value of its right type.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it is damaged.
+    """
+    width, height, mpp = (_number(values[name]) for name in ("width", "height", "mpp"))
+    if min(width, height, mpp) <= 0:
         raise ValueError("a slide without size")
-    part |= {"label": str(values["label"]), "from_slide": values["from_slide"] is True}
-    part |= {"spread": _spread(values), "unread_mass": _optional(values.get("unread_mass"))}
-    part["purpose"] = str(values.get("purpose", ""))
-    part |= {name: [str(one) for one in values[name]] for name in ("classes", "notes")}
-    part["probabilities"] = [_number(share) for share in values["probabilities"]]
-    part |= {name: _picture(values[name]) for name in ("overview", "thumbnail")}
-    part |= {name: _checked_layer(values[name]) for name in ("attention", "unseen")}
-    part["ticks"] = [(_number(value), _number(place)) for value, place in values["ticks"]]
-    part["bar"] = {"text": str(values["bar"]["text"]), "pixels": _number(values["bar"]["pixels"])}
-    part["boxes"] = [_box(one) for one in values["boxes"]]
-    part["tiles"] = [
-        {"rank": int(one["rank"]), "mpp": _number(one["mpp"]), "jpeg": one["jpeg"] and _picture(one["jpeg"])}
-        for one in values["tiles"]
-    ]
-    part["provenance"] = {str(name): value for name, value in values["provenance"].items()}
-    return part
+    return {
+        "format": FORMAT,
+        "width": int(width),
+        "height": int(height),
+        "mpp": mpp,
+        "label": str(values["label"]),
+        "classes": [str(one) for one in values["classes"]],
+        "probabilities": [_number(share) for share in values["probabilities"]],
+        "spread": _spread(values),
+        "unread_mass": _optional(values.get("unread_mass")),
+        "purpose": str(values.get("purpose", "")),
+        "tiles_read": int(_number(values["tiles_read"])),
+        "tiles_asked": int(_number(values["tiles_asked"])),
+        "area_read": _number(values["area_read"]),
+        "bar": {"text": str(values["bar"]["text"]), "pixels": _number(values["bar"]["pixels"])},
+        "notes": [str(one) for one in values["notes"]],
+        "provenance": {str(name): value for name, value in values["provenance"].items()},
+        "overview": _picture(values["overview"]),
+        "thumbnail": _picture(values["thumbnail"]),
+        "from_slide": values["from_slide"] is True,
+        "attention": _checked_layer(values["attention"]),
+        "ticks": [(_number(value), _number(place)) for value, place in values["ticks"]],
+        "unseen": _checked_layer(values["unseen"]),
+        "boxes": [_box(one) for one in values["boxes"]],
+        "tiles": [
+            {"rank": int(one["rank"]), "mpp": _number(one["mpp"]), "jpeg": one["jpeg"] and _picture(one["jpeg"])}
+            for one in values["tiles"]
+        ],
+    }
 
 
 def _spread(values: dict[str, Any]) -> float | None:
-    """None where nothing was drawn, for which earlier versions, without `unread_mass`, wrote 0."""
+    """Return the spread; None where nothing was drawn, for which versions without `unread_mass` wrote 0."""
     found = _optional(values["spread"])
     return found if found or "unread_mass" in values else None
 
 
-def _optional(value: Any) -> float | None:
+def _optional(value: float | str | None) -> float | None:
     return None if value is None else _number(value)
 
 
-def _box(values: dict[str, Any]) -> dict[str, Any]:
-    percent, rank = values["percentile"], values["rank"]
+def _box(values: dict[str, Any]) -> ShownBox:
+    rank = values["rank"]
     return {
-        **{side: int(values[side]) for side in _SIDES},
-        **{"weight": _number(values["weight"]), "glimpse": str(values["glimpse"])},
-        "percentile": None if percent is None else _number(percent),
+        "x": int(values["x"]),
+        "y": int(values["y"]),
+        "w": int(values["w"]),
+        "h": int(values["h"]),
+        "weight": _number(values["weight"]),
+        "glimpse": str(values["glimpse"]),
+        "percentile": _optional(values["percentile"]),
         "rank": None if rank is None else int(rank),
     }
 
 
-def _checked_layer(values: dict[str, Any] | None) -> dict[str, Any] | None:
+def _checked_layer(values: dict[str, Any] | None) -> LayerPart | None:
     if values is None:
         return None
-    place = {side: _number(values[side]) for side in _SIDES}
-    return {"png": _picture(values["png"]), "name": str(values["name"]), "top": _number(values["top"]), **place}
+    x, y, w, h = (_number(values[side]) for side in ("x", "y", "w", "h"))
+    top = _number(values["top"])
+    return {"png": _picture(values["png"]), "name": str(values["name"]), "top": top, "x": x, "y": y, "w": w, "h": h}
 
 
 def _picture(text: str) -> str:
@@ -220,8 +294,8 @@ def _picture(text: str) -> str:
     return text
 
 
-def _number(value: Any) -> float:
-    """A finite number; whole ones as int, so that they are written without a point."""
+def _number(value: float | str) -> float:
+    """Return a finite number; whole ones as int, so that they are written without a point."""
     number = float(value)
     if not abs(number) < 1e18:
         raise ValueError(f"{number} is no usable number")

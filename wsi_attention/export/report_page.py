@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING
 
-from wsi_attention.export.layers import MAPS
-from wsi_attention.export.report import TOP
+from wsi_attention.export.layers import MAPS, ShownBox
+from wsi_attention.export.report import TOP, Part, TilePart
 from wsi_attention.plain_text import visible
 from wsi_attention.structures import error_text, shown_class
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 COLUMNS = (
     ("name", "Slide", "text"),
@@ -67,12 +70,12 @@ class Section:
 
     Attributes:
         row: its row.
-        part: of `report_part.read_part`.
+        part: what `report.read_part` returns.
         full: with the large overview and the tiles, or with a thumbnail alone.
     """
 
     row: Row
-    part: dict[str, Any]
+    part: Part
     full: bool
 
     @property
@@ -102,16 +105,16 @@ class Section:
         return sorted(pairs, key=lambda pair: -pair[1])
 
     @property
-    def boxes(self) -> list[dict[str, Any]]:
+    def boxes(self) -> list[ShownBox]:
         """Heaviest last, so that they lie on top; a thumbnail shows the heaviest alone."""
         kept = [box for box in self.part["boxes"] if self.full or (box["rank"] or TOP + 1) <= TOP]
         return kept[::-1]
 
     @property
-    def tiles(self) -> list[dict[str, Any]]:
+    def tiles(self) -> list[tuple[TilePart, ShownBox]]:
         """The tiles shown at full resolution, each with its box."""
         ranked = {box["rank"]: box for box in self.part["boxes"] if box["rank"]}
-        return [{**tile, "box": ranked[tile["rank"]]} for tile in self.part["tiles"] if tile["rank"] in ranked]
+        return [(tile, ranked[tile["rank"]]) for tile in self.part["tiles"] if tile["rank"] in ranked]
 
     @property
     def origin(self) -> list[tuple[str, str]]:
@@ -125,7 +128,7 @@ class Section:
 def page(
     rows: Sequence[Row], sections: Iterable[Section], about: Sequence[tuple[str, str]], left_out: str = ""
 ) -> Iterator[str]:
-    """The page, in pieces, so that no more than one section need be in memory.
+    """Yield the page in pieces, so that no more than one section must be in memory.
 
     Args:
         rows: every slide.
@@ -157,7 +160,7 @@ def page(
 
 
 @cache
-def _template() -> Any:
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(

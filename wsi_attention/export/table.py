@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from wsi_attention.export.measures import area_read, map_of, percentiles
 from wsi_attention.structures import Prediction
@@ -22,59 +22,71 @@ TILE_COLUMNS = (
     "glimpse",
     "read",
 )
-"""The first four are WSInfer's: level-0 pixels of the tile as it was asked for, also where it hangs over the slide."""
+"""The first four are WSInfer's: level-0 pixels of the tile as it was asked for, which may reach beyond the slide."""
+
+
+FIGURES: Mapping[str, Callable[[Prediction], str]] = {
+    "spread": lambda prediction: _decimals(prediction.spread),
+    "unread_mass": lambda prediction: _decimals(prediction.unread_mass),
+    "tiles_read": lambda prediction: str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
+    "area_read": lambda prediction: _decimals(area_read(prediction)),
+}
+"""Columns of predictions.csv that come from a prediction, and their text; a new column is one line here.
+
+The spread is empty where nothing was drawn at random. `unread_mass` is the share of the attention on tiles that were
+not read, empty where attention is no distribution over tiles. `area_read` is the share of the tissue area that tiles
+covered.
+"""
 
 
 def columns(classes: Sequence[str]) -> list[str]:
-    """The columns of predictions.csv for a model with these classes."""
-    shares = [f"prob_{name}" for name in classes]
-    return [
-        "slide",
-        "status",
-        "label",
-        *shares,
-        "spread",
-        "unread_mass",
-        "tiles_read",
-        "area_read",
-        "seconds",
-        "reason",
-        "notes",
-    ]
+    """Return the columns of predictions.csv for a model with these classes, in order."""
+    return ["slide", "status", "label", *map(_share_of, classes), *FIGURES, "seconds", "reason", "notes"]
 
 
-def prediction_row(prediction: Prediction) -> dict[str, str]:
-    """A prediction as a row of predictions.csv, as text.
+def row(slide: str, status: str, seconds: float, reason: str, known: Mapping[str, str]) -> dict[str, str]:
+    """Return a slide's whole row of predictions.csv, by column.
 
-    Probabilities, spread, `unread_mass` (share of the attention on tiles that were not read) and `area_read` (share of
-    the tissue area that tiles covered) have six decimals, seconds spent reading three. The spread is empty where
-    nothing was drawn at random, `unread_mass` where attention is no distribution over tiles. `reason` joins the
-    shortfalls, `notes` the notes, with what a demonstration model is worth first.
+    Args:
+        slide: its name in the results folder.
+        status: done, partial, no_tissue or failed.
+        seconds: how long the slide took, waiting left out.
+        reason: why it is not done; empty where it is.
+        known: the `figures` of its prediction; empty where there is none.
+    """
+    return {**known, "slide": slide, "status": status, "seconds": f"{seconds:.3f}", "reason": reason}
+
+
+def figures(prediction: Prediction) -> dict[str, str]:
+    """Return what predictions.csv says of a prediction, as text by column; numbers have six decimals.
+
+    `notes` joins the notes; the warning of a demonstration model comes first.
     """
     shares = zip(prediction.classes, prediction.probabilities, strict=True)
     return {
-        "slide": prediction.slide,
-        "status": prediction.status,
         "label": prediction.label,
-        **{f"prob_{name}": f"{share:.6f}" for name, share in shares},
-        "spread": "" if prediction.spread is None else f"{prediction.spread:.6f}",
-        "unread_mass": "" if prediction.unread_mass is None else f"{prediction.unread_mass:.6f}",
-        "tiles_read": str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
-        "area_read": f"{area_read(prediction):.6f}",
-        "seconds": f"{prediction.counters.seconds:.3f}",
-        "reason": "; ".join(prediction.shortfalls),
+        **{_share_of(name): _decimals(share) for name, share in shares},
+        **{name: figure(prediction) for name, figure in FIGURES.items()},
         "notes": "; ".join(filter(None, (prediction.warning, *prediction.notes))),
     }
 
 
-def interval(probability: float, spread: float | None, quantile: float = 1.96) -> tuple[float, float]:
-    """Where the winning probability would lie had every tile been read: a 95 % interval from its standard error.
+def _share_of(name: str) -> str:
+    return f"prob_{name}"
 
-    Symmetric on the log-odds scale, log(p / (1 − p)) ± 1.96·spread / (p·(1 − p)), because a probability near 1 can only
-    err downwards. About the sampling of tiles alone: it says nothing about whether the model is right, and it cannot
-    know of tissue that no draw has shown. It holds in 94 % of runs where the evidence is common; with one decisive tile
-    in fifty under flat attention and 32 draws in 45 %, and in none of the runs that met no such tile. How much of the
-    attention was not read stands beside it (`Prediction.unread_mass`).
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def interval(probability: float, spread: float | None, quantile: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval for the winning probability that reading every tile would give, from its standard error.
+
+    The interval is symmetric on the log-odds scale, log(p / (1 − p)) ± 1.96·spread / (p·(1 − p)), because a probability
+    near 1 can only err downwards. It is about the sampling of tiles alone: it does not say whether the model is right,
+    and it cannot know of tissue that no draw has shown. It contains the true value in 94 % of runs where the evidence
+    is common; in 45 % with one decisive tile in fifty, flat attention and 32 draws; and in none of the runs that did
+    not meet such a tile. `Prediction.unread_mass` is the share of the attention that was not read.
 
     Args:
         probability: of the winning class.
@@ -88,8 +100,8 @@ def interval(probability: float, spread: float | None, quantile: float = 1.96) -
     return 1.0 / (1.0 + math.exp(min(reach - odds, 700.0))), 1.0 / (1.0 + math.exp(max(-odds - reach, -700.0)))
 
 
-def tile_rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
-    """One row a tile asked for, in the order of drawing; numbers that are not finite are left empty."""
+def tile_rows(prediction: Prediction) -> Iterator[dict[str, str | int]]:
+    """Yield one row for each tile asked for, in the order of drawing; numbers that are not finite are left empty."""
     for number, glimpse in enumerate(prediction.glimpses):
         ranks = percentiles(glimpse.attention, map_of(prediction, number))
         boxes = glimpse.tiles.boxes[0].tolist()
@@ -100,13 +112,13 @@ def tile_rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
 
 
 class TilesExporter:
-    """Writes `tile_rows` as CSV; a slide where nothing was read gives the header alone."""
+    """Write `tile_rows` as CSV; the header alone for a slide where nothing was read."""
 
     suffix: ClassVar[str] = "tiles/{slide}.csv"
 
-    def __call__(self, prediction: Prediction, path: Path) -> None:
-        """Writes the file; the same prediction gives the same bytes."""
-        with path.open("w", encoding="utf-8", newline="") as file:
+    def __call__(self, prediction: Prediction, path: str | Path) -> None:
+        """Write the file; the same prediction gives the same bytes."""
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, TILE_COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(tile_rows(prediction))

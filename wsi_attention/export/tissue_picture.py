@@ -1,4 +1,4 @@
-"""A picture of a tissue mask over its slide: tissue as it is, outlined, and greyed what is left out."""
+"""A picture of a tissue mask over its slide: tissue as it is, outlined; the rest greyed out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from wsi_attention.geometry import Grid
 from wsi_attention.structures import TissueMask
 
 OUTLINE = (0, 112, 96)
-"""Colour of the line around tissue, like no stain and no pen."""
+"""Colour of the line around tissue, unlike any stain or pen."""
 LINE = 2
 """Its width in pixels."""
 VEIL, VEILED = (104, 110, 120), 0.55
-"""What lies over the rest, and how densely."""
+"""Colour over the rest of the slide, and its opacity."""
 
 
 def draw_tissue(
@@ -62,7 +62,7 @@ def tissue_words(tissue: TissueMask, extent: tuple[int, int], mpp: float) -> str
 
 
 def _line(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels just outside of the mask, `LINE` wide."""
+    """Return the pixels just outside of the mask, `LINE` wide."""
     around = mask
     for _ in range(LINE):
         padded = np.pad(around, 1)

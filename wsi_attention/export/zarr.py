@@ -21,20 +21,20 @@ from wsi_attention.structures import AttentionMap, Prediction, shown_class
 
 VERSION = "0.5"
 CHUNK = 512
-"""Cells along y and x of one stored chunk; a map of usual size is one file a level."""
+"""Cells along y and x of one stored chunk; each level of a map of usual size is one file."""
 
 MAPS = "maps"
 """Folder of all maps but the main one; they are numbered in the model's order."""
 
 INSPECTED = "inspected"
-"""Name of the second channel; it tells our maps from slides."""
+"""Name of the second channel, by which our maps are distinguished from slides."""
 
 SMALLEST = 64
 """Levels are halved until neither side is longer than this."""
 
 
 def levels(found: AttentionMap, prediction: Prediction) -> list[NDArray[np.float32]]:
-    """The pyramid, finest first: (2, rows, cols) float32, attention and share read, each level half the one before.
+    """Return the pyramid, finest first: (2, rows, cols) float32, attention and share read; each level halves the last.
 
     A coarse cell is the mean of its tissue cells; NaN where it has none.
     """
@@ -46,7 +46,7 @@ def levels(found: AttentionMap, prediction: Prediction) -> list[NDArray[np.float
 
 
 def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[str, Any]:
-    """The group's attributes for a pyramid of `count` levels.
+    """Return the group's attributes for a pyramid of `count` levels.
 
     A pixel's coordinate is its centre, as napari and the slide's own OME-Zarr have it: level-0 pixel 0 lies at 0 µm, so
     a cell that starts at pixel s and is d pixels wide lies at (s + (d - 1) / 2) · mpp.
@@ -76,8 +76,8 @@ class HeatmapPyramidExporter:
 
     suffix: ClassVar[str] = "heatmaps/{slide}.ome.zarr"
 
-    def __call__(self, prediction: Prediction, path: Path) -> None:
-        """Writes the folder anew; the same prediction gives the same bytes.
+    def __call__(self, prediction: Prediction, path: str | Path) -> None:
+        """Write the folder anew; the same prediction gives the same bytes.
 
         Raises:
             SlideError: the prediction holds no attention map.
@@ -85,7 +85,7 @@ class HeatmapPyramidExporter:
         with IMPORTING:
             import zarr
 
-        main = main_map(prediction)
+        path, main = Path(path), main_map(prediction)
         if main is None:
             raise SlideError(f"{prediction.slide}: the prediction holds no attention map to write as {path.name}")
         _write(main, prediction, path)
@@ -115,7 +115,7 @@ def _write(found: AttentionMap, prediction: Prediction, path: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name that is safe as a folder's."""
+    """Return a name that is safe as a folder's."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
 
 
@@ -130,14 +130,14 @@ def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return mean.astype(np.float32)
 
 
-def _placed(grid: Grid, mpp: float, factor: int) -> list[dict[str, Any]]:
+def _placed(grid: Grid, mpp: float, factor: int) -> list[dict[str, object]]:
     (dx, dy), (x, y) = grid.step, grid.origin
     scale = [1.0, dy * factor * mpp, dx * factor * mpp]
     translation = [0.0, (y + (dy * factor - 1) / 2) * mpp, (x + (dx * factor - 1) / 2) * mpp]
     return [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
 
 
-def _channel(label: str, color: str, end: float) -> dict[str, Any]:
+def _channel(label: str, color: str, end: float) -> dict[str, object]:
     top = end if end > 0 else 1.0
     return {
         "label": label,

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_attention.checkpoint import Classifier
+from wsi_attention.defaults import BATCH
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.nn.bags import encode
@@ -20,7 +21,7 @@ PART = 256
 
 
 def has_encoder(classifier: Classifier) -> bool:
-    """Whether the model encodes tiles one by one; OAA and RAMS-Trans do not."""
+    """Return whether the model encodes tiles one by one; OAA and RAMS-Trans do not."""
     return contract_of(classifier.model).encoder is not None
 
 
@@ -30,10 +31,10 @@ def tile_features(
     tiles: TileSet,
     *,
     device: str = "auto",
-    batch: int = 32,
+    batch: int = BATCH,
     precision: Precision = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Reads tiles and encodes them as the model does when it predicts.
+    """Read tiles and encode them as the model does when it predicts.
 
     Args:
         slide: open.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 from wsi_attention.errors import ResultsError, SlideError
 from wsi_attention.export.report import shown_boxes, shown_downsample
 from wsi_attention.export.tissue_picture import draw_tissue, tissue_words
+from wsi_attention.files import remove, results_errors, temporary
 from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.protocols import Exporter
 from wsi_attention.slide.description import TissueDescription
 from wsi_attention.slide.overviews import coarse_enough, pixels_at
 from wsi_attention.slide.slide import Slide
@@ -30,12 +31,12 @@ AFFORDABLE = 16_000_000
 
 
 def picture_downsample(slide: Slide, prediction: Prediction) -> float:
-    """Level-0 pixels per pixel of the overview behind a heatmap; the same for the same slide and prediction."""
+    """Return level-0 pixels per pixel of the overview behind a heatmap; the same for the same slide and prediction."""
     return downsample_beside(slide, prediction.tissue)
 
 
 def downsample_beside(slide: Slide, tissue: TissueMask) -> float:
-    """Level-0 pixels per pixel of the overview that is shown with a tissue mask.
+    """Return level-0 pixels per pixel of the overview that is shown with a tissue mask.
 
     The overview that tissue was found on will do where it is large enough. A small slide's would be a blur: it is read
     once more, as finely as the picture shows it, unless the file stores no level that is small enough for that. An
@@ -53,7 +54,7 @@ def downsample_beside(slide: Slide, tissue: TissueMask) -> float:
 
 
 def shown_tiles(slide: Slide, prediction: Prediction) -> list[NDArray[np.uint8] | None]:
-    """Pixels (h, w, 3) of the tiles that weigh most, as `export.report` shows them; None for those that cannot be read.
+    """Return pixels (h, w, 3) of the tiles that weigh most, as `export.report` shows them; None for unreadable ones.
 
     Raises:
         SlideOpenError: the slide cannot be opened any more.
@@ -70,17 +71,32 @@ def _shown(slide: Slide, box: NDArray[np.int64]) -> NDArray[np.uint8] | None:
         return None
 
 
-def pixels_for(exporter: Any, **sources: Callable[[], Any]) -> dict[str, Any]:
-    """Those of the named sources that an exporter takes as arguments, read now; others are not read at all."""
-    taken = inspect.signature(exporter).parameters
-    return {name: source() for name, source in sources.items() if name in taken}
+def write_unfinished(exporter: Exporter, prediction: Prediction, final: Path, **sources: Callable[[], object]) -> None:
+    """Write an export under the temporary name of its final path; `files.publish` then renames it.
+
+    Args:
+        exporter: writes.
+        prediction: what to write.
+        final: where the export will lie.
+        sources: pixels that some exporters show, by the name of their argument; read only where the exporter has it.
+
+    Raises:
+        ResultsError: disk full, or writing is not permitted.
+    """
+    path = temporary(final)
+    with results_errors(final):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(path)
+        write: Callable[..., None] = exporter
+        taken = inspect.signature(exporter).parameters
+        write(prediction, path, **{name: source() for name, source in sources.items() if name in taken})
 
 
 def write_tissue(slide: Slide, path: str | Path) -> TissueDescription:
     """Find tissue as `classify` does, and write a picture of the mask over the overview as PNG.
 
     Raises:
-        MissingMppError: nobody says how large a pixel is.
+        MissingMppError: the size of a pixel is not known.
         UnsupportedSlideError: not brightfield.
         TileReadError: the overview could not be read.
         ResultsError: the picture cannot be written.

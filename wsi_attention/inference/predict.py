@@ -1,4 +1,4 @@
-"""One slide and one model give one `Prediction`: the same draws, and so the same regions, on every run."""
+"""One `Prediction` from one slide and one model: the same draws, and so the same regions, on every run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Generator
 
 from wsi_attention import __version__
 from wsi_attention.checkpoint import Classifier
+from wsi_attention.defaults import BATCH
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
 from wsi_attention.methods.rounds import limits, refusal
@@ -47,7 +48,7 @@ class Effort:
     unread: float | None = None
 
     def check(self, classifier: Classifier) -> None:
-        """Whether these wishes make sense together, and the model can fulfil them.
+        """Raise InputError unless these wishes make sense together and the model can fulfil them.
 
         Raises:
             InputError: they do not, or it cannot.
@@ -70,14 +71,14 @@ class Effort:
         if self.facts() and isinstance(classifier.model, Estimating) and classifier.model.other_quantity:
             raise InputError(f"model {classifier.name}: {refusal(classifier.model)}")
 
-    def facts(self) -> dict[str, Any]:
-        """What is not as usual; results with other facts are other results."""
+    def facts(self) -> dict[str, object]:
+        """Return the wishes that differ from the default; results with other facts do not lie in one folder."""
         wishes = {"exact": self.exact or None, "tolerance": self.tolerance, "budget": self.budget}
         wishes["unread"] = self.unread if self.unread is not None or self.tolerance is None else self.tolerance
         return {name: value for name, value in wishes.items() if value is not None}
 
     def look(self, model: Any, source: TileSource, generator: Generator) -> Output:
-        """One look of the model at the source.
+        """Run the model once over the source.
 
         Args:
             model: in eval mode, and checked.
@@ -94,7 +95,7 @@ class Effort:
         return output
 
     def snaps(self, wanted: bool) -> bool:
-        """Whether tiles move to the file's own grid: never in an exact look, where some would meet and leave gaps."""
+        """Return whether tiles move to the file's own grid; never in an exact look, where gaps would remain."""
         return wanted and not self.exact
 
     def missed(self, spread: float | None, unread: float | None) -> tuple[str, ...]:
@@ -125,7 +126,7 @@ def predict(
     *,
     tissue: TissueMask | None = None,
     device: str = "auto",
-    batch: int = 32,
+    batch: int = BATCH,
     precision: Precision = "auto",
     exact: bool = False,
     tolerance: float | None = None,
@@ -133,14 +134,14 @@ def predict(
     unread: float | None = None,
     snap: bool = True,
 ) -> Prediction:
-    """The slide's label with the regions it rests on.
+    """Return the slide's label with the regions it rests on.
 
     The draws are seeded by the slide's content and the weights: the same slide and model give the same prediction on
     every run, for any batch size and any number of workers.
 
     Args:
         slide: an open slide whose mpp is known.
-        classifier: what `load_model` gives.
+        classifier: what `load_model` returns.
         tissue: where to look; found on the overview where None.
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
@@ -157,7 +158,7 @@ def predict(
             the result has their true places. False leaves them at the centres of attention's cells.
 
     Raises:
-        MissingMppError: nobody says how large a pixel is.
+        MissingMppError: the size of a pixel is not known.
         NoTissueError: the tissue mask is empty.
         TileReadError: more than half of the tiles could not be read.
         ModelError: the model's logits are not finite.
@@ -172,12 +173,12 @@ def predict(
 
 @spent_on("overview")
 def prepare(
-    slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = 32, snap: bool = True
+    slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = BATCH, snap: bool = True
 ) -> SlideSource:
-    """The slide as a `TileSource`, its overview read and its tissue found: the part of the work without a forward pass.
+    """Return the slide as a `TileSource`, its overview read and its tissue found; no forward pass is needed for it.
 
     Raises:
-        MissingMppError: nobody says how large a pixel is.
+        MissingMppError: the size of a pixel is not known.
         UnsupportedSlideError: not brightfield.
         SlideOpenError: no smaller level shows what level 0 shows.
         NoTissueError: the tissue mask is empty.
@@ -202,7 +203,7 @@ def look(
     precision: Precision = "auto",
     effort: Effort = USUAL,
 ) -> Prediction:
-    """One pass of the model over a prepared source; arguments and errors as in `predict`, the effort checked."""
+    """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked."""
     where = device_of(device)
     used = precision_on(where, precision)
     seed = seed_of(slide.fingerprint, classifier.weights_sha256)
@@ -238,7 +239,7 @@ def look(
 
 
 def _looked(effort: Effort, model: Any, source: SlideSource, generator: torch.Generator) -> Output:
-    """The model's output; where it could read nothing, the error also says why the first tile could not be read."""
+    """Return the model's output; where nothing could be read, the error also says why the first tile could not."""
     try:
         return effort.look(model, source, generator)
     except TileReadError as error:
@@ -249,19 +250,19 @@ def _looked(effort: Effort, model: Any, source: SlideSource, generator: torch.Ge
 
 
 def overview_of(source: SlideSource, classifier: Classifier) -> NDArray[np.uint8]:
-    """The overview that the model looks at, (h, w, 3), or a coarser one where that is seen in strips; read once."""
+    """Return the overview that the model sees, (h, w, 3), or a coarser one where it sees strips; read once."""
     return source.overview_rgb(source.whole_overview_downsample(contract_of(classifier.model).overview_mpp))
 
 
 def seed_of(fingerprint: str, weights_sha256: str) -> int:
-    """The seed of a slide's draws: the first 8 bytes of sha256(fingerprint + weights sha256), big-endian."""
+    """Return the seed of a slide's draws: the first 8 bytes of sha256(fingerprint + weights sha256), big-endian."""
     digest = hashlib.sha256(f"{fingerprint}{weights_sha256}".encode()).digest()
     return int.from_bytes(digest[:8], "big")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of this package and of those that pixels and numbers come from."""
+    """Return versions of this package and of those that pixels and numbers come from."""
     found = {"wsi-attention": __version__}
     for package in PACKAGES:
         try:
@@ -272,7 +273,7 @@ def versions() -> dict[str, str]:
 
 
 def _number(values: torch.Tensor) -> float | None:
-    """The value of a single image; None for NaN."""
+    """Return the value of a single image; None for NaN."""
     value = float(values[0])
     return None if math.isnan(value) else value
 
@@ -295,7 +296,7 @@ def _unread(path: str, failures: list[str], glimpses: tuple[Glimpse, ...]) -> tu
     return (text,)
 
 
-def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str) -> dict[str, Any]:
+def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str) -> dict[str, object]:
     return (
         {
             "fingerprint": slide.fingerprint,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.defaults import BATCH
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileSet
@@ -81,7 +82,7 @@ def _bytes(view: View, locations: NDArray[np.int64], size: tuple[int, int], else
     return view.bytes_of(np.delete(locations, bad, axis=0), size) + sum(one.bytes for one in elsewhere)
 
 
-def read_tiles(slide: Slide, tiles: TileSet, batch: int = 32) -> TileBlock:
+def read_tiles(slide: Slide, tiles: TileSet, batch: int = BATCH) -> TileBlock:
     """Read all tiles, in the order asked: dask runs one task a batch of neighbours in threads of this process.
 
     Args:

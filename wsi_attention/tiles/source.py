@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_attention.defaults import BATCH
 from wsi_attention.errors import NoTissueError, TileReadError
 from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsample_of
 from wsi_attention.slide.lookalikes import check_lookalikes
@@ -51,7 +52,7 @@ class SlideSource:
         self,
         slide: Slide,
         tissue: TissueMask | None = None,
-        batch: int = 32,
+        batch: int = BATCH,
         max_overview: int = OVERVIEW_PIXELS,
         snap: bool = True,
         whole: int = OVERVIEW_PIXELS,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
@@ -29,28 +30,37 @@ OVERVIEW = 1000
 """Longer side in pixels of an overview that is made here because classify left none."""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is kept of a slide: its facts as the page reads them, its size, its attention."""
+
+    facts: Mapping[str, object]
+    extent: tuple[int, int]
+    attention: Layer | None
+
+
 class Content:
-    """Answers by slide number; safe in threads."""
+    """Answers by slide number; thread-safe."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
         self._tiles: OrderedDict[tuple[int, int, int, int], bytes] = OrderedDict()
         self._lock = Lock()
-        self._known: OrderedDict[int, tuple[dict[str, Any], Layer | None]] = OrderedDict()
+        self._known: OrderedDict[int, _Known] = OrderedDict()
         self._reading = Lock()
 
     def warm(self) -> None:
-        """Opens the first slide that has a label, so that it is there when the browser asks."""
+        """Open the first slide that has a label before the browser asks for it."""
         first = next((number for number, state in enumerate(self.library.states) if state.row.get("label")), None)
         if first is not None:
             with suppress(WsiAttentionError):
                 self.slide(first)
 
     def slides(self) -> bytes:
-        """The list of slides and the colour maps, as JSON."""
+        """Return the list of slides and the colour maps, as JSON."""
         listed = []
         for number, state in enumerate(self.library.states):
-            label, purpose = state.row.get("label", ""), str(state.run.settings.get("purpose", ""))
+            label, purpose = state.row.get("label", ""), state.run.purpose
             probability = state.row.get(f"prob_{label}", "")
             listed.append(
                 {
@@ -65,13 +75,12 @@ class Content:
         return _json({"slides": listed, "maps": maps})
 
     def facts(self, number: int) -> bytes:
-        """Size, label, boxes and the place of each layer, as JSON; the slide itself is not opened for it."""
-        return _json(self._shown(number)[0])
+        """Return size, label, boxes and the place of each layer, as JSON, without opening the slide."""
+        return _json(self._shown(number).facts)
 
     def slide(self, number: int) -> bytes:
-        """Whether the slide itself can be shown (`trouble` says why not), and from which level on, as JSON."""
-        facts, _ = self._shown(number)
-        pyramid = DeepZoom(tuple(facts["extent"]))
+        """Return from which level on the slide itself can be shown, or in `trouble` why it cannot, as JSON."""
+        pyramid = DeepZoom(self._shown(number).extent)
         try:
             slide = self.library.slide(number)
             self._check_size(slide.dimensions, pyramid.extent)
@@ -80,18 +89,18 @@ class Content:
         return _json({"coarsest": pyramid.coarsest(slide), "trouble": ""})
 
     def attention(self, number: int) -> bytes | None:
-        """The attention layer as PNG: grey is the place on the scale, alpha how strongly it is shown."""
-        layer = self._shown(number)[1]
+        """Return the attention layer as PNG: grey is the place on the scale, alpha how strongly it is shown."""
+        layer = self._shown(number).attention
         return layer.png if layer else None
 
     def unseen(self, number: int) -> bytes | None:
-        """The mask of tissue that no tile covered, over the whole slide, as PNG."""
+        """Return the mask of tissue that no tile covered, over the whole slide, as PNG."""
         prediction = self.library.prediction(number)
         layer = unseen_layer(prediction) if prediction else None
         return layer.png if layer else None
 
     def overview(self, number: int) -> bytes | None:
-        """The whole slide as a small JPEG: what classify wrote, else read now; None where neither can be had."""
+        """Return the whole slide as a small JPEG that classify wrote, else read now; None where neither is possible."""
         path = self.library.export(number, ReportExporter.suffix)
         part = read_part(path) if path else None
         if part and part["from_slide"]:
@@ -107,12 +116,12 @@ class Content:
             return None
 
     def heatmap(self, number: int) -> bytes | None:
-        """The heatmap picture that classify wrote."""
+        """Return the heatmap picture that classify wrote."""
         path = self.library.export(number, HeatmapExporter.suffix)
         return path.read_bytes() if path else None
 
     def tile(self, number: int, level: int, col: int, row: int) -> bytes:
-        """A Deep Zoom tile as JPEG.
+        """Return a Deep Zoom tile as JPEG.
 
         Raises:
             InputError: there is no such slide or tile.
@@ -131,8 +140,8 @@ class Content:
                 self._tiles.popitem(last=False)
         return made
 
-    def _shown(self, number: int) -> tuple[dict[str, Any], Layer | None]:
-        """Facts and attention of a slide; requests that come together wait for one reading."""
+    def _shown(self, number: int) -> _Known:
+        """Return facts and attention of a slide, read once for requests that come together."""
         with self._reading:
             if number not in self._known:
                 self._known[number] = self._read(number)
@@ -140,7 +149,7 @@ class Content:
                     self._known.popitem(last=False)
             return self._known[number]
 
-    def _read(self, number: int) -> tuple[dict[str, Any], Layer | None]:
+    def _read(self, number: int) -> _Known:
         prediction = self.library.prediction(number)
         if prediction is None:
             raise InputError(f"slide {number}: there is no prediction to show")
@@ -163,7 +172,7 @@ class Content:
             "last": pyramid.last,
             "side": SIDE,
         }
-        return facts, attention
+        return _Known(facts, prediction.extent, attention)
 
     def _check_size(self, found: tuple[int, int], wanted: tuple[int, int]) -> None:
         if found != wanted:
@@ -172,9 +181,9 @@ class Content:
             )
 
 
-def _place(layer: Layer | None) -> dict[str, Any] | None:
+def _place(layer: Layer | None) -> dict[str, object] | None:
     return {"place": list(layer.place), "name": layer.name, "top": layer.top} if layer else None
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return json.dumps(value, allow_nan=False).encode("utf-8")

@@ -37,15 +37,15 @@ class DeepZoom:
         return math.ceil(math.log2(max(self.extent)))
 
     def downsample(self, level: int) -> int:
-        """Slide pixels per pixel of a level."""
+        """Return how many level-0 pixels a pixel of a level is wide."""
         return int(2 ** (self.last - level))
 
     def size(self, level: int) -> tuple[int, int]:
-        """(w, h) of a level in its pixels."""
+        """Return (w, h) of a level in its pixels."""
         return -(-self.extent[0] // self.downsample(level)), -(-self.extent[1] // self.downsample(level))
 
     def place(self, level: int, col: int, row: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Location in level-0 pixels and (w, h) in the level's pixels of a tile.
+        """Return a tile's location in level-0 pixels and its (w, h) in the level's pixels.
 
         Raises:
             InputError: the pyramid has no such tile.
@@ -60,7 +60,7 @@ class DeepZoom:
         return (left * downsample, top * downsample), (min(SIDE, width - left), min(SIDE, height - top))
 
     def coarsest(self, slide: Slide) -> int:
-        """The coarsest level whose tiles are read from so few stored pixels that it is worth it."""
+        """Return the coarsest level whose tiles need at most `AFFORDABLE` stored pixels."""
         stored = slide.level_downsamples
         for level in range(self.last + 1):
             downsample = float(self.downsample(level))
@@ -70,7 +70,7 @@ class DeepZoom:
         return self.last
 
     def tile(self, slide: Slide, level: int, col: int, row: int) -> bytes:
-        """A tile as JPEG.
+        """Return a tile as JPEG.
 
         Raises:
             InputError: the pyramid has no such tile, or it is coarser than `coarsest`.

@@ -1,4 +1,4 @@
-"""The slides of a results folder by number, found where they lie now; no path ever comes from a request."""
+"""The slides of a results folder by number, found where they are now; a request never contains a path."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 
-from wsi_attention.errors import InputError, ResultsError, SlideError
+from wsi_attention.errors import InputError, SlideError
 from wsi_attention.inference.batch.discovery import find_slides
-from wsi_attention.inference.results.state import FOLDER, State, prediction_of, read_state, read_states
+from wsi_attention.inference.results.state import FOLDER, State, prediction_of, read_state, read_states, results_in
 from wsi_attention.once import once
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.structures import Prediction
@@ -29,7 +29,7 @@ class Library:
     """
 
     def __init__(self, results: str | Path, folders: Sequence[str | Path] = ()) -> None:
-        """Reads the states.
+        """Read the states.
 
         Args:
             results: the folder that classify wrote.
@@ -40,10 +40,8 @@ class Library:
             ResultsError: no results there.
             InputError: a folder of slides does not exist.
         """
-        self.results = Path(results)
+        self.results = results_in(results)
         self._folders = tuple(Path(folder) for folder in folders)
-        if not (self.results / FOLDER).is_dir():
-            raise ResultsError(f"{results}: no results here (no folder {FOLDER}); give the folder that classify wrote")
         for folder in self._folders:
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder; --slides takes the folder that the slides lie in now")
@@ -54,7 +52,7 @@ class Library:
         self._lock = Lock()
 
     def state(self, number: int) -> State:
-        """A slide's state.
+        """Return a slide's state.
 
         Raises:
             InputError: there is no such slide.
@@ -64,13 +62,13 @@ class Library:
         return self.states[number]
 
     def prediction(self, number: int) -> Prediction | None:
-        """A slide's prediction; None where it has none."""
+        """Return a slide's prediction; None where it has none."""
         path = self._state_path(self.state(number).name)
         state = read_state(path) if self._is_ours(path) else None
         return prediction_of(state, self.results) if state and state.record else None
 
     def slide(self, number: int) -> Slide:
-        """The slide itself, open.
+        """Return the slide itself, open.
 
         Raises:
             SlideError: it cannot be found, cannot be opened, or has another content than what was classified.
@@ -92,12 +90,12 @@ class Library:
             return slide
 
     def export(self, number: int, suffix: str) -> Path | None:
-        """A file that classify wrote for a slide; None where there is none, or where a link leads elsewhere."""
+        """Return a file that classify wrote for a slide; None where there is none, or where a link leads elsewhere."""
         path = self.results / suffix.format(slide=self.state(number).name)
         return path if path.is_file() and self._is_ours(path) else None
 
     def close(self) -> None:
-        """Gives all slides back."""
+        """Close all slides."""
         with self._lock:
             while self._open:
                 self._open.popitem()[1].close()
@@ -128,7 +126,7 @@ class Library:
         raise SlideError(f"{where}: {state.name}: {what}; give the folder that holds it now with --slides")
 
     def _candidates(self, state: State) -> Iterator[Path]:
-        """Where the slide may lie: what has its file name first, then every other slide of the folders."""
+        """Yield the files that the slide may be: those with its file name, then all other slides of the folders."""
         if not self._folders:
             if "://" not in state.path and Path(state.path).exists():
                 yield Path(state.path)

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from threading import BoundedSemaphore
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from wsi_attention.errors import InputError, WsiAttentionError
 from wsi_attention.viewer.content import Content
@@ -58,6 +58,9 @@ _OF_SLIDE = re.compile(
 _TILE = re.compile(r"/slides/([0-9]{1,6})/tiles/([0-9]{1,2})/([0-9]{1,6})_([0-9]{1,6})\.jpg")
 
 
+_Request = socket.socket | tuple[bytes, socket.socket]
+
+
 class Server(ThreadingHTTPServer):
     """Serves one results folder on the loopback address.
 
@@ -72,7 +75,7 @@ class Server(ThreadingHTTPServer):
     patience: ClassVar[float] = 30.0
 
     def __init__(self, content: Content, port: int = 0) -> None:
-        """Binds the port; 0 takes a free one.
+        """Bind the port; 0 takes a free one.
 
         Raises:
             InputError: the port is taken or not allowed.
@@ -95,22 +98,23 @@ class Server(ThreadingHTTPServer):
 
     @property
     def hosts(self) -> set[str]:
-        """What a request may name as its host; any other name was made to point here by somebody else."""
+        """What a request may name as its host; any other name is refused, because others could make it point here."""
         names = (ADDRESS, "localhost")
         return {f"{name}:{self.server_port}" for name in names} | (set(names) if self.server_port == 80 else set())
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Starts a thread for a connection; one too many is told so and closed."""
+    def process_request(self, request: _Request, client_address: object) -> None:
+        """Start a thread for a connection; one too many is refused and closed."""
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)
             return
         with suppress(OSError):
+            assert isinstance(request, socket.socket)  # TCP
             request.settimeout(1.0)
             request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answers a connection until it is closed, which makes room for another."""
+    def process_request_thread(self, request: _Request, client_address: object) -> None:
+        """Answer a connection until it is closed, which makes room for another."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -118,7 +122,7 @@ class Server(ThreadingHTTPServer):
 
     @contextmanager
     def awaiting(self, connection: socket.socket) -> Iterator[None]:
-        """Inside, a connection is given up when its head has not come within `patience`, however slowly bytes drip."""
+        """Give a connection up when a request's head is not complete within `patience`, however slowly bytes arrive."""
         self._awaited[connection] = time.monotonic() + self.patience
         try:
             yield
@@ -126,7 +130,7 @@ class Server(ThreadingHTTPServer):
             self._awaited.pop(connection, None)
 
     def service_actions(self) -> None:
-        """Gives up connections whose time is over; called several times a second."""
+        """Give up connections whose time is over; called several times a second."""
         now = time.monotonic()
         for connection, end in list(self._awaited.items()):
             if now > end:
@@ -134,7 +138,7 @@ class Server(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, path: str) -> tuple[str, bytes] | None:
-        """(content type, body) of a path, exactly as it was sent; None where there is nothing."""
+        """Return (content type, body) of a path, exactly as it was sent; None where there is nothing."""
         if path in self.static:
             return TYPES[PAGES[path].rpartition(".")[2]], self.static[path]
         if path == "/slides.json":
@@ -152,13 +156,13 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
-    protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]
-    default_request_version: ClassVar[str] = "HTTP/1.0"  # type: ignore[misc]
+    protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"
     timeout = 30
     server_version, sys_version = "wsi-attention", ""
 
     def handle_one_request(self) -> None:
-        """Reads one head, whole and bounded, and answers it once; what may follow as a body is never read."""
+        """Read one head, whole and of bounded length, and answer it once; a body after it is never read."""
         self.close_connection = True
         with self.server.awaiting(self.connection):
             head = self._head()
@@ -173,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def _head(self) -> bytes | None:
-        """The bytes up to the first empty line; None where the connection ended before, or they are too many."""
+        """Return the bytes up to the first empty line; None where the connection ended before, or they are too many."""
         head = bytearray()
         while not head.endswith((b"\r\n\r\n", b"\n\n")):
             line = self.rfile.readline(MOST_HEAD + 1 - len(head))
@@ -186,11 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
         return bytes(head)
 
     def handle_expect_100(self) -> bool:
-        """No body is wanted: nothing is sent before the one answer."""
+        """Send nothing before the answer: no body is wanted."""
         return True
 
     def _why_refused(self) -> tuple[HTTPStatus, str] | None:
-        """What is wrong with a head, if anything is."""
+        """Return what is wrong with a head, if anything is."""
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1:
             return HTTPStatus.BAD_REQUEST, f"one Host header is needed, there are {len(hosts)}"
@@ -205,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def do_GET(self) -> None:
-        """The only method besides HEAD."""
+        """Answer GET, the only method besides HEAD."""
         refused = self._why_refused()
         if refused is not None:
             self._close_with(*refused)
@@ -229,11 +233,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._close_with(HTTPStatus.METHOD_NOT_ALLOWED, "this server is read only", Allow="GET, HEAD")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the parser refuses, as every other refusal."""
+        """Refuse what the parser does not understand."""
         self._close_with(HTTPStatus(code), message or HTTPStatus(code).phrase)
 
     def _close_with(self, status: HTTPStatus, reason: str, **more: str) -> None:
-        """The last answer of a connection: what follows on it, perhaps a body, is no request."""
+        """Send the last answer of a connection: what follows, perhaps a body, is no request."""
         self._refuse(status, reason, Connection="close", **more)
         self.close_connection = True
 
@@ -249,11 +253,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def handle(self) -> None:
-        """A browser that goes away in the middle of an answer is no error."""
+        """Serve the connection; a browser that goes away in the middle of an answer is no error."""
         try:
             super().handle()
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Requests are not logged."""
+        """Log nothing."""

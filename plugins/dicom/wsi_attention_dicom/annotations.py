@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
 from wsi_attention.errors import SlideError
-from wsi_attention.export.geojson import features
+from wsi_attention.export import geojson_features
 from wsi_attention.structures import Prediction
 from wsi_attention_dicom.cells import top_cells
 from wsi_attention_dicom.description import MEASURED, algorithm, common, concept, fixed, uid_of, unit
@@ -74,7 +74,7 @@ class AnnotationExporter:
 
 
 def _objects(prediction: Prediction, top: int) -> list[dict[str, Any]]:
-    shown: list[dict[str, Any]] = features(prediction, "none", top)["features"]
+    shown: list[dict[str, Any]] = geojson_features(prediction, "none", top)["features"]
     return shown or top_cells(prediction, top)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_attention.export.measures import clipped, main_map, percentiles
+from wsi_attention.export import clipped, main_map, percentiles
 from wsi_attention.structures import Prediction
 
 

@@ -48,7 +48,7 @@ def write_results(
     Raises:
         ResultsError: no results there, or the folder cannot be written.
     """
-    from wsi_attention.inference.results.state import stored_predictions
+    from wsi_attention.inference import stored_predictions
     from wsi_attention_files.results import bags_of_results
 
     wanted = list(names)
@@ -140,8 +140,7 @@ def _mpp_of(slide: Slide) -> float | None:
 
 
 def _slide_of(stem: str, folder: Path) -> Path:
-    from wsi_attention.inference.batch.discovery import find_slides
-    from wsi_attention.inference.batch.names import suffix_of
+    from wsi_attention.inference import find_slides, suffix_of
 
     slides = [Path(one.path) for one in find_slides([folder]).slides]
     found = [one for one in slides if one.name.removesuffix(suffix_of(one.name)) == stem]

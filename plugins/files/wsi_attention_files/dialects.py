@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.batch.names import safe_name
+from wsi_attention.inference import safe_name
 from wsi_attention_files import clam, hdf5, stamp, trident, wsinfer
 from wsi_attention_files.bag import Bag, check_on_slide
 

@@ -7,14 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from wsi_attention import Classifier, Prediction, Slide, SlideSource, TileSet, open_slide
+from wsi_attention import Classifier, Prediction, Slide, TileSet, open_slide
 from wsi_attention.errors import InputError
-from wsi_attention.inference.batch.names import suffix_of
-from wsi_attention.inference.results.state import stored_predictions
-from wsi_attention.nn.bags import encode
+from wsi_attention.inference import has_encoder, stored_predictions, suffix_of, tile_features
 from wsi_attention_files.bag import Bag
 
 
@@ -65,17 +61,16 @@ def with_features(bag: Bag, slide: Slide, classifier: Classifier, batch: int = 3
         InputError: the model has no tile encoder, or the slide is another.
         TileReadError: no tile could be read.
     """
-    encoder = getattr(classifier.model, "encoder", None)
-    if encoder is None:
+    if not has_encoder(classifier):
         raise InputError(f"model {classifier.name} has no tile encoder; give one that reads tiles, such as ats")
     if bag.extent is not None and tuple(bag.extent) != tuple(slide.dimensions):
         raise InputError(f"{slide.path}: {slide.dimensions} pixels, the tiles are of a slide of {bag.extent}")
     pixels = bag.pixels or bag.side
     tiles = TileSet(bag.locations, (pixels, pixels), bag.downsample or max(1.0, bag.side / pixels))
-    found, valid = _encoded(SlideSource(slide, batch=batch), tiles, classifier)
+    found, valid = tile_features(slide, classifier, tiles, device="cpu", batch=batch, precision="32")
     name = f"wsi-attention:{classifier.name}:{classifier.weights_sha256[:12]}"
     weights = None if bag.weights is None else bag.weights[valid]
-    return replace(bag, locations=bag.locations[valid], features=found, weights=weights, encoder=name)
+    return replace(bag, locations=bag.locations[valid], features=found[valid], weights=weights, encoder=name)
 
 
 def bags_of_results(
@@ -97,23 +92,3 @@ def bags_of_results(
             if slide.fingerprint != prediction.provenance.get("fingerprint", slide.fingerprint):
                 raise InputError(f"{slide.path}: not the slide that was classified; classify it again")
             yield with_features(bag, slide, classifier)
-
-
-def _encoded(
-    source: SlideSource, tiles: TileSet, classifier: Classifier
-) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    from wsi_attention.errors import TileReadError
-
-    rows, valid = [], []
-    for start in range(0, len(tiles), 256):
-        batch = source.read(tiles.select(slice(start, start + 256)))
-        real = batch.valid[0]
-        valid.append(real.numpy())
-        if bool(real.any()):
-            with torch.inference_mode():
-                model = classifier.model
-                features = encode(batch, model.preprocess, model.encoder)[0]  # type: ignore[arg-type]
-            rows.append(features[real].float().cpu().numpy())
-    if not rows:
-        raise TileReadError(f"{source.slide.path}: no tile could be read: {source.failures[0]}")
-    return np.concatenate(rows), np.concatenate(valid)

@@ -17,8 +17,7 @@ from wsidata import TileSpec, WSIData
 from wsidata.io import add_tiles, update_shapes_data
 
 from wsi_attention import AttentionMap, Glimpse, Prediction
-from wsi_attention.export.geojson import features as geojson_of
-from wsi_attention.export.measures import map_of, percentiles
+from wsi_attention.export import geojson_features, map_of, percentiles
 
 MEASURED = ("weight", "attention", "attention_percentile")
 """Columns of every tile, and the variables of the table of weights."""
@@ -70,7 +69,7 @@ def add_read_tiles(wsi: WSIData, key: str, glimpse: Glimpse, read: Read, tissue_
 
 def add_regions(wsi: WSIData, key: str, prediction: Prediction, top: int) -> int:
     """Writes the heaviest tiles, united where they touch, as shapes; heaviest first. Returns how many there are."""
-    found = [one for one in geojson_of(prediction, bounds="none", top=top)["features"] if _is_region(one)]
+    found = [one for one in geojson_features(prediction, bounds="none", top=top)["features"] if _is_region(one)]
     _drop(wsi, key)
     if not found:
         return 0

@@ -16,7 +16,7 @@ from wsidata.reader import ReaderBase, SpatialDataImage2DReader
 from wsi_attention import Slide, open_slide
 from wsi_attention.errors import InputError, SlideOpenError, TileReadError
 from wsi_attention.geometry import Box
-from wsi_attention.slide.resample import level_location, padded
+from wsi_attention.slide import level_location, padded
 from wsi_attention_lazyslide.reader import WsiAttentionReader
 
 SAME_MPP = 1e-3

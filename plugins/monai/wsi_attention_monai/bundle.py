@@ -92,7 +92,7 @@ class FolderEvaluator:
             InputError: there are no slides.
             ResultsError: the folder cannot be written, or holds results of another model.
         """
-        from wsi_attention.inference.batch.classify import classify
+        from wsi_attention.inference import classify
 
         paths = [item["image"] for item in self.data]
         self.report = classify(
@@ -112,7 +112,7 @@ def slides_in(folder: str | Path) -> list[dict[str, str]]:
     Raises:
         InputError: no such folder, or no slide in it.
     """
-    from wsi_attention.inference.batch.discovery import find_slides
+    from wsi_attention.inference import find_slides
 
     if not Path(folder).exists():
         raise InputError(f"{folder}: no such folder; name the slides' folder with --dataset_dir")

@@ -42,7 +42,7 @@ def _read_slide(path: Paths) -> list[LayerData]:
 
 
 def _read_results(path: Paths) -> list[LayerData]:
-    from wsi_attention.inference.results.state import stored_predictions
+    from wsi_attention.inference import stored_predictions
 
     one = _given(path)
     folder = _results_of(one) or one

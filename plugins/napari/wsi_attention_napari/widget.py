@@ -126,7 +126,7 @@ def stored(results: str, path: str) -> Prediction:
         ResultsError: the folder holds no results.
     """
     from wsi_attention.errors import InputError
-    from wsi_attention.inference.results.state import stored_predictions
+    from wsi_attention.inference import stored_predictions
 
     if results in ("", ".") or not Path(results).is_dir():
         raise InputError(f"results {results!r}: no such folder; give the one that classify wrote")

@@ -12,7 +12,7 @@ from tiatoolbox.wsicore.wsireader import VirtualWSIReader
 
 from wsi_attention import TissueMask
 from wsi_attention.errors import InputError, NoTissueError
-from wsi_attention.slide.tissue import load_mask
+from wsi_attention.slide import load_mask
 
 MAX_PIXELS = 4_000_000
 

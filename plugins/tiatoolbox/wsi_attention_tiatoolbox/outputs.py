@@ -10,8 +10,7 @@ import numpy as np
 import zarr
 
 from wsi_attention import Prediction
-from wsi_attention.export.geojson import GeoJSONExporter, features
-from wsi_attention.export.measures import map_of, percentiles
+from wsi_attention.export import GeoJSONExporter, geojson_features, map_of, percentiles
 from wsi_attention_tiatoolbox.store import to_store
 
 OutputType = Literal["annotationstore", "zarr", "qupath", "dict"]
@@ -56,7 +55,7 @@ def _zarr(prediction: Prediction, stem: Path, top: int) -> Path:
     arrays["predictions"] = np.array([arrays["predictions"]])
     for name, values in arrays.items():
         group.create_array(name, data=values)
-    facts = features(prediction, bounds="none")["metadata"]
+    facts = geojson_features(prediction, bounds="none")["metadata"]
     group.attrs.update(
         {"wsi-attention": facts, "units": "baseline", "resolution": 1.0, "label": prediction.shown_label}
     )

@@ -10,7 +10,7 @@ from tiatoolbox.annotation import Annotation, SQLiteStore
 
 from wsi_attention import Prediction
 from wsi_attention.errors import MissingExtraError
-from wsi_attention.export.geojson import features
+from wsi_attention.export import geojson_features
 
 FACTS = "wsi-attention"
 """Key of a store's metadata under which label, probabilities and provenance stand."""
@@ -31,7 +31,7 @@ def to_store(prediction: Prediction, top: int = 5) -> SQLiteStore:
         MissingExtraError: this Python cannot hold a store.
     """
     check_sqlite()
-    collection = features(prediction, bounds="none", top=top)
+    collection = geojson_features(prediction, bounds="none", top=top)
     store = SQLiteStore()
     found = collection["features"]
     annotations = [unpack(Annotation(shapely.geometry.shape(one["geometry"]), one["properties"])) for one in found]

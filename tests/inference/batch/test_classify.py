@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,12 @@ import torch
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import InputError, ResultsError
+from wsi_attention.export.chosen import exporter_of
+from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.inference.batch import classify as module
 from wsi_attention.inference.batch import job as job_module
 from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.runners import ExecutorRunner
 from wsi_attention.inference.batch.summary import Report
 from wsi_attention.inference.results.export_again import export_again
 from wsi_attention.inference.results.state import stored_predictions
@@ -94,7 +98,7 @@ def test_workers_and_order_change_nothing(slides: Path, tmp_path: Path, tiny: Cl
     run(slides, tmp_path / "many", tiny, workers=3, batch=3)
     run(slides, tmp_path / "here", tiny, workers=2, in_process=True)
     with ThreadPoolExecutor(2) as pool:
-        run(slides, tmp_path / "elsewhere", tiny, executor=pool)
+        run(slides, tmp_path / "elsewhere", tiny, executor=ExecutorRunner(pool, 1))
     expected = contents(tmp_path / "one")
     assert len(expected) == 3 * 3 + 1
     assert contents(tmp_path / "many") == expected
@@ -128,6 +132,61 @@ def test_exports_made_again_are_the_same(slides: Path, tmp_path: Path, tiny: Cla
     for what in module.EXPORTS:
         assert len(list(export_again(tmp_path / "out", what))) == 3
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_an_exporter_with_options_writes_as_it_does_by_itself(
+    slides: Path, tmp_path: Path, tiny: Classifier, in_process: bool
+) -> None:
+    exporter = GeoJSONExporter(colours=((1, 2, 3), (4, 5, 6)), least_percentile=60, top=2, gzip=True)
+    report = run(slides, tmp_path / "out", tiny, what=[exporter, "tiles"], in_process=in_process)
+    assert report.exit_status == 0, report.failures
+    written = tmp_path / "out/geojson/c.geojson.gz"
+    before = written.read_bytes()
+    found = json.loads(gzip.decompress(before))["features"]
+    shown = [one["properties"] for one in found]
+    assert {tuple(one["classification"]["color"]) for one in shown if one["objectType"] == "annotation"} <= {
+        (1, 2, 3),
+        (4, 5, 6),
+    }
+    tiles = [one["measurements"]["Attention percentile"] for one in shown if one["objectType"] == "tile"]
+    assert tiles and min(tiles) >= 60
+    assert list(export_again(tmp_path / "out", exporter, ["c"])) == [written]
+    assert written.read_bytes() == before
+    run(slides, tmp_path / "usual", tiny, what=["geojson"])
+    usual = json.loads((tmp_path / "usual/geojson/c.geojson").read_text())["features"]
+    assert sum(one["properties"]["objectType"] == "tile" for one in usual) > len(tiles)
+
+
+class Hollow:
+    """An exporter that cannot be pickled."""
+
+    suffix = "hollow/{slide}.txt"
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __call__(self, prediction: Any, path: Path) -> None:
+        path.write_text(prediction.label)
+
+
+def test_exporters_that_cannot_be_used_are_one_clear_line(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    cases: list[tuple[Any, str]] = [
+        ([GeoJSONExporter], r"GeoJSONExporter is a class; give an exporter, such as GeoJSONExporter\(\)"),
+        (["geojson", GeoJSONExporter(top=9)], r"two exporters write geojson/\{slide\}.geojson"),
+        ([3], "3 is no exporter"),
+        ([Hollow()], "exporter Hollow cannot be handed to a worker process .*in_process=True"),
+    ]
+    for what, message in cases:
+        with pytest.raises(InputError, match=message):
+            run(slides, tmp_path / "out", tiny, what=what)
+    assert run(slides, tmp_path / "here", tiny, what=[Hollow()], in_process=True).exit_status == 0
+    assert run(slides / "a.tif", tmp_path / "named", tiny, what="tiles").exit_status == 0
+
+
+def test_an_executor_must_be_made_a_runner(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match=r"wrap .* as ExecutorRunner\("):
+        run(slides, tmp_path / "out", tiny, executor=pool)
 
 
 def test_other_settings_are_refused_unless_told(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
@@ -214,29 +273,19 @@ def test_ctrl_c_leaves_a_folder_that_can_be_resumed(slides: Path, tmp_path: Path
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
-def test_a_full_disk_stops_the_batch_and_keeps_what_is_finished(
-    slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exporter_of = job_module.exporter_of
+def test_a_full_disk_stops_the_batch_and_keeps_what_is_finished(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    class Full:
+        def __init__(self, exporter: Any) -> None:
+            self.exporter, self.suffix = exporter, exporter.suffix
 
-    def full(name: str) -> Any:
-        exporter = exporter_of(name)
+        def __call__(self, prediction: Any, path: Path) -> None:
+            if prediction.slide.endswith("c.tif"):
+                path.write_text("half of it")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.exporter(prediction, path)
 
-        class Full:
-            suffix = exporter.suffix
-
-            def __call__(self, prediction: Any, path: Path) -> None:
-                if prediction.slide.endswith("c.tif"):
-                    path.write_text("half of it")
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                exporter(prediction, path)
-
-        return Full()
-
-    monkeypatch.setattr(job_module, "exporter_of", full)
     with pytest.raises(ResultsError, match="the disk is full; what is finished is kept"):
-        run(slides, tmp_path / "out", tiny, in_process=True)
-    monkeypatch.undo()
+        run(slides, tmp_path / "out", tiny, in_process=True, what=[Full(exporter_of(name)) for name in WHAT])
     finished = len(list((tmp_path / "out/states").rglob("*.json")))
     assert finished >= 1
     assert run(slides, tmp_path / "out", tiny).kept == finished
@@ -345,4 +394,4 @@ def test_number_of_torch_threads_is_the_same_in_every_slide(
 
 def test_default_exports_are_registered() -> None:
     for name in module.EXPORTS:
-        assert "{slide}" in job_module.exporter_of(name).suffix
+        assert "{slide}" in exporter_of(name).suffix

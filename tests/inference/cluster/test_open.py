@@ -19,9 +19,11 @@ import torch
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.cli import main
 from wsi_attention.errors import ClusterError, InputError, ModelError
+from wsi_attention.export.chosen import exporters_of
 from wsi_attention.inference.batch.classify import classify, run_key
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.job import Job, Settings
+from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.cluster import open as module
 from wsi_attention.inference.cluster.open import open_cluster, quiet
 from wsi_attention.inference.cluster.runner import Cluster, _agreed
@@ -102,7 +104,7 @@ def test_workers_keep_memory_that_they_need_again(two: Cluster) -> None:
 
 
 def test_a_task_is_coordinates_and_paths(tiny: Classifier, tmp_path: Path) -> None:
-    settings = Settings(tiny, tmp_path, run_key(tiny, "32"), WHAT)
+    settings = Settings(tiny, tmp_path, run_key(tiny, "32"), Wishes(exporters_of(WHAT)))
     job = Job(SlideFile("/slides/a.svs", "a.svs"), "a", settings)
     assert tiny.folder is not None
     task = task_of(job, ModelSource(str(tiny.folder), tiny.weights_sha256))

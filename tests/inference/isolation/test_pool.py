@@ -41,7 +41,7 @@ Current thread 0x00007f0000000001 (most recent call first):
   File "/lib/threading.py", line 3 in run
 
 Thread 0x00007f0000000002 (most recent call first):
-  File "/lib/wsi_attention/inference/limits.py", line 66 in __call__
+  File "/lib/wsi_attention/inference/batch/time_limit.py", line 66 in __call__
 
 Extension modules: numpy.core._multiarray_umath (total: 1)
 """

@@ -47,8 +47,8 @@ def test_named_slides_alone_and_over_what_is_there(tmp_path: Path) -> None:
     remember(tmp_path, a=example_prediction(1), b=example_prediction(2))
     (tmp_path / "geojson").mkdir()
     (tmp_path / "geojson/b.geojson.gz").write_text("old")
-    exporter = GeoJSONExporter("none")
-    assert list(export_again(tmp_path, exporter, ["b"], ".gz")) == [tmp_path / "geojson/b.geojson.gz"]
+    exporter = GeoJSONExporter("none", gzip=True)
+    assert list(export_again(tmp_path, exporter, ["b"])) == [tmp_path / "geojson/b.geojson.gz"]
     assert (tmp_path / "geojson/b.geojson.gz").read_bytes()[:2] == b"\x1f\x8b"
 
 

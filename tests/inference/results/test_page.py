@@ -10,7 +10,7 @@ import pytest
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import to_record
-from wsi_attention.export.table import prediction_row
+from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.results.export_again import export_again
 from wsi_attention.inference.results.page import _sizes as sizes_of
@@ -32,7 +32,7 @@ def results(tmp_path: Path) -> Path:
     """Four slides with predictions, one without tissue, one that failed; no slide file exists."""
     for seed in range(4):
         made = replace(example_prediction(seed), slide=f"/gone/s{seed}.svs")
-        row, record = prediction_row(made), to_record(made)
+        row, record = figures(made), to_record(made)
         write_state(tmp_path, State(f"s{seed}", made.slide, "done", "", RUN, SlideKey("x"), row=row, record=record))
     write_state(tmp_path, State("empty", "/gone/e.svs", "no_tissue", "no tissue found", RUN, SlideKey()))
     write_state(tmp_path, State("sub/bad", "/gone/b.svs", "failed", "truncated <b>file</b>", RUN, SlideKey()))

@@ -1,4 +1,4 @@
-"""Which slides a call is about: folders walked, stores and series taken as one slide each, everything else counted."""
+"""Find the slides of a call: folders are walked, a store or a series is one slide, all other files are counted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from wsi_attention.slide.opening import known_elsewhere
 from wsi_attention.slide.urls import is_url, last_part, masked
 
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", ".swp", ".bak", "~")
-"""Endings of files that somebody is still writing, or has put aside."""
+"""Endings of files that are still being written, or were put aside."""
 
 SIGNATURES = ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"), (128, b"DICM"))
-"""(offset, bytes) of TIFF, BigTIFF and DICOM: files without a known suffix that are slides all the same."""
+"""(offset, bytes) of TIFF, BigTIFF and DICOM: marks of slides without a known suffix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class SlideFile:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found.
+    """What `find_slides` found.
 
     Attributes:
         slides: sorted by relative path.
-        others: paths of files that are no slides.
-        results: results folders of earlier runs, and attention maps out of such folders; nobody looked into them.
+        others: paths of files that are not slides.
+        results: results folders of earlier runs, and attention maps from such folders; they were not searched.
     """
 
     slides: tuple[SlideFile, ...] = ()
@@ -80,7 +80,7 @@ class Found:
 
 
 def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None) -> Found:
-    """All slides among files, folders and URLs, each once.
+    """Return all slides among files, folders and URLs, each once.
 
     Folders are walked: hidden and half-written files are left out, an OME-Zarr store is one slide, so are all instances
     of one DICOM series in a folder, and a `.mrxs` with its companion folder. Files given by name are always taken.
@@ -146,7 +146,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """All files, stores and results folders in a folder; each folder once."""
+    """Yield all files, stores and results folders in a folder; each folder once."""
     if _identity(folder) in seen:
         return
     seen.add(_identity(folder))
@@ -169,7 +169,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is one Zarr store, by its name or what lies at its top; such a folder is never walked."""
+    """Return whether a folder is one Zarr store, by its name or the files at its top; such a folder is never walked."""
     if not folder.is_dir():
         return False
     return folder.name.lower().endswith(".zarr") or any(
@@ -178,7 +178,7 @@ def is_store(folder: Path) -> bool:
 
 
 def is_results(folder: Path) -> bool:
-    """Whether a folder holds results of a run, be it a killed one, or what was kept of them."""
+    """Return whether a folder holds results of a run, also of one that was killed, or a part of such results."""
     if not folder.is_dir():
         return False
     marks = ("predictions.csv", ".lock", "run_*.json")
@@ -186,7 +186,7 @@ def is_results(folder: Path) -> bool:
 
 
 def is_heatmap(store: Path) -> bool:
-    """Whether an OME-Zarr store is an attention map that the exporter `heatmap-zarr` wrote."""
+    """Return whether an OME-Zarr store is an attention map that the exporter `heatmap-zarr` wrote."""
     try:
         described = parse((store / "zarr.json").read_text(encoding="utf-8"))
         channels = described["attributes"]["ome"]["omero"]["channels"]
@@ -196,7 +196,7 @@ def is_heatmap(store: Path) -> bool:
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a file found in a folder is to be tried: by its suffix, its first bytes, or another package's reader."""
+    """Return whether a file may be a slide, by its suffix, its first bytes, or another package's reader."""
     if path.name.lower().endswith(UNFINISHED):
         return False
     if suffix_of(path.name) or is_store(path):
@@ -218,7 +218,7 @@ def files_of(path: str) -> tuple[str, ...]:
 
 
 def _merge_series(slides: list[SlideFile]) -> list[SlideFile]:
-    """Each slide once: the folder of a DICOM series, or its first instance where others lie in the same folder."""
+    """Return each slide once: a DICOM series by its folder, or by its first file where the folder holds others too."""
     series: set[tuple[str, str]] = set()
     kept: dict[str, SlideFile] = {}
     for slide in map(whole_series, slides):
@@ -255,7 +255,7 @@ def _instances(folder: Path) -> list[Path]:
 
 
 def _is_one_series(folder: Path) -> bool:
-    """Whether a folder can be opened as a DICOM slide: all slides in it are instances of the same series."""
+    """Return whether all slides in a folder are instances of one DICOM series, so that it opens as one slide."""
     names = (path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     return _hold_one_series(folder, tuple(sorted(names)), folder.stat().st_mtime_ns)
 
@@ -270,7 +270,7 @@ def _hold_one_series(folder: Path, names: tuple[str, ...], time: int) -> bool:
 
 
 def with_mpp(slides: Sequence[SlideFile], mpp: float | None) -> tuple[SlideFile, ...]:
-    """The slides with one mpp for all that have none of their own from the slides CSV.
+    """Return the slides, with this mpp where the slides CSV gives none.
 
     Raises:
         InputError: the mpp is none that a slide can have.
@@ -282,7 +282,7 @@ def with_mpp(slides: Sequence[SlideFile], mpp: float | None) -> tuple[SlideFile,
 
 
 def with_series(slides: Sequence[SlideFile], series: str | None) -> tuple[SlideFile, ...]:
-    """The slides with one image to take for all that have none of their own from the slides CSV.
+    """Return the slides, with this series where the slides CSV gives none.
 
     Raises:
         InputError: a file is there twice, and nothing says with which images.

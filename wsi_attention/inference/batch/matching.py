@@ -14,7 +14,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.names import safe_name, suffix_of
 
 DICOM = (".dcm", ".dicom")
-"""Suffixes of files that are part of a slide as often as one: a series is called by its folder."""
+"""Suffixes of files that are often only a part of a slide: a series has the name of its folder."""
 
 
 def plain(name: str) -> str:
@@ -26,13 +26,13 @@ def plain(name: str) -> str:
 
 
 def bare_name(name: str) -> str:
-    """As `plain`, without a slide's suffix: "a/b.ome.zarr" and "./a/b.SVS" are both "a/b"."""
+    """Return `plain` without a slide's suffix: "a/b.ome.zarr" and "./a/b.SVS" are both "a/b"."""
     path = plain(name)
     return path[: len(path) - len(suffix_of(path))]
 
 
 def file_name(name: str) -> str:
-    """As `bare_name`, without the folders."""
+    """Return `bare_name` without the folders."""
     return bare_name(name).rpartition("/")[2]
 
 
@@ -48,7 +48,7 @@ class _Form:
         return cls(path, tuple(bare_name(path).split("/")), suffix_of(path))
 
     def shares_tail(self, other: _Form, parts: int) -> bool:
-        """Whether the shorter path, of so many parts or more, is the end of the longer one."""
+        """Return whether the shorter path, of at least so many parts, is the end of the longer one."""
         length = min(len(self.bare), len(other.bare))
         return length >= parts and self.bare[-length:] == other.bare[-length:]
 

@@ -1,4 +1,4 @@
-"""Slide names in a results folder: short, safe on every file system, never two the same."""
+"""Slide names in a results folder: short, safe on every file system, never the same name twice."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ _UNSAFE = frozenset('<>:"|?*\\')
 _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"
 }
-"""What Windows takes for a device, whatever comes behind the first dot."""
+"""Names that Windows takes for a device, whatever follows the first dot."""
 
 _EXPORTED = (".json", ".geojson", ".gz", ".csv", ".png", ".zarr", ".html", ".dcm")
 """Endings of files in a results folder: a folder of slides must not have the name of another slide's file."""
 
 
 def suffix_of(name: str) -> str:
-    """The slide suffix a file name ends in, as it is written there; empty where it has none."""
+    """Return the slide suffix a file name ends in, as it is written there; empty where it has none."""
     lower = name.lower()
     length = next((len(suffix) for suffix in SUFFIXES if lower.endswith(suffix) and len(lower) > len(suffix)), 0)
     return name[len(name) - length :] if length else ""
 
 
 def safe_name(relative: str) -> str:
-    """A relative path as a name that stays inside its folder and can be written on any file system."""
+    """Return a relative path as a name that stays inside its folder and can be written on any file system."""
     *folders, name = [part for part in PurePosixPath(relative).parts if part not in ("/", ".", "..")] or ["slide"]
     return "/".join([*map(_safe_folder, folders), _safe_part(name)])
 
@@ -80,7 +80,7 @@ def identity(path: str, image: str | None) -> str:
 
 
 def assign_names(slides: Sequence[tuple[str, str]], known: Mapping[str, str]) -> dict[str, str]:
-    """A name for each slide path: the relative path without suffix, with it where two share a stem.
+    """Return a name for each slide path: the relative path without suffix, with suffix where two would be equal.
 
     Names are compared without case, because not every file system tells `A` from `a`. Slides that have a name already
     count as the others do, so that a batch that goes on gives the same names as one that was never interrupted.

@@ -1,4 +1,4 @@
-"""Jobs handed to a runner, and their outcomes taken: counted, kept in the results folder, told."""
+"""Hand jobs to a runner; count their outcomes, write them to the results folder and report them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsi_attention.inference.batch.job import Job, Outcome, reason_of
 from wsi_attention.inference.batch.runners import Runner
 from wsi_attention.inference.batch.summary import Report
 from wsi_attention.inference.results.folder import Results
-from wsi_attention.inference.results.state import SlideKey, State
+from wsi_attention.inference.results.state import State
 from wsi_attention.structures import warning_in
 
 Watch = Callable[[str, int, int], None]
@@ -20,11 +20,11 @@ Watch = Callable[[str, int, int], None]
 
 
 class BatchRun:
-    """The jobs under way, and what becomes of them.
+    """The jobs under way, and their outcomes.
 
     Args:
-        folder: takes the states.
-        report: is counted up.
+        folder: where states are written.
+        report: where outcomes are counted.
         watch: is told of each slide that is done.
 
     Attributes:
@@ -40,12 +40,12 @@ class BatchRun:
         self.told: list[str] = []
 
     def run(self, jobs: Iterable[Job], runner: Runner, kept: Iterable[str] = ()) -> None:
-        """Does all jobs, those that took a worker down last and one by one; on Ctrl-C those that run are left.
+        """Do all jobs; those that ended their worker come last, one by one. On Ctrl-C, jobs in flight are given up.
 
         Args:
             jobs: what is to do; the next is asked for when it can begin.
             runner: does it.
-            kept: names of slides with a result that nobody has touched since.
+            kept: names of slides whose finished result stands.
         """
         try:
             for name in kept:
@@ -130,7 +130,7 @@ class BatchRun:
 
 
 def _still_holds(earlier: State | None, now: State) -> bool:
-    """Whether a finished result outlives a failure: the slide is the same, or cannot even be opened now."""
+    """Return whether a finished result is kept despite a failure: the slide is the same, or cannot be opened now."""
     if earlier is None or not earlier.finished:
         return False
     return earlier.slide.difference(now.slide) is None if now.slide.seen else earlier.slide.mpp == now.slide.mpp
@@ -142,6 +142,4 @@ def _outcome(future: Future[Any], job: Job, runner: Runner) -> Outcome | None:
     except (ClusterError, ResultsError):
         raise
     except Exception as error:  # the worker itself died, or could not be reached
-        run, slide = job.settings.run, job.slide
-        key = SlideKey(mpp=slide.mpp)
-        return Outcome(job.name, State(job.name, slide.key, "failed", reason_of(error), run, key, image=slide.image))
+        return Outcome(job.name, job.failed(reason_of(error)))

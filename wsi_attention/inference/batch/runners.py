@@ -1,38 +1,62 @@
-"""Who does the jobs of a batch: threads here, or any executor."""
+"""Who does the jobs of a batch: the protocol, threads of this process, and any executor of `concurrent.futures`.
+
+Worker processes of this machine are in `isolation.pool`, the workers of a dask cluster in `cluster.runner`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Semaphore
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.devices import Precision, Used, device_of, placed, precision_on
-from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.job import Job, Outcome, classify_slide
-from wsi_attention.inference.cluster.runner import Cluster
+from wsi_attention.inference.batch.wishes import check_positive
 from wsi_attention.inference.isolation.pool import Processes
 
-Place = Executor | Cluster | Processes | None
 
-
+@runtime_checkable
 class Runner(Protocol):
-    """Starts jobs and gives their outcomes."""
+    """Does jobs, here or elsewhere: it is prepared once, then jobs are started and their outcomes taken."""
+
+    @property
+    def name(self) -> str:
+        """The name for messages and the record of a run; empty where the jobs are done on this machine."""
+        ...
 
     @property
     def window(self) -> int:
         """How many jobs to have in flight now."""
         ...
 
+    def prepare(
+        self, classifier: Classifier, results: Path, device: str, precision: Precision, slide: str | None = None
+    ) -> tuple[str, Used]:
+        """Bring the model to where jobs are done; return the device and the precision that they are computed in.
+
+        Args:
+            classifier: the model.
+            results: the results folder, or the folder that stands for it while the run lasts.
+            device: as in `batch.classify`.
+            precision: likewise.
+            slide: the path of one of the slides, where slides lie on this machine's disks.
+
+        Raises:
+            WsiAttentionError: the jobs cannot be done there.
+        """
+        ...
+
     def start(self, job: Job) -> Future[Any]:
-        """Begins a job."""
+        """Start a job."""
         ...
 
     def take(self, future: Future[Any], job: Job) -> Outcome | None:
-        """The outcome of a future that is done; None: to be started once more, with no other job in flight.
+        """Return the outcome of a future that is done; None: start the job once more, with no other job in flight.
 
         Raises:
             Exception: whatever kept the job from having an outcome.
@@ -40,7 +64,7 @@ class Runner(Protocol):
         ...
 
     def check(self) -> None:
-        """Called about once a second while jobs are in flight.
+        """Look after the jobs in flight; called about once a second.
 
         Raises:
             WsiAttentionError: no further job can be done.
@@ -48,87 +72,85 @@ class Runner(Protocol):
         ...
 
     def end(self, running: bool, interrupted: bool) -> bool:
-        """No more jobs; whether threads of this process may still be running."""
+        """Take no more jobs; return whether threads of this process may still be running."""
         ...
 
 
-class Elsewhere:
-    """Any executor of `concurrent.futures`; whoever made it closes it."""
+class ExecutorRunner:
+    """Does jobs in any executor of `concurrent.futures`; whoever made the executor closes it.
+
+    Args:
+        executor: its workers must see the results folder.
+        workers: how many workers it has.
+    """
+
+    name = ""
 
     def __init__(self, executor: Executor, workers: int) -> None:
         self._executor = executor
         self.window = workers + 1
 
+    def prepare(
+        self, classifier: Classifier, results: Path, device: str, precision: Precision, slide: str | None = None
+    ) -> tuple[str, Used]:
+        """Place the model on the device.
+
+        Raises:
+            InputError: no such device or precision.
+        """
+        where = device_of(device)
+        used = precision_on(where, precision)
+        placed(classifier.model, where)
+        return str(where), used
+
     def start(self, job: Job) -> Future[Outcome]:
-        """Begins a job."""
+        """Start a job."""
         return self._executor.submit(classify_slide, job, nullcontext())
 
     def take(self, future: Future[Outcome], job: Job) -> Outcome | None:
-        """The outcome of a future that is done."""
+        """Return the outcome of a future that is done."""
         return future.result()
 
     def check(self) -> None:
-        """Nothing to check."""
+        """Do nothing: an executor looks after itself."""
 
     def end(self, running: bool, interrupted: bool) -> bool:
-        """Whether jobs are left behind."""
+        """Return whether jobs are left behind."""
         return running
 
 
-class Threads(Elsewhere):
-    """Threads of this process: `workers` forward passes at a time, one more slide being opened meanwhile."""
+class Threads(ExecutorRunner):
+    """Does jobs in threads of this process: `workers` forward passes at a time, one more slide being opened."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(ThreadPoolExecutor(workers + 1, thread_name_prefix="classify"), workers)
         self._turn = Semaphore(workers)
 
     def start(self, job: Job) -> Future[Outcome]:
-        """Begins a job."""
+        """Start a job."""
         return self._executor.submit(classify_slide, job, self._turn)
 
     def end(self, running: bool, interrupted: bool) -> bool:
-        """Waits for the threads, after Ctrl-C not."""
+        """Wait for the threads, except after Ctrl-C; return whether jobs are left behind."""
         self._executor.shutdown(wait=not interrupted, cancel_futures=True)
         return running
 
 
 @contextmanager
-def place_for(executor: Executor | Cluster | None, workers: int, in_process: bool) -> Iterator[Place]:
-    """Where the jobs are done: what was given, else worker processes, or threads of this process where asked for."""
-    if executor is not None or in_process:
-        yield executor
-        return
-    with Processes(workers) as own:
-        yield own
-
-
-def runner_of(executor: Place, workers: int) -> Runner:
-    """What does the jobs: a cluster, worker processes, an executor, or threads here where there is none of them."""
-    if isinstance(executor, Cluster | Processes):
-        return executor
-    return Elsewhere(executor, workers) if executor else Threads(workers)
-
-
-def place_of(
-    executor: Place,
-    classifier: Classifier,
-    results: Path,
-    device: str,
-    precision: Precision,
-    slides: Sequence[SlideFile],
-) -> tuple[str, Used]:
-    """The device and precision to compute in, the model brought there; a cluster's workers choose the device.
+def runner_for(given: Runner | None, workers: int, in_process: bool) -> Iterator[Runner]:
+    """Yield the given runner, else worker processes of this machine, or threads of this process where asked for.
 
     Raises:
-        InputError: no such device or precision.
-        ClusterError: the workers cannot do it.
+        InputError: what was given is no runner, or there are fewer than one worker.
     """
-    if isinstance(executor, Processes):
-        return executor.prepare(classifier, results, device, precision)
-    if isinstance(executor, Cluster):
-        seen_here = next((slide.key for slide in slides if Path(slide.key).exists()), None)
-        return device, executor.prepare(classifier, results, device, precision, seen_here)
-    where = device_of(device)
-    used = precision_on(where, precision)
-    placed(classifier.model, where)
-    return str(where), used
+    check_positive(workers=workers)
+    if given is None and not in_process:
+        with Processes(workers) as own:
+            yield own
+    elif given is None or isinstance(given, Runner):
+        yield given or Threads(workers)
+    else:
+        raise InputError(
+            f"executor: expected a Runner, found {type(given).__name__}; wrap an executor of concurrent.futures as"
+            " ExecutorRunner(executor, workers)"
+        )

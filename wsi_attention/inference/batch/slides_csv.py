@@ -1,4 +1,4 @@
-"""The slides CSV: slide[,mpp][,mask][,series], one row a slide, paths relative to the CSV or to the input folder.
+"""The slides CSV: slide[,mpp][,mask][,series], one row for each slide, paths relative to the CSV or an input folder.
 
 TRIDENT's list of slides, `wsi[,mpp]`, is read as well.
 """
@@ -17,13 +17,13 @@ from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.urls import is_url, last_part
 
 COLUMNS = ("slide", "wsi", "mpp", "mask", "series")
-"""Columns that are looked at; others are allowed."""
+"""Columns that are read; others are allowed."""
 
 
 def gather_slides(
     inputs: Sequence[str | Path], slides_csv: str | Path | None = None, outside: str | Path | None = None
 ) -> Found:
-    """The slides a call is about: those of a slides CSV, or all that `find_slides` finds in the inputs.
+    """Return the slides a call is about: those of a slides CSV, or all that `find_slides` finds in the inputs.
 
     Args:
         inputs: files, folders, URLs, slides CSVs; with `slides_csv` the folders its paths are relative to.
@@ -49,7 +49,7 @@ def gather_slides(
 
 
 def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Found:
-    """The slides a CSV lists, in its order. Other columns are allowed and not looked at.
+    """Return the slides a CSV lists, in its order. Other columns are allowed and not looked at.
 
     Args:
         path: with a header; written as `csv_table.read_table` takes it. A slide may be written without its suffix.
@@ -110,7 +110,7 @@ def _placed(name: str, places: Sequence[Path], where: str) -> tuple[str, str]:
 
 
 def _there(folder: Path, name: str, where: str) -> Path | None:
-    """The path below a folder that a name means: as it is written, else as people write it; None where there is none.
+    """Return the path below a folder that a name means, also where it is written a little differently; else None.
 
     Raises:
         InputError: it could mean several.

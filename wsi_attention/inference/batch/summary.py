@@ -1,4 +1,4 @@
-"""How a batch of slides went: in numbers, in a few lines of text, and where the time went."""
+"""The summary of a batch: numbers, a few lines of text, and where the time went."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from wsi_attention.inference.batch.discovery import Found
 from wsi_attention.plain_text import visible
 from wsi_attention.structures import Counters
 from wsi_attention.timing import KINDS, Clock, Work
 
 SHOWN = 20
-"""Slides without a label that are named; the table has all."""
+"""How many slides without a label are named; the table lists all."""
 REASONS = 5
-"""Reasons for doing slides again that are told; the record of the run has all."""
+"""How many reasons for doing slides again are told; the record of the run lists all."""
 
 
 @dataclass
@@ -28,13 +28,13 @@ class Report:
         statuses: status -> number of slides, earlier results included.
         kept: slides that were finished already.
         again: (name, why) of slides that were done again although an earlier run had finished them.
-        gone: names of slides in the results folder that were not among those asked for.
+        gone: names of slides in the results folder that were not asked for.
         failures: (name, reason) of slides that failed now.
         empty: (name, reason) of slides without tissue, earlier results included.
-        warnings: what labels of the model are worth, where it says that it is no model in earnest.
+        warnings: what labels of the model are worth, where its purpose is another than to label slides.
         noted: (name, notes) of slides that have a label and notes, earlier results included.
-        others: files that were no slides.
-        skipped: results folders of other runs that nobody looked into.
+        others: files that are not slides.
+        skipped: results folders of other runs, which were not searched.
         interrupted: whether the user stopped it.
         threads_left: whether threads may still be running that would keep the process alive.
         counters: what reading cost in this run.
@@ -60,6 +60,12 @@ class Report:
     seconds: float = 0.0
     clocks: list[Clock] | None = None
 
+    @classmethod
+    def of(cls, found: Found, results: Path | str, profile: bool) -> Report:
+        """Return the report of a batch that has not begun."""
+        clocks: list[Clock] | None = [] if profile else None
+        return cls(results, len(found.slides), others=found.others, skipped=found.results, clocks=clocks)
+
     @property
     def profile(self) -> Profile | None:
         """Where the time went; None if that was not asked for."""
@@ -69,6 +75,24 @@ class Report:
     def exit_status(self) -> int:
         """130 interrupted, 1 some slides failed or have no tissue, 0 all done."""
         return 130 if self.interrupted else int(bool(self.failures or self.empty))
+
+    def facts(self) -> dict[str, object]:
+        """Return what the record of a run says of how it went."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "ended": "interrupted" if self.interrupted else "complete",
+            "slides": self.total,
+            "statuses": dict(self.statuses),
+            "kept": self.kept,
+            "done_again": dict(self.again),
+            "not_asked_for": list(self.gone),
+            "failures": dict(self.failures),
+            "without_tissue": dict(self.empty),
+            "other_files_skipped": list(self.others),
+            "results_skipped": list(self.skipped),
+            "counters": asdict(self.counters),
+            **({"profile": self.profile.facts()} if self.profile else {}),
+        }
 
 
 def complaints(report: Report) -> list[str]:
@@ -84,7 +108,7 @@ def _lines(found: Sequence[tuple[str, str]], before: str, kind: str) -> list[str
 
 
 def summary(report: Report) -> str:
-    """What a user wants to know at the end, a few lines."""
+    """Return the summary of a batch, a few lines."""
     counts = ", ".join(f"{number} {status}" for status, number in sorted(report.statuses.items()))
     lines = [f"{text.capitalize()}." for text in sorted(report.warnings)]
     lines.append(f"{_counted(report.total, 'slide')}: {counts or 'none'} in {report.seconds:.1f} s")
@@ -110,7 +134,7 @@ def summary(report: Report) -> str:
 
 
 def _again(done: list[tuple[str, str]]) -> list[str]:
-    """A line for each reason why finished slides were done again, the most frequent first."""
+    """Return a line for each reason why finished slides were done again, the most frequent first."""
     reasons = Counter(why for _, why in done).most_common()
     lines = [
         f"{_counted(count, 'slide')} done again: {why} ({_some(sorted(name for name, own in done if own == why))})"
@@ -125,12 +149,12 @@ def _counted(count: int, what: str) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first three names, and whether there are more."""
+    """Return the first three names, and whether there are more."""
     return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _places(results: Path | str) -> list[tuple[str, Path | str]]:
-    """What a results folder holds for people, and where: the table, and those folders that are there."""
+    """Return the files and folders for people, by what they are: the table, and those of the others that exist."""
     if isinstance(results, str):
         return [("results:", results)]
     folders = [("GeoJSON:", results / "geojson"), ("heatmaps:", results / "heatmaps"), ("tiles:", results / "tiles")]
@@ -159,7 +183,7 @@ class Profile:
         return sum(self.seconds.values())
 
     def lines(self) -> list[str]:
-        """A line for each kind: seconds a slide, in total, and the share of the sum."""
+        """Return a line for each kind of work: seconds for each slide, in total, and the share of the sum."""
         slides, total = max(1, self.slides), self.sum or 1.0
         lines = [f"{'':<10}{'a slide':>10}{'total':>10}{'share':>8}"]
         lines += [
@@ -169,13 +193,13 @@ class Profile:
         together = f"; {self.sum / self.wall:.2f} at a time" if self.wall > 0 else ""
         return [*lines, f"{'sum':<10}{self.sum / slides:>8.3f} s{self.sum:>8.2f} s in {self.wall:.2f} s{together}"]
 
-    def facts(self) -> dict[str, Any]:
-        """For the record of a run."""
+    def facts(self) -> dict[str, object]:
+        """Return what the record of a run says of the profile."""
         return asdict(self)
 
 
 def profile_of(clocks: Sequence[Clock], wall: float) -> Profile:
-    """The profile of slides that were timed one by one, on any threads, processes or machines with the same time.
+    """Return the profile of slides that were timed one by one, on threads, processes or machines with the same clock.
 
     Args:
         clocks: one a slide, stopped.
@@ -188,7 +212,7 @@ def profile_of(clocks: Sequence[Clock], wall: float) -> Profile:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """How long at least one of the intervals (start, end) lasted."""
+    """Return how long at least one of the intervals (start, end) lasted."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, reached))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsi_attention.errors import ClusterError, InputError, MissingExtraError
 from wsi_attention.inference.cluster.runner import TIMEOUT, Cluster, local_workers
@@ -21,7 +21,7 @@ LOGS = ("distributed", "dask_jobqueue", "tornado", "asyncio")
 def open_cluster(
     scheduler: str | None = None, local: int | None = None, slurm: str | Path | None = None, device: str = "auto"
 ) -> Iterator[Cluster | None]:
-    """What `batch.classify` takes as `executor`; closed at the end, with all that was started for it.
+    """Yield what `batch.classify` takes as `executor`; it is closed at the end, with all that was started for it.
 
     A script that starts local workers needs `if __name__ == "__main__":`, for they import it.
 
@@ -66,7 +66,7 @@ def open_cluster(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the logs of a cluster from the terminal; what matters is raised, or in the results."""
+    """Keep the logs of a cluster off the terminal; what matters is raised, or written to the results."""
     import distributed  # noqa: F401  # sets up its log when it is imported
 
     before = {logger: logger.level for logger in map(logging.getLogger, LOGS)}
@@ -79,7 +79,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _where(scheduler: str) -> dict[str, Any]:
+def _where(scheduler: str) -> dict[str, str]:
     if "://" in scheduler:
         return {"address": scheduler}
     if Path(scheduler).is_file():
@@ -89,7 +89,7 @@ def _where(scheduler: str) -> dict[str, Any]:
     )
 
 
-def _connected(stack: ExitStack, **where: Any) -> Client:
+def _connected(stack: ExitStack, **where: object) -> Client:
     from distributed import Client
     from distributed.security import Security
 

@@ -19,6 +19,7 @@ from wsi_attention import __version__
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.devices import Precision, Used
 from wsi_attention.errors import ClusterError, InputError, ModelError, SlideError
+from wsi_attention.files import KEPT
 from wsi_attention.inference.batch.job import Job, Outcome
 from wsi_attention.inference.cluster import worker as remote
 
@@ -27,21 +28,20 @@ if TYPE_CHECKING:
 
 GPU = "GPU"
 """The resource that workers with a GPU declare: dask worker --resources GPU=1."""
-KEPT = "what is finished is kept, and the same command goes on from there"
 ANSWER = 120.0
-"""Seconds a worker has to say what it is like; the first import of torch from a network disk is slow."""
+"""Seconds a worker has to describe itself; the first import of torch from a network disk is slow."""
 REFRESH = 2.0
-"""Seconds between two looks at which workers there are."""
+"""Seconds between two requests for the list of workers."""
 
 
 class Cluster:
-    """The workers behind a scheduler; `cluster.open_cluster` gives one, `batch.classify` takes it as `executor`.
+    """The workers behind a scheduler; `open_cluster` yields one, `batch.classify` takes it as `executor`.
 
-    Where workers declare the resource GPU, those without are left alone, and each GPU does one slide at a time.
+    Where workers declare the resource GPU, those without it are not used, and each GPU does one slide at a time.
     """
 
     def __init__(self, client: Client, name: str, expected: int = 1, patience: float = 60.0) -> None:
-        """A cluster over a connected client.
+        """Take a connected client.
 
         Args:
             client: of `distributed`.
@@ -60,12 +60,12 @@ class Cluster:
         self._same_place = True
         self._seen = self._looked = time.monotonic()
         self._blamed: dict[str, int] = {}
-        self._plugin: Any = None
+        self._plugin: remote.ModelPlugin | None = None
 
     def prepare(
         self, classifier: Classifier, results: Path, device: str, precision: Precision, slide: str | None = None
-    ) -> Used:
-        """Looks at all workers, brings them the model, and gives the precision that they compute in.
+    ) -> tuple[str, Used]:
+        """Look at all workers and bring them the model; return the device as given and the precision they compute in.
 
         Args:
             classifier: loaded from a folder.
@@ -90,7 +90,7 @@ class Cluster:
             self._carry_model()
             found = self._survey(device, precision, slide)
         self._same_place = all(one.folder == str(Path.cwd()) for one in found.values())
-        return _agreed(found, slide)
+        return device, _agreed(found, slide)
 
     @property
     def window(self) -> int:
@@ -98,7 +98,7 @@ class Cluster:
         return self._slots
 
     def start(self, job: Job) -> Future[remote.Parcel]:
-        """Sends a job to a worker."""
+        """Send a job to a worker."""
         assert self._model is not None
         if not self._same_place:
             slide, mask = job.slide, job.slide.mask
@@ -111,7 +111,7 @@ class Cluster:
         return future
 
     def take(self, future: Future[remote.Parcel], job: Job) -> Outcome | None:
-        """The outcome, its exports written under temporary names; None after the first time workers died of it.
+        """Return the outcome, its exports written under temporary names; None after the first death of workers on it.
 
         Raises:
             SlideError: workers died of it again.
@@ -128,7 +128,7 @@ class Cluster:
             raise ClusterError(f"{self.name}: the scheduler is gone; {KEPT}") from error
 
     def check(self) -> None:
-        """Whether scheduler and workers are still there, and how many.
+        """Raise ClusterError unless the scheduler and workers are still there, and count them.
 
         Raises:
             ClusterError: they are not.
@@ -142,7 +142,7 @@ class Cluster:
             raise ClusterError(f"{self.name}: no worker for {self._patience:g} s; {KEPT}")
 
     def end(self, running: bool, interrupted: bool) -> bool:
-        """Takes the model back from the workers; no thread of this process is left behind."""
+        """Take the model back from the workers; no thread of this process is left behind."""
         if self._plugin is not None:
             with suppress(Exception):  # the scheduler may be gone
                 self._client.unregister_worker_plugin(self._plugin.name)
@@ -168,7 +168,7 @@ class Cluster:
         self._resources = {GPU: 1}
 
     def _workers(self) -> dict[str, Any]:
-        """Address -> facts of the workers that may be used.
+        """Return what the scheduler says of each worker that may be used, by address.
 
         Asks the scheduler itself: the answer of `Client.scheduler_info` can be overwritten by the client's own refresh,
         which asks for no workers.
@@ -207,10 +207,8 @@ class Cluster:
         return found
 
     def _carry_model(self) -> None:
-        from wsi_attention.inference.cluster.worker import ModelPlugin
-
         assert self._model is not None
-        self._plugin = ModelPlugin(self._model.sha256, self._model.files())
+        self._plugin = remote.ModelPlugin(self._model.sha256, self._model.files())
         self._client.register_plugin(self._plugin)
 
     def _blame(self, job: Job, error: KilledWorker) -> None:
@@ -223,16 +221,15 @@ class Cluster:
             ) from error
 
 
-def _answer(future: Any) -> remote.Survey:
+def _answer(future: Future[remote.Survey]) -> remote.Survey:
     try:
-        answer: remote.Survey = future.result()
-        return answer
+        return future.result()
     except Exception as error:  # most likely the package is missing there, or too different
         return remote.Survey("", "", error=f"{type(error).__name__}: {error}; is wsi-attention {__version__} there?")
 
 
 def _agreed(found: Mapping[str, remote.Survey], slide: str | None) -> Used:
-    """The precision of all workers.
+    """Return the precision of all workers.
 
     Raises:
         ClusterError: one cannot work, or they differ; results must not depend on where a slide lands.
@@ -259,17 +256,18 @@ def _agreed(found: Mapping[str, remote.Survey], slide: str | None) -> Used:
 TIMEOUT = 10.0
 """Seconds to reach a scheduler."""
 DEATHS = 1
-"""Workers that may die of a slide before it is set aside, in clusters that are ours; dask's own default is 3."""
+"""How many workers may die of a slide before it is set aside, in our own clusters; the default of dask is 3."""
 
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": None}
-"""What dask shall not tell workers: to hand back every freed block at once makes an overview three times dearer."""
+"""A setting that dask must not pass to workers: to hand back every freed block at once makes an overview three times
+as expensive."""
 
 
 @contextmanager
 def own_scheduler() -> Iterator[None]:
-    """Within it, a new scheduler gives up on a slide after few deaths, no worker is given up that starts slowly, and
-    workers keep memory that they will need again."""
+    """Let a new scheduler give up on a slide after few deaths, wait for workers that start slowly, and let
+    its workers keep memory that they will need again."""
     import dask
 
     wishes = {
@@ -283,7 +281,7 @@ def own_scheduler() -> Iterator[None]:
 
 @contextmanager
 def local_workers(number: int, device: str = "auto") -> Iterator[Any]:
-    """A `distributed` cluster of processes on this machine, one slide at a time each.
+    """Yield a `distributed` cluster of processes on this machine; each does one slide at a time.
 
     Raises:
         InputError: fewer than one, or more than there are GPUs.
@@ -308,7 +306,7 @@ def local_workers(number: int, device: str = "auto") -> Iterator[Any]:
 
 
 def _stop(cluster: Any) -> None:
-    """Ends a cluster soon: what its workers still do is of no use to anybody."""
+    """End a cluster without waiting for its workers: nobody needs what they still do."""
 
     async def stop() -> None:
         await asyncio.gather(*(nanny.close(timeout=1) for nanny in cluster.workers.values()), return_exceptions=True)
@@ -317,9 +315,9 @@ def _stop(cluster: Any) -> None:
     cluster.close(timeout=TIMEOUT)
 
 
-def _worker_options(name: int, visible: str | None) -> dict[str, Any]:
-    """Options of a `Nanny`; no limit on memory, for a slide here needs no more than in one process."""
-    options: dict[str, Any] = {"name": name, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+def _worker_options(name: int, visible: str | None) -> dict[str, object]:
+    """Return options of a `Nanny`; no limit on memory, because a slide needs no more here than in one process."""
+    options: dict[str, object] = {"name": name, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     options["preload"] = ["wsi_attention.inference.cluster.worker"]
     if visible is not None:
         options |= {"resources": {GPU: 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
@@ -327,7 +325,7 @@ def _worker_options(name: int, visible: str | None) -> dict[str, Any]:
 
 
 def _visible(number: int, device: str) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each worker; None without GPUs."""
+    """Return CUDA_VISIBLE_DEVICES of each worker; None without GPUs."""
     import torch
 
     if number < 1:

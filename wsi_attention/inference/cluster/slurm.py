@@ -1,4 +1,4 @@
-"""Workers as jobs of Slurm, over dask-jobqueue; what they ask for stands in a TOML file."""
+"""Workers as jobs of Slurm, over dask-jobqueue; a TOML file says what they ask for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SlurmConfig:
 
 
 def read_config(path: str | Path) -> SlurmConfig:
-    """A TOML file: `jobs = 4`, `wait = 3600`, and under `[job]` arguments of `dask_jobqueue.SLURMCluster`.
+    """Read a TOML file: `jobs = 4`, `wait = 3600`, and under `[job]` arguments of `dask_jobqueue.SLURMCluster`.
 
     Each job is one worker process and does a slide at a time, unless `processes` under `[job]` says otherwise.
 
@@ -83,7 +83,7 @@ def _arguments() -> set[str]:
 
 
 def slurm_cluster(config: SlurmConfig) -> Any:
-    """A `dask_jobqueue.SLURMCluster` without jobs yet; its `job_script()` is what Slurm is given for each."""
+    """Return a `dask_jobqueue.SLURMCluster` without jobs yet; its `job_script()` is what Slurm is given for each."""
     from dask_jobqueue.slurm import SLURMCluster
 
     listening = {"dashboard": False, "dashboard_address": ":0"}
@@ -94,7 +94,7 @@ def slurm_cluster(config: SlurmConfig) -> Any:
 
 @contextmanager
 def slurm_jobs(config: SlurmConfig) -> Iterator[Any]:
-    """A cluster whose jobs are submitted, and cancelled at the end.
+    """Yield a cluster whose jobs are submitted, and cancelled at the end.
 
     Raises:
         ClusterError: Slurm is not here, or refuses the jobs.

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import Any
 
 import torch
 from distributed import Worker, WorkerPlugin
@@ -22,10 +21,8 @@ from wsi_attention.errors import ModelError, ResultsError, WsiAttentionError
 from wsi_attention.files import results_errors, temporary
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.job import Job, Outcome, Settings, classify_slide
-from wsi_attention.inference.results.state import SlideKey
-
-NOT_SENT = ("classifier", "results")
-"""Settings that mean nothing in another process: the loaded model and this machine's results folder."""
+from wsi_attention.inference.batch.wishes import Wishes
+from wsi_attention.inference.results.state import RunKey, SlideKey
 
 _loading = Lock()
 _loaded: dict[str, Classifier] = {}
@@ -40,7 +37,7 @@ class ModelSource:
     sha256: str
 
     def load(self) -> Classifier:
-        """The model, loaded once a process and then kept, as long as no other is asked for.
+        """Return the model, loaded once in each process and kept until another is asked for.
 
         Raises:
             ModelError: this worker cannot see the folder, or it holds another model.
@@ -52,7 +49,7 @@ class ModelSource:
             return _loaded[self.sha256]
 
     def files(self) -> dict[str, bytes]:
-        """What the folder holds of the model, for workers that cannot see it."""
+        """Return the model's files by name, for workers that cannot see the folder."""
         return {name: (Path(self.folder) / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
     def _read(self) -> Classifier:
@@ -70,25 +67,29 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Task:
-    """A `Job` as it travels: without model and results folder."""
+    """A `Job` as it travels: without the loaded model and this machine's results folder."""
 
     slide: SlideFile
     name: str
     finished: SlideKey | None
     why: str
     model: ModelSource
-    settings: dict[str, Any]
+    run: RunKey
+    wishes: Wishes
+    threads: int
 
     def job(self, results: Path) -> Job:
-        """The job in this process."""
-        settings = Settings(classifier=self.model.load(), results=results, **self.settings)
+        """Return the job in this process."""
+        settings = Settings(self.model.load(), results, self.run, self.wishes, self.threads)
         return Job(self.slide, self.name, settings, self.finished, self.why)
 
 
 def task_of(job: Job, model: ModelSource) -> Task:
-    """The job made ready to travel."""
-    settings = {one.name: getattr(job.settings, one.name) for one in fields(Settings) if one.name not in NOT_SENT}
-    return Task(job.slide, job.name, job.finished, job.why, model, settings)
+    """Return the job ready to travel."""
+    all_slides = job.settings
+    return Task(
+        job.slide, job.name, job.finished, job.why, model, all_slides.run, all_slides.wishes, all_slides.threads
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Parcel:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def unpack(self, results: Path) -> Outcome:
-        """Writes the files under their temporary names; the outcome as if the slide had been done here."""
+        """Write the files under their temporary names; return the outcome as if the slide had been done here."""
         state = self.outcome.state
         for export in state.exports if state else ():
             with results_errors(results / export):
@@ -108,7 +109,7 @@ class Parcel:
 
 
 def run(task: Task) -> Parcel:
-    """Does one slide in this process; nothing is written outside a temporary folder of this worker's own."""
+    """Do one slide in this process; nothing is written outside a temporary folder of this worker."""
     with TemporaryDirectory(prefix="wsi-attention-", dir=_own_folder(), ignore_cleanup_errors=True) as folder:
         outcome = classify_slide(task.job(Path(folder)), nullcontext())
         files = _read_all(Path(folder)) if outcome.state and outcome.state.exports else {}
@@ -118,7 +119,7 @@ def run(task: Task) -> Parcel:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a worker is like.
+    """A worker's description of itself.
 
     Attributes:
         host: its machine.
@@ -140,7 +141,7 @@ class Survey:
 
 
 def survey(model: ModelSource, device: str, precision: str, slide: str | None) -> Survey:
-    """Looks at this worker, and loads the model."""
+    """Describe this worker, after loading the model."""
     found = Survey(socket.gethostname(), str(Path.cwd()), missing_slide=slide is not None and not Path(slide).exists())
     try:
         found = replace(found, precision=precision_on(device_of(device), precision))
@@ -154,7 +155,7 @@ def survey(model: ModelSource, device: str, precision: str, slide: str | None) -
 
 
 def handed(classifier: Classifier) -> bytes:
-    """A loaded model packed for another process of this machine.
+    """Pack a loaded model for another process of this machine.
 
     Raises:
         ModelError: its network cannot be packed.
@@ -172,7 +173,7 @@ def handed(classifier: Classifier) -> bytes:
 
 
 def keep(source: ModelSource, packed: bytes) -> None:
-    """Keeps a model that was handed over, for `ModelSource.load`.
+    """Keep a model that was handed over, for `ModelSource.load`.
 
     Raises:
         ModelError: it cannot be unpacked here.
@@ -188,7 +189,7 @@ def keep(source: ModelSource, packed: bytes) -> None:
 
 
 def carry(sha256: str, files: dict[str, bytes]) -> None:
-    """Keeps a model's files in this process, for `ModelSource.load`."""
+    """Keep a model's files in this process, for `ModelSource.load`."""
     _carried[sha256] = files
 
 
@@ -218,16 +219,16 @@ def _below(name: str, export: str) -> bool:
 
 
 class ModelPlugin(WorkerPlugin):
-    """Brings a model to workers that cannot see its folder, once each, also to those that join or start again later."""
+    """Brings a model once to each worker that cannot see its folder, also to those that join or restart later."""
 
     def __init__(self, sha256: str, files: dict[str, bytes]) -> None:
-        """The model whose weights have this sha256."""
+        """Take the files of the model whose weights have this sha256."""
         self.name = f"wsi-attention-model-{sha256}"
         self._sha256 = sha256
         self._files = files
 
     def setup(self, worker: Worker) -> None:
-        """Called in each worker."""
+        """Keep the files; called in each worker."""
         carry(self._sha256, self._files)
 
 

@@ -6,7 +6,7 @@ import struct
 from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
 from threading import Lock
-from typing import IO, Any
+from typing import IO
 
 LENGTH = struct.Struct(">Q")
 
@@ -18,13 +18,13 @@ class Channel:
     """
 
     def __init__(self, reader: IO[bytes], writer: IO[bytes]) -> None:
-        """A channel over two open binary files, which it closes at the end."""
+        """Take two open binary files, which `close` closes."""
         self._reader = reader
         self._writer = writer
         self._sending = Lock()
 
-    def send(self, value: Any) -> None:
-        """Sends a value.
+    def send(self, value: object) -> None:
+        """Send a value.
 
         Raises:
             OSError: the other side is gone.
@@ -34,17 +34,18 @@ class Channel:
             self._writer.write(LENGTH.pack(len(content)) + content)
             self._writer.flush()
 
-    def receive(self) -> Any:
+    def receive(self) -> object:
         """Return the next value.
 
         Raises:
             EOFError: the other side is gone.
         """
         (length,) = LENGTH.unpack(self._read(LENGTH.size))
-        return ForkingPickler.loads(self._read(length))
+        value: object = ForkingPickler.loads(self._read(length))
+        return value
 
     def close(self) -> None:
-        """Closes both directions; the other side then receives `EOFError`."""
+        """Close both directions; the other side then receives `EOFError`."""
         for file in (self._writer, self._reader):
             with suppress(OSError, ValueError):
                 file.close()

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FATAL = "Fatal Python error:"
-SLIDE_THREAD = "limits.py"
+SLIDE_THREAD = "time_limit.py"
 """A file that only the thread of a slide's step has in its traceback."""
 LISTENER = "channel.py"
 """A file that only the traceback of the thread that waits for messages has."""
 FRAMES = 3
-"""Innermost frames that are told."""
+"""How many of the innermost frames are reported."""
 OUR_OWN = re.compile(r"^(Extension modules:|Current thread |Thread |  File |Stack \(most recent)")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$', re.MULTILINE)
 _THREAD = re.compile(r"^(?:Current thread|Thread) .*$", re.MULTILINE)
@@ -24,8 +24,8 @@ class Ending:
     """How a worker process ended.
 
     Attributes:
-        status: its exit status, negative the number of the signal that killed it; None where nobody knows.
-        peak: the most memory it used, in bytes; 0 where nobody knows.
+        status: its exit status, negative the number of the signal that killed it; None where it is unknown.
+        peak: the most memory it used, in bytes; 0 where it is unknown.
         words: the end of what it and the libraries in it wrote to its standard output and error.
     """
 
@@ -35,7 +35,7 @@ class Ending:
 
     @property
     def killed(self) -> bool:
-        """Whether it was killed from outside, as the system does when memory runs out."""
+        """Whether it was killed from outside, as by the system when memory runs out."""
         return self.status is None or (hasattr(signal, "SIGKILL") and self.status == -signal.SIGKILL)
 
     def describe(self) -> str:
@@ -76,7 +76,7 @@ def _signal_name(number: int) -> str:
 
 
 def _frames(words: str) -> list[re.Match[str]]:
-    """The innermost frames of the thread that crashed or, where it is none of a slide's, of the slide's own."""
+    """Return the innermost frames of the thread that crashed; of the slide's thread where another one crashed."""
     crashed = FATAL in words
     text = words[words.rindex(FATAL) :] if crashed else words
     heads = list(_THREAD.finditer(text))
@@ -89,7 +89,7 @@ def _frames(words: str) -> list[re.Match[str]]:
 
 
 def _said_before(words: str) -> str:
-    """The last line that a library wrote before the traceback, such as "free(): invalid pointer"."""
+    """Return the last line that a library wrote before the traceback, such as "free(): invalid pointer"."""
     before = words.partition(FATAL)[0] if FATAL in words else words
     lines = [line.strip() for line in before.splitlines() if line.strip() and not OUR_OWN.match(line)]
     return lines[-1][:120] if lines else ""

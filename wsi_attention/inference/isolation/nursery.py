@@ -23,7 +23,7 @@ from wsi_attention.inference.isolation.last_words import Ending
 from wsi_attention.inference.isolation.nursery_process import ANSWER, END, FORK, REQUEST
 
 FORKS = sys.platform == "linux"
-"""Elsewhere a process that has imported the libraries of a slide cannot be forked safely, or not at all."""
+"""Whether workers are forked. Elsewhere a process that has imported the libraries of a slide cannot fork safely."""
 START = 300.0
 """Seconds a worker may need to start: the first import of torch from a network disk is slow."""
 DYING = 5.0
@@ -39,24 +39,24 @@ class Worker(Protocol):
     channel: Channel
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """End it at once."""
         ...
 
     def ended(self) -> Ending:
-        """How it ended; called once, after `kill`."""
+        """Return how it ended; called once, after `kill`."""
         ...
 
     def forget_words(self) -> None:
-        """Drops what it has written so far."""
+        """Drop what it has written so far."""
         ...
 
     def traced(self) -> str:
-        """Where its threads are now, as faulthandler tells it; empty where that cannot be asked."""
+        """Return where its threads are now, as faulthandler writes it; empty where that cannot be asked."""
         ...
 
 
 class _Words:
-    """What a process writes to its standard output and error: a file without a name, of which the end counts."""
+    """What a process writes to its standard output and error: a file without a name, of which only the end is read."""
 
     def __init__(self) -> None:
         self.file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by its owner
@@ -114,7 +114,7 @@ class _Started:
     def __init__(self) -> None:
         self._words = _Words()
         with _closed_if_it_fails(self._words.file):
-            self._process = _start("worker_process", subprocess.PIPE, subprocess.PIPE, self._words)
+            self._process = _start("worker", subprocess.PIPE, subprocess.PIPE, self._words)
         assert self._process.stdin and self._process.stdout
         self.channel = Channel(self._process.stdout, self._process.stdin)
 
@@ -148,13 +148,13 @@ class _Nursery:
             self._process = _start("nursery_process", there.fileno(), self._words.file, self._words)
 
     def fork(self, connection: int, words: int) -> int:
-        """Forks a worker and gives its process number."""
+        """Fork a worker and return its process number."""
         with self._asking:
             socket.send_fds(self._control, [REQUEST.pack(FORK, 0, 0.0)], [connection, words])
             return self._answer()[0]
 
     def wait(self, process: int) -> tuple[int | None, int]:
-        """How a worker ended, and its peak memory.
+        """Return how a worker ended, and its peak memory.
 
         None where the nursery is gone, and with it all its workers, or where not even SIGKILL ends the worker, as while
         it waits for a disk that does not answer.
@@ -169,11 +169,11 @@ class _Nursery:
 
     @property
     def alive(self) -> bool:
-        """Whether it is there, and this process's own."""
+        """Whether it runs, and was started by this process."""
         return self.owner == os.getpid() and self._process.poll() is None
 
     def close(self) -> None:
-        """Ends it, and all its workers with it."""
+        """End it, and all its workers with it."""
         self._control.close()
         with self._words.file:
             if self.owner == os.getpid():
@@ -189,7 +189,7 @@ class _Nursery:
 
 
 class _Home:
-    """Where the nursery is kept, and how many want it to stay."""
+    """The nursery that is in use, and how many contexts need it."""
 
     nursery: _Nursery | None = None
     holders = 0
@@ -198,7 +198,7 @@ class _Home:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Lets what was started for workers stay inside, so that several batches share it."""
+    """Keep what was started for workers until the end, so that several batches share it."""
     with _Home.lock:
         _Home.holders += 1
     try:
@@ -213,7 +213,7 @@ def kept() -> Iterator[None]:
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """Begins to import what workers need, beside this process; a batch inside starts soon."""
+    """Import what workers need beside this process, so that a batch inside starts soon."""
     with kept():
         if FORKS:
             with suppress(OSError):  # whoever needs a worker says so
@@ -222,7 +222,7 @@ def prepared() -> Iterator[None]:
 
 
 def new_worker() -> Worker:
-    """Starts a worker process, which then waits for its `Setup`; within `kept` or `prepared`.
+    """Start a worker process, which then waits for its `Setup`; within `kept` or `prepared`.
 
     Raises:
         ClusterError: none can be started here.
@@ -232,7 +232,7 @@ def new_worker() -> Worker:
             return _Started()
         try:
             return _Forked(_nursery())
-        except ConnectionError:  # somebody killed the nursery; once is no reason to give up
+        except ConnectionError:  # the nursery was killed; once is no reason to give up
             return _Forked(_nursery())
     except (OSError, TimeoutError) as error:
         raise ClusterError(f"no worker process can be started here ({error}); {WAY_OUT}") from error
@@ -258,10 +258,10 @@ def _closed_if_it_fails(*resources: socket.socket | IO[bytes]) -> Iterator[None]
 
 
 def _start(module: str, stdin: int, stdout: int | IO[bytes], words: _Words) -> subprocess.Popen[bytes]:
-    """Starts `wsi_attention.inference.MODULE` in a fresh interpreter that finds what this one finds."""
+    """Start `main` of a module of this folder in a fresh interpreter that finds the packages this one finds."""
     if not sys.executable:
         raise OSError("this Python does not know its own program")
-    code = f"from wsi_attention.inference.{module} import main; main()"
+    code = f"from {__package__}.{module} import main; main()"
     found = os.pathsep.join(str(entry) or os.curdir for entry in sys.path)
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code],

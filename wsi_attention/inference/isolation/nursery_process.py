@@ -38,12 +38,12 @@ USEFUL = (
     "wsi_attention.slide.readers.tiff.reader",
     "wsi_attention.slide.readers.zarr.reader",
 )
-"""What most slides need; imported before the first worker is asked for, or as soon as nobody asks."""
+"""What most slides need; imported before the first worker is asked for, or as soon as there is no request."""
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Forks a worker, or tells how one ended, for each request on standard input, a socket; ends with the other side.
+    """Fork a worker, or answer how one ended, for each request on standard input, a socket; end with the other side.
 
     No thread is started and nothing is computed here, so that forking is safe; workers die with this process.
     """
@@ -98,7 +98,7 @@ def _become_worker(parent: int, connection: int, words: int) -> NoReturn:
 
 
 def _end(process: int, patience: float) -> bytes:
-    """How a worker that was killed ended; process 0 if it is still there after so many seconds, stuck in the system."""
+    """Answer how a killed worker ended; with process 0 where it is still there after so many seconds."""
     late = time.monotonic() + patience
     while time.monotonic() < late:
         found, status, usage = os.wait4(process, os.WNOHANG)

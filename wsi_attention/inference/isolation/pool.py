@@ -7,32 +7,34 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import RLock, Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from wsi_attention.checkpoint import Classifier, read_config
 from wsi_attention.devices import Precision, Used, precision_on
-from wsi_attention.errors import ClusterError
+from wsi_attention.errors import ClusterError, InputError
 from wsi_attention.files import remove, temporary
-from wsi_attention.inference.batch.job import Job, Outcome, exporter_of
+from wsi_attention.inference.batch.job import Job, Outcome
 from wsi_attention.inference.cluster.worker import ModelSource, handed, task_of
 from wsi_attention.inference.isolation import nursery
 from wsi_attention.inference.isolation.last_words import Ending
 from wsi_attention.inference.isolation.worker import Ask, Log, Over, Ready, Refusal, Setup, Turn
-from wsi_attention.inference.results.state import SlideKey, State
+from wsi_attention.protocols import Exporter
 
 GRACE = 5.0
-"""Seconds over its limit after which a slide's process is killed; before, the process itself gives the slide up."""
+"""Seconds over its limit after which a slide's process is killed; until then the process may give the slide up."""
 STARTS = 3
-"""Workers in a row that may die before they can do anything."""
+"""How many workers in a row may die while they start."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class _Lost:
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker process and what it is at.
+    """A worker process and its current job.
 
     Attributes:
         process: the process.
@@ -83,7 +85,7 @@ class _Worker:
     thread: Thread | None = None
 
     def spent(self) -> float:
-        """Seconds spent on the job, waiting for its turn left out."""
+        """Return seconds spent on the job, waiting for its turn left out."""
         now = time.monotonic()
         return now - self.began - self.waited - (now - self.asked if self.asked is not None else 0.0)
 
@@ -94,6 +96,8 @@ class Processes:
     A process does one slide at a time, so it is known which slide took it down: that slide is done once more, alone,
     and fails if it does so again. One that is over its time limit is ended from outside if need be.
     """
+
+    name = ""
 
     def __init__(self, workers: int) -> None:
         self.window = workers + 1
@@ -118,8 +122,10 @@ class Processes:
         finally:
             self._stack.close()
 
-    def prepare(self, classifier: Classifier, results: Path, device: str, precision: Precision) -> tuple[str, Used]:
-        """Gives the device and precision that the processes will compute in; a GPU is left to them, and they are asked.
+    def prepare(
+        self, classifier: Classifier, results: Path, device: str, precision: Precision, slide: str | None = None
+    ) -> tuple[str, Used]:
+        """Return the device and precision that the processes will compute in; where there are GPUs, a process is asked.
 
         Raises:
             InputError: there is no such device or precision.
@@ -152,7 +158,12 @@ class Processes:
         return answer.device, answer.precision
 
     def start(self, job: Job) -> Future[Outcome | _Lost]:
-        """Gives a job to a process that is free, or to a new one."""
+        """Give a job to a process that is free, or to a new one.
+
+        Raises:
+            InputError: an exporter cannot be handed to another process.
+        """
+        check_handed(job.settings.wishes.what)
         with self._lock:
             free = next((one for one in self._workers if one.job is None and not one.doom), None)
             worker = free or self._new()
@@ -163,7 +174,7 @@ class Processes:
             return worker.future
 
     def take(self, future: Future[Outcome | _Lost], job: Job) -> Outcome | None:
-        """The outcome of a job that is done; None after the first time that a process died of it.
+        """Return the outcome of a job that is done; None after the first time that a process died of it.
 
         Raises:
             ClusterError: no further process can be started.
@@ -183,23 +194,23 @@ class Processes:
         return None
 
     def check(self) -> None:
-        """Ends processes whose slide is over its limit and that do not give it up themselves."""
+        """End processes whose slide is over its time limit and that do not give it up themselves."""
         for worker in self._workers[:]:
             with self._lock:
                 job = worker.job
-                late = job is not None and worker.ready and worker.spent() > job.settings.limit + GRACE
+                late = job is not None and worker.ready and worker.spent() > job.settings.wishes.limit + GRACE
             if job is not None and late:
                 where = Ending(words=worker.process.traced()).where()
                 with self._lock:
                     if worker.job is job:
                         worker.doom = (
-                            f"not finished after {job.settings.limit:g} s{where}, and only the end of its process could"
-                            " stop it; give it more with --limit"
+                            f"not finished after {job.settings.wishes.limit:g} s{where}, and only the end of its"
+                            " process could stop it; give it more with --limit"
                         )
                         worker.process.kill()
 
     def end(self, running: bool, interrupted: bool) -> bool:
-        """Ends all processes; nothing is left behind."""
+        """End all processes; nothing is left behind."""
         for worker in self._workers[:]:
             worker.process.kill()
             if worker.thread is not None:
@@ -228,7 +239,7 @@ class Processes:
         channel.close()
         self._lose(worker, ending)
 
-    def _hear(self, worker: _Worker, message: Any) -> None:
+    def _hear(self, worker: _Worker, message: object) -> None:
         with self._lock:
             if isinstance(message, Ready):
                 worker.ready = True
@@ -300,14 +311,30 @@ class Processes:
             raise ClusterError(f"no further worker process can be started: {told}; {nursery.WAY_OUT}")
 
 
+def check_handed(exporters: Iterable[Exporter]) -> None:
+    """Raise InputError unless all exporters can be handed to worker processes, which do not import the caller's script.
+
+    Raises:
+        InputError: one cannot; the text names it.
+    """
+    for exporter in exporters:
+        problem = "its class is defined in the script itself" if type(exporter).__module__ == "__main__" else ""
+        try:
+            ForkingPickler.dumps(exporter)
+        except Exception as error:  # whatever it holds
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            raise InputError(
+                f"exporter {type(exporter).__name__} cannot be handed to a worker process ({problem}); define it at the"
+                " top level of a module that can be imported, or do the slides in this process (in_process=True)"
+            )
+
+
 def _failure(job: Job, reason: str, lost: _Lost) -> Outcome:
-    slide = job.slide
-    state = State(job.name, slide.key, "failed", reason, job.settings.run, SlideKey(mpp=slide.mpp))
-    state = replace(state, image=slide.image, seconds=lost.seconds, traceback=lost.ending.words or None)
-    return Outcome(job.name, state)
+    return Outcome(job.name, job.failed(reason, lost.seconds, lost.ending.words or None))
 
 
 def _remove_unfinished(job: Job) -> None:
-    for what in job.settings.what:
+    for exporter in job.settings.wishes.what:
         with suppress(OSError):
-            remove(temporary(job.settings.results / exporter_of(what).suffix.format(slide=job.name)))
+            remove(temporary(job.settings.results / exporter.suffix.format(slide=job.name)))

@@ -115,7 +115,7 @@ class _Forward(logging.Handler):
 
 
 def work(reader: IO[bytes], writer: IO[bytes], words: int) -> None:
-    """Does tasks until the other side is gone, then ends this process, whatever still runs in it.
+    """Do tasks until the other side is gone, then end this process, whatever still runs in it.
 
     Args:
         reader: where messages come from.
@@ -134,7 +134,8 @@ def work(reader: IO[bytes], writer: IO[bytes], words: int) -> None:
 
 
 def _work(channel: Channel) -> None:
-    setup: Setup = channel.receive()
+    setup = channel.receive()
+    assert isinstance(setup, Setup)
     turns = _Turns(channel)
     try:
         channel.send(_set_up(setup, channel))
@@ -169,7 +170,7 @@ def _do(task: Task, setup: Setup, turns: _Turns, channel: Channel) -> None:
 
 
 def main() -> None:
-    """Runs a worker over standard input and output, where processes cannot be forked."""
+    """Run a worker over standard input and output, where processes cannot be forked."""
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

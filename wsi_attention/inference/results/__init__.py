@@ -1,1 +1,1 @@
-"""The results folder: what lies in it, what resume trusts, and what can be made of it again."""
+"""The results folder: what is in it, what a second run may trust, and what can be made from it again."""

@@ -1,4 +1,4 @@
-"""Exports made again from a results folder: what classify recorded is enough, no model and no slide is needed."""
+"""Exports made again from a results folder: the recorded predictions are enough, no model and no slide is needed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideError
-from wsi_attention.files import publish, remove, results_errors, temporary
+from wsi_attention.export.chosen import exporter_of
+from wsi_attention.files import publish, remove, results_errors
 from wsi_attention.inference.batch.discovery import SlideFile
-from wsi_attention.inference.batch.job import exporter_of
-from wsi_attention.inference.pictures import picture_downsample, pixels_for, shown_tiles
+from wsi_attention.inference.pictures import picture_downsample, shown_tiles, write_unfinished
 from wsi_attention.inference.results.folder import twin
 from wsi_attention.inference.results.slide_key import first_look, second_look
 from wsi_attention.inference.results.state import State, stored_results
+from wsi_attention.protocols import Exporter
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction
@@ -26,12 +26,11 @@ from wsi_attention.structures import Prediction
 
 def export_again(
     results: str | Path,
-    exporter: Any = "geojson",
+    exporter: str | Exporter = "geojson",
     names: Iterable[str] = (),
-    ending: str = "",
     tell: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
-    """Writes one kind of export for the slides of a results folder, giving each path once it is whole.
+    """Write one kind of export for the slides of a results folder; yield each path once its file is whole.
 
     A heatmap shows the slide where it can still be opened and is what was classified: scale, levels, tags and content
     are compared as in a second run of classify. Elsewhere it shows the tissue mask. The same export in its other form,
@@ -39,24 +38,20 @@ def export_again(
 
     Args:
         results: the folder that classify wrote.
-        exporter: an `Exporter`, or the name of a registered one.
+        exporter: an exporter, or the name of a registered one, which then has its default options.
         names: slides as predictions.csv names them; all if empty.
-        ending: put behind every path, e.g. ".gz" for compressed GeoJSON.
         tell: is given a sentence about each slide that is there and has changed since.
 
     Raises:
         ResultsError: no results there, no such slide, or the folder cannot be written.
         InputError: no such exporter.
     """
-    chosen = exporter_of(exporter) if isinstance(exporter, str) else exporter
+    chosen = exporter_of(exporter)
     for state, prediction in stored_results(results, names):
-        path = Path(results) / f"{chosen.suffix.format(slide=state.name)}{ending}"
-        unfinished = temporary(path)
+        path = Path(results) / chosen.suffix.format(slide=state.name)
+        slide = Reopened(state, prediction, tell)
+        write_unfinished(chosen, prediction, path, overview=slide.overview, tiles=slide.tiles)
         with results_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            remove(unfinished)
-            slide = Reopened(state, prediction, tell)
-            chosen(prediction, unfinished, **pixels_for(chosen, overview=slide.overview, tiles=slide.tiles))
             publish(path)
             remove(Path(twin(str(path))))
         yield path
@@ -85,7 +80,7 @@ class Reopened:
             return None
 
     def tiles(self) -> list[NDArray[np.uint8] | None]:
-        """Return the tiles that weigh most, as the report shows them; empty where `overview` gives None."""
+        """Return the tiles that weigh most, as the report shows them; none where `overview` returns None."""
         try:
             with self._open() as slide:
                 return shown_tiles(slide, self.prediction) if slide else []

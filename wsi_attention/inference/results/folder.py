@@ -14,13 +14,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wsi_attention import registry
 from wsi_attention.errors import ResultsError
-from wsi_attention.export.table import columns
+from wsi_attention.export.chosen import exporter_of
+from wsi_attention.export.table import columns, row
 from wsi_attention.files import publish, remove, remove_unfinished, results_errors, temporary, write_text
-from wsi_attention.inference.batch.job import exporter_of
 from wsi_attention.inference.batch.names import identity
 from wsi_attention.inference.results.packed_states import PackedStates
 from wsi_attention.inference.results.state import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 TABLE = "predictions.csv"
 TEXTS = ("slide", "label", "reason", "notes")
-"""Columns whose text others chose; as a spreadsheet must not take it for a formula."""
+"""Columns whose text others chose; a spreadsheet must not take it for a formula."""
 LOCK = ".lock"
 TABLE_SHARE = 50
-"""The table is written again after so many times the seconds that writing it took, so that all of it costs 2 %."""
+"""The table is written again after this many times the seconds that writing it took, which costs 2 % of the time."""
 TABLE_LAG = 0.05
 """And after this share of the run's age, so that a row is written about 21 times, however many slides there are."""
 
@@ -62,7 +62,7 @@ class Results:
         self.changed = False
 
     def known(self) -> dict[str, str]:
-        """`names.identity` -> name, for slides with a state; a name whose slide has moved away is free again."""
+        """Return the name of each slide with a state by `names.identity`; names of moved slides are free again."""
         return {
             identity(state.path, state.image): name
             for name, state in self.states.items()
@@ -70,12 +70,12 @@ class Results:
         }
 
     def holds(self, export: str) -> bool:
-        """Whether an export is there, compressed or not."""
+        """Return whether an export is there, compressed or not."""
         there = (self.folder / export).exists() or (self.folder / twin(export)).exists()
         return there or (self._mirror is not None and self._mirror.holds(export))
 
     def clean(self, folders: Iterable[str]) -> None:
-        """Removes what a killed run left unfinished in the given folders below this one, and in `states`."""
+        """Remove unfinished files of a killed run from `states` and from the given folders below this one."""
         with results_errors(self.folder):
             for name in {FOLDER, *folders}:
                 remove_unfinished(self.folder / name)
@@ -84,7 +84,7 @@ class Results:
                     remove(path)
 
     def add(self, state: State) -> None:
-        """Takes a slide in: its exports get their names, then its state is written, then the table, now and then.
+        """Add a slide: its exports get their names, then its state is written, then the table, now and then.
 
         What earlier results of the slide left, or `export` made of them, is removed.
 
@@ -129,21 +129,21 @@ class Results:
             self.states[name] = replace(light, slide=key, path=path)
 
     def write_table(self) -> None:
-        """Writes predictions.csv anew from the states, sorted by slide, if anything in it is new.
+        """Write predictions.csv anew from the states, sorted by slide, if anything in it is new.
 
         Raises:
             ResultsError: disk full, writing is not permitted, or the folder was removed meanwhile.
         """
         self._check_there()
         start, path = time.monotonic(), self.folder / TABLE
-        text = table(self.states, self.run.settings["classes"])
+        text = table(self.states, self.run.classes)
         if _text_of(path) != text:
             write_text(path, text)
         end = time.monotonic()
         self._table_due = end + max(1.0, TABLE_SHARE * (end - start), TABLE_LAG * (end - self._opened))
 
     def lost(self, names: Iterable[str]) -> list[str]:
-        """Those of the named finished slides whose files are not all there."""
+        """Return those of the named finished slides whose files are not all there."""
         states = (self.states[name] for name in names if name in self.states)
         return [state.name for state in states if state.finished and not self._is_whole(state)]
 
@@ -168,15 +168,15 @@ class Results:
                 " finished is lost, and the same command does it again"
             )
 
-    def write_run(self, facts: Mapping[str, Any]) -> Path:
-        """Writes run_<timestamp>.json beside those of earlier runs and gives its path."""
+    def write_run(self, facts: Mapping[str, object]) -> Path:
+        """Write run_<timestamp>.json beside those of earlier runs and return its path."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         path = self.folder / f"run_{stamp}.json"
         write_text(path, json.dumps({**facts, "host": socket.gethostname()}, indent=2, sort_keys=True) + "\n")
         return path
 
     def fetch(self, names: Iterable[str]) -> None:
-        """Brings files into the folder that lie behind the URL alone.
+        """Fetch files into the folder that exist behind the URL alone.
 
         Raises:
             ResultsError: one cannot be read.
@@ -185,7 +185,7 @@ class Results:
             self._mirror.fetch(self.folder, names)
 
     def finish(self) -> None:
-        """The end of a run, with all files written.
+        """End a run after all files are written.
 
         Raises:
             ResultsError: what is about all slides cannot be sent to the URL.
@@ -198,7 +198,7 @@ class Results:
 def open_results(
     folder: str | Path, run: RunKey, existing: str = "resume", mirror: Mirror | None = None
 ) -> Iterator[Results]:
-    """Opens a results folder for writing, creating it if need be, and locks it until the end.
+    """Open a results folder for writing, creating it if need be, and lock it until the end.
 
     Args:
         folder: where results go.
@@ -226,20 +226,19 @@ def open_results(
 
 
 def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
-    """predictions.csv: a row a slide, sorted by name; `seconds` is the time the slide took, waiting left out."""
+    """Return the text of predictions.csv: a row for each slide, sorted by name."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns(classes), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for name in sorted(states):
         state = states[name]
-        fixed = {"slide": name, "status": state.status, "seconds": f"{state.seconds:.3f}", "reason": state.reason}
-        row = {**state.row, **fixed}
-        writer.writerow(row | {column: in_cell(row.get(column, "")) for column in TEXTS})
+        cells = row(name, state.status, state.seconds, state.reason, state.row)
+        writer.writerow(cells | {column: in_cell(cells.get(column, "")) for column in TEXTS})
     return text.getvalue()
 
 
 def _obsolete(state: State, before: State | None) -> set[str]:
-    """What lies in the folder of the slide's earlier results and is not written anew now."""
+    """Return the files of the slide's earlier results that are not written anew now."""
     found = set(map(twin, state.exports))
     if before:
         found |= every_export(state.name) | set(before.exports)
@@ -304,7 +303,7 @@ def _take(lock: int) -> bool:
 
 
 GZIP = ".gz"
-"""What `export --gzip` puts behind a name."""
+"""What `export --gzip` appends to a name."""
 
 
 def twin(export: str) -> str:

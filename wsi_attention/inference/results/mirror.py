@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from wsi_attention.errors import ResultsError, SlideOpenError
 from wsi_attention.export.report import ReportExporter
-from wsi_attention.files import remove, results_errors
+from wsi_attention.files import KEPT, remove, results_errors
 from wsi_attention.inference.results.state import FOLDER, State
 from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.readers.remote import system as remote_system
@@ -28,7 +28,6 @@ WORK_VARIABLE = "WSI_ATTENTION_WORK"
 PROBE = ".write-test"
 AT_ONCE = 16
 """Files on their way at one time."""
-KEPT = "what is finished is kept, and the same command goes on from there"
 
 
 class Mirror:
@@ -41,7 +40,7 @@ class Mirror:
     """
 
     def __init__(self, url: str) -> None:
-        """Opens no connection.
+        """Open no connection yet.
 
         Raises:
             MissingExtraError: the scheme's package is not installed.
@@ -56,7 +55,7 @@ class Mirror:
         self._there: defaultdict[str, set[str]] = defaultdict(set)  # file or folder -> the files it consists of
 
     def open(self, folder: Path) -> None:
-        """Makes sure that results can be written, lists them, and fetches their states into a folder.
+        """Make sure that results can be written, list them, and fetch their states into a folder.
 
         Raises:
             ResultsError: they cannot be read, written or removed.
@@ -68,11 +67,11 @@ class Mirror:
         self.fetch(folder, [name for name in self._there[FOLDER] if name.endswith(".json")])
 
     def holds(self, export: str) -> bool:
-        """Whether an export lies there."""
+        """Return whether an export exists behind the URL."""
         return bool(self._there[export])
 
     def fetch(self, folder: Path, names: Iterable[str]) -> None:
-        """Brings files that lie there and not in the folder.
+        """Fetch files that exist behind the URL and not in the folder.
 
         Raises:
             ResultsError: one cannot be read.
@@ -86,7 +85,7 @@ class Mirror:
         self._each("read", get, missing)
 
     def add(self, folder: Path, state: State, before: State | None) -> None:
-        """Sends a slide's exports, then its state, in place of what it had before; here only small files stay.
+        """Send a slide's exports, then its state, in place of its earlier ones; only small files stay on this machine.
 
         Raises:
             ResultsError: they cannot be written.
@@ -102,7 +101,7 @@ class Mirror:
             remove(folder / export)
 
     def remove_all(self, states: Mapping[str, State], *others: str) -> None:
-        """Removes all slides: first their states, then their exports and other files.
+        """Remove all slides: first their states, then their exports and other files.
 
         Raises:
             ResultsError: they cannot be removed.
@@ -111,7 +110,7 @@ class Mirror:
         self._remove(self._among({export for state in states.values() for export in state.exports} | {*others}))
 
     def finish(self, folder: Path) -> None:
-        """Sends what is about all slides: table, page and record of the run.
+        """Send the files about all slides: table, page and record of the run.
 
         Raises:
             ResultsError: they cannot be written.
@@ -119,7 +118,7 @@ class Mirror:
         self._put(folder, [path.name for path in folder.iterdir() if path.is_file() and path.name[0] != "."])
 
     def _among(self, exports: set[str]) -> set[str]:
-        """The files that exports, be they files or folders, consist of there."""
+        """Return the files behind the URL that make up exports, be these files or folders."""
         return {name for export in exports for name in self._there[export]}
 
     def _note(self, names: Iterable[str]) -> None:
@@ -162,20 +161,12 @@ class Mirror:
             pool.shutdown(cancel_futures=True)
 
     def _again(self, done: str, action: Callable[[str], T], name: str) -> T:
-        """An action's result; it is tried again where it fails for a reason that may pass."""
-        patience = remote_system.PATIENCE
-        end = time.monotonic() + patience.total
-        for number in range(1, patience.attempts + 1):
-            try:
-                return action(name)
-            except Exception as error:  # each file system has errors of its own
-                last = number == patience.attempts or time.monotonic() >= end
-                if last or not remote_system.passing(error):
-                    where = f"{self.url}/{name}".rstrip("/")
-                    reason = masked(one_line(error))
-                    raise ResultsError(f"{where}: cannot be {done} ({reason}); {KEPT}") from error
-            time.sleep(patience.pause * 2 ** (number - 1))
-        raise AssertionError("no attempts")
+        """Return an action's result; it is tried again where it fails for a reason that may pass."""
+        try:
+            return remote_system.repeatedly(partial(action, name), remote_system.PATIENCE)
+        except Exception as error:  # each file system has errors of its own
+            where = f"{self.url}/{name}".rstrip("/")
+            raise ResultsError(f"{where}: cannot be {done} ({masked(one_line(error))}); {KEPT}") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -183,7 +174,7 @@ class Mirror:
 
 @contextmanager
 def workplace(results: str | Path) -> Iterator[tuple[Path, Mirror | None]]:
-    """The folder that a run works in, and what it sends its results to: a folder stands for itself.
+    """Yield the folder that a run works in, and the mirror it sends its results to, if they go to a URL.
 
     Raises:
         MissingExtraError: a URL's package is not installed.
@@ -205,13 +196,13 @@ def workplace(results: str | Path) -> Iterator[tuple[Path, Mirror | None]]:
 
 
 def scheme_of(results: str | Path) -> str | None:
-    """The scheme of a URL, also of one that has become a `Path` and so lost a slash; None for a folder."""
+    """Return the scheme of a URL, also of one that lost a slash as a `Path`; None for a folder."""
     found = re.match(r"([a-z][a-z0-9+.-]+):/", str(results))
     return found[1] if found else None
 
 
 def check_folder(results: str | Path) -> None:
-    """Whether results can be looked at in place.
+    """Raise ResultsError unless results can be read in place.
 
     Raises:
         ResultsError: they lie behind a URL.
@@ -235,12 +226,12 @@ def _check(results: str | Path, scheme: str) -> None:
 
 
 def _below(folder: Path, export: str) -> list[str]:
-    """The files of an export, relative to the results folder."""
+    """Return the files of an export, relative to the results folder."""
     path = folder / export
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return [file.relative_to(folder).as_posix() for file in files]
 
 
 def _with_parents(name: str) -> list[str]:
-    """The name, the folders it lies in, and "."."""
+    """Return the name, the folders it lies in, and "."."""
     return [name, *map(str, PurePosixPath(name).parents)]

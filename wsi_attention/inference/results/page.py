@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.report import ReportExporter, read_part
 from wsi_attention.export.report_page import Row, Section, page
 from wsi_attention.files import results_errors, temporary
 from wsi_attention.inference.results.packed_states import PackedStates
-from wsi_attention.inference.results.state import FOLDER, State, read_states
+from wsi_attention.inference.results.state import State, read_states, results_in
 from wsi_attention.json_values import parse
 from wsi_attention.structures import shown_class, warning_in
 
@@ -24,7 +23,7 @@ FRAME = 6_000
 
 
 def write_page(results: str | Path, names: Iterable[str] = (), path: Path | None = None, limit: int = LIMIT) -> Path:
-    """Writes the page and gives its path.
+    """Write the page and return its path.
 
     Args:
         results: the folder that classify wrote.
@@ -48,21 +47,20 @@ def write_page(results: str | Path, names: Iterable[str] = (), path: Path | None
 
 
 def part_of(folder: Path, name: str) -> Path:
-    """Where a slide's part lies."""
+    """Return where a slide's part of the page is."""
     return folder / ReportExporter.suffix.format(slide=name)
 
 
 def without_part(results: str | Path, names: Iterable[str] = ()) -> list[str]:
-    """Names of slides that have a prediction but no part, as in results of earlier versions."""
+    """Return names of slides that have a prediction but no part, as in results of earlier versions."""
     folder = Path(results)
     states = (state for state in _states(folder, set(names)) if state.record)
     return sorted(state.name for state in states if read_part(part_of(folder, state.name)) is None)
 
 
 def _states(folder: Path, names: set[str]) -> Iterator[State]:
-    """The states of the named slides, or of all; one in memory at a time."""
-    if not (folder / FOLDER).is_dir():
-        raise ResultsError(f"{folder}: no results here (no folder {FOLDER}); give the folder that classify wrote")
+    """Yield the states of the named slides, or of all; one in memory at a time."""
+    results_in(folder)
     missing = set(names)
     for state in read_states(folder):
         if not names or state.name in names:
@@ -92,7 +90,7 @@ class _Plan:
         self._dropped = sum(full > 0 for full, _ in sizes) - sum(kept)
 
     def sections(self) -> Iterator[Section]:
-        """The slides that are shown, one in memory at a time."""
+        """Yield the slides that are shown, one in memory at a time."""
         for row in self.rows:
             part = read_part(part_of(self._folder, row.name)) if row.shown else None
             if part is not None:
@@ -112,11 +110,11 @@ class _Plan:
 
 
 def _sizes(folder: Path, name: str) -> tuple[int, int]:
-    """Characters of a slide's section in full, and with a thumbnail; (0, 0) where it has no part."""
+    """Return characters of a slide's section in full, and with a thumbnail; (0, 0) where it has no part."""
     part = read_part(part_of(folder, name))
     if part is None:
         return 0, 0
-    layers = sum(len(part[layer]["png"]) for layer in ("attention", "unseen") if part[layer])
+    layers = sum(len(layer["png"]) for layer in (part["attention"], part["unseen"]) if layer)
     tiles = sum(len(tile["jpeg"] or "") for tile in part["tiles"])
     return (
         FRAME + layers + len(part["overview"]) + tiles + 180 * len(part["boxes"]),
@@ -131,7 +129,7 @@ def _row(number: int, state: State, shown: bool) -> Row:
         number,
         state.name,
         state.status,
-        shown_class(label, str(state.run.settings.get("purpose", ""))) if label else "",
+        shown_class(label, state.run.purpose) if label else "",
         _number(row.get(f"prob_{label}")) if label else None,
         _number(row.get("spread")),
         None if _number(row.get("tiles_read")) is None else int(_number(row.get("tiles_read")) or 0),
@@ -152,7 +150,7 @@ def _number(text: str | None) -> float | None:
 
 def _about(folder: Path, states: PackedStates) -> list[tuple[str, str]]:
     run = _last_run(folder)
-    found: list[tuple[str, Any]] = [("Finished", run.get("finished")), ("Last run", run.get("ended"))]
+    found: list[tuple[str, object]] = [("Finished", run.get("finished")), ("Last run", run.get("ended"))]
     if states:
         key = states[min(states)].run
         found += [("Model", key.model), ("Weights", f"sha256 {key.weights_sha256}")]
@@ -163,14 +161,14 @@ def _about(folder: Path, states: PackedStates) -> list[tuple[str, str]]:
     return [(term, str(value)) for term, value in found if value not in (None, "")]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _last_run(folder: Path) -> dict[str, Any]:
-    """What the newest run file says; nothing where there is none, or it is damaged."""
+def _last_run(folder: Path) -> dict[str, object]:
+    """Return what the newest run file says; nothing where there is none or it is damaged."""
     for path in sorted(folder.glob("run_*.json"), reverse=True):
         try:
             values = parse(path.read_text(encoding="utf-8"))

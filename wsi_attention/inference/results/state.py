@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import from_record
@@ -32,10 +31,21 @@ class RunKey:
 
     model: str
     weights_sha256: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the model's classes."""
+        names = self.settings.get("classes")
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+    @property
+    def purpose(self) -> str:
+        """What the model is for, where that is not to label slides."""
+        return str(self.settings.get("purpose", ""))
 
     def difference(self, other: RunKey) -> str | None:
-        """What tells this key from another, in a few words; None where results may lie side by side.
+        """Return how this key differs from another, in a few words; None where results may lie in one folder.
 
         A purpose alone changes no number: slides whose results do not tell it are done again.
         """
@@ -74,12 +84,12 @@ class SlideKey:
     content: str | None = None
 
     def untouched(self, now: SlideKey) -> bool:
-        """Whether nobody has touched the slide's files since, so that it need not be opened."""
+        """Return whether the slide's files are untouched since, so that it need not be opened."""
         asked = self.mpp, self.mask_sha256, self.series, self.changed
         return bool(self.seen and self.changed) and asked == (now.mpp, now.mask_sha256, now.series, now.changed)
 
     def difference(self, now: SlideKey) -> str | None:
-        """Why a result with this key does not stand for the slide as it is now; None where it does."""
+        """Return why a result with this key is not one of the slide as it is now; None where it is."""
         if self.mpp != now.mpp:
             return _given("--mpp", now.mpp, self.mpp)
         if self.mask_sha256 != now.mask_sha256:
@@ -132,7 +142,7 @@ class State:
     seconds: float = 0.0
     exports: tuple[str, ...] = ()
     traceback: str | None = None
-    record: dict[str, Any] | None = None
+    record: dict[str, object] | None = None
     image: str | None = None
 
     @property
@@ -141,18 +151,18 @@ class State:
         return self.status in FINISHED
 
     def without_record(self) -> State:
-        """The same state, light enough to keep thousands in memory."""
-        return State(**{**_shallow(self), "record": None, "traceback": None})
+        """Return the same state, light enough to keep thousands in memory."""
+        return replace(self, record=None, traceback=None)
 
 
 def to_text(state: State) -> str:
-    """The state as JSON; the same state gives the same text."""
+    """Return the state as JSON; the same state always has the same text."""
     values = {**_shallow(state), "run": asdict(state.run), "slide": asdict(state.slide)}
     return json.dumps({"format": FORMAT, **values}, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_state(path: Path) -> State | None:
-    """The state in a file; None where the file is damaged, so that the slide is done again.
+    """Return the state in a file; None where the file is damaged, so that the slide is done again.
 
     Raises:
         ResultsError: a newer version of this package wrote it.
@@ -171,8 +181,19 @@ def read_state(path: Path) -> State | None:
         return None
 
 
+def results_in(folder: str | Path) -> Path:
+    """Return the folder as a path.
+
+    Raises:
+        ResultsError: it holds no results.
+    """
+    if not (Path(folder) / FOLDER).is_dir():
+        raise ResultsError(f"{folder}: no results here (no folder {FOLDER}); give the folder that classify wrote")
+    return Path(folder)
+
+
 def read_states(results: Path) -> Iterator[State]:
-    """All states of a results folder that can be read, sorted by path; one in memory at a time."""
+    """Yield all states of a results folder that can be read, sorted by path; one in memory at a time."""
     folder = results / FOLDER
     for path in sorted(folder.rglob("*.json")):
         state = None if path.name.startswith(".") else read_state(path)
@@ -181,7 +202,7 @@ def read_states(results: Path) -> Iterator[State]:
 
 
 def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterator[tuple[str, Prediction]]:
-    """(name, prediction) of all slides in a results folder that have one, or of the named ones.
+    """Yield (name, prediction) of all slides in a results folder that have one, or of the named ones.
 
     Raises:
         ResultsError: as `stored_results` says.
@@ -190,14 +211,12 @@ def stored_predictions(results: str | Path, names: Iterable[str] = ()) -> Iterat
 
 
 def stored_results(results: str | Path, names: Iterable[str] = ()) -> Iterator[tuple[State, Prediction]]:
-    """(state, prediction) of all slides in a results folder that have one, or of the named ones.
+    """Yield (state, prediction) of all slides in a results folder that have one, or of the named ones.
 
     Raises:
         ResultsError: the folder holds no states, a named slide has no prediction there, or a prediction is damaged.
     """
-    folder, wanted = Path(results), set(names)
-    if not (folder / FOLDER).is_dir():
-        raise ResultsError(f"{folder}: no results here (no folder {FOLDER}); give the folder that classify wrote")
+    folder, wanted = results_in(results), set(names)
     for state in read_states(folder):
         if state.record is not None and (not names or state.name in wanted):
             wanted.discard(state.name)
@@ -207,7 +226,7 @@ def stored_results(results: str | Path, names: Iterable[str] = ()) -> Iterator[t
 
 
 def prediction_of(state: State, results: Path) -> Prediction:
-    """A state's prediction; a slide that was given by a relative path is found from another folder too."""
+    """Return a state's prediction; a slide that was given by a relative path is found from another folder too."""
     try:
         found = from_record(state.record)
     except ResultsError as error:
@@ -217,13 +236,13 @@ def prediction_of(state: State, results: Path) -> Prediction:
 
 
 def _told(setting: object) -> str:
-    """A setting as text; the same value gives the same text."""
+    """Return a setting as text; the same value gives the same text."""
     plain = {None: "none", True: "yes", False: "no"}
     return plain[setting] if setting is None or isinstance(setting, bool) else json.dumps(setting, sort_keys=True)
 
 
 def _given(name: str, now: object, before: object) -> str:
-    """What is asked for now and was not before, as a user would put it."""
+    """Return how a wish differs from before, in the user's words."""
     if isinstance(now, float) or isinstance(before, float):
         shown = ["none" if value is None else f"{value:g}" for value in (now, before)]
         return f"no {name}, was {shown[1]}" if now is None else f"{name} {shown[0]}, was {shown[1]}"
@@ -231,7 +250,7 @@ def _given(name: str, now: object, before: object) -> str:
 
 
 def _with_empty_spread(row: dict[str, str]) -> dict[str, str]:
-    """The row, its spread empty where nothing was drawn; before `unread_mass` that was 0."""
+    """Return the row, its spread empty where nothing was drawn; before `unread_mass` existed it was 0."""
     old = "unread_mass" not in row and row.get("spread") and float(row["spread"]) == 0
     return {**row, "spread": ""} if old else row
 
@@ -241,5 +260,5 @@ def _stays_inside(relative: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
-def _shallow(state: State) -> dict[str, Any]:
+def _shallow(state: State) -> dict[str, object]:
     return {name: getattr(state, name) for name in State.__dataclass_fields__}

@@ -88,6 +88,32 @@ def _http_timeout(patience: Patience) -> ClientTimeout:
     return ClientTimeout(total=None, sock_connect=patience.connect, sock_read=patience.silent)
 
 
+class Attempts:
+    """Decides whether a request that failed is made again, and after which pause."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._end = time.monotonic() + patience.total
+        self._made = 0
+
+    @property
+    def left(self) -> float:
+        """Seconds left for all attempts together, a little above 0 where they are used up."""
+        return max(self._end - time.monotonic(), 0.001)
+
+    def pause_after(self, error: Exception) -> float:
+        """Return how many seconds to wait before the next attempt.
+
+        Raises:
+            Exception: the error itself, where its reason lasts, or attempts or time are used up.
+        """
+        self._made += 1
+        pause = self._patience.pause * 2.0 ** (self._made - 1) * random.uniform(0.75, 1.25)
+        if self._made >= self._patience.attempts or not passing(error) or time.monotonic() + pause >= self._end:
+            raise error
+        return pause
+
+
 async def persistently(attempt: Callable[[], Awaitable[T]], patience: Patience) -> T:
     """Return the result of a request, which is made again after a pause where it fails for a reason that may pass.
 
@@ -95,16 +121,28 @@ async def persistently(attempt: Callable[[], Awaitable[T]], patience: Patience) 
         TimeoutError: the time for all attempts was used up.
         Exception: that of the last attempt.
     """
-    end = time.monotonic() + patience.total
-    for number in range(1, patience.attempts + 1):
+    attempts = Attempts(patience)
+    while True:
         try:
-            return await asyncio.wait_for(attempt(), max(end - time.monotonic(), 0.001))
+            return await asyncio.wait_for(attempt(), attempts.left)
         except Exception as error:
-            pause = patience.pause * 2 ** (number - 1) * random.uniform(0.75, 1.25)
-            if not passing(error) or number == patience.attempts or time.monotonic() + pause >= end:
-                raise
+            pause = attempts.pause_after(error)
         await asyncio.sleep(pause)
-    raise TimeoutError
+
+
+def repeatedly(attempt: Callable[[], T], patience: Patience) -> T:
+    """Return the result of a request as `persistently` does, for one that blocks its thread.
+
+    Raises:
+        Exception: that of the last attempt.
+    """
+    attempts = Attempts(patience)
+    while True:
+        try:
+            return attempt()
+        except Exception as error:
+            pause = attempts.pause_after(error)
+        time.sleep(pause)
 
 
 def passing(error: BaseException) -> bool:

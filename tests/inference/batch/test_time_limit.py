@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from wsi_attention.inference.batch.job import TimeLimit, TimeLimitError
+from wsi_attention.inference.batch.time_limit import TimeLimit, TimeLimitError
 
 
 def test_results_and_errors_come_through() -> None:

@@ -1,0 +1,15 @@
+"""Defaults that several rooms and the command line share. Imports nothing, so that the command line starts fast."""
+
+from __future__ import annotations
+
+BATCH = 32
+"""Tiles that one task reads."""
+
+LIMIT = 1800.0
+"""Seconds that one slide of a batch may take."""
+
+EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
+"""Names of the exporters that `classify` runs."""
+
+EVAL_SEED = 0
+"""Seed of draws in evaluation mode where the caller passes no generator."""

@@ -1,0 +1,70 @@
+"""What is wanted of every slide of a batch, as one value that goes from the caller to the worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.defaults import BATCH, LIMIT
+from wsi_attention.devices import Precision
+from wsi_attention.errors import InputError
+from wsi_attention.export.chosen import name_of
+from wsi_attention.inference.predict import USUAL, Effort
+from wsi_attention.protocols import Exporter
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is wanted of every slide; the arguments of `batch.classify` with the same names.
+
+    Attributes:
+        what: exporters to run.
+        device: where the model computes.
+        precision: what it computes in.
+        batch: tiles that one task reads.
+        limit: seconds a slide may take.
+        effort: how many tiles are read.
+        snap: whether tiles move to the file's own grid.
+        profile: whether to measure where the time goes.
+        full_hash: whether to hash slides whole.
+    """
+
+    what: tuple[Exporter, ...] = ()
+    device: str = "auto"
+    precision: Precision = "auto"
+    batch: int = BATCH
+    limit: float = LIMIT
+    effort: Effort = USUAL
+    snap: bool = True
+    profile: bool = False
+    full_hash: bool = False
+
+    def checked(self, classifier: Classifier) -> Wishes:
+        """Return the wishes as this model fulfils them.
+
+        Raises:
+            InputError: a number is not above 0, the wishes contradict each other, or the model cannot fulfil them.
+        """
+        check_positive(batch=self.batch, limit=self.limit)
+        self.effort.check(classifier)
+        return replace(self, snap=self.effort.snaps(self.snap))
+
+    def facts(self) -> dict[str, object]:
+        """Return what the record of a run says of the wishes."""
+        return {
+            "what": [name_of(exporter) for exporter in self.what],
+            "device": self.device,
+            "precision": self.precision,
+            "batch": self.batch,
+            "limit": self.limit,
+            "snap": self.snap,
+            "full_hash": self.full_hash,
+            **self.effort.facts(),
+        }
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise InputError unless all numbers are above 0; the text names the first that is not."""
+    for name, value in numbers.items():
+        if not value > 0:
+            raise InputError(f"{name} must be above 0, got {value}")
