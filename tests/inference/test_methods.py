@@ -65,7 +65,7 @@ def test_method(method: str, tmp_path: Path, write_slide, small_model) -> None:
         list(export_again(out, what))
     assert contents(out) == before
     (tmp_path / "labels.csv").write_text("slide,label\nx,benign\n")
-    assert "slides     1" in _page(evaluate(out, tmp_path / "labels.csv"))
+    assert "slides     1" in "\n".join(_page(evaluate(out, tmp_path / "labels.csv")))
 
 
 @pytest.mark.parametrize("method", METHODS)
