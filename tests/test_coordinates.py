@@ -31,7 +31,8 @@ from wsi_attention.export.table import TilesExporter
 from wsi_attention.export.zarr import HeatmapPyramidExporter
 from wsi_attention.geometry import Box
 from wsi_attention.inference.predict import predict
-from wsi_attention.methods.ats import AttentionSampling
+from wsi_attention.methods.ats import AttentionSampling, SamplingOptions
+from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.tissue import load_mask
@@ -52,7 +53,7 @@ OFFSET = (96, 80)
 """Where the scanned area begins in slides with bounds; not on the grid in y."""
 
 
-class Darkness(nn.Module):
+class Darkness(OverviewNet):
     """(b, 3, h, w) -> logits (b, h / stride, w / stride): how dark the overview is, on average over a cell."""
 
     def __init__(self, stride: int) -> None:
@@ -71,7 +72,7 @@ class Fractions(nn.Module):
         return pixels.float() / 255
 
 
-class MeanColour(nn.Module):
+class MeanColour(Encoder):
     """(m, 3, h, w) -> (m, 3)."""
 
     def forward(self, tiles: Tensor) -> Tensor:
@@ -89,10 +90,10 @@ def darkest(
     draws: int = 1, tile: int = CELL, tile_mpp: float = MPP, overview_mpp: float = 8 * MPP, stride: int = 8
 ) -> Classifier:
     """A model whose first tile is the one on the darkest cell."""
-    model = AttentionSampling(
-        Darkness(stride), MeanColour(), ColourScores(), Fractions(), tile_size=tile, tile_mpp=tile_mpp,
-        overview_mpp=overview_mpp, draws=draws, inference="top", gradient="unbiased",
-    )  # fmt: skip
+    options = SamplingOptions(
+        tile_size=tile, tile_mpp=tile_mpp, overview_mpp=overview_mpp, draws=draws, inference="top", gradient="unbiased"
+    )
+    model = AttentionSampling(Darkness(stride), MeanColour(), ColourScores(), Fractions(), options)
     return Classifier(model.eval(), ("red", "green", "blue"), {}, "0" * 64, "darkest")
 
 

@@ -46,7 +46,7 @@ def imported_by(folder: Path) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names)
+    return found - set(sys.stdlib_module_names) - {"_typeshed"}  # there for type checkers alone
 
 
 def test_the_core_needs_what_it_says_and_no_more() -> None:

@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+ROOM_NAMES = ("export", "inference", "methods", "nn", "slide", "testing", "tiles", "training", "viewer")
+MODULES = ("errors", "geometry", "options", "plain_text", "protocols", "structures")
 PUBLIC = [
     "wsi_attention",
-    *(f"wsi_attention.{room}" for room in ("export", "inference", "slide", "testing", "tiles", "training", "viewer")),
-    *(f"wsi_attention.{module}" for module in ("errors", "geometry", "plain_text", "protocols", "structures")),
+    *(f"wsi_attention.{room}" for room in ROOM_NAMES),
+    *(
+        f"wsi_attention.{module}"
+        for module in ("errors", "geometry", "options", "plain_text", "protocols", "structures")
+    ),
 ]
 ROOMS = [name for name in PUBLIC if (ROOT / name.replace(".", "/")).is_dir()]
 FILES = sorted([*(ROOT / "plugins").rglob("*.py"), *(ROOT / "tests/outside_package").rglob("*.py")])

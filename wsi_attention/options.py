@@ -14,6 +14,8 @@ from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wsi_attention.errors import InputError
 
+__all__ = ["Option", "Options", "listed", "option", "other_default", "parse", "table"]
+
 T = TypeVar("T")
 O = TypeVar("O", bound="Options")  # noqa: E741
 LARGEST = 1e12

@@ -254,7 +254,7 @@ def test_the_tissue_gives_the_colours(slide_set: Path, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[model]\ndraw = 3", r"recipe \[model\] of method zoom-in: unknown key 'draw'; did you mean 'draws'\?"),
-        ("[model]\ninference = 'best'", "inference 'best' is not known"),
+        ("[model]\ninference = 'best'", "inference is 'best'; possible: top, sample, as-released"),
         ("method = 'atz'", "no model named 'atz'; installed: .*ats"),
     ],
 )

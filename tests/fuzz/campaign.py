@@ -267,7 +267,7 @@ def _of_pixels(batch: Batch, folder: Path, sound: Path) -> Iterable[Finding]:
     command = [sys.executable, str(Path(__file__).with_name("seen.py"))]
     command += [str(folder / "asked.json"), str(sound / "truth.npy"), str(folder / "answer.jsonl")]
     (folder / "answer.jsonl").touch()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])}
     subprocess.run(command, env=environment, timeout=BATCH_LIMIT, check=False, capture_output=True)
     answers = dict(json.loads(line) for line in (folder / "answer.jsonl").read_text().splitlines())
     for number, (mutant, one) in enumerate(asked):

@@ -15,6 +15,7 @@ from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.inference import features
 from wsi_attention.inference.features import has_encoder, tile_features
 from wsi_attention.inference.predict import predict
+from wsi_attention.methods.method import build_model
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import TileSet
 
@@ -59,7 +60,7 @@ def test_no_tile_at_all(tmp_path: Path, write_slide, tiny: Classifier) -> None:
 
 
 def test_a_model_without_encoder_is_refused(tmp_path: Path, write_slide, tiny: Classifier) -> None:
-    bare = replace(tiny, model=torch.nn.Identity(), name="bare")
+    bare = replace(tiny, model=build_model("oaa", 2), name="bare")
     assert has_encoder(tiny)
     assert not has_encoder(bare)
     with open_slide(write_slide(tmp_path / "x.tif")) as slide:

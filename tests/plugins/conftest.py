@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.geometry import Box
-from wsi_attention.methods.ats import AttentionSampling
+from wsi_attention.methods.ats import AttentionSampling, SamplingOptions
+from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.testing.slide_levels import encoded, pyramid
 from wsi_attention.testing.slide_writers import TILED
 
@@ -33,7 +34,7 @@ if importlib.util.find_spec("torchvision") and torch.version.cuda is None and no
         _TORCHVISION.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-class Darkness(nn.Module):
+class Darkness(OverviewNet):
     """(b, 3, h, w) -> logits (b, h / 8, w / 8): how dark the overview is, on average over a cell."""
 
     stride = 8
@@ -48,7 +49,7 @@ class Fractions(nn.Module):
         return pixels.float() / 255
 
 
-class MeanColour(nn.Module):
+class MeanColour(Encoder):
     def forward(self, tiles: Tensor) -> Tensor:
         return tiles.mean((2, 3))
 
@@ -63,10 +64,10 @@ def pointing() -> Callable[[int], Classifier]:
     """A model that reads the darkest cells of 64 × 64 level-0 pixels, and tells their mean colour."""
 
     def made(draws: int = 2) -> Classifier:
-        model = AttentionSampling(
-            Darkness(), MeanColour(), ColourScores(), Fractions(), tile_size=64, tile_mpp=0.5, overview_mpp=4.0,
-            draws=draws, inference="top", gradient="unbiased",
-        )  # fmt: skip
+        options = SamplingOptions(
+            tile_size=64, tile_mpp=0.5, overview_mpp=4.0, draws=draws, inference="top", gradient="unbiased"
+        )
+        model = AttentionSampling(Darkness(), MeanColour(), ColourScores(), Fractions(), options)
         return Classifier(model.eval(), ("red", "green", "blue"), {}, "0" * 64, "darkest")
 
     return made

@@ -56,7 +56,7 @@ KINDS: dict[str, Callable[[Path, np.ndarray, np.ndarray], Path]] = {"a.tif": pla
 def look(path: Path, **options: str | int) -> int:
     with open_slide(path, mpp=0.5, options=options) as slide:
         SlideSource(slide).check_levels(8.0)
-        return slide.image
+        return slide.facts.image
 
 
 @pytest.mark.parametrize("kind", KINDS)

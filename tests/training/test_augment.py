@@ -100,7 +100,7 @@ def test_another_overview_is_aligned_to_its_pixel(canvas_source: Any, symmetry: 
 
 
 def test_no_strength_changes_no_pixel() -> None:
-    change = draw_change(Augmentation("none", 0.0, 0.0), torch.Generator().manual_seed(0))
+    change = draw_change(Augmentation(symmetry="none", stain=0.0, brightness=0.0), torch.Generator().manual_seed(0))
     assert change.symmetry == Symmetry()
     assert change.colour is None
     assert torch.equal(ColourChange(torch.eye(3), 1.0)(canvas()), canvas())
@@ -109,7 +109,7 @@ def test_no_strength_changes_no_pixel() -> None:
 def test_colours_change_the_same_in_overview_and_tiles_and_white_stays_white(canvas_source: Any) -> None:
     pixels = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
     pixels[:, :, :32] = torch.tensor([180, 90, 150], dtype=torch.uint8).view(3, 1, 1)
-    change = draw_change(Augmentation("none", 0.3, 0.0), torch.Generator().manual_seed(1))
+    change = draw_change(Augmentation(symmetry="none", stain=0.3, brightness=0.0), torch.Generator().manual_seed(1))
     source = AugmentedSource(canvas_source(pixels), change, 8.0)
     tile = source.read(TileSet(np.array([[0, 0], [0, 48]]), (8, 8), 1.0)).pixels
     assert torch.equal(tile[0, 0, :, 0, 0], source.overview(8.0)[0, :, 0, 0])
@@ -124,7 +124,7 @@ def test_stain_change_keeps_a_pure_stain_pure() -> None:
 
     direction = torch.tensor(rgb_from_hed[0], dtype=torch.float64)
     pixel = (256 * torch.exp(-direction) - 1).round().to(torch.uint8).view(1, 3, 1, 1)
-    change = draw_change(Augmentation("none", 0.3, 0.0), torch.Generator().manual_seed(3))
+    change = draw_change(Augmentation(symmetry="none", stain=0.3, brightness=0.0), torch.Generator().manual_seed(3))
     assert change.colour is not None
     density = -torch.log((change.colour(pixel).double().flatten() + 1) / 256)
     assert torch.allclose(density / density.norm(), direction / direction.norm(), atol=0.02)
@@ -133,7 +133,7 @@ def test_stain_change_keeps_a_pure_stain_pure() -> None:
 
 def test_floats_keep_their_colours(canvas_source: Any) -> None:
     image = torch.rand(1, 3, 32, 32)
-    change = draw_change(Augmentation("none", 0.3, 0.1), torch.Generator().manual_seed(1))
+    change = draw_change(Augmentation(symmetry="none", stain=0.3, brightness=0.1), torch.Generator().manual_seed(1))
     source = AugmentedSource(canvas_source(image), change, 8.0)
     assert torch.equal(source.read(TileSet(np.array([[0, 0]]), (8, 8), 1.0)).pixels[0, 0], image[0, :, :8, :8])
 

@@ -12,7 +12,7 @@ from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.training.data import Survey
 from wsi_attention.training.labels import LabelRow, Split
-from wsi_attention.training.plan import FINISHED, FOLDER, Plan, check_arguments, finished_before
+from wsi_attention.training.plan import FINISHED, FOLDER, Plan, check_options, finished_before
 from wsi_attention.training.state import STATE
 
 NO_PLAN = cast(Any, None)
@@ -57,6 +57,6 @@ def test_a_builder_may_take_any_argument(monkeypatch: pytest.MonkeyPatch) -> Non
 
     builders = {"strict": strict, "open": open_minded}
     monkeypatch.setattr(registry, "load", lambda _, name: builders[name])
-    check_arguments(Recipe(method="open", model={"anything": 1}))
+    check_options(Recipe(method="open", model={"anything": 1}))
     with pytest.raises(InputError, match="unknown key 'draw'; did you mean 'draws'"):
-        check_arguments(Recipe(method="strict", model={"draw": 1}))
+        check_options(Recipe(method="strict", model={"draw": 1}))

@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder nowhere"):
         take_encoder(model(1), "nowhere")
     with pytest.raises(InputError, match="this method has no tile encoder"):
-        take_encoder(nn.Linear(1, 1), "demo")
+        take_encoder(build_model("oaa", 2), "demo")
 
 
 def test_another_file_under_the_same_name_is_another_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from PIL import Image
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.geometry import Box, Grid
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.results.slide_key import first_look, second_look
 from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
+from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import AttentionMap, Counters, Glimpse, Prediction, TileSet, TissueMask
 
 EXTENT = 3001, 2203
@@ -68,8 +72,19 @@ def prediction_of(slide: Path, fingerprint: str) -> Prediction:
     )
 
 
+def key_of(slide: Path, prediction: Prediction | None) -> SlideKey:
+    """What a result of the slide as it is now depends on; of a slide that is not there, what the prediction says."""
+    if prediction is None:
+        return SlideKey()
+    if not slide.exists():
+        return SlideKey(str(prediction.provenance["fingerprint"]))
+    with open_slide(slide) as opened:
+        key = second_look(first_look(SlideFile(str(slide), slide.name)), opened, str(slide))
+    return replace(key, fingerprint=str(prediction.provenance["fingerprint"]))
+
+
 def write_state(results: Path, name: str, slide: Path, prediction: Prediction | None) -> None:
-    key = SlideKey(str(prediction.provenance["fingerprint"])) if prediction else SlideKey()
+    key = key_of(slide, prediction)
     run = RunKey("demo", "ab" * 32, {"classes": ["benign", "lesion"], "precision": "32"})
     state = State(
         name,

@@ -192,7 +192,7 @@ def test_an_executor_must_be_made_a_runner(slides: Path, tmp_path: Path, tiny: C
 def test_other_settings_are_refused_unless_told(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
     run(slides, tmp_path / "out", tiny)
     other = replace(tiny, config={**tiny.config, "options": {"draws": 9}})
-    with pytest.raises(ResultsError, match=r"arguments .*draws.* asked for .*--overwrite"):
+    with pytest.raises(ResultsError, match=r"options .*draws.* asked for .*--overwrite"):
         run(slides, tmp_path / "out", other)
     assert run(slides, tmp_path / "out", other, existing="overwrite").kept == 0
 

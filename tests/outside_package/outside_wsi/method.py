@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from wsi_attention.errors import NoTissueError, TileReadError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
-from wsi_attention.nn.preprocess import Normalise
+from wsi_attention.nn import Normalise
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
 

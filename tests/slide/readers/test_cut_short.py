@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from wsi_attention.testing.tiff_kinds import write_kind
+from tiff_kinds import write_kind
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers.tiff import tag_sizes
