@@ -12,6 +12,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "wsi_attention").rglob("*.py"))
 CITED = re.compile(r"docs/methods/(\w+)\.md((?:,? (?:and )?§\d+(?:\.\d+)?)+)")
+NO_VERB = re.compile("[^A-Z].*|.*('s|,|:)|A|An|The|Whether|What|Where|Why|How|As|That|All|Each|Every|Some|Nothing.?")
+THIRD_PERSON = re.compile(
+    "Adds|Allows|Answers|Applies|Asks|Averages|Begins|Brings|Builds|Calls|Changes|Charges|Checks|Chooses|Closes|"
+    "Collects|Compares|Computes|Converts|Copies|Counts|Creates|Cuts|Decides|Decodes|Deletes|Describes|Does|Draws|Drops|"
+    "Ends|Estimates|Fetches|Fills|Finds|Follows|Forgets|Gives|Goes|Holds|Joins|Judges|Keeps|Lays|Leaves|Lets|Lists|"
+    "Loads|Looks|Makes|Maps|Marks|Moves|Names|Notes|Opens|Paints|Passes|Prepares|Prints|Puts|Raises|Reads|Refuses|"
+    "Releases|Removes|Renames|Replaces|Returns|Runs|Saves|Says|Sends|Sets|Shows|Splits|Starts|Stops|Takes|Tells|Tests|"
+    "Tidies|Trains|Tries|Turns|Updates|Validates|Waits|Wraps|Writes|Yields"
+)
 KINDS = ("added", "changed", "fixed", "removed")
 
 
@@ -41,6 +50,26 @@ def test_every_cited_section_is_a_heading_of_the_page() -> None:
                 wrong += [f"{path.relative_to(ROOT)}: {page}.md has no §{one}" for one in numbers if one not in known]
     assert not wrong, "\n".join(wrong)
     assert cited > 20
+
+
+def functions(path: Path) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
+    """Functions and methods with a docstring, and its first word; properties, like attributes, begin with a noun."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (told := ast.get_docstring(node)):
+            marks = {ast.unparse(mark) for mark in node.decorator_list}
+            if not marks & {"property", "once"}:
+                yield node, told.split()[0]
+
+
+def test_docstrings_of_functions_begin_with_a_verb_in_the_imperative() -> None:
+    told = [(path, node, word) for path in MODULES for node, word in functions(path)]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} begins with {word!r}"
+        for path, node, word in told
+        if NO_VERB.fullmatch(word) or THIRD_PERSON.fullmatch(word)
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert len(told) > 1000
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").glob("*.md")])

@@ -72,7 +72,7 @@ class Classifier:
 
 
 def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
-    """Writes a model folder: into a temporary folder that is renamed, or, where the folder exists, file by file.
+    """Write a model folder: into a temporary folder that is renamed, or file by file where the folder exists.
 
     Other files in an existing folder stay. Each file is written under a temporary name and renamed, the configuration
     last; a folder caught between old and new weights is refused by `load_model`, for the hash does not fit.
@@ -122,7 +122,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
 
 
 def load_model(path: str | Path, device: str = "cpu") -> Classifier:
-    """A model from its folder, or a shipped one by name, in eval mode.
+    """Return a model from its folder, or a shipped one by name, in eval mode.
 
     Args:
         path: a folder that `save_model` wrote, or a shipped name such as "demo".
@@ -157,7 +157,7 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
 
 
 def shipped_models() -> tuple[str, ...]:
-    """Names of the models that come with the package."""
+    """Return the names of the models that come with the package."""
     return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")))
 
 
@@ -191,7 +191,7 @@ def model_folder(path: str | Path) -> Path:
 
 
 def _finite(value: Any) -> Any:
-    """The value with NaN and infinities as null and tuples as lists, as JSON wants it."""
+    """Return the value as JSON wants it: NaN and infinities as null, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(key): _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -218,7 +218,7 @@ REQUIRED: dict[str, Any] = {
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's configuration, checked.
+    """Return a folder's configuration, checked.
 
     Raises:
         ModelError: it cannot be read, is of another package or version, or lacks something.
@@ -253,7 +253,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """A folder's weights, and the sha256 of their file.
+    """Return a folder's weights and the sha256 of their file.
 
     Raises:
         ModelError: they cannot be read, or are not those that the configuration names.
@@ -276,7 +276,7 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Ten
 
 
 def check_fit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    """Refuses weights that are not those of a network.
+    """Raise ModelError unless the weights are those of a network.
 
     Raises:
         ModelError: a name, shape or kind of number differs, or a value is not finite.

@@ -50,7 +50,7 @@ class ModelCard:
 
 
 def readme(card: ModelCard, config: Mapping[str, Any], quantity: str = "") -> str:
-    """The model card in Markdown with the front matter of the Hugging Face hub; `card.page` if there is one.
+    """Return the model card in Markdown with the front matter of the Hugging Face hub; `card.page` if there is one.
 
     Args:
         card: what to know about the model.

@@ -1,4 +1,4 @@
-"""Every extension point on one page; outside packages implement these and register them as entry points."""
+"""Declare every extension point on one page; outside packages implement these and register them as entry points."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class SlideReader(Protocol):
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Whether this reader should be tried on the path; cheap, never raises."""
+        """Return True where this reader should be tried on the path; cheap, never raises."""
         ...
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3 or 4) of a stored level: location in level-0 pixels, size in that level's pixels.
+        """Return pixels (h, w, 3 or 4) of a stored level: location in level-0 pixels, size in that level's pixels.
 
-        Outside the slide the pixels are white or transparent. Safe to call from several threads.
+        Outside the slide the pixels are white or transparent. Thread-safe.
 
         Raises:
             TileReadError: the pixels could not be read or decoded.
@@ -69,11 +69,11 @@ class SlideReader(Protocol):
         ...
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
-        """A label, macro or thumbnail image, (h, w, 3)."""
+        """Return a label, macro or thumbnail image, (h, w, 3)."""
         ...
 
     def close(self) -> None:
-        """Gives the handle back; reading afterwards is an error."""
+        """Release the handle; reading afterwards is an error."""
         ...
 
 
@@ -84,7 +84,7 @@ class RegionsReader(Protocol):
     def read_regions(
         self, locations: NDArray[np.int64], level: int, size: tuple[int, int], out: NDArray[np.uint8]
     ) -> list[str | None]:
-        """The pixels that `read` gives for each location, on white. Safe to call from several threads.
+        """Write to `out` the pixels that `read` returns for each location, on white. Thread-safe.
 
         Args:
             locations: (n, 2) top left corners in level-0 pixels; may lie outside the slide.
@@ -105,11 +105,11 @@ class RegionsReader(Protocol):
 class SparseReader(Protocol):
     """A `SlideReader` that knows which stored tiles are not in its file; it reads them as white.
 
-    Where tissue is expected at such a place, it counts as unreadable. Of other readers, what is transparent does.
+    Where tissue is expected at such a place, it counts as unreadable. For other readers, transparent pixels count so.
     """
 
     def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether stored tiles are missing; asked after their pixels were read.
+        """Return which stored tiles are missing; called after their pixels were read.
 
         Args:
             level: index of the level.
@@ -136,39 +136,46 @@ class TileSource(Protocol):
         ...
 
     def downsample(self, mpp: float) -> float:
-        """Level-0 pixels per pixel at the wanted µm/px, snapped to a stored level within 5 %, never below 1."""
+        """Return the level-0 pixels per pixel at a µm/px, snapped to a stored level within 5 %, never below 1."""
         ...
 
     def overview_downsample(self, mpp: float) -> float:
-        """Where to take the overview: as `downsample`, but coarser where the overview would have too many pixels."""
+        """Return the downsample of the overview: as `downsample`, but coarser where it would have too many pixels."""
         ...
 
     def overview(self, downsample: float) -> Tensor:
-        """The whole extent, (b, c, h, w) with h = ceil(extent[1] / downsample): pixel (r, c) covers exactly its
-        downsample × downsample level-0 square; beyond the extent it is background."""
+        """Return the whole extent, (b, c, h, w) with h = ceil(extent[1] / downsample).
+
+        Pixel (r, c) covers exactly its downsample × downsample level-0 square; beyond the extent it is background.
+        """
         ...
 
     def tissue(self, grid: Grid) -> Tensor:
-        """(b, rows, cols) bool: the cells worth looking at."""
+        """Return the cells worth looking at, (b, rows, cols) bool."""
         ...
 
     def aligned(self, tiles: TileSet) -> TileSet:
-        """The tiles moved a little, each by itself, to where they are cheap to read: no more than half a tile, so that
-        a tile still covers the centre it had. For tiles that stand for a place, not where geometry is the method."""
+        """Return the tiles, each moved by at most half a tile to where it is cheap to read.
+
+        A tile still covers the centre it had. For tiles that stand for a place, not where the method depends on
+        geometry.
+        """
         ...
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """All tiles of a glimpse in one request, in the order given."""
+        """Read all tiles of a glimpse in one request, in the order given."""
         ...
 
 
 @runtime_checkable
 class InStrips(Protocol):
-    """A `TileSource` that can show its overview strip by strip, so that none of it need be whole in memory."""
+    """A `TileSource` that can show its overview strip by strip, so that the whole is never in memory."""
 
     def overview_strips(self, downsample: float, rows: int, halo: int) -> Iterator[Strip[Tensor]]:
-        """All rows of `overview(downsample)` from top to bottom, `rows` a strip, the last one with what is left; each
-        with up to `halo` rows of its surroundings above and below, fewer at the border."""
+        """Yield all rows of `overview(downsample)` from top to bottom, `rows` a strip, fewer in the last one.
+
+        Each comes with up to `halo` rows of its surroundings above and below, fewer at the border.
+        """
         ...
 
 
@@ -206,11 +213,11 @@ class AttentionModel(Protocol):
         ...
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
-        """One pass; draws come from the generator, and in eval mode the same generator state gives the same output."""
+        """Run one pass; draws come from the generator. In eval mode the same generator state yields the same output."""
         ...
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """The paper's own loss, a scalar; target (b,) class indices."""
+        """Return the paper's own loss, a scalar; target (b,) class indices."""
         ...
 
 
@@ -246,7 +253,7 @@ class EpochAware(Protocol):
         ...
 
     def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
-        """Epoch 1 … epochs begins; `shares` is each class's share of the training images."""
+        """Begin epoch 1 … epochs; `shares` is each class's share of the training images."""
         ...
 
 
@@ -255,7 +262,7 @@ class LabelAware(Protocol):
     """A model that in training looks closer at images of some classes: its pass depends on the labels."""
 
     def learning_pass(self, source: TileSource, target: Tensor, generator: Generator | None = None) -> Output:
-        """Do in training as `forward`, for images whose labels are known; target (b,) class indices."""
+        """Run the forward pass of training, for images whose labels are known; target (b,) class indices."""
         ...
 
 
@@ -264,7 +271,7 @@ class Guided(Protocol):
     """A model that learns the maps which an earlier training accumulated, such as OAA+."""
 
     def guided_loss(self, output: Output, target: Tensor, accumulated: Tensor) -> Tensor:
-        """The loss in place of `loss` for images that have such maps, a scalar.
+        """Return the loss that replaces `loss` for images that have such maps, a scalar.
 
         Args:
             output: of `forward`.
@@ -276,7 +283,7 @@ class Guided(Protocol):
 
 @runtime_checkable
 class Estimating(Protocol):
-    """A model whose draws estimate a sum over all cells, which can be computed whole, or more closely.
+    """A model whose draws estimate a sum over all cells; the sum can also be computed exactly, or more closely.
 
     Training, prediction, `exact` and `until` are of one quantity. Where the model's options make its prediction another
     one, `other_quantity` says so, and `exact` and `until` raise `InputError` with it.
@@ -291,7 +298,7 @@ class Estimating(Protocol):
         ...
 
     def exact(self, source: TileSource) -> Output:
-        """The sum itself: every cell of tissue is read, in parts that bound memory; spread NaN. For eval mode."""
+        """Compute the sum itself: read every cell of tissue, in parts that bound memory; spread NaN. For eval mode."""
         ...
 
     def until(
@@ -302,8 +309,11 @@ class Estimating(Protocol):
         generator: Generator | None = None,
         unread: float | None = None,
     ) -> Output:
-        """Draws round after round until the spread is at most `tolerance` and the attention mass of what was not read
-        at most `unread` (None: `tolerance` too), or `budget` tiles were read."""
+        """Draw round after round until both limits are met or `budget` tiles were read.
+
+        The spread must be at most `tolerance`, and the attention mass of what was not read at most `unread` (None:
+        `tolerance` too).
+        """
         ...
 
 
@@ -331,5 +341,5 @@ class Exporter(Protocol):
         ...
 
     def __call__(self, prediction: Prediction, path: Path) -> None:
-        """Write the file whole; the caller gives a temporary path and renames it."""
+        """Write the file whole; the caller passes a temporary path and renames it."""
         ...

@@ -75,7 +75,7 @@ class TileSet:
         return np.concatenate([self.locations, size], axis=-1)
 
     def select(self, index: slice | NDArray[Any]) -> TileSet:
-        """The same tiles, only those the index picks along n."""
+        """Return the tiles that the index picks along n."""
         return replace(self, locations=self.locations[:, index])
 
 
@@ -156,7 +156,7 @@ class TissueMask:
         return float(self.mask.sum()) * self.downsample**2
 
     def fraction(self, grid: Grid) -> NDArray[np.float64]:
-        """Share of each cell that is tissue, shape grid.shape, by summed areas with fractional borders."""
+        """Return the share of each cell that is tissue, shape grid.shape, by summed areas with fractional borders."""
         x = (grid.origin[0] + np.arange(grid.cols + 1) * grid.step[0]) / self.downsample
         y = (grid.origin[1] + np.arange(grid.rows + 1) * grid.step[1]) / self.downsample
         corners = _interpolate_rows(_summed_areas(self.mask, y).T, x).T
@@ -166,7 +166,7 @@ class TissueMask:
 
 
 def _summed_areas(mask: NDArray[np.bool_], at: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """(len(at), w + 1): the tissue above each row border and left of each column border of a mask (h, w).
+    """Return (len(at), w + 1): the tissue above each row border and left of each column border of a mask (h, w).
 
     Only the rows of the whole table that `at` asks for are made.
     """

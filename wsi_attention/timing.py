@@ -1,4 +1,4 @@
-"""Where the time goes: a clock that charges what passes to one kind of work at a time; nothing where nobody asks."""
+"""A clock of where the time goes: it charges what passes to one kind of work at a time; it runs only when asked for."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CLOCK: ContextVar[Clock | None] = ContextVar("clock", default=None)
 
 
 class Clock:
-    """Seconds by kind of work, of one slide; what nobody claims is "waiting". Running from the start.
+    """Seconds by kind of work, of one slide; what no work claims is "waiting". Runs from the start.
 
-    Work within work counts for the inner kind alone, so the kinds add up to the time that passed. One thread at a
-    time may work for a clock; those it hands parts to are not asked.
+    Work within work counts for the inner kind alone, so the kinds add up to the time that passed. One thread at a time
+    may work for a clock; threads that it hands parts to are not counted.
 
     Attributes:
         seconds: of each kind.
@@ -36,7 +36,7 @@ class Clock:
         self._stopped = False
 
     def turn_to(self, kind: Work) -> Work:
-        """Charges what passed to the kind so far, and from now on to another; gives the former."""
+        """Charge what passed to the kind so far, and from now on to another; return the former."""
         before, now = self._current, time.perf_counter()
         if self._stopped:
             return before
@@ -47,7 +47,7 @@ class Clock:
         return before
 
     def stop(self) -> None:
-        """Charges what passed; later work, such as that of a thread left behind, counts no more."""
+        """Charge what passed; later work, such as that of a thread left behind, no longer counts."""
         self.turn_to("waiting")
         self._stopped = True
 
@@ -60,7 +60,7 @@ class Clock:
 
 @contextmanager
 def timed() -> Iterator[Clock]:
-    """Collects what is `spent_on` each kind of work inside, in this context and in copies of it."""
+    """Collect what is `spent_on` each kind of work inside, in this context and in copies of it."""
     clock = Clock()
     token = _CLOCK.set(clock)
     try:
@@ -72,7 +72,7 @@ def timed() -> Iterator[Clock]:
 
 @contextmanager
 def spent_on(kind: Work) -> Iterator[None]:
-    """Charges the time inside to this kind of work, if anybody collects; else it costs about a microsecond."""
+    """Charge the time inside to this kind of work, if a clock runs; otherwise this costs about a microsecond."""
     clock = _CLOCK.get()
     if clock is None:
         yield

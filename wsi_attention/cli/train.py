@@ -46,7 +46,7 @@ def train(
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
 ) -> None:
-    """Trains a model on labelled slides. Started again after an interruption, it goes on to the same result.
+    """Train a model on labelled slides. Started again after an interruption, it goes on to the same result.
 
     Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method zoom-in
     """

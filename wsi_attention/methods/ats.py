@@ -76,7 +76,7 @@ class SamplingOptions(Options):
     draws: int = option(
         32,
         "N, tiles read per slide; fewer where it has fewer cells of tissue",
-        "ATS §4.1: 10 to 50",
+        "Katharopoulos & Fleuret, section 4.1: 10 to 50",
         low=1,
         high=100_000,
     )
@@ -97,10 +97,12 @@ class SamplingOptions(Options):
         "sample",
         'what training and prediction estimate. "sample": the sum over all cells, from random draws. "top": the sum '
         "over the cells with the highest attention, weights renormalised; nothing is random then",
-        "ATS §3.2",
+        "Katharopoulos & Fleuret, section 3.2",
         choices=INFERENCE,
     )
-    entropy_weight: float = option(1e-4, "ρ of the loss; above 0 it pushes attention towards uniform", "ATS §3.4")
+    entropy_weight: float = option(
+        1e-4, "ρ of the loss; above 0 it pushes attention towards uniform", "Katharopoulos & Fleuret, section 3.4"
+    )
     floor: float = option(1e-4, "s, share of the attention that is spread evenly over the tissue", low=0, high=0.999)
     overview_weight: float = option(
         1.0, "factor on the loss on what the overview itself shows; 0 is the paper's loss", low=0
@@ -140,13 +142,18 @@ class AtsOptions(SamplingOptions, PixelOptions):
 class AtsMnistOptions(SamplingOptions):
     """ATS as in the paper on Megapixel MNIST: canvases of 1500² seen at 180², tiles of 50²; scales in pixels."""
 
-    tile_size: int = other_default(SamplingOptions, "tile_size", 50, "ATS §4.2")
-    tile_mpp: float = other_default(SamplingOptions, "tile_mpp", 1.0, "ATS §4.2")
-    overview_mpp: float = other_default(SamplingOptions, "overview_mpp", 1500 / 180, "ATS §4.2")
-    draws: int = other_default(SamplingOptions, "draws", 10, "ATS §4.2")
-    estimator: str = other_default(SamplingOptions, "estimator", "sequential", "ATS §3.2")
+    tile_size: int = other_default(SamplingOptions, "tile_size", 50, "Katharopoulos & Fleuret, section 4.2")
+    tile_mpp: float = other_default(SamplingOptions, "tile_mpp", 1.0, "Katharopoulos & Fleuret, section 4.2")
+    overview_mpp: float = other_default(
+        SamplingOptions, "overview_mpp", 1500 / 180, "Katharopoulos & Fleuret, section 4.2"
+    )
+    draws: int = other_default(SamplingOptions, "draws", 10, "Katharopoulos & Fleuret, section 4.2")
+    estimator: str = other_default(SamplingOptions, "estimator", "sequential", "Katharopoulos & Fleuret, section 3.2")
     gradient: str = other_default(
-        SamplingOptions, "gradient", "unbiased", "ATS §3.3; the authors trained with as-released"
+        SamplingOptions,
+        "gradient",
+        "unbiased",
+        "Katharopoulos & Fleuret, section 3.3; the authors trained with as-released",
     )
     floor: float = other_default(SamplingOptions, "floor", 1e-5)
     channels: int = option(1, "channels of the images", low=1, high=65_536)

@@ -1,4 +1,4 @@
-"""An attention network over a whole overview: at once, or strip by strip with the surroundings that it needs."""
+"""Run an attention network over a whole overview: at once, or strip by strip with the surroundings that it needs."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def look_over(
     tissue: Tensor,
     evidence: nn.Module | None = None,
 ) -> Scores:
-    """Logits (b, rows, cols) of all cells, and scores (b, classes, rows, cols) where `evidence` is given.
+    """Return the logits (b, rows, cols) of all cells, and scores (b, classes, rows, cols) where `evidence` is given.
 
     In eval mode a large overview comes in strips, and the network sees them block by block, if the source can do that
-    and the network says with its attribute `reach` how many cells around a cell it looks at. Cells with tissue have the
-    same values then, up to the order in which libraries sum; blocks without any have 0, for nobody looks at them.
+    and the network's attribute `reach` says how many cells around a cell it looks at. Cells with tissue then have the
+    same values, up to the order in which libraries sum; blocks without tissue have 0, because nothing reads them.
 
     Args:
         source: b images.
@@ -75,7 +75,7 @@ def look_over(
 class _Values:
     """The values of all cells of a grid, filled strip by strip.
 
-    Blocks are equally large wherever that is possible: libraries keep what they prepare for each size that they meet.
+    Blocks are equally large wherever that is possible, because libraries cache what they prepare for each input size.
     """
 
     def __init__(self, judge: Callable[[Tensor], Scores], tissue: Tensor, stride: int, reach: int) -> None:
@@ -83,7 +83,7 @@ class _Values:
         self._found: list[tuple[tuple[slice, slice], Scores]] = []
 
     def fill(self, strip: Strip[Tensor], side: int) -> None:
-        """Judges those of a strip's blocks of `side` columns of cells that hold tissue."""
+        """Compute the blocks of a strip that hold tissue; a block has `side` columns of cells."""
         stride, reach, (rows, cols) = self._stride, self._reach, self._tissue.shape[1:]
         first, last, top = strip.first // stride, min(-(-strip.last // stride), rows), strip.top // stride
         view = padded(strip.pixels, ((min(last + reach, rows) - top) * stride, cols * stride))
@@ -99,7 +99,7 @@ class _Values:
             self._found.append(((slice(first, last), slice(left, right)), parts))
 
     def whole(self) -> Scores:
-        """Logits (b, rows, cols) and scores (b, classes, rows, cols), 0 where nothing was judged."""
+        """Return logits (b, rows, cols) and scores (b, classes, rows, cols), 0 where nothing was computed."""
         shape = self._tissue.shape
         if not self._found:
             return torch.zeros(shape, device=self._tissue.device), None
@@ -114,7 +114,7 @@ class _Values:
 
 
 class SquareView(NamedTuple):
-    """An image in the middle of a square, the rest background.
+    """An image in the middle of a square, filled up with background.
 
     Attributes:
         pixels: (b, c, size, size), as the source gave them.
@@ -127,12 +127,12 @@ class SquareView(NamedTuple):
     side: float
 
     def grid(self, cells: int) -> Grid:
-        """The square cut into cells × cells."""
+        """Return the square as a grid of cells × cells."""
         return Grid(cells, cells, (self.side / cells, self.side / cells), self.origin)
 
 
 def square_view(source: TileSource, size: int) -> SquareView:
-    """Reads the whole image so that its longer side has `size` pixels; a smaller image is not enlarged.
+    """Read the whole image so that its longer side has `size` pixels; a smaller image is not enlarged.
 
     Args:
         source: b images.

@@ -93,7 +93,7 @@ class TimmEncoder(Encoder):
         hide_wrapper(self)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """(m, c, h, w) -> (m, d), rows of length 1.
+        """Return the features (m, d) of tiles (m, c, h, w), rows of length 1.
 
         Raises:
             InputError: the network takes tiles of one size only, and these have another.

@@ -41,7 +41,7 @@ class SelfAttention(nn.Module):
         self.project = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(b, t, d) -> (b, t, d), by the fused kernel; no attention matrix exists.
+        """Map (b, t, d) to (b, t, d) with the fused kernel; no attention matrix exists.
 
         Args:
             x: (b, t, d).

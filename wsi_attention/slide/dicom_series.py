@@ -54,7 +54,7 @@ def _text(head: bytes, element: _Element) -> str:
 
 
 def _elements(head: bytes) -> Iterator[_Element]:
-    """The elements of the file, those within sequences left out.
+    """Yield the elements of the file; leave out those within sequences.
 
     Raises:
         struct.error: the bytes end.

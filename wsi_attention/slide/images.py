@@ -105,7 +105,7 @@ def several(images: Sequence[StoredImage], able: Sequence[StoredImage], path: st
 
 
 def versions(images: Sequence[StoredImage], slide: StoredImage) -> list[StoredImage]:
-    """The images without a name that were taken for smaller versions of the slide, by their proportions alone."""
+    """Return the unnamed images that were taken for smaller versions of the slide, by their proportions alone."""
     return [
         image
         for image in images

@@ -1,4 +1,4 @@
-"""Images of a file that have the slide's proportions: whether they show the slide, as a thumbnail does."""
+"""Find images that have the slide's proportions but show another picture, so are no thumbnail of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE = 64
 
 
 def check_lookalikes(slide: Slide, picture: Picture) -> None:
-    """Compares each image that was taken for a smaller version of the slide with it, at a few places.
+    """Compare each image that was taken for a smaller version of the slide with it, at a few places.
 
     An image that cannot be opened or read decides nothing.
 
@@ -44,7 +44,7 @@ def _is_unlike(slide: Slide, image: StoredImage, picture: Picture) -> bool:
 
 
 def _pairs(slide: Slide, other: Slide, picture: Picture) -> list[Pair]:
-    """The same places as both show them, at the scale of the smaller one."""
+    """Return the same places as both show them, at the scale of the smaller one."""
     share = np.array(slide.dimensions) / other.dimensions
     ours, theirs = View(slide, float(share.max())), View(other, 1.0)
     size = tuple(min(SIDE, *sides) for sides in zip(ours.size, theirs.size, strict=True))

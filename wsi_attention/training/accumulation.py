@@ -1,7 +1,7 @@
 """Maps that add up while a model trains (OAA).
 
 Key: (slide fingerprint, class). Geometry: the slide's own frame; a training view is mirrored and turned, so every map
-and every tile is put back before it is accumulated. Whole class maps pass the gate by rank; the evidence of sampled
+and every tile is mapped back before it is accumulated. Whole class maps pass the gate by rank; the evidence of sampled
 tiles is kept as it is, with a counter of visits. Nothing is written in the first epoch: a maximum never forgets.
 
 The maps live in memory, and a whole file of them is written before the state of each epoch; a restart takes the file
@@ -61,7 +61,7 @@ class Accumulation:
         self.kind = "maps"
 
     def add(self, example: Example, shown: AugmentedSource, output: Output, epoch: int) -> None:
-        """Takes in what one pass over one slide showed.
+        """Accumulate what one pass over one slide showed.
 
         Args:
             example: the slide.
@@ -83,7 +83,7 @@ class Accumulation:
         self.touched.add(example.key)
 
     def store(self) -> MapStore:
-        """What there is so far."""
+        """Return what there is so far."""
         return MapStore(self.kind, self.rule, self.classes, self.found)
 
     def _add_maps(
@@ -126,7 +126,7 @@ class Accumulation:
         self.found[example.key] = one
 
     def share(self, fabric: Fabric, examples: Sequence[Example]) -> None:
-        """Gives every process what each of them took in since the last call; `examples` are all slides."""
+        """Exchange between processes what each has accumulated since the last call; `examples` are all slides."""
         if fabric.world_size > 1:
             known = {example.key: example for example in examples}
             mine = {key: packed(self.found[key]) for key in self.touched}
@@ -148,21 +148,21 @@ class Accumulation:
 
 
 def class_maps(output: Output, classes: int) -> list[AttentionMap]:
-    """The maps "class-0" … of the first image in the order of the classes; empty where one is missing."""
+    """Return the maps "class-0" … of the first image in the order of the classes; empty where one is missing."""
     named = {found.name: found for found in output.maps[0]}
     wanted = [f"class-{c}" for c in range(classes)]
     return [named[name] for name in wanted] if all(name in named for name in wanted) else []
 
 
 def looked_up(values: Tensor, grid: Grid, points: NDArray[np.float64]) -> Tensor:
-    """The values (k, rows, cols) of the cells that points (n, 2) lie in, (k, n); 0 outside and where they are NaN."""
+    """Return the values (k, n) of maps (k, rows, cols) at points (n, 2); 0 outside and where they are NaN."""
     cells = _cells_at(grid, points)
     found = values.flatten(1)[:, torch.from_numpy(cells.clip(min=0))]
     return found.masked_fill(torch.from_numpy(cells < 0), 0.0).nan_to_num(nan=0.0)
 
 
 def packed(one: SlideMaps) -> Tensor:
-    """All numbers of a slide's maps in one float64 vector, to travel between processes."""
+    """Return all numbers of a slide's maps in one float64 vector, to travel between processes."""
     grid, pending = one.grid, one.values[:0] if one.pending is None else one.pending
     waits = 1 + one.waiting[0] if one.waiting else 0
     facts = (grid.rows, grid.cols, *grid.step, *grid.origin, one.updates[0].numel(), waits, len(pending))
@@ -171,7 +171,7 @@ def packed(one: SlideMaps) -> Tensor:
 
 
 def unpacked(vector: Tensor, name: str, classes: int, dtype: torch.dtype) -> SlideMaps:
-    """What `packed` took in."""
+    """Return the maps that `packed` took; undoes it."""
     rows, cols, dx, dy, x, y, counted, waits, pending = vector[:9].tolist()
     grid = Grid(int(rows), int(cols), (dx, dy), (x, y))
     sizes = [classes * int(counted), classes * grid.rows * grid.cols, int(pending) * grid.rows * grid.cols]
@@ -188,7 +188,7 @@ def unpacked(vector: Tensor, name: str, classes: int, dtype: torch.dtype) -> Sli
 
 
 def begin(rule: str, classes: Sequence[str], epochs: int, folder: Path, epoch: int) -> Accumulation | None:
-    """The accumulation of a training that has finished `epoch` epochs; None with rule "none".
+    """Return the accumulation of a training that has finished `epoch` epochs; None with rule "none".
 
     Raises:
         InputError: the file that belongs to that epoch is missing or damaged.
@@ -203,19 +203,19 @@ def begin(rule: str, classes: Sequence[str], epochs: int, folder: Path, epoch: i
 
 
 def save_epoch(accumulation: Accumulation | None, folder: Path, epoch: int) -> None:
-    """Writes the maps of a finished epoch; to be called before the state that belongs to them is written."""
+    """Write the maps of a finished epoch; called before the state that belongs to them is written."""
     if accumulation:
         write_maps(_snapshot(folder, epoch), accumulation.store())
 
 
 def save_last(accumulation: Accumulation | None, folder: Path) -> None:
-    """Writes the finished store beside the model; labels without an accepted map get their latest one."""
+    """Write the finished store beside the model; labels without an accepted map get their latest one."""
     if accumulation:
         write_maps(folder / STORE, completed(accumulation.store()))
 
 
 def tidy(folder: Path, epoch: int | None = None) -> None:
-    """Removes the files of all epochs but one."""
+    """Remove the files of all epochs but one."""
     for path in folder.glob(_snapshot(folder, 0).name.replace("0", "*")):
         if epoch is None or path != _snapshot(folder, epoch):
             path.unlink(missing_ok=True)
@@ -226,17 +226,17 @@ def _snapshot(folder: Path, epoch: int) -> Path:
 
 
 def plain_grid(shown: AugmentedSource, step: tuple[float, float]) -> Grid:
-    """The grid over the plain slide whose cells, seen changed, have the given step."""
+    """Return the grid over the plain slide whose cells have the given step in the changed view."""
     return Grid.covering(shown.plain_extent, (step[1], step[0]) if shown.swapped else step)
 
 
 def centres(grid: Grid) -> NDArray[np.float64]:
-    """(rows · cols, 2): the centres of all cells."""
+    """Return the centres of all cells, (rows · cols, 2)."""
     return grid.centres(np.arange(grid.rows * grid.cols))
 
 
 def _cells_at(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Flat indices of the cells that points (n, 2) lie in; −1 outside."""
+    """Return the flat indices of the cells that points (n, 2) lie in; −1 outside."""
     cols, rows = (np.floor((points[:, i] - grid.origin[i]) / grid.step[i]).astype(np.int64) for i in (0, 1))
     inside = (cols >= 0) & (cols < grid.cols) & (rows >= 0) & (rows < grid.rows)
     return np.where(inside, rows * grid.cols + cols, -1)

@@ -1,4 +1,4 @@
-"""A training slide never looks the same twice: flips and quarter turns of the whole slide, stain and light changes.
+"""Flips, quarter turns, stain and light changes of a whole training slide: it never looks the same twice.
 
 `AugmentedSource` wraps any `TileSource`. Overview, tissue and tiles change together, and coordinates are mapped, so a
 model sees one consistent slide that happens to be mirrored, turned and stained differently.
@@ -33,13 +33,13 @@ class Symmetry:
     mirror_y: bool = False
 
     def image(self, pixels: Tensor) -> Tensor:
-        """Pixels (..., h, w) seen through the symmetry."""
+        """Return pixels (..., h, w) seen through the symmetry."""
         pixels = pixels.transpose(-1, -2) if self.swap else pixels
         axes = [axis for axis, mirrored in ((-1, self.mirror_x), (-2, self.mirror_y)) if mirrored]
         return pixels.flip(axes) if axes else pixels
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(w, h) after the symmetry from (w, h) before, and the other way round."""
+        """Return (w, h) after the symmetry from (w, h) before; it undoes itself."""
         return (size[1], size[0]) if self.swap else size
 
 
@@ -56,7 +56,7 @@ class ColourChange:
     light: float
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (..., 3, h, w) to the same; white stays white apart from the light."""
+        """Change pixels, uint8 (..., 3, h, w); white stays white apart from the light."""
         density = _densities(pixels.device)[pixels.long()].movedim(-3, -1)
         white = 255 + OPTICAL_DENSITY_FLOOR
         grey = (white * torch.exp(-(density @ self.matrix.to(density)))).sub_(OPTICAL_DENSITY_FLOOR).mul_(self.light)
@@ -65,14 +65,14 @@ class ColourChange:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What one training view of a slide differs by."""
+    """How one training view of a slide differs from the slide."""
 
     symmetry: Symmetry
     colour: ColourChange | None
 
 
 def draw_change(strengths: config.Augmentation, generator: Generator) -> Change:
-    """A random change; each stain's strength and the light vary uniformly within ± the given shares."""
+    """Draw a change; each stain's strength and the light vary uniformly within ± the given shares."""
     bits, uniform = torch.randint(0, 2, (3,), generator=generator), torch.rand(4, generator=generator) * 2 - 1
     dihedral = strengths.symmetry == "dihedral"
     symmetry = Symmetry(*(bool(bit) for bit in bits)) if dihedral else Symmetry()
@@ -85,7 +85,7 @@ def draw_change(strengths: config.Augmentation, generator: Generator) -> Change:
 
 
 class AugmentedSource:
-    """A `TileSource` that shows another one changed.
+    """A `TileSource` that shows a changed version of another one.
 
     The mirror line is the far edge of the overview at `overview_downsample`, so mirrored overviews show exactly the
     same pixels as plain ones. Overviews at another downsample are aligned to the nearest of their own pixels.
@@ -116,22 +116,22 @@ class AugmentedSource:
         return self._source.counters
 
     def downsample(self, mpp: float) -> float:
-        """As the wrapped source's."""
+        """Return what the wrapped source returns."""
         return self._source.downsample(mpp)
 
     def overview_downsample(self, mpp: float) -> float:
-        """As the wrapped source's."""
+        """Return what the wrapped source returns."""
         return self._source.overview_downsample(mpp)
 
     def overview(self, downsample: float) -> Tensor:
-        """(b, c, h, w) of the changed slide."""
+        """Return the overview (b, c, h, w) of the changed slide."""
         swapped = Symmetry(swap=self._symmetry.swap).image(self._coloured(self._source.overview(downsample)))
         width = round(self._lines[0] / downsample) if self._mirrored[0] else swapped.shape[-1]
         height = round(self._lines[1] / downsample) if self._mirrored[1] else swapped.shape[-2]
         return replace(self._symmetry, swap=False).image(_fitted(swapped, width, height))
 
     def tissue(self, grid: Grid) -> Tensor:
-        """(b, rows, cols) bool of a grid over the changed slide."""
+        """Return (b, rows, cols) bool of a grid over the changed slide."""
         origin, span = grid.origin, (grid.cols * grid.step[0], grid.rows * grid.step[1])
         x = self._lines[0] - origin[0] - span[0] if self._symmetry.mirror_x else origin[0]
         y = self._lines[1] - origin[1] - span[1] if self._symmetry.mirror_y else origin[1]
@@ -141,14 +141,14 @@ class AugmentedSource:
         return self._symmetry.image(self._source.tissue(plain))
 
     def aligned(self, tiles: TileSet) -> TileSet:
-        """Tiles moved as the wrapped source moves them."""
+        """Return the tiles moved as the wrapped source moves them."""
         plain = self._plain_tiles(tiles)
         shift = self._source.aligned(plain).locations - plain.locations
         shift = (shift[..., ::-1] if self.swapped else shift) * np.where(self._mirrored, -1, 1)
         return replace(tiles, locations=tiles.locations + shift)
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """Tiles at places of the changed slide."""
+        """Read tiles at places of the changed slide."""
         batch = self._source.read(self._plain_tiles(tiles))
         return replace(batch, pixels=self._symmetry.image(self._coloured(batch.pixels)))
 
@@ -158,12 +158,12 @@ class AugmentedSource:
         return self._symmetry.swap
 
     def plain_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where points (..., 2) of the changed slide lie on the plain one, (x, y) in level-0 pixels."""
+        """Map points (..., 2) of the changed slide to the plain one, (x, y) in level-0 pixels."""
         mirrored = np.where(self._mirrored, np.array(self._lines) - points, points)
         return mirrored[..., ::-1] if self.swapped else mirrored
 
     def shown_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where points (..., 2) of the plain slide lie on the changed one; undoes `plain_points`."""
+        """Map points (..., 2) of the plain slide to the changed one; undoes `plain_points`."""
         turned = points[..., ::-1] if self.swapped else points
         return np.where(self._mirrored, np.array(self._lines) - turned, turned)
 
@@ -179,7 +179,7 @@ class AugmentedSource:
 
 
 def _fitted(pixels: Tensor, width: int, height: int) -> Tensor:
-    """Cut, or filled with background, on the right and below."""
+    """Return the image cut, or filled with background, on the right and below."""
     h, w = pixels.shape[-2:]
     if (h, w) == (height, width):
         return pixels
@@ -191,7 +191,7 @@ def _fitted(pixels: Tensor, width: int, height: int) -> Tensor:
 
 @cache
 def _densities(device: torch.device) -> Tensor:
-    """Natural optical density of each 8-bit value, (256,) float32."""
+    """Return the natural optical density of each 8-bit value, (256,) float32."""
     values = torch.arange(256, device=device, dtype=torch.float64)
     white = 255 + OPTICAL_DENSITY_FLOOR
     return torch.log(white / (values + OPTICAL_DENSITY_FLOOR)).float()
@@ -199,7 +199,9 @@ def _densities(device: torch.device) -> Tensor:
 
 @cache
 def _stains() -> Tensor:
-    """Rows: the RGB densities of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001), as scikit-image has them."""
+    """Return the RGB densities of haematoxylin, eosin and DAB as rows (Ruifrok and Johnston 2001, as in
+    scikit-image).
+    """
     from skimage.color import rgb_from_hed
 
     return torch.from_numpy(np.array(rgb_from_hed, np.float64))

@@ -30,7 +30,7 @@ MEMORY_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Survey:
-    """What opening every slide once told.
+    """What was found when every slide was opened once.
 
     Attributes:
         fingerprints: slide name -> content fingerprint, of the slides that can be used.
@@ -59,7 +59,7 @@ class Remembered:
 
 
 class OverviewMemory:
-    """The least recently used overviews and masks leave when there are more than `limit` bytes. Safe in threads."""
+    """The overviews and masks used last; the least recently used leave beyond `limit` bytes. Thread-safe."""
 
     def __init__(self, limit: int = MEMORY_BYTES) -> None:
         self.limit = limit
@@ -72,14 +72,14 @@ class OverviewMemory:
         return sum(kept.bytes for kept in self._kept.values())
 
     def get(self, key: str) -> Remembered | None:
-        """What is kept of a slide, None where nothing is."""
+        """Return what is kept of a slide, None where nothing is."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: str, remembered: Remembered) -> None:
-        """Keeps it, in place of what was kept under that key, and lets go of the oldest where there is too much."""
+        """Keep an entry in place of the one under that key; drop the least recently used beyond the limit."""
         with self._lock:
             self._kept[key] = remembered
             self._kept.move_to_end(key)
@@ -107,15 +107,15 @@ class RememberingSource:
         return self._source.tissue_mask
 
     def downsample(self, mpp: float) -> float:
-        """As the slide's."""
+        """Return what the slide's source returns."""
         return self._source.downsample(mpp)
 
     def overview_downsample(self, mpp: float) -> float:
-        """As the slide's."""
+        """Return what the slide's source returns."""
         return self._source.overview_downsample(mpp)
 
     def overview(self, downsample: float) -> Tensor:
-        """(1, 3, h, w) uint8."""
+        """Return the overview, (1, 3, h, w) uint8."""
         if downsample not in self._overviews:
             self._overviews[downsample] = self._source.overview(downsample)
             slide = self._source.slide
@@ -124,20 +124,20 @@ class RememberingSource:
         return self._overviews[downsample]
 
     def tissue(self, grid: Grid) -> Tensor:
-        """As the slide's."""
+        """Return what the slide's source returns."""
         return self._source.tissue(grid)
 
     def aligned(self, tiles: TileSet) -> TileSet:
-        """As the slide's."""
+        """Return what the slide's source returns."""
         return self._source.aligned(tiles)
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """As the slide's."""
+        """Return what the slide's source returns."""
         return self._source.read(tiles)
 
 
 def survey(slides: Mapping[str, Path], rows: Sequence[LabelRow]) -> Survey:
-    """Opens every slide once, for its fingerprint and to see whether it can be used."""
+    """Open every slide once, for its fingerprint and to see whether it can be used."""
     with ThreadPoolExecutor(4) as pool:
         looked = list(pool.map(lambda row: _look(slides[row.slide], row), rows))
     fingerprints = {row.slide: text for row, (text, _, failure) in zip(rows, looked, strict=True) if not failure}
@@ -155,7 +155,7 @@ def slide_examples(
     overview_mpp: float,
     snap: bool = True,
 ) -> tuple[Example, ...]:
-    """The usable rows as examples; opening one also reads the overview that a model at `overview_mpp` will ask for."""
+    """Return the usable rows as examples; opening one also reads the overview at `overview_mpp`."""
 
     def example(row: LabelRow) -> Example:
         key = surveyed.fingerprints[row.slide]
@@ -175,7 +175,7 @@ def slide_examples(
 def opened(
     path: Path, row: LabelRow, key: str, memory: OverviewMemory, overview_mpp: float, snap: bool = True
 ) -> Iterator[TileSource]:
-    """A slide's source with its overview at hand.
+    """Yield a slide's source with its overview in memory.
 
     Raises:
         SlideError: it cannot be opened or read, its mpp is unknown, or it has no tissue.
@@ -195,7 +195,7 @@ def opened(
 
 
 def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str]) -> str:
-    """sha256 over the sorted pairs of slide fingerprint and label: what a model was trained on, whatever the names."""
+    """Return the sha256 of the sorted pairs of slide fingerprint and label, whatever the slides' names."""
     lines = sorted(f"{fingerprints[name]} {labels[name]}" for name in fingerprints)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -231,7 +231,7 @@ class Example:
 
 
 def ahead(examples: Sequence[Example]) -> Generator[tuple[Example, TileSource | SlideError]]:
-    """Each example with its open source, or with the error that opening it gave; the next one opens meanwhile."""
+    """Yield each example with its open source, or with the error of opening it; the next one opens meanwhile."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool, ExitStack() as unfinished:
         coming = [pool.submit(_entered, example) for example in examples[:1]]
         unfinished.callback(_close, coming)

@@ -103,7 +103,7 @@ class Evaluation:
         return self.classes[0] if self.negative == self.classes[1] else self.classes[1]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; NaN is None."""
+        """Return plain JSON values; NaN is None."""
         found = self.localisation
         return {
             "warning": self.warning or None,
@@ -132,7 +132,7 @@ def evaluate(
     split: str | None = None,
     model: str | Path | None = None,
 ) -> Evaluation:
-    """Compares predictions.csv with labels, and with ground truth the tiles that were read.
+    """Compare predictions.csv with labels, and the tiles that were read with ground truth if there is any.
 
     Args:
         predictions: the table, or the results folder that holds it.
@@ -177,7 +177,7 @@ def evaluate(
 
 
 def locate(groundtruth: Path, results: Path, names: list[str]) -> Localisation:
-    """For each slide with outlined lesions, whether the tile with the highest weight touches one.
+    """Find out, for each slide with outlined lesions, whether the tile with the highest weight touches one.
 
     Where a model looked more than once, the last glimpse counts: earlier ones are larger views on the way.
 
@@ -225,7 +225,7 @@ def _row_shares(where: str, cells: Sequence[str]) -> list[float]:
 def _truth(
     labels: str | Path, shares: Mapping[str, Any], classes: tuple[str, ...], results: Path
 ) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
-    """The row of the labels by the predictions' slide names, and the rows that have no prediction."""
+    """Return the row of the labels by the predictions' slide names, and the rows that have no prediction."""
     index = SlideNames(labels, "write its relative path")
     written = read_labels(labels)
     files = _files_inside(shares, results) if any(_may_be_inside(row.slide) for row in written) else {}
@@ -247,12 +247,12 @@ def _truth(
 
 
 def _may_be_inside(name: str) -> bool:
-    """Whether a name may be that of a DICOM file, by its suffix or because it is a UID."""
+    """Return True where a name may be that of a DICOM file, by its suffix or because it is a UID."""
     return suffix_of(name).lower() in DICOM or all(part.isdigit() for part in file_name(name).split("."))
 
 
 def _files_inside(names: Iterable[str], results: Path) -> dict[str, list[str]]:
-    """The DICOM files of the slides that are folders, by the slides' names, as far as these are still there."""
+    """Return the DICOM files of the slides that are folders, by the slides' names, as far as these still exist."""
     found = {}
     for name in names:
         path = results / FOLDER / f"{name}.json"
@@ -265,7 +265,7 @@ def _files_inside(names: Iterable[str], results: Path) -> dict[str, list[str]]:
 def _taken(
     rows: Mapping[str, LabelRow], unpredicted: Sequence[LabelRow], split: str | None, labels: str | Path
 ) -> tuple[dict[str, LabelRow], str]:
-    """The rows that judge, and a sentence on those that do not."""
+    """Return the rows to judge by, and a sentence on those that are left out."""
     if split not in (None, "all", *PARTS):
         raise InputError(f"split is {split!r}; possible: all, {', '.join(PARTS)}")
     if not any(row.part for row in (*rows.values(), *unpredicted)):
@@ -280,7 +280,7 @@ def _taken(
 
 
 def _negative(classes: tuple[str, ...], config: Mapping[str, Any] | None) -> str | None:
-    """The class without a finding: as the model's folder says, else as its name says."""
+    """Return the class without a finding: as the model's folder says, otherwise by its name."""
     known = config.get("negative") if config else None
     if known in classes:
         return str(known)
@@ -300,7 +300,7 @@ def class_index(label: str, classes: tuple[str, ...], labels: str | Path) -> int
 
 
 def _outlines(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The file of outlines of each slide that has one."""
+    """Return the file of outlines of each slide that has one."""
     index = SlideNames(folder, "keep the folders of the slides")
     for file in sorted(folder.rglob("*.geojson")):
         index.add(str(file), (file.relative_to(folder).as_posix().removesuffix(".geojson"),))
@@ -329,14 +329,14 @@ def _lesions(path: Path) -> BaseGeometry | None:
 
 
 def _features(content: Any) -> Iterator[Mapping[str, Any]]:
-    """Features of a collection, of a bare list (older QuPath), or one feature alone."""
+    """Yield the features of a collection, of a bare list (older QuPath), or one feature alone."""
     if isinstance(content, Mapping) and content.get("type") == "Feature":
         content = [content]
     yield from content["features"] if isinstance(content, Mapping) else content
 
 
 def _tiles(table: Path) -> list[Mapping[str, str]]:
-    """The rows of a table of tiles; none where the method read none."""
+    """Return the rows of a table of tiles; none where the method read none."""
     rows = read_table(table)
     missing = [column for column in (*BOX, "weight") if column not in rows.columns]
     if missing:

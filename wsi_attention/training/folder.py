@@ -26,7 +26,7 @@ SPLIT = "split.csv"
 
 
 def forget(output: str | Path) -> None:
-    """Removes an earlier training and its model from a folder, and nothing else; a kill in between leaves no half.
+    """Remove an earlier training and its model from a folder, and nothing else; a kill in between leaves no half.
 
     Raises:
         InputError: the folder holds a model from elsewhere.
@@ -46,7 +46,7 @@ def forget(output: str | Path) -> None:
 
 
 def write_split(folder: Path, split: Split) -> None:
-    """Writes which slide trains and which validates, one a row."""
+    """Write which slide trains and which validates, one a row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("slide", "label", "patient", "split"))
@@ -56,7 +56,7 @@ def write_split(folder: Path, split: Split) -> None:
 
 
 def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end: Finished, command: str) -> None:
-    """The model first, then the word that it is finished, then the state goes: a kill in between only repeats this.
+    """Write the model, then the mark that it is finished, then remove the state: a kill in between only repeats this.
 
     Args:
         folder: the model folder.
@@ -85,7 +85,7 @@ def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end
 
 
 def tidy(folder: Path) -> None:
-    """Removes what only an unfinished training needs."""
+    """Remove what only an unfinished training needs."""
     (folder / STATE).unlink(missing_ok=True)
     tidy_epochs(folder)
     remove_unfinished(folder)

@@ -156,7 +156,7 @@ def newcombe_variance(area: float, positives: float, negatives: float) -> float:
 
 
 def _area(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> _Area | None:
-    """DeLong's components: how many of the other side each slide is on the right side of, about their mean."""
+    """Return DeLong's components: how many of the other side each slide ranks correctly against, about their mean."""
     from scipy.stats import rankdata
 
     m, n = int(truth.sum()), int((~truth).sum())
@@ -179,7 +179,7 @@ def _over_patients(influence: NDArray[np.float64], own: NDArray[np.int64]) -> fl
 
 
 def _mean_f1(tables: NDArray[np.float64], used: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(...): of tables (..., truth, prediction), over the used classes."""
+    """Return the mean F1, (...), of tables (..., truth, prediction) over the used classes."""
     right = np.diagonal(tables, axis1=-2, axis2=-1)[..., used]
     both = (tables.sum(-1) + tables.sum(-2))[..., used]
     mean: NDArray[np.float64] = (2 * right / both).mean(-1)
@@ -187,7 +187,7 @@ def _mean_f1(tables: NDArray[np.float64], used: NDArray[np.bool_]) -> NDArray[np
 
 
 def _freedom(own: NDArray[np.int64], labels: NDArray[np.int64]) -> int:
-    """Degrees of freedom that the patients of each class leave for the variance, 1 at least."""
+    """Return the degrees of freedom that the patients of each class leave for the variance, at least 1."""
     return max(1, sum(len(np.unique(own[labels == c])) - 1 for c in np.unique(labels)))
 
 
@@ -196,7 +196,7 @@ def _patients(own: NDArray[np.int64], truth: NDArray[np.bool_]) -> tuple[int, in
 
 
 def _bound(value: float, sizes: Sequence[tuple[int, int]], ratio: float, reach: float, side: int) -> float:
-    """The furthest area on one side that the data do not contradict; the end of the scale where none is."""
+    """Return the furthest area on one side that the data do not contradict; the end of the scale where none is."""
     from scipy.optimize import brentq
 
     end = 0.0 if side < 0 else 1.0
@@ -211,7 +211,7 @@ def _bound(value: float, sizes: Sequence[tuple[int, int]], ratio: float, reach: 
 
 
 def _exact(hits: float, n: float, level: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval, for counts that need not be whole."""
+    """Return Clopper and Pearson's interval, for counts that need not be whole."""
     from scipy.stats import beta
 
     tail = (1 - level) / 2

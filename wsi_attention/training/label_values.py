@@ -65,7 +65,7 @@ def check_classes(labels: Sequence[str], name: str | Path) -> None:
 
 
 def _same_word(counts: Counter[str]) -> str:
-    """A sentence on labels that are one word written in several ways; empty where there are none."""
+    """Return a sentence on labels that are one word written in several ways; empty where there are none."""
     spellings: dict[str, list[str]] = {}
     for label in sorted(counts):
         spellings.setdefault(_key(label), []).append(label)
@@ -103,7 +103,7 @@ def _whole_numbers(numbers: Sequence[str], counts: Counter[str], name: str | Pat
 
 
 def _key(label: str) -> str:
-    """A label as it is compared: compatible characters, small letters, one space for any joint between two words."""
+    """Return a label as it is compared: compatible characters, small letters, one space for any joint of words."""
     text = unicodedata.normalize("NFKC", label).casefold()
     text = "".join(" " if character.isspace() else character for character in text if _shows(character))
     return re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", text.replace("_", " ")).strip()

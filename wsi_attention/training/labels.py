@@ -158,7 +158,7 @@ class Split:
 
 
 def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Path) -> Split:
-    """Follows the column `split` where there is one, else draws patients; `name` is what errors call the CSV.
+    """Follow the column `split` where there is one, otherwise draw patients; `name` is what errors call the CSV.
 
     Raises:
         InputError: labels that can be no classes, fewer than two of them, a class with a single slide, a given
@@ -181,14 +181,14 @@ def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Pa
 
 
 def class_names(rows: Sequence[LabelRow]) -> tuple[str, ...]:
-    """The labels that occur, sorted; numbers by value."""
+    """Return the labels that occur, sorted; numbers by value."""
     labels = {row.label for row in rows}
     numeric = all(label.lstrip("+-").isdigit() for label in labels)
     return tuple(sorted(labels, key=lambda label: (int(label) if numeric else 0, label)))
 
 
 def class_weights(labels: Sequence[int], classes: int) -> tuple[float, ...]:
-    """n / (classes · n_c): every class counts the same, and the mean over the slides is 1; 0 for an absent class."""
+    """Return n / (classes · n_c), 0 for an absent class: classes count the same, the mean over slides is 1."""
     counts = np.bincount(np.asarray(labels, np.int64), minlength=classes)
     present = int((counts > 0).sum())
     return tuple(len(labels) / (present * int(count)) if count else 0.0 for count in counts)
@@ -207,7 +207,7 @@ def _enough(rows: Sequence[LabelRow], classes: tuple[str, ...], name: str | Path
 
 
 def _draw(rows: Sequence[LabelRow], share: float, seed: int) -> set[str]:
-    """Patients for validation: rarest class first, each up to its share, never a class's last training patient.
+    """Draw patients for validation: rarest class first, each up to its share, never a class's last training patient.
 
     Where no patient of a class fits into the shares, the one who exceeds them least is taken.
     """

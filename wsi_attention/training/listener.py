@@ -9,11 +9,11 @@ class Listener(Protocol):
     """Told about a run as it goes on."""
 
     def line(self, text: str) -> None:
-        """Something worth a line."""
+        """Take a line that is worth showing."""
         ...
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """How far a stage ("epoch 3", "validation 3") has come, in slides."""
+        """Take how far a stage ("epoch 3", "validation 3") has come, in slides."""
         ...
 
 
@@ -21,7 +21,7 @@ class Silent:
     """A listener that drops everything."""
 
     def line(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -67,7 +67,7 @@ class Job:
 
 
 def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> TrainingState:
-    """Trains from `state` until the epochs or the patience are used up; the model ends with the last weights.
+    """Train from `state` until the epochs or the patience are used up; the model ends with the last weights.
 
     Raises:
         DivergedError: loss, gradient or output is not finite; the state of the last whole epoch is still saved.
@@ -138,7 +138,7 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
 def _train(
     fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, examples: Sequence[Example], epoch: int
 ) -> tuple[float, dict[str, str]]:
-    """One pass over the images: mean loss, and those that failed."""
+    """Run one pass over the images; return the mean loss, and those that failed."""
     order = torch.randperm(len(examples), generator=Generator().manual_seed(seed_of(job.recipe.seed, "order", epoch)))
     steps = np.array_split(order.numpy(), math.ceil(len(examples) / job.recipe.batch))
     shares = [[examples[i] for i in step[fabric.global_rank :: fabric.world_size]] for step in steps]
@@ -230,7 +230,7 @@ def _report_failures(job: Job, before: Mapping[str, str], now: Mapping[str, str]
 
 
 def too_many_failed(failed: Mapping[str, str], total: int) -> None:
-    """Refuses to go on when more than half of the slides cannot be used.
+    """Raise InputError where more than half of the slides cannot be used.
 
     Raises:
         InputError: so it is; the text gives the first reason.
@@ -253,12 +253,12 @@ def _generator(*parts: object) -> Generator:
 
 
 def finished(state: TrainingState, recipe: Recipe) -> bool:
-    """Whether there is nothing left to train."""
+    """Return True where nothing is left to train."""
     return state.epoch >= recipe.epochs or (state.epoch > 0 and state.epoch - state.best_epoch >= recipe.patience)
 
 
 def better(new: EpochRecord, old: EpochRecord, best: str = "auroc") -> bool:
-    """Higher validation AUROC, equal ones (or none) told apart by the lower validation loss; or that loss alone."""
+    """Return True for a higher validation AUROC, or an equal one (or none) with a lower loss; or by that loss alone."""
     if best == "loss":
         return new.val_loss < old.val_loss
     first, second = (-1.0 if math.isnan(record.val_auroc) else record.val_auroc for record in (new, old))
@@ -266,7 +266,7 @@ def better(new: EpochRecord, old: EpochRecord, best: str = "auroc") -> bool:
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """The rate after `progress` epochs: linear warm-up, then constant or a cosine down to 0 at the last epoch."""
+    """Return the rate after `progress` epochs: linear warm-up, then constant or a cosine down to 0 at the end."""
     settings = recipe.optimiser
     if progress < settings.warmup_epochs:
         return settings.learning_rate * progress / settings.warmup_epochs

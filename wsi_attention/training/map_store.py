@@ -107,7 +107,7 @@ class MapStore:
         return {key: one.name for key, one in self.found.items() if bool((one.updates > 0).any())}
 
     def get(self, slide: str, label: str) -> AccumulatedMap:
-        """The map of a slide, by fingerprint or name, and a class.
+        """Return the map of a slide, by fingerprint or name, and a class.
 
         Raises:
             InputError: no such slide or class; the text names some there are.
@@ -125,7 +125,7 @@ class MapStore:
 
 
 def open_maps(path: str | Path) -> MapStore:
-    """Reads a store: a model folder's, or the file itself.
+    """Read a store: a model folder's, or the file itself.
 
     Raises:
         InputError: there is none, or it is damaged or of another version.
@@ -152,7 +152,7 @@ def open_maps(path: str | Path) -> MapStore:
 
 
 def maps_fingerprint(folder: str) -> str:
-    """sha256 of the store in a model folder, so that other maps under the same name are noticed; empty for no folder.
+    """Return the sha256 of the store in a model folder, which tells stores of one name apart; empty for none.
 
     Raises:
         InputError: there is none.
@@ -163,7 +163,7 @@ def maps_fingerprint(folder: str) -> str:
 
 
 def write_maps(file: Path, store: MapStore) -> None:
-    """Writes a store whole, on disk before it has its name.
+    """Write a store whole, on disk before it has its name.
 
     Raises:
         ResultsError: disk full, or writing is not permitted.
@@ -176,7 +176,7 @@ def write_maps(file: Path, store: MapStore) -> None:
 
 
 def completed(store: MapStore) -> MapStore:
-    """A store in which every label has a map: where none was accepted, the latest one counts (OAA-PyTorch)."""
+    """Return a store in which every label has a map: where none was accepted, the latest one counts (OAA-PyTorch)."""
     return replace(store, found={key: _complete(one) for key, one in store.found.items()})
 
 
@@ -207,7 +207,7 @@ def _slide(group: Any, classes: int) -> SlideMaps:
 
 
 def _entries(store: MapStore) -> dict[str, Any]:
-    """Every file of the Zarr store, by its path."""
+    """Return every file of the Zarr store, by its path."""
     import zarr
     from zarr.storage import MemoryStore
 
@@ -253,7 +253,7 @@ MOST_VALUES = 100_000_000
 
 
 def read_array(array: Any) -> Tensor:
-    """A stored array whole.
+    """Return a stored array whole.
 
     Raises:
         ValueError: it says that it is larger than maps ever are.
@@ -264,7 +264,7 @@ def read_array(array: Any) -> Tensor:
 
 
 def check_maps(arrays: Mapping[str, Tensor], waiting: Sequence[int], classes: int) -> None:
-    """Whether a slide's arrays fit each other and hold what maps hold.
+    """Raise ValueError unless a slide's arrays fit each other and hold what maps hold.
 
     Args:
         arrays: "values", "updates" and perhaps "pending", see `map_store.SlideMaps`.
@@ -289,7 +289,7 @@ def check_maps(arrays: Mapping[str, Tensor], waiting: Sequence[int], classes: in
 
 
 def checked_grid(shape: tuple[int, int], step: Sequence[float], origin: Sequence[float]) -> Grid:
-    """The grid of maps (rows, cols).
+    """Return the grid of maps (rows, cols).
 
     Raises:
         ValueError: the cells have no size, or the numbers are not finite.

@@ -32,7 +32,7 @@ class Guide:
         self.store, self.name = store, name
 
     def maps_for(self, example: Example, shown: AugmentedSource, output: Output) -> Tensor | None:
-        """(1, classes, rows, cols) as the model sees the slide; None where the slide's label has no map.
+        """Return (1, classes, rows, cols) as the model sees the slide; None where the slide's label has no map.
 
         Raises:
             InputError: the model's cells are not those of the maps.
@@ -50,7 +50,7 @@ class Guide:
         return found.view(1, -1, *grid.shape)
 
     def missing(self, keys: Sequence[str]) -> int:
-        """How many slides, by fingerprint, have no map."""
+        """Return how many slides, by fingerprint, have no map."""
         return sum(key not in self.store.slides for key in keys)
 
 
@@ -62,7 +62,7 @@ def guide_for(
     output: Path,
     listener: Listener,
 ) -> Guide | None:
-    """The guide that a recipe's `maps` names, None where the model takes none and none is named.
+    """Return the guide that a recipe's `maps` names, None where the model takes none and none is named.
 
     Args:
         model: that is to be trained.
@@ -102,7 +102,7 @@ def guide_for(
 
 
 def _of_other_slides(store: MapStore, slides: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
-    """Why maps do not stand for the slide of their content as it is now, by fingerprint."""
+    """Return why maps do not stand for the slide of their content as it is now, by fingerprint."""
     seen: dict[str, list[Mapping[str, str]]] = {}
     for key, now in slides:
         seen.setdefault(key, []).append(now)

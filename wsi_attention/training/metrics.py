@@ -63,7 +63,7 @@ class Scores:
     recalls: tuple[Recall, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; NaN is None."""
+        """Return plain JSON values; NaN is None."""
         values = {name: getattr(self, name) for name in ("auroc", "accuracy", "f1", "loss")}
         finite = {name: value if np.isfinite(value) else None for name, value in values.items()}
         return {
@@ -116,7 +116,7 @@ def score(
 
 
 def auroc(probabilities: Tensor, labels: Tensor) -> float:
-    """Area under the ROC curve of (n, classes) probabilities, as `Scores.auroc` says."""
+    """Return the area under the ROC curve of (n, classes) probabilities, as `Scores.auroc` says."""
     from torchmetrics.functional.classification import binary_auroc
 
     classes = range(1, 2) if probabilities.shape[1] == 2 else range(probabilities.shape[1])
@@ -137,7 +137,7 @@ def _ends(interval: tuple[float, float]) -> list[float | None]:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Dense ranks scaled into [0, 1]: the same AUROC, but no rounding to float32 makes two values one."""
+    """Return dense ranks scaled into [0, 1]: the same AUROC, but no rounding to float32 makes two values one."""
     ranks = np.unique(values.double().numpy(), return_inverse=True)[1].astype(np.float64)
     return torch.from_numpy(ranks / max(ranks.max(), 1.0))
 

@@ -30,7 +30,7 @@ _NOT_IT = re.compile(r"\b(non|no|not|without|triple|double|false|near) ?(" + "|"
 
 
 def says_nothing_found(label: str) -> bool:
-    """Whether a class is called as people call the one without a finding: normal, benign, non-tumour, 0 …"""
+    """Return True for names that people give to the class without a finding: normal, benign, non-tumour, 0 …"""
     text = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", label).casefold().replace("_", " ")))
     if text in WHOLE or _DENIED.search(text):
         return True
@@ -94,7 +94,7 @@ def negative_arguments(
 
 
 def _or_none(classes: Sequence[str], given: str) -> str | None:
-    """As `negative_class`, where nothing depends on it: None too where several could be it."""
+    """Return `negative_class` where nothing depends on it: None also where several could be it."""
     if given:
         return negative_class(classes, given)
     found = [name for name in classes if says_nothing_found(name)]

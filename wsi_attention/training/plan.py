@@ -124,7 +124,7 @@ class Finished:
     failed: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; NaN is None."""
+        """Return plain JSON values; NaN is None."""
         best = {name: value if math.isfinite(value) else None for name, value in vars(self.best).items()}
         return {"best": best, "epochs": self.epochs, "failed": dict(self.failed)}
 
@@ -132,7 +132,7 @@ class Finished:
 def make_plan(
     labels: Path, slides: Sequence[str | Path], recipe: Recipe, listener: Listener, series: str | None = None
 ) -> Plan:
-    """Reads the labels, splits them, and opens every slide once.
+    """Read the labels, split them, and open every slide once.
 
     Raises:
         InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
@@ -167,7 +167,7 @@ def _encoder_notes(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _negative_notes(plan: Plan) -> tuple[str, ...]:
-    """What the class without a finding is taken to be, where training depends on it."""
+    """Say which class is taken for the one without a finding, where training depends on it."""
     if "background" in plan.told or isinstance(plan.recipe.model.get("background"), int):
         return (f"tissue without a finding counts as {plan.negative!r}; if it is not, say which with --negative",)
     if plan.told:
@@ -184,7 +184,7 @@ def check_options(recipe: Recipe) -> None:
 
 
 def finished_before(folder: Path, plan: Plan) -> Finished | None:
-    """What a finished run of the same plan left, None where the run is unfinished or its model is gone.
+    """Return what a finished run of the same plan left, None where the run is unfinished or its model is gone.
 
     Raises:
         InputError: the folder holds another run, or a model from elsewhere.
@@ -208,7 +208,7 @@ def finished_before(folder: Path, plan: Plan) -> Finished | None:
 
 
 def check_same_plan(folder: Path, stored: Mapping[str, str], plan: Plan) -> None:
-    """Whether the digests in a folder are those of the plan.
+    """Raise InputError unless the digests in a folder are those of the plan.
 
     Raises:
         InputError: they are not; the text names the parts that differ.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def sum_gradients(fabric: Fabric, model: nn.Module) -> bool:
-    """Gives every process the sum of all gradients; False where no process has any."""
+    """Replace the gradients of every process by the sum over all; return False where no process has any."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if fabric.world_size > 1:
         for parameter in parameters:
@@ -29,7 +29,7 @@ def sum_gradients(fabric: Fabric, model: nn.Module) -> bool:
 
 
 def share_buffers(fabric: Fabric, model: nn.Module) -> None:
-    """Running statistics become their mean over the processes."""
+    """Replace running statistics by their mean over the processes."""
     if fabric.world_size > 1:
         for buffer in model.buffers():
             if buffer.is_floating_point():
@@ -37,7 +37,7 @@ def share_buffers(fabric: Fabric, model: nn.Module) -> None:
 
 
 def gathered(fabric: Fabric, examples: Sequence[Example], rows: Mapping[str, Tensor]) -> Tensor:
-    """One row an example, in their order, from whichever process has it; NaN where none has."""
+    """Return one row an example, in their order, from whichever process has it; NaN where none has."""
     width = max((row.numel() for row in rows.values()), default=0)
     if fabric.world_size > 1:
         widths = torch.zeros(fabric.world_size, device=fabric.device)
@@ -52,7 +52,7 @@ def gathered(fabric: Fabric, examples: Sequence[Example], rows: Mapping[str, Ten
 
 
 def owned(fabric: Fabric, keys: Sequence[str], vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The vector of each key from whichever process has one, on the CPU; their mean where several have one.
+    """Return the vector of each key from whichever process has one, on the CPU; their mean where several have one.
 
     Args:
         fabric: of the run.
@@ -72,7 +72,7 @@ def owned(fabric: Fabric, keys: Sequence[str], vectors: Mapping[str, Tensor]) ->
 
 
 def agreed(fabric: Fabric, examples: Sequence[Example], failed: Mapping[str, str]) -> dict[str, str]:
-    """The failures of all processes, in the order of the examples."""
+    """Return the failures of all processes, in the order of the examples."""
     flags = torch.tensor([float(example.name in failed) for example in examples], device=fabric.device)
     flags = total(fabric, flags) if fabric.world_size > 1 else flags
     names = [example.name for example, flag in zip(examples, flags.tolist(), strict=True) if flag]
@@ -80,7 +80,7 @@ def agreed(fabric: Fabric, examples: Sequence[Example], failed: Mapping[str, str
 
 
 def total(fabric: Fabric, values: Tensor) -> Tensor:
-    """Elementwise sum over the processes."""
+    """Return the elementwise sum over the processes."""
     summed = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(summed, Tensor)
     return summed

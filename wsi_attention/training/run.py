@@ -78,7 +78,7 @@ def train(
     command: str = "",
     listener: Listener | None = None,
 ) -> TrainingResult:
-    """Trains a model and writes its folder; an interrupted call, repeated, ends with the same model, bit for bit.
+    """Train a model and write its folder; an interrupted call, repeated, ends with the same model, bit for bit.
 
     Args:
         labels: CSV `slide,label[,patient][,mpp][,split][,series]`.

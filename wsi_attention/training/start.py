@@ -26,7 +26,7 @@ PRETRAINED = "pretrained"
 
 
 def take_weights(model: nn.Module, start: str) -> None:
-    """Copies the weights of an earlier model of the same shape, to go on from easier slides or another laboratory's.
+    """Copy the weights of an earlier model of the same shape, to go on from easier slides or another laboratory's.
 
     Colours to normalise by are arguments, not weights: the new model keeps its own.
 
@@ -43,7 +43,7 @@ def take_weights(model: nn.Module, start: str) -> None:
 
 
 def take_encoder(model: nn.Module, start: str) -> None:
-    """Copies an encoder's weights into the encoder of a model.
+    """Copy an encoder's weights into the encoder of a model.
 
     Args:
         model: with its encoder as `encoder`.
@@ -58,7 +58,7 @@ def take_encoder(model: nn.Module, start: str) -> None:
 
 
 def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
-    """Weights for an encoder, with the colours they were trained with where that is known.
+    """Return weights for an encoder, with the colours they were trained with where that is known.
 
     Raises:
         InputError: nothing is there, or it cannot be used.
@@ -74,7 +74,7 @@ def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
 
 
 def encoder_colours(model: nn.Module, start: str) -> dict[str, list[float]]:
-    """The arguments "mean" and "std" that the encoder was trained with.
+    """Return the arguments "mean" and "std" that the encoder was trained with.
 
     Args:
         model: with its encoder as `encoder`.
@@ -106,7 +106,7 @@ def without_hub(model: nn.Module, arguments: Mapping[str, object]) -> dict[str, 
 
 
 def encoder_of(model: nn.Module, name: str) -> nn.Module:
-    """The tile encoder of a model.
+    """Return the tile encoder of a model.
 
     Raises:
         InputError: it has none.
@@ -118,7 +118,7 @@ def encoder_of(model: nn.Module, name: str) -> nn.Module:
 
 
 def encoder_fingerprint(start: str) -> str:
-    """sha256 of the weights that `encoder_start` names, so that another file of the same name is noticed.
+    """Return the sha256 of the weights that `encoder_start` names, so that another file of the same name is noticed.
 
     Published weights are known by their name alone: they are not downloaded again to be compared.
 
@@ -160,9 +160,9 @@ Colour = tuple[float, ...]
 
 
 def tissue_colours(examples: Sequence[Example], overview_mpp: float) -> tuple[Colour, Colour]:
-    """Mean and standard deviation per channel, of 1, over the tissue of up to `SLIDES` evenly spaced examples.
+    """Return the per-channel mean and standard deviation, in [0, 1], of the tissue of up to `SLIDES` examples.
 
-    Each slide counts the same, whatever its size.
+    The examples are evenly spaced. Each slide counts the same, whatever its size.
 
     Raises:
         InputError: none of the slides can be used.

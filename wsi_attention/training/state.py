@@ -85,7 +85,7 @@ class TrainingState:
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
-    """Replaces the state and metrics.csv in a folder, each whole.
+    """Replace the state and metrics.csv in a folder, each whole.
 
     Raises:
         ResultsError: disk full, or writing is not permitted.
@@ -113,7 +113,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
 
 
 def load_state(folder: Path) -> TrainingState | None:
-    """The state in a folder, None where there is none.
+    """Return the state in a folder, None where there is none.
 
     Raises:
         InputError: the file is broken or of another version of this package.
@@ -143,7 +143,7 @@ def load_state(folder: Path) -> TrainingState | None:
 
 
 def write_metrics(folder: Path, history: tuple[EpochRecord, ...]) -> None:
-    """Replaces metrics.csv, a row an epoch."""
+    """Replace metrics.csv, a row an epoch."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.name for column in fields(EpochRecord)])
@@ -153,13 +153,13 @@ def write_metrics(folder: Path, history: tuple[EpochRecord, ...]) -> None:
 
 
 def optimiser_tensors(optimiser: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors, on the CPU."""
+    """Return the optimiser's state as named tensors, on the CPU."""
     state = optimiser.state_dict()["state"]
     return {f"{i}.{name}": copied(value) for i, values in state.items() for name, value in values.items()}
 
 
 def restore_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts named tensors back; learning rates are not part of it, every step sets its own."""
+    """Put named tensors back; learning rates are not part of it, every step sets its own."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         position, _, quantity = name.partition(".")
@@ -168,18 +168,18 @@ def restore_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> No
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """The same values in memory of their own, on the CPU."""
+    """Return a copy of the values in memory of their own, on the CPU."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def seed_of(*parts: object) -> int:
-    """A seed below 2^63 that depends on every part."""
+    """Return a seed below 2^63 that depends on every part."""
     digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def plan_of(**parts: Any) -> dict[str, str]:
-    """sha256 of each part that decides a run, as sorted JSON."""
+    """Return the sha256 of each part that decides a run, as sorted JSON."""
     texts = {name: json.dumps(part, sort_keys=True) for name, part in parts.items()}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 

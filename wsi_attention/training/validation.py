@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def validate(
     fabric: Fabric, model: nn.Module, examples: Sequence[Example], passes: int, told: Callable[[int], None]
 ) -> tuple[Tensor, dict[str, str]]:
-    """Probabilities (n, classes) of every image from repeatable draws, and why some have none (their rows are NaN).
+    """Return probabilities (n, classes) of every image from repeatable draws; NaN rows, and why, where there are none.
 
     Raises:
         DivergedError: the model's output is not finite; no such image is passed over in silence.
@@ -42,7 +42,7 @@ def validate(
 
 
 def scores_of(probabilities: Tensor, examples: Sequence[Example], weights: Sequence[float]) -> Scores:
-    """Scores over the rows that have probabilities.
+    """Return scores over the rows that have probabilities.
 
     Raises:
         InputError: none has.
@@ -89,7 +89,7 @@ class DivergedError(WsiAttentionError, ArithmeticError):
 
 @contextmanager
 def diverging(where: str) -> Iterator[None]:
-    """Turns the `ValueError` of a model that meets NaN or infinity into a `DivergedError` that says where.
+    """Turn the `ValueError` of a model that meets NaN or infinity into a `DivergedError` that says where.
 
     Raises:
         DivergedError: so it is.

@@ -1,7 +1,7 @@
 """TNet's small networks: the location module, position in features, pooling, and a feature map from inside an encoder.
 
-docs/methods/tnet.md §2.3 to §2.5. Encoders return features of length 1. Before a positional encoding is added they are
-scaled to length √d, so that a component of the feature and one of the encoding are of similar size.
+docs/methods/tnet.md §2.3, §2.4 and §2.5. Encoders return features of length 1. Before a positional encoding is added
+they are scaled to length √d, so that a component of the feature and one of the encoding are of similar size.
 """
 
 from __future__ import annotations

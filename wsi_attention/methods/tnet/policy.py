@@ -1,6 +1,6 @@
 """TNet's policy: probabilities of regions, the likelihood of a choice, reward and baseline, the pooling of features.
 
-docs/methods/tnet.md §2.3 and §2.5 to §4. Axes: b regions, m = n · n cells row by row, k cells chosen. Cells are drawn
+docs/methods/tnet.md §2.3, §2.5, §3 and §4. Axes: b regions, m = n · n cells row by row, k cells chosen. Cells are drawn
 with `sampling.draw_without_replacement`. All released variants take `sampling.top_k` instead, in training too:
 REINFORCE then estimates no gradient any more, it only raises the probability of what was chosen when the label was
 right.

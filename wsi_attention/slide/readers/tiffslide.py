@@ -72,7 +72,7 @@ class TiffSlideReader:
         self.associated: tuple[str, ...] = tuple(name for name in self._slide.associated_images if name)
 
     def _own_image(self, tif: TiffFile, path: str, series: Series) -> _Image | None:
-        """The slide of a TIFF whose directories we know; None of a scanner's own kind, where tiffslide knows."""
+        """Return the slide of a TIFF whose directories we know; None for a scanner's own kind."""
         try:
             vendor = vendor_of(tif, path)
         except NotReadHereError:
@@ -95,11 +95,11 @@ class TiffSlideReader:
 
     @classmethod
     def recognises(cls, path: str) -> bool:
-        """Whether it is a URL, or a file that begins as a TIFF does."""
+        """Return True for a URL, or for a file that begins as a TIFF does."""
         return is_url(path) or is_tiff(path)
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3 or 4); outside the slide they are white.
+        """Return pixels (h, w, 3 or 4); outside the slide they are white.
 
         Raises:
             TileReadError: the pixels could not be read or decoded.
@@ -118,13 +118,13 @@ class TiffSlideReader:
             raise TileReadError(str(error) or type(error).__name__) from error
 
     def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether stored tiles (column, row) are not in the file."""
+        """Return which stored tiles (column, row) are not in the file."""
         page = self._pages[level]
         numbers = tiles[:, 1] * -(-page.imagewidth // page.tilewidth) + tiles[:, 0]
         return np.asarray(self._least_counts(level)[numbers] == 0)
 
     def _least_counts(self, level: int) -> NDArray[np.int64]:
-        """Bytes of each stored tile; where colours lie apart, of the one that has the fewest."""
+        """Return the bytes of each stored tile; where colours are stored apart, of the one with the fewest."""
         pages = [page for page in self._slide.ts_tifffile.series[0].levels[level].pages if page is not None]
         first = self._pages[level]
         tiles = -(-first.imagewidth // first.tilewidth) * -(-first.imagelength // first.tilelength)
@@ -133,14 +133,14 @@ class TiffSlideReader:
         return np.asarray(np.concatenate(counts).min(axis=0))
 
     def _whitened(self, pixels: NDArray[np.uint8], level: int, corner: tuple[int, int]) -> NDArray[np.uint8]:
-        """White, where tifffile gives black for tiles that are not there."""
+        """Make missing tiles white; tifffile reads them as black."""
         tile = self.tile_sizes[level]
         if tile is None or self._least_counts(level).all():
             return pixels
         return whitened(pixels, corner, tile, lambda tiles: self.absent(level, tiles))
 
     def _plain(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Channels in the order red, green, blue, and colours that no transparency has been multiplied into."""
+        """Return channels in the order red, green, blue, with colours not multiplied by any transparency."""
         if self._order != STORED:
             return pixels[..., list(self._order)]
         if not self._premultiplied or pixels.shape[2] != 4:
@@ -149,16 +149,16 @@ class TiffSlideReader:
         return np.minimum(colour + clear, np.uint16(255)).astype(np.uint8)
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
-        """A label, macro or thumbnail image, (h, w, 3)."""
+        """Return a label, macro or thumbnail image, (h, w, 3)."""
         return on_white(np.asarray(self._slide.associated_images[name].convert("RGBA")))
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._slide.close()
 
 
 def _bound(page: TiffPage) -> None:
-    """Lets tifffile decode no tile that is stored, or unpacks, larger than its pixels can be."""
+    """Stop tifffile from decoding a tile that is stored, or unpacks, larger than its pixels can be."""
     width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
     decode = page.decode
 
@@ -174,7 +174,7 @@ def _bound(page: TiffPage) -> None:
 
 
 class _Image(NamedTuple):
-    """Whether its colours lie apart, the order of its channels, and its own tags."""
+    """Whether its colours are stored apart, the order of its channels, and its own tags."""
 
     planes: bool
     order: Order
@@ -187,12 +187,12 @@ def _stored(index: int, series: TiffPageSeries) -> StoredImage:
 
 
 def _named(tif: TiffFile, image: int) -> list[TiffPageSeries]:
-    """The other images of an OME-TIFF, which have names."""
+    """Return the other images of an OME-TIFF, which have names."""
     return [series for index, series in enumerate(tif.series) if index != image] if tif.is_ome else []
 
 
 def _check_colours(levels: list[TiffPage], path: str) -> None:
-    """Refuse what tifffile would hand out in other colours than RGB.
+    """Raise UnsupportedSlideError where tifffile would return other colours than RGB.
 
     Raises:
         UnsupportedSlideError: YCbCr that no JPEG decoder turns into RGB.
@@ -214,7 +214,7 @@ def _is_premultiplied(page: TiffPage) -> bool:
 
 
 def _open(path: str) -> tuple[_LevelFrame, tuple[str, ...]]:
-    """The file, and what a reader should know of how far a remote one's tags point; of a local one `Slide` says it."""
+    """Open the file; return it with notes on how far a remote one's tags point (`Slide` makes those of a local one)."""
     if is_url(path):
         source = bytes_of(path)
         stream = source.file()
@@ -228,7 +228,7 @@ def _open(path: str) -> tuple[_LevelFrame, tuple[str, ...]]:
 
 
 def _drop_unusable_resolution(tif: TiffFile) -> None:
-    """Takes out resolution tags that are no fractions (0/0 …): tiffslide cannot open a file that has them."""
+    """Remove resolution tags that are no fractions (0/0 …): tiffslide cannot open a file that has them."""
     tags = tif.series[0].keyframe.tags
     for name in ("XResolution", "YResolution"):
         value = tags.valueof(name)
@@ -241,7 +241,7 @@ def _is_fraction(value: object) -> bool:
 
 
 def _properties(slide: tiffslide.TiffSlide) -> dict[str, str]:
-    """The file's tags as text, under OpenSlide's names where tiffslide has its own."""
+    """Return the file's tags as text, under OpenSlide's names where tiffslide has its own."""
     tif = slide.ts_tifffile
     if tif.is_ndpi or tif.is_bif:  # tiffslide warns that it knows them in part; what it has is enough
         with warnings.catch_warnings():

@@ -44,7 +44,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
 
     @classmethod
     def at(cls, url: str) -> RemoteStore:
-        """The store at a URL; asks nothing yet.
+        """Return the store at a URL; send no request yet.
 
         Raises:
             MissingExtraError: the scheme's package is not installed.
@@ -63,7 +63,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
         return type(self)(store, self.path)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The value of a key, None where there is none.
+        """Return the value of a key, None where there is none.
 
         Raises:
             TileReadError: it cannot be fetched.
@@ -80,7 +80,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
         return found
 
     async def get_at_most(self, key: str, prototype: BufferPrototype, most: int) -> Buffer | None:
-        """The value of a key that may have so many bytes; None where there is none.
+        """Return the value of a key that may have so many bytes; None where there is none.
 
         Raises:
             TileReadError: it has more, of which little was fetched; or it cannot be fetched.
@@ -99,7 +99,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
         return found
 
     async def _beginning(self, key: str, prototype: BufferPrototype, most: int) -> Buffer | None:
-        """The value of a key, or a byte more than so many."""
+        """Return the value of a key, or its first bytes, one more than allowed, where it is longer."""
         system: Any = self._store.fs
         if most == sys.maxsize:
             return await self._store.get(key, prototype)
@@ -128,7 +128,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """As `get`, for many keys."""
+        """Return the values of many keys, as `get` does."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def _get_many(
@@ -145,7 +145,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
             raise GIVEN_UP.failed(self.path, error, self._patience.rest) from None
 
     def close(self) -> None:
-        """Forgets what was kept; connections stay open for other slides of the same server."""
+        """Drop what was kept; connections stay open for other slides of the same server."""
         self._kept.clear()
         self._bytes = 0
         self._store.close()

@@ -28,7 +28,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its complaint
 
 
 def check_chain(tif: TiffFile, path: str) -> None:
-    """Follows the chain of directories (IFDs) to its end.
+    """Follow the chain of directories (IFDs) to its end.
 
     Raises:
         SlideOpenError: it loops, or points past the end of the file.
@@ -54,7 +54,7 @@ def check_chain(tif: TiffFile, path: str) -> None:
 
 
 def check_levels(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> None:
-    """Dimensions, kind of pixels, compression and completeness of a pyramid's levels.
+    """Check dimensions, kind of pixels, compression and completeness of a pyramid's levels.
 
     Args:
         levels: the page of each level, finest first.
@@ -71,7 +71,7 @@ def check_levels(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> N
 
 
 def check_stored(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> None:
-    """As `check_levels`, but for any kind of pixels."""
+    """Check as `check_levels` does, but for any kind of pixels."""
     check_dimensions(path, [(page.imagewidth, page.imagelength) for page in levels])
     for page in levels:
         _check_compression(page, path)
@@ -79,7 +79,7 @@ def check_stored(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> N
 
 
 def check_kind(page: TiffPage, path: str) -> None:
-    """Refuses what is no 8-bit RGB image.
+    """Raise UnsupportedSlideError for anything but an 8-bit RGB image.
 
     Raises:
         UnsupportedSlideError: greyscale, palette, multichannel, 16-bit, signed …
@@ -98,7 +98,7 @@ _COLOURS = {"RGB", "YCBCR"}
 
 
 def check_single_plane(axes: str, shape: tuple[int, ...], path: str) -> None:
-    """Refuses stacks and multichannel images, which keep their planes in several pages.
+    """Raise UnsupportedSlideError for stacks and multichannel images, which keep their planes in several pages.
 
     Raises:
         UnsupportedSlideError: axes beside y, x and colour that are longer than one.
@@ -120,7 +120,7 @@ def _check_compression(page: TiffPage, path: str) -> None:
 
 
 def check_segments(page: TiffPage, path: str, tolerated: float) -> None:
-    """Refuses a level whose tiles or strips are too large, or of which more than a share is missing.
+    """Raise SlideOpenError where tiles or strips are too large, or where more than a share of them is missing.
 
     Raises:
         SlideOpenError: absurd, or truncated.
@@ -146,5 +146,5 @@ def check_segments(page: TiffPage, path: str, tolerated: float) -> None:
 
 
 def series_levels(tif: TiffFile) -> list[TiffPage]:
-    """The pages of the first series' levels, finest first."""
+    """Return the pages of the first series' levels, finest first."""
     return [level.keyframe for level in tif.series[0].levels]

@@ -1,7 +1,7 @@
 """A tiled TIFF's index, read once: where the tiles of each level lie, and how they are stored.
 
-Which directories are levels of the slide is told by `images.py`. Where OpenSlide takes the same ones they agree; beyond
-OpenSlide, the SubIFDs of an OME-TIFF are levels too, and the slide need not be the first image of its file.
+`images.py` decides which directories are levels of the slide. For files that OpenSlide reads they are the same ones as
+OpenSlide's; here the SubIFDs of an OME-TIFF are levels too, and the slide need not be the first image of its file.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ _last: _Last | None = None
 
 
 def read_index(source: ByteRanges, series: Series = None) -> TiffIndex:
-    """Reads and checks the directories of a tiled TIFF; no pixels.
+    """Read and check the directories of a tiled TIFF; read no pixels.
 
     A local file is opened twice, to be compared with OpenSlide and to be used; the tables of a large slide are read
     only once, for the last index is remembered as long as its file does not change.
@@ -133,13 +133,13 @@ def read_index(source: ByteRanges, series: Series = None) -> TiffIndex:
 
 
 def remembered(path: str, series: Series = None) -> TiffIndex | None:
-    """The index of a local file if it was the last that was read; the file has passed all checks then."""
+    """Return the index of a local file if it was the last that was read; the file has passed all checks then."""
     last = _last
     return last.found if last is not None and last.state == _state_of(path, series) else None
 
 
 def _state_of(path: str, series: Series) -> tuple[object, ...]:
-    """What changes with a local file's content, or the image that is wanted of it."""
+    """Return what identifies a local file's content, and the image that is wanted of it."""
     found = Path(path).stat()
     return series, Path(path).absolute(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -172,7 +172,7 @@ def _found(tif: TiffFile, source: ByteRanges, series: Series) -> TiffIndex:
 
 
 def _level_pages(image: TiffImage, path: str) -> list[TiffPage]:
-    """The directories of its levels.
+    """Return the directories of its levels.
 
     Raises:
         NotReadHereError: stored in strips, as three planes, or not in the order red, green, blue.
@@ -206,7 +206,7 @@ Tiles = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]
 
 
 def _tiles(page: TiffPage, file_size: int) -> Tiles:
-    """Offsets, byte counts and states of a level's tiles."""
+    """Return offsets, byte counts and states of a level's tiles."""
     wanted = -(-page.imagelength // page.tilelength) * -(-page.imagewidth // page.tilewidth)
     offsets = np.asarray(page.dataoffsets[:wanted], np.uint64)
     counts = np.asarray(page.databytecounts[:wanted], np.uint64)
@@ -220,7 +220,7 @@ def _tiles(page: TiffPage, file_size: int) -> Tiles:
 
 
 def _mark_overlaps(levels: list[Tiles]) -> None:
-    """Marks tiles that share some bytes with another; two with all bytes in common are one tile used twice."""
+    """Mark tiles that share some bytes with another; two with all bytes in common are one tile used twice."""
     sound = np.concatenate([states for _, _, states in levels]) == SOUND
     start = np.concatenate([offsets for offsets, _, _ in levels])[sound]
     end = start + np.concatenate([counts for _, counts, _ in levels])[sound]
@@ -242,7 +242,7 @@ def _mark_overlaps(levels: list[Tiles]) -> None:
 
 
 def _check_holes(levels: tuple[TiffLevel, ...], vendor: str, path: str) -> None:
-    """OpenSlide fills holes in Aperio's coarser levels from finer ones; that is left to it."""
+    """Leave Aperio files with holes in coarser levels to OpenSlide, which fills them from finer ones."""
     for number, level in enumerate(levels[1:], 1):
         if vendor == APERIO and (level.states == MISSING).any():
             raise NotReadHereError(path, f"level {number} has holes that are filled from finer levels")

@@ -83,7 +83,7 @@ def _looked(path: str, size: int, changed: int) -> tuple[str, ...]:
 
 
 def notes_on_tags(stream: BinaryIO, size: int, path: str) -> tuple[str, ...]:
-    """As `notes_on_file`, of an open file of so many bytes."""
+    """Return the notes of `notes_on_file`, for an open file of so many bytes."""
     stream.seek(0)
     form, first = _form(stream.read(16))
     if form is None or (form.offset == "I" and size >= 2**32):  # whose offsets are continued in a scanner's own way
@@ -115,7 +115,7 @@ def _form(head: bytes) -> tuple[_Form | None, int]:
 
 
 def _directory(stream: BinaryIO, form: _Form, at: int, size: int, path: str) -> tuple[list[_Tag], int]:
-    """The tags of a directory, and the place of the next one, 0 where there is none."""
+    """Return the tags of a directory, and the place of the next one, 0 where there is none."""
     width = struct.calcsize(form.order + form.number)
     head = _at(stream, at, width, size)
     number = struct.unpack(form.order + form.number, head)[0] if len(head) == width else 0
@@ -143,7 +143,7 @@ def _at(stream: BinaryIO, at: int, count: int, size: int) -> bytes:
 
 
 def _reach(stream: BinaryIO, form: _Form, tags: list[_Tag], size: int, path: str) -> int:
-    """The last byte that the tags of a directory speak of.
+    """Return the end of the last byte that the tags of a directory point to.
 
     Raises:
         SlideOpenError: a tag is too large, or lies past the end.
@@ -168,14 +168,14 @@ def _reach(stream: BinaryIO, form: _Form, tags: list[_Tag], size: int, path: str
 
 
 def _end(offsets: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
-    """The last byte of any stored tile; those of no bytes or at no place are not stored."""
+    """Return the end of the last stored tile; tiles of no bytes or at no place are not stored."""
     n = min(len(offsets), len(counts))
     there = (offsets[:n] > 0) & (counts[:n] > 0)
     return int((offsets[:n] + counts[:n])[there].max(initial=0))
 
 
 def _blocks(stream: BinaryIO, form: _Form, tag: _Tag) -> Iterator[NDArray[np.int64]]:
-    """The numbers that a tag holds, block by block."""
+    """Yield the numbers that a tag holds, block by block."""
     if tag.kind not in NUMBERS:
         return
     dtype = np.dtype(form.order + NUMBERS[tag.kind])
@@ -187,6 +187,6 @@ def _blocks(stream: BinaryIO, form: _Form, tag: _Tag) -> Iterator[NDArray[np.int
 
 
 def _below(stream: BinaryIO, form: _Form, tags: list[_Tag]) -> list[int]:
-    """The places of the directories below one."""
+    """Return the places of the directories below one."""
     found = [tag._replace(number=min(tag.number, MOST)) for tag in tags if tag.code == SUB_DIRECTORIES]
     return [at for tag in found for block in _blocks(stream, form, tag) for at in block.tolist()]

@@ -1,7 +1,7 @@
-"""A zarr store that gives no more than its arrays' shapes allow: bombs, devices and links that lead out are refused.
+"""A zarr store that returns no more than its arrays' shapes allow: bombs, devices and links that lead out are refused.
 
-Codecs unpack whatever they are given, so what a chunk says that it unpacks to is looked at before; of packings that
-say nothing, a bounded attempt is made.
+Codecs unpack whatever they receive, so the size that a chunk declares is checked before; for codecs that declare none,
+a bounded attempt is made.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Packing:
 
     @classmethod
     def of(cls, array: zarr.Array[Any], codecs: list[str]) -> Packing:
-        """That of an array with the named codecs."""
+        """Return the packing of an array with the named codecs."""
         packers = [name for name in codecs if name in UNPACKED]
         pixels = int(np.prod(array.chunks))
         chunks = int(np.prod(array.shards)) // pixels if array.shards else 1
@@ -67,16 +67,16 @@ class Packing:
 
     @property
     def largest(self) -> int:
-        """Bytes that a file of this may have."""
+        """The most bytes that such a file may have."""
         return self.chunks * self.largest_chunk
 
     @property
     def largest_chunk(self) -> int:
-        """Bytes that a packed chunk of this may have."""
+        """The most bytes that such a packed chunk may have."""
         return 2 * self.pixels + SLACK
 
     def check(self, content: bytes) -> None:
-        """Refuses a file, or a chunk of one, that unpacks to more than its pixels.
+        """Raise TileReadError for a file, or a chunk of one, that unpacks to more than its pixels.
 
         Raises:
             TileReadError: it does.
@@ -134,7 +134,7 @@ def _lz4(chunk: bytes, pixels: int) -> int:
 
 
 def _zstd(chunk: bytes, pixels: int) -> int:
-    """What a frame says (RFC 8878, 3.1.1.1); where it says nothing, an attempt."""
+    """Return the size that a frame declares (RFC 8878, 3.1.1.1); where it declares none, that of an attempt."""
     if chunk[:4] != ZSTD_MAGIC or len(chunk) < 18:
         return 0
     told, single = chunk[4] >> 6, chunk[4] >> 5 & 1
@@ -167,7 +167,7 @@ class SizelessStore(Protocol):
     """A store that cannot say how large a file is before it is fetched."""
 
     async def get_at_most(self, key: str, prototype: BufferPrototype, most: int) -> Buffer | None:
-        """The value of a key, None where there is none.
+        """Return the value of a key, None where there is none.
 
         Raises:
             TileReadError: it has more than so many bytes.
@@ -176,7 +176,7 @@ class SizelessStore(Protocol):
 
 
 class GuardedStore(WrapperStore[Store]):
-    """A store whose files are looked at before they are read, and whose chunks before they are unpacked.
+    """A store that checks files before it reads them, and chunks before they are unpacked.
 
     Args:
         store: that is read.
@@ -196,7 +196,7 @@ class GuardedStore(WrapperStore[Store]):
         return type(self)(store, self._size, self._path, self.packings)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The value of a key, None where there is none.
+        """Return the value of a key, None where there is none.
 
         Raises:
             TileReadError: it is larger than it can be, or lies elsewhere.
@@ -225,7 +225,7 @@ class GuardedStore(WrapperStore[Store]):
         return None if owner is None else self.packings[owner]
 
     def check_all(self, store: Store) -> None:
-        """Looks at the kind of every file of a folder, and at the size of every entry of a zip file.
+        """Check the kind of every file of a folder, and the size of every entry of a zip file.
 
         Raises:
             TileReadError: one is no plain file inside, or larger than it can be.
@@ -254,7 +254,7 @@ class GuardedStore(WrapperStore[Store]):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """As `get`, for many keys."""
+        """Return the values of many keys, as `get` does."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def _get_many(
@@ -265,14 +265,17 @@ class GuardedStore(WrapperStore[Store]):
 
 
 def _length(byte_range: ByteRequest | None) -> int:
-    """Bytes of a range whose ends are known; 0 for others."""
+    """Return the bytes of a range whose ends are known; 0 for others."""
     from zarr.abc.store import RangeByteRequest
 
     return byte_range.end - byte_range.start if isinstance(byte_range, RangeByteRequest) else 0
 
 
 def sizes_of(store: Store, path: str) -> Callable[[str], int | None]:
-    """Bytes of a key's file in a folder or a zip file; 0 elsewhere, where no more is fetched than may be."""
+    """Return a function from a key to the bytes of its file in a folder or a zip file.
+
+    For other stores it returns 0: no more than allowed is fetched there anyway.
+    """
     if isinstance(store, ZipStore):
         if not store._is_open:
             store._sync_open()
@@ -290,7 +293,7 @@ def _entry_size(entry: zipfile.ZipInfo | None, path: str) -> int | None:
 
 
 def _odd_files(path: str) -> Iterator[str]:
-    """Keys of what is neither a plain file nor a folder; no file is asked for its size."""
+    """Yield the keys of what is neither a plain file nor a folder; ask no file for its size."""
     folders = [path]
     while folders:
         with os.scandir(folders.pop()) as entries:
