@@ -6,7 +6,7 @@ Public names load on first use; importing the package imports no torch and no sl
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsi_attention.checkpoint import Classifier, load_model
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'wsi_attention' has no attribute {name!r}")
     value = getattr(import_module(f"wsi_attention.{_HOMES[name]}"), name)

@@ -9,10 +9,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -26,7 +26,7 @@ from wsi_attention.files import write_folder
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import KEY, LearntFrom
 from wsi_attention.methods.method import brief, build_model, find_method
-from wsi_attention.model_card import ModelCard, readme
+from wsi_attention.model_card import ModelCard, ModelConfig, readme
 from wsi_attention.protocols import Stated, contract_of
 from wsi_attention.structures import DEMONSTRATION
 
@@ -48,7 +48,7 @@ class Classifier:
 
     model: nn.Module
     classes: tuple[str, ...]
-    config: dict[str, Any]
+    config: ModelConfig
     weights_sha256: str
     name: str
     folder: Path | None = field(default=None)
@@ -64,7 +64,7 @@ class Classifier:
         said = str(self.config.get("purpose", "")).strip().lower()
         return DEMONSTRATION if said.startswith("demo") else said
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[str, str, str]]:
         if self.folder is None:
             raise ModelError(f"model {self.name} has no folder, so it cannot go to another process; save it first")
         device = next(self.model.parameters()).device
@@ -92,7 +92,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
     sha256 = hashlib.sha256(weights).hexdigest()
     options = find_method(card.method).complete(card.arguments)
-    config = {
+    config: ModelConfig = {
         "format": FORMAT,
         "package_version": __version__,
         "method": card.method,
@@ -107,7 +107,9 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         "metrics": dict(card.metrics),
         "weights_sha256": sha256,
         KEY: card.seen.as_dict() if card.seen else None,
-    } | ({"purpose": card.purpose} if card.purpose else {})
+    }
+    if card.purpose:
+        config["purpose"] = card.purpose
     text = json.dumps(_finite(config), indent=2) + "\n"
     files = {
         WEIGHTS: weights,
@@ -190,7 +192,7 @@ def model_folder(path: str | Path) -> Path:
     raise ModelError(f"no model folder {folder}, and no shipped model of that name; shipped models: {known}")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Return the value as JSON wants it: NaN and infinities as null, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(key): _finite(one) for key, one in value.items()}
@@ -208,7 +210,7 @@ CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 PURPOSE = re.compile(r"[A-Za-z0-9 -]{0,40}")
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 """Kinds of numbers that stand for each other in weights."""
-REQUIRED: dict[str, Any] = {
+REQUIRED: dict[str, type | tuple[type, ...]] = {
     "method": str,
     "options": dict,
     "classes": list,
@@ -217,7 +219,7 @@ REQUIRED: dict[str, Any] = {
 }
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> ModelConfig:
     """Return a folder's configuration, checked.
 
     Raises:
@@ -249,10 +251,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     purpose = config.get("purpose", "")
     if not isinstance(purpose, str) or not PURPOSE.fullmatch(purpose):
         raise ModelError(f"{file}: 'purpose' must be a few plain words such as demonstration, found {brief(purpose)}")
-    return config
+    return cast(ModelConfig, config)
 
 
-def read_weights(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+def read_weights(folder: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
     """Return a folder's weights and the sha256 of their file.
 
     Raises:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeAlias
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object from a file; whoever reads a value in it checks what it is."""
 
 
 def parse(text: str | bytes) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Final, Self
 
-KEY = "learnt_from"
+KEY: Final = "learnt_from"
 """Where config.json keeps it."""
 KINDS = ("slides", "hashed_names", "names", "patients")
 """What is remembered: fingerprints of contents, file names without suffix of slides whose content is remembered and of
@@ -31,7 +31,7 @@ class LearntFrom:
         )
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self | None:
+    def from_config(cls, config: Mapping[str, object]) -> Self | None:
         """Return what config.json says, None where it says nothing, as that of a model from an earlier version."""
         found = config.get(KEY)
         if not isinstance(found, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.structures import purpose_warning
@@ -16,6 +16,26 @@ LIMITS = (
     "Slides from other scanners, stains, organs or laboratories than those it was trained on may be labelled wrongly "
     "without any sign of it.",
 )
+
+
+class ModelConfig(TypedDict):
+    """What config.json holds; folders from elsewhere have at least what `checkpoint.REQUIRED` names."""
+
+    format: int
+    package_version: str
+    method: str
+    options: dict[str, Any]
+    classes: list[str]
+    negative: str | None
+    mpp: float
+    mean: object
+    std: object
+    recipe: dict[str, object]
+    data_fingerprint: str
+    metrics: dict[str, object]
+    weights_sha256: str
+    learnt_from: object
+    purpose: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -37,10 +57,10 @@ class ModelCard:
     """
 
     method: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, object]
     classes: tuple[str, ...]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, object] = field(default_factory=dict)
     data_fingerprint: str = ""
     command: str = ""
     negative: str | None = None
@@ -49,7 +69,7 @@ class ModelCard:
     page: str = ""
 
 
-def readme(card: ModelCard, config: Mapping[str, Any], quantity: str = "") -> str:
+def readme(card: ModelCard, config: ModelConfig, quantity: str = "") -> str:
     """Return the model card in Markdown with the front matter of the Hugging Face hub; `card.page` if there is one.
 
     Args:
@@ -85,7 +105,7 @@ def _command(command: str) -> str:
     return f"```bash\n{command}\n```" if command else "The command was not recorded."
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
+def _metrics(metrics: Mapping[str, object]) -> str:
     if not metrics:
         return "## Metrics\nNone were recorded."
     chosen = "\n\nValidation slides chose the epoch too: judge the model by slides that it has not seen."
@@ -94,11 +114,11 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     return "## Metrics\n| metric | value |\n|---|---|\n" + "\n".join(rows) + note
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         return " to ".join(map(_value, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _json(values: Mapping[str, Any]) -> str:
+def _json(values: Mapping[str, object]) -> str:
     return json.dumps(values, indent=2, default=list)

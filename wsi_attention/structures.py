@@ -74,7 +74,7 @@ class TileSet:
         size = np.broadcast_to(np.array(self.footprint, np.int64), self.locations.shape)
         return np.concatenate([self.locations, size], axis=-1)
 
-    def select(self, index: slice | NDArray[Any]) -> TileSet:
+    def select(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> TileSet:
         """Return the tiles that the index picks along n."""
         return replace(self, locations=self.locations[:, index])
 
@@ -157,15 +157,15 @@ class TissueMask:
 
     def fraction(self, grid: Grid) -> NDArray[np.float64]:
         """Return the share of each cell that is tissue, shape grid.shape, by summed areas with fractional borders."""
-        x = (grid.origin[0] + np.arange(grid.cols + 1) * grid.step[0]) / self.downsample
-        y = (grid.origin[1] + np.arange(grid.rows + 1) * grid.step[1]) / self.downsample
+        x = (grid.origin[0] + np.arange(grid.cols + 1, dtype=np.float64) * grid.step[0]) / self.downsample
+        y = (grid.origin[1] + np.arange(grid.rows + 1, dtype=np.float64) * grid.step[1]) / self.downsample
         corners = _interpolate_rows(_summed_areas(self.mask, y).T, x).T
         inside = np.diff(np.diff(corners, axis=0), axis=1)
         cell = grid.step[0] * grid.step[1] / self.downsample**2
         return np.clip(inside / cell, 0.0, 1.0)
 
 
-def _summed_areas(mask: NDArray[np.bool_], at: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def _summed_areas(mask: NDArray[np.bool_], at: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (len(at), w + 1): the tissue above each row border and left of each column border of a mask (h, w).
 
     Only the rows of the whole table that `at` asks for are made.
@@ -180,7 +180,7 @@ def _summed_areas(mask: NDArray[np.bool_], at: NDArray[np.floating[Any]]) -> NDA
     return np.asarray(table[index] * (1 - share) + table[index + 1] * share, np.float64)
 
 
-def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
     at = np.clip(at, 0, table.shape[0] - 1)
     low = np.minimum(at.astype(np.int64), table.shape[0] - 2)
     share = (at - low)[:, None]
@@ -317,7 +317,7 @@ class Prediction:
     tissue: TissueMask
     counters: Counters
     overview_pixels: int
-    provenance: dict[str, Any]
+    provenance: dict[str, object]
     notes: tuple[str, ...] = ()
     shortfalls: tuple[str, ...] = ()
     unread_mass: float | None = None

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import numpy as np
@@ -48,7 +48,7 @@ CLASS_COLOURS: tuple[Colour, ...] = (
 """Colours that can be told apart with every kind of colour vision (Okabe and Ito)."""
 
 
-def geojson_features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> dict[str, Any]:
+def geojson_features(prediction: Prediction, bounds: Bounds = "auto", top: int = 5) -> dict[str, object]:
     """Return a prediction as a GeoJSON FeatureCollection in QuPath's terms.
 
     Tiles carry the numbers that they counted with. `Attention` is the raw attention of the cell a tile was drawn from,
@@ -66,7 +66,7 @@ def geojson_features(prediction: Prediction, bounds: Bounds = "auto", top: int =
     Raises:
         InputError: bounds is neither "auto" nor "none".
     """
-    loaded: dict[str, Any] = json.loads(GeoJSONExporter(bounds, top).text(prediction))
+    loaded: dict[str, object] = json.loads(GeoJSONExporter(bounds, top).text(prediction))
     return loaded
 
 

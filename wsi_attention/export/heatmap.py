@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from wsi_attention.export.legend import Frame, legend, title
 from wsi_attention.export.measures import LEAST_RANGE, above_average, covered, deciding, heaviest, main_map, read_boxes
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import Prediction
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 TOP = 5
 """Tiles that get a strong outline and their rank."""
@@ -83,7 +85,7 @@ def _mask_grid(prediction: Prediction) -> Grid:
     return Grid(rows, cols, (step, step))
 
 
-def sampled(values: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
+def sampled(values: NDArray[Kind], source: Grid, target: Grid) -> NDArray[Kind]:
     """Return for each target cell the value at its centre; beyond the source NaN, or False for masks."""
     rows = ((np.arange(target.rows) + 0.5) * target.step[1] - source.origin[1]) / source.step[1]
     cols = ((np.arange(target.cols) + 0.5) * target.step[0] - source.origin[0]) / source.step[0]

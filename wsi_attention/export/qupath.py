@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from wsi_attention.errors import GeoJSONError
 from wsi_attention.export.qupath_geometry import DEPTHS, GeometryChecks
@@ -68,7 +67,7 @@ def inspect(source: object, extent: tuple[int, int] | None = None) -> Report:
     return report
 
 
-def features_of(source: object) -> list[Any]:
+def features_of(source: object) -> list[object]:
     """Return the features of a file or object, whatever they hold.
 
     Raises:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.export.geos import GEOS
+from wsi_attention.json_values import JsonObject
+
+Line: TypeAlias = list[list[float]]
+"""Points of a line, ring or set of points; `_line_problem` and `_sound_boxes` check that they are numbers."""
 
 DEPTHS = {"Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2, "Polygon": 2, "MultiPolygon": 3}
 """The geometries QuPath reads, and how many lists deep their points lie."""
@@ -42,7 +46,7 @@ class GeometryChecks:
         self._polygons = 0
         self._regions: list[int] = []
         """Feature of each region."""
-        self._boxes: list[tuple[int, Any]] = []
+        self._boxes: list[tuple[int, JsonObject]] = []
         """(feature, geometry) of what may be a rectangle; nothing in it has been looked at."""
         self._unread: list[tuple[int, str]] = []
         """(feature, problem) of rectangles that QuPath cannot read."""
@@ -97,7 +101,7 @@ class GeometryChecks:
         self._polygons += len(boxes)
         self._flat += flat
 
-    def _keep(self, feature: int, kind: str, parts: list[list[list[Any]]]) -> None:
+    def _keep(self, feature: int, kind: str, parts: list[list[Line]]) -> None:
         for part in parts:
             for line in part:
                 if kind.endswith("Polygon"):
@@ -136,19 +140,19 @@ class GeometryChecks:
         return found + [(self._regions[at], "region has no area; it arrives empty in QuPath") for at in empty]
 
 
-def _joined(rings: NDArray[Any], polygon: NDArray[np.int64], region: NDArray[np.int64]) -> NDArray[Any]:
+def _joined(rings: NDArray[np.object_], polygon: NDArray[np.int64], region: NDArray[np.int64]) -> NDArray[np.object_]:
     """Return rings as polygons with holes, polygons as regions."""
     _, first, polygon = np.unique(polygon, return_index=True, return_inverse=True)
-    shapes: NDArray[Any] = GEOS.multipolygons(GEOS.polygons(rings, indices=polygon), indices=region[first])
+    shapes: NDArray[np.object_] = GEOS.multipolygons(GEOS.polygons(rings, indices=polygon), indices=region[first])
     return shapes
 
 
-def _reasons(shapes: NDArray[Any]) -> list[tuple[int, str]]:
+def _reasons(shapes: NDArray[np.object_]) -> list[tuple[int, str]]:
     bad = np.flatnonzero(~GEOS.is_valid(shapes))
     return [(int(at), str(GEOS.is_valid_reason(shapes[at]))) for at in bad]
 
 
-def _parts(coordinates: Any, depth: int) -> list[list[list[Any]]] | None:
+def _parts(coordinates: Any, depth: int) -> list[list[Line]] | None:
     """Return coordinates of any type as parts of lines of points; None where nested wrongly or a list is empty."""
     for _ in range(3 - depth):
         coordinates = [coordinates]
@@ -166,7 +170,7 @@ def _may_be_box(coordinates: object) -> bool:
     )
 
 
-def _sound_boxes(rings: list[list[Any]]) -> list[float] | None:
+def _sound_boxes(rings: list[Line]) -> list[float] | None:
     """Return x, y, x, y … of rings that are all closed and of finite numbers; None where one is not."""
     points = list(chain.from_iterable(rings))
     if not {list}.issuperset(map(type, points)) or not {2}.issuperset(map(len, points)):
@@ -181,7 +185,7 @@ def _filled(value: object) -> bool:
     return isinstance(value, list) and bool(value)
 
 
-def _line_problem(line: list[Any], kind: str) -> str | None:
+def _line_problem(line: Line, kind: str) -> str | None:
     if not all(type(point) is list and 2 <= len(point) <= 3 for point in line):
         return f"a point must be [x, y], found {str(line)[:40]}; QuPath drops the file"
     values = list(chain.from_iterable(line))

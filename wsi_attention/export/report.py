@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from wsi_attention.export.heatmap import overview_downsample
 from wsi_attention.export.layers import Layer, ShownBox, attention_layer, boxes, jpeg_bytes, unseen_layer
 from wsi_attention.export.legend import length_text, round_length, ticks
 from wsi_attention.export.measures import area_read
+from wsi_attention.json_values import JsonObject
 from wsi_attention.structures import Prediction
 
 FORMAT = 1
@@ -216,7 +217,7 @@ def read_part(path: Path) -> Part | None:
         return None
 
 
-def _checked(values: dict[str, Any]) -> Part:
+def _checked(values: JsonObject) -> Part:
     """Return a parsed part, each value of its right type.
 
     Raises:
@@ -256,7 +257,7 @@ def _checked(values: dict[str, Any]) -> Part:
     }
 
 
-def _spread(values: dict[str, Any]) -> float | None:
+def _spread(values: JsonObject) -> float | None:
     """Return the spread; None where nothing was drawn, for which versions without `unread_mass` wrote 0."""
     found = _optional(values["spread"])
     return found if found or "unread_mass" in values else None
@@ -266,7 +267,7 @@ def _optional(value: float | str | None) -> float | None:
     return None if value is None else _number(value)
 
 
-def _box(values: dict[str, Any]) -> ShownBox:
+def _box(values: JsonObject) -> ShownBox:
     rank = values["rank"]
     return {
         "x": int(values["x"]),
@@ -280,7 +281,7 @@ def _box(values: dict[str, Any]) -> ShownBox:
     }
 
 
-def _checked_layer(values: dict[str, Any] | None) -> LayerPart | None:
+def _checked_layer(values: JsonObject | None) -> LayerPart | None:
     if values is None:
         return None
     x, y, w, h = (_number(values[side]) for side in ("x", "y", "w", "h"))

@@ -8,7 +8,7 @@ a class, are folders of the same kind in `maps/`. Specification: https://ngff.op
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from wsi_attention.export.measures import covered, main_map, read_boxes, shown_n
 from wsi_attention.geometry import Grid
 from wsi_attention.registry import IMPORTING
 from wsi_attention.structures import AttentionMap, Prediction, shown_class
+
+if TYPE_CHECKING:
+    from zarr.core.common import JSON
 
 VERSION = "0.5"
 CHUNK = 512
@@ -45,7 +48,7 @@ def levels(found: AttentionMap, prediction: Prediction) -> list[NDArray[np.float
     return pyramid
 
 
-def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[str, Any]:
+def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[str, JSON]:
     """Return the group's attributes for a pyramid of `count` levels.
 
     A pixel's coordinate is its centre, as napari and the slide's own OME-Zarr have it: level-0 pixel 0 lies at 0 µm, so
@@ -54,7 +57,7 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
     scales = [_placed(found.grid, prediction.mpp, 2**level) for level in range(count)]
     space = [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
     name = shown_class(shown_name(prediction, found), prediction.purpose)
-    multiscale = {
+    multiscale: dict[str, JSON] = {
         "name": name,
         "type": "mean",
         "axes": [{"name": "c", "type": "channel"}, *space],
@@ -62,12 +65,12 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
     }
     highest = float(np.nanmax(found.values)) if np.isfinite(found.values).any() else 0.0
     channels = [_channel(name, "FFFFFF", highest), _channel(INSPECTED, "00B4FF", 1.0)]
-    about = {
+    about: dict[str, JSON] = {
         "label": prediction.shown_label,
         "unread_mass": prediction.unread_mass,
         "remarks": list(prediction.remarks),
     }
-    ome = {"version": VERSION, "multiscales": [multiscale], "omero": {"channels": channels}}
+    ome: dict[str, JSON] = {"version": VERSION, "multiscales": [multiscale], "omero": {"channels": channels}}
     return {"ome": ome, "wsi_attention": about}
 
 
@@ -130,14 +133,14 @@ def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return mean.astype(np.float32)
 
 
-def _placed(grid: Grid, mpp: float, factor: int) -> list[dict[str, object]]:
+def _placed(grid: Grid, mpp: float, factor: int) -> list[dict[str, JSON]]:
     (dx, dy), (x, y) = grid.step, grid.origin
     scale = [1.0, dy * factor * mpp, dx * factor * mpp]
     translation = [0.0, (y + (dy * factor - 1) / 2) * mpp, (x + (dx * factor - 1) / 2) * mpp]
     return [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
 
 
-def _channel(label: str, color: str, end: float) -> dict[str, object]:
+def _channel(label: str, color: str, end: float) -> dict[str, JSON]:
     top = end if end > 0 else 1.0
     return {
         "label": label,

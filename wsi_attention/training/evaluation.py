@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from wsi_attention.inference.batch.matching import DICOM, SlideNames, file_name
 from wsi_attention.inference.batch.names import suffix_of
 from wsi_attention.inference.results.state import FOLDER, read_state
 from wsi_attention.json_values import parse
+from wsi_attention.model_card import ModelConfig
 from wsi_attention.structures import warning_in
 from wsi_attention.training.intervals import METHODS, proportion_interval
 from wsi_attention.training.labels import PARTS, LabelRow, read_labels
@@ -102,7 +103,7 @@ class Evaluation:
             return None
         return self.classes[0] if self.negative == self.classes[1] else self.classes[1]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain JSON values; NaN is None."""
         found = self.localisation
         return {
@@ -223,7 +224,7 @@ def _row_shares(where: str, cells: Sequence[str]) -> list[float]:
 
 
 def _truth(
-    labels: str | Path, shares: Mapping[str, Any], classes: tuple[str, ...], results: Path
+    labels: str | Path, shares: Mapping[str, object], classes: tuple[str, ...], results: Path
 ) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
     """Return the row of the labels by the predictions' slide names, and the rows that have no prediction."""
     index = SlideNames(labels, "write its relative path")
@@ -279,7 +280,7 @@ def _taken(
     return taken, f"column split: {', '.join(counts)} slides judge, {left} (--split chooses)"
 
 
-def _negative(classes: tuple[str, ...], config: Mapping[str, Any] | None) -> str | None:
+def _negative(classes: tuple[str, ...], config: ModelConfig | None) -> str | None:
     """Return the class without a finding: as the model's folder says, otherwise by its name."""
     known = config.get("negative") if config else None
     if known in classes:
@@ -316,23 +317,25 @@ def _outlines(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 def _lesions(path: Path) -> BaseGeometry | None:
     import shapely
-    from shapely.geometry import shape
 
-    geos: Any = shapely
-    outline: Any = shape
     try:
         features = list(_features(parse(path.read_text(encoding="utf-8-sig"))))
-        union = geos.union_all([geos.make_valid(outline(feature["geometry"])) for feature in features])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, geos.errors.ShapelyError) as error:
+        union = shapely.union_all(
+            [shapely.make_valid(shapely.geometry.shape(feature["geometry"])) for feature in features]
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, shapely.lib.ShapelyError) as error:
         raise InputError(f"{path} cannot be read as GeoJSON: {error}") from error
     return None if union.is_empty else union
 
 
-def _features(content: Any) -> Iterator[Mapping[str, Any]]:
+def _features(content: object) -> Iterator[Mapping[str, object]]:
     """Yield the features of a collection, of a bare list (older QuPath), or one feature alone."""
     if isinstance(content, Mapping) and content.get("type") == "Feature":
         content = [content]
-    yield from content["features"] if isinstance(content, Mapping) else content
+    found = content["features"] if isinstance(content, Mapping) else content
+    if not isinstance(found, list):
+        raise TypeError("it has no list of features")
+    yield from found
 
 
 def _tiles(table: Path) -> list[Mapping[str, str]]:
@@ -347,11 +350,10 @@ def _tiles(table: Path) -> list[Mapping[str, str]]:
 def _touches(tiles: Sequence[Mapping[str, str]], lesions: BaseGeometry) -> bool:
     import shapely
 
-    geos: Any = shapely
     read = [cells for cells in tiles if cells["weight"] and float(cells["weight"]) > 0]
     if not read:
         return False
     last = read[-1].get("glimpse")
     best = max((cells for cells in read if cells.get("glimpse") == last), key=lambda cells: float(cells["weight"]))
     x, y, w, h = (float(best[column]) for column in BOX)
-    return bool(geos.box(x, y, x + w, y + h).intersects(lesions))
+    return bool(shapely.box(x, y, x + w, y + h).intersects(lesions))

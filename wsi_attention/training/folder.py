@@ -7,7 +7,6 @@ import io
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -91,7 +90,7 @@ def tidy(folder: Path) -> None:
     remove_unfinished(folder)
 
 
-def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, Any]:
+def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, object]:
     usable = [row for row in plan.split.validation if row.slide not in end.failed]
     return {
         "validation AUROC": end.best.val_auroc,

@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ from wsi_attention.errors import InputError
 from wsi_attention.files import publish, results_errors, temporary
 from wsi_attention.geometry import Grid
 from wsi_attention.once import once
+
+if TYPE_CHECKING:
+    from zarr import Group
+    from zarr.core.buffer import Buffer
+    from zarr.core.common import JSON
 
 STORE = "attention_maps.zarr.zip"
 """Name in the model folder."""
@@ -206,30 +211,25 @@ def _slide(group: Any, classes: int) -> SlideMaps:
     return SlideMaps(name, grid, values, arrays["updates"].long(), waiting, arrays.get("pending"), seen)
 
 
-def _entries(store: MapStore) -> dict[str, Any]:
+def _entries(store: MapStore) -> dict[str, Buffer]:
     """Return every file of the Zarr store, by its path."""
     import zarr
     from zarr.storage import MemoryStore
 
-    written: dict[str, Any] = {}
+    written: dict[str, Buffer] = {}
     keys = sorted(store.found)
-    facts: Any = {
-        "format": FORMAT,
-        "kind": store.kind,
-        "rule": store.rule,
-        "classes": list(store.classes),
-        "slides": keys,
-    }
+    facts: dict[str, JSON] = {"format": FORMAT, "kind": store.kind, "rule": store.rule}
+    facts |= {"classes": list(store.classes), "slides": keys}
     root = zarr.open_group(MemoryStore(written), mode="w", zarr_format=3, attributes=facts)
     for key in keys:
         _add(root.create_group(key), store.found[key])
     return written
 
 
-def _add(group: Any, one: SlideMaps) -> None:
+def _add(group: Group, one: SlideMaps) -> None:
     grid = one.grid
-    facts = {"name": one.name, "seen": dict(one.seen), "waiting": list(one.waiting)}
-    group.attrs.put({**facts, "step": list(grid.step), "origin": list(grid.origin)})
+    placed = {"step": list(grid.step), "origin": list(grid.origin)}
+    group.attrs.put({"name": one.name, "seen": dict(one.seen), "waiting": list(one.waiting), **placed})
     for name in ARRAYS:
         if getattr(one, name) is not None:
             values = getattr(one, name).numpy()
@@ -240,7 +240,7 @@ def _add(group: Any, one: SlideMaps) -> None:
             array[:] = values
 
 
-def _zipped(entries: Mapping[str, Any]) -> bytes:
+def _zipped(entries: Mapping[str, Buffer]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as file:
         for name in sorted(entries):

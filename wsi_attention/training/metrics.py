@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +61,7 @@ class Scores:
     f1_interval: tuple[float, float] = NONE
     recalls: tuple[Recall, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain JSON values; NaN is None."""
         values = {name: getattr(self, name) for name in ("auroc", "accuracy", "f1", "loss")}
         finite = {name: value if np.isfinite(value) else None for name, value in values.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wsi_attention.checkpoint import CONFIG, SHIPPED, model_folder, read_config, shipped_models
 from wsi_attention.errors import ModelError
@@ -13,6 +12,7 @@ from wsi_attention.inference.batch.matching import file_name
 from wsi_attention.inference.results.state import FOLDER, read_state
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import SENTENCES, LearntFrom
+from wsi_attention.model_card import ModelConfig
 from wsi_attention.training.labels import LabelRow
 
 
@@ -52,7 +52,7 @@ class Overlap:
             return ("whether some of these slides trained the model is not known; -m names its folder",)
         return ("none of these slides is known to have trained this model",)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain JSON values."""
         return {name: list(own) if isinstance(own, tuple) else own for name, own in vars(self).items()}
 
@@ -61,7 +61,7 @@ NOBODY_KNOWS = Overlap(0)
 """What is said where nothing was looked up."""
 
 
-def find_config(results: Path, model: str | Path | None = None) -> dict[str, Any] | None:
+def find_config(results: Path, model: str | Path | None = None) -> ModelConfig | None:
     """Return config.json of the model that made a results folder, None where it cannot be found.
 
     Args:
@@ -72,7 +72,7 @@ def find_config(results: Path, model: str | Path | None = None) -> dict[str, Any
         ModelError: the given model is none, or another one than the results are of.
     """
     made_by = _last_run(results)
-    sha256 = made_by.get("weights_sha256")
+    sha256 = str(made_by.get("weights_sha256") or "")
     if model is not None:
         config = read_config(model_folder(model))
         if sha256 and config["weights_sha256"] != sha256:
@@ -91,7 +91,7 @@ def find_config(results: Path, model: str | Path | None = None) -> dict[str, Any
 
 
 def find_overlap(
-    rows: Mapping[str, LabelRow], notes: Mapping[str, str], results: Path, config: Mapping[str, Any] | None
+    rows: Mapping[str, LabelRow], notes: Mapping[str, str], results: Path, config: Mapping[str, object] | None
 ) -> Overlap:
     """Return which of the slides the model has learnt from.
 
@@ -126,7 +126,7 @@ def _kind(name: str, row: LabelRow, note: str, results: Path, seen: LearntFrom |
     return "related" if row.has_patient and seen.part_of("patients", row.patient) else None
 
 
-def _last_run(results: Path) -> dict[str, Any]:
+def _last_run(results: Path) -> dict[str, object]:
     for path in sorted(results.glob("run_*.json"), reverse=True):
         try:
             found = parse(path.read_text(encoding="utf-8"))["model"]

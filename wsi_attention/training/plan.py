@@ -51,7 +51,7 @@ class Plan:
     encoder: str = ""
     maps: str = ""
     negative: str | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    told: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def training_slides(self) -> tuple[tuple[str, Mapping[str, str]], ...]:
@@ -77,7 +77,7 @@ class Plan:
         return plan_of(**parts, **{name: value for name, value in extra.items() if value})
 
     @property
-    def _slides(self) -> dict[str, Any]:
+    def _slides(self) -> dict[str, object]:
         known = self.surveyed
         return {name: [text, dict(known.seen.get(name, {}))] for name, text in known.fingerprints.items()}
 
@@ -123,7 +123,7 @@ class Finished:
     epochs: int
     failed: Mapping[str, str]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain JSON values; NaN is None."""
         best = {name: value if math.isfinite(value) else None for name, value in vars(self.best).items()}
         return {"best": best, "epochs": self.epochs, "failed": dict(self.failed)}
@@ -197,7 +197,7 @@ def finished_before(folder: Path, plan: Plan) -> Finished | None:
     if not model.is_file():
         return None
     try:
-        content: dict[str, Any] = parse(path.read_text(encoding="utf-8"))
+        content = parse(path.read_text(encoding="utf-8"))
         values: dict[str, Any] = {name: math.nan if x is None else x for name, x in content["best"].items()}
         best = EpochRecord(**values)
         stored, found = content["plan"], Finished(best, content["epochs"], content["failed"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -134,7 +134,7 @@ def train(
 
 
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:
-    arguments: dict[str, Any] = {**plan.recipe.model, **plan.told}
+    arguments: dict[str, object] = {**plan.recipe.model, **plan.told}
     method, classes = plan.recipe.method, len(plan.split.classes)
     if plan.recipe.statistics != "builder":
         arguments |= _colours(plan, build_model(method, classes, **arguments), views)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +83,7 @@ def encoder_colours(model: nn.Module, start: str) -> dict[str, list[float]]:
         InputError: neither the weights nor the encoder say.
     """
     encoder = bare(encoder_of(model, "this method"))
-    said: Any = encoder if start in ("", PRETRAINED) else encoder_weights(encoder, start)
+    said: nn.Module | EncoderWeights = encoder if start in ("", PRETRAINED) else encoder_weights(encoder, start)
     for one in (said, encoder):
         mean, std = (list(getattr(one, name, ())) for name in ("mean", "std"))
         if mean and std:

@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -76,7 +75,7 @@ class TrainingState:
     optimiser: Mapping[str, Tensor] = field(default_factory=dict)
     history: tuple[EpochRecord, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -178,7 +177,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def plan_of(**parts: Any) -> dict[str, str]:
+def plan_of(**parts: object) -> dict[str, str]:
     """Return the sha256 of each part that decides a run, as sorted JSON."""
     texts = {name: json.dumps(part, sort_keys=True) for name, part in parts.items()}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}

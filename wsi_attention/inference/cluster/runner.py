@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 from uuid import uuid4
 
 from wsi_attention import __version__
@@ -24,7 +24,7 @@ from wsi_attention.inference.batch.job import Job, Outcome
 from wsi_attention.inference.cluster import worker as remote
 
 if TYPE_CHECKING:
-    from distributed import Client, KilledWorker
+    from distributed import Client, KilledWorker, SpecCluster
 
 GPU = "GPU"
 """The resource that workers with a GPU declare: dask worker --resources GPU=1."""
@@ -32,6 +32,13 @@ ANSWER = 120.0
 """Seconds a worker has to describe itself; the first import of torch from a network disk is slow."""
 REFRESH = 2.0
 """Seconds between two requests for the list of workers."""
+
+
+class _Worker(TypedDict):
+    """What a scheduler says of a worker, as far as it is used here."""
+
+    nthreads: int
+    resources: dict[str, float]
 
 
 class Cluster:
@@ -167,7 +174,7 @@ class Cluster:
             )
         self._resources = {GPU: 1}
 
-    def _workers(self) -> dict[str, Any]:
+    def _workers(self) -> dict[str, _Worker]:
         """Return what the scheduler says of each worker that may be used, by address.
 
         Asks the scheduler itself: the answer of `Client.scheduler_info` can be overwritten by the client's own refresh,
@@ -178,7 +185,7 @@ class Cluster:
             asked = self._client.sync(scheduler.identity, n_workers=-1) if scheduler else {}
         except OSError:  # the connection is being lost; `check` tells for good
             return {}
-        workers: dict[str, Any] = asked.get("workers", {})
+        workers: dict[str, _Worker] = asked.get("workers", {})
         return {
             where: worker for where, worker in workers.items() if self._resources.keys() <= worker["resources"].keys()
         }
@@ -280,7 +287,7 @@ def own_scheduler() -> Iterator[None]:
 
 
 @contextmanager
-def local_workers(number: int, device: str = "auto") -> Iterator[Any]:
+def local_workers(number: int, device: str = "auto") -> Iterator[SpecCluster]:
     """Yield a `distributed` cluster of processes on this machine; each does one slide at a time.
 
     Raises:
@@ -305,7 +312,7 @@ def local_workers(number: int, device: str = "auto") -> Iterator[Any]:
             _stop(cluster)
 
 
-def _stop(cluster: Any) -> None:
+def _stop(cluster: SpecCluster) -> None:
     """End a cluster without waiting for its workers: nobody needs what they still do."""
 
     async def stop() -> None:

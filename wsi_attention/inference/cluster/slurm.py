@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsi_attention.errors import ClusterError, InputError
 from wsi_attention.inference.cluster.runner import KEEP_MEMORY, TIMEOUT, own_scheduler
+
+if TYPE_CHECKING:
+    from dask_jobqueue.slurm import SLURMCluster
 
 NEEDED = ("cores", "memory")
 KEEPING = f'export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{KEEP_MEMORY}"'
@@ -82,7 +85,7 @@ def _arguments() -> set[str]:
     return names - {"self", "scheduler", "name", "base_class_kwargs", "project", "job_extra", "extra", "env_extra"}
 
 
-def slurm_cluster(config: SlurmConfig) -> Any:
+def slurm_cluster(config: SlurmConfig) -> SLURMCluster:
     """Return a `dask_jobqueue.SLURMCluster` without jobs yet; its `job_script()` is what Slurm is given for each."""
     from dask_jobqueue.slurm import SLURMCluster
 
@@ -93,7 +96,7 @@ def slurm_cluster(config: SlurmConfig) -> Any:
 
 
 @contextmanager
-def slurm_jobs(config: SlurmConfig) -> Iterator[Any]:
+def slurm_jobs(config: SlurmConfig) -> Iterator[SLURMCluster]:
     """Yield a cluster whose jobs are submitted, and cancelled at the end.
 
     Raises:

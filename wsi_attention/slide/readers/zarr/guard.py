@@ -13,7 +13,7 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from zarr.abc.store import Store
@@ -22,9 +22,10 @@ from zarr.storage import WrapperStore, ZipStore
 from wsi_attention.errors import TileReadError
 
 if TYPE_CHECKING:
-    import zarr
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
+
+    from wsi_attention.slide.readers.zarr.chunks import ZarrArray
 
 METADATA = ("zarr.json", ".zattrs", ".zarray", ".zgroup", ".zmetadata")
 LARGEST_METADATA = 2**24
@@ -56,7 +57,7 @@ class Packing:
     trailer: int
 
     @classmethod
-    def of(cls, array: zarr.Array[Any], codecs: list[str]) -> Packing:
+    def of(cls, array: ZarrArray, codecs: list[str]) -> Packing:
         """Return the packing of an array with the named codecs."""
         packers = [name for name in codecs if name in UNPACKED]
         pixels = int(np.prod(array.chunks))
