@@ -92,15 +92,7 @@ class Slide:
         options: Mapping[str, str | int] = MappingProxyType({}),
         strange: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
-        """Open nothing yet.
-
-        Args:
-            origin: what the reader is given: the path, or levels in memory.
-            choice: the reader, and why it is that one.
-            mpp: µm per level-0 pixel, in place of what the file says.
-            options: what else the reader is given.
-            strange: levels that are left out, and what they show instead.
-        """
+        """Open nothing yet; `origin` is the path or levels in memory, `choice` the reader and why it is that one."""
         self.path = masked(origin) if isinstance(origin, str) else origin.name
         self.reader, self.reader_reason = choice
         self.options = MappingProxyType(dict(options))
@@ -318,10 +310,7 @@ class Slide:
         return reasons
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
-        """Return a label, macro or thumbnail image, (h, w, 3).
-
-        Args:
-            name: one of `facts.associated`.
+        """Return a label, macro or thumbnail image, (h, w, 3), by its name in `facts.associated`.
 
         Raises:
             InputError: the slide has no image of that name.

@@ -248,9 +248,7 @@ class Zoomed(NamedTuple):
         return by_image(steps, images, batch)[0], by_image(weights.detach(), images, batch)[0]
 
     def chance(self, attention: Tensor) -> Tensor:
-        """Return (b,) bool: True where the draws could have come out differently.
-
-        False where each step had a single cell to take.
+        """Return (b,) bool: False where each step had a single cell to take, so nothing was random.
 
         Args:
             attention: (b, K), α.
@@ -333,10 +331,7 @@ def drawn_evidence(zoomed: Zoomed, evidence: Tensor) -> Tensor:
 
     Args:
         zoomed: a pass over one image.
-        evidence: (leaves, classes) of the sub-tiles that could be read.
-
-    Returns:
-        (1, n, classes); 0 for a sub-tile that could not be read.
+        evidence: (leaves, classes) of the sub-tiles that could be read; the others get 0 in the result (1, n, classes).
     """
     look = zoomed.looks[-1]
     every = evidence.new_zeros(len(look.valid), evidence.shape[-1])
@@ -357,7 +352,7 @@ def zoom_unread(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> 
         attention: (b, K), α.
         rounds: passes over the same images.
     """
-    shares = _shares(reader, attention.masked_fill(~reader.levels[0].tissue, torch.nan), rounds)
+    shares = _shares(reader, attention, rounds)
     left = torch.zeros(len(attention), dtype=torch.float64, device=attention.device)
     for depth, share in enumerate(shares):
         for look in (one.looks[depth] for one in rounds):
@@ -378,7 +373,7 @@ def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tu
         rounds: passes over the same images.
     """
     names = [f"zoom-{depth}" for depth in range(1, len(reader.levels) - 1)] + ["zoom"]
-    values = _shares(reader, attention.masked_fill(~reader.levels[0].tissue, torch.nan), rounds)
+    values = _shares(reader, attention, rounds)
     grids = [level.grid for level in reader.levels]
     return tuple(
         tuple(
@@ -391,7 +386,7 @@ def zoom_maps(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> tu
 
 def _shares(reader: Reader, attention: Tensor, rounds: Sequence[Zoomed]) -> list[Tensor]:
     """Return the product of attention down to every cell, (b, cells) for each level, NaN where no round looked."""
-    values = [attention.detach().clone()]
+    values = [attention.detach().masked_fill(~reader.levels[0].tissue, torch.nan)]
     for depth, level in enumerate(reader.levels[1:]):
         found = torch.full(level.tissue.shape, torch.nan, dtype=attention.dtype, device=attention.device)
         for zoomed in rounds:
