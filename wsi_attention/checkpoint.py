@@ -35,7 +35,7 @@ SHIPPED = Path(__file__).resolve().parent / "shipped"
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A loaded model; pickles as the folder it came from, and loads again where it lands.
+    """A loaded model; pickles as the folder it came from, and is loaded again where it is unpickled.
 
     Attributes:
         model: in eval mode.
@@ -60,7 +60,7 @@ class Classifier:
 
     @property
     def purpose(self) -> str:
-        """What config.json says that the model is for: "demonstration", or "" for a model in earnest."""
+        """What config.json says that the model is for: "demonstration", or "" where it says nothing."""
         said = str(self.config.get("purpose", "")).strip().lower()
         return DEMONSTRATION if said.startswith("demo") else said
 

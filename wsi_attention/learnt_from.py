@@ -1,4 +1,4 @@
-"""Which slides a model has learnt from, so that nobody judges it by them unawares; hashes, which give no name away."""
+"""Which slides a model has learnt from, as hashes that reveal no name, so that nobody judges it by them unawares."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LearntFrom:
         return next((part for part in PARTS if known in parts.get(part, ())), None)
 
     def is_called(self, name: str, fingerprint: str | None) -> bool:
-        """Return whether a slide of this name was used, and contents do not tell that it was another one.
+        """Return True where a slide of this name was used, and contents do not tell that it was another one.
 
         Args:
             name: file name without suffix.

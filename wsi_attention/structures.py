@@ -1,4 +1,4 @@
-"""The values that travel between rooms and processes. All are frozen; none holds a handle or slide pixels.
+"""The values that travel between rooms and processes. All are frozen; none holds a handle or a slide's pixels.
 
 Arrays are NumPy except in `TileBatch` and `Output`, which live inside a forward pass and hold torch tensors.
 """
@@ -81,7 +81,7 @@ class TileSet:
 
 @dataclass(frozen=True, eq=False)
 class TileBatch:
-    """What a `TileSource` gives back: pixels, and which of them are real.
+    """What a `TileSource` returns: pixels, and which of them are real.
 
     Attributes:
         pixels: (b, n, c, h, w); uint8 from slides, any float from tensors; meaningless where `valid` is False.
@@ -330,7 +330,7 @@ class Prediction:
 
     @property
     def status(self) -> str:
-        """ "partial" where tiles failed or the slide is coarser than the model reads, else "done"."""
+        """ "partial" where tiles failed or the slide is coarser than the model reads, otherwise "done"."""
         return "partial" if self.shortfalls else "done"
 
     @property
@@ -340,7 +340,7 @@ class Prediction:
 
     @property
     def warning(self) -> str:
-        """What a label of a model with this purpose is worth, a sentence; empty for a model in earnest."""
+        """A sentence on what a label of a model with this purpose is worth; empty for a model without one."""
         return purpose_warning(self.purpose)
 
     @property

@@ -81,7 +81,7 @@ class Told:
 
     @property
     def answered(self) -> bool:
-        """Whether it has an answer that nothing is said against."""
+        """True where it has an answer without any objection."""
         return self.row["status"] == "done" and not self.row["reason"] and not self.notes
 
 

@@ -180,7 +180,7 @@ def _sharded(files: Files, level: int) -> bool:
 
 
 def _without_inner(files: Files, level: int, chance: Random, scene: Scene, inside: bool, share: float) -> int:
-    """Takes chunks out of a level's one shard: the index, at its end, says that they are not there."""
+    """Remove chunks from a level's one shard: the index, at its end, says that they are not there."""
     name = _chunks(files, level)[0]
     body = bytearray(files[name])
     height, width = scene.levels[level].shape[:2]

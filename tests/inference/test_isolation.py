@@ -169,7 +169,7 @@ def start(environment: dict[str, str], *given: Any) -> subprocess.Popen[str]:
 
 
 def opening(process: int) -> bool:
-    """Whether the nursery has two workers or more: then one of them opens the slide that hangs."""
+    """Return True where the nursery has two workers or more: then one of them opens the slide that hangs."""
     return len(family(process)) >= 2
 
 

@@ -69,7 +69,7 @@ def ome_tiff(folder: Path, pyramid: tuple[Pixels, ...]) -> Path:
 
 @pytest.fixture(scope="session")
 def write_ome_zarr(pyramid: tuple[Pixels, ...]) -> Callable[..., Path]:
-    """Writes the pyramid as OME-Zarr: format 2 (OME 0.4) or 3 (0.5), any order of axes, folder or zip."""
+    """Write the pyramid as OME-Zarr: format 2 (OME 0.4) or 3 (0.5), any order of axes, folder or zip."""
 
     def write(
         path: Path, zarr_format: int = 2, axes: str = "cyx", unit: str = "micrometer", step: float = 0.25

@@ -38,7 +38,7 @@ def pyramid(count: int = 3) -> list[Pixels]:
 
 
 def empty_glass(levels: Sequence[Pixels]) -> Chosen:
-    """Leaves out the tiles that show nothing, as writers of sparse files do."""
+    """Leave out the tiles that show nothing, as writers of sparse files do."""
 
     def chosen(level: int, col: int, row: int) -> bool:
         part = levels[level][row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
@@ -48,13 +48,13 @@ def empty_glass(levels: Sequence[Pixels]) -> Chosen:
 
 
 def some(share: float, levels: Sequence[int] = (0,), seed: int = 0) -> Chosen:
-    """Leaves out tiles of some levels at random, as an interrupted copy does."""
+    """Leave out tiles of some levels at random, as an interrupted copy does."""
     draw = np.random.default_rng(seed).random((8, 64, 64))
     return lambda level, col, row: level in levels and bool(draw[level, col, row] < share)
 
 
 def rectangle(left: int, top: int, right: int, bottom: int, levels: Sequence[int] = (0,)) -> Chosen:
-    """Leaves out the tiles of some levels that lie within level-0 pixels."""
+    """Leave out the tiles of some levels that lie within level-0 pixels."""
 
     def chosen(level: int, col: int, row: int) -> bool:
         x, y, side = col * TILE << level, row * TILE << level, TILE << level

@@ -86,7 +86,7 @@ def model(pixels: Tensor, draws: int, odds: float = 2.0) -> AttentionSampling:
 
 
 def measure(draws: int, tolerance: float | None, unread: float | None = None, runs: int = 200) -> Decided:
-    """What becomes of one such slide with as many different seeds.
+    """Return what becomes of one such slide with as many different seeds.
 
     Args:
         draws: tiles of one look, or of a round.

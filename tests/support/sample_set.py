@@ -69,7 +69,7 @@ def bytes_of(path: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the samples and their README."""
+    """Write the samples and their README."""
     parser = argparse.ArgumentParser(prog="python tests/support/sample_set.py", description=__doc__)
     parser.add_argument("out", type=Path, help="folder to write to")
     out: Path = parser.parse_args(arguments).out

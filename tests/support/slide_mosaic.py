@@ -56,7 +56,7 @@ class Mosaic:
 
     @classmethod
     def planned(cls, extent: tuple[int, int], mpp: float, seed: int, coverage: float, nests: int) -> Mosaic:
-        """Plans a slide with up to so many lesions, and paints its squares.
+        """Plan a slide with up to so many lesions, and paint its squares.
 
         Raises:
             InputError: lesions are wanted, but the tissue is too small to hold one.
@@ -155,7 +155,7 @@ def _periodic(field: Map, x: int, y: int) -> Map:
 def _lay_lesions(
     rng: np.random.Generator, laid: NDArray[np.int64], outline: Map, blobs: list[Blob], nests: int
 ) -> tuple[Blob, ...]:
-    """Puts lesion squares on up to `nests` places inside the tissue, around three centres; where they then lie."""
+    """Place lesion squares at up to `nests` places in the tissue, around three centres; return where they lie."""
     many = SQUARE // TILE
     rows, cols = outline.shape[0] // many, outline.shape[1] // many
     deepest = outline[: rows * many, : cols * many].reshape(rows, many, cols, many).min(axis=(1, 3))

@@ -49,7 +49,7 @@ def _write(job: tuple[Path, str, SlideSpec]) -> tuple[str, SlideTruth]:
 
 
 def write_set(folder: Path, slides: Sequence[tuple[str, SlideSpec]], workers: int) -> list[tuple[str, SlideTruth]]:
-    """Writes the slides side by side, then labels.csv; shows how far it is; gives (file name, truth) of each."""
+    """Write the slides side by side, then labels.csv; show progress; return (file name, truth) of each."""
     from rich.progress import track
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write_set(folder: Path, slides: Sequence[tuple[str, SlideSpec]], workers: in
 
 
 def write_giant(folder: Path, seed: int, kind: str) -> None:
-    """Writes one slide of 100,000² pixels with lesions, its label and its ground truth."""
+    """Write one slide of 100,000² pixels with lesions, its label and its ground truth."""
     name = f"giant_{seed:06d}"
     spec = SlideSpec((100_000, 100_000), mpp=0.25, seed=seed, label="lesion")
     truth = write_large_slide(folder / f"{name}{SUFFIXES[kind]}", spec)
@@ -81,7 +81,7 @@ def write_labels(folder: Path, done: Sequence[tuple[str, SlideTruth]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python tests/support/slide_sets.py",
         description="Writes synthetic H&E slides with known lesions.",

@@ -42,7 +42,7 @@ class TiffKind:
 
 
 def jpeg_encoder(colours: str, subsampling: str, quality: int = 85) -> Encoder:
-    """Encodes an RGB tile as a JPEG stream in the given colours, "RGB" or "YCBCR"."""
+    """Encode an RGB tile as a JPEG stream in the given colours, "RGB" or "YCBCR"."""
     return lambda tile: bytes(
         imagecodecs.jpeg_encode(tile, level=quality, colorspace="RGB", outcolorspace=colours, subsampling=subsampling)
     )
@@ -83,7 +83,7 @@ KINDS: dict[str, TiffKind] = {
 
 
 def write_kind(path: Path, levels: Sequence[Pixels], kind: str, mpp: float = 0.5) -> Path:
-    """Writes levels, finest first, (h, w, 3) uint8, as one of `KINDS`."""
+    """Write levels, finest first, (h, w, 3) uint8, as one of `KINDS`."""
     how = KINDS[kind]
     with tifffile.TiffWriter(path, bigtiff=how.bigtiff) as file:
         for index, level in enumerate(levels):

@@ -17,7 +17,7 @@ TILE = 64
 
 
 def write_philips(path: Path, levels: Sequence[Pixels], mpp: float, picture: Pixels) -> Path:
-    """Writes levels, finest first, each half of the one before, and one picture as both label and macro."""
+    """Write levels, finest first, each half of the one before, and one picture as both label and macro."""
     encode = jpeg_encoder("YCBCR", "420")
     text = philips_text(len(levels), mpp, picture)
     with tifffile.TiffWriter(path) as file:

@@ -40,7 +40,7 @@ BOX = ("minx", "miny", "width", "height")
 
 @dataclass(frozen=True)
 class Localisation:
-    """Whether the highest-weighted tile of the last glimpse lies on a lesion.
+    """How often the highest-weighted tile of the last glimpse lies on a lesion.
 
     Attributes:
         positives: slides with outlined lesions and a table with tiles; methods that read none have none.

@@ -1,4 +1,4 @@
-"""What may be a class: a label that stands for "not known", a slip of the pen or a measurement never becomes one."""
+"""What may be a class: a label that means "not known", a typing error or a measurement never becomes one."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _WHOLE = re.compile(r"[+-]?\d+")
 
 
 def check_values(labels: Mapping[int, str], name: str | Path) -> None:
-    """Refuse labels, by the line they stand in, of which one says that there is none.
+    """Raise InputError where a label, given with its line, says that there is none.
 
     Raises:
-        InputError: so it is; spellings of one word are named too, so that the file is mended once.
+        InputError: a label is none; spellings of one word are named too, so that one correction is enough.
     """
     missing = {line: label for line, label in labels.items() if _key(label) in MISSING or label.casefold() in MISSING}
     if missing:
@@ -44,7 +44,7 @@ def check_values(labels: Mapping[int, str], name: str | Path) -> None:
 
 
 def check_classes(labels: Sequence[str], name: str | Path) -> None:
-    """Refuse labels, one a slide, that cannot be the classes of a model.
+    """Raise InputError where labels, one a slide, cannot be the classes of a model.
 
     Raises:
         InputError: two differ in spelling only, or they are numbers of a measurement, a code for a missing value or

@@ -47,7 +47,7 @@ class LabelRow:
 
     @property
     def has_patient(self) -> bool:
-        """Whether the CSV says whose slide it is."""
+        """True where the CSV says whose slide it is."""
         return self.patient != self.slide
 
 

@@ -1,4 +1,4 @@
-"""Who hears how training goes; the loop itself prints nothing."""
+"""The interface through which training reports its progress; the loop itself prints nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Told about a run as it goes on."""
+    """Receives the news of a run as it goes on."""
 
     def line(self, text: str) -> None:
         """Take a line that is worth showing."""

@@ -233,7 +233,7 @@ def too_many_failed(failed: Mapping[str, str], total: int) -> None:
     """Raise InputError where more than half of the slides cannot be used.
 
     Raises:
-        InputError: so it is; the text gives the first reason.
+        InputError: too many failed; the text gives the first reason.
     """
     if 2 * len(failed) > total:
         reason = next(iter(failed.values()))

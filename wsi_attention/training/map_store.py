@@ -1,4 +1,4 @@
-"""Maps that training accumulated, beside the model; those from elsewhere are checked before they are used.
+"""Maps that training accumulated, stored beside the model; maps from elsewhere are checked before use.
 
     maps = open_maps("models/mine")             # a model folder, or the file itself
     maps.classes                                # names, in the order of the model's outputs

@@ -1,4 +1,4 @@
-"""Accumulated maps as a teacher: the training of OAA+ reads what a training of OAA has left beside its model."""
+"""Accumulated maps as a teacher: a training of OAA+ reads the maps that a training of OAA left beside its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which class means "nothing found": the user says it, or its name is plain; the alphabet never decides."""
+"""The class that means "nothing found": the user names it, or its name says so; the alphabet never decides."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Plan:
 
     @property
     def copies(self) -> tuple[str, ...]:
-        """A sentence on slides with the same content, and whether they straddle the split; empty without such."""
+        """A sentence on slides with the same content, and whether they are in both splits; empty without such."""
         names: dict[str, list[str]] = {}
         for name, fingerprint in self.surveyed.fingerprints.items():
             names.setdefault(fingerprint, []).append(name)
@@ -117,7 +117,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished folder says: the best epoch, the number of epochs, and slides left out with the reason."""
+    """What the folder of a finished training says: the best epoch, the number of epochs, and slides left out, with
+    reasons.
+    """
 
     best: EpochRecord
     epochs: int

@@ -1,4 +1,4 @@
-"""What the processes of one training run tell each other; with one process, nothing to do."""
+"""What the processes of one training run exchange; with one process, nothing."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class DivergedError(WsiAttentionError, ArithmeticError):
-    """The loss, the gradient or the output is no number any more."""
+    """The loss, the gradient or the output is no longer a finite number."""
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def diverging(where: str) -> Iterator[None]:
     """Turn the `ValueError` of a model that meets NaN or infinity into a `DivergedError` that says where.
 
     Raises:
-        DivergedError: so it is.
+        DivergedError: the model met NaN or infinity.
     """
     try:
         yield

@@ -129,7 +129,7 @@ class StoredObject:
         return [await self._ask("cat_file", self._path, start=offset, end=offset + count)]
 
     async def download(self, path: Path, told: Callable[[int], None]) -> None:
-        """Fetch the whole; never needed, as these file systems give ranges."""
+        """Fetch the whole file; never needed, because these file systems serve ranges."""
         await self._ask("get_file", self._path, str(path))
 
     async def _ask(self, method: str, *arguments: str, **options: int) -> Any:

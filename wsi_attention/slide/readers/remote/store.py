@@ -1,4 +1,4 @@
-"""A zarr store behind a URL, read-only: zarr's own fsspec store with an end to waiting, and second attempts."""
+"""A zarr store behind a URL, read-only: zarr's own fsspec store with a limit on waiting, and second attempts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a TIFF's tags are and how far they point, looked at before any library loads them. No pixels."""
+"""How large a TIFF's tags are and how far they point, checked before any library loads them. No pixels."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Packing:
         """Raise TileReadError for a file, or a chunk of one, that unpacks to more than its pixels.
 
         Raises:
-            TileReadError: it does.
+            TileReadError: it unpacks to more.
         """
         for chunk in self._chunks_of(content):
             unpacked = UNPACKED[self.codec](chunk, self.pixels) if self.codec else len(chunk)
