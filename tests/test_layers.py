@@ -41,6 +41,7 @@ ALLOWED = {
     "checkpoint": BASE | {"files", "learnt_from", "methods", "model_card"},
     "tiles": BASE | {"slide"},
     "inference": BASE | MODELS | {"csv_table", "export", "methods", "nn", "slide", "tiles"},
+    "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
     "training": BASE | MODELS | {"attention", "config", "csv_table", "inference", "methods", "nn", "slide", "tiles"},
 }
@@ -48,6 +49,15 @@ PAPERS = {"ats", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
 TORCH_ROOMS = {"attention", "nn", "methods", "checkpoint", "devices", "training", "inference", "testing", "cli"}
 TORCH_FILES = {"tiles/source.py", "tiles/tensors.py"}
+CONVENIENCES = {
+    ("structures.py", "_repr_html_"): "wsi_attention.notebook.prediction_html",
+    ("structures.py", "to_dataframe"): "wsi_attention.export.frames.tile_frame",
+    ("structures.py", "to_geodataframe"): "wsi_attention.export.frames.tile_geoframe",
+    ("slide/slide.py", "_repr_html_"): "wsi_attention.notebook.slide_html",
+    ("checkpoint.py", "_repr_html_"): "wsi_attention.notebook.classifier_html",
+}
+"""The only imports that point up: a notebook asks a value itself how it looks, and users ask it for a data frame. Each
+stands inside its method, which only passes the value on; nothing else of the module may depend on what lies above."""
 
 
 def room_of(path: Path) -> str:
@@ -56,7 +66,11 @@ def room_of(path: Path) -> str:
 
 def imported(path: Path) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    upward = {id(node) for node, _, _ in conveniences(path, tree)}
+    for node in ast.walk(tree):
+        if id(node) in upward:
+            continue
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -65,7 +79,32 @@ def imported(path: Path) -> list[str]:
     return found
 
 
+def conveniences(path: Path, tree: ast.Module) -> list[tuple[ast.ImportFrom, tuple[str, str], str]]:
+    """The imports of a module that `CONVENIENCES` allows, each with its key and what it imports."""
+    return [
+        (node, key, name)
+        for method in ast.walk(tree)
+        if isinstance(method, ast.FunctionDef)
+        and (key := (path.relative_to(PACKAGE).as_posix(), method.name)) in CONVENIENCES
+        for node in ast.walk(method)
+        if isinstance(node, ast.ImportFrom)
+        and [name := f"{node.module}.{alias.name}" for alias in node.names] == [CONVENIENCES[key]]
+    ]
+
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_conveniences_are_all_there_and_only_pass_on() -> None:
+    found = {}
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found |= {key: name for _, key, name in conveniences(path, tree)}
+        for method in ast.walk(tree):
+            if isinstance(method, ast.FunctionDef) and (str(path.relative_to(PACKAGE)), method.name) in CONVENIENCES:
+                kinds = [type(node) for node in method.body]
+                assert kinds == [ast.Expr, ast.ImportFrom, ast.Return], f"{path}: {method.name} does more than pass on"
+    assert found == CONVENIENCES
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -118,6 +157,7 @@ def _dotted(path: Path) -> str:
 def _runtime_imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {id(child) for node in ast.walk(tree) if _is_type_checking(node) for child in ast.walk(node)}
+    guarded |= {id(node) for node, _, _ in conveniences(path, tree)}
     known, found = {_dotted(one) for one in MODULES}, set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and id(node) not in guarded:

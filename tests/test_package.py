@@ -21,6 +21,8 @@ EXTRAS = {
     "cluster": {"distributed"},
     "encoders": {"huggingface-hub", "timm"},
     "fast-zarr": {"tensorstore"},
+    "geopandas": {"geopandas", "pandas"},
+    "pandas": {"pandas"},
     "remote": {"aiohttp", "gcsfs", "s3fs"},
     "slurm": {"dask-jobqueue", "distributed"},
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from wsi_attention.learnt_from import KEY, LearntFrom
 from wsi_attention.methods.method import brief, build_model, find_method
 from wsi_attention.model_card import ModelCard, ModelConfig, readme
 from wsi_attention.protocols import Stated, contract_of
-from wsi_attention.structures import DEMONSTRATION
+from wsi_attention.structures import DEMONSTRATION, purpose_warning
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
 
@@ -53,6 +54,18 @@ class Classifier:
     name: str
     folder: Path | None = field(default=None)
 
+    def __repr__(self) -> str:
+        shown = ", ".join(self.classes[:6]) + f" … ({len(self.classes)} in all)" * (len(self.classes) > 6)
+        about = [f"method {self.config.get('method', 'unknown')}", f"classes {shown}"]
+        about += [f"reads {mpp:g} µm/px"] if isinstance(mpp := self.config.get("mpp"), int | float) else []
+        return f"Classifier({self.name!r}: {', '.join([*about, *filter(None, [purpose_warning(self.purpose)])])})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: classes, purpose, method, scale, and where the model comes from."""
+        from wsi_attention.notebook import classifier_html
+
+        return classifier_html(self)
+
     @property
     def seen(self) -> LearntFrom | None:
         """Which slides it has learnt from, None where its folder does not say."""
@@ -69,6 +82,10 @@ class Classifier:
             raise ModelError(f"model {self.name} has no folder, so it cannot go to another process; save it first")
         device = next(self.model.parameters()).device
         return _load_again, (str(self.folder), str(device), self.weights_sha256)
+
+
+ClassifierLike = Classifier | str | os.PathLike[str]
+"""A loaded model; or the folder of one, or a shipped name."""
 
 
 def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
@@ -123,7 +140,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     return sha256
 
 
-def load_model(path: str | Path, device: str = "cpu") -> Classifier:
+def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     """Return a model from its folder, or a shipped one by name, in eval mode.
 
     Args:
@@ -131,9 +148,15 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
         device: where to put the weights.
 
     Raises:
+        InputError: neither a path nor a name was given.
         ModelError: no such folder, not a model folder, of another version, a method that is not installed, weights
             that are damaged, were exchanged, or do not fit.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"a model is a folder that train wrote, or the name of a shipped one ({', '.join(shipped_models())});"
+            f" got {type(path).__name__}"
+        )
     folder = model_folder(path)
     config = read_config(folder)
     weights, sha256 = read_weights(folder, config)
@@ -158,6 +181,16 @@ def load_model(path: str | Path, device: str = "cpu") -> Classifier:
     return Classifier(model, tuple(config["classes"]), config, sha256, name, folder.resolve())
 
 
+def as_classifier(given: ClassifierLike) -> Classifier:
+    """Return a loaded model as it is, or load the one that a folder or a shipped name stands for.
+
+    Raises:
+        InputError: neither a model, nor a path or name.
+        ModelError: as `load_model`.
+    """
+    return given if isinstance(given, Classifier) else load_model(given)
+
+
 def shipped_models() -> tuple[str, ...]:
     """Return the names of the models that come with the package."""
     return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")))
@@ -170,7 +203,7 @@ def _load_again(folder: str, device: str, sha256: str) -> Classifier:
     return classifier
 
 
-def model_folder(path: str | Path) -> Path:
+def model_folder(path: str | os.PathLike[str]) -> Path:
     """Return the folder of a model, given as such or by its shipped name.
 
     Raises:

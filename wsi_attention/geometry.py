@@ -6,6 +6,7 @@ Locations are (x, y), top left, level-0 pixels, int64. Sizes are (w, h). Boxes a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "Grid",
     "downsample_of",
     "same_scale",
+    "shares_of_cells",
 ]
 
 MPP_TOLERANCE = 0.05
@@ -82,9 +84,7 @@ class Grid:
         return np.stack([x, y], axis=-1)
 
     def locations(self, cells: NDArray[np.int64], size: tuple[int, int], downsample: float) -> NDArray[np.int64]:
-        """Return the top left corners of tiles, size · downsample, centred on the given cells (docs/methods/ats.md
-        §2.3).
-        """
+        """Return top left corners of size · downsample tiles centred on cells (docs/methods/ats.md §2.3)."""
         half = np.array(size, np.float64) * downsample / 2
         return np.round(self.centres(cells) - half).astype(np.int64)
 
@@ -105,3 +105,41 @@ def downsample_of(mpp: float, slide_mpp: float) -> float:
 def same_scale(a: float, b: float, tolerance: float = MPP_TOLERANCE) -> bool:
     """Return True where two µm-per-pixel values or two downsamples differ by no more than the tolerance."""
     return abs(a / b - 1.0) <= tolerance
+
+
+def shares_of_cells(mask: NDArray[np.bool_], downsample: float, grid: Grid) -> NDArray[np.float64]:
+    """Return the share of each cell that a mask (h, w) covers, shape grid.shape, by summed areas.
+
+    Args:
+        mask: pixel (r, c) covers level-0 [c·downsample, (c+1)·downsample) × [r·downsample, …).
+        downsample: level-0 pixels per mask pixel.
+        grid: its cells may begin and end inside a mask pixel.
+    """
+    x = (grid.origin[0] + np.arange(grid.cols + 1, dtype=np.float64) * grid.step[0]) / downsample
+    y = (grid.origin[1] + np.arange(grid.rows + 1, dtype=np.float64) * grid.step[1]) / downsample
+    corners = _interpolate_rows(_summed_areas(mask, y).T, x).T
+    inside = np.diff(np.diff(corners, axis=0), axis=1)
+    cell = grid.step[0] * grid.step[1] / downsample**2
+    return np.clip(inside / cell, 0.0, 1.0)
+
+
+def _summed_areas(mask: NDArray[np.bool_], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (len(at), w + 1), the tissue above each row border and left of each column border of a mask (h, w).
+
+    Only the rows of the whole table that `at` asks for are computed.
+    """
+    low = np.minimum(np.clip(at, 0, len(mask)).astype(np.int64), len(mask) - 1)
+    borders = np.unique(np.concatenate([[0], low, low + 1]))
+    table = np.zeros((len(borders), mask.shape[1] + 1))
+    for k, (start, stop) in enumerate(pairwise(borders), 1):
+        table[k, 1:] = table[k - 1, 1:] + mask[start:stop].sum(axis=0)
+    table[:, 1:] = table[:, 1:].cumsum(axis=1)
+    index, share = np.searchsorted(borders, low), (np.clip(at, 0, len(mask)) - low)[:, None]
+    return np.asarray(table[index] * (1 - share) + table[index + 1] * share, np.float64)
+
+
+def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    at = np.clip(at, 0, table.shape[0] - 1)
+    low = np.minimum(at.astype(np.int64), table.shape[0] - 2)
+    share = (at - low)[:, None]
+    return np.asarray(table[low] * (1 - share) + table[low + 1] * share, np.float64)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.geometry import Grid
+from wsi_attention.geometry import Grid, shares_of_cells
 
 if TYPE_CHECKING:
+    import geopandas
+    import pandas
     from torch import Tensor
 
 __all__ = [
@@ -67,6 +68,10 @@ class TileSet:
     def footprint(self) -> tuple[int, int]:
         """(w, h) of a tile in level-0 pixels, rounded."""
         return round(self.size[0] * self.downsample), round(self.size[1] * self.downsample)
+
+    def __repr__(self) -> str:
+        images = f"{len(self.locations)}×" if len(self.locations) != 1 else ""
+        return f"TileSet({images}{len(self)} tiles of {_by(self.size)} pixels at downsample {self.downsample:g})"
 
     @property
     def boxes(self) -> NDArray[np.int64]:
@@ -156,35 +161,13 @@ class TissueMask:
         return float(self.mask.sum()) * self.downsample**2
 
     def fraction(self, grid: Grid) -> NDArray[np.float64]:
-        """Return the share of each cell that is tissue, shape grid.shape, by summed areas with fractional borders."""
-        x = (grid.origin[0] + np.arange(grid.cols + 1, dtype=np.float64) * grid.step[0]) / self.downsample
-        y = (grid.origin[1] + np.arange(grid.rows + 1, dtype=np.float64) * grid.step[1]) / self.downsample
-        corners = _interpolate_rows(_summed_areas(self.mask, y).T, x).T
-        inside = np.diff(np.diff(corners, axis=0), axis=1)
-        cell = grid.step[0] * grid.step[1] / self.downsample**2
-        return np.clip(inside / cell, 0.0, 1.0)
+        """Return the share of each cell that is tissue, shape grid.shape."""
+        return shares_of_cells(self.mask, self.downsample, grid)
 
-
-def _summed_areas(mask: NDArray[np.bool_], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (len(at), w + 1): the tissue above each row border and left of each column border of a mask (h, w).
-
-    Only the rows of the whole table that `at` asks for are made.
-    """
-    low = np.minimum(np.clip(at, 0, len(mask)).astype(np.int64), len(mask) - 1)
-    borders = np.unique(np.concatenate([[0], low, low + 1]))
-    table = np.zeros((len(borders), mask.shape[1] + 1))
-    for k, (start, stop) in enumerate(pairwise(borders), 1):
-        table[k, 1:] = table[k - 1, 1:] + mask[start:stop].sum(axis=0)
-    table[:, 1:] = table[:, 1:].cumsum(axis=1)
-    index, share = np.searchsorted(borders, low), (np.clip(at, 0, len(mask)) - low)[:, None]
-    return np.asarray(table[index] * (1 - share) + table[index + 1] * share, np.float64)
-
-
-def _interpolate_rows(table: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    at = np.clip(at, 0, table.shape[0] - 1)
-    low = np.minimum(at.astype(np.int64), table.shape[0] - 2)
-    share = (at - low)[:, None]
-    return np.asarray(table[low] * (1 - share) + table[low + 1] * share, np.float64)
+    def __repr__(self) -> str:
+        share = float(self.mask.mean()) if self.mask.size else 0.0
+        size = _by(self.mask.shape[::-1])
+        return f"TissueMask({size} pixels at downsample {self.downsample:g}, {share:.1%} tissue, {self.source})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +183,13 @@ class AttentionMap:
     values: NDArray[np.float32]
     grid: Grid
     name: str = "attention"
+
+    def __repr__(self) -> str:
+        known = self.values[np.isfinite(self.values)]
+        step = "×".join(f"{side:g}" for side in self.grid.step)
+        highest = f", highest {known.max():.4g}" if known.size else ""
+        cells = f"{self.grid.cols}×{self.grid.rows} cells of {step} level-0 pixels"
+        return f"AttentionMap({self.name!r}: {cells}, {known.size} with tissue{highest})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +211,11 @@ class Glimpse:
     valid: NDArray[np.bool_]
     name: str = "tiles"
     drawn: bool = False
+
+    def __repr__(self) -> str:
+        weights = self.weights[np.isfinite(self.weights)]
+        heaviest = f", highest weight {weights.max():.4g}" if weights.size else ""
+        return f"Glimpse({self.name!r}: {self.tiles!r}, {int(self.valid.sum())} of them read{heaviest})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,3 +352,39 @@ class Prediction:
         tiles = sum(int(glimpse.valid.sum()) for glimpse in self.glimpses)
         unread = "" if self.unread_mass is None else f", {self.unread_mass:.1%} of the attention unread"
         return f"Prediction({self.slide!r}: {self.verdict}, {tiles} tiles read{unread}, {self.status})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the label, the share of each class, and where the model looked."""
+        from wsi_attention.notebook import prediction_html
+
+        return prediction_html(self)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the table of tiles as a data frame, one row for each tile asked for, in the order of drawing.
+
+        Returns:
+            The columns of `tiles/<slide>.csv`, with numbers in full; NaN where one is not known.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        from wsi_attention.export.frames import tile_frame
+
+        return tile_frame(self)
+
+    def to_geodataframe(self) -> geopandas.GeoDataFrame:
+        """Return the data frame of tiles with each tile's box as geometry, in level-0 pixels, y downwards.
+
+        Returns:
+            The columns of `to_dataframe` and `geometry`, without a coordinate reference system: slides have none.
+
+        Raises:
+            MissingExtraError: geopandas is not installed.
+        """
+        from wsi_attention.export.frames import tile_geoframe
+
+        return tile_geoframe(self)
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return "×".join(map(str, size))

@@ -30,13 +30,14 @@ def exporter_of(chosen: str | Exporter) -> Exporter:
     return exporter
 
 
-def exporters_of(chosen: Iterable[str | Exporter]) -> tuple[Exporter, ...]:
-    """Return the exporters that names and values stand for.
+def exporters_of(chosen: str | Exporter | Iterable[str | Exporter]) -> tuple[Exporter, ...]:
+    """Return the exporters that names and values stand for; a single one may be given by itself.
 
     Raises:
         InputError: as `exporter_of`, or two exporters would write the same file.
     """
-    exporters = tuple(map(exporter_of, [chosen] if isinstance(chosen, str) else chosen))
+    several = chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]
+    exporters = tuple(map(exporter_of, several))
     seen: set[str] = set()
     for exporter in exporters:
         if exporter.suffix in seen:

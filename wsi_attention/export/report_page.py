@@ -17,7 +17,7 @@ from wsi_attention.plain_text import visible
 from wsi_attention.structures import error_text, shown_class
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 COLUMNS = (
     ("name", "Slide", "text"),
@@ -142,25 +142,30 @@ def page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     labels = Counter(row.label for row in rows if row.label)
     without = Counter(row.status for row in rows if not row.label)
-    yield from _template().generate(
-        rows=rows,
-        slides=sections,
-        about=about,
-        left_out=left_out,
-        warnings=sorted({row.warning for row in rows if row.warning}),
-        columns=COLUMNS,
-        maps=MAPS,
-        top=TOP,
-        labels=sorted(labels.items()),
-        without=sorted(without.items()),
-        style=Markup(_text("report.css")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
+    yield from (
+        environment()
+        .get_template("report.html.j2")
+        .generate(
+            rows=rows,
+            slides=sections,
+            about=about,
+            left_out=left_out,
+            warnings=sorted({row.warning for row in rows if row.warning}),
+            columns=COLUMNS,
+            maps=MAPS,
+            top=TOP,
+            labels=sorted(labels.items()),
+            without=sorted(without.items()),
+            style=Markup(_text("report.css")),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+        )
     )
 
 
 @cache
-def _template() -> Template:
+def environment() -> Environment:
+    """Return what fills the templates in: every text is escaped, and shown with no harmful character."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(
@@ -171,7 +176,7 @@ def _template() -> Template:
         trim_blocks=True,
     )
     found.filters |= {"decimals": _decimals, "thousands": _thousands, "distance": _distance, "spread": _spread}
-    return found.get_template("report.html.j2")
+    return found
 
 
 def _text(name: str) -> str:

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_attention.export.measures import area_read, map_of, percentiles
-from wsi_attention.structures import Prediction
+from wsi_attention.structures import AttentionMap, Glimpse, Prediction, TileSet
 
 TILE_COLUMNS = (
     "minx",
@@ -100,15 +103,26 @@ def interval(probability: float, spread: float | None, quantile: float = 1.96) -
     return 1.0 / (1.0 + math.exp(min(reach - odds, 700.0))), 1.0 / (1.0 + math.exp(max(-odds - reach, -700.0)))
 
 
+def tile_values(prediction: Prediction) -> dict[str, NDArray[np.generic]]:
+    """Return (n,) values for each of `TILE_COLUMNS`: one for each tile asked for, in the order of drawing."""
+    looks = [_values(glimpse, map_of(prediction, number)) for number, glimpse in enumerate(prediction.glimpses)]
+    nothing = TileSet(np.empty((1, 0, 2), np.int64), (1, 1), 1.0)
+    looks.append(_values(Glimpse(nothing, np.empty(0), np.empty(0), np.empty(0, np.bool_)), None))
+    return {name: np.concatenate([look[name] for look in looks]) for name in TILE_COLUMNS}
+
+
+def _values(glimpse: Glimpse, found: AttentionMap | None) -> dict[str, NDArray[np.generic]]:
+    names = np.full(len(glimpse.valid), glimpse.name, object)
+    shares = (glimpse.attention, percentiles(glimpse.attention, found), glimpse.weights)
+    return dict(zip(TILE_COLUMNS, (*glimpse.tiles.boxes[0].T, *shares, names, glimpse.valid), strict=True))
+
+
 def tile_rows(prediction: Prediction) -> Iterator[dict[str, str | int]]:
     """Yield one row for each tile asked for, in the order of drawing; numbers that are not finite are left empty."""
-    for number, glimpse in enumerate(prediction.glimpses):
-        ranks = percentiles(glimpse.attention, map_of(prediction, number))
-        boxes = glimpse.tiles.boxes[0].tolist()
-        facts = zip(boxes, glimpse.attention, ranks, glimpse.weights, glimpse.valid, strict=True)
-        for box, attention, rank, weight, valid in facts:
-            values = (*box, _number(attention), _number(rank), _number(weight), glimpse.name, int(valid))
-            yield dict(zip(TILE_COLUMNS, values, strict=True))
+    columns = [values.tolist() for values in tile_values(prediction).values()]
+    for *box, attention, rank, weight, name, valid in zip(*columns, strict=True):
+        values = (*box, _number(attention), _number(rank), _number(weight), name, int(valid))
+        yield dict(zip(TILE_COLUMNS, values, strict=True))
 
 
 class TilesExporter:

@@ -50,6 +50,9 @@ def open_slide(
         options: what else the reader is given, by name; None counts as not given. {"series": …} is the number or the
             name of the image that is the slide, where a file holds several.
 
+    Returns:
+        The open slide; `with open_slide(path) as slide:` closes it.
+
     Raises:
         SlideOpenError: missing, broken, in no format that a reader knows, or without the image that was asked for.
         SeveralImagesError: several images could be the slide.
@@ -109,6 +112,12 @@ class Slide:
 
     def __repr__(self) -> str:
         return f"Slide({self.path!r}, reader={self.reader!r})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a thumbnail, and what the file says of itself."""
+        from wsi_attention.notebook import slide_html
+
+        return slide_html(self)
 
     def __enter__(self) -> Self:
         return self
