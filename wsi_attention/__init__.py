@@ -5,61 +5,89 @@ Public names load on first use; importing the package imports no torch and no sl
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wsi_attention.lazy import on_first_use
 
 if TYPE_CHECKING:
     from wsi_attention.checkpoint import Classifier, load_model
+    from wsi_attention.config import Recipe
     from wsi_attention.errors import WsiAttentionError
+    from wsi_attention.export.table import interval
+    from wsi_attention.geometry import Grid
+    from wsi_attention.inference.batch.classify import classify
+    from wsi_attention.inference.batch.summary import Report
+    from wsi_attention.inference.cluster.open import open_cluster
+    from wsi_attention.inference.features import tile_features
     from wsi_attention.inference.predict import predict
+    from wsi_attention.inference.results.export_again import export_results
     from wsi_attention.slide.slide import Slide, open_slide
     from wsi_attention.slide.view import View
-    from wsi_attention.structures import AttentionMap, Glimpse, Prediction, TileSet, TissueMask
-    from wsi_attention.tiles.source import SlideSource, TensorSource
-
-_HOMES = {
-    "AttentionMap": "structures",
-    "Classifier": "checkpoint",
-    "Glimpse": "structures",
-    "Prediction": "structures",
-    "Slide": "slide.slide",
-    "SlideSource": "tiles.source",
-    "TensorSource": "tiles.source",
-    "TileSet": "structures",
-    "TissueMask": "structures",
-    "View": "slide.view",
-    "WsiAttentionError": "errors",
-    "load_model": "checkpoint",
-    "open_slide": "slide.slide",
-    "predict": "inference.predict",
-}
+    from wsi_attention.structures import AttentionMap, Counters, Glimpse, Prediction, TileSet, TissueMask
+    from wsi_attention.tiles.source import SlideSource
+    from wsi_attention.tiles.tensors import TensorSource
+    from wsi_attention.training.evaluation import Evaluation, evaluate
+    from wsi_attention.training.run import TrainingResult, train
 
 __version__ = "0.1.0"
 __all__ = [
     "AttentionMap",
     "Classifier",
+    "Counters",
+    "Evaluation",
     "Glimpse",
+    "Grid",
     "Prediction",
+    "Recipe",
+    "Report",
     "Slide",
     "SlideSource",
     "TensorSource",
     "TileSet",
     "TissueMask",
+    "TrainingResult",
     "View",
     "WsiAttentionError",
+    "classify",
+    "evaluate",
+    "export_results",
+    "interval",
     "load_model",
+    "open_cluster",
     "open_slide",
     "predict",
+    "tile_features",
+    "train",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'wsi_attention' has no attribute {name!r}")
-    value = getattr(import_module(f"wsi_attention.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    {
+        "AttentionMap": "structures",
+        "Classifier": "checkpoint",
+        "Counters": "structures",
+        "Evaluation": "training.evaluation",
+        "Glimpse": "structures",
+        "Grid": "geometry",
+        "Prediction": "structures",
+        "Recipe": "config",
+        "Report": "inference.batch.summary",
+        "Slide": "slide.slide",
+        "SlideSource": "tiles.source",
+        "TensorSource": "tiles.tensors",
+        "TileSet": "structures",
+        "TissueMask": "structures",
+        "TrainingResult": "training.run",
+        "View": "slide.view",
+        "WsiAttentionError": "errors",
+        "classify": "inference.batch.classify",
+        "evaluate": "training.evaluation",
+        "export_results": "inference.results.export_again",
+        "interval": "export.table",
+        "load_model": "checkpoint",
+        "open_cluster": "inference.cluster.open",
+        "open_slide": "slide.slide",
+        "predict": "inference.predict",
+        "tile_features": "inference.features",
+        "train": "training.run",
+    },
+)

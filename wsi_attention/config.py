@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,6 +119,26 @@ def default_recipe(method: str) -> Recipe:
     """Return the shipped recipe of a method, or plain defaults where none is shipped."""
     path = RECIPES / f"{method}.toml"
     return load_recipe(path) if path.is_file() else Recipe(method=method)
+
+
+def as_recipe(given: Recipe | str | os.PathLike[str] | None) -> Recipe:
+    """Return a recipe as it is, the shipped one of a name such as "ats", or the one in a TOML file.
+
+    Args:
+        given: any of these; None is the shipped recipe of the default method.
+
+    Raises:
+        InputError: none of these, or as `load_recipe`.
+    """
+    if given is None:
+        return default_recipe(Recipe.method)
+    if isinstance(given, Recipe):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(
+            f"a recipe is a Recipe, a TOML file or one of {', '.join(shipped_recipes())}; got {type(given).__name__}"
+        )
+    return default_recipe(str(given)) if str(given) in shipped_recipes() else load_recipe(Path(given))
 
 
 def parse_recipe(content: Mapping[str, object], name: str) -> Recipe:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsi_attention.errors import ResultsError
+from wsi_attention.errors import InputError, ResultsError
 
 KEPT = "what is finished is kept, and the same command goes on from there"
 """The end of every message about a run that cannot go on now."""
@@ -25,6 +25,36 @@ STOPS = {
     errno.EPERM: "writing is not permitted",
 }
 """Errors of the results folder rather than of one slide: no other slide could be written either."""
+
+
+def given_path(given: object, name: str, wanted: str) -> str | Path:
+    """Return a path or URL that a caller gave.
+
+    Args:
+        given: what was given.
+        name: the argument's.
+        wanted: what it is the path of, such as "a CSV".
+
+    Raises:
+        InputError: it is no path.
+    """
+    if isinstance(given, os.PathLike):
+        return Path(given)
+    if isinstance(given, str):
+        return given
+    table = "; write it to a file first: .to_csv(path, index=False)" if hasattr(given, "to_csv") else ""
+    raise InputError(f"{name} must be the path of {wanted}, got {type(given).__name__}{table}")
+
+
+def given_paths(given: object, name: str, wanted: str) -> tuple[str | Path, ...]:
+    """Return paths or URLs that a caller gave: one of them, or any number in a list, tuple, column of a table ….
+
+    Raises:
+        InputError: it is neither.
+    """
+    one = isinstance(given, str | os.PathLike | Mapping) or hasattr(given, "columns")
+    paths = given if isinstance(given, Iterable) and not one else [given]
+    return tuple(given_path(path, name, wanted) for path in paths)
 
 
 def temporary(path: Path) -> Path:

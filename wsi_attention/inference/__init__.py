@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wsi_attention.inference.cluster.open import open_cluster
     from wsi_attention.inference.features import has_encoder, tile_features
     from wsi_attention.inference.predict import Effort
-    from wsi_attention.inference.results.export_again import export_again
+    from wsi_attention.inference.results.export_again import export_again, export_results
     from wsi_attention.inference.results.page import write_page
     from wsi_attention.inference.results.state import stored_predictions
 
@@ -29,6 +29,7 @@ __all__ = [
     "Wishes",
     "classify",
     "export_again",
+    "export_results",
     "find_slides",
     "has_encoder",
     "open_cluster",
@@ -50,6 +51,7 @@ __getattr__, __dir__ = on_first_use(
         "Wishes": "batch.wishes",
         "classify": "batch.classify",
         "export_again": "results.export_again",
+        "export_results": "results.export_again",
         "find_slides": "batch.discovery",
         "has_encoder": "features",
         "open_cluster": "cluster.open",

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from wsi_attention import __version__
-from wsi_attention.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
 from wsi_attention.methods.rounds import limits, refusal
 from wsi_attention.protocols import Estimating, TileSource, contract_of
+from wsi_attention.slide.given import SlideLike, as_slide
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
 from wsi_attention.tiles.source import SlideSource
@@ -121,8 +122,8 @@ PACKAGES = ("torch", "numpy", "openslide-python", "openslide-bin", "tiffslide", 
 
 
 def predict(
-    slide: Slide,
-    classifier: Classifier,
+    slide: SlideLike,
+    classifier: ClassifierLike,
     *,
     tissue: TissueMask | None = None,
     device: str = "auto",
@@ -140,8 +141,8 @@ def predict(
     every run, for any batch size and any number of workers.
 
     Args:
-        slide: an open slide whose mpp is known.
-        classifier: what `load_model` returns.
+        slide: an open slide, or what `open_slide` opens, such as a path; its mpp must be known.
+        classifier: what `load_model` returns, or what it loads: a model folder or a shipped name.
         tissue: where to look; found on the overview where None.
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
@@ -150,7 +151,7 @@ def predict(
             then drawn, and the spread is None.
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
             sampling, is at most this, and the attention on tiles not read at most `unread`; see
-            `export.table.interval` for what the spread means and what it cannot know.
+            `interval` for what the spread means and what it cannot know.
         budget: the most tiles to read for a tolerance; None for all there are. A note says what was not reached.
         unread: share of the attention, between 0 and 1; as much as the tolerance where None, and 1 asks for a small
             spread alone.
@@ -162,13 +163,15 @@ def predict(
         NoTissueError: the tissue mask is empty.
         TileReadError: more than half of the tiles could not be read.
         ModelError: the model's logits are not finite.
+        SlideError, ModelError: the slide cannot be opened, or the model cannot be loaded.
         InputError: this machine has no such device; exact or a tolerance was asked of a model that cannot do it, or
-            makes no sense.
+            makes no sense; slide or classifier is nothing of the kind.
     """
-    effort = Effort(exact, tolerance, budget, unread)
-    effort.check(classifier)
-    source = prepare(slide, classifier, tissue=tissue, batch=batch, snap=effort.snaps(snap))
-    return look(slide, source, classifier, device=device, precision=precision, effort=effort)
+    model, effort = as_classifier(classifier), Effort(exact, tolerance, budget, unread)
+    effort.check(model)
+    with as_slide(slide) as opened:
+        source = prepare(opened, model, tissue=tissue, batch=batch, snap=effort.snaps(snap))
+        return look(opened, source, model, device=device, precision=precision, effort=effort)
 
 
 @spent_on("overview")

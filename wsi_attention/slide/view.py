@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
@@ -26,6 +27,14 @@ FILLED_FROM = 8.0
 
 Corners = NDArray[np.int64] | NDArray[np.float64]
 T = TypeVar("T")
+
+
+def check_open(slide: object) -> None:
+    """Raise InputError where something else was given in place of an open slide, such as its path."""
+    if slide is None or isinstance(slide, str | os.PathLike | np.ndarray | list):
+        raise InputError(
+            f"an open slide is needed here, got {type(slide).__name__}; open it first: with open_slide(path) as slide"
+        )
 
 
 class Shown(NamedTuple):
@@ -65,8 +74,9 @@ class View:
             level: index of the stored level to read; None for the one that fits best.
 
         Raises:
-            InputError: the downsample is no positive number.
+            InputError: the downsample is no positive number, or a path was given in place of an open slide.
         """
+        check_open(slide)
         if not 0 < downsample < math.inf:
             raise InputError(
                 f"{slide.path}: a view at downsample {downsample} was asked; it must be positive, 1 is finest"

@@ -20,7 +20,7 @@ from wsi_attention.slide.overviews import Overviews
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.snapping import snapped_to_tiles
 from wsi_attention.slide.strangers import leave_out_strangers
-from wsi_attention.slide.view import View
+from wsi_attention.slide.view import View, check_open
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
 from wsi_attention.tiles.reading import TileBlock, read_tiles
@@ -67,6 +67,7 @@ class SlideSource:
             snap: moves tiles that stand for a place to where they meet the fewest stored tiles.
             whole: the most pixels of an overview in one array; larger ones are shown in strips only.
         """
+        check_open(slide)
         self.slide = slide
         self.extent: tuple[int, int] = slide.dimensions
         self.batch = 1

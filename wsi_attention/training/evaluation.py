@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from wsi_attention.checkpoint import Classifier, ClassifierLike
 from wsi_attention.csv_table import Table, read_table
 from wsi_attention.errors import InputError
+from wsi_attention.files import given_path
 from wsi_attention.inference.batch.discovery import files_of
 from wsi_attention.inference.batch.matching import DICOM, SlideNames, file_name
 from wsi_attention.inference.batch.names import suffix_of
@@ -131,7 +133,7 @@ def evaluate(
     results: str | Path | None = None,
     *,
     split: str | None = None,
-    model: str | Path | None = None,
+    model: ClassifierLike | None = None,
 ) -> Evaluation:
     """Compare predictions.csv with labels, and the tiles that were read with ground truth if there is any.
 
@@ -141,13 +143,20 @@ def evaluate(
         groundtruth: folder of `<slide>.geojson` with lesions in level-0 pixels.
         results: results folder with tiles/<slide>.csv; that of the table where None.
         split: "train", "val", "test" or "all" rows of the labels; where None all but those of "train".
-        model: folder or shipped name of the model, where the results folder does not lead to it.
+        model: the model, its folder or shipped name, where the results folder does not lead to it.
+
+    Returns:
+        Scores with their intervals, which slides could not be compared, and what the model has seen before.
 
     Raises:
         InputError: a file is missing or has no such column, a label is no class of the table, nothing can be compared.
         ModelError: the given model is none, or not the one that made the results.
     """
-    path = Path(predictions) / "predictions.csv" if Path(predictions).is_dir() else Path(predictions)
+    path = Path(given_path(predictions, "predictions", "a results folder, or of its predictions.csv"))
+    path = path / "predictions.csv" if path.is_dir() else path
+    labels = given_path(labels, "labels", "a CSV")
+    outlines = None if groundtruth is None else given_path(groundtruth, "groundtruth", "a folder of GeoJSON")
+    folder = _folder_of(model)
     table = read_table(path).known_as(("slide", "status", "notes"))
     classes, shares = _shares(path, table)
     place = Path(results) if results else path.parent
@@ -156,7 +165,7 @@ def evaluate(
     if not taken:
         raise InputError(f"no slide has both a label in {labels} and a prediction in {path}{said and '; '}{said}")
     names = sorted(taken)
-    config = find_config(place, model)
+    config = find_config(place, folder)
     notes = {cells["slide"]: cells.get("notes", "") for _, cells in table.rows}
     patients = [taken[name].patient if taken[name].has_patient else name for name in names]
     return Evaluation(
@@ -168,13 +177,20 @@ def evaluate(
         ),
         tuple(row.slide for row in unpredicted),
         tuple(sorted(set(shares) - set(rows))),
-        None if groundtruth is None else locate(Path(groundtruth), place, names),
+        None if outlines is None else locate(Path(outlines), place, names),
         _negative(classes, config),
         said,
         find_overlap({name: taken[name] for name in names}, notes, place, config),
         any(row.has_patient for row in taken.values()),
         next(filter(None, (warning_in(notes[name]) for name in names)), ""),
     )
+
+
+def _folder_of(model: ClassifierLike | None) -> str | Path | None:
+    """Return the folder or the shipped name of a model that was given as such, or loaded."""
+    if model is None or isinstance(model, Classifier):
+        return model and model.folder
+    return given_path(model, "model", "a model folder")
 
 
 def locate(groundtruth: Path, results: Path, names: list[str]) -> Localisation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from wsi_attention.config import Recipe, default_recipe
+from wsi_attention.config import Recipe, as_recipe
 from wsi_attention.devices import device_of, fabric_on, precision_on
+from wsi_attention.files import given_path, given_paths
 from wsi_attention.methods.method import build_model
 from wsi_attention.protocols import contract_of
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
@@ -66,9 +67,9 @@ class TrainingResult:
 
 def train(
     labels: str | Path,
-    slides: Sequence[str | Path],
+    slides: str | Path | Iterable[str | Path],
     output: str | Path,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | Path | None = None,
     *,
     earlier: Literal["continue", "replace"] = "continue",
     device: str = "auto",
@@ -82,9 +83,10 @@ def train(
 
     Args:
         labels: CSV `slide,label[,patient][,mpp][,split][,series]`.
-        slides: folders or files in which the labels' slides are found.
+        slides: folders or files in which the labels' slides are found, one or several.
         output: the model folder; `training/` in it holds metrics.csv, split.csv and, until the end, the state.
-        recipe: all numbers; the shipped one of the default method where None.
+        recipe: all numbers: a `Recipe`, a TOML file or the name of a shipped one such as "ats"; that of the default
+            method where None.
         earlier: "continue" a training in the folder, or "replace" it as soon as all the rest has proved usable.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         processes: how many devices of that kind work together.
@@ -93,17 +95,21 @@ def train(
         command: the command line, for the model card.
         listener: told how it goes.
 
+    Returns:
+        The model folder, its best epoch, and the slides that were left out.
+
     Raises:
         InputError: labels, slides, recipe or device are wrong, or the folder holds another training.
         DivergedError: loss, gradient or output is no number any more.
         ResultsError: the folder cannot be written.
     """
-    recipe, folder = recipe or default_recipe(Recipe.method), Path(output)
+    table, places = Path(given_path(labels, "labels", "a CSV")), given_paths(slides, "slides", "a folder or a slide")
+    recipe, folder = as_recipe(recipe), Path(given_path(output, "output", "the model folder to write"))
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
     precision = begun.precision if begun else precision_on(device_of(device), recipe.precision)
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
-    plan = make_plan(Path(labels), slides, recipe, listener, series)
+    plan = make_plan(table, places, recipe, listener, series)
     done = finished_before(folder, plan) if earlier == "continue" else None
     if done:
         tidy(folder / FOLDER)

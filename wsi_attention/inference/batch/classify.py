@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -13,12 +13,13 @@ from typing import Literal
 
 import torch
 
-from wsi_attention.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH, EXPORTS, LIMIT
 from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.chosen import exporters_of, name_of
 from wsi_attention.export.report import ReportExporter
+from wsi_attention.files import given_path, given_paths
 from wsi_attention.inference.batch.discovery import Found, SlideFile, with_mpp, with_series
 from wsi_attention.inference.batch.job import Job, Settings
 from wsi_attention.inference.batch.names import assign_names, identity
@@ -40,9 +41,9 @@ Existing = Literal["resume", "overwrite"]
 
 
 def classify(
-    inputs: str | Path | Sequence[str | Path],
+    inputs: str | Path | Iterable[str | Path],
     results: str | Path,
-    classifier: Classifier,
+    classifier: ClassifierLike,
     *,
     slides_csv: str | Path | None = None,
     mpp: float | None = None,
@@ -57,7 +58,7 @@ def classify(
     budget: int | None = None,
     unread: float | None = None,
     snap: bool = True,
-    what: Sequence[str | Exporter] = EXPORTS,
+    what: str | Exporter | Iterable[str | Exporter] = EXPORTS,
     existing: Existing = "resume",
     executor: Runner | None = None,
     in_process: bool = False,
@@ -68,10 +69,10 @@ def classify(
     """Classify slides into a results folder; a second call does only what is missing.
 
     Args:
-        inputs: slides, folders of slides, URLs, slides CSVs; one of them or a sequence.
+        inputs: slides, folders of slides, URLs, slides CSVs; one of them or any number.
         results: the results folder, created if need be; or a URL of fsspec that can be written, such as s3://. The run
             then works in a folder below WSI_ATTENTION_WORK, or below the system's folder for temporary files.
-        classifier: what `load_model` returns.
+        classifier: what `load_model` returns, or what it loads: a model folder or a shipped name.
         slides_csv: slide[,mpp][,mask][,series]; `inputs` are then the folders that its paths lie in.
         mpp: µm per level-0 pixel of all slides for which the CSV has none.
         series: the number or name of the image that is the slide, likewise; needed where a file holds several.
@@ -81,9 +82,9 @@ def classify(
         precision: "32", "bf16" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
         exact, tolerance, budget, unread, snap: as in `predict`; results of different wishes do not lie in one folder.
-        what: exporters to run: registered names, or exporters with options of their own, such as
+        what: exporters to run, one or several: registered names, or exporters with options of their own, such as
             `GeoJSONExporter(top=10)`. Files of an earlier run stay as they are, also where these options have changed;
-            `export_again` writes them anew.
+            `export_results` writes them anew.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
         executor: does the slides elsewhere: what `open_cluster` yields, whose workers need not see the results folder,
             or any other `Runner`; worker processes of this machine where None.
@@ -94,17 +95,23 @@ def classify(
         full_hash: hashes slides whole, however large, so that no change of a byte goes unnoticed; also when results are
             resumed. Files up to `own_files.SMALL` bytes are always hashed whole.
 
+    Returns:
+        How many slides have which status, and why those failed that did.
+
     Raises:
         InputError: no slides, or an argument is wrong.
+        ModelError: the model cannot be loaded.
         ResultsError: the results folder cannot be written or holds something else; what is finished is kept.
         ClusterError: the workers cannot do the work, or are gone; what is finished is kept.
     """
     effort = Effort(exact, tolerance, budget, unread)
     wishes = Wishes(exporters_of(what), device, precision, batch, limit, effort, snap, profile, full_hash)
-    given = (inputs,) if isinstance(inputs, str | Path) else tuple(inputs)
-    order = Order(given, slides_csv, mpp, series, workers, existing)
+    given = given_paths(inputs, "inputs", "a slide, folder or slides CSV, or several of them")
+    table = None if slides_csv is None else given_path(slides_csv, "slides_csv", "a CSV")
+    order, place = Order(given, table, mpp, series, workers, existing), given_path(results, "results", "a folder")
+    model = as_classifier(classifier)
     with runner_for(executor, workers, in_process) as runner:
-        return run_batch(order, results, classifier, wishes, runner, watch)
+        return run_batch(order, place, model, wishes, runner, watch)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, SlideError
-from wsi_attention.export.chosen import exporter_of
-from wsi_attention.files import publish, remove, results_errors
+from wsi_attention.export.chosen import exporter_of, exporters_of
+from wsi_attention.files import given_path, publish, remove, results_errors
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.pictures import picture_downsample, shown_tiles, write_unfinished
 from wsi_attention.inference.results.folder import twin
@@ -22,6 +22,32 @@ from wsi_attention.protocols import Exporter
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction
+
+
+def export_results(
+    results: str | Path,
+    what: str | Exporter | Iterable[str | Exporter] = "geojson",
+    names: str | Iterable[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Write exports for the slides of a results folder again, from the recorded predictions alone.
+
+    Args:
+        results: the folder that classify wrote.
+        what: exporters, one or several: registered names, or exporters with options such as `GeoJSONExporter(top=10)`.
+        names: slides as predictions.csv names them, one or several; all if empty.
+        tell: is given a sentence about each slide that is there and has changed since; its picture shows no pixels.
+
+    Returns:
+        The files and folders that were written, kind by kind.
+
+    Raises:
+        ResultsError: no results there, no such slide, or the folder cannot be written.
+        InputError: no such exporter.
+    """
+    folder = given_path(results, "results", "a folder that classify wrote")
+    chosen = [names] if isinstance(names, str) else list(names)
+    return [path for exporter in exporters_of(what) for path in export_again(folder, exporter, chosen, tell)]
 
 
 def export_again(
