@@ -23,9 +23,9 @@ from highdicom.ann import (
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
+from wsi_attention import Prediction
 from wsi_attention.errors import SlideError
 from wsi_attention.export import geojson_features
-from wsi_attention.structures import Prediction
 from wsi_attention_dicom.cells import top_cells
 from wsi_attention_dicom.description import MEASURED, algorithm, common, concept, fixed, uid_of, unit
 from wsi_attention_dicom.source import Source, source_of, usable

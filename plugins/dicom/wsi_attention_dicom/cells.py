@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from wsi_attention import Prediction
 from wsi_attention.export import clipped, main_map, percentiles
-from wsi_attention.structures import Prediction
 
 
 def top_cells(prediction: Prediction, count: int) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom import Dataset
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
-from wsi_attention.structures import Prediction
+from wsi_attention import Prediction
 from wsi_attention_dicom.description import uid_of
 
 

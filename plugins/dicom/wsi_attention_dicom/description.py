@@ -11,7 +11,8 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from wsi_attention.structures import Prediction, shown_class
+from wsi_attention import Prediction
+from wsi_attention.structures import shown_class
 from wsi_attention_dicom import __version__
 
 NAMESPACE = UUID("0c0a4c4e-7c53-5a4e-9b0a-6f5d1a3b8e21")

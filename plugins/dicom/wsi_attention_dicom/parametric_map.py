@@ -12,9 +12,9 @@ from highdicom.spatial import ImageToReferenceTransformer
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from wsi_attention import AttentionMap, Prediction
 from wsi_attention.errors import SlideError
 from wsi_attention.export import main_map
-from wsi_attention.structures import AttentionMap, Prediction
 from wsi_attention_dicom.description import common, concept, fixed, unit
 from wsi_attention_dicom.source import Source, source_of, usable
 

@@ -10,8 +10,8 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
+from wsi_attention import Prediction
 from wsi_attention.errors import SlideError
-from wsi_attention.structures import Prediction
 
 Source = Callable[[Prediction], Dataset]
 """Finds or describes the image that a prediction is about."""

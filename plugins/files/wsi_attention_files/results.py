@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attention import Classifier, Prediction, Slide, TileSet, open_slide
+from wsi_attention import Classifier, Prediction, Slide, TileSet, open_slide, tile_features
 from wsi_attention.errors import InputError
-from wsi_attention.inference import has_encoder, stored_predictions, suffix_of, tile_features
+from wsi_attention.inference import has_encoder, stored_predictions, suffix_of
 from wsi_attention_files.bag import Bag
 
 

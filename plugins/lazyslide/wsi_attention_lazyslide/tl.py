@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from wsidata import WSIData
 
-from wsi_attention import Classifier, Prediction, Slide, load_model, predict
+from wsi_attention import Classifier, Prediction, Slide, load_model, predict, tile_features
 from wsi_attention.errors import InputError
 from wsi_attention.export import deciding
-from wsi_attention.inference import has_encoder, tile_features
+from wsi_attention.inference import has_encoder
 from wsi_attention_lazyslide.candidates import TILES, TISSUES, candidates, key_of
 from wsi_attention_lazyslide.elements import (
     AGGREGATE,

@@ -92,7 +92,7 @@ class FolderEvaluator:
             InputError: there are no slides.
             ResultsError: the folder cannot be written, or holds results of another model.
         """
-        from wsi_attention.inference import classify
+        from wsi_attention import classify
 
         paths = [item["image"] for item in self.data]
         self.report = classify(
