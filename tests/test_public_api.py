@@ -160,6 +160,10 @@ def test_unknown_entry_names_what_there_is() -> None:
         registry.load(registry.READERS, "nope")
 
 
+def nowhere() -> Classifier:
+    return dataclasses.replace(load_model("demo"), folder=None, name="mine")
+
+
 def test_a_path_and_a_name_will_do(demo: Classifier, prediction: Prediction) -> None:
     """The same prediction as from a slide and a model that were opened before, which stay open."""
     with open_slide(SLIDE) as slide:
@@ -240,6 +244,7 @@ def test_a_whole_batch_by_names(tmp_path: Path) -> None:
         (lambda: evaluate(Table(), "labels.csv"), r"predictions must be the path .*got Table; write it"),
         (lambda: evaluate("out", Table()), r"labels must be the path of a CSV, got Table; write it"),
         (lambda: evaluate("out", "labels.csv", model=4), "model must be the path of a model folder, got int"),
+        (lambda: evaluate("out", "labels.csv", model=nowhere()), "model mine has no folder .*; save it first"),
         (lambda: train(Table(), "slides", "out"), r"labels must be the path of a CSV, got Table; write it"),
         (lambda: train("labels.csv", {"a": 1}, "out"), "slides must be the path of a folder or a slide, got dict"),
         (lambda: train("labels.csv", "slides", None), "output must be the path of the model folder to write"),

@@ -188,9 +188,11 @@ def evaluate(
 
 def _folder_of(model: ClassifierLike | None) -> str | Path | None:
     """Return the folder or the shipped name of a model that was given as such, or loaded."""
-    if model is None or isinstance(model, Classifier):
-        return model and model.folder
-    return given_path(model, "model", "a model folder")
+    if model is None:
+        return None
+    if isinstance(model, Classifier) and model.folder is None:
+        raise InputError(f"model {model.name} has no folder that says what it was trained with; save it first")
+    return given_path(model.folder if isinstance(model, Classifier) else model, "model", "a model folder")
 
 
 def locate(groundtruth: Path, results: Path, names: list[str]) -> Localisation:
