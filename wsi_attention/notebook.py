@@ -129,7 +129,8 @@ def _overview_again(prediction: Prediction) -> NDArray[np.uint8] | None:
     URLs are not opened: showing a value asks no server.
     """
     known = prediction.provenance
-    series = known.get("series")
+    stated = known.get("series")
+    series = stated if isinstance(stated, str | int) else None
     if is_url(prediction.slide):
         return None
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, SlideOpenError
+from wsi_attention.slide.failures import opening
 from wsi_attention.slide.metadata import Mpp, file_mpp, given_mpp, mpp_notes, number, objective_power
 
 
@@ -164,3 +165,21 @@ def test_mpp_of_the_real_slides(shared_data: object) -> None:
     for name, mpp in expected.items():
         with open_slide(shared_data / name) as slide:  # type: ignore[operator]
             assert slide.mpp_xy is None if mpp is None else slide.mpp == pytest.approx(mpp, rel=1e-4), name
+
+
+def test_a_scanners_own_tag_that_cannot_be_is_told_where_another_one_gives_the_scale() -> None:
+    tags = {"openslide.mpp-x": "500", "openslide.mpp-y": "500", "openslide.vendor": "aperio"}
+    found = file_mpp(
+        {**tags, "tiff.XResolution": "20000", "tiff.YResolution": "20000", "tiff.ResolutionUnit": "centimeter"}
+    )
+    assert found.xy == (0.5, 0.5)
+    assert mpp_notes(found, found) == (
+        "its openslide.mpp-x says 500 µm, which is outside what slides have (0.02 to 50 µm); "
+        "its scale is taken from tiff resolution",
+    )
+
+
+def test_an_impossible_jump_in_a_file_is_told_without_numbers_of_errors() -> None:
+    with pytest.raises(SlideOpenError, match="its content is not what the format allows") as caught, opening("a", "x"):
+        raise OSError(22, "Invalid argument")
+    assert "Errno" not in str(caught.value)

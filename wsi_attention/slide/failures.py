@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,7 +15,8 @@ INSIDE = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticErro
 
 def what_is_wrong(error: BaseException) -> str:
     """Describe an error of reading a file on one line, for somebody who knows files and not the library."""
-    if isinstance(error, INSIDE) and not isinstance(error, WsiAttentionError):
+    absurd = isinstance(error, OSError) and error.errno == errno.EINVAL  # such as a jump to before the file's start
+    if absurd or (isinstance(error, INSIDE) and not isinstance(error, WsiAttentionError)):
         return "its content is not what the format allows"
     return one_line(error)
 

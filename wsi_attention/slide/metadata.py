@@ -47,7 +47,8 @@ class Mpp:
     Attributes:
         xy: None where unknown.
         source: the tag that it comes from; "given" by the caller, or "none".
-        disbelieved: what a tag says that cannot be the slide's scale, and why; empty where there is none.
+        disbelieved: what a tag says that cannot be the slide's scale, and why; empty where there is none, and where a
+            scale is known and no scanner wrote that tag.
     """
 
     xy: tuple[float, float] | None
@@ -98,15 +99,15 @@ def given_mpp(mpp: float | str | None, where: str = "") -> float | None:
 
 def file_mpp(properties: Mapping[str, str]) -> Mpp:
     """Find what the file says about the size of its pixels, in the most specific tag that can be believed."""
-    doubts = ""
+    vendor, doubts, scanners = properties.get("openslide.vendor"), "", ""
     for source, find in _SOURCES.items():
-        pair = find(properties)
-        vendor = properties.get("openslide.vendor")
-        doubt = None if pair is None else _doubt(pair, source in _OWN and vendor in _SCANNERS)
+        pair, own = find(properties), source in _OWN and vendor in _SCANNERS
+        doubt = None if pair is None else _doubt(pair, own)
         if pair is not None and doubt is None:
-            return Mpp(pair, source)
+            return Mpp(pair, source, scanners)
         told = "tiff resolution" if vendor == "generic-tiff" and source in _OWN else source
         doubts = doubts or (f"its {told} says {doubt}" if doubt else "")
+        scanners = doubts if own else scanners
     return Mpp(None, "none", doubts)
 
 
@@ -154,6 +155,8 @@ def mpp_notes(mpp: Mpp, stated: Mpp) -> tuple[str, ...]:
     if mpp.xy is None:
         return ()
     found = []
+    if mpp.disbelieved:
+        found.append(f"{mpp.disbelieved}; its scale is taken from {mpp.source}")
     if not same_scale(*mpp.xy):
         found.append(f"pixels are not square: {mpp.xy[0]:.4g} µm wide, {mpp.xy[1]:.4g} µm high")
     if stated.xy is not None and not same_scale(mpp.xy[0], stated.xy[0]):
