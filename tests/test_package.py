@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -83,3 +84,25 @@ def test_the_table_of_plugins_is_whole() -> None:
         assert f"]({folder.name}/" in table, f"{folder.name} is missing from plugins/README.md"
     for target in re.findall(r"\]\(([^)#]+)\)", table):
         assert target.startswith("http") or (ROOT / "plugins" / target).exists(), target
+
+
+def test_every_module_that_is_imported_without_an_extra_imports_without_it() -> None:
+    """Only `worker_plugin` stands on an extra as a whole; all others import one inside the function that needs it."""
+    extras = sorted(OPTIONAL - {"_typeshed"})
+    needs_cluster = "wsi_attention.inference.cluster.worker_plugin"
+    code = f"""
+import importlib, pkgutil, sys
+for name in {extras!r}:
+    sys.modules[name] = None  # importing it is an ImportError then, as where it is not installed
+import wsi_attention
+failed = []
+for one in pkgutil.walk_packages(wsi_attention.__path__, "wsi_attention."):
+    if one.name != {needs_cluster!r} and not one.name.endswith("__main__"):
+        try:
+            importlib.import_module(one.name)
+        except ImportError as error:
+            failed.append((one.name, str(error)))
+print(failed)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -26,6 +26,8 @@ from wsi_attention.inference.cluster import worker as remote
 if TYPE_CHECKING:
     from distributed import Client, KilledWorker, SpecCluster
 
+    from wsi_attention.inference.cluster.worker_plugin import ModelPlugin
+
 GPU = "GPU"
 """The resource that workers with a GPU declare: dask worker --resources GPU=1."""
 ANSWER = 120.0
@@ -67,7 +69,7 @@ class Cluster:
         self._same_place = True
         self._seen = self._looked = time.monotonic()
         self._blamed: dict[str, int] = {}
-        self._plugin: remote.ModelPlugin | None = None
+        self._plugin: ModelPlugin | None = None
 
     def prepare(
         self, classifier: Classifier, results: Path, device: str, precision: Precision, slide: str | None = None
@@ -215,7 +217,9 @@ class Cluster:
 
     def _carry_model(self) -> None:
         assert self._model is not None
-        self._plugin = remote.ModelPlugin(self._model.sha256, self._model.files())
+        from wsi_attention.inference.cluster.worker_plugin import ModelPlugin
+
+        self._plugin = ModelPlugin(self._model.sha256, self._model.files())
         self._client.register_plugin(self._plugin)
 
     def _blame(self, job: Job, error: KilledWorker) -> None:
@@ -325,7 +329,7 @@ def _stop(cluster: SpecCluster) -> None:
 def _worker_options(name: int, visible: str | None) -> dict[str, object]:
     """Return options of a `Nanny`; no limit on memory, because a slide needs no more here than in one process."""
     options: dict[str, object] = {"name": name, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-    options["preload"] = ["wsi_attention.inference.cluster.worker"]
+    options["preload"] = ["wsi_attention.inference.cluster.worker_plugin"]
     if visible is not None:
         options |= {"resources": {GPU: 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
     return options

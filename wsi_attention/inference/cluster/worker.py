@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import signal
 import socket
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -12,7 +11,6 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 import torch
-from distributed import Worker, WorkerPlugin
 
 from wsi_attention import __version__
 from wsi_attention.checkpoint import CONFIG, WEIGHTS, Classifier, load_model
@@ -216,22 +214,3 @@ def _write_all(folder: Path, files: dict[str, bytes]) -> None:
 def _below(name: str, export: str) -> bool:
     finished = temporary(Path(export)).as_posix()
     return name == finished or name.startswith(f"{finished}/")
-
-
-class ModelPlugin(WorkerPlugin):
-    """Brings a model once to each worker that cannot see its folder, also to those that join or restart later."""
-
-    def __init__(self, sha256: str, files: dict[str, bytes]) -> None:
-        """Take the files of the model whose weights have this sha256."""
-        self.name = f"wsi-attention-model-{sha256}"
-        self._sha256 = sha256
-        self._files = files
-
-    def setup(self, worker: Worker) -> None:
-        """Keep the files; called in each worker."""
-        carry(self._sha256, self._files)
-
-
-def dask_setup(worker: Worker) -> None:
-    """Run as a preload in workers of our own: Ctrl-C is for the process that started them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
