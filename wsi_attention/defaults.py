@@ -10,6 +10,3 @@ LIMIT = 1800.0
 
 EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
 """Names of the exporters that `classify` runs."""
-
-EVAL_SEED = 0
-"""Seed of draws in evaluation mode where the caller passes no generator."""

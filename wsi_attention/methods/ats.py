@@ -31,10 +31,10 @@ from wsi_attention.attention.expectation import (
 from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
 from wsi_attention.attention.spread import negative_entropy
 from wsi_attention.errors import InputError
-from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
+from wsi_attention.geometry import Grid
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import glimpses, maps, require_tissue
-from wsi_attention.methods.overview import check_overview, look_over
+from wsi_attention.methods.overview import OverviewOptions, check_overview, look_over
 from wsi_attention.methods.rounds import (
     PART,
     Reading,
@@ -52,7 +52,7 @@ from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.nn.encoders import MnistEncoder, TileEncoder
 from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
 from wsi_attention.nn.preprocess import Normalise, PixelOptions, in_float32
-from wsi_attention.options import Options, option, other_default
+from wsi_attention.options import option, other_default
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output, TileSet
 
@@ -61,7 +61,7 @@ _TOP = "the mean feature of the {} most attended tiles, weighted by attention"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions(Options):
+class SamplingOptions(OverviewOptions):
     """The numbers of attention sampling, whatever the networks."""
 
     tile_size: int = option(256, "side of a tile in pixels", low=1, high=8192)
@@ -104,16 +104,6 @@ class SamplingOptions(Options):
         1e-4, "ρ of the loss; above 0 it pushes attention towards uniform", "Katharopoulos & Fleuret, section 3.4"
     )
     floor: float = option(1e-4, "s, share of the attention that is spread evenly over the tissue", low=0, high=0.999)
-    overview_weight: float = option(
-        1.0, "factor on the loss on what the overview itself shows; 0 is the paper's loss", low=0
-    )
-    overview_pixels: int = option(
-        OVERVIEW_PIXELS,
-        "the most pixels of the overview at prediction; larger slides are seen coarser than overview_mpp. Above "
-        f"{OVERVIEW_PIXELS:,} it is seen in strips. Training never has more than those",
-        low=1,
-        high=10**9,
-    )
 
     def check(self) -> None:
         """Raise InputError where options do not go together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
 from wsi_attention.methods.outputs import padded
 from wsi_attention.nn.blocks import OverviewNet
 from wsi_attention.nn.preprocess import background, in_float32
+from wsi_attention.options import Options, option
 from wsi_attention.protocols import InStrips, TileSource
 from wsi_attention.structures import Strip
 
@@ -22,6 +24,22 @@ BLOCK_PIXELS = 250_000
 """Pixels that go through a network at once in eval mode; activations take 100 to 200 bytes each."""
 
 Scores = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewOptions(Options):
+    """The numbers of methods that look over the whole slide first, and may learn from that look itself."""
+
+    overview_weight: float = option(
+        1.0, "factor on the loss on what the overview itself shows; 0 is the paper's loss", low=0
+    )
+    overview_pixels: int = option(
+        OVERVIEW_PIXELS,
+        "the most pixels of the overview at prediction; larger slides are seen coarser than overview_mpp. Above "
+        f"{OVERVIEW_PIXELS:,} it is seen in strips. Training never has more than those",
+        low=1,
+        high=10**9,
+    )
 
 
 def check_overview(pixels: int, network: OverviewNet) -> None:

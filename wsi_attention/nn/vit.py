@@ -248,6 +248,10 @@ FIRST = 24
 """Channels after the first convolution; each further one has twice as many."""
 
 
+STEMS = ("linear", "conv")
+"""How patches become tokens: by one linear map, or by `ConvStem`."""
+
+
 class ConvStem(nn.Sequential):
     """A strided convolution for each prime factor of the patch, (b, c, h, w) -> (b, d, h / patch, w / patch).
 

@@ -37,7 +37,7 @@ from wsi_attention.methods.rams_trans.regions import (
 from wsi_attention.methods.rams_trans.rollout import importance, importance_as_released, rollout_rows
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
-from wsi_attention.nn.vit import ConvStem, VisionTransformer
+from wsi_attention.nn.vit import STEMS, ConvStem, VisionTransformer
 from wsi_attention.options import option
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, Output
@@ -47,7 +47,6 @@ ROWS = ("class", "as-released")
 SHAPES = ("square", "padded", "as-released")
 BACKGROUND = ("masked", "seen")
 INFERENCE = ("all", "first")
-STEMS = ("linear", "conv")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.heads import overview_logits
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
-from wsi_attention.nn.vit import ConvStem, VisionTransformer
+from wsi_attention.nn.vit import STEMS, ConvStem, VisionTransformer
 from wsi_attention.options import option
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Glimpse, Output
@@ -46,7 +46,6 @@ from wsi_attention.structures import Glimpse, Output
 SELECTIONS = ("at-least-one", "as-released")
 SCORED_BY = ("both", "coarse")
 OBJECTIVES = ("summed", "two-phase")
-STEMS = ("linear", "conv")
 ALL_AT_ONCE, FIRST, SECOND = 0, 1, 2
 """Phases of training: all parts, all but the class maps, the class maps alone."""
 

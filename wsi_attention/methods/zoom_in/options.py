@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsi_attention.errors import InputError
-from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.methods.overview import OverviewOptions
 from wsi_attention.methods.zoom_in.estimator import ESTIMATES, NOISE
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.preprocess import PixelOptions
-from wsi_attention.options import Options, option
+from wsi_attention.options import option
 
 INFERENCE = ("top", "sample", "as-released")
 TOLERANCE = 0.05
@@ -20,7 +20,7 @@ TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoomOptions(Options):
+class ZoomOptions(OverviewOptions):
     """The numbers of Zoom-In, whatever the networks."""
 
     tile_size: int = option(
@@ -86,16 +86,6 @@ class ZoomOptions(Options):
         high=1,
     )
     warm_up: int = option(10, "epochs before the contrastive pass begins", "docs/methods/zoom_in.md §5", low=0)
-    overview_weight: float = option(
-        1.0, "factor on the loss on what the overview itself shows; 0 is the paper's loss", low=0
-    )
-    overview_pixels: int = option(
-        OVERVIEW_PIXELS,
-        "the most pixels of the overview at prediction; larger slides are seen coarser than overview_mpp. Above "
-        f"{OVERVIEW_PIXELS:,} it is seen in strips. Training never has more than those",
-        low=1,
-        high=10**9,
-    )
 
     def check(self) -> None:
         """Raise InputError where options do not go together."""
