@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -36,7 +36,9 @@ class Absence:
 
     def __init__(self, array: ZarrArray, axes: str, has: Callable[[str], bool]) -> None:
         self._array, self._axes, self._has = array, axes, has
-        self._file = array.shards or array.chunks
+        chunks, self._file = array.chunks, array.shards or array.chunks
+        self._counts = [-(-n // step) for n, step in zip(array.shape, chunks, strict=True)]
+        self._steps = [big // small for big, small in zip(self._file, chunks, strict=True)]
         self._index = lru_cache(SHARDS)(self._read_index) if array.shards and _plain_index(array) else None
 
     def of(self, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -45,20 +47,18 @@ class Absence:
         return found.reshape(len(tiles))
 
     def _absent(self, col: int, row: int) -> bool:
-        counts = [-(-n // step) for n, step in zip(self._array.shape, self._array.chunks, strict=True)]
         places = ((row,) if a == "y" else (col,) if a == "x" else range(n) if a == "c" else (0,)
-                  for a, n in zip(self._axes, counts, strict=True))  # fmt: skip
+                  for a, n in zip(self._axes, self._counts, strict=True))  # fmt: skip
         return any(map(self._chunk_absent, itertools.product(*places)))
 
     def _chunk_absent(self, chunk: tuple[int, ...]) -> bool:
-        steps = [big // small for big, small in zip(self._file, self._array.chunks, strict=True)]
-        file = tuple(at // step for at, step in zip(chunk, steps, strict=True))
+        file = tuple(at // step for at, step in zip(chunk, self._steps, strict=True))
         if not self._has(self._key(file)):
             return True
         if self._index is None:
             return False
         index = self._index(file)
-        inside = tuple(at % step for at, step in zip(chunk, steps, strict=True))
+        inside = tuple(at % step for at, step in zip(chunk, self._steps, strict=True))
         return index is not None and bool((index[inside] == ABSENT).all())
 
     def _key(self, file: tuple[int, ...]) -> str:
@@ -71,8 +71,7 @@ class Absence:
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
-        steps = [big // small for big, small in zip(self._file, self._array.chunks, strict=True)]
-        length = 16 * int(np.prod(steps))
+        length = 16 * int(np.prod(self._steps))
         asked = SuffixByteRequest(length + 4)
         try:
             found = sync(self._array.store.get(self._key(file), default_buffer_prototype(), asked))
@@ -80,7 +79,7 @@ class Absence:
             return None
         if found is None or len(found) != length + 4:
             return None
-        return np.frombuffer(found.to_bytes()[:length], "<u8").reshape(*steps, 2)
+        return np.frombuffer(found.to_bytes()[:length], "<u8").reshape(*self._steps, 2)
 
 
 def _plain_index(array: ZarrArray) -> bool:
@@ -103,5 +102,4 @@ def known_keys(store: Store, path: str) -> Callable[[str], bool]:
     missing = getattr(store, "missing", None)
     if missing is not None:
         return lambda key: key not in missing
-    folder = Path(path)
-    return lambda key: (folder / key).exists()
+    return lambda key: os.path.exists(f"{path}/{key}")  # noqa: PTH110
