@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from wsi_attention.devices import autocast, device_of, placed, precision_on
+from wsi_attention.devices import autocast, device_of, gpus_named, placed, precision_on
 from wsi_attention.errors import InputError
 
 CPU = torch.device("cpu")
@@ -73,3 +73,14 @@ def test_a_network_that_lies_there_is_not_touched() -> None:
     moves = network.moves
     placed(network, torch.device("cpu"))
     assert network.moves == moves > 0
+
+
+def test_gpus_are_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert gpus_named("all") == ("cuda:0", "cuda:1", "cuda:2")
+    assert gpus_named("2,0") == gpus_named("2 0") == gpus_named((2, 0)) == ("cuda:2", "cuda:0")
+    for wrong in ("3", "0,0", "", "-1", (1, 1)):
+        with pytest.raises(InputError, match="3 GPUs here; name each by its number"):
+            gpus_named(wrong)
+    with pytest.raises(InputError, match="give numbers such as 0,1 or all"):
+        gpus_named("first")

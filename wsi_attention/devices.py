@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
@@ -41,6 +41,30 @@ def device_of(name: str) -> torch.device:
         found += ["mps"] if torch.backends.mps.is_available() else []
         raise InputError(f"no device {name!r} here; found: {', '.join(found)}") from error
     return device
+
+
+def gpus_named(asked: str | Sequence[int]) -> tuple[str, ...]:
+    """Return the devices that were asked for by number.
+
+    Args:
+        asked: "all", numbers with commas between such as "0,1", or numbers.
+
+    Raises:
+        InputError: there is no such GPU here, it was named twice, or a number is none.
+    """
+    count = torch.cuda.device_count()
+    there = f"{count} GPU{'' if count == 1 else 's'} here"
+    try:
+        numbers = [*range(count)] if asked == "all" else [int(one) for one in _listed(asked)]
+    except ValueError:
+        raise InputError(f"gpus {asked!r}: give numbers such as 0,1 or all; {there}") from None
+    if not numbers or len({*numbers}) < len(numbers) or not all(0 <= number < count for number in numbers):
+        raise InputError(f"gpus {asked!r}: {there}; name each by its number, from 0 on, once")
+    return tuple(f"cuda:{number}" for number in numbers)
+
+
+def _listed(asked: str | Sequence[int]) -> Sequence[str | int]:
+    return asked.replace(",", " ").split() if isinstance(asked, str) else asked
 
 
 def precision_named(text: str) -> Precision:
@@ -110,8 +134,8 @@ def fabric_on(device: str, processes: int, precision: str) -> Fabric:
     takes the job's tasks for the processes of the training.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        processes: how many of them work together; above 1 with "cpu" or "cuda" only.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps"; or several such as "cuda:0,cuda:1", a process on each.
+        processes: how many of them work together; above 1 with "cpu" or "cuda" only. Not looked at for several devices.
         precision: "32" or "bf16".
 
     Raises:
@@ -123,10 +147,7 @@ def fabric_on(device: str, processes: int, precision: str) -> Fabric:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     _only_task()
-    kind, _, number = _named(device).partition(":")
-    if processes < 1 or (number and processes > 1) or (kind == "mps" and processes > 1):
-        raise InputError(f"{processes} processes do not fit device {device!r}; name the kind alone, such as cuda")
-    chosen = [int(number)] if number else processes
+    kind, chosen = _chosen(device, processes)
     fabric = Fabric(
         accelerator=kind,
         devices=chosen,
@@ -135,6 +156,17 @@ def fabric_on(device: str, processes: int, precision: str) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _chosen(device: str, processes: int) -> tuple[str, list[int] | int]:
+    """Return a kind of device, and which or how many of it."""
+    if "," in device:
+        kinds, numbers = zip(*(_named(one).split(":") for one in device.split(",")), strict=True)
+        return str(kinds[0]), [*map(int, numbers)]
+    kind, _, number = _named(device).partition(":")
+    if processes < 1 or (number and processes > 1) or (kind == "mps" and processes > 1):
+        raise InputError(f"{processes} processes do not fit device {device!r}; name the kind alone, such as cuda")
+    return kind, [int(number)] if number else processes
 
 
 def _only_task() -> None:

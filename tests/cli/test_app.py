@@ -48,3 +48,10 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr(module, "app", stop)
     assert ended(monkeypatch, "doctor") == 130
     assert capsys.readouterr().err == "wsi-attention: interrupted\n"
+
+
+def test_numbers_after_gpus_are_one_value() -> None:
+    assert cli.gpus_joined(["classify", "--gpus", "0", "1", "-i", "2"]) == ["classify", "--gpus", "0,1", "-i", "2"]
+    assert cli.gpus_joined(["classify", "--gpus", "all", "1.svs"]) == ["classify", "--gpus", "all", "1.svs"]
+    assert cli.gpus_joined(["classify", "-i", "0", "1"]) == ["classify", "-i", "0", "1"]
+    assert cli.gpus_joined(["train", "--gpus"]) == ["train", "--gpus"]

@@ -18,7 +18,7 @@ def main() -> None:
     Exit status: 0 all well, 1 some slides failed, 2 the call itself was wrong, 130 interrupted.
     """
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = gpus_joined([argument for argument in sys.argv[1:] if argument != "--debug"])
     _write_what_can_be_written()
     with noted() as interrupts:
         try:
@@ -36,6 +36,15 @@ def main() -> None:
             if not isinstance(error, Exception):
                 raise
             _report(error, debug)
+
+
+def gpus_joined(arguments: list[str]) -> list[str]:
+    """Return the arguments with the numbers after `--gpus` as one, as an option takes only one: `--gpus 0 1`."""
+    if "--gpus" not in arguments:
+        return arguments
+    first = arguments.index("--gpus") + 1
+    last = next((at for at in range(first, len(arguments)) if not arguments[at].isdecimal()), len(arguments))
+    return [*arguments[:first], *([",".join(arguments[first:last])] if last > first else []), *arguments[last:]]
 
 
 def _run(arguments: list[str]) -> None:

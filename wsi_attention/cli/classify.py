@@ -34,6 +34,7 @@ def classify(
     workers: Workers = 1,
     batch: Batch = BATCH,
     device: Device = "auto",
+    gpus: Gpus = None,
     precision: Precision = "auto",
     mpp: Mpp = None,
     series: Series = None,
@@ -80,7 +81,7 @@ def classify(
         wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash)
         with (
             open_cluster(scheduler, local_cluster, slurm, device) as cluster,
-            runner_for(cluster, workers, in_process) as runner,
+            runner_for(cluster, workers, in_process, gpus or "") as runner,
             watching() as watch,
         ):
             report = run_batch(order, results, classifier, wishes, runner, watch)
@@ -97,6 +98,7 @@ Model = Annotated[
 Workers = Annotated[int, Option("-n", "--workers", help="Slides computed side by side.")]
 Batch = Annotated[int, Option("-b", "--batch", help="Tiles read by one task.")]
 Device = Annotated[str, Option(help="cpu, cuda:1 …; auto is the first GPU, else the CPU.")]
+Gpus = Annotated[str | None, Option(help="Several GPUs of this machine: all, or numbers such as 0,1.")]
 Precision = Annotated[str, Option(help="32, bf16, or auto: bf16 where the hardware has it.")]
 Mpp = Annotated[float | None, Option(help="µm per level-0 pixel, if the files are wrong or silent.")]
 Series = Annotated[str | None, Option(help="Which image of a file is the slide: its number or name (see info).")]

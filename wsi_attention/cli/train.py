@@ -44,6 +44,7 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
+    gpus: Annotated[str | None, typer.Option(help="Train on these GPUs together: all, or numbers such as 0,1.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
 ) -> None:
     """Train a model on labelled slides. Started again after an interruption, it goes on to the same result.
@@ -54,6 +55,7 @@ def train(
 
     with starting():
         from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
+        from wsi_attention.devices import gpus_named
         from wsi_attention.training import run
 
     recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
@@ -75,7 +77,7 @@ def train(
             output,
             recipe,
             earlier="replace" if overwrite else "continue",
-            device=device,
+            device=device if gpus is None else ",".join(gpus_named(gpus)),
             processes=devices,
             series=series,
             command=command,

@@ -88,8 +88,8 @@ def train(
         recipe: all numbers: a `Recipe`, a TOML file or the name of a shipped one such as "ats"; that of the default
             method where None.
         earlier: "continue" a training in the folder, or "replace" it as soon as all the rest has proved usable.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        processes: how many devices of that kind work together.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; or several that work together, such as "cuda:0,cuda:1".
+        processes: how many devices of one kind work together.
         memory: bytes for overviews kept between epochs.
         series: the number or name of the image that is the slide, for rows of the labels that do not say.
         command: the command line, for the model card.
@@ -106,7 +106,9 @@ def train(
     table, places = Path(given_path(labels, "labels", "a CSV")), given_paths(slides, "slides", "a folder or a slide")
     recipe, folder = as_recipe(recipe), Path(given_path(output, "output", "the model folder to write"))
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
-    precision = begun.precision if begun else precision_on(device_of(device), recipe.precision)
+    precision = (
+        begun.precision if begun else precision_on(device_of(device.split(",", maxsplit=1)[0]), recipe.precision)
+    )
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
     plan = make_plan(table, places, recipe, listener, series)

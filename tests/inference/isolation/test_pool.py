@@ -104,7 +104,7 @@ def test_a_fresh_interpreter_works_as_a_forked_one(
 def test_workers_say_what_this_package_logs(caplog: pytest.LogCaptureFixture) -> None:
     runner = Processes(1)
     with caplog.at_level(logging.INFO, "wsi_attention.download"):
-        runner._hear(module._Worker(None), module.Log("wsi_attention.download", logging.INFO, "a.svs: 5 %"))  # type: ignore[arg-type]
+        runner._hear(module._Worker(None, "cpu"), module.Log("wsi_attention.download", logging.INFO, "a.svs: 5 %"))  # type: ignore[arg-type]
     assert caplog.messages == ["a.svs: 5 %"]
 
 
@@ -117,7 +117,7 @@ def test_turns_are_given_in_order_and_taken_back_from_the_dead() -> None:
             self.sent.append(value)
 
     runner = Processes(1)
-    first, second = (module._Worker(type("Process", (), {"channel": Channel()})()) for _ in range(2))  # type: ignore[arg-type]
+    first, second = (module._Worker(type("Process", (), {"channel": Channel()})(), "cpu") for _ in range(2))  # type: ignore[arg-type]
     runner._workers = [first, second]
     for worker in (first, second):
         runner._hear(worker, module.Ask())
@@ -125,7 +125,7 @@ def test_turns_are_given_in_order_and_taken_back_from_the_dead() -> None:
     runner._lose(first, Ending(-9))
     assert (second.computing, runner._workers) == (True, [second])
     runner._hear(second, module.Over())
-    assert runner._turns == 1
+    assert runner._computing["cpu"] == 0
 
 
 def test_an_ending_is_told_in_one_line() -> None:
@@ -179,3 +179,27 @@ def test_a_library_that_wants_to_exit_fails_its_slide_in_this_process_too(
     write_slide(tmp_path / "a.tif")
     report = classify([tmp_path / "a.tif"], tmp_path / "out", tiny, in_process=True)
     assert report.failures == [("a", "a library wanted to end the program (SystemExit(3))")]
+
+
+def test_each_of_several_devices_has_processes_of_its_own(tmp_path: Path, write_slide: Any, tiny: Classifier) -> None:
+    for name in "abcdef":
+        write_slide(tmp_path / f"s/{name}.tif")
+    classify([tmp_path / "s"], tmp_path / "one", tiny)
+    with Processes(1, ("cpu", "cpu:0")) as both:
+        assert both.window == 4
+        seen: set[tuple[str, ...]] = set()
+        watch = lambda *_: seen.add(tuple(sorted(worker.device for worker in both._workers)))  # noqa: E731
+        report = classify([tmp_path / "s"], tmp_path / "two", tiny, executor=both, watch=watch)
+    assert report.statuses["done"] == 6
+    assert all(set(devices) == {"cpu", "cpu:0"} for devices in seen)
+    same = [dict(stored_predictions(tmp_path / out)) for out in ("one", "two")]
+    probabilities = [[found[name].probabilities.tolist() for name in sorted(found)] for found in same]
+    assert len(probabilities[0]) == 6 and probabilities[0] == probabilities[1]
+
+
+def test_gpus_are_for_worker_processes_alone(tmp_path: Path, write_slide: Any, tiny: Classifier) -> None:
+    write_slide(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="gpus are for worker processes of this machine"):
+        classify([tmp_path / "a.tif"], tmp_path / "out", tiny, gpus="all", in_process=True)
+    with pytest.raises(InputError, match="0 GPUs here"):
+        classify([tmp_path / "a.tif"], tmp_path / "out", tiny, gpus=(0, 1))

@@ -51,6 +51,7 @@ def classify(
     workers: int = 1,
     batch: int = BATCH,
     device: str = "auto",
+    gpus: str | Sequence[int] = (),
     precision: Precision = "auto",
     limit: float = LIMIT,
     exact: bool = False,
@@ -79,12 +80,12 @@ def classify(
         workers: slides computed side by side; one more is being opened meanwhile.
         batch: tiles that one task reads.
         device: where the model computes; "auto" is the first GPU, else the CPU.
+        gpus: several GPUs of this machine in place of `device`: "all", "0,1" or (0, 1); each does `workers` slides.
         precision: "32", "bf16" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
         exact, tolerance, budget, unread, snap: as in `predict`; results of different wishes do not lie in one folder.
         what: exporters to run, one or several: registered names, or exporters with options of their own, such as
-            `GeoJSONExporter(top=10)`. Files of an earlier run stay as they are, also where these options have changed;
-            `export_results` writes them anew.
+            `GeoJSONExporter(top=10)`. Where an earlier run had other options, its slides are done again.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
         executor: does the slides elsewhere: what `open_cluster` yields, whose workers need not see the results folder,
             or any other `Runner`; worker processes of this machine where None.
@@ -110,7 +111,7 @@ def classify(
     table = None if slides_csv is None else given_path(slides_csv, "slides_csv", "a CSV")
     order, place = Order(given, table, mpp, series, workers, existing), given_path(results, "results", "a folder")
     model = as_classifier(classifier)
-    with runner_for(executor, workers, in_process) as runner:
+    with runner_for(executor, workers, in_process, gpus) as runner:
         return run_batch(order, place, model, wishes, runner, watch)
 
 

@@ -5,7 +5,7 @@ Worker processes of this machine are in `isolation.pool`, the workers of a dask 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +13,7 @@ from threading import Semaphore
 from typing import Any, Protocol, runtime_checkable
 
 from wsi_attention.checkpoint import Classifier
-from wsi_attention.devices import Precision, Used, device_of, placed, precision_on
+from wsi_attention.devices import Precision, Used, device_of, gpus_named, placed, precision_on
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.job import Job, Outcome, classify_slide
 from wsi_attention.inference.batch.wishes import check_positive
@@ -137,15 +137,26 @@ class Threads(ExecutorRunner):
 
 
 @contextmanager
-def runner_for(given: Runner | None, workers: int, in_process: bool) -> Iterator[Runner]:
+def runner_for(
+    given: Runner | None, workers: int, in_process: bool, gpus: str | Sequence[int] = ()
+) -> Iterator[Runner]:
     """Yield the given runner, else worker processes of this machine, or threads of this process where asked for.
 
+    Args:
+        given: a runner, or None.
+        workers: slides side by side; on each GPU where several are named.
+        in_process: whether threads of this process do the slides.
+        gpus: as in `devices.gpus_named`; none named where empty.
+
     Raises:
-        InputError: what was given is no runner, or there are fewer than one worker.
+        InputError: what was given is no runner, there are fewer than one worker, or GPUs were named that are not here
+            or whose choice is not this machine's worker processes'.
     """
     check_positive(workers=workers)
+    if gpus and (given is not None or in_process):
+        raise InputError("gpus are for worker processes of this machine; a cluster, executor or in_process has its own")
     if given is None and not in_process:
-        with Processes(workers) as own:
+        with Processes(workers, gpus_named(gpus) if gpus else ()) as own:
             yield own
     elif given is None or isinstance(given, Runner):
         yield given or Threads(workers)

@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -62,6 +62,7 @@ class _Worker:
 
     Attributes:
         process: the process.
+        device: where it computes.
         started: takes its answer to `Setup`.
         ready: whether it has answered.
         job: what it does, and `future` takes the outcome.
@@ -73,6 +74,7 @@ class _Worker:
     """
 
     process: nursery.Worker
+    device: str
     started: SimpleQueue[Ready | Refusal | Ending] = field(default_factory=SimpleQueue)
     ready: bool = False
     job: Job | None = None
@@ -93,18 +95,27 @@ class _Worker:
 class Processes:
     """Does the jobs of a batch: `workers` of its processes compute at a time, one more opens a slide meanwhile.
 
+    With several GPUs each has as many processes, and every process stays on its own GPU.
+
     A process does one slide at a time, so it is known which slide took it down: that slide is done once more, alone,
     and fails if it does so again. One that is over its time limit is ended from outside if need be.
     """
 
     name = ""
 
-    def __init__(self, workers: int) -> None:
-        self.window = workers + 1
+    def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
+        """Start nothing yet.
+
+        Args:
+            workers: processes that compute at a time, on each device.
+            devices: names of several devices; the one that `prepare` is given where empty.
+        """
+        self._devices = tuple(devices)
+        self.window = (workers + 1) * max(1, len(self._devices))
         self._lock = RLock()
         self._workers: list[_Worker] = []
         self._asking: deque[_Worker] = deque()
-        self._turns = workers
+        self._turns, self._computing = workers, Counter[str]()
         self._failed_starts = 0
         self._blamed: set[str] = set()
         self._setup: Setup | None = None
@@ -134,28 +145,35 @@ class Processes:
         """
         source = ModelSource(str(classifier.folder), classifier.weights_sha256)
         changed = classifier.folder is None or read_config(classifier.folder) != classifier.config
+        self._devices = self._devices or (device,)
         self._setup = Setup(
             path=tuple(map(str, sys.path)),
             environment=dict(os.environ),
             folder=str(Path.cwd()),
             model=source,
             handed=handed(classifier) if changed else None,
-            device=device,
+            device="",
             precision=precision,
             threads=torch.get_num_threads(),
             results=results,
         )
-        if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        if self._devices == ("cpu",) or (self._devices == ("auto",) and not torch.cuda.is_available()):
             return "cpu", precision_on(torch.device("cpu"), precision)
+        answers = [self._answer(worker) for worker in [self._new() for _ in self._devices]]
+        used: set[Used] = {answer.precision for answer in answers}
+        return ",".join(answer.device for answer in answers), used.pop() if len(used) == 1 else "32"
+
+    def _answer(self, worker: _Worker) -> Ready:
+        """Return what a new process says of its device; errors as in `prepare`."""
         try:
-            answer = self._new().started.get(timeout=nursery.START)
+            answer = worker.started.get(timeout=nursery.START)
         except Empty:
             raise ClusterError(f"no worker process has started within {nursery.START:g} s; {nursery.WAY_OUT}") from None
         if isinstance(answer, Refusal):
             raise answer.error
         if isinstance(answer, Ending):
             raise ClusterError(f"no worker process can be started here: {answer.describe()}; {nursery.WAY_OUT}")
-        return answer.device, answer.precision
+        return answer
 
     def start(self, job: Job) -> Future[Outcome | _Lost]:
         """Give a job to a process that is free, or to a new one.
@@ -218,7 +236,8 @@ class Processes:
         return False
 
     def _new(self) -> _Worker:
-        worker = _Worker(nursery.new_worker())
+        load = Counter(worker.device for worker in self._workers)
+        worker = _Worker(nursery.new_worker(), min(self._devices, key=load.__getitem__))
         worker.thread = Thread(target=self._listen, args=(worker,), name="worker process", daemon=True)
         self._workers.append(worker)
         worker.thread.start()
@@ -227,7 +246,8 @@ class Processes:
     def _listen(self, worker: _Worker) -> None:
         channel = worker.process.channel
         try:
-            channel.send(self._setup)
+            assert self._setup is not None
+            channel.send(replace(self._setup, device=worker.device))
             while True:
                 self._hear(worker, channel.receive())
         except (EOFError, OSError):
@@ -268,9 +288,11 @@ class Processes:
             worker.process.channel.send(task_of(worker.job, self._setup.model))
 
     def _grant(self) -> None:
-        while self._turns and self._asking:
-            worker = self._asking.popleft()
-            self._turns -= 1
+        for worker in [*self._asking]:
+            if self._computing[worker.device] >= self._turns:
+                continue
+            self._asking.remove(worker)
+            self._computing[worker.device] += 1
             worker.computing = True
             worker.waited += time.monotonic() - (worker.asked or 0.0)
             worker.asked = None
@@ -280,7 +302,7 @@ class Processes:
     def _take_turn_back(self, worker: _Worker) -> None:
         if worker.computing:
             worker.computing = False
-            self._turns += 1
+            self._computing[worker.device] -= 1
             self._grant()
 
     def _finish(self, worker: _Worker, outcome: Outcome) -> None:

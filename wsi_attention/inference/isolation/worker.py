@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Semaphore, Thread
 from typing import IO
@@ -137,14 +137,18 @@ def _work(channel: Channel) -> None:
     setup = channel.receive()
     assert isinstance(setup, Setup)
     turns = _Turns(channel)
+    device = setup.device
     try:
-        channel.send(_set_up(setup, channel))
+        ready = _set_up(setup, channel)
+        device = ready.device
+        channel.send(ready)
     except WsiAttentionError as error:
         channel.send(Refusal(error))
     while True:
         message = channel.receive()
         if isinstance(message, Task):
-            Thread(target=_do, args=(message, setup, turns, channel), daemon=True).start()
+            task = replace(message, wishes=replace(message.wishes, device=device))
+            Thread(target=_do, args=(task, setup, turns, channel), daemon=True).start()
         else:
             turns.granted.release()
 
