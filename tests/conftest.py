@@ -15,6 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "support"))
 
 
+LONGEST = ("test_readme", "test_isolation", "test_sixty_mutants", "test_kills", "test_resume", "test_cluster_failures")
+"""Files whose tests take longest: they begin first, so that no processor waits for one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_nursery() -> Iterator[None]:
     """What starts worker processes is started once for all tests, when the first batch wants it."""
