@@ -12,7 +12,7 @@ from wsi_attention.structures import error_text, shown_class
 
 
 def main(slide: str, model: str, folder: str) -> None:
-    """Classifies a slide, writes the store, opens it again and prints what it rests on."""
+    """Classify a slide, write the store, open it again and print what it rests on."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     wsi = open_wsi(slide, reader="wsi-attention", store=folder)
     wa.tl.attention(wsi, model)

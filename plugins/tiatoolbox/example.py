@@ -11,7 +11,7 @@ from wsi_attention_tiatoolbox import AttentionPredictor, WsiAttentionReader
 
 
 def main(slide: str, model: str, folder: str) -> None:
-    """Classifies a slide, asks the store where the heaviest region is, and draws that place."""
+    """Classify a slide, ask the store where the heaviest region is, and draw that place."""
     reader = WsiAttentionReader(slide)
     predictor = AttentionPredictor(model=model, verbose=False)
     (path,) = predictor.run([reader], save_dir=Path(folder) / "overlays", overwrite=True).values()

@@ -54,7 +54,7 @@ def batch(folder: Path, out: Path, **how: Any) -> None:
 
 
 def main() -> None:
-    """Prints seconds and ratios."""
+    """Print seconds and ratios."""
     parser = options_parser(__doc__, "batch_workers", repeats=3)
     parser.add_argument("--slides", type=int, default=200)
     parser.add_argument("--size", type=int, default=2048, help="pixels a side [2048]")

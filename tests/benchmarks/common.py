@@ -50,7 +50,7 @@ def options_parser(doc: str | None, name: str, repeats: int = 5) -> argparse.Arg
 
 
 def run_and_save(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Path], Any]) -> None:
-    """Runs a benchmark with its options in the folder that --work names, or in a temporary one; saves its figures."""
+    """Run a benchmark with its options in the folder that --work names, or in a temporary one; save its figures."""
     options, began = parser.parse_args(), machine()
     with TemporaryDirectory() as folder:
         save(options.json, options, run(options, options.work or Path(folder)), began)
@@ -167,7 +167,7 @@ def large_slide(folder: Path, size: int, suffix: str = ".svs", coverage: float =
 
 
 def drop_cache(path: Path) -> None:
-    """Asks the system to forget the pages it holds of a file, so that the next read is cold."""
+    """Ask the system to forget the pages it holds of a file, so that the next read is cold."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -203,7 +203,7 @@ def _version(name: str) -> str:
 
 
 def save(path: Path, options: argparse.Namespace, figures: Mapping[str, Any], began: Mapping[str, Any]) -> None:
-    """Writes the raw figures with the options and the machine as it was at the beginning (`machine()`) and is now."""
+    """Write the raw figures with the options and the machine as it was at the beginning (`machine()`) and is now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     asked = {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()}
     load = round(os.getloadavg()[0], 2)

@@ -97,7 +97,7 @@ def compare(slide: Slide, tiles: TileSet, options: argparse.Namespace, forward: 
 
 
 def report(seconds: Seconds, processor: Seconds, count: int) -> None:
-    """Prints the table and the ratios of one request."""
+    """Print the table and the ratios of one request."""
     rows = [[name, *(f"{count / median(taken, name):,.0f}" for taken in (seconds, processor))] for name in seconds]
     print(table(("side", "tiles/s", "tiles/cpu s"), rows))
     for words, taken in (("by the clock", seconds), ("of processor time", processor)):

@@ -18,7 +18,7 @@ SLIDE_SETS = Path(__file__).resolve().parents[1] / "support" / "slide_sets.py"
 
 
 def run(*command: str) -> None:
-    """Runs one command and stops where it fails."""
+    """Run one command and stop where it fails."""
     print("$", " ".join(command), flush=True)
     subprocess.run([sys.executable, *command], check=True)
 

@@ -124,7 +124,7 @@ def cold(reader: str, path: str, model: str, first: str, most: int) -> dict[str,
 
 
 def report(rounds: dict[str, list[dict[str, Any]]], file_bytes: int) -> None:
-    """Prints the sides, the ratios and the bytes."""
+    """Print the sides, the ratios and the bytes."""
     for kind in ("seconds", "cpu_seconds"):
         taken = {side: [one[kind] for one in rounds[side]] for side in SIDES}
         rows = [[side, rounds[side][0]["tiles"], f"{statistics.median(taken[side]):.2f}"] for side in SIDES]
@@ -143,7 +143,7 @@ def report(rounds: dict[str, list[dict[str, Any]]], file_bytes: int) -> None:
 
 
 def report_bytes(name: str, one: dict[str, Any], file_bytes: int) -> None:
-    """Prints what was asked of files and of the disk, beside what cannot be avoided."""
+    """Print what was asked of files and of the disk, beside what cannot be avoided."""
     needed = one["bytes_counted"] + one["bytes_index"]
     print(
         f"bytes, {name}: {one['bytes_counted'] / 1e6:.2f} MB counted for tiles and overview"
@@ -157,7 +157,7 @@ def report_bytes(name: str, one: dict[str, Any], file_bytes: int) -> None:
 
 
 def main() -> None:
-    """Makes the slides, takes turns, prints, saves the raw figures."""
+    """Make the slides, take turns, print, save the raw figures."""
     parser = options_parser(__doc__, "exact_cost", repeats=3)
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--tiles", type=int, default=256)

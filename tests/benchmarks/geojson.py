@@ -89,7 +89,7 @@ def writing(prediction: Prediction, path: Path, repeats: int) -> dict[str, list[
 
 
 def main() -> None:
-    """Measures, prints and saves."""
+    """Measure, print and save."""
     parser = options_parser(__doc__, "geojson")
     parser.add_argument("--predictions", type=int, default=100)
     parser.add_argument("--tiles", type=int, default=20_000)

@@ -83,7 +83,7 @@ def encode(model: Any, pinned: Any, events: list[Any]) -> None:
 
 
 def fed(model: Any, source: Iterator[Any]) -> dict[str, float]:
-    """Encodes all batches: tiles a second, share of the time in which the GPU had nothing to do, peak memory."""
+    """Encode all batches: tiles a second, share of the time in which the GPU had nothing to do, peak memory."""
     import torch
 
     torch.cuda.synchronize()
@@ -128,7 +128,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any], options: argparse.Namespace) -> None:
-    """Prints a table, and how many times faster the tiff reader feeds."""
+    """Print a table, and how many times faster the tiff reader feeds."""
     rows, lines = [], []
     for name, sides in found.items():
         middle = {

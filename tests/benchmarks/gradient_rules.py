@@ -69,7 +69,7 @@ def column(tables: list[Path], name: str) -> np.ndarray:
 
 
 def main() -> None:
-    """Trains every rule with every seed, prints the curves."""
+    """Train every rule with every seed, print the curves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("gradient-work"))

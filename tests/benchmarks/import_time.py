@@ -19,7 +19,7 @@ def seconds(code: str) -> float:
 
 
 def main() -> None:
-    """Prints one line."""
+    """Print one line."""
     pairs = [(seconds("pass"), seconds("import wsi_attention")) for _ in range(15)]
     bare, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"python {bare:.3f} s, with import wsi_attention {whole:.3f} s: {whole - bare:.3f} s")

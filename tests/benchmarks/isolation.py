@@ -33,7 +33,7 @@ def command(given: Path, out: Path, *more: str) -> list[str]:
 
 
 def whole(given: Path, out: Path, *more: str) -> None:
-    """Runs the command."""
+    """Run the command."""
     subprocess.run(command(given, out, *more), check=True, stdout=subprocess.DEVNULL)
 
 
@@ -51,7 +51,7 @@ def memory(given: Path, out: Path, *more: str) -> float:
 
 
 def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Times both sides and prints the ratio."""
+    """Time both sides and print the ratio."""
     given = slides(folder / "slides", options.slides, options.size)
     one = sorted(given.iterdir())[0]
     sides = {name: partial(whole, given, folder / name, *more) for name, more in SIDES.items()}
@@ -70,7 +70,7 @@ def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints seconds, ratios and memory."""
+    """Print seconds, ratios and memory."""
     parser = options_parser(__doc__, "isolation", repeats=5)
     parser.add_argument("--slides", type=int, default=200)
     parser.add_argument("--size", type=int, default=1024, help="pixels a side [1024]")

@@ -98,7 +98,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 def killed(command: Sequence[str], after: float, kill: Callable[[subprocess.Popen[bytes]], bool]) -> bool:
-    """Starts a command, kills it after some seconds, and waits for all it had started; whether the kill landed."""
+    """Start a command, kill it after some seconds, and wait for all it had started; whether the kill landed."""
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     time.sleep(after)
     family = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
@@ -111,19 +111,19 @@ def killed(command: Sequence[str], after: float, kill: Callable[[subprocess.Pope
 
 
 def group(run: subprocess.Popen[bytes]) -> bool:
-    """Kills a run with all its processes."""
+    """Kill a run with all its processes."""
     os.killpg(run.pid, signal.SIGKILL)
     return run.wait() == -signal.SIGKILL
 
 
 def parent(run: subprocess.Popen[bytes]) -> bool:
-    """Kills the process that was called, and no other."""
+    """Kill the process that was called, and no other."""
     run.kill()
     return run.wait() == -signal.SIGKILL
 
 
 def worker(run: subprocess.Popen[bytes]) -> bool:
-    """Kills one process that works on slides; whether there was one."""
+    """Kill one process that works on slides; whether there was one."""
     end = time.monotonic() + 60
     while time.monotonic() < end and run.poll() is None:
         workers = [one for child in psutil.Process(run.pid).children() for one in child.children()]
@@ -154,14 +154,14 @@ class Whole:
 
     @classmethod
     def run(cls, command: Callable[[Path], list[str]], read: Callable[[Path], dict[str, Any]], folder: Path) -> Whole:
-        """Makes one."""
+        """Make one."""
         start = time.monotonic()
         subprocess.run(command(folder / "whole"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return cls(command, read, folder, read(folder / "whole"), time.monotonic() - start)
 
 
 def disturbed(whole: Whole, times: int, kills: Sequence[Callable[[subprocess.Popen[bytes]], bool]]) -> Score:
-    """Kills so many runs, at moments all over their time, and starts each again."""
+    """Kill so many runs, at moments all over their time, and start each again."""
     score, out = Score(), whole.folder / "out"
     while score.landed < times and score.missed < 5 * times:
         shutil.rmtree(out, ignore_errors=True)
@@ -178,7 +178,7 @@ def disturbed(whole: Whole, times: int, kills: Sequence[Callable[[subprocess.Pop
 
 
 def without_a_worker(whole: Whole, times: int) -> Score:
-    """Kills one worker of each of so many runs, which must end by themselves as if nothing had been."""
+    """Kill one worker of each of so many runs, which must end by themselves as if nothing had been."""
     score, out, told = Score(), whole.folder / "out", whole.folder / "said"
     while score.landed < times and score.missed < 5 * times:
         shutil.rmtree(out, ignore_errors=True)
@@ -212,7 +212,7 @@ def _without_seconds(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Runs what was asked for and prints a line for each."""
+    """Run what was asked for and print a line for each."""
     random.seed(options.seed)
     many, few = slide_folder(folder / "many", 12), slide_folder(folder / "few", 6)
     scores: dict[str, Score] = {}
@@ -228,7 +228,7 @@ def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints how many kills landed, and how many runs ended with identical results."""
+    """Print how many kills landed, and how many runs ended with identical results."""
     parser = options_parser(__doc__, "kills", repeats=1)
     parser.add_argument("--classify", type=int, default=60, help="killed runs of classify [60]")
     parser.add_argument("--workers", type=int, default=10, help="runs of classify that lose one worker [10]")

@@ -89,7 +89,7 @@ def make_encoder(work: Path) -> Path:
 
 
 def train(work: Path, row: str, seed: int = 0) -> None:
-    """Trains a row, unless its model is there; writes how long it took."""
+    """Train a row, unless its model is there; write how long it took."""
     plan, folder = ROWS[row], work / "models" / row
     if plan.trained or (folder / "seconds.json").is_file():
         return
@@ -177,12 +177,12 @@ def classifier_of(work: Path, row: str) -> Any:
 
 
 def exact_of(row: str) -> bool:
-    """Whether the row evaluates every cell."""
+    """Tell whether the row evaluates every cell."""
     return ROWS[row].exact
 
 
 def measure(work: Path, row: str) -> None:
-    """Classifies the test slides of every fraction, and writes what came of it."""
+    """Classify the test slides of every fraction, and write what came of it."""
     import torch
     from needle_measure import measure as measured
 
@@ -222,7 +222,7 @@ def everything(work: Path, rows: list[str], processes: int) -> None:
 
 
 def report(work: Path) -> None:
-    """Prints the table and draws the figure."""
+    """Print the table and draw the figure."""
     from needle_report import draw, table
 
     print(table(work, list(ROWS)))

@@ -71,7 +71,7 @@ class AttentionMIL(nn.Module):
         return torch.cat([part for part, _ in parts]), torch.cat([valid for _, valid in parts]), tiles
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
-        """Reads and encodes the tiles, pools them, classifies; b = 1."""
+        """Read and encode the tiles, pool them, classify; b = 1."""
         grid, cells = self.cells(source)
         if self.draws:
             cells = cells[torch.randperm(len(cells), generator=generator)[: self.draws]].sort().values

@@ -25,7 +25,7 @@ def fresh() -> SmallEncoder:
 
 
 def pretrain(epochs: int = 40, seed: int = 0, say: bool = True) -> tuple[SmallEncoder, float]:
-    """Trains on 90 % of the encoder's tiles; AUROC on the others says how well it tells tumour apart."""
+    """Train on 90 % of the encoder's tiles; AUROC on the others says how well it tells tumour apart."""
     torch.manual_seed(seed)
     tiles = load("encoder")
     pixels = torch.from_numpy(tiles.pixels).permute(0, 3, 1, 2)

@@ -162,7 +162,7 @@ def _tiles(level: NDArray[np.uint8]) -> Iterator[bytes]:
 
 
 def write(folder: Path, spec: NeedleSpec) -> tuple[str, SlideTruth]:
-    """Writes slide, ground truth and layout."""
+    """Write slide, ground truth and layout."""
     tiles = load(spec.part)
     layout = lay_out(spec, tiles)
     rgb = paint(spec, tiles, layout)
@@ -192,7 +192,7 @@ def specs(part: str, count: int, seed: int, fraction: Sequence[float], blend: in
 
 
 def write_set(folder: Path, slides: Sequence[NeedleSpec], workers: int = 2) -> None:
-    """Writes those slides that are not there yet, and labels.csv."""
+    """Write those slides that are not there yet, and labels.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         done = list(pool.map(write, [folder] * len(slides), slides, chunksize=4))

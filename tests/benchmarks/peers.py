@@ -134,7 +134,7 @@ def beside(
 
 
 def there(options: argparse.Namespace, name: str) -> bool:
-    """Whether a peer has an environment here; says so if not."""
+    """Tell whether a peer has an environment here; say so if not."""
     python = getattr(options, name)
     if python is None or not Path(python).exists():
         print(f"{name}: left out, no interpreter given; the top of {Path(__file__).name} says how to make one")

@@ -45,7 +45,7 @@ def show(name: str, one: Figures) -> None:
 
 
 def report(found: Figures, options: argparse.Namespace) -> None:
-    """Prints a table a peer."""
+    """Print a table a peer."""
     for name, peer in found["peers"].items():
         small = peer["rounds"][0]["small"]
         tiles = large_tiles(peer, small, found["tissue_tiles_ratio"])

@@ -88,7 +88,7 @@ def taken_by_auto(path: Path) -> tuple[str, str]:
 def differences(
     path: Path, ours: Slide, theirs: Slide, taken: tuple[str, str], count: int, rng: np.random.Generator
 ) -> Comparison:
-    """Compares places of all levels that both readers see."""
+    """Compare places of all levels that both readers see."""
     auto, why = taken
     if ours.dimensions != theirs.dimensions:
         return Comparison(path.name, auto, f"sizes differ: {ours.dimensions}, {theirs.dimensions}")
@@ -121,7 +121,7 @@ def generated(folder: Path) -> list[Path]:
 
 
 def report(found: list[Comparison]) -> None:
-    """Prints a line a slide and the sum."""
+    """Print a line a slide and the sum."""
     rows = [(f.slide[:44], f.auto, f.places, f.differing, f.largest) for f in found if f.compared == "yes"]
     print(table(("slide", "auto", "places", "pixels differing", "largest difference"), rows))
     for each in found:

@@ -27,7 +27,7 @@ ROWS = {
 
 
 def main() -> None:
-    """Prints a row a way of stopping, and the figures as JSON."""
+    """Print a row a way of stopping, and the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=300)
     runs = parser.parse_args().runs

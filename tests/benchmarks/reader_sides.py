@@ -60,7 +60,7 @@ class StoredTiles:
         return sorted(found)
 
     def load(self, locations: Locations, size: tuple[int, int]) -> None:
-        """Brings the bytes of all tiles that the regions meet into memory."""
+        """Bring the bytes of all tiles that the regions meet into memory."""
         with self._path.open("rb") as file:
             for index in self.touched(locations, size):
                 file.seek(int(self.offsets[index]))

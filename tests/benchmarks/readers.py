@@ -102,7 +102,7 @@ def measure(
 
 
 def report(seconds: Seconds, processor: Seconds, count: int) -> None:
-    """Prints a table of one run of turns; "cpu" columns are of processor time."""
+    """Print a table of one run of turns; "cpu" columns are of processor time."""
     head, rows = ["side", "tiles/s", "x OpenSlide", "tiles/cpu s", "x OpenSlide"], []
     limits = [name for name in seconds if name.startswith("decode")]
     for name in seconds:
@@ -115,7 +115,7 @@ def report(seconds: Seconds, processor: Seconds, count: int) -> None:
 
 
 def ratios(seconds: Seconds, processor: Seconds) -> None:
-    """Prints the ratios that have targets, by the clock and of processor time."""
+    """Print the ratios that have targets, by the clock and of processor time."""
     for words, taken in (("by the clock", seconds), ("of processor time", processor)):
         for name in (name for name in ("tiff reader", "tiff View") if name in taken):
             print(words, ratio_line(taken, "OpenSlide", name, ">= 4 where aligned or clustered"))
@@ -157,7 +157,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def forget(*paths: Path) -> None:
-    """Drops files, and all files of folders, from the page cache."""
+    """Drop files, and all files of folders, from the page cache."""
     for path in paths:
         for file in path.rglob("*") if path.is_dir() else (path,):
             if file.is_file():

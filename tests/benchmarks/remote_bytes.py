@@ -72,7 +72,7 @@ def over_http(path: Path, model: Path, cache: Path | None = None, **manners: Any
 
 
 def main() -> None:
-    """Makes the slide and the model, runs all sides in turns, prints the table and the targets."""
+    """Make the slide and the model, run all sides in turns, print the table and the targets."""
     parser = options_parser(__doc__, "remote_bytes", repeats=1)
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=256)
@@ -104,7 +104,7 @@ def one_round(path: Path, model: Path, folder: Path, slow: float) -> dict[str, d
 
 
 def report(rounds: list[dict[str, dict[str, Any]]], size: int, latency: float) -> None:
-    """Prints the first round and the targets."""
+    """Print the first round and the targets."""
     first = rounds[0]
     rows = [
         (

@@ -49,7 +49,7 @@ def growth(rounds: Rounds, small: int, large: int, figure: str) -> float:
 
 
 def report(model: str, rounds: Rounds) -> None:
-    """Prints the medians by size, and the growth from the second size to the last."""
+    """Print the medians by size, and the growth from the second size to the last."""
     parts = ("seconds", "cpu_seconds", "open", "overview_and_tissue", "look", "rss_mb", "loaded_mb")
     rows = [
         [f"{size:,}²", f"{middle(rounds, size, 'overview_pixels') / 1e6:.2f}", int(middle(rounds, size, "tiles"))]
@@ -65,7 +65,7 @@ def report(model: str, rounds: Rounds) -> None:
 
 
 def main() -> None:
-    """Makes the slides, takes turns, prints tables and ratios, saves the raw figures."""
+    """Make the slides, take turns, print tables and ratios, save the raw figures."""
     parser = options_parser(__doc__, "slide_growth", repeats=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 40_000, 100_000, 200_000])
     parser.add_argument("--models", nargs="+", default=["demo", "resnet18"])

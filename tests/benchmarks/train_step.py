@@ -99,7 +99,7 @@ def write_labels(path: Path, slides: Sequence[Path], training: int) -> None:
 
 
 def measure(recipe: Recipe, slides: Sequence[Path], work: Path) -> dict[str, Figures]:
-    """Trains a method; its second steps."""
+    """Train a method; its second steps."""
     labels = work / f"{recipe.method}.csv"
     write_labels(labels, slides, STEPS * recipe.batch)
     with timed() as clock:
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace, work: Path) -> Figures:
 
 
 def report(found: Figures) -> None:
-    """Prints a line a method."""
+    """Print a line a method."""
     rows = []
     for name, each in found.items():
         row: list[object] = [name, each["batch"]]

@@ -78,7 +78,7 @@ def tissue_tiles(pyramid: DeepZoom, prediction: Prediction, count: int) -> dict[
 
 
 def decode(slide: Slide, pyramid: DeepZoom, tile: Tile) -> None:
-    """Reads the stored pixels that a tile is made of."""
+    """Read the stored pixels that a tile is made of."""
     (x, y), (w, h) = pyramid.place(*tile)
     level = best_level(slide.level_downsamples, pyramid.downsample(tile[0]))
     step = pyramid.downsample(tile[0]) / slide.level_downsamples[level]
@@ -114,7 +114,7 @@ def tile_seconds(path: Path, tiles: dict[int, list[Tile]]) -> dict[int, Seconds]
 
 
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measures, prints, and gives the raw figures."""
+    """Measure, print, and return the raw figures."""
     path = large_slide(work, options.size, ".tiff")
     results = work / "results"
     classify([path], results, load_model("demo"))

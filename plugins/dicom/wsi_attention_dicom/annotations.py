@@ -51,7 +51,7 @@ class AnnotationExporter:
         self.top = top
 
     def __call__(self, prediction: Prediction, path: Path) -> None:
-        """Writes the file; the same prediction of the same slide gives the same bytes.
+        """Write the file; the same prediction of the same slide gives the same bytes.
 
         Raises:
             SlideError: no DICOM slide, a header that cannot be referred to, or nothing to show.

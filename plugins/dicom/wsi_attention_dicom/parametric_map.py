@@ -35,7 +35,7 @@ class ParametricMapExporter:
         self.source = source
 
     def __call__(self, prediction: Prediction, path: Path) -> None:
-        """Writes the file; the same prediction of the same slide gives the same bytes.
+        """Write the file; the same prediction of the same slide gives the same bytes.
 
         Raises:
             SlideError: no DICOM slide, one without an origin, or no attention map.

@@ -67,7 +67,7 @@ def source_of(prediction: Prediction) -> Dataset:
 
 @contextmanager
 def usable(prediction: Prediction) -> Iterator[None]:
-    """Turns what highdicom holds against a slide's header into one line that names the slide.
+    """Turn what highdicom holds against a slide's header into one line that names the slide.
 
     Raises:
         SlideError: an attribute that derived objects copy is missing or malformed.

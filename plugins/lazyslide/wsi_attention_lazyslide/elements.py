@@ -60,7 +60,7 @@ def reads_of(prediction: Prediction) -> list[Read]:
 
 
 def add_read_tiles(wsi: WSIData, key: str, glimpse: Glimpse, read: Read, tissue_key: str | None) -> None:
-    """Writes the tiles of a glimpse as shapes with a `TileSpec`, so that LazySlide's functions take them as tiles."""
+    """Write the tiles of a glimpse as shapes with a `TileSpec`, so that LazySlide's functions take them as tiles."""
     spec = _tile_spec(wsi, glimpse)
     _drop(wsi, key)
     add_tiles(wsi, key, read.locations, spec, _tissue_ids(wsi, glimpse, read, tissue_key))
@@ -68,7 +68,7 @@ def add_read_tiles(wsi: WSIData, key: str, glimpse: Glimpse, read: Read, tissue_
 
 
 def add_regions(wsi: WSIData, key: str, prediction: Prediction, top: int) -> int:
-    """Writes the heaviest tiles, united where they touch, as shapes; heaviest first. Returns how many there are."""
+    """Write the heaviest tiles, united where they touch, as shapes; heaviest first. Return how many there are."""
     found = [one for one in geojson_features(prediction, bounds="none", top=top)["features"] if _is_region(one)]
     _drop(wsi, key)
     if not found:
@@ -92,7 +92,7 @@ def add_regions(wsi: WSIData, key: str, prediction: Prediction, top: int) -> int
 def add_table(
     wsi: WSIData, key: str, tile_key: str, values: NDArray[Any], names: list[str], uns: dict[str, Any]
 ) -> None:
-    """Writes a table (tiles, variables) that annotates tiles by their `tile_id`, as tables of features do."""
+    """Write a table (tiles, variables) that annotates tiles by their `tile_id`, as tables of features do."""
     tiles = wsi.shapes[tile_key]
     ids = tiles["tile_id"].to_numpy()
     obs = pd.DataFrame(tiles[list(MEASURED)].to_numpy(), columns=list(MEASURED), index=ids.astype(str))
@@ -142,7 +142,7 @@ def _is_region(feature: dict[str, Any]) -> bool:
 
 
 def _drop(wsi: WSIData, key: str) -> None:
-    """Removes what an earlier run left, for SpatialData warns of what is written over."""
+    """Remove what an earlier run left, for SpatialData warns of what is written over."""
     for elements in (wsi.shapes, wsi.tables):
         if key in elements:
             del elements[key]

@@ -52,7 +52,7 @@ class WsiAttentionReader(ReaderBase):  # type: ignore[misc]
         return slide
 
     def create_reader(self) -> None:
-        """Opens the slide."""
+        """Open the slide."""
         slide_reader, mpp = self._options
         self.set_reader(open_slide(self.file, reader=slide_reader, mpp=mpp))
 

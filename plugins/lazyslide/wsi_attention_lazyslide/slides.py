@@ -110,7 +110,7 @@ class WsidataReader:
         return np.asarray(self._reader.associated_images[name])
 
     def close(self) -> None:
-        """Gives the file back."""
+        """Close the file."""
         self._reader.detach_reader()
 
 

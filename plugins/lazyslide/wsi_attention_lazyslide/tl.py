@@ -43,7 +43,7 @@ def attention(
     exact: bool = False,
     snap: bool = True,
 ) -> Prediction:
-    """Classifies the slide from the tiles that attention asks for, and writes what it rests on.
+    """Classify the slide from the tiles that attention asks for, and write what it rests on.
 
     With `key_added="attention"` there are afterwards:
 

@@ -22,7 +22,7 @@ class SlideNetwork(nn.Module):
     """
 
     def __init__(self, model: str | Path, device: str | torch.device = "auto") -> None:
-        """Loads the model.
+        """Load the model.
 
         Args:
             model: a model folder or a shipped name; there is no default.
@@ -69,7 +69,7 @@ class FolderEvaluator:
         what: Sequence[str] = ("geojson", "tiles", "heatmap"),
         workers: int = 1,
     ) -> None:
-        """Starts nothing.
+        """Start nothing.
 
         Args:
             data: items with `image`, a slide's path.
@@ -83,7 +83,7 @@ class FolderEvaluator:
         self.report: Any = None
 
     def run(self) -> Any:
-        """Classifies all slides; one that fails costs its own row.
+        """Classify all slides; one that fails costs its own row.
 
         Returns:
             The report: how many slides are done, partial, failed, without tissue, and where the table is.

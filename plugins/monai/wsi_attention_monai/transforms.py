@@ -39,7 +39,7 @@ class AttentionClassify(Transform):
         device: str = "auto",
         batch: int = 32,
     ) -> None:
-        """Loads nothing yet.
+        """Load nothing yet.
 
         Args:
             model: a model folder, a shipped name, or what `load_model` gives.
@@ -82,7 +82,7 @@ class AttentionClassify(Transform):
             return predict(slide, self.classifier, tissue=tissue, device=self.device, batch=self.batch)
 
     def __call__(self, data: Any, tissue: TissueMask | None = None) -> dict[str, Any]:
-        """Classifies one slide.
+        """Classify one slide.
 
         Args:
             data: the slide's path, or a `MetaTensor` that a reader of MONAI made of it.
@@ -122,7 +122,7 @@ class AttentionClassifyd(MapTransform):
         batch: int = 32,
         allow_missing_keys: bool = False,
     ) -> None:
-        """Loads nothing yet.
+        """Load nothing yet.
 
         Args:
             keys: keys whose values are slide paths.

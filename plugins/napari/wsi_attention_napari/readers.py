@@ -19,7 +19,7 @@ STATES = "states"
 
 
 def slide_reader(path: Paths) -> Read | None:
-    """Reads slides; other files and folders only where they open as a brightfield slide."""
+    """Read slides; other files and folders only where they open as a brightfield slide."""
     one = _one(path)
     if one is None or _results_of(one) is not None:
         return None
@@ -32,7 +32,7 @@ def slide_reader(path: Paths) -> Read | None:
 
 
 def results_reader(path: Paths) -> Read | None:
-    """Reads the result of one slide: its file in `states/`, or a results folder of one slide."""
+    """Read the result of one slide: its file in `states/`, or a results folder of one slide."""
     one = _one(path)
     return _read_results if one is not None and _results_of(one) is not None else None
 

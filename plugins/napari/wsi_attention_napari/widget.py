@@ -44,7 +44,7 @@ class Classify(Container[Any]):
             event.connect(self._layers_changed)
 
     def start(self) -> Any:
-        """Starts the model; gives napari's worker."""
+        """Start the model; return napari's worker."""
         from napari.qt.threading import create_worker
 
         known = self._known()
@@ -62,7 +62,7 @@ class Classify(Container[Any]):
         return worker
 
     def add(self, prediction: Prediction) -> None:
-        """Adds a prediction's layers, in place of those it had before."""
+        """Add a prediction's layers, in place of those it had before."""
         for data, how, kind in prediction_layers(prediction):
             if how["name"] in self._viewer.layers:
                 self._viewer.layers.remove(how["name"])
@@ -71,7 +71,7 @@ class Classify(Container[Any]):
         self.said.value = f"{prediction.verdict}; not calibrated{notes}"
 
     def show_result(self) -> None:
-        """Shows what a results folder has of the slide."""
+        """Show what a results folder has of the slide."""
         known = self._known()
         if known is None:
             return

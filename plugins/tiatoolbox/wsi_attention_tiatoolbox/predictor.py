@@ -57,7 +57,7 @@ class AttentionPredictor:
         top: int = 5,
         **effort: Any,
     ) -> dict[Path, Any]:
-        """Classifies slides, one after the other; one that fails is told in the log and costs no other.
+        """Classify slides, one after the other; one that fails is told in the log and costs no other.
 
         Args:
             images: paths or readers.

@@ -56,7 +56,7 @@ def unpack(annotation: Annotation) -> Annotation:
 
 
 def check_sqlite() -> None:
-    """Makes sure that this Python's sqlite3 can do what TIAToolbox asks of it.
+    """Make sure that this Python's sqlite3 can do what TIAToolbox asks of it.
 
     Raises:
         MissingExtraError: it was built without loadable extensions.

@@ -64,7 +64,7 @@ class Clock:
         self.marks: dict[str, float] = {}
 
     def mark(self, name: str) -> None:
-        """Ends the stretch of that name."""
+        """End the stretch of that name."""
         now = time.perf_counter(), processor_seconds()
         self.marks[f"{name}_seconds"], self.marks[f"{name}_cpu"] = now[0] - self._at[0], now[1] - self._at[1]
         self._at = now
@@ -77,7 +77,7 @@ def processor_seconds() -> float:
 
 
 def tell(package: str, clock: Clock, tiles: int, probabilities: list[float]) -> None:
-    """Prints the figures as one line of JSON."""
+    """Print the figures as one line of JSON."""
     import torch
 
     used = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

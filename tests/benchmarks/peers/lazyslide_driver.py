@@ -8,7 +8,7 @@ from driver import CLASSES, MEAN, MPP, STD, TILE, Clock, let_torchvision_load, n
 
 
 def main() -> None:
-    """Runs the pipeline on one slide."""
+    """Run the pipeline on one slide."""
     half = "--bf16" in sys.argv
     if half:
         sys.argv.remove("--bf16")

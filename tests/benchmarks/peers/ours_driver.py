@@ -12,7 +12,7 @@ from driver import CLASSES, Clock, options, tell
 
 
 def main() -> None:
-    """Classifies one slide."""
+    """Classify one slide."""
     precision = "32" if "--float32" in sys.argv else "auto"
     sys.argv = [argument for argument in sys.argv if argument != "--float32"]
     given, clock = options(), Clock()

@@ -11,7 +11,7 @@ from driver import CLASSES, MEAN, MPP, STD, TILE, Clock, let_torchvision_load, n
 
 
 def fill(model: Any, trained: Any) -> None:
-    """Gives tiatoolbox's network the weights: its layers are torchvision's in their order, under other names."""
+    """Return tiatoolbox's network the weights: its layers are torchvision's in their order, under other names."""
     values = [value for name, value in trained.state_dict().items() if not name.startswith("fc.")]
     names = model.feat_extract.state_dict().keys()
     model.feat_extract.load_state_dict(dict(zip(names, values, strict=True)))
@@ -19,7 +19,7 @@ def fill(model: Any, trained: Any) -> None:
 
 
 def main() -> None:
-    """Runs the pipeline on one slide."""
+    """Run the pipeline on one slide."""
     given, clock = options(), Clock()
     let_torchvision_load()
     import numpy as np

@@ -17,7 +17,7 @@ def scripted(weights: Path, out: Path) -> Path:
 
 
 def main() -> None:
-    """Runs the pipeline on the one slide of a folder."""
+    """Run the pipeline on the one slide of a folder."""
     given, clock = options(), Clock()
     let_torchvision_load()
     import h5py
