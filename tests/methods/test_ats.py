@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from sources import AskedSource, EmptySource, blobs
+from torch import Generator, nn
 
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.methods.ats import AttentionSampling, ats, ats_mnist
 from wsi_attention.nn.heads import ScaledLinear
-from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract
 from wsi_attention.tiles.tensors import TensorSource
 
@@ -70,19 +70,9 @@ def test_released_gradients_give_the_same_output(gradient: str) -> None:
         torch.testing.assert_close(one.logits, other.logits, atol=1e-5, rtol=1e-5)
 
 
-class CoordinateSource(TensorSource):
-    """Remembers the tiles that were asked for."""
-
-    asked: TileSet
-
-    def read(self, tiles: TileSet) -> TileBatch:
-        self.asked = tiles
-        return super().read(tiles)
-
-
 def test_papers_coordinates() -> None:
     """1500² seen at 180², tiles of 50: cell 0 starts at −21, cell 179 at 1471."""
-    source = CoordinateSource(torch.rand(1, 1, 1500, 1500))
+    source = AskedSource(torch.rand(1, 1, 1500, 1500))
     model = ats_mnist(10).eval()
     output = model(source, Generator().manual_seed(0))
     grid = output.maps[0][0].grid
@@ -93,15 +83,15 @@ def test_papers_coordinates() -> None:
     assert (np.diff(along) > 0).all()
     assert along[0] + 25 >= 0 and along[-1] + 25 < 1500
     cells = output.terms["cells"].numpy()
-    assert (source.asked.locations == grid.locations(cells, (50, 50), 1.0)).all()
-    assert source.asked.size == (50, 50)
+    assert (source.asked[-1].locations == grid.locations(cells, (50, 50), 1.0)).all()
+    assert source.asked[-1].size == (50, 50)
 
 
 def test_order_of_the_draws_is_kept_and_read_at_once() -> None:
-    source = CoordinateSource(TestPractical().images(2))
+    source = AskedSource(TestPractical().images(2))
     output = small()(source, Generator().manual_seed(0))
     for i, (glimpse,) in enumerate(output.glimpses):
-        assert (glimpse.tiles.locations[0] == source.asked.locations[i]).all()
+        assert (glimpse.tiles.locations[0] == source.asked[-1].locations[i]).all()
         at_cells = output.maps[i][0].values.flatten()[output.terms["cells"][i].numpy()]
         np.testing.assert_allclose(glimpse.attention, at_cells, rtol=1e-6)
     assert source.counters.tiles == 16
@@ -128,16 +118,11 @@ def test_images_with_different_tissue_get_equally_many_draws() -> None:
     tissue = torch.zeros(2, 136, 200, dtype=torch.bool)
     tissue[0, :, :] = True
     tissue[1, :32, :96] = True
-    source = CoordinateSource(TestPractical().images(2), tissue)
+    source = AskedSource(TestPractical().images(2), tissue)
     output = small()(source, Generator().manual_seed(0))
     assert output.terms["cells"].shape == (2, 3)
     assert sorted(output.terms["cells"][1].tolist()) == [0, 1, 2]
     assert np.nansum(output.maps[1][0].values) == pytest.approx(1.0, abs=1e-5)
-
-
-class EmptySource(TensorSource):
-    def tissue(self, grid: object) -> Tensor:
-        return torch.zeros(1, grid.rows, grid.cols, dtype=torch.bool)  # type: ignore[attr-defined]
 
 
 def test_no_tissue_is_an_error() -> None:
@@ -268,20 +253,13 @@ def test_resnet_runs() -> None:
     assert isinstance(model.classifier, ScaledLinear)
 
 
-def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Noise of 192², with a bright checked blob of 40² on every second one."""
-    images, target = torch.rand(n, 3, 192, 192, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
-    for i in range(1, n, 2):
-        x, y = torch.randint(0, 152, (2,), generator=generator).tolist()
-        checks = (torch.rand(1, 10, 10, generator=generator) > 0.5).float()
-        images[i, :, y : y + 40, x : x + 40] += 0.2 + 0.2 * checks.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    return images, target
-
-
 def test_learns_where_to_look() -> None:
     """From labels of whole images alone, in a hundred steps; attention ends up on the blob."""
     generator = Generator().manual_seed(0)
-    (images, target), (fresh, truth) = canvases(96, generator), canvases(60, generator)
+    (images, target), (fresh, truth) = (
+        blobs(96, 192, 40, generator, checked=True),
+        blobs(60, 192, 40, generator, checked=True),
+    )
     model = small(draws=4, encoder_widths=(8, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3).train()
     optimiser = torch.optim.Adam(model.parameters(), 4e-3)
     for _ in range(110):

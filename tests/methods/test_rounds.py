@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 import rare_slide
 import torch
+from sources import AskedSource
 from torch import Generator, Tensor, nn
 
 from wsi_attention.attention.expectation import draw_sample, unread_mass
@@ -83,22 +84,10 @@ def image(side: int = 20) -> Tensor:
     return pixels
 
 
-class Remembering(TensorSource):
-    """Keeps what was asked for."""
-
-    def __init__(self, images: Tensor, tissue: Tensor | None = None) -> None:
-        super().__init__(images, tissue)
-        self.asked: list[TileSet] = []
-
-    def read(self, tiles: TileSet) -> TileBatch:
-        self.asked.append(tiles)
-        return super().read(tiles)
-
-
 @pytest.mark.parametrize("estimator", ["with-replacement", "sequential", "threshold", "normalised-threshold"])
 def test_exact_is_the_sum_over_all_cells(estimator: str) -> None:
     pixels = image(17)
-    source = Remembering(pixels)
+    source = AskedSource(pixels)
     output = toy(4, estimator=estimator).exact(source)
     attention = (1 - 1e-4) * pixels[0, 0].double().flatten().softmax(0) + 1e-4 / 289
     expected = (attention * pixels[0].flatten(1).double()).sum(-1)
@@ -113,7 +102,7 @@ def test_exact_is_the_sum_over_all_cells(estimator: str) -> None:
 def test_exact_leaves_background_and_failed_tiles_out() -> None:
     tissue = torch.zeros(1, 20, 20, dtype=torch.bool)
     tissue[:, 3:7, 2:5] = True
-    output = toy(4).exact(Remembering(image(), tissue))
+    output = toy(4).exact(AskedSource(image(), tissue))
     assert output.terms["cells"].shape == (1, 12)
     assert np.isnan(output.maps[0][0].values).sum() == 400 - 12
     failing = toy(4).exact(FailingSource(image(5), (0, 24)))
@@ -146,7 +135,7 @@ def test_a_part_may_fail_whole() -> None:
 
 
 def test_a_reading_goes_on_where_it_was() -> None:
-    source = Remembering(image())
+    source = AskedSource(image())
     tiles = TileSet(np.stack([np.arange(10), np.zeros(10, int)], -1), (1, 1), 1.0)
     reading = Reading(source, tiles, nn.Identity(), nn.Flatten(), part=4)
     few, _ = reading.first(3)
@@ -167,7 +156,7 @@ def test_until_is_a_longer_draw() -> None:
 
 
 def test_until_stops_at_the_tolerance_or_the_budget() -> None:
-    source = Remembering(image())
+    source = AskedSource(image())
     output = toy(8).until(source, 0.04, 400, unread=1.0)
     n = len(output.glimpses[0][0].tiles)
     assert float(output.spread) <= 0.04
@@ -245,7 +234,7 @@ def test_until_ends_exactly_when_all_cells_are_read() -> None:
 def test_one_cell_and_fewer_cells_than_draws() -> None:
     tissue = torch.zeros(1, 20, 20, dtype=torch.bool)
     tissue[0, 4, 4] = True
-    for output in (toy(8).until(Remembering(image(), tissue), 0.01, 8), toy(8).exact(Remembering(image(), tissue))):
+    for output in (toy(8).until(AskedSource(image(), tissue), 0.01, 8), toy(8).exact(AskedSource(image(), tissue))):
         assert output.terms["cells"].tolist() == [[84]]
         assert bool(output.spread.isnan())
         torch.testing.assert_close(output.terms["mean"][0], image()[0, :, 4, 4])

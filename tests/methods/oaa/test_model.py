@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sources import EmptySource, blobs
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, NoTissueError
@@ -132,11 +133,6 @@ def test_an_image_smaller_than_a_cell_is_classified(pool: str) -> None:
     assert bool(output.logits.isfinite().all())
 
 
-class EmptySource(TensorSource):
-    def tissue(self, grid: object) -> Tensor:
-        return torch.zeros(1, grid.rows, grid.cols, dtype=torch.bool)  # type: ignore[attr-defined]
-
-
 def test_no_tissue_is_an_error() -> None:
     with pytest.raises(NoTissueError, match="nothing to look at"):
         small()(EmptySource(images()))
@@ -262,19 +258,10 @@ def test_the_papers_backbone_has_stride_eight_and_vgg16s_parameters() -> None:
     assert float(model.class_aware[0].bias.detach().abs().sum()) == 0.0
 
 
-def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Noise of 96², with a bright blob of 24² on every second one."""
-    pixels, target = torch.rand(n, 3, 96, 96, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
-    for i in range(1, n, 2):
-        x, y = torch.randint(0, 72, (2,), generator=generator).tolist()
-        pixels[i, :, y : y + 24, x : x + 24] += 0.25
-    return pixels, target
-
-
 @pytest.mark.parametrize("pool", ["mean", "lse", "top"])
 def test_learns_where_the_evidence_is(pool: str) -> None:
     generator = Generator().manual_seed(0)
-    (pixels, target), (fresh, truth) = canvases(48, generator), canvases(24, generator)
+    (pixels, target), (fresh, truth) = blobs(48, 96, 24, generator), blobs(24, 96, 24, generator)
     model = small(pool=pool, mean=(0.5,) * 3, std=(0.2,) * 3).train()
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(60):

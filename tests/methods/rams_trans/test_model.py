@@ -7,16 +7,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from sources import AskedSource, EmptySource
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
-from wsi_attention.geometry import Grid
 from wsi_attention.methods.overview import square_view
 from wsi_attention.methods.rams_trans.model import RamsTrans, rams_trans
 from wsi_attention.methods.rams_trans.regions import Region, above_mean, grown, propose, square_size
 from wsi_attention.methods.rams_trans.rollout import importance, importance_as_released, rollout
-from wsi_attention.structures import TileBatch, TileSet
 from wsi_attention.testing.models import FailingSource, ModelContract
 from wsi_attention.tiles.tensors import TensorSource
 
@@ -174,18 +173,6 @@ def test_first_reads_nothing_and_gives_the_first_scales_logits() -> None:
     assert small(inference="first").train()(TensorSource(images())).terms["scales"].shape == (1, 2, 2)
 
 
-class AskedSource(TensorSource):
-    """Remembers the tiles that were asked for."""
-
-    def __init__(self, images: Tensor, tissue: Tensor | None = None) -> None:
-        super().__init__(images, tissue)
-        self.asked: list[TileSet] = []
-
-    def read(self, tiles: TileSet) -> TileBatch:
-        self.asked.append(tiles)
-        return super().read(tiles)
-
-
 def test_scales_are_read_one_by_one_inside_one_another() -> None:
     source = AskedSource(
         torch.randint(0, 256, (1, 3, 900, 700), dtype=torch.uint8, generator=Generator().manual_seed(0))
@@ -245,12 +232,8 @@ def test_a_slide_smaller_than_a_view_is_read_at_level_0() -> None:
 
 
 def test_no_tissue_is_an_error() -> None:
-    class Empty(TensorSource):
-        def tissue(self, grid: Grid) -> Tensor:
-            return torch.zeros(1, *grid.shape, dtype=torch.bool)
-
     with pytest.raises(NoTissueError, match="8 × 8 patches"):
-        small()(Empty(images()))
+        small()(EmptySource(images()))
 
 
 def test_training_gives_no_map_for_the_last_scale() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sources import AskedSource
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
@@ -69,21 +70,9 @@ def images(b: int = 1) -> Tensor:
     return TestPractical().images(b)
 
 
-class Remembering(TensorSource):
-    """Remembers what was asked for."""
-
-    def __init__(self, pixels: Tensor, tissue: Tensor | None = None) -> None:
-        super().__init__(pixels, tissue)
-        self.asked: list[TileSet] = []
-
-    def read(self, tiles: TileSet) -> TileBatch:
-        self.asked.append(tiles)
-        return super().read(tiles)
-
-
 def test_every_level_is_read_from_the_image_at_its_own_scale() -> None:
     """200 × 136 px in a square of 200: crops of 100, then 50, read as 32² tiles at box/r, one request a level."""
-    source = Remembering(images())
+    source = AskedSource(images())
     (glimpses,) = small()(source).glimpses
     assert [one.name for one in glimpses] == ["level-1", "level-2"]
     assert [one.downsample for one in source.asked] == [100 / 32, 50 / 32]
@@ -97,17 +86,17 @@ def test_every_level_is_read_from_the_image_at_its_own_scale() -> None:
 
 
 def test_nothing_is_read_finer_than_the_finest_scale() -> None:
-    source = Remembering(images())
+    source = AskedSource(images())
     small(tile_mpp=2.5, attended=(2, 2, 2, 2))(source)
     assert [one.downsample for one in source.asked] == [100 / 32, 2.5]
-    source = Remembering(images())
+    source = AskedSource(images())
     small(attended=(2, 1, 1, 1, 1))(source)
     assert [one.downsample for one in source.asked] == [100 / 32, 50 / 32, 1.0]
 
 
 @pytest.mark.parametrize("size", [32, 20, 1])
 def test_a_slide_smaller_than_one_tile_is_judged_by_its_overview(size: int) -> None:
-    model, source = small().train(), Remembering(images()[..., :size, :size])
+    model, source = small().train(), AskedSource(images()[..., :size, :size])
     output = model(source)
     assert output.glimpses == ((),)
     assert source.asked == []
@@ -149,7 +138,7 @@ def test_exactly_k_true_per_row(training: bool) -> None:
 def test_ties_go_to_the_first_cells() -> None:
     model = small()
     nn.init.zeros_(model.location.score.weight)
-    source = Remembering(images())
+    source = AskedSource(images())
     model(source)
     assert source.asked[0].locations[0].tolist() == [[0, -31], [50, -31]]
 
@@ -353,10 +342,10 @@ def test_a_batch_gives_what_its_images_give_alone() -> None:
     tissue[0] = True
     tissue[1, :30, :30] = True
     model = small(attended=(4, 3))
-    source = Remembering(images(2), tissue)
+    source = AskedSource(images(2), tissue)
     both = model(source)
     for i in range(2):
-        alone = Remembering(images(2)[i : i + 1], tissue[i : i + 1])
+        alone = AskedSource(images(2)[i : i + 1], tissue[i : i + 1])
         one = model(alone)
         torch.testing.assert_close(both.logits[i : i + 1], one.logits, rtol=1e-4, atol=1e-5)
         for mine, yours in zip(both.glimpses[i], one.glimpses[0], strict=True):
@@ -480,7 +469,7 @@ def test_forty_eight_regions_of_three_levels() -> None:
     tissue = torch.zeros(1, 960, 960, dtype=torch.bool)
     tissue[:, 120:840, 240:720] = True
     model = tnet(2, base=24, tile_mpp=1.0, attended=(3, 3, 4), encoder_widths=(8, 8, 8)).eval()
-    source = Remembering(torch.zeros(1, 3, 960, 960, dtype=torch.uint8), tissue)
+    source = AskedSource(torch.zeros(1, 3, 960, 960, dtype=torch.uint8), tissue)
     with torch.no_grad():
         output = model(source)
     assert [(len(one), one.downsample) for one in source.asked] == [(3, 10.0), (9, 2.5), (36, 1.0)]

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sources import AskedSource, EmptySource, blobs
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
@@ -268,18 +269,8 @@ def test_a_flat_attention_map_keeps_a_share_of_the_patches() -> None:
 # The finer look
 
 
-class Remembering(TensorSource):
-    """Remembers the tiles that were asked for."""
-
-    asked: TileSet
-
-    def read(self, tiles: TileSet) -> TileBatch:
-        self.asked = tiles
-        return super().read(tiles)
-
-
 def test_one_tile_on_the_centre_of_each_kept_patch_largest_mass_first() -> None:
-    source = Remembering(images())
+    source = AskedSource(images())
     output = small()(source)
     (glimpse,), m = output.glimpses[0], output.terms["attention"][0].detach()
     order = m.argsort(descending=True)[:8]
@@ -301,13 +292,13 @@ def test_without_it_nothing_is_read() -> None:
 def test_fewer_kept_patches_than_in_another_image_of_the_batch() -> None:
     tissue = torch.zeros(2, 136, 200, dtype=torch.bool)
     tissue[0], tissue[1, :20, :80] = True, True
-    model, source = small(), Remembering(images(2), tissue)
+    model, source = small(), AskedSource(images(2), tissue)
     output = model(source)
     (first,), (second,) = output.glimpses
-    assert len(source.asked) == len(first.tiles) == 8
+    assert len(source.asked[-1]) == len(first.tiles) == 8
     assert 1 <= len(second.tiles) < 8
-    padding = source.asked.locations[1, len(second.tiles) :]
-    assert (padding == source.asked.locations[1, 0]).all()
+    padding = source.asked[-1].locations[1, len(second.tiles) :]
+    assert (padding == source.asked[-1].locations[1, 0]).all()
     assert second.weights.sum() == pytest.approx(1.0)
     alone = model(TensorSource(images(2)[1:], tissue[1:]))
     torch.testing.assert_close(alone.logits[0], output.logits[1], atol=1e-5, rtol=1e-5)
@@ -355,14 +346,9 @@ def test_a_slide_smaller_than_a_tile_or_than_the_square() -> None:
     assert tissue.sum() == 4 * 2
 
 
-class Empty(TensorSource):
-    def tissue(self, grid: object) -> Tensor:
-        return torch.zeros(1, grid.rows, grid.cols, dtype=torch.bool)  # type: ignore[attr-defined]
-
-
 def test_no_tissue_is_an_error() -> None:
     with pytest.raises(NoTissueError, match="nothing to look at"):
-        small()(Empty(images()))
+        small()(EmptySource(images()))
 
 
 # Training
@@ -521,19 +507,10 @@ def test_half_precision_keeps_the_sums() -> None:
     assert bool(output.logits.isfinite().all())
 
 
-def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Noise of 192², with a bright blob of 40² on every second one."""
-    pixels, target = torch.rand(n, 3, 192, 192, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
-    for i in range(1, n, 2):
-        x, y = torch.randint(0, 152, (2,), generator=generator).tolist()
-        pixels[i, :, y : y + 40, x : x + 40] += 0.3
-    return pixels, target
-
-
 def test_learns_where_to_look() -> None:
     """From labels of whole images alone, in fifty steps; attention and tiles end up on the blob."""
     generator = Generator().manual_seed(0)
-    (pixels, target), (fresh, truth) = canvases(48, generator), canvases(40, generator)
+    (pixels, target), (fresh, truth) = blobs(48, 192, 40, generator), blobs(40, 192, 40, generator)
     model = small(stem="conv", depth=3, budget=4, mean=(0.5,) * 3, std=(0.2,) * 3).train()
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(50):

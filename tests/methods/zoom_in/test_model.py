@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 import torch
+from sources import AskedSource, EmptySource, blobs
 from torch import Generator, Tensor, nn
 from zoom_grid import pixels_read
 
@@ -103,22 +104,10 @@ class Both(nn.Module):
         return torch.cat([feature, -feature], dim=-1)
 
 
-class RememberingSource(TensorSource):
-    """Keeps what was asked for."""
-
-    def __init__(self, images: Tensor, tissue: Tensor | None = None) -> None:
-        super().__init__(images, tissue)
-        self.asked: list[TileSet] = []
-
-    def read(self, tiles: TileSet) -> TileBatch:
-        self.asked.append(tiles)
-        return super().read(tiles)
-
-
 ALPHA, BETA, SHOWN = [0.7, 0.3], [[0.6, 0.4], [0.5, 0.3, 0.2]], [[1.0, 3.0], [2.0, 0.0, 5.0]]
 
 
-def toy() -> RememberingSource:
+def toy() -> AskedSource:
     """The page's two tiles side by side, 16 px each, with two and three sub-tiles of 8 px among their four places."""
     image, tissue = torch.zeros(1, 3, 16, 32, dtype=torch.float64), torch.zeros(1, 16, 32, dtype=torch.bool)
     for tile, (betas, features) in enumerate(zip(BETA, SHOWN, strict=True)):
@@ -127,7 +116,7 @@ def toy() -> RememberingSource:
             y, x = 8 * (place // 2), 16 * tile + 8 * (place % 2)
             image[0, 1, y : y + 8, x : x + 8], image[0, 2, y : y + 8, x : x + 8] = math.log(beta), feature
             tissue[0, y : y + 8, x : x + 8] = True
-    return RememberingSource(image, tissue)
+    return AskedSource(image, tissue)
 
 
 def toy_model(**arguments: object) -> ZoomIn:
@@ -229,7 +218,7 @@ def left_and_right() -> Tensor:
 
 @pytest.mark.parametrize("inference", ["top", "sample", "as-released"])
 def test_only_drawn_tiles_have_their_views_read(inference: str) -> None:
-    source, model = RememberingSource(images()), small(inference=inference)
+    source, model = AskedSource(images()), small(inference=inference)
     output = model(source, Generator().manual_seed(1))
     first, last = output.terms["zoomed"].stages
     views, tiles = source.asked
@@ -250,7 +239,7 @@ def test_pixels_read_are_those_of_the_papers_memory_model() -> None:
 
 def test_corners_and_cells_tile_the_image() -> None:
     """Views lie on the tiles, without gap or overlap, first and last included; sub-tiles likewise inside them."""
-    source, model = RememberingSource(images(size=(256, 128))), small()
+    source, model = AskedSource(images(size=(256, 128))), small()
     model.exact(source)
     views, tiles = source.asked
     assert views.locations[0].tolist() == [[64 * i, 64 * j] for j in range(2) for i in range(4)]
@@ -291,7 +280,7 @@ def test_maps_multiply_and_leave_out_what_was_not_inspected() -> None:
 def test_one_certain_sub_tile_is_the_plain_classifier() -> None:
     tissue = torch.zeros(1, 136, 200, dtype=torch.bool)
     tissue[0, 64:80, 128:144] = True
-    model, source = small(), RememberingSource(images(), tissue)
+    model, source = small(), AskedSource(images(), tissue)
     output = model(source)
     patch = images()[:, :, 64:80, 128:144]
     torch.testing.assert_close(output.logits, model.classifier(model.encoder(model.preprocess(patch))))
@@ -300,7 +289,7 @@ def test_one_certain_sub_tile_is_the_plain_classifier() -> None:
 
 @pytest.mark.parametrize("size", [(20, 12), (64, 64), (65, 3), (5, 5)])
 def test_images_smaller_than_a_tile(size: tuple[int, int]) -> None:
-    source = RememberingSource(images(size=size))
+    source = AskedSource(images(size=size))
     output = small()(source)
     assert bool(output.logits.isfinite().all())
     x, y, w, h = source.asked[1].boxes[0].T
@@ -309,7 +298,7 @@ def test_images_smaller_than_a_tile(size: tuple[int, int]) -> None:
 
 def test_nothing_is_read_finer_than_the_image() -> None:
     """A coarse image: a tile's view has fewer pixels, so it has fewer sub-tiles, and they are read as they are."""
-    source = RememberingSource(images())
+    source = AskedSource(images())
     source.mpp = 4.0
     small(view_mpps=(2.0,), cells_um=(64.0, 8.0))(source)
     views, tiles = source.asked
@@ -368,11 +357,6 @@ def test_a_tile_without_a_view_leaves_its_draws_to_the_others() -> None:
 def test_no_readable_view_is_an_error() -> None:
     with pytest.raises(TileReadError, match="none of the 8 tiles"):
         small(inference="top")(FailingSource(images(size=(256, 128)), None))
-
-
-class EmptySource(TensorSource):
-    def tissue(self, grid: object) -> Tensor:
-        return torch.zeros(1, grid.rows, grid.cols, dtype=torch.bool)  # type: ignore[attr-defined]
 
 
 def test_no_tissue_is_an_error() -> None:
@@ -492,7 +476,7 @@ def contrasting(epoch: int = 11, share: float = 0.4, **arguments: object) -> Zoo
 
 def reads_of_the_contrast(model: ZoomIn, label: int) -> int:
     """Requests for pixels that a pass in training makes beside the two for views and sub-tiles; the loss makes none."""
-    source = RememberingSource(images(size=(256, 128)))
+    source = AskedSource(images(size=(256, 128)))
     output = model.learning_pass(source, torch.tensor([label]), Generator().manual_seed(0))
     requests = len(source.asked)
     model.loss(output, torch.tensor([label]))
@@ -510,7 +494,7 @@ def test_without_labels_every_image_is_contrasted_and_the_loss_is_the_same() -> 
     assert isinstance(model, LabelAware)
     for label in (0, 1):
         outputs = [
-            model(source := RememberingSource(images()), Generator().manual_seed(0)),
+            model(source := AskedSource(images()), Generator().manual_seed(0)),
             model.learning_pass(TensorSource(images()), torch.tensor([label]), Generator().manual_seed(0)),
         ]
         assert len(source.asked) > 2
@@ -555,7 +539,7 @@ def test_it_avoids_the_certain_cell() -> None:
 
 
 def test_one_tile_offers_nothing_to_contrast() -> None:
-    model, source = contrasting(), RememberingSource(images(size=(60, 60)))
+    model, source = contrasting(), AskedSource(images(size=(60, 60)))
     loss = model.loss(model(source, Generator().manual_seed(0)), torch.tensor([1]))
     assert len(source.asked) == 2
     assert bool(loss.isfinite())
@@ -670,20 +654,13 @@ def test_wrong_arguments(arguments: dict[str, object], text: str) -> None:
         small(**arguments)
 
 
-def canvases(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Noise of 96², with a bright checked blob of 24² on every second one."""
-    shown, target = torch.rand(n, 3, 96, 96, generator=generator) * 0.2 + 0.4, torch.arange(n) % 2
-    for i in range(1, n, 2):
-        x, y = torch.randint(0, 72, (2,), generator=generator).tolist()
-        checks = (torch.rand(1, 6, 6, generator=generator) > 0.5).float()
-        shown[i, :, y : y + 24, x : x + 24] += 0.2 + 0.2 * checks.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    return shown, target
-
-
 def test_learns_where_to_look() -> None:
     """From labels of whole images alone, in 70 steps, the contrastive pass in the second half of them."""
     generator = Generator().manual_seed(0)
-    (shown, target), (fresh, truth) = canvases(80, generator), canvases(60, generator)
+    (shown, target), (fresh, truth) = (
+        blobs(80, 96, 24, generator, checked=True),
+        blobs(60, 96, 24, generator, checked=True),
+    )
     scales = {"tile_size": 32, "overview_mpp": 4.0, "view_mpps": (2.0,), "cells_um": (32.0, 16.0), "draws": 4}
     model = small(mean=(0.5,) * 3, std=(0.2,) * 3, warm_up=3, **scales).train()
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
