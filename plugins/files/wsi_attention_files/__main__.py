@@ -46,7 +46,7 @@ def read(
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="An HDF5 file.")], mpp: Mpp = None) -> None:
     """Says what a file holds."""
-    from wsi_attention_files.dialects import read_bag
+    from wsi_attention.bags import read_bag
 
     bag = read_bag(file, mpp=mpp)
     size = f"slide of {bag.extent[0]}×{bag.extent[1]}" if bag.extent else "size of the slide unknown"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attention import Classifier, Prediction, Slide, TileSet, open_slide, tile_features
+from wsi_attention.bags import Bag
 from wsi_attention.errors import InputError
 from wsi_attention.inference import has_encoder, stored_predictions, suffix_of
-from wsi_attention_files.bag import Bag
 
 
 def bag_of(prediction: Prediction, name: str = "") -> Bag:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from wsi_attention.bags import hdf5
+from wsi_attention.bags.bag import Bag
 from wsi_attention.errors import InputError
-from wsi_attention_files import hdf5
-from wsi_attention_files.bag import Bag
+
+if TYPE_CHECKING:
+    import h5py
 
 NAME = "trident"
 MAGNIFICATIONS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
@@ -18,12 +20,12 @@ MAGNIFICATIONS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
-    """Whether the attributes are TRIDENT's."""
+    """Tell whether the attributes are TRIDENT's."""
     return "target_magnification" in coords and "level0_magnification" in coords
 
 
 def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
-    """The tiles, and features where there are some; `mpp` is the slide's.
+    """Return the tiles, and features where there are some; `mpp` is the slide's.
 
     Raises:
         InputError: attributes missing, or datasets of another shape or kind.
@@ -48,7 +50,7 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
 
 
 def write(file: h5py.File, bag: Bag) -> None:
-    """Writes the bag as TRIDENT does, features and coordinates in one file.
+    """Write the bag as TRIDENT does, features and coordinates in one file.
 
     Raises:
         InputError: the slide is coarser than TRIDENT takes, or its size or mpp is unknown.
@@ -75,7 +77,7 @@ def write(file: h5py.File, bag: Bag) -> None:
 
 
 def magnification(mpp: float, name: str) -> int:
-    """What TRIDENT calls the slide's magnification.
+    """Return what TRIDENT calls the slide's magnification.
 
     Raises:
         InputError: 2.4 µm/px or coarser, which TRIDENT refuses too.

@@ -72,7 +72,7 @@ class Bag:
 
 
 def check_on_slide(bag: Bag, extent: tuple[int, int] | None, source: object) -> None:
-    """Whether every tile touches the slide; tiles may hang over its border, as they do in all four pipelines.
+    """Check that every tile touches the slide; tiles may hang over its border, as they do in all four pipelines.
 
     Args:
         bag: the tiles.
