@@ -25,6 +25,7 @@ __all__ = [
     "Guided",
     "InStrips",
     "RegionsReader",
+    "Remembering",
     "SlideReader",
     "SparseReader",
     "Stated",
@@ -164,6 +165,22 @@ class TileSource(Protocol):
 
     def read(self, tiles: TileSet) -> TileBatch:
         """Read all tiles of a glimpse in one request, in the order given."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A `TileSource` that may know what an encoder says of tiles, so that they need not be read.
+
+    Whoever makes the source knows which encoder its features are of; a model has one (`AttentionModel.encoder`).
+    """
+
+    def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
+        """Return features (b, n, d) and which of them are known, (b, n) bool; None where it knows nothing of them."""
+        ...
+
+    def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
+        """Take up the features (b, n, d) of tiles that were read; those that are not `valid` (b, n) mean nothing."""
         ...
 
 
