@@ -24,6 +24,7 @@ __all__ = [
     "Exporter",
     "Guided",
     "InStrips",
+    "Listed",
     "RegionsReader",
     "Remembering",
     "SlideReader",
@@ -181,6 +182,15 @@ class Remembering(Protocol):
 
     def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
         """Take up the features (b, n, d) of tiles that were read; those that are not `valid` (b, n) mean nothing."""
+        ...
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A `TileSource` whose tiles are given, such as those whose features are known, for methods that take them all."""
+
+    def listed(self, size: tuple[int, int], downsample: float) -> TileSet | None:
+        """Return all tiles of that size and downsample; None where no tiles of the kind are given."""
         ...
 
 

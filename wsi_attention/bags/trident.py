@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NAME = "trident"
 MAGNIFICATIONS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
 """Below how many µm per pixel TRIDENT calls a slide 80x, 60x and so on."""
+MPP_OF_1X = 10.0
+"""µm per pixel that a magnification of 1 stands for."""
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
@@ -46,6 +48,7 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         weights=hdf5.weights(file, len(locations)),
         encoder=hdf5.text(file["features"].attrs, "encoder") if features is not None else "",
         dialect=NAME,
+        spacing=MPP_OF_1X / hdf5.number(attributes, "target_magnification", where),
     )
 
 

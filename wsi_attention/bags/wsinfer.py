@@ -42,6 +42,7 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         pixels=round(side * mpp / spacing) if mpp else None,
         mpp=mpp,
         weights=hdf5.weights(file, len(locations)),
+        spacing=spacing,
         dialect=NAME,
     )
 

@@ -48,6 +48,7 @@ def classify(
     overwrite: Overwrite = False,
     profile: Profile = False,
     full_hash: FullHash = False,
+    features: Features = None,
     cache: Cache = None,
     scheduler: Scheduler = None,
     local_cluster: LocalCluster = None,
@@ -77,7 +78,8 @@ def classify(
         effort = Effort(exact, tolerance, budget, unread)
         exporters = exporters_of(EXPORTS if what is None else listed(what))
         place = device, precision_named(precision)
-        wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash)
+        stored = None if features is None else str(features)
+        wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash, stored)
         with (
             open_cluster(scheduler, local_cluster, slurm, device) as cluster,
             runner_for(cluster, workers, in_process) as runner,
@@ -117,6 +119,10 @@ Profile = Annotated[bool, Option("--profile", help="Print where the time went.")
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
 FullHash = Annotated[
     bool, Option("--full-hash", help="Hash slides whole, also large ones, so that any change of a byte is noticed.")
+]
+Features = Annotated[
+    Path | None,
+    Option(help="Folder of TRIDENT, CLAM or STAMP with features of the slides' tiles, which are then not read."),
 ]
 Cache = Annotated[
     Path | None,

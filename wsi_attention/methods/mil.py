@@ -22,6 +22,7 @@ from wsi_attention.methods.rounds import PART, Reading, mean_of
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.heads import ScaledLinear, tile_evidence
+from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
 from wsi_attention.options import Options, option
 from wsi_attention.protocols import Listed, TileSource
@@ -36,7 +37,7 @@ class PoolingOptions(Options):
     tile_mpp: float = option(0.5, "µm per pixel of the tiles", low=0.02, high=50)
     overview_mpp: float = option(16.0, "µm per pixel at which tissue is looked for", low=0.02, high=1000)
     hidden: int = option(
-        128, "L, length of the two hidden vectors of the attention", "Ilse et al., tables 8 and 9", low=1, high=65_536
+        128, "L, length of the two hidden vectors of the attention", "the authors' released code", low=1, high=65_536
     )
     training_tiles: int = option(
         0,
@@ -221,7 +222,7 @@ def _map(places: _Places, image: int, attention: Tensor) -> AttentionMap:
 
 
 def _mil(classes: int, options: MilOptions) -> AttentionPooling:
-    encoder = options.encoder.build(options.channels)
+    encoder = tile_encoder(options.encoder, options.channels)
     attention = GatedAttention(encoder.dim, options.hidden)
     return AttentionPooling(attention, encoder, ScaledLinear(encoder.dim, classes), options.preprocess(), options)
 

@@ -10,6 +10,7 @@ from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError
 from wsi_attention.export.chosen import name_of
 from wsi_attention.inference.predict import USUAL, Effort
+from wsi_attention.inference.stored_features import check_readable, expected_of
 from wsi_attention.protocols import Exporter
 
 
@@ -27,6 +28,7 @@ class Wishes:
         snap: whether tiles move to the file's own grid.
         profile: whether to measure where the time goes.
         full_hash: whether to hash slides whole.
+        features: folder of files with features of the slides' tiles, which are then not read; None reads all.
     """
 
     what: tuple[Exporter, ...] = ()
@@ -38,6 +40,7 @@ class Wishes:
     snap: bool = True
     profile: bool = False
     full_hash: bool = False
+    features: str | None = None
 
     def checked(self, classifier: Classifier) -> Wishes:
         """Return the wishes as this model fulfils them.
@@ -47,6 +50,10 @@ class Wishes:
         """
         check_positive(batch=self.batch, limit=self.limit)
         self.effort.check(classifier)
+        if self.features is None:
+            check_readable(classifier.model, f"model {classifier.name}")
+        else:
+            expected_of(classifier.model, classifier.config["options"], f"model {classifier.name}")
         return replace(self, snap=self.effort.snaps(self.snap))
 
     def facts(self) -> dict[str, object]:
@@ -59,6 +66,7 @@ class Wishes:
             "limit": self.limit,
             "snap": self.snap,
             "full_hash": self.full_hash,
+            **({"features": self.features} if self.features else {}),
             **self.effort.facts(),
         }
 

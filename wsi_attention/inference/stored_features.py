@@ -1,0 +1,138 @@
+"""Features that exist already, in files of TRIDENT, CLAM, STAMP: whose they are, and whether a model can use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from wsi_attention.bags.dialects import read_bag
+from wsi_attention.bags.expected import Expected, check_features
+from wsi_attention.bags.folder import feature_files
+from wsi_attention.bags.source import FeaturedSource, StoredTiles, featured
+from wsi_attention.errors import InputError, MissingMppError
+from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.batch.matching import SlideNames
+from wsi_attention.nn.known_features import PREFIX, can_read, digest_of
+from wsi_attention.protocols import contract_of
+from wsi_attention.slide.slide import Slide
+from wsi_attention.tiles.source import SlideSource
+
+NEEDED = ("encoder", "tile_size", "tile_mpp")
+"""Options of the methods that encode square tiles of one size one by one."""
+
+
+class FeatureFiles:
+    """The feature files of a folder, to be found by the slide's name.
+
+    Raises:
+        InputError: no such folder, or no feature file in it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._files = feature_files(folder)
+        self._index = SlideNames(folder, "give the folder of one encoder's features")
+        for path, stem in self._files.items():
+            self._index.add(str(path), (stem, path.relative_to(self.folder).with_suffix("").as_posix()))
+
+    def of(self, slide: str) -> Path | None:
+        """Return the file of a slide, by its name or relative path with or without suffix; None where there is none.
+
+        Raises:
+            InputError: two files could be the slide's.
+        """
+        found = self._index.find(slide) or self._index.find(slide.rpartition("/")[2])
+        return None if found is None else Path(found)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def expected_of(model: nn.Module, options: Mapping[str, object], name: str) -> Expected:
+    """Return what a model's encoder gives, to be compared with what files say.
+
+    Args:
+        model: with its weights.
+        options: all options of its method, as plain values.
+        name: what errors call the model.
+
+    Raises:
+        InputError: the method does not encode square tiles of one size one by one.
+    """
+    contract = contract_of(model)
+    missing = [one for one in NEEDED if one not in options]
+    encoder = contract.encoder
+    if missing or encoder is None:
+        raise InputError(
+            f"{name} encodes no tiles of one size one by one, so features of files are of no use to it; methods that"
+            " take them: ats, mil, trt, zoom-in"
+        )
+    given = options["encoder"]
+    called = str(given.get("name", "") if isinstance(given, Mapping) else given).removeprefix(PREFIX)
+    dim = encoder.dim
+    size, mpp = options["tile_size"], options["tile_mpp"]
+    assert isinstance(dim, int) and isinstance(size, int) and isinstance(mpp, int | float)
+    return Expected(called, digest_of(encoder, contract.preprocess), dim, size, float(mpp))
+
+
+def check_readable(model: nn.Module, name: str) -> None:
+    """Check that a model can look at pixels: that it has an encoder, where it needs one.
+
+    Raises:
+        InputError: it has learnt from features of files and has no encoder of its own.
+    """
+    encoder = contract_of(model).encoder
+    if encoder is not None and not can_read(encoder):
+        raise InputError(
+            f"{name} has learnt from feature files and has no encoder of its own: give features of the slides with"
+            " --features, or train it with the encoder's weights (--encoder-start)"
+        )
+
+
+def stored_tiles(path: str | Path, slide: Slide, expected: Expected) -> StoredTiles:
+    """Return the features of a slide's tiles from its file, checked against slide and model.
+
+    Raises:
+        InputError: the file cannot be read, is of another slide, tile size or encoder, or has no sound features.
+    """
+    bag = read_bag(path, mpp=mpp_of(slide), extent=slide.dimensions)
+    check_features(bag, expected, path)
+    return StoredTiles(bag, expected.pixels)
+
+
+def beside(source: SlideSource, model: nn.Module, path: str | Path, expected: Expected) -> FeaturedSource:
+    """Return a slide's source that takes what the file knows; errors as in `stored_tiles`."""
+    encoder = contract_of(model).encoder
+    readable = encoder is not None and can_read(encoder)
+    return featured(source, stored_tiles(path, source.slide, expected), readable)
+
+
+def with_features(slides: Iterable[SlideFile], folder: str | Path) -> tuple[SlideFile, ...]:
+    """Return the slides, each with its file of features where the folder has one.
+
+    Raises:
+        InputError: no such folder or no feature file in it, none of them is of one of the slides, or two are of one.
+    """
+    files = FeatureFiles(folder)
+    found = tuple(replace(one, features=_absolute(files.of(one.relative))) for one in slides)
+    if not any(one.features for one in found):
+        raise InputError(
+            f"{folder}: {len(files)} feature files, none of them of one of the {len(found)} slides; a file has the"
+            " slide's name and .h5"
+        )
+    return found
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def mpp_of(slide: Slide) -> float | None:
+    """Return a slide's µm per level-0 pixel, None where nobody says it."""
+    try:
+        return slide.mpp
+    except MissingMppError:
+        return None
