@@ -26,6 +26,7 @@ __all__ = [
     "InStrips",
     "RegionsReader",
     "Remembering",
+    "RememberingTurned",
     "SlideReader",
     "SparseReader",
     "Stated",
@@ -170,9 +171,9 @@ class TileSource(Protocol):
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A `TileSource` that may know what an encoder says of tiles, so that they need not be read.
+    """What may know what an encoder says of tiles, so that they need not be read; a `TileSource` that does is asked.
 
-    Whoever makes the source knows which encoder its features are of; a model has one (`AttentionModel.encoder`).
+    Whoever makes it knows which encoder its features are of; a model has one (`AttentionModel.encoder`).
     """
 
     def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
@@ -181,6 +182,19 @@ class Remembering(Protocol):
 
     def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
         """Take up the features (b, n, d) of tiles that were read; those that are not `valid` (b, n) mean nothing."""
+        ...
+
+
+@runtime_checkable
+class RememberingTurned(Remembering, Protocol):
+    """What also knows tiles that are turned or mirrored before they are encoded, as augmentation does."""
+
+    def turned(self, turn: int) -> Remembering | None:
+        """Return what is asked for the same tiles seen so; 0 is not turned at all. None where it knows nothing of them.
+
+        Args:
+            turn: the sum of 1 where x and y change places, 2 where x is mirrored then, 4 where y is.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
-from wsi_attention.defaults import BATCH, EXPORTS, LIMIT
+from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT
 from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.chosen import exporters_of, name_of
@@ -65,6 +65,8 @@ def classify(
     watch: Watch | None = None,
     profile: bool = False,
     full_hash: bool = False,
+    feature_store: str | Path | None = None,
+    feature_store_gb: float = FEATURE_STORE_GB,
 ) -> Report:
     """Classify slides into a results folder; a second call does only what is missing.
 
@@ -94,6 +96,9 @@ def classify(
         profile: measures where the time goes, for `Report.profile` and the record of the run.
         full_hash: hashes slides whole, however large, so that no change of a byte goes unnoticed; also when results are
             resumed. Files up to `own_files.SMALL` bytes are always hashed whole.
+        feature_store: folder that keeps what the encoder says of tiles, so that a later run, or another model with the
+            same encoder, neither reads nor encodes them again; on a cluster, one that all workers see.
+        feature_store_gb: limit of its size in GB; slides used longest ago leave first.
 
     Returns:
         How many slides have which status, and why those failed that did.
@@ -105,7 +110,10 @@ def classify(
         ClusterError: the workers cannot do the work, or are gone; what is finished is kept.
     """
     effort = Effort(exact, tolerance, budget, unread)
-    wishes = Wishes(exporters_of(what), device, precision, batch, limit, effort, snap, profile, full_hash)
+    kept = None if feature_store is None else str(given_path(feature_store, "feature_store", "a folder"))
+    wishes = Wishes(
+        exporters_of(what), device, precision, batch, limit, effort, snap, profile, full_hash, kept, feature_store_gb
+    )
     given = given_paths(inputs, "inputs", "a slide, folder or slides CSV, or several of them")
     table = None if slides_csv is None else given_path(slides_csv, "slides_csv", "a CSV")
     order, place = Order(given, table, mpp, series, workers, existing), given_path(results, "results", "a folder")
