@@ -40,18 +40,30 @@ ALLOWED = {
     "export": BASE,
     "nn": BASE | {"attention"},
     "methods": BASE | {"attention", "nn"},
+    "feature_store": BASE | {"files", "nn"},
     "checkpoint": BASE | {"files", "learnt_from", "methods", "model_card"},
     "tiles": BASE | {"slide"},
-    "inference": BASE | MODELS | {"bags", "csv_table", "export", "methods", "nn", "slide", "tiles"},
+    "inference": BASE | MODELS | {"bags", "csv_table", "export", "feature_store", "methods", "nn", "slide", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
     "training": BASE
     | MODELS
-    | {"attention", "bags", "config", "csv_table", "inference", "methods", "nn", "slide", "tiles"},
+    | {"attention", "bags", "config", "csv_table", "feature_store", "inference", "methods", "nn", "slide", "tiles"},
 }
 PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
-TORCH_ROOMS = {"attention", "nn", "methods", "checkpoint", "devices", "training", "inference", "testing", "cli"}
+TORCH_ROOMS = {
+    "attention",
+    "feature_store",
+    "nn",
+    "methods",
+    "checkpoint",
+    "devices",
+    "training",
+    "inference",
+    "testing",
+    "cli",
+}
 TORCH_FILES = {"bags/clam_tensor.py", "bags/source.py", "tiles/source.py", "tiles/tensors.py"}
 CONVENIENCES = {
     ("structures.py", "_repr_html_"): "wsi_attention.notebook.prediction_html",

@@ -27,6 +27,7 @@ __all__ = [
     "Listed",
     "RegionsReader",
     "Remembering",
+    "RememberingTurned",
     "SlideReader",
     "SparseReader",
     "Stated",
@@ -171,9 +172,9 @@ class TileSource(Protocol):
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A `TileSource` that may know what an encoder says of tiles, so that they need not be read.
+    """What may know what an encoder says of tiles, so that they need not be read; a `TileSource` that does is asked.
 
-    Whoever makes the source knows which encoder its features are of; a model has one (`AttentionModel.encoder`).
+    Whoever makes it knows which encoder its features are of; a model has one (`AttentionModel.encoder`).
     """
 
     def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
@@ -191,6 +192,19 @@ class Listed(Protocol):
 
     def listed(self, size: tuple[int, int], downsample: float) -> TileSet | None:
         """Return all tiles of that size and downsample; None where no tiles of the kind are given."""
+        ...
+
+
+@runtime_checkable
+class RememberingTurned(Remembering, Protocol):
+    """What also knows tiles that are turned or mirrored before they are encoded, as augmentation does."""
+
+    def turned(self, turn: int) -> Remembering | None:
+        """Return what is asked for the same tiles seen so; 0 is not turned at all. None where it knows nothing of them.
+
+        Args:
+            turn: the sum of 1 where x and y change places, 2 where x is mirrored then, 4 where y is.
+        """
         ...
 
 

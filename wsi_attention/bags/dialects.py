@@ -76,6 +76,18 @@ def read_bag(
     return bag if extent is None else replace(bag, extent=extent)
 
 
+def own_scale(path: str | Path) -> float | None:
+    """Return µm per pixel of the tiles in a file of STAMP that does not say the slide's; None for all other files.
+
+    Where the slide is not at hand, level 0 may as well be taken to be as fine as the tiles: STAMP's places are in µm.
+
+    Raises:
+        InputError: not HDF5, or an attribute is no number.
+    """
+    with hdf5.opened(path) as file:
+        return stamp.own_scale(file)
+
+
 def write_bag(bag: Bag, folder: str | Path, dialect: str) -> list[Path]:
     """Write a bag where a dialect's own tools look for it below their folder.
 

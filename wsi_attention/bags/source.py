@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wsi_attention.bags.bag import Bag
 from wsi_attention.geometry import Grid, same_scale
-from wsi_attention.protocols import InStrips, TileSource
+from wsi_attention.protocols import InStrips, Remembering, TileSource
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet
 
 
@@ -126,6 +126,19 @@ class FeaturedSource(_Stored):
         self._source, self._readable = source, readable
         self.extent: tuple[int, int] = source.extent
         self.batch = source.batch
+
+    def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
+        """Return features (b, n, d) that the bag knows, or else the slide's source, and which these are, (b, n)."""
+        own = super().remembered(tiles)
+        more = self._source.remembered(tiles) if isinstance(self._source, Remembering) else None
+        if own is None or more is None:
+            return own or more
+        return torch.where(own[1].unsqueeze(-1), own[0], more[0].to(own[0])), own[1] | more[1].to(own[1].device)
+
+    def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
+        """Hand what was read on to the slide's source."""
+        if isinstance(self._source, Remembering):
+            self._source.remember(tiles, features, valid)
 
     @property
     def counters(self) -> Counters:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import h5py
 
 NAME = "stamp"
+USUAL_PIXELS = 224
+"""Side of STAMP's tiles as the encoder sees them, where an older file does not say it."""
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
@@ -49,6 +51,15 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         encoder=hdf5.text(root, "extractor"),
         dialect=NAME,
     )
+
+
+def own_scale(file: h5py.File) -> float | None:
+    """Return µm per pixel of a tile where the file is STAMP's and does not say the slide's; None otherwise."""
+    root, where = file.attrs, str(file.filename)
+    if MPP in root or not recognises(root, {}):
+        return None
+    tile_um = hdf5.number(root, "tile_size_um" if "tile_size_um" in root else "tile_size", where)
+    return tile_um / round(hdf5.number(root, "tile_size_px", where)) if "tile_size_px" in root else tile_um / USUAL_PIXELS
 
 
 def write(file: h5py.File, bag: Bag) -> None:

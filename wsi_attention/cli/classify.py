@@ -13,9 +13,10 @@ import typer
 from typer import Argument, Option
 
 from wsi_attention.cli.export import listed
+from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.interrupts import starting
 from wsi_attention.cli.say import say
-from wsi_attention.defaults import BATCH, EXPORTS, LIMIT
+from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT
 from wsi_attention.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def classify(
     full_hash: FullHash = False,
     features: Features = None,
     cache: Cache = None,
+    feature_store: FeatureStore = None,
+    feature_store_gb: FeatureStoreGb = FEATURE_STORE_GB,
     scheduler: Scheduler = None,
     local_cluster: LocalCluster = None,
     slurm: Slurm = None,
@@ -78,8 +81,8 @@ def classify(
         effort = Effort(exact, tolerance, budget, unread)
         exporters = exporters_of(EXPORTS if what is None else listed(what))
         place = device, precision_named(precision)
-        stored = None if features is None else str(features)
-        wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash, stored)
+        kept = feature_store and str(feature_store), feature_store_gb, None if features is None else str(features)
+        wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash, *kept)
         with (
             open_cluster(scheduler, local_cluster, slurm, device) as cluster,
             runner_for(cluster, workers, in_process) as runner,
@@ -127,6 +130,9 @@ Features = Annotated[
 Cache = Annotated[
     Path | None,
     Option(help="Folder that keeps what is fetched from URLs; needed where a server sends whole files only."),
+]
+FeatureStore = Annotated[
+    Path | None, Option(help="Folder that keeps what the encoder says of tiles; later runs do not read those again.")
 ]
 Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]
 LocalCluster = Annotated[int | None, Option(help="That many worker processes on this machine.")]

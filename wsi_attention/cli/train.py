@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.say import say
+from wsi_attention.defaults import FEATURE_STORE_GB
 from wsi_attention.plain_text import visible
 
 if TYPE_CHECKING:
     from wsi_attention.training.listener import Listener
 
 
+FeatureStore = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that keeps what a frozen encoder says of tiles; runs share it. [default: features beside -o]"
+    ),
+]
+
+
 def train(
     labels: Annotated[Path, typer.Option("-l", "--labels", help="CSV slide,label[,patient][,mpp][,split][,series].")],
-    slides: Annotated[list[Path], typer.Option("-i", "--input", help="Folders or files with the labelled slides.")],
+    slides: Annotated[
+        list[str], typer.Option("-i", "--input", help="Folders, files or URLs with the labelled slides.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder.")],
     method: Annotated[
         str | None, typer.Option(help="See wsi-attention methods. [default: the recipe's, else zoom-in]")
@@ -42,6 +54,8 @@ def train(
     maps: Annotated[
         str | None, typer.Option(help="A model folder whose accumulated maps to learn, for oaa-plus.")
     ] = None,
+    feature_store: FeatureStore = None,
+    feature_store_gb: FeatureStoreGb = FEATURE_STORE_GB,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
@@ -78,6 +92,8 @@ def train(
             device=device,
             processes=devices,
             series=series,
+            feature_store=feature_store,
+            feature_store_gb=feature_store_gb,
             command=command,
             listener=listener,
         )

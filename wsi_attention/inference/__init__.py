@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsi_attention.inference.results.export_again import export_again, export_results
     from wsi_attention.inference.results.page import write_page
     from wsi_attention.inference.results.state import stored_predictions
+    from wsi_attention.inference.stored_features import encoder_name
     from wsi_attention.safe_names import safe_name
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Runner",
     "Wishes",
     "classify",
+    "encoder_name",
     "export_again",
     "export_results",
     "find_slides",
@@ -51,6 +53,7 @@ __getattr__, __dir__ = on_first_use(
         "Runner": "batch.runners",
         "Wishes": "batch.wishes",
         "classify": "batch.classify",
+        "encoder_name": "stored_features",
         "export_again": "results.export_again",
         "export_results": "results.export_again",
         "find_slides": "batch.discovery",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +20,11 @@ from torch import Generator
 from wsi_attention import __version__
 from wsi_attention.bags.source import FeaturedSource, notes_of
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
-from wsi_attention.defaults import BATCH
+from wsi_attention.defaults import BATCH, FEATURE_STORE_GB
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
+from wsi_attention.feature_store.store import FeatureStore
+from wsi_attention.inference.known import known_to, store_at
 from wsi_attention.inference.stored_features import beside, expected_of
 from wsi_attention.methods.rounds import limits, refusal
 from wsi_attention.protocols import Estimating, TileSource, contract_of
@@ -137,6 +140,8 @@ def predict(
     budget: int | None = None,
     unread: float | None = None,
     snap: bool = True,
+    feature_store: str | os.PathLike[str] | None = None,
+    feature_store_gb: float = FEATURE_STORE_GB,
     features: str | Path | None = None,
 ) -> Prediction:
     """Return the slide's label with the regions it rests on.
@@ -161,6 +166,9 @@ def predict(
             spread alone.
         snap: moves sampled tiles by less than half a stored tile, so that each decodes as few stored tiles as can be;
             the result has their true places. False leaves them at the centres of attention's cells.
+        feature_store: folder that keeps what the encoder says of tiles, so that a later call, or one with another model
+            that has the same encoder, neither reads nor encodes them again.
+        feature_store_gb: limit of its size in GB; slides used longest ago leave first.
         features: a file of TRIDENT, CLAM or STAMP with features of this slide's tiles by the model's encoder: each tile
             moves to the nearest of these, by at most half a tile, and is not read. Tiles without one are read.
 
@@ -177,8 +185,9 @@ def predict(
     effort.check(model)
     with as_slide(slide) as opened:
         source = prepare(opened, model, tissue=tissue, batch=batch, snap=effort.snaps(snap))
+        kept = store_at(feature_store, feature_store_gb)
         known = None if features is None else known_tiles(source, model, features)
-        return look(opened, source, model, device=device, precision=precision, effort=effort, known=known)
+        return look(opened, source, model, device=device, precision=precision, effort=effort, kept=kept, known=known)
 
 
 @spent_on("overview")
@@ -212,6 +221,7 @@ def look(
     device: str = "auto",
     precision: Precision = "auto",
     effort: Effort = USUAL,
+    kept: FeatureStore | None = None,
     known: FeaturedSource | None = None,
 ) -> Prediction:
     """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked.
@@ -223,7 +233,7 @@ def look(
     seed = seed_of(slide.fingerprint, classifier.weights_sha256)
     torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
     model = placed(classifier.model, where)
-    with torch.inference_mode(), autocast(where, used):
+    with known_to(source, kept, classifier, used, where), torch.inference_mode(), autocast(where, used):
         output = _looked(effort, model, source, torch.Generator().manual_seed(seed), known)
     glimpses, spread = output.glimpses[0], _number(output.spread)
     unread = None if output.unread_mass is None else _number(output.unread_mass)

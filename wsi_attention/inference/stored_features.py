@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 from torch import nn
 
 from wsi_attention.bags.dialects import read_bag
-from wsi_attention.bags.expected import Expected, check_features
+from wsi_attention.bags.expected import Expected, check_features, named
 from wsi_attention.bags.folder import feature_files
 from wsi_attention.bags.source import FeaturedSource, StoredTiles, featured
+from wsi_attention.checkpoint import ClassifierLike, as_classifier
 from wsi_attention.errors import InputError, MissingMppError
+from wsi_attention.feature_store.kind import weights_sha256
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.matching import SlideNames
-from wsi_attention.nn.known_features import PREFIX, can_read, digest_of
+from wsi_attention.nn.encoders import bare
+from wsi_attention.nn.known_features import PREFIX, can_read
 from wsi_attention.protocols import contract_of
 from wsi_attention.slide.slide import Slide
 from wsi_attention.tiles.source import SlideSource
@@ -76,6 +80,31 @@ def expected_of(model: nn.Module, options: Mapping[str, object], name: str) -> E
     size, mpp = options["tile_size"], options["tile_mpp"]
     assert isinstance(dim, int) and isinstance(size, int) and isinstance(mpp, int | float)
     return Expected(called, digest_of(encoder, contract.preprocess), dim, size, float(mpp))
+
+
+def digest_of(encoder: nn.Module, preprocess: nn.Module) -> str:
+    """Return the sha256 of an encoder's weights and of the colours it normalises by; empty where it has no weights.
+
+    The same encoder with the same colours has the same digest in every model, frozen or not.
+    """
+    network = bare(encoder)
+    if not network.state_dict():
+        return ""
+    return hashlib.sha256(f"{weights_sha256(network)} {weights_sha256(preprocess)}".encode()).hexdigest()
+
+
+def encoder_name(classifier: ClassifierLike) -> str:
+    """Return what files say of the features of a model's encoder: "wsi-attention:MODEL:" and 12 digits of its sha256.
+
+    Raises:
+        InputError: the model encodes no tiles one by one, or has no encoder of its own.
+    """
+    model = as_classifier(classifier)
+    contract = contract_of(model.model)
+    if contract.encoder is None:
+        raise InputError(f"model {model.name} has no tile encoder; give one that reads tiles, such as ats")
+    check_readable(model.model, f"model {model.name}")
+    return named(model.name, digest_of(contract.encoder, contract.preprocess))
 
 
 def check_readable(model: nn.Module, name: str) -> None:

@@ -1,10 +1,7 @@
-"""Encoders as feature files know them: by a name alone, without weights, or by a digest of weights and colours."""
+"""An encoder as feature files know it: a name and the length of a feature, without weights."""
 
 from __future__ import annotations
 
-import hashlib
-
-import torch
 from torch import Tensor, nn
 
 from wsi_attention.errors import InputError
@@ -53,22 +50,6 @@ def tile_encoder(options: TileEncoder, channels: int) -> Encoder:
     if options.name.startswith(PREFIX):
         return KnownFeatures(options.name.removeprefix(PREFIX), options.features).train(False)
     return options.build(channels)
-
-
-def digest_of(encoder: nn.Module, preprocess: nn.Module) -> str:
-    """Return the sha256 of an encoder's weights and of the colours it normalises by; empty where it has no weights.
-
-    Names, kinds of numbers and shapes count as well. The same encoder has the same digest in every model.
-    """
-    weights = encoder.state_dict()
-    if not weights:
-        return ""
-    digest = hashlib.sha256()
-    for part in (weights, preprocess.state_dict()):
-        for name, value in sorted(part.items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def can_read(encoder: nn.Module) -> bool:

@@ -36,7 +36,7 @@ class Plan:
     Attributes:
         recipe: the numbers.
         split: which rows train and which validate.
-        slides: slide name -> file.
+        slides: slide name -> file or URL.
         surveyed: fingerprints of the usable slides, and why others are not.
         encoder: fingerprint of the weights that the encoder starts from; empty without such.
         maps: fingerprint of the accumulated maps that are learnt; empty without such.
@@ -46,7 +46,7 @@ class Plan:
 
     recipe: Recipe
     split: Split
-    slides: Mapping[str, Path]
+    slides: Mapping[str, str | Path]
     surveyed: Survey
     encoder: str = ""
     maps: str = ""

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from wsi_attention.config import Recipe, as_recipe
+from wsi_attention.defaults import FEATURE_STORE_GB
 from wsi_attention.devices import device_of, fabric_on, precision_on
 from wsi_attention.files import given_path, given_paths
 from wsi_attention.methods.method import build_model
 from wsi_attention.protocols import contract_of
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
-from wsi_attention.training.data import MEMORY_BYTES, Example, OverviewMemory, slide_examples
+from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples
+from wsi_attention.training.features import Place, kept_features
 from wsi_attention.training.folder import finish, forget, tidy, write_split
 from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
@@ -76,6 +78,8 @@ def train(
     processes: int = 1,
     memory: int = MEMORY_BYTES,
     series: str | None = None,
+    feature_store: str | Path | None = None,
+    feature_store_gb: float = FEATURE_STORE_GB,
     command: str = "",
     listener: Listener | None = None,
 ) -> TrainingResult:
@@ -83,7 +87,7 @@ def train(
 
     Args:
         labels: CSV `slide,label[,patient][,mpp][,split][,series]`.
-        slides: folders or files in which the labels' slides are found, one or several.
+        slides: folders, files or URLs among which the labels' slides are found, one or several.
         output: the model folder; `training/` in it holds metrics.csv, split.csv and, until the end, the state.
         recipe: all numbers: a `Recipe`, a TOML file or the name of a shipped one such as "ats"; that of the default
             method where None.
@@ -92,6 +96,9 @@ def train(
         processes: how many devices of that kind work together.
         memory: bytes for overviews kept between epochs.
         series: the number or name of the image that is the slide, for rows of the labels that do not say.
+        feature_store: folder that keeps what a frozen encoder says of tiles, so that none is read and encoded again;
+            trainings and `classify` may share it. `features` beside the model folder where None.
+        feature_store_gb: limit of its size in GB; 0 keeps nothing.
         command: the command line, for the model card.
         listener: told how it goes.
 
@@ -125,8 +132,11 @@ def train(
     if earlier == "replace":
         forget(folder)
         fabric.barrier()
+    model.load_state_dict(dict(state.weights))
+    place, arguments = Place(feature_store, feature_store_gb, folder), dict(state.arguments)
+    known = kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
     accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
-    job = _job(plan, model, views, folder / FOLDER, listener, accumulation, guide)
+    job = _job(plan, model, views, folder / FOLDER, listener, accumulation, guide, known)
     if fabric.is_global_zero:
         write_split(folder / FOLDER, plan.split)
     first, state = state.epoch, fit(fabric, model, job, state)
@@ -172,6 +182,7 @@ def _job(
     listener: Listener,
     accumulation: Accumulation | None,
     guide: Guide | None,
+    known: Known | None,
 ) -> Job:
     def save(state: TrainingState) -> None:
         save_epoch(accumulation, folder, state.epoch)
@@ -179,13 +190,13 @@ def _job(
         tidy_epochs(folder, state.epoch)
 
     mpp = contract_of(model).overview_mpp
-    train_set = _examples(plan, plan.split.train, views, mpp)
+    train_set = _examples(plan, plan.split.train, views, mpp, known)
     classes = len(plan.split.classes)
     balanced = plan.recipe.class_weights == "balanced"
     weights = class_weights([example.label for example in train_set], classes) if balanced else (1.0,) * classes
     return Job(
         train_set,
-        _examples(plan, plan.split.validation, views, mpp),
+        _examples(plan, plan.split.validation, views, mpp, known),
         plan.recipe,
         weights,
         save,
@@ -195,5 +206,7 @@ def _job(
     )
 
 
-def _examples(plan: Plan, rows: Sequence[LabelRow], views: OverviewMemory, mpp: float) -> tuple[Example, ...]:
-    return slide_examples(rows, plan.slides, plan.surveyed, plan.split.classes, views, mpp, plan.recipe.snap)
+def _examples(
+    plan: Plan, rows: Sequence[LabelRow], views: OverviewMemory, mpp: float, known: Known | None = None
+) -> tuple[Example, ...]:
+    return slide_examples(rows, plan.slides, plan.surveyed, plan.split.classes, views, mpp, plan.recipe.snap, known)

@@ -20,6 +20,7 @@ from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.time_limit import TimeLimit
 from wsi_attention.inference.batch.wishes import Wishes
+from wsi_attention.inference.known import store_at
 from wsi_attention.inference.pictures import picture_downsample, shown_tiles, write_unfinished
 from wsi_attention.inference.predict import known_tiles, look, overview_of, prepare
 from wsi_attention.inference.results.slide_key import first_look, second_look
@@ -185,8 +186,17 @@ class _Work:
         settings, wishes = self.job.settings, self.wishes
         torch.set_num_threads(settings.threads)
         device, precision, effort = wishes.device, wishes.precision, wishes.effort
-        classifier, known = settings.classifier, self._known
-        return look(slide, source, classifier, device=device, precision=precision, effort=effort, known=known)
+        kept = store_at(wishes.feature_store, wishes.feature_store_gb)
+        return look(
+            slide,
+            source,
+            settings.classifier,
+            device=device,
+            precision=precision,
+            effort=effort,
+            kept=kept,
+            known=self._known,
+        )
 
     @spent_on("export")
     def _finish(self, prediction: Prediction, source: SlideSource) -> State:
