@@ -26,7 +26,7 @@ class Bag:
         encoder: what the features come from; empty where unknown.
         dialect: the layout it was read from; empty where it came from elsewhere.
         downsample: level-0 pixels per pixel of a tile before `side` was rounded; None for side / pixels.
-        spacing: µm per pixel of a tile as the file itself says, in TRIDENT's as a magnification; None where it does not.
+        spacing: µm per pixel of a tile as the file says, in TRIDENT's as a magnification; None where it does not.
     """
 
     name: str

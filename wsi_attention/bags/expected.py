@@ -77,7 +77,8 @@ def check_features(bag: Bag, expected: Expected, where: object) -> None:
     _check_tiles(bag, expected, where)
     if not same_encoder(bag.encoder, expected):
         raise InputError(
-            f"{where}: features of encoder {bag.encoder!r}, the model's is {_own(expected)!r}; give features of that one"
+            f"{where}: features of encoder {bag.encoder!r}, the model's is {own_name(expected)!r}; give features of"
+            " that one"
         )
 
 
@@ -110,7 +111,8 @@ def _check_tiles(bag: Bag, expected: Expected, where: object) -> None:
         )
 
 
-def _own(expected: Expected) -> str:
+def own_name(expected: Expected) -> str:
+    """Return what files would say of the model's encoder."""
     return named(expected.name, expected.digest) if expected.digest else expected.name
 
 

@@ -25,7 +25,6 @@ LARGEST = 2**53
 """Coordinates beyond this are no pixels, and floats no longer hold them."""
 
 
-
 def library() -> ModuleType:
     """Return h5py.
 
@@ -36,7 +35,8 @@ def library() -> ModuleType:
         import h5py
     except ImportError as error:
         raise MissingExtraError(
-            "feature files are HDF5, which needs the package h5py; install it with: pip install 'wsi-attention[features]'"
+            "feature files are HDF5, which needs the package h5py; install it with: pip install"
+            " 'wsi-attention[features]'"
         ) from error
     found: ModuleType = h5py
     return found

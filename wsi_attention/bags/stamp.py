@@ -59,7 +59,9 @@ def own_scale(file: h5py.File) -> float | None:
     if MPP in root or not recognises(root, {}):
         return None
     tile_um = hdf5.number(root, "tile_size_um" if "tile_size_um" in root else "tile_size", where)
-    return tile_um / round(hdf5.number(root, "tile_size_px", where)) if "tile_size_px" in root else tile_um / USUAL_PIXELS
+    return (
+        tile_um / round(hdf5.number(root, "tile_size_px", where)) if "tile_size_px" in root else tile_um / USUAL_PIXELS
+    )
 
 
 def write(file: h5py.File, bag: Bag) -> None:

@@ -30,12 +30,19 @@ FeatureStore = Annotated[
 
 def train(
     labels: Annotated[Path, typer.Option("-l", "--labels", help="CSV slide,label[,patient][,mpp][,split][,series].")],
-    slides: Annotated[
-        list[str], typer.Option("-i", "--input", help="Folders, files or URLs with the labelled slides.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder.")],
+    slides: Annotated[
+        list[str] | None, typer.Option("-i", "--input", help="Folders, files or URLs with the labelled slides.")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of TRIDENT, CLAM or STAMP with features of the slides' tiles; -i may be left out then."
+        ),
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(help="See wsi-attention methods. [default: the recipe's, else zoom-in]")
+        str | None,
+        typer.Option("-m", "--method", help="See wsi-attention methods. [default: the recipe's, else zoom-in]"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe (TOML); the method's own where none is given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
@@ -94,6 +101,7 @@ def train(
             series=series,
             feature_store=feature_store,
             feature_store_gb=feature_store_gb,
+            features=features,
             command=command,
             listener=listener,
         )

@@ -178,8 +178,9 @@ def predict(
         TileReadError: more than half of the tiles could not be read.
         ModelError: the model's logits are not finite.
         SlideError, ModelError: the slide cannot be opened, or the model cannot be loaded.
-        InputError: the features are of another slide, encoder or tile size, or damaged; this machine has no such device; exact or a tolerance was asked of a model that cannot do it, or
-            makes no sense; slide or classifier is nothing of the kind.
+        InputError: features are of another slide, encoder or tile size, or damaged; this machine has no such device;
+            exact or a tolerance was asked of a model that cannot do it, or makes no sense; slide or classifier is
+            nothing of the kind.
     """
     model, effort = as_classifier(classifier), Effort(exact, tolerance, budget, unread)
     effort.check(model)

@@ -100,7 +100,12 @@ class AttentionPooling(nn.Module):
     overview_pixels: int = OVERVIEW_PIXELS
 
     def __init__(
-        self, attention: nn.Module, encoder: Encoder, classifier: nn.Module, preprocess: nn.Module, options: PoolingOptions
+        self,
+        attention: nn.Module,
+        encoder: Encoder,
+        classifier: nn.Module,
+        preprocess: nn.Module,
+        options: PoolingOptions,
     ) -> None:
         super().__init__()
         self.attention, self.encoder, self.classifier, self.preprocess = attention, encoder, classifier, preprocess

@@ -169,8 +169,9 @@ class AugmentedSource:
 
     def listed(self, size: tuple[int, int], downsample: float) -> TileSet | None:
         """Return the tiles that the wrapped source lists, where nothing is turned; None where it lists none."""
-        plain = isinstance(self._source, Listed) and not self._symmetry.turn
-        return self._source.listed(size, downsample) if plain else None
+        if self._symmetry.turn or not isinstance(self._source, Listed):
+            return None
+        return self._source.listed(size, downsample)
 
     @property
     def swapped(self) -> bool:

@@ -8,28 +8,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 from torch import nn
 
 from wsi_attention.bags.bag import Bag
-from wsi_attention.bags.dialects import read_bag
-from wsi_attention.bags.expected import Expected, check_features
+from wsi_attention.bags.dialects import own_scale, read_bag
+from wsi_attention.bags.expected import Expected, check_features, own_name, same_encoder
 from wsi_attention.bags.source import BagSource, StoredTiles, featured
+from wsi_attention.checkpoint import load_model
 from wsi_attention.config import Augmentation, Recipe
-from wsi_attention.errors import InputError, SlideError, SlideOpenError
+from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.geometry import same_scale
-from wsi_attention.inference.stored_features import FeatureFiles, mpp_of
+from wsi_attention.inference.stored_features import NEEDED, FeatureFiles, expected_of
 from wsi_attention.methods.method import ENCODER, FLAT, find_method
 from wsi_attention.nn.known_features import PREFIX, can_read
 from wsi_attention.protocols import TileSource, contract_of
-from wsi_attention.slide.slide import Slide
-from wsi_attention.training.data import Example, Survey
+from wsi_attention.training.data import Example, RememberingSource, Survey
 from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.start import PRETRAINED, is_file
 
+T = TypeVar("T")
 PIXELS, USUAL = 256, (0.25, 0.5, 1.0, 2.0)
 """Tiles of files that do not say their size in pixels; scales that a model is said to read where tiles are within 5 %."""
+POOLING = "mil"
+"""The method that takes all tiles of a bag, and so needs no look at a slide."""
 UNCHANGED = Augmentation(symmetry="none", stain=0.0, brightness=0.0)
 """Features show a slide as it is."""
 
@@ -58,6 +62,11 @@ class Given:
     tile_mpp: float | None
     digest: str
 
+    def reads(self, recipe: Recipe) -> bool:
+        """Return whether the model of a recipe has an encoder of its own, for tiles that have no feature."""
+        said = recipe.model.get(ENCODER) is not None or any(key in FLAT for key in recipe.model)
+        return bool(said or recipe.encoder_start or recipe.start) and not self._on_a_grid(recipe)
+
     def told(self, recipe: Recipe) -> dict[str, object]:
         """Return the options of the method that follow from the files and that the recipe does not say.
 
@@ -67,36 +76,62 @@ class Given:
         Raises:
             InputError: the method encodes no tiles of one size one by one, or the files are of several encoders.
         """
-        names = find_method(recipe.method).names()
-        if not {ENCODER, "tile_size", "tile_mpp"} <= set(names):
+        if not set(NEEDED) <= set(find_method(recipe.method).names()):
             raise InputError(
                 f"method {recipe.method} encodes no tiles of one size one by one, so features of files are of no use to"
                 " it; methods that take them: ats, mil, trt, zoom-in"
             )
-        told: dict[str, object] = {}
-        if "tile_size" not in recipe.model and self.pixels is not None:
-            told["tile_size"] = self.pixels
-        if "tile_mpp" not in recipe.model and self.tile_mpp is not None:
-            told["tile_mpp"] = self.tile_mpp
-        return told | {ENCODER: self._encoder(recipe)}
+        start = start_options(recipe.encoder_start or recipe.start) if self.reads(recipe) else {}
+        told = {name: start[name] for name in ("mean", "std") if name in start and name not in recipe.model}
+        sizes = {"tile_size": self.pixels, "tile_mpp": self.tile_mpp}
+        told |= {name: value for name, value in sizes.items() if name not in recipe.model and value is not None}
+        return told | {ENCODER: self._encoder(recipe, start.get(ENCODER))}
 
-    def _encoder(self, recipe: Recipe) -> dict[str, object]:
+    def notes(self, recipe: Recipe, slides: int) -> tuple[str, ...]:
+        """Return what a user should know of the files, one sentence each."""
+        found = []
+        if len(self.files) < slides:
+            found.append(f"{slides - len(self.files)} of {slides} slides have no file of features")
+        if "" in self.encoders:
+            found.append("files do not say which encoder their features are of; they are taken for the model's own")
+        if not self.reads(recipe):
+            found.append(
+                "the model has no encoder of its own: it needs --features to classify (--encoder-start gives it one)"
+            )
+        return (*found, "features are scaled to length 1, as this package's encoders give them; no augmentation")
+
+    def _encoder(self, recipe: Recipe, start: object) -> dict[str, object]:
+        if not self.reads(recipe):
+            return {"name": f"{PREFIX}{self._one_encoder()}", "features": self.dim, "frozen": True}
         given = recipe.model.get(ENCODER)
         table = dict(given) if isinstance(given, Mapping) else {} if given is None else {"name": given}
         flat = {FLAT[key]: value for key, value in recipe.model.items() if key in FLAT}
-        if given is not None or flat or recipe.encoder_start or recipe.start:
-            return {**table, **flat, "frozen": True}
+        own = dict(start) if isinstance(start, Mapping) and not table and not flat else {}
+        return {**own, **table, **flat, "frozen": True}
+
+    def _one_encoder(self) -> str:
         if len(self.encoders) > 1:
             raise InputError(
                 f"{self.folder}: features of {len(self.encoders)} encoders"
                 f" ({', '.join(one or 'unnamed' for one in self.encoders[:3])}); give a folder with those of one"
             )
-        return {"name": f"{PREFIX}{self.encoders[0]}", "features": self.dim, "frozen": True}
+        return self.encoders[0]
+
+    def _on_a_grid(self, recipe: Recipe) -> bool:
+        """Return whether attention looks at a grid of features, as there is no slide to look at."""
+        return self.alone and recipe.method != POOLING
 
 
 def without_changes(recipe: Recipe) -> Recipe:
     """Return the recipe without augmentation, as features show slides as they are."""
     return replace(recipe, augmentation=UNCHANGED)
+
+
+def start_options(start: str) -> Mapping[str, object]:
+    """Return the options of the model that a training starts from; none where it starts from a file, or fresh."""
+    if start in ("", PRETRAINED) or is_file(start):
+        return {}
+    return load_model(start).config["options"]
 
 
 def find_bags(folder: str | Path, rows: Sequence[LabelRow], labels: str | Path) -> dict[str, Path]:
@@ -188,32 +223,84 @@ def given(folder: str | Path, files: Mapping[str, Path], facts: Mapping[str, Fac
     )
 
 
-def with_features(example: Example, path: Path, expected: Expected, readable: bool) -> Example:
-    """Return an example whose slide takes the features that a file knows instead of reading tiles."""
+@dataclass(frozen=True)
+class Stored:
+    """Feature files and the model that takes them.
+
+    Attributes:
+        given: the files.
+        expected: what the model's encoder gives.
+        readable: whether it can encode tiles that have no feature.
+    """
+
+    given: Given
+    expected: Expected
+    readable: bool
+
+    def tiles(self, bag: Bag, path: Path) -> StoredTiles:
+        """Return a bag's tiles, checked; errors as in `check_features`."""
+        check_features(bag, self.expected, path)
+        return StoredTiles(bag, self.expected.pixels)
+
+
+def stored_for(files: Given, model: nn.Module, method: str, arguments: Mapping[str, object]) -> Stored:
+    """Return feature files with the model that takes them, the encoder checked.
+
+    Args:
+        files: the feature files.
+        model: with the weights that training starts from.
+        method: its registered name.
+        arguments: options it was built with.
+
+    Raises:
+        InputError: files are of another encoder.
+    """
+    expected = expected_of(model, find_method(method).complete(arguments), f"method {method}")
+    other = [one for one in files.encoders if not same_encoder(one, expected)]
+    if other:
+        raise InputError(
+            f"{files.folder}: features of encoder {other[0]!r}, the model's is {own_name(expected)!r}; give features of"
+            " that one, or train with the encoder they are of (--encoder-start)"
+        )
+    encoder = contract_of(model).encoder
+    return Stored(files, expected, encoder is not None and can_read(encoder))
+
+
+def with_features(example: Example, stored: Stored) -> Example:
+    """Return an example whose slide takes the features that a file knows instead of reading tiles, if it has a file."""
+    path = stored.given.files.get(example.name)
+    if path is None:
+        return example
 
     @contextmanager
     def opened() -> Iterator[TileSource]:
         with example.open() as source:
-            slide = slide_of(source)
+            slide = cast(RememberingSource, source).slide
             with usable(path):
-                bag = read_bag(path, mpp=slide.mpp, extent=slide.dimensions)
-                check_features(bag, expected, path)
-            yield cast(TileSource, featured(source, StoredTiles(bag, expected.pixels), readable))
+                tiles = stored.tiles(read_bag(path, mpp=slide.mpp, extent=slide.dimensions), path)
+            yield cast(TileSource, featured(source, tiles, stored.readable))
 
     return replace(example, open=opened)
 
 
-def bag_example(row: LabelRow, label: int, key: str, path: Path, expected: Expected) -> Example:
-    """Return a bag without its slide as an example."""
+def bag_examples(
+    rows: Sequence[LabelRow], surveyed: Survey, classes: Sequence[str], stored: Stored
+) -> tuple[Example, ...]:
+    """Return the usable rows as examples, each a bag without its slide."""
+    return tuple(_bag_example(row, surveyed, classes, stored) for row in rows if row.slide in surveyed.fingerprints)
+
+
+def _bag_example(row: LabelRow, surveyed: Survey, classes: Sequence[str], stored: Stored) -> Example:
+    path = stored.given.files[row.slide]
 
     @contextmanager
     def opened() -> Iterator[TileSource]:
         with usable(path):
             bag = read_alone(path, row.mpp)
-            check_features(bag, expected, path)
-        yield cast(TileSource, BagSource(bag, StoredTiles(bag, expected.pixels), expected.tile_mpp))
+            tiles = stored.tiles(bag, path)
+        yield cast(TileSource, BagSource(bag, tiles, stored.expected.tile_mpp))
 
-    return Example(row.slide, label, key, opened, row.patient)
+    return Example(row.slide, classes.index(row.label), surveyed.fingerprints[row.slide], opened, row.patient)
 
 
 @contextmanager

@@ -42,6 +42,17 @@ class Survey:
     failed: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
+    def scale(self, slide: str) -> float | None:
+        """Return µm per level-0 pixel of a slide that can be used, None where nothing says it."""
+        said = self.seen.get(slide, {}).get("mpp", "none").partition(" ")[0]
+        return None if said == "none" else float(said)
+
+    def without(self, failed: Mapping[str, str]) -> Survey:
+        """Return the same, with further slides that cannot be used."""
+        left = {name: reason for name, reason in failed.items() if name not in self.failed}
+        fingerprints = {name: text for name, text in self.fingerprints.items() if name not in left}
+        return Survey(fingerprints, {**self.failed, **left}, self.seen)
+
 
 @dataclass(frozen=True, eq=False)
 class Remembered:
@@ -100,6 +111,11 @@ class RememberingSource:
     def counters(self) -> Counters:
         """What reading has cost so far; an overview from memory costs nothing."""
         return self._source.counters
+
+    @property
+    def slide(self) -> Slide:
+        """The open slide."""
+        return self._source.slide
 
     @property
     def tissue_mask(self) -> TissueMask:

@@ -69,7 +69,9 @@ def with_features(bag: Bag, slide: Slide, classifier: Classifier, batch: int = 3
     tiles = TileSet(bag.locations, (pixels, pixels), bag.downsample or max(1.0, bag.side / pixels))
     found, valid = tile_features(slide, classifier, tiles, device="cpu", batch=batch, precision="32")
     weights = None if bag.weights is None else bag.weights[valid]
-    return replace(bag, locations=bag.locations[valid], features=found[valid], weights=weights, encoder=encoder_name(classifier))
+    return replace(
+        bag, locations=bag.locations[valid], features=found[valid], weights=weights, encoder=encoder_name(classifier)
+    )
 
 
 def bags_of_results(

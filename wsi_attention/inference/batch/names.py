@@ -39,12 +39,12 @@ SUFFIXES = (
 )
 """File name endings of slides, longest first, so that the first that fits is the whole suffix."""
 
+
 def suffix_of(name: str) -> str:
     """Return the slide suffix a file name ends in, as it is written there; empty where it has none."""
     lower = name.lower()
     length = next((len(suffix) for suffix in SUFFIXES if lower.endswith(suffix) and len(lower) > len(suffix)), 0)
     return name[len(name) - length :] if length else ""
-
 
 
 def of_image(relative: str, series: str) -> str:

@@ -87,9 +87,7 @@ class SlideKey:
 
     def untouched(self, now: SlideKey) -> bool:
         """Return whether the slide's files are untouched since, so that it need not be opened."""
-        asked, wanted = (
-            (one.mpp, one.mask_sha256, one.series, one.changed, one.features) for one in (self, now)
-        )
+        asked, wanted = ((one.mpp, one.mask_sha256, one.series, one.changed, one.features) for one in (self, now))
         return bool(self.seen and self.changed) and asked == wanted
 
     def difference(self, now: SlideKey) -> str | None:
