@@ -36,6 +36,7 @@ class Expected:
         dim: length of a feature.
         pixels: side of a tile in pixels.
         tile_mpp: µm per pixel of a tile.
+        on_a_grid: whether attention looks at a grid of features instead of an overview.
     """
 
     name: str
@@ -43,10 +44,7 @@ class Expected:
     dim: int
     pixels: int
     tile_mpp: float
-
-    def side(self, mpp: float) -> float:
-        """Return the side of a tile in level-0 pixels of a slide of this mpp."""
-        return self.pixels * self.tile_mpp / mpp
+    on_a_grid: bool = False
 
 
 def named(name: str, digest: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,9 @@ from wsi_attention.bags.bag import Bag
 from wsi_attention.geometry import Grid, same_scale
 from wsi_attention.protocols import InStrips, Remembering, TileSource
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet
+
+FINEST = 4
+"""Pixels along a side of a tile in the finest overview of a bag without a slide."""
 
 
 class StoredTiles:
@@ -60,14 +64,18 @@ class StoredTiles:
         return int(self._order[first + int(np.argmin(distance))])
 
 
-class _Stored:
-    """What both sources do: tiles move to the nearest stored one, whose feature is known."""
+class StoredSource:
+    """Base of both sources: tiles move to the nearest stored one, whose feature is known.
+
+    Attributes:
+        failures: one line for each tile that has no feature and cannot be read.
+        taken: stored tiles whose feature a model has asked for.
+    """
 
     def __init__(self, stored: StoredTiles) -> None:
         self._stored = stored
         self.failures: list[str] = []
         self.taken: set[int] = set()
-        """Stored tiles whose feature a model has asked for."""
 
     def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
         """Return the features (b, n, d) of the nearest stored tiles, and which have one within half a tile, (b, n)."""
@@ -105,7 +113,17 @@ class _Stored:
         return TileBatch(nothing, torch.zeros((b, n), dtype=torch.bool))
 
 
-class FeaturedSource(_Stored):
+def _shares(starts: NDArray[np.int64], side: float, step: float) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Return, along one axis, the pixels (n,) that each tile reaches, one after the other, and how much of each."""
+    first = np.floor(starts / step).astype(np.int64)
+    found = []
+    for pixel in (first + i for i in range(math.ceil(side / step) + 1)):
+        covered = np.minimum(starts + side, (pixel + 1) * step) - np.maximum(starts, pixel * step)
+        found.append((pixel, covered.clip(min=0) / step))
+    return found
+
+
+class FeaturedSource(StoredSource):
     """A slide's `TileSource` some of whose tiles have known features; overview and tissue are the slide's.
 
     Attributes:
@@ -187,7 +205,7 @@ def featured(source: TileSource, stored: StoredTiles, readable: bool = True) -> 
     return kind(source, stored, readable)
 
 
-class BagSource(_Stored):
+class BagSource(StoredSource):
     """A bag without its slide as a `TileSource`: tissue is where tiles are, the overview a grid of mean features.
 
     Attributes:
@@ -219,18 +237,22 @@ class BagSource(_Stored):
         return max(1.0, mpp / self._mpp)
 
     def overview_downsample(self, mpp: float) -> float:
-        """Return the same, but at least the side of a tile: features say nothing finer."""
-        return max(self.downsample(mpp), float(self._stored.side))
+        """Return the same, but at least a quarter of a tile: features say nothing finer."""
+        return max(self.downsample(mpp), self._stored.side / FINEST)
 
     def overview(self, downsample: float) -> Tensor:
-        """Return (1, d, h, w) float32: the mean feature of the tiles whose centres lie in a pixel, 0 where none do."""
-        step = (downsample, downsample)
-        grid = Grid(math.ceil(self.extent[1] / downsample), math.ceil(self.extent[0] / downsample), step)
-        cells = torch.from_numpy(self._cells(grid))
-        features = self._stored.features
-        sums = features.new_zeros(grid.rows * grid.cols, features.shape[1]).index_add_(0, cells, features)
-        counts = torch.bincount(cells, minlength=grid.rows * grid.cols).clamp(min=1)
-        return (sums / counts.unsqueeze(-1)).T.reshape(1, -1, grid.rows, grid.cols)
+        """Return (1, d, h, w) float32: the mean feature over a pixel's area, as far as tiles cover it; 0 elsewhere."""
+        features, side = self._stored.features, float(self._stored.side)
+        rows, cols = (math.ceil(self.extent[i] / downsample) for i in (1, 0))
+        sums, areas = features.new_zeros(rows * cols, features.shape[1]), torch.zeros(rows * cols)
+        across = [_shares(self._stored.locations[:, i], side, downsample) for i in (0, 1)]
+        for (col, wide), (row, high) in itertools.product(*across):
+            inside = torch.from_numpy((col >= 0) & (col < cols) & (row >= 0) & (row < rows) & (wide * high > 0))
+            cells, area = torch.from_numpy(row * cols + col)[inside], torch.from_numpy(wide * high).float()[inside]
+            sums.index_add_(0, cells, features[inside] * area.unsqueeze(-1))
+            areas.index_add_(0, cells, area)
+        mean = sums / areas.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
+        return mean.T.reshape(1, -1, rows, cols)
 
     def tissue(self, grid: Grid) -> Tensor:
         """Return (1, rows, cols) bool: the cells in which the centre of a tile lies."""
@@ -253,7 +275,7 @@ class BagSource(_Stored):
         return np.asarray(inside, np.int64)
 
 
-def notes_of(source: FeaturedSource, read: int) -> Sequence[str]:
+def notes_of(source: StoredSource, read: int) -> Sequence[str]:
     """Return what a reader of a result should know: how many tiles were not read, and how many were all the same."""
     more = f"; {read} tiles that have none were read" if read else ""
     return (f"features of {len(source.taken)} tiles were taken from a file{more}",)

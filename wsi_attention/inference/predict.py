@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from wsi_attention import __version__
-from wsi_attention.bags.source import FeaturedSource, notes_of
+from wsi_attention.bags.source import BagSource, FeaturedSource, notes_of
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH, FEATURE_STORE_GB
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
@@ -223,7 +223,7 @@ def look(
     precision: Precision = "auto",
     effort: Effort = USUAL,
     kept: FeatureStore | None = None,
-    known: FeaturedSource | None = None,
+    known: FeaturedSource | BagSource | None = None,
 ) -> Prediction:
     """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked.
 
@@ -266,7 +266,11 @@ def look(
 
 
 def _looked(
-    effort: Effort, model: Any, source: SlideSource, generator: torch.Generator, known: FeaturedSource | None
+    effort: Effort,
+    model: Any,
+    source: SlideSource,
+    generator: torch.Generator,
+    known: FeaturedSource | BagSource | None,
 ) -> Output:
     """Return the model's output; where nothing could be read, the error also says why the first tile could not."""
     try:
@@ -278,7 +282,7 @@ def _looked(
         raise TileReadError(f"{error}: {first}") from error
 
 
-def known_tiles(source: SlideSource, classifier: Classifier, file: str | Path) -> FeaturedSource:
+def known_tiles(source: SlideSource, classifier: Classifier, file: str | Path) -> FeaturedSource | BagSource:
     """Return a slide's source that takes features from a file instead of reading tiles.
 
     Raises:

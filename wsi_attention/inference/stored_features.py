@@ -12,7 +12,7 @@ from torch import nn
 from wsi_attention.bags.dialects import read_bag
 from wsi_attention.bags.expected import Expected, check_features, named
 from wsi_attention.bags.folder import feature_files
-from wsi_attention.bags.source import FeaturedSource, StoredTiles, featured
+from wsi_attention.bags.source import BagSource, FeaturedSource, StoredTiles, featured
 from wsi_attention.checkpoint import ClassifierLike, as_classifier
 from wsi_attention.errors import InputError, MissingMppError
 from wsi_attention.feature_store.kind import weights_sha256
@@ -26,6 +26,7 @@ from wsi_attention.tiles.source import SlideSource
 
 NEEDED = ("encoder", "tile_size", "tile_mpp")
 """Options of the methods that encode square tiles of one size one by one."""
+PIXEL_CHANNELS = 3
 
 
 class FeatureFiles:
@@ -79,7 +80,8 @@ def expected_of(model: nn.Module, options: Mapping[str, object], name: str) -> E
     dim = encoder.dim
     size, mpp = options["tile_size"], options["tile_mpp"]
     assert isinstance(dim, int) and isinstance(size, int) and isinstance(mpp, int | float)
-    return Expected(called, digest_of(encoder, contract.preprocess), dim, size, float(mpp))
+    digest = digest_of(encoder, contract.preprocess)
+    return Expected(called, digest, dim, size, float(mpp), on_a_grid=channels_of(options) != PIXEL_CHANNELS)
 
 
 def digest_of(encoder: nn.Module, preprocess: nn.Module) -> str:
@@ -107,6 +109,12 @@ def encoder_name(classifier: ClassifierLike) -> str:
     return named(model.name, digest_of(contract.encoder, contract.preprocess))
 
 
+def channels_of(options: Mapping[str, object]) -> int:
+    """Return the channels of what a model looks at: 3 of pixels, more where it looks at features."""
+    mean = options.get("mean")
+    return len(mean) if isinstance(mean, list | tuple) else PIXEL_CHANNELS
+
+
 def check_readable(model: nn.Module, name: str) -> None:
     """Check that a model can look at pixels: that it has an encoder, where it needs one.
 
@@ -121,22 +129,21 @@ def check_readable(model: nn.Module, name: str) -> None:
         )
 
 
-def stored_tiles(path: str | Path, slide: Slide, expected: Expected) -> StoredTiles:
-    """Return the features of a slide's tiles from its file, checked against slide and model.
+def beside(source: SlideSource, model: nn.Module, path: str | Path, expected: Expected) -> FeaturedSource | BagSource:
+    """Return a slide's source that takes what a file knows; what is not known is read where the model can encode it.
+
+    A model whose attention has learnt on a grid of features is shown such a grid in place of the slide's overview.
 
     Raises:
         InputError: the file cannot be read, is of another slide, tile size or encoder, or has no sound features.
     """
-    bag = read_bag(path, mpp=mpp_of(slide), extent=slide.dimensions)
+    bag = read_bag(path, mpp=mpp_of(source.slide), extent=source.slide.dimensions)
     check_features(bag, expected, path)
-    return StoredTiles(bag, expected.pixels)
-
-
-def beside(source: SlideSource, model: nn.Module, path: str | Path, expected: Expected) -> FeaturedSource:
-    """Return a slide's source that takes what the file knows; errors as in `stored_tiles`."""
+    stored = StoredTiles(bag, expected.pixels)
+    if expected.on_a_grid:
+        return BagSource(bag, stored, expected.tile_mpp)
     encoder = contract_of(model).encoder
-    readable = encoder is not None and can_read(encoder)
-    return featured(source, stored_tiles(path, source.slide, expected), readable)
+    return featured(source, stored, encoder is not None and can_read(encoder))
 
 
 def with_features(slides: Iterable[SlideFile], folder: str | Path) -> tuple[SlideFile, ...]:

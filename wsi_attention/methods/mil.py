@@ -18,6 +18,7 @@ from torch.nn import functional
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import require_tissue
+from wsi_attention.methods.reading import repeatable
 from wsi_attention.methods.rounds import PART, Reading, mean_of
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
@@ -40,19 +41,19 @@ class PoolingOptions(Options):
         128, "L, length of the two hidden vectors of the attention", "the authors' released code", low=1, high=65_536
     )
     training_tiles: int = option(
-        0,
-        "the most tiles of a slide that one pass of training reads, drawn at random anew each time; 0: all of them. An "
-        "encoder that learns keeps the activations of all of them in memory",
-        low=0,
+        256,
+        "the most tiles of a slide that one pass of training reads where the encoder learns, drawn at random anew each "
+        "time; their activations are in memory together. With a frozen encoder all tiles are read",
+        low=1,
         high=10**9,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MilOptions(PoolingOptions, PixelOptions):
-    """Gated attention pooling for stained tissue, on a frozen encoder."""
+    """Gated attention pooling for stained tissue."""
 
-    encoder: TileEncoder = option(TileEncoder(frozen=True), "the network that turns a tile into a feature")
+    encoder: TileEncoder = option(TileEncoder(), "the network that turns a tile into a feature")
 
 
 class GatedAttention(nn.Module):
@@ -116,7 +117,7 @@ class AttentionPooling(nn.Module):
 
         Args:
             source: b images; the tiles are those of a grid over the tissue, or what the source lists (`Listed`).
-            generator: of the tiles that a pass of training with `training_tiles` reads.
+            generator: of the tiles that a pass of training reads where the encoder learns; torch's global one if None.
 
         Returns:
             logits (b, classes), a glimpse of all tiles and an attention map an image, and as terms `attention` (b, n),
@@ -128,7 +129,7 @@ class AttentionPooling(nn.Module):
             TileReadError: not one tile of some image could be read.
         """
         places = self._places(source)
-        if self.training and self.options.training_tiles:
+        if self.training and not repeatable(self.encoder):
             places = _drawn(places, self.options.training_tiles, generator)
         features, valid = Reading(source, places.tiles, self.preprocess, self.encoder, PART).first(len(places.tiles))
         valid = valid & places.there.to(valid.device)

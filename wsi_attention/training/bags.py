@@ -31,9 +31,11 @@ from wsi_attention.training.start import PRETRAINED, is_file
 
 T = TypeVar("T")
 PIXELS, USUAL = 256, (0.25, 0.5, 1.0, 2.0)
-"""Tiles of files that do not say their size in pixels; scales that a model is said to read where tiles are within 5 %."""
-POOLING = "mil"
-"""The method that takes all tiles of a bag, and so needs no look at a slide."""
+"""Side of tiles where no file says it; scales that a model is said to read where tiles are within 5 % of them."""
+POOLING, GRIDDED = "mil", "ats"
+"""Methods for bags without slides: one takes all tiles, one looks at a grid of features."""
+GRID_WIDTH = 64
+"""Channels of the one stage of the attention network on such a grid."""
 UNCHANGED = Augmentation(symmetry="none", stain=0.0, brightness=0.0)
 """Features show a slide as it is."""
 
@@ -83,8 +85,9 @@ class Given:
             )
         start = start_options(recipe.encoder_start or recipe.start) if self.reads(recipe) else {}
         told = {name: start[name] for name in ("mean", "std") if name in start and name not in recipe.model}
-        sizes = {"tile_size": self.pixels, "tile_mpp": self.tile_mpp}
-        told |= {name: value for name, value in sizes.items() if name not in recipe.model and value is not None}
+        follows: dict[str, object] = {"tile_size": self.pixels, "tile_mpp": self.tile_mpp}
+        follows |= self._grid(recipe) if self._on_a_grid(recipe) else {}
+        told |= {name: value for name, value in follows.items() if name not in recipe.model and value is not None}
         return told | {ENCODER: self._encoder(recipe, start.get(ENCODER))}
 
     def notes(self, recipe: Recipe, slides: int) -> tuple[str, ...]:
@@ -108,6 +111,22 @@ class Given:
         flat = {FLAT[key]: value for key, value in recipe.model.items() if key in FLAT}
         own = dict(start) if isinstance(start, Mapping) and not table and not flat else {}
         return {**own, **table, **flat, "frozen": True}
+
+    def _grid(self, recipe: Recipe) -> dict[str, object]:
+        """Return the options of attention on a grid of features: a channel for each number of a feature, a cell a tile.
+
+        Raises:
+            InputError: the method looks at slides closer than features show them.
+        """
+        if recipe.method != GRIDDED:
+            raise InputError(
+                f"method {recipe.method} looks at the slides themselves (-i); on features alone train {POOLING} or"
+                f" {GRIDDED}"
+            )
+        size = recipe.model.get("tile_size", self.pixels or PIXELS)
+        mpp = recipe.model.get("tile_mpp", self.tile_mpp)
+        finer = {"overview_mpp": size * mpp / 2} if isinstance(size, int) and isinstance(mpp, int | float) else {}
+        return {"mean": [0.0] * self.dim, "std": [1.0] * self.dim, "attention_widths": [GRID_WIDTH], **finer}
 
     def _one_encoder(self) -> str:
         if len(self.encoders) > 1:

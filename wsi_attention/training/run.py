@@ -142,7 +142,8 @@ def train(
     model.load_state_dict(dict(state.weights))
     place, arguments = Place(feature_store, feature_store_gb, folder), dict(state.arguments)
     stored = stored_for(plan.features, model, recipe.method, arguments) if plan.features else None
-    known = kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
+    alone = plan.features is not None and plan.features.alone
+    known = None if alone else kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
     accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
     job = _job(plan, model, views, folder / FOLDER, listener, accumulation, guide, known, stored)
     if fabric.is_global_zero:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_attention.bags.source import FeaturedSource
+from wsi_attention.bags.source import BagSource, FeaturedSource
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import NoTissueError, ResultsError, SlideError, WsiAttentionError
 from wsi_attention.export.record import to_record
@@ -142,7 +142,7 @@ class _Work:
         self.why = job.why
         self.counters = Counters()
         self._slide: Slide | None = None
-        self._known: FeaturedSource | None = None
+        self._known: FeaturedSource | BagSource | None = None
 
     def run(self, turn: AbstractContextManager[object]) -> State | None:
         slide, self.key = self.limit.run(self._open)
