@@ -199,6 +199,12 @@ def test_encoders_have_several_names() -> None:
     uni = Expected("uni2-h", "", 1536, 256, 0.5)
     assert same_encoder("uni_v2", uni) and same_encoder("UNI2-h", uni) and same_encoder("", uni)
     assert not same_encoder("uni_v1", uni) and not same_encoder("wsi-attention:x:123", uni)
+    for said, own in (
+        ("mahmood-conch1_5", "conch-v1.5"),
+        ("hoptimus0", "h-optimus-0"),
+        ("uni_v1", "hub:MahmoodLab/UNI"),
+    ):
+        assert same_encoder(said, Expected(own, "", 8, 256, 0.5)), said
     own = Expected("small", "ab" * 32, 8, 256, 0.5)
     assert same_encoder("wsi-attention:any:abababababab", own)
     assert not same_encoder("wsi-attention:any:cdabababab", own) and not same_encoder("uni_v2", own)

@@ -14,16 +14,12 @@ NOMINAL_TOLERANCE = 0.34
 """TRIDENT says a tile's scale as a magnification, which stands for 0.2 to 0.3 µm/px as for 0.25."""
 SAME = (
     ("uni", "univ1", "mahmooduni"),
-    ("uni2h", "univ2", "uni2", "mahmooduni2h"),
+    ("uni2h", "univ2", "mahmooduni2"),
     ("conch", "conchv1", "mahmoodconch"),
-    ("conchv15", "conch15"),
-    ("hoptimus0", "biooptimushoptimus0"),
-    ("hoptimus1",),
-    ("phikon", "phikonv1", "owkinphikon"),
-    ("midnight", "midnight12k", "midnightk12"),
-    ("gigapath", "provgigapath"),
+    ("conchv15", "mahmoodconch15"),
 )
-"""Names that hosts have for one encoder, small letters and digits alone; all other names stand for themselves."""
+"""Names of one encoder here, at TRIDENT (0.3) and at STAMP (2.5), small letters and digits alone; all other names are
+the same everywhere."""
 
 
 @dataclass(frozen=True)
@@ -115,5 +111,7 @@ def own_name(expected: Expected) -> str:
 
 
 def _plain(name: str) -> str:
-    letters = re.sub("[^a-z0-9]", "", name.casefold().removeprefix("features:"))
+    """Return a name without case, punctuation, arguments and the owner of a repository, one of `SAME` by its first."""
+    bare = name.partition(" ")[0].rpartition("/")[2]
+    letters = re.sub("[^a-z0-9]", "", bare.casefold())
     return next((one[0] for one in SAME if letters in one), letters)

@@ -47,6 +47,7 @@ class Given:
     Attributes:
         folder: as it was given.
         files: slide name -> file, of the slides that have one.
+        facts: slide name -> what its file says, where it can be used.
         alone: whether there are no slides beside them.
         encoders: what the files say of their encoder, each once; "" where one says nothing.
         dim: length of a feature.
@@ -57,6 +58,7 @@ class Given:
 
     folder: str
     files: Mapping[str, Path]
+    facts: Mapping[str, Facts]
     alone: bool
     encoders: tuple[str, ...]
     dim: int
@@ -179,15 +181,21 @@ def fingerprint_of(bag: Bag) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """What one file says: the attributes of a `Bag` with these names, the length of a feature, its fingerprint."""
+    """What one file says.
 
-    encoder: str
-    dim: int
-    pixels: int | None
-    side: int
-    mpp: float | None
-    spacing: float | None
+    Attributes:
+        bag: without the values of its features, which are zeros that take no memory.
+        fingerprint: sha256 of places and features.
+    """
+
+    bag: Bag
     fingerprint: str
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature."""
+        assert self.bag.features is not None
+        return int(self.bag.features.shape[1])
 
 
 def facts_of(files: Mapping[str, Path], scales: Mapping[str, float | None]) -> dict[str, Facts | str]:
@@ -223,21 +231,23 @@ def given(folder: str | Path, files: Mapping[str, Path], facts: Mapping[str, Fac
     Raises:
         InputError: not one file can be used.
     """
-    known = [one for one in facts.values() if isinstance(one, Facts)]
+    known = {name: one for name, one in facts.items() if isinstance(one, Facts)}
+    bags = [one.bag for one in known.values()]
     if not known:
         raise InputError(f"{folder}: no feature file can be used; the first: {next(iter(facts.values()))}")
-    pixels = _commonest([one.pixels for one in known if one.pixels is not None])
-    sides = [one.mpp * one.side / (pixels or PIXELS) for one in known if one.mpp is not None]
-    nominal = _commonest([one.spacing for one in known if one.spacing is not None])
-    digest = hashlib.sha256("\n".join(sorted(one.fingerprint for one in known)).encode()).hexdigest()
+    pixels = _commonest([one.pixels for one in bags if one.pixels is not None])
+    scales = [one.tile_um / (pixels or PIXELS) for one in bags if one.tile_um is not None]
+    nominal = _commonest([one.spacing for one in bags if one.spacing is not None])
+    digest = hashlib.sha256("\n".join(sorted(one.fingerprint for one in known.values())).encode()).hexdigest()
     return Given(
         str(folder),
         files,
+        known,
         alone,
-        tuple(sorted({one.encoder for one in known})),
-        statistics.mode(one.dim for one in known),
+        tuple(sorted({one.encoder for one in bags})),
+        statistics.mode(one.dim for one in known.values()),
         pixels,
-        _round_scale(statistics.median(sides)) if sides else nominal,
+        _round_scale(statistics.median(scales)) if scales else nominal,
         digest,
     )
 
@@ -272,9 +282,10 @@ def stored_for(files: Given, model: nn.Module, method: str, arguments: Mapping[s
         arguments: options it was built with.
 
     Raises:
-        InputError: files are of another encoder.
+        InputError: files are of another encoder, or none is of tiles that the model reads.
     """
     expected = expected_of(model, find_method(method).complete(arguments), f"method {method}")
+    _check_one_fits(files, expected)
     other = [one for one in files.encoders if not same_encoder(one, expected)]
     if other:
         raise InputError(
@@ -283,6 +294,19 @@ def stored_for(files: Given, model: nn.Module, method: str, arguments: Mapping[s
         )
     encoder = contract_of(model).encoder
     return Stored(files, expected, encoder is not None and can_read(encoder))
+
+
+def _check_one_fits(files: Given, expected: Expected) -> None:
+    """Raise the first file's InputError where all have one; single files are left out when they are opened."""
+    first: InputError | None = None
+    for name, facts in files.facts.items():
+        try:
+            check_features(facts.bag, expected, files.files[name])
+            return
+        except InputError as error:
+            first = first or error
+    if first:
+        raise first
 
 
 def with_features(example: Example, stored: Stored) -> Example:
@@ -342,8 +366,8 @@ def _facts(path: Path, mpp: float | None) -> Facts | str:
         return str(error)
     if not len(bag) or bag.features is None:
         return f"{path}: {'coordinates without features' if len(bag) else 'no tiles in it'}"
-    dim, fingerprint = bag.features.shape[1], fingerprint_of(bag)
-    return Facts(bag.encoder, dim, bag.pixels, bag.side, bag.mpp, bag.spacing, fingerprint)
+    without = np.broadcast_to(np.zeros((), np.float32), bag.features.shape)
+    return Facts(replace(bag, features=without), fingerprint_of(bag))
 
 
 def _commonest(values: Sequence[T]) -> T | None:
