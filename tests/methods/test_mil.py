@@ -52,10 +52,10 @@ def test_equation_9_by_hand() -> None:
 
 def test_the_slide_s_feature_is_the_attended_mean_of_all_tiles() -> None:
     output = small()(TensorSource(TestMil().images()))
-    features, attention = output.terms["features"][0].double(), output.terms["attention"][0].double()
+    features, attention = (output.terms[name][0].detach().double() for name in ("features", "attention"))
     assert features.shape == (7 * 5, 8)
     assert float(attention.sum()) == pytest.approx(1)
-    torch.testing.assert_close(output.terms["mean"][0].double(), attention @ features, atol=1e-6, rtol=0)
+    torch.testing.assert_close(output.terms["mean"][0].detach().double(), attention @ features, atol=1e-6, rtol=0)
     (glimpse,) = output.glimpses[0]
     assert len({tuple(place) for place in glimpse.tiles.locations[0].tolist()}) == 35
     assert float(output.unread_mass) == 0
@@ -86,7 +86,7 @@ def test_images_with_fewer_tiles_are_not_disturbed_by_those_with_more() -> None:
     both = model(TensorSource(images, tissue))
     alone = model(TensorSource(images[:1], tissue[:1]))
     torch.testing.assert_close(both.logits[:1], alone.logits, atol=1e-6, rtol=0)
-    assert [len(found[0].tiles) for found in both.glimpses] == [10, 35]
+    assert [len(found[0].tiles) for found in both.glimpses] == [10, 34]  # the last cell, of 8² pixels, has too little
     assert np.isnan(both.maps[0][0].values).sum() == 25
     assert float(both.unread_mass[0]) == 0
 
@@ -122,7 +122,7 @@ def bag_of_noise(n: int = 12, dim: int = 8) -> Bag:
 
 
 def test_a_bag_is_pooled_whole_and_its_order_does_not_matter() -> None:
-    model, bag = small(), bag_of_noise()
+    model, bag = small(encoder_frozen=True), bag_of_noise()
     output = model(BagSource(bag, StoredTiles(bag, 32), 1.0))
     raw = torch.from_numpy(bag.features).double()
     features = raw / raw.norm(dim=-1, keepdim=True)
