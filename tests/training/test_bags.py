@@ -142,6 +142,10 @@ def test_ats_on_bags_alone_looks_at_a_grid_of_features(place: Path, tmp_path: Pa
         assert {*map(tuple, found.glimpses[0].tiles.locations[0].tolist())} <= {
             *map(tuple, file["coords"][()].tolist())
         }
+    with pytest.raises(
+        InputError, match=r"a grid of features and has no encoder: give the slides too \(-i\), or leave"
+    ):
+        trained(place, tmp_path / "x", place / "trident", False, method="ats", encoder_start=str(place / "start"))
     with pytest.raises(InputError, match=r"method zoom-in looks at the slides themselves \(-i\); .* train mil or ats"):
         trained(place, tmp_path / "zoom", place / "trident", False, method="zoom-in")
 

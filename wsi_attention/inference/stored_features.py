@@ -125,7 +125,7 @@ def check_readable(model: nn.Module, name: str) -> None:
     if encoder is not None and not can_read(encoder):
         raise InputError(
             f"{name} has learnt from feature files and has no encoder of its own: give features of the slides with"
-            " --features, or train it with the encoder's weights (--encoder-start)"
+            " --features, or train one with the encoder's weights (--encoder-start)"
         )
 
 

@@ -99,7 +99,9 @@ class Given:
             found.append(f"{slides - len(self.files)} of {slides} slides have no file of features")
         if "" in self.encoders:
             found.append("files do not say which encoder their features are of; they are taken for the model's own")
-        if not self.reads(recipe):
+        if self._on_a_grid(recipe):
+            found.append("attention looks at a grid of features, not at slides: the model needs --features to classify")
+        elif not self.reads(recipe):
             found.append(
                 "the model has no encoder of its own: it needs --features to classify (--encoder-start gives it one)"
             )
@@ -124,6 +126,11 @@ class Given:
             raise InputError(
                 f"method {recipe.method} looks at the slides themselves (-i); on features alone train {POOLING} or"
                 f" {GRIDDED}"
+            )
+        if recipe.encoder_start or recipe.start:
+            raise InputError(
+                f"method {recipe.method} on features alone looks at a grid of features and has no encoder: give the slides"
+                " too (-i), or leave encoder_start and start out"
             )
         size = recipe.model.get("tile_size", self.pixels or PIXELS)
         mpp = recipe.model.get("tile_mpp", self.tile_mpp)
