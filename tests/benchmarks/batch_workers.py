@@ -37,7 +37,7 @@ def paint(folder: Path, size: int, seed: int) -> None:
 
 def slides(folder: Path, count: int, size: int) -> Path:
     """A folder of `count` slides."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(partial(paint, folder, size), range(min(DISTINCT, count))))
     for number in range(DISTINCT, count):

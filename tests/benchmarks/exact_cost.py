@@ -50,7 +50,7 @@ def over_all_tissue(path: str, model: str, first: str, most: int) -> dict[str, A
     with open_slide(path) as slide, torch.inference_mode(), autocast(device, precision_on(device, "auto")):
         source, network = prepare(slide, classifier), placed(classifier.model, device)
         own_cells = int((network.score(source)[0] > -torch.inf).sum())
-        size, downsample = network.tile_size, source.downsample(network.tile_mpp)
+        size, downsample = network.options.tile_size, source.downsample(network.tile_mpp)
         grid = Grid.covering(slide.dimensions, (size * downsample, size * downsample))
         cells = np.flatnonzero(source.tissue(grid).numpy())
         before = time.perf_counter() - start, time.process_time() - cpu

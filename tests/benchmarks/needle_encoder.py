@@ -65,7 +65,7 @@ def augmented(pixels: Tensor, noise: torch.Generator) -> Tensor:
     """Each tile flipped, turned and stained on its own; a shift of up to 8 pixels."""
     out = []
     for tile in pixels:
-        change = draw_change(Augmentation("dihedral", 0.25, 0.08), noise)
+        change = draw_change(Augmentation(symmetry="dihedral", stain=0.25, brightness=0.08), noise)
         dx, dy = torch.randint(-8, 9, (2,), generator=noise).tolist()
         moved = torch.roll(change.symmetry.image(tile), (dy, dx), (-2, -1))
         out.append(change.colour(moved) if change.colour else moved)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from wsi_attention.checkpoint import Classifier
+from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.heatmap import draw
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.summary import Report, summary
@@ -165,6 +166,19 @@ def test_more_exports_and_lost_ones_are_told(slides: Path, tmp_path: Path, tiny:
     report = run(slides, tmp_path / "out", tiny, what=("tiles", "geojson"))
     assert set(again(report).values()) == {"--what asks for geojson as well"}
     assert again(run(slides, tmp_path / "out", tiny)) == {}
+
+
+def test_other_options_of_an_export_are_told(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
+    run(slides, tmp_path / "out", tiny, what="geojson")
+    few = GeoJSONExporter(top=1)
+    report = run(slides, tmp_path / "out", tiny, what=few)
+    assert set(again(report).values()) == {"other options are asked for: geojson"}
+    features = json.loads((tmp_path / "out/geojson/a.geojson").read_text())["features"]
+    assert sum(one["properties"].get("name", "").startswith("Attention rank") for one in features) == 1
+    assert again(run(slides, tmp_path / "out", tiny, what=few)) == {}
+    assert set(again(run(slides, tmp_path / "out", tiny, what="geojson")).values()) == {
+        "other options are asked for: geojson"
+    }
 
 
 def test_a_slide_that_is_not_asked_for_any_more_is_told(slides: Path, tmp_path: Path, tiny: Classifier) -> None:

@@ -34,6 +34,8 @@ WRITERS: dict[str, Write] = {
 }
 TILES = TileSet(np.array([[x, y] for y in range(192, 576, 64) for x in range(192, 640, 64)]), (64, 64), 1.0)
 """Tiles in the tissue that lie as the stored ones do."""
+SCALES = (8.0, 0.5)
+"""µm/px of an overview and of tiles."""
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +61,21 @@ def test_tissue_that_is_not_in_the_file_is_unread(how: str, tmp_path: Path, leve
 
 
 @pytest.mark.parametrize("how", WRITERS)
+def test_missing_tissue_is_told_before_a_tile_of_it_is_read(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
+    source = looked_at(WRITERS[how](tmp_path, levels, some(0.3)))
+    source.check_stored(*SCALES)
+    assert source.counters.failed == 0
+    assert all("% of the tissue is not in the file at " in note for note in source.notes)
+    assert 1 <= len(source.notes) <= 2
+
+
+@pytest.mark.parametrize("how", WRITERS)
 def test_sparse_files_have_all_their_tissue(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
     source = looked_at(WRITERS[how](tmp_path, levels, empty_glass(levels)))
     everywhere = np.array([[x, y] for y in range(-32, 768, 50) for x in range(-32, 1024, 50)])
     found = source.read(TileSet(everywhere, (64, 64), 1.0))
     assert found.valid.all()
+    source.check_stored(*SCALES)
     assert source.shortfalls == () == source.notes
     whole = looked_at(WRITERS[how](tmp_path / "whole", levels, lambda *_: False)) if how != "shards" else None
     corner = found.pixels[0, 0].numpy()

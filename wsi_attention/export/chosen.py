@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import is_dataclass
 from pathlib import PurePath
 from typing import cast
 
@@ -44,6 +45,17 @@ def exporters_of(chosen: str | Exporter | Iterable[str | Exporter]) -> tuple[Exp
             raise InputError(f"two exporters write {exporter.suffix}; give one of them another suffix, or leave it out")
         seen.add(exporter.suffix)
     return exporters
+
+
+def options_of(exporter: Exporter) -> str:
+    """Return the options of an exporter as text; "" where they are the default ones, or not known."""
+    if not is_dataclass(exporter):
+        return ""
+    try:
+        usual = exporter == type(exporter)()
+    except TypeError:  # options without a default
+        usual = False
+    return "" if usual else repr(exporter)
 
 
 def name_of(exporter: Exporter) -> str:

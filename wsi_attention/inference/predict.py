@@ -209,6 +209,7 @@ def prepare(
     source.check_levels(model.overview_mpp)
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
+    source.check_stored(model.overview_mpp, model.tile_mpp)
     overview_of(source, classifier)
     return source
 

@@ -360,6 +360,13 @@ class Slide:
 
         return holes_in(corner, size, (CELL, CELL), self.level_dimensions[level], transparent)
 
+    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which stored tiles, (n, 2) of (column, row), are not in the file; False where that is not known."""
+        with self._handles.borrow() as lease:
+            if isinstance(lease.reader, SparseReader):
+                return lease.reader.absent(level, tiles)
+        return np.zeros(len(tiles), np.bool_)
+
     def _see(self, level: int, location: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
         """Remember where a region (h, w, 3 or 4) is transparent, for `holes`."""
         if pixels.shape[2] == 3:

@@ -24,6 +24,7 @@ from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.view import View, check_open
 from wsi_attention.structures import Counters, Strip, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.cells import cells_with_tissue
+from wsi_attention.tiles.missing import missing_tissue
 from wsi_attention.tiles.reading import TileBlock, read_tiles
 from wsi_attention.tiles.strays import strays
 from wsi_attention.tiles.tensors import TensorSource
@@ -178,6 +179,15 @@ class SlideSource:
         if seen.cut > 0:
             missing = f"about {100 * seen.cut:.2g} % of the tissue is not in the file and was not looked at"
             self._shortfalls[missing] = None
+
+    def check_stored(self, *mpps: float) -> None:
+        """Note how much of the tissue has no pixels in the file at the scales that are read, in µm/px."""
+        for downsample in dict.fromkeys(map(self.downsample, mpps)):
+            missing = missing_tissue(self.slide, self.tissue_mask, downsample)
+            if missing > 0:
+                scale = f"{downsample * self.slide.mpp:.3g} µm/px"
+                note = f"{max(missing, 0.01):.0%} of the tissue is not in the file at {scale}"
+                self._notes[f"{note}; it is seen through a finer level, or counts as unread"] = None
 
     def overview(self, downsample: float) -> Tensor:
         """Return the whole slide, (1, 3, ceil(h / downsample), ceil(w / downsample)) uint8, white beyond the slide.

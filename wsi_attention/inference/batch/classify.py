@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT
 from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError, ResultsError
-from wsi_attention.export.chosen import exporters_of, name_of
+from wsi_attention.export.chosen import exporters_of, name_of, options_of
 from wsi_attention.export.report import ReportExporter
 from wsi_attention.files import given_path, given_paths
 from wsi_attention.inference.batch.discovery import Found, SlideFile, with_mpp, with_series
@@ -282,20 +282,23 @@ def _job(folder: Results, slide: SlideFile, name: str, settings: Settings) -> Jo
     earlier = folder.states.get(name)
     if earlier is None or not earlier.finished:
         return Job(slide, name, settings)
-    wanted = {name_of(exporter): exporter.suffix.format(slide=name) for exporter in settings.wishes.what}
-    why = "" if earlier.status == "no_tissue" else _why_not_enough(folder, earlier, wanted)
+    why = "" if earlier.status == "no_tissue" else _why_not_enough(folder, earlier, settings.wishes.what)
     if earlier.run.settings.get("purpose") != settings.run.settings.get("purpose"):
         why = "its results do not say what the model is for"
     return Job(slide, name, settings, None if why else earlier.slide, why)
 
 
-def _why_not_enough(folder: Results, earlier: State, wanted: Mapping[str, str]) -> str:
-    """Return which of the wanted exports a finished result lacks; empty if none."""
-    new = [what for what, path in wanted.items() if path not in earlier.exports]
+def _why_not_enough(folder: Results, earlier: State, exporters: Sequence[Exporter]) -> str:
+    """Return which of the wanted exports a finished result lacks, or has with other options; empty if none."""
+    wanted = [(name_of(exporter), exporter.suffix.format(slide=earlier.name), exporter) for exporter in exporters]
+    new = [name for name, path, _ in wanted if path not in earlier.exports]
     if new:
         return f"--what asks for {', '.join(new)} as well"
-    lost = [what for what, path in wanted.items() if not folder.holds(path)]
-    return f"its files are gone: {', '.join(lost)}" if lost else ""
+    lost = [name for name, path, _ in wanted if not folder.holds(path)]
+    if lost:
+        return f"its files are gone: {', '.join(lost)}"
+    other = [name for name, path, exporter in wanted if options_of(exporter) != earlier.options.get(path, "")]
+    return f"other options are asked for: {', '.join(other)}" if other else ""
 
 
 def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap: bool = True) -> RunKey:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wsi_attention.bags.source import BagSource, FeaturedSource
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import NoTissueError, ResultsError, SlideError, WsiAttentionError
+from wsi_attention.export.chosen import options_of
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.discovery import SlideFile
@@ -201,8 +202,10 @@ class _Work:
     @spent_on("export")
     def _finish(self, prediction: Prediction, source: SlideSource) -> State:
         exports = tuple(self._export(exporter, prediction, source) for exporter in self.wishes.what)
+        made = zip(exports, map(options_of, self.wishes.what), strict=True)
+        options = {export: text for export, text in made if text}
         state = self._state(prediction.status, "; ".join(prediction.shortfalls))
-        return replace(state, row=figures(prediction), exports=exports, record=to_record(prediction))
+        return replace(state, row=figures(prediction), exports=exports, options=options, record=to_record(prediction))
 
     def _export(self, exporter: Exporter, prediction: Prediction, source: SlideSource) -> str:
         relative = exporter.suffix.format(slide=self.job.name)

@@ -25,12 +25,15 @@ class PackedStates(MutableMapping[str, State]):
     def __setitem__(self, name: str, state: State) -> None:
         slide = [getattr(state.slide, one.name) for one in fields(SlideKey)]
         told = state.path, state.status, state.reason, self._number_of(state.run), slide
-        self._packed[name] = json.dumps((*told, state.row, state.seconds, state.exports, state.image))
+        self._packed[name] = json.dumps(
+            (*told, state.row, state.seconds, state.exports, dict(state.options), state.image)
+        )
 
     def __getitem__(self, name: str) -> State:
-        path, status, reason, run, slide, row, seconds, exports, image = json.loads(self._packed[name])
+        path, status, reason, run, slide, row, seconds, exports, options, image = json.loads(self._packed[name])
         key = SlideKey(*slide)
-        return State(name, path, status, reason, self.runs[run], key, row, seconds, tuple(exports), image=image)
+        run_key = self.runs[run]
+        return State(name, path, status, reason, run_key, key, row, seconds, tuple(exports), options, image=image)
 
     def __delitem__(self, name: str) -> None:
         del self._packed[name]

@@ -131,6 +131,7 @@ class State:
         row: label, probabilities and costs for predictions.csv.
         seconds: how long the slide took.
         exports: files and folders made from the prediction, relative to the results folder.
+        options: of the exporters that made them (`export.chosen.options_of`), by export, where not the default ones.
         traceback: of a failure.
         record: the prediction (`export.record`), where there is one.
         image: which of the file's images it is, where other images of it have results too.
@@ -145,6 +146,7 @@ class State:
     row: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     exports: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
     traceback: str | None = None
     record: dict[str, object] | None = None
     image: str | None = None
