@@ -129,8 +129,8 @@ class Given:
             )
         if recipe.encoder_start or recipe.start:
             raise InputError(
-                f"method {recipe.method} on features alone looks at a grid of features and has no encoder: give the slides"
-                " too (-i), or leave encoder_start and start out"
+                f"method {recipe.method} on features alone looks at a grid of features and has no encoder: give the"
+                " slides too (-i), or leave encoder_start and start out"
             )
         size = recipe.model.get("tile_size", self.pixels or PIXELS)
         mpp = recipe.model.get("tile_mpp", self.tile_mpp)
