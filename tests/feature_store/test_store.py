@@ -170,7 +170,7 @@ def test_a_full_disk_ends_keeping_with_one_note(tmp_path: Path, monkeypatch: pyt
     put(store, 200)
     assert len(told) == 1 and "no longer kept" in told[0]
     assert found(store, 100) is not None  # in memory for the rest of the run
-    assert not [path for path in tmp_path.rglob(".tmp-*")]
+    assert not list(tmp_path.rglob(".tmp-*"))
     monkeypatch.undo()
     assert found(opened(tmp_path), 0) is not None and found(opened(tmp_path), 100) is None
 
