@@ -21,6 +21,7 @@ from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.negative import negative_arguments
+from wsi_attention.training.open_slides import OpenSlides
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 
@@ -132,9 +133,14 @@ class Finished:
 
 
 def make_plan(
-    labels: Path, slides: Sequence[str | Path], recipe: Recipe, listener: Listener, series: str | None = None
+    labels: Path,
+    slides: Sequence[str | Path],
+    recipe: Recipe,
+    listener: Listener,
+    series: str | None = None,
+    doors: OpenSlides | None = None,
 ) -> Plan:
-    """Read the labels, split them, and open every slide once.
+    """Read the labels, split them, and open every slide once, with `doors` where given.
 
     Raises:
         InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
@@ -147,7 +153,7 @@ def make_plan(
     rows = (*split.train, *split.validation)
     found = find_slides([row.slide for row in rows], slides, labels)
     listener.line(f"looking at {len(rows)} slides")
-    surveyed = survey(found, rows)
+    surveyed = survey(found, rows, doors)
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
