@@ -223,7 +223,7 @@ def test_a_folder_that_another_process_removed_is_made_again(tmp_path: Path) -> 
     store = opened(tmp_path)
     with store.shelf(KIND, "s") as shelf:
         shelf.remember(tiles(0), values(0), torch.ones(1, 4, dtype=torch.bool))
-    for path in tmp_path.rglob("*.zarr.zip"):
+    for path in list(tmp_path.rglob("*.zarr.zip")):
         path.unlink()
         path.parent.rmdir()
     put(store, 50)
