@@ -177,18 +177,19 @@ def test_a_full_disk_ends_keeping_with_one_note(tmp_path: Path, monkeypatch: pyt
 
 def test_slides_used_longest_ago_leave_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "LOOK_AGAIN", 0.0)
-    put(opened(tmp_path), 0, "size", count=500)
-    (one,) = tmp_path.rglob("*.zarr.zip")
-    store = opened(tmp_path, gigabytes=3.5 * one.stat().st_size / 1e9)
+    put(opened(tmp_path / "size"), 0, count=500)
+    (one,) = (tmp_path / "size").rglob("*.zarr.zip")
+    folder = tmp_path / "f"
+    store = opened(folder, gigabytes=3.5 * one.stat().st_size / 1e9)
     for number, slide in enumerate(("a", "b", "c")):
         put(store, 0, slide, count=500)
-        folder = store._shelf(KIND, slide).folder
-        os.utime(folder, (number + 1, number + 1))
+        place = store._shelf(KIND, slide).folder
+        os.utime(place, (number + 1, number + 1))
     found(store, 0, "a", count=500)  # used now
     put(store, 0, "d", count=500)
-    fresh = opened(tmp_path)
+    fresh = opened(folder)
     there = {slide for slide in ("a", "b", "c", "d") if found(fresh, 0, slide, count=500) is not None}
-    assert {"a", "d"} <= there and "b" not in there and len(there) <= 3
+    assert there == {"a", "c", "d"}
 
 
 def test_what_killed_processes_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
@@ -251,11 +252,11 @@ def writer(folder: Path, first: int, count: int) -> subprocess.Popen[str]:
 
 
 def test_two_processes_share_a_folder(tmp_path: Path) -> None:
-    with writer(tmp_path, 0, 20) as one, writer(tmp_path, 100, 20) as other:
+    with writer(tmp_path, 0, 9) as one, writer(tmp_path, 100, 9) as other:
         assert one.communicate(timeout=60)[0] == other.communicate(timeout=60)[0] == "ready\ndone\n"
     told = Told()
     store = opened(tmp_path, told)
-    for number in (*range(20), *range(100, 120)):
+    for number in (*range(9), *range(100, 109)):
         assert torch.equal(found(store, 10 * number, f"s{number % 3}"), values(10 * number))
     assert not told
 
