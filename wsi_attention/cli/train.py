@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attention.cli.classify import use_cache
 from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.say import say
 from wsi_attention.defaults import FEATURE_STORE_GB
@@ -63,6 +64,7 @@ def train(
     ] = None,
     feature_store: FeatureStore = None,
     feature_store_gb: FeatureStoreGb = FEATURE_STORE_GB,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps what is fetched from URLs.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
@@ -88,6 +90,7 @@ def train(
         maps=maps,
         negative=negative,
     )
+    use_cache(cache)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:
         result = run.train(

@@ -19,10 +19,11 @@ from wsi_attention.geometry import Grid
 from wsi_attention.protocols import Remembering, RememberingTurned, TileSource
 from wsi_attention.slide.fingerprint import seen_in
 from wsi_attention.slide.seen import Seen
-from wsi_attention.slide.slide import Slide, open_slide
+from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.source import SlideSource
 from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.open_slides import OpenSlides
 
 MEMORY_BYTES = 2 << 30
 """Overviews and masks kept between epochs; a slide has 1 to 4 Mpx of them."""
@@ -168,10 +169,11 @@ Known = Callable[[Slide, str], AbstractContextManager[RememberingTurned | None]]
 """(open slide, what names it in this run) -> a context with its known features, None for none."""
 
 
-def survey(slides: Mapping[str, str | Path], rows: Sequence[LabelRow]) -> Survey:
+def survey(slides: Mapping[str, str | Path], rows: Sequence[LabelRow], doors: OpenSlides | None = None) -> Survey:
     """Open every slide once, for its fingerprint and to see whether it can be used."""
+    doors = doors or OpenSlides()
     with ThreadPoolExecutor(4) as pool:
-        looked = list(pool.map(lambda row: _look(slides[row.slide], row), rows))
+        looked = list(pool.map(lambda row: _look(doors, slides[row.slide], row), rows))
     fingerprints = {row.slide: text for row, (text, _, failure) in zip(rows, looked, strict=True) if not failure}
     seen = {row.slide: found for row, (_, found, failure) in zip(rows, looked, strict=True) if not failure}
     failed = {row.slide: failure for row, (_, _, failure) in zip(rows, looked, strict=True) if failure}
@@ -187,6 +189,7 @@ def slide_examples(
     overview_mpp: float,
     snap: bool = True,
     known: Known | None = None,
+    doors: OpenSlides | None = None,
 ) -> tuple[Example, ...]:
     """Return the usable rows as examples; opening one also reads the overview at `overview_mpp`.
 
@@ -199,7 +202,9 @@ def slide_examples(
         overview_mpp: µm per pixel of the overview that the model looks at.
         snap: whether tiles move to the file's own grid.
         known: (open slide, what names it in this run) -> its known features; None for none.
+        doors: opens slides.
     """
+    doors = doors or OpenSlides()
 
     def example(row: LabelRow) -> Example:
         key = surveyed.fingerprints[row.slide]
@@ -207,7 +212,7 @@ def slide_examples(
             row.slide,
             classes.index(row.label),
             key,
-            lambda: opened(slides[row.slide], row, key, memory, overview_mpp, snap, known),
+            lambda: opened(slides[row.slide], row, key, memory, overview_mpp, snap, known, doors),
             row.patient,
             surveyed.seen[row.slide],
         )
@@ -224,6 +229,7 @@ def opened(
     overview_mpp: float,
     snap: bool = True,
     known: Known | None = None,
+    doors: OpenSlides | None = None,
 ) -> Iterator[TileSource]:
     """Yield a slide's source with its overview in memory, and with known features where `known` has some.
 
@@ -231,7 +237,7 @@ def opened(
         SlideError: it cannot be opened or read, its mpp is unknown, or it has no tissue.
     """
     kept = memory.get(key)
-    with open_slide(str(path), mpp=row.mpp, options={"series": row.series}) as slide:
+    with (doors or OpenSlides()).opened(path, row) as slide:
         if kept:
             slide.strange, slide.seen = kept.strange, kept.seen
         plain = SlideSource(slide, tissue=kept.tissue if kept else None, snap=snap)
@@ -251,9 +257,9 @@ def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str])
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _look(path: str | Path, row: LabelRow) -> tuple[str, Mapping[str, str], str]:
+def _look(doors: OpenSlides, path: str | Path, row: LabelRow) -> tuple[str, Mapping[str, str], str]:
     try:
-        with open_slide(str(path), mpp=row.mpp, options={"series": row.series}) as slide:
+        with doors.opened(path, row) as slide:
             _ = slide.mpp
             return slide.fingerprint, seen_in(slide), ""
     except (WsiAttentionError, OSError) as error:

@@ -23,6 +23,7 @@ from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.negative import negative_arguments
+from wsi_attention.training.open_slides import OpenSlides
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 
@@ -148,9 +149,10 @@ def make_plan(
     recipe: Recipe,
     listener: Listener,
     series: str | None = None,
+    doors: OpenSlides | None = None,
     features: str | Path | None = None,
 ) -> Plan:
-    """Read the labels, split them, and open every slide once, and every file with features of one.
+    """Read the labels, split them, and open every slide once, with `doors` where given, and every file of features.
 
     Raises:
         InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
@@ -162,7 +164,7 @@ def make_plan(
     split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
     negative, told = negative_arguments(recipe.method, recipe.model, split.classes, recipe.negative)
     rows = (*split.train, *split.validation)
-    found, surveyed, stored = _looked_at(rows, slides, features, recipe, labels, listener)
+    found, surveyed, stored = _looked_at(rows, slides, features, recipe, labels, listener, doors)
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
@@ -183,6 +185,7 @@ def _looked_at(
     recipe: Recipe,
     labels: Path,
     listener: Listener,
+    doors: OpenSlides | None,
 ) -> tuple[Mapping[str, str | Path], Survey, Given | None]:
     """Return slide name -> slide, or its feature file where there are no slides; what a look at each found; features.
 
@@ -192,7 +195,7 @@ def _looked_at(
     found: Mapping[str, str | Path] = find_slides([row.slide for row in rows], slides, labels) if slides else {}
     files = {} if features is None else find_bags(features, rows, labels)
     listener.line(f"looking at {len(rows)} slides" if slides else f"looking at {len(files)} files of features")
-    surveyed = survey(found, rows) if slides else Survey()
+    surveyed = survey(found, rows, doors) if slides else Survey()
     if features is None:
         return found, surveyed, None
     scales = {row.slide: row.mpp if row.mpp is not None else surveyed.scale(row.slide) for row in rows}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.maps import Guide, guide_for
+from wsi_attention.training.open_slides import OpenSlides
 from wsi_attention.training.plan import (
     FOLDER,
     Finished,
@@ -122,7 +124,8 @@ def train(
     precision = begun.precision if begun else precision_on(device_of(device), recipe.precision)
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
-    plan = make_plan(table, places, recipe, listener, series, features)
+    doors = OpenSlides()
+    plan = make_plan(table, places, recipe, listener, series, doors, features)
     recipe = plan.recipe
     done = finished_before(folder, plan) if earlier == "continue" else None
     if done:
@@ -145,7 +148,9 @@ def train(
     alone = plan.features is not None and plan.features.alone
     known = None if alone else kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
     accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
-    job = _job(plan, model, views, folder / FOLDER, listener, accumulation, guide, known, stored)
+    mpp = contract_of(model).overview_mpp
+    open_all = partial(_examples, plan, views=views, mpp=mpp, known=known, doors=doors, stored=stored)
+    job = _job(plan, open_all, folder / FOLDER, listener, accumulation, guide)
     if fabric.is_global_zero:
         write_split(folder / FOLDER, plan.split)
     first, state = state.epoch, fit(fabric, model, job, state)
@@ -154,6 +159,7 @@ def train(
         model.load_state_dict(dict(state.best))
         save_last(accumulation, folder)
         finish(folder, plan, model.cpu(), state, end, command)
+    doors.close()
     fabric.barrier()
     return TrainingResult(folder, end.best, end.epochs, end.epochs - first, False, end.failed, fabric.is_global_zero)
 
@@ -185,28 +191,24 @@ def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, l
 
 def _job(
     plan: Plan,
-    model: nn.Module,
-    views: OverviewMemory,
+    examples: Callable[[Sequence[LabelRow]], tuple[Example, ...]],
     folder: Path,
     listener: Listener,
     accumulation: Accumulation | None,
     guide: Guide | None,
-    known: Known | None,
-    stored: Stored | None,
 ) -> Job:
     def save(state: TrainingState) -> None:
         save_epoch(accumulation, folder, state.epoch)
         save_state(folder, state)
         tidy_epochs(folder, state.epoch)
 
-    mpp = contract_of(model).overview_mpp
-    train_set = _examples(plan, plan.split.train, views, mpp, known, stored)
+    train_set = examples(plan.split.train)
     classes = len(plan.split.classes)
     balanced = plan.recipe.class_weights == "balanced"
     weights = class_weights([example.label for example in train_set], classes) if balanced else (1.0,) * classes
     return Job(
         train_set,
-        _examples(plan, plan.split.validation, views, mpp, known, stored),
+        examples(plan.split.validation),
         plan.recipe,
         weights,
         save,
@@ -222,14 +224,15 @@ def _examples(
     views: OverviewMemory,
     mpp: float,
     known: Known | None = None,
+    doors: OpenSlides | None = None,
     stored: Stored | None = None,
 ) -> tuple[Example, ...]:
-    surveyed, classes = plan.surveyed, plan.split.classes
+    surveyed, classes, snap = plan.surveyed, plan.split.classes, plan.recipe.snap
     if plan.features and plan.features.alone:
         if stored is None:
             raise InputError('statistics = "tissue" are of slides, and there are features alone; leave it out')
         return bag_examples(rows, surveyed, classes, stored)
-    found = slide_examples(rows, plan.slides, surveyed, classes, views, mpp, plan.recipe.snap, known)
+    found = slide_examples(rows, plan.slides, surveyed, classes, views, mpp, snap, known, doors)
     return found if stored is None else tuple(with_features(one, stored) for one in found)
 
 
