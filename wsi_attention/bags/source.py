@@ -114,7 +114,7 @@ class StoredSource:
 
 
 def _shares(starts: NDArray[np.int64], side: float, step: float) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Return, along one axis, the pixels (n,) that each tile reaches, one after the other, and how much of each."""
+    """Return the pixels (n,) along one axis that each tile reaches, one after the other, and how much of each."""
     first = np.floor(starts / step).astype(np.int64)
     found = []
     for pixel in (first + i for i in range(math.ceil(side / step) + 1)):
