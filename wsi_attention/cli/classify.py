@@ -81,8 +81,19 @@ def classify(
         effort = Effort(exact, tolerance, budget, unread)
         exporters = exporters_of(EXPORTS if what is None else listed(what))
         place = device, precision_named(precision)
-        kept = feature_store and str(feature_store), feature_store_gb, None if features is None else str(features)
-        wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash, *kept)
+        wishes = Wishes(
+            exporters,
+            *place,
+            batch,
+            limit,
+            effort,
+            not no_snap,
+            profile,
+            full_hash,
+            feature_store=None if feature_store is None else str(feature_store),
+            feature_store_gb=feature_store_gb,
+            features=None if features is None else str(features),
+        )
         with (
             open_cluster(scheduler, local_cluster, slurm, device) as cluster,
             runner_for(cluster, workers, in_process) as runner,
