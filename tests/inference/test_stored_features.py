@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from wsi_attention import Classifier, classify, load_model, predict
-from wsi_attention.bags import Bag
+from wsi_attention.bags import Bag, read_bag
 from wsi_attention.bags.expected import Expected, same_encoder
 from wsi_attention.checkpoint import save_model
 from wsi_attention.errors import InputError, TileReadError
@@ -163,7 +163,7 @@ def test_files_that_are_none(place: Path, mil: Classifier, bag: Bag, tmp_path: P
 
     def without_tiles(path: Path) -> None:
         with h5py.File(whole) as old, h5py.File(path, "w") as file:
-            for part, shape in (("coords", (0, 2)), ("features", (0, 8))):
+            for part, shape in (("coords", (0, 2)), ("features", (0,))):  # as TRIDENT leaves a slide without tissue
                 file.create_dataset(part, shape, old[part].dtype).attrs.update(old[part].attrs)
 
     def link(path: Path) -> None:
@@ -210,6 +210,13 @@ def test_encoders_have_several_names() -> None:
     assert not same_encoder("wsi-attention:any:cdabababab", own) and not same_encoder("uni_v2", own)
     bare = Expected("wsi-attention:demo:123", "", 8, 256, 0.5)
     assert same_encoder("wsi-attention:demo:123", bare) and not same_encoder("wsi-attention:demo:124", bare)
+
+
+def test_trident_writes_none_where_its_encoder_has_no_name(bag: Bag, tmp_path: Path) -> None:
+    file = write_features(replace(bag, encoder=""), tmp_path, "trident")
+    with h5py.File(file, "a") as opened:
+        opened["features"].attrs["encoder"] = "None"
+    assert read_bag(file).encoder == ""
 
 
 def test_files_are_found_by_the_slide_s_name(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def whole_coordinates(file: h5py.File, name: str = "coords") -> NDArray[np.int64
 
 
 def features(file: h5py.File, name: str, tiles: int) -> NDArray[np.floating] | None:
-    """Return (n, d) floating point numbers, one row a tile; None where the file has no such dataset.
+    """Return (n, d) floating point numbers, one row a tile; None where the file has no such dataset, (0, 0) of no tile.
 
     Raises:
         InputError: another shape or kind, another number of rows, or values that are not finite.
@@ -144,6 +144,8 @@ def features(file: h5py.File, name: str, tiles: int) -> NDArray[np.floating] | N
     if file.get(name, getlink=True) is None:
         return None
     found = dataset(file, name)
+    if tiles == 0:
+        return np.empty((0, 0), np.float32)
     if found.dtype.kind != "f" or found.ndim != 2 or found.shape[0] != tiles:
         wanted = f"({tiles}, d) of floating point, one row a tile"
         raise InputError(f"{file.filename}: {name} has shape {found.shape} of {found.dtype}, {wanted} is needed")

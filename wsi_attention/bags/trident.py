@@ -46,7 +46,7 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         mpp=mpp,
         features=features,
         weights=hdf5.weights(file, len(locations)),
-        encoder=hdf5.text(file["features"].attrs, "encoder") if features is not None else "",
+        encoder=_encoder(file) if features is not None else "",
         dialect=NAME,
         spacing=MPP_OF_1X / hdf5.number(attributes, "target_magnification", where),
     )
@@ -89,6 +89,12 @@ def magnification(mpp: float, name: str) -> int:
         if mpp < limit:
             return found
     raise InputError(f"{name}: {mpp:g} µm/px; TRIDENT takes slides finer than 2.4 µm/px")
+
+
+def _encoder(file: h5py.File) -> str:
+    """Return the encoder's name; TRIDENT writes "None" where its encoder has none."""
+    name = hdf5.text(file["features"].attrs, "encoder")
+    return "" if name == "None" else name
 
 
 def _side(attributes: Mapping[str, Any], pixels: float, where: str) -> int:
