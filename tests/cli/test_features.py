@@ -13,7 +13,7 @@ from wsi_attention.cli.app import app
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
 pytest.importorskip("h5py")
-from bag_files import bag_of, write_features  # noqa: E402
+from bag_files import bag_of, write_features
 
 
 def invoked(*command: object, code: int = 0) -> str:
