@@ -99,7 +99,8 @@ def train(
         memory: bytes for overviews kept between epochs.
         series: the number or name of the image that is the slide, for rows of the labels that do not say.
         feature_store: folder that keeps what a frozen encoder says of tiles, so that none is read and encoded again;
-            trainings and `classify` may share it. `features` beside the model folder where None.
+            trainings and `classify` may share it, and then agree with runs of their own up to the last bits, because
+            tiles are encoded in other batches. `features` beside the model folder where None.
         feature_store_gb: limit of its size in GB; 0 keeps nothing.
         command: the command line, for the model card.
         listener: told how it goes.
