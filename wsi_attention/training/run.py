@@ -103,7 +103,8 @@ def train(
         memory: bytes for overviews kept between epochs.
         series: the number or name of the image that is the slide, for rows of the labels that do not say.
         feature_store: folder that keeps what a frozen encoder says of tiles, so that none is read and encoded again;
-            trainings and `classify` may share it. `features` beside the model folder where None.
+            trainings and `classify` may share it, and then agree with runs of their own up to the last bits, because
+            tiles are encoded in other batches. `features` beside the model folder where None.
         feature_store_gb: limit of its size in GB; 0 keeps nothing.
         features: a folder of TRIDENT, CLAM or STAMP with features of the slides' tiles: attention takes the nearest of
             them instead of reading a tile. The slides are then seen as they are, without augmentation.
