@@ -20,6 +20,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.methods.method import build_model
 from wsi_attention.model_card import ModelCard
 from wsi_attention.testing.slides import SlideSpec, write_slide
+from wsi_attention.training.state import seed_of
 
 h5py = pytest.importorskip("h5py")
 from bag_files import bag_of, write_features  # noqa: E402
@@ -28,7 +29,7 @@ ENCODER = {"widths": [8, 8], "features": 8}
 COLOURS = {"mean": [0.7, 0.6, 0.7], "std": [0.2, 0.2, 0.2]}
 START = {"tile_size": 32, "tile_mpp": 1.0, "encoder": ENCODER, "hidden": 8, **COLOURS}
 ATS = {"overview_mpp": 8.0, "draws": 6, "attention_widths": [8, 8]}
-USUAL: dict[str, Any] = {"epochs": 2, "batch": 2, "validation_share": 0.5, "precision": "32"}
+USUAL: dict[str, Any] = {"epochs": 1, "batch": 2, "validation_share": 0.5, "precision": "32"}
 
 
 class Told:
@@ -96,19 +97,28 @@ def test_mil_learns_from_bags_alone_and_classifies_pixels(dialect: str, place: P
 
 
 def test_training_on_bags_is_training_on_the_pixels_of_their_tiles(place: Path, tmp_path: Path) -> None:
-    """The same epochs from the same weights: on features alone, beside the slides, and from pixels."""
-    more = {"method": "mil", "encoder_start": str(place / "start"), "model": {"hidden": 8}}
-    plain = {"symmetry": "none", "stain": 0.0, "brightness": 0.0}
-    alone = trained(place, tmp_path / "alone", place / "trident", False, **more)
-    beside = trained(place, tmp_path / "beside", place / "trident", True, **more)
+    """The same epochs from the same weights, beside the slides and from pixels, end with the same weights.
+
+    Without the slides the order of training is another, for a bag has another fingerprint than its slide.
+    """
+    more = {"method": "mil", "encoder_start": str(place / "start"), "epochs": 3}
+    beside = trained(place, tmp_path / "beside", place / "trident", True, **more, model={"hidden": 8})
     options = {name: START[name] for name in ("tile_size", "tile_mpp", "hidden", "mean", "std")}
-    recipe = Recipe(
-        **{**USUAL, **more, "model": {**options, "encoder": {**ENCODER, "frozen": True}}, "augmentation": plain}
-    )
+    plain = {"symmetry": "none", "stain": 0.0, "brightness": 0.0}
+    model = {**options, "encoder": {**ENCODER, "frozen": True}}
+    recipe = Recipe(**{**USUAL, **more, "model": model, "augmentation": plain})
     train(place / "labels.csv", place / "slides", tmp_path / "pixels", recipe, device="cpu", feature_store_gb=0)
-    pixels = on_pixels(place, load_model(tmp_path / "pixels"))
-    np.testing.assert_allclose(on_pixels(place, beside), pixels, atol=2e-3, rtol=0)
-    np.testing.assert_allclose(on_pixels(place, alone), pixels, atol=2e-3, rtol=0)
+    pixels = load_model(tmp_path / "pixels").model.state_dict()
+    torch.manual_seed(seed_of(0, "weights"))
+    fresh = build_model("mil", 2, **model).state_dict()
+    for name, value in beside.model.state_dict().items():
+        torch.testing.assert_close(value, pixels[name], atol=1e-4, rtol=0)
+    moved = [
+        name
+        for name in fresh
+        if not name.startswith(("encoder", "preprocess")) and bool((fresh[name] - pixels[name]).abs().max() > 5e-4)
+    ]
+    assert {"attention.content.weight", "classifier.linear.weight"} <= {*moved}
 
 
 def test_ats_beside_slides_reads_no_tile_that_is_stored(place: Path, tmp_path: Path) -> None:
@@ -157,7 +167,7 @@ def test_an_interrupted_training_on_bags_goes_on_and_other_features_are_another_
     again = Told()
     trained(place, tmp_path / "one", place / "trident", False, again, method="mil")
     with (tmp_path / "one/training/metrics.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 2
+        assert len(list(csv.DictReader(file))) == 1
     with pytest.raises(InputError, match=r"holds a training with a different .*features"):
         trained(place, tmp_path / "one", place / "stamp", False, method="mil")
 
