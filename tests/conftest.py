@@ -59,6 +59,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rams-trans": {**TILES, "size": 64, "patch": 8, "dim": 24, "depth": 3, "heads": 3},
     "oaa": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
     "oaa-plus": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
+    "mil": {**TILES, **ENCODER, "tile_size": 32, "hidden": 8},
     "trt": {**TILES, **ENCODER, "size": 48, "patch": 8, "dim": 24, "depth": 4, "budget": 8, "tile_size": 32},
 }
 

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
 BASE = {"defaults", "errors", "geometry", "json_values", "lazy", "once", "options", "plain_text"}
-BASE |= {"protocols", "registry", "structures", "timing"}
+BASE |= {"protocols", "registry", "safe_names", "structures", "timing"}
 MODELS = {"checkpoint", "devices", "files", "learnt_from", "model_card"}
 ALLOWED = {
     "defaults": set(),
@@ -20,6 +20,7 @@ ALLOWED = {
     "lazy": set(),
     "plain_text": set(),
     "geometry": {"errors"},
+    "safe_names": {"plain_text"},
     "timing": set(),
     "once": set(),
     "json_values": set(),
@@ -34,21 +35,36 @@ ALLOWED = {
     "learnt_from": BASE,
     "model_card": BASE | {"learnt_from"},
     "attention": BASE,
+    "bags": BASE,
     "slide": BASE,
     "export": BASE,
     "nn": BASE | {"attention"},
     "methods": BASE | {"attention", "nn"},
+    "feature_store": BASE | {"files", "nn"},
     "checkpoint": BASE | {"files", "learnt_from", "methods", "model_card"},
     "tiles": BASE | {"slide"},
-    "inference": BASE | MODELS | {"csv_table", "export", "methods", "nn", "slide", "tiles"},
+    "inference": BASE | MODELS | {"bags", "csv_table", "export", "feature_store", "methods", "nn", "slide", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
-    "training": BASE | MODELS | {"attention", "config", "csv_table", "inference", "methods", "nn", "slide", "tiles"},
+    "training": BASE
+    | MODELS
+    | {"attention", "bags", "config", "csv_table", "feature_store", "inference", "methods", "nn", "slide", "tiles"},
 }
-PAPERS = {"ats", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
+PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
-TORCH_ROOMS = {"attention", "nn", "methods", "checkpoint", "devices", "training", "inference", "testing", "cli"}
-TORCH_FILES = {"tiles/source.py", "tiles/tensors.py"}
+TORCH_ROOMS = {
+    "attention",
+    "feature_store",
+    "nn",
+    "methods",
+    "checkpoint",
+    "devices",
+    "training",
+    "inference",
+    "testing",
+    "cli",
+}
+TORCH_FILES = {"bags/clam_tensor.py", "bags/source.py", "tiles/source.py", "tiles/tensors.py"}
 CONVENIENCES = {
     ("structures.py", "_repr_html_"): "wsi_attention.notebook.prediction_html",
     ("structures.py", "to_dataframe"): "wsi_attention.export.frames.tile_frame",

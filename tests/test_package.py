@@ -22,6 +22,7 @@ EXTRAS = {
     "cluster": {"distributed"},
     "encoders": {"huggingface-hub", "timm"},
     "fast-zarr": {"tensorstore"},
+    "features": {"h5py"},
     "geopandas": {"geopandas", "pandas"},
     "pandas": {"pandas"},
     "remote": {"aiohttp", "gcsfs", "s3fs"},

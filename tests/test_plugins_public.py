@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOM_NAMES = ("export", "inference", "methods", "nn", "slide", "testing", "tiles", "training", "viewer")
+ROOM_NAMES = ("bags", "export", "inference", "methods", "nn", "slide", "testing", "tiles", "training", "viewer")
 MODULES = ("errors", "geometry", "options", "plain_text", "protocols", "structures")
 PUBLIC = [
     "wsi_attention",

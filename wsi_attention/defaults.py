@@ -8,5 +8,8 @@ BATCH = 32
 LIMIT = 1800.0
 """Seconds that one slide of a batch may take."""
 
+FEATURE_STORE_GB = 20.0
+"""Limit of a feature store's size."""
+
 EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
 """Names of the exporters that `classify` runs."""

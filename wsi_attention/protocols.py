@@ -24,7 +24,10 @@ __all__ = [
     "Exporter",
     "Guided",
     "InStrips",
+    "Listed",
     "RegionsReader",
+    "Remembering",
+    "RememberingTurned",
     "SlideReader",
     "SparseReader",
     "Stated",
@@ -164,6 +167,44 @@ class TileSource(Protocol):
 
     def read(self, tiles: TileSet) -> TileBatch:
         """Read all tiles of a glimpse in one request, in the order given."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What may know what an encoder says of tiles, so that they need not be read; a `TileSource` that does is asked.
+
+    Whoever makes it knows which encoder its features are of; a model has one (`AttentionModel.encoder`).
+    """
+
+    def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
+        """Return features (b, n, d) and which of them are known, (b, n) bool; None where it knows nothing of them."""
+        ...
+
+    def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
+        """Take up the features (b, n, d) of tiles that were read; those that are not `valid` (b, n) mean nothing."""
+        ...
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A `TileSource` whose tiles are given, such as those whose features are known, for methods that take them all."""
+
+    def listed(self, size: tuple[int, int], downsample: float) -> TileSet | None:
+        """Return all tiles of that size and downsample; None where no tiles of the kind are given."""
+        ...
+
+
+@runtime_checkable
+class RememberingTurned(Remembering, Protocol):
+    """What also knows tiles that are turned or mirrored before they are encoded, as augmentation does."""
+
+    def turned(self, turn: int) -> Remembering | None:
+        """Return what is asked for the same tiles seen so; 0 is not turned at all. None where it knows nothing of them.
+
+        Args:
+            turn: the sum of 1 where x and y change places, 2 where x is mirrored then, 4 where y is.
+        """
         ...
 
 

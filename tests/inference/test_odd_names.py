@@ -15,9 +15,10 @@ import pytest
 from wsi_attention.checkpoint import Classifier, load_model, save_model
 from wsi_attention.export.heatmap import draw
 from wsi_attention.inference.batch.classify import EXPORTS, classify
-from wsi_attention.inference.batch.names import assign_names, safe_name
+from wsi_attention.inference.batch.names import assign_names
 from wsi_attention.model_card import ModelCard
 from wsi_attention.plain_text import HARMFUL
+from wsi_attention.safe_names import safe_name
 from wsi_attention.testing.exporters import example_prediction
 from wsi_attention.training.evaluation import evaluate
 

@@ -13,9 +13,10 @@ import typer
 from typer import Argument, Option
 
 from wsi_attention.cli.export import listed
+from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.interrupts import starting
 from wsi_attention.cli.say import say
-from wsi_attention.defaults import BATCH, EXPORTS, LIMIT
+from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT
 from wsi_attention.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def classify(
     overwrite: Overwrite = False,
     profile: Profile = False,
     full_hash: FullHash = False,
+    features: Features = None,
     cache: Cache = None,
+    feature_store: FeatureStore = None,
+    feature_store_gb: FeatureStoreGb = FEATURE_STORE_GB,
     scheduler: Scheduler = None,
     local_cluster: LocalCluster = None,
     slurm: Slurm = None,
@@ -78,7 +82,19 @@ def classify(
         effort = Effort(exact, tolerance, budget, unread)
         exporters = exporters_of(EXPORTS if what is None else listed(what))
         place = device, precision_named(precision)
-        wishes = Wishes(exporters, *place, batch, limit, effort, not no_snap, profile, full_hash)
+        wishes = Wishes(
+            exporters,
+            *place,
+            batch,
+            limit,
+            effort,
+            not no_snap,
+            profile,
+            full_hash,
+            feature_store=None if feature_store is None else str(feature_store),
+            feature_store_gb=feature_store_gb,
+            features=None if features is None else str(features),
+        )
         with (
             open_cluster(scheduler, local_cluster, slurm, device) as cluster,
             runner_for(cluster, workers, in_process, gpus or "") as runner,
@@ -120,9 +136,16 @@ Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results f
 FullHash = Annotated[
     bool, Option("--full-hash", help="Hash slides whole, also large ones, so that any change of a byte is noticed.")
 ]
+Features = Annotated[
+    Path | None,
+    Option(help="Folder of TRIDENT, CLAM or STAMP with features of the slides' tiles, which are then not read."),
+]
 Cache = Annotated[
     Path | None,
     Option(help="Folder that keeps what is fetched from URLs; needed where a server sends whole files only."),
+]
+FeatureStore = Annotated[
+    Path | None, Option(help="Folder that keeps what the encoder says of tiles; later runs do not read those again.")
 ]
 Scheduler = Annotated[str | None, Option(help="Workers of this dask scheduler: tcp://…, tls://…, a scheduler file.")]
 LocalCluster = Annotated[int | None, Option(help="That many worker processes on this machine.")]

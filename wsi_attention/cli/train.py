@@ -11,19 +11,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_attention.cli.classify import use_cache
+from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.say import say
+from wsi_attention.defaults import FEATURE_STORE_GB
 from wsi_attention.plain_text import visible
 
 if TYPE_CHECKING:
     from wsi_attention.training.listener import Listener
 
 
+FeatureStore = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that keeps what a frozen encoder says of tiles; runs share it. [default: features beside -o]"
+    ),
+]
+
+
 def train(
     labels: Annotated[Path, typer.Option("-l", "--labels", help="CSV slide,label[,patient][,mpp][,split][,series].")],
-    slides: Annotated[list[Path], typer.Option("-i", "--input", help="Folders or files with the labelled slides.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder.")],
+    slides: Annotated[
+        list[str] | None, typer.Option("-i", "--input", help="Folders, files or URLs with the labelled slides.")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of TRIDENT, CLAM or STAMP with features of the slides' tiles; -i may be left out then."
+        ),
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(help="See wsi-attention methods. [default: the recipe's, else zoom-in]")
+        str | None,
+        typer.Option("-m", "--method", help="See wsi-attention methods. [default: the recipe's, else zoom-in]"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe (TOML); the method's own where none is given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
@@ -42,6 +62,9 @@ def train(
     maps: Annotated[
         str | None, typer.Option(help="A model folder whose accumulated maps to learn, for oaa-plus.")
     ] = None,
+    feature_store: FeatureStore = None,
+    feature_store_gb: FeatureStoreGb = FEATURE_STORE_GB,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps what is fetched from URLs.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     gpus: Annotated[str | None, typer.Option(help="Train on these GPUs together: all, or numbers such as 0,1.")] = None,
@@ -69,6 +92,7 @@ def train(
         maps=maps,
         negative=negative,
     )
+    use_cache(cache)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:
         result = run.train(
@@ -80,6 +104,9 @@ def train(
             device=device if gpus is None else ",".join(gpus_named(gpus)),
             processes=devices,
             series=series,
+            feature_store=feature_store,
+            feature_store_gb=feature_store_gb,
+            features=features,
             command=command,
             listener=listener,
         )

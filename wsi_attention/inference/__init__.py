@@ -9,7 +9,7 @@ from wsi_attention.lazy import on_first_use
 if TYPE_CHECKING:
     from wsi_attention.inference.batch.classify import Order, classify, run_batch
     from wsi_attention.inference.batch.discovery import find_slides
-    from wsi_attention.inference.batch.names import safe_name, suffix_of
+    from wsi_attention.inference.batch.names import suffix_of
     from wsi_attention.inference.batch.runners import ExecutorRunner, Runner
     from wsi_attention.inference.batch.summary import Report
     from wsi_attention.inference.batch.wishes import Wishes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from wsi_attention.inference.results.export_again import export_again, export_results
     from wsi_attention.inference.results.page import write_page
     from wsi_attention.inference.results.state import stored_predictions
+    from wsi_attention.inference.stored_features import encoder_name
+    from wsi_attention.safe_names import safe_name
 
 __all__ = [
     "Effort",
@@ -28,6 +30,7 @@ __all__ = [
     "Runner",
     "Wishes",
     "classify",
+    "encoder_name",
     "export_again",
     "export_results",
     "find_slides",
@@ -50,6 +53,7 @@ __getattr__, __dir__ = on_first_use(
         "Runner": "batch.runners",
         "Wishes": "batch.wishes",
         "classify": "batch.classify",
+        "encoder_name": "stored_features",
         "export_again": "results.export_again",
         "export_results": "results.export_again",
         "find_slides": "batch.discovery",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,14 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from wsi_attention import __version__
+from wsi_attention.bags.source import BagSource, FeaturedSource, notes_of
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
-from wsi_attention.defaults import BATCH
+from wsi_attention.defaults import BATCH, FEATURE_STORE_GB
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
+from wsi_attention.feature_store.store import FeatureStore
+from wsi_attention.inference.known import known_to, store_at
+from wsi_attention.inference.stored_features import beside, expected_of
 from wsi_attention.methods.rounds import limits, refusal
 from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
@@ -134,6 +140,9 @@ def predict(
     budget: int | None = None,
     unread: float | None = None,
     snap: bool = True,
+    feature_store: str | os.PathLike[str] | None = None,
+    feature_store_gb: float = FEATURE_STORE_GB,
+    features: str | Path | None = None,
 ) -> Prediction:
     """Return the slide's label with the regions it rests on.
 
@@ -157,6 +166,11 @@ def predict(
             spread alone.
         snap: moves sampled tiles by less than half a stored tile, so that each decodes as few stored tiles as can be;
             the result has their true places. False leaves them at the centres of attention's cells.
+        feature_store: folder that keeps what the encoder says of tiles, so that a later call, or one with another model
+            that has the same encoder, neither reads nor encodes them again.
+        feature_store_gb: limit of its size in GB; slides used longest ago leave first.
+        features: a file of TRIDENT, CLAM or STAMP with features of this slide's tiles by the model's encoder: each tile
+            moves to the nearest of these, by at most half a tile, and is not read. Tiles without one are read.
 
     Raises:
         MissingMppError: the size of a pixel is not known.
@@ -164,14 +178,17 @@ def predict(
         TileReadError: more than half of the tiles could not be read.
         ModelError: the model's logits are not finite.
         SlideError, ModelError: the slide cannot be opened, or the model cannot be loaded.
-        InputError: this machine has no such device; exact or a tolerance was asked of a model that cannot do it, or
-            makes no sense; slide or classifier is nothing of the kind.
+        InputError: features are of another slide, encoder or tile size, or damaged; this machine has no such device;
+            exact or a tolerance was asked of a model that cannot do it, or makes no sense; slide or classifier is
+            nothing of the kind.
     """
     model, effort = as_classifier(classifier), Effort(exact, tolerance, budget, unread)
     effort.check(model)
     with as_slide(slide) as opened:
         source = prepare(opened, model, tissue=tissue, batch=batch, snap=effort.snaps(snap))
-        return look(opened, source, model, device=device, precision=precision, effort=effort)
+        kept = store_at(feature_store, feature_store_gb)
+        known = None if features is None else known_tiles(source, model, features)
+        return look(opened, source, model, device=device, precision=precision, effort=effort, kept=kept, known=known)
 
 
 @spent_on("overview")
@@ -206,17 +223,23 @@ def look(
     device: str = "auto",
     precision: Precision = "auto",
     effort: Effort = USUAL,
+    kept: FeatureStore | None = None,
+    known: FeaturedSource | BagSource | None = None,
 ) -> Prediction:
-    """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked."""
+    """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked.
+
+    `known` is the same source with features of files.
+    """
     where = device_of(device)
     used = precision_on(where, precision)
     seed = seed_of(slide.fingerprint, classifier.weights_sha256)
     torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
     model = placed(classifier.model, where)
-    with torch.inference_mode(), autocast(where, used):
-        output = _looked(effort, model, source, torch.Generator().manual_seed(seed))
+    with known_to(source, kept, classifier, used, where), torch.inference_mode(), autocast(where, used):
+        output = _looked(effort, model, source, torch.Generator().manual_seed(seed), known)
     glimpses, spread = output.glimpses[0], _number(output.spread)
     unread = None if output.unread_mass is None else _number(output.unread_mass)
+    failures = [*source.failures, *(known.failures if known else ())]
     return Prediction(
         slide=slide.path,
         extent=slide.dimensions,
@@ -233,24 +256,41 @@ def look(
         provenance=_provenance(slide, classifier, seed, used) | {"snap": source.snap} | effort.facts(),
         notes=(
             *source.notes,
+            *(notes_of(known, source.counters.tiles) if known else ()),
             *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
             *effort.missed(spread, unread),
         ),
         unread_mass=unread,
         purpose=classifier.purpose,
-        shortfalls=(*source.shortfalls, *_unread(slide.path, source.failures, glimpses)),
+        shortfalls=(*source.shortfalls, *_unread(slide.path, failures, glimpses)),
     )
 
 
-def _looked(effort: Effort, model: Any, source: SlideSource, generator: torch.Generator) -> Output:
+def _looked(
+    effort: Effort,
+    model: Any,
+    source: SlideSource,
+    generator: torch.Generator,
+    known: FeaturedSource | BagSource | None,
+) -> Output:
     """Return the model's output; where nothing could be read, the error also says why the first tile could not."""
     try:
-        return effort.look(model, source, generator)
+        return effort.look(model, known or source, generator)
     except TileReadError as error:
-        first = source.failures[0] if source.failures else ""
+        first = next(iter([*source.failures, *(known.failures if known else ())]), "")
         if not first or first in str(error):
             raise
         raise TileReadError(f"{error}: {first}") from error
+
+
+def known_tiles(source: SlideSource, classifier: Classifier, file: str | Path) -> FeaturedSource | BagSource:
+    """Return a slide's source that takes features from a file instead of reading tiles.
+
+    Raises:
+        InputError: the model can use no such features, or these are of another slide, encoder or tile size, or damaged.
+    """
+    expected = expected_of(classifier.model, classifier.config["options"], f"model {classifier.name}")
+    return beside(source, classifier.model, file, expected)
 
 
 def overview_of(source: SlideSource, classifier: Classifier) -> NDArray[np.uint8]:

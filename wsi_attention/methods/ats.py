@@ -51,6 +51,7 @@ from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNe
 from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.nn.encoders import MnistEncoder, TileEncoder
 from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
+from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import Normalise, PixelOptions, in_float32
 from wsi_attention.options import option, other_default
 from wsi_attention.protocols import TileSource
@@ -364,7 +365,7 @@ class AttentionSampling(nn.Module):
 
 
 def _ats(classes: int, options: AtsOptions) -> AttentionSampling:
-    encoder = options.encoder.build(options.channels)
+    encoder = tile_encoder(options.encoder, options.channels)
     attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
     classifier, evidence = ScaledLinear(encoder.dim, classes), nn.Conv2d(attention.dim, classes, 1)
     return AttentionSampling(attention, encoder, classifier, options.preprocess(), options, evidence)

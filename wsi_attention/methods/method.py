@@ -136,6 +136,15 @@ def find_method(name: str) -> Method[Options] | FunctionMethod:
     return found if isinstance(found, Method) else FunctionMethod(found)
 
 
+def encoder_options(method: str, arguments: Mapping[str, object]) -> object:
+    """Return the options of a method's tile encoder as plain values, defaults included; None where it has no such.
+
+    Raises:
+        InputError: no such method, or an option that it does not have or refuses.
+    """
+    return find_method(method).complete(arguments).get(ENCODER)
+
+
 def build_model(method: str, classes: int, /, **arguments: object) -> nn.Module:
     """Return a new model with fresh weights, by the registered name of its method.
 

@@ -13,7 +13,7 @@ from wsi_attention.attention.sampling import Draw, available, first_of
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
 from wsi_attention.errors import InputError
 from wsi_attention.methods.outputs import require_tiles
-from wsi_attention.nn.bags import encode
+from wsi_attention.methods.reading import encoded
 from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import Estimating, TileSource
 from wsi_attention.structures import TileSet
@@ -157,7 +157,7 @@ def spread_of(classifier: nn.Module, features: Tensor, weights: Tensor, chance: 
 
 
 class Reading:
-    """Reads and encodes tiles from the first to the last, as far as is asked for; pixels are dropped once encoded.
+    """Finds the features of tiles from the first to the last, as far as is asked for, part by part (`encoded`).
 
     Args:
         source: where the pixels come from.
@@ -186,10 +186,10 @@ class Reading:
         """
         while self._read < n:
             end = min(n, self._read + self._part)
-            batch = self._source.read(self._tiles.select(slice(self._read, end)))
-            some = bool(batch.valid.any())
-            self._features.append(encode(batch, self._preprocess, self._encoder) if some else None)
-            self._valid.append(batch.valid)
+            part = self._tiles.select(slice(self._read, end))
+            features, valid = encoded(self._source, part, self._preprocess, self._encoder)
+            self._features.append(features)
+            self._valid.append(valid)
             self._read = end
         valid = torch.cat(self._valid, dim=1)
         require_tiles(valid)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wsi_attention.errors import InputError, MissingMppError, SlideOpenError, TileReadError
 from wsi_attention.once import once
 from wsi_attention.protocols import SparseReader
-from wsi_attention.slide import fingerprint, metadata
+from wsi_attention.slide import fingerprint, identity, metadata
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles, attempt, read_one, read_together
 from wsi_attention.slide.holes import CELL, Hole, holes_in, transparent_cells
@@ -146,6 +146,11 @@ class Slide:
         path = self._origin if isinstance(self._origin, str) else None
         found = fingerprint.of_slide(path, self)
         return fingerprint.of_chosen(found, self.options, self.facts.image) if self.options else found
+
+    @property
+    def identity(self) -> str:
+        """sha256 (hex) of what decides its pixels: changes where the file is corrected; empty for pixels in memory."""
+        return identity.of_slide(self._origin if isinstance(self._origin, str) else None, self)
 
     @property
     def properties(self) -> Mapping[str, str]:

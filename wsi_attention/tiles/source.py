@@ -15,6 +15,7 @@ from torch import Tensor
 from wsi_attention.defaults import BATCH
 from wsi_attention.errors import NoTissueError, TileReadError
 from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsample_of
+from wsi_attention.protocols import Remembering, RememberingTurned
 from wsi_attention.slide.lookalikes import check_lookalikes
 from wsi_attention.slide.overviews import Overviews
 from wsi_attention.slide.slide import Slide
@@ -47,6 +48,7 @@ class SlideSource:
         batch: 1, one slide.
         failures: one line for each tile that could not be read.
         snap: whether `aligned` moves tiles.
+        memory: what is known of the slide's tiles, None for nothing; set by whoever knows the encoder.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class SlideSource:
         self.batch = 1
         self.failures: list[str] = []
         self.snap = snap
+        self.memory: RememberingTurned | None = None
         self._tiles_per_task, self._views = batch, Overviews(slide, max_overview, whole)
         self._of_tiles = Counters()
         self._notes: dict[str, None] = {}
@@ -284,6 +287,19 @@ class SlideSource:
         self._count(Counters(good, good * area, block.bytes, time.perf_counter() - start, len(tiles) - good))
         pixels = torch.from_numpy(block.pixels).permute(0, 3, 1, 2)
         return TileBatch(pixels[None], torch.from_numpy(block.valid)[None])
+
+    def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
+        """Return what the memory knows of tiles, see `protocols.Remembering`; None without one."""
+        return self.memory.remembered(tiles) if self.memory else None
+
+    def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
+        """Hand features of tiles to the memory, where there is one."""
+        if self.memory:
+            self.memory.remember(tiles, features, valid)
+
+    def turned(self, turn: int) -> Remembering | None:
+        """Return the memory of tiles that are turned before they are encoded; None without one."""
+        return self.memory.turned(turn) if self.memory else None
 
     def _drop_strays(self, tiles: TileSet, block: TileBlock) -> None:
         """Count a tile as unread that shows something else than the overview at hand."""

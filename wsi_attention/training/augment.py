@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from wsi_attention import config
 from wsi_attention.geometry import Grid
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import Listed, Remembering, RememberingTurned, TileSource
 from wsi_attention.structures import Counters, TileBatch, TileSet
 
 OPTICAL_DENSITY_FLOOR = 1.0
@@ -31,6 +31,11 @@ class Symmetry:
     swap: bool = False
     mirror_x: bool = False
     mirror_y: bool = False
+
+    @property
+    def turn(self) -> int:
+        """The number of this symmetry, see `protocols.RememberingTurned`."""
+        return self.swap + 2 * self.mirror_x + 4 * self.mirror_y
 
     def image(self, pixels: Tensor) -> Tensor:
         """Return pixels (..., h, w) seen through the symmetry."""
@@ -109,6 +114,7 @@ class AugmentedSource:
         self.extent: tuple[int, int] = (width, height)
         self.batch = source.batch
         self.plain_extent: tuple[int, int] = source.extent
+        self._memory = _memory_of(source, change)
 
     @property
     def counters(self) -> Counters:
@@ -152,6 +158,21 @@ class AugmentedSource:
         batch = self._source.read(self._plain_tiles(tiles))
         return replace(batch, pixels=self._symmetry.image(self._coloured(batch.pixels)))
 
+    def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
+        """Return what is known of tiles seen as they are here, see `protocols.Remembering`."""
+        return self._memory.remembered(self._plain_tiles(tiles)) if self._memory else None
+
+    def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
+        """Hand on the features of tiles seen as they are here."""
+        if self._memory:
+            self._memory.remember(self._plain_tiles(tiles), features, valid)
+
+    def listed(self, size: tuple[int, int], downsample: float) -> TileSet | None:
+        """Return the tiles that the wrapped source lists, where nothing is turned; None where it lists none."""
+        if self._symmetry.turn or not isinstance(self._source, Listed):
+            return None
+        return self._source.listed(size, downsample)
+
     @property
     def swapped(self) -> bool:
         """Whether x and y of the plain slide have changed places."""
@@ -176,6 +197,15 @@ class AugmentedSource:
     def _coloured(self, pixels: Tensor) -> Tensor:
         usable = self._change.colour is not None and pixels.dtype == torch.uint8 and pixels.shape[-3] == 3
         return self._change.colour(pixels) if usable and self._change.colour else pixels
+
+
+def _memory_of(source: TileSource, change: Change) -> Remembering | None:
+    """Return what may know tiles of the source seen through a change; colours are never the same twice."""
+    if change.colour is not None:
+        return None
+    if change.symmetry.turn:
+        return source.turned(change.symmetry.turn) if isinstance(source, RememberingTurned) else None
+    return source if isinstance(source, Remembering) else None
 
 
 def _fitted(pixels: Tensor, width: int, height: int) -> Tensor:

@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from wsi_attention.errors import NoTissueError, SlideError, WsiAttentionError
 from wsi_attention.geometry import Grid
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import Remembering, RememberingTurned, TileSource
 from wsi_attention.slide.fingerprint import seen_in
 from wsi_attention.slide.seen import Seen
-from wsi_attention.slide.slide import open_slide
+from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
 from wsi_attention.tiles.source import SlideSource
 from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.open_slides import OpenSlides
 
 MEMORY_BYTES = 2 << 30
 """Overviews and masks kept between epochs; a slide has 1 to 4 Mpx of them."""
@@ -41,6 +42,17 @@ class Survey:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def scale(self, slide: str) -> float | None:
+        """Return µm per level-0 pixel of a slide that can be used, None where nothing says it."""
+        said = self.seen.get(slide, {}).get("mpp", "none").partition(" ")[0]
+        return None if said == "none" else float(said)
+
+    def without(self, failed: Mapping[str, str]) -> Survey:
+        """Return the same, with further slides that cannot be used."""
+        left = {name: reason for name, reason in failed.items() if name not in self.failed}
+        fingerprints = {name: text for name, text in self.fingerprints.items() if name not in left}
+        return Survey(fingerprints, {**self.failed, **left}, self.seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +114,11 @@ class RememberingSource:
         return self._source.counters
 
     @property
+    def slide(self) -> Slide:
+        """The open slide."""
+        return self._source.slide
+
+    @property
     def tissue_mask(self) -> TissueMask:
         """Where there is tissue."""
         return self._source.tissue_mask
@@ -135,11 +152,28 @@ class RememberingSource:
         """Return what the slide's source returns."""
         return self._source.read(tiles)
 
+    def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
+        """Return what the slide's source returns."""
+        return self._source.remembered(tiles)
 
-def survey(slides: Mapping[str, Path], rows: Sequence[LabelRow]) -> Survey:
+    def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
+        """Hand features of tiles to the slide's source."""
+        self._source.remember(tiles, features, valid)
+
+    def turned(self, turn: int) -> Remembering | None:
+        """Return what the slide's source returns."""
+        return self._source.turned(turn)
+
+
+Known = Callable[[Slide, str], AbstractContextManager[RememberingTurned | None]]
+"""(open slide, what names it in this run) -> a context with its known features, None for none."""
+
+
+def survey(slides: Mapping[str, str | Path], rows: Sequence[LabelRow], doors: OpenSlides | None = None) -> Survey:
     """Open every slide once, for its fingerprint and to see whether it can be used."""
+    doors = doors or OpenSlides()
     with ThreadPoolExecutor(4) as pool:
-        looked = list(pool.map(lambda row: _look(slides[row.slide], row), rows))
+        looked = list(pool.map(lambda row: _look(doors, slides[row.slide], row), rows))
     fingerprints = {row.slide: text for row, (text, _, failure) in zip(rows, looked, strict=True) if not failure}
     seen = {row.slide: found for row, (_, found, failure) in zip(rows, looked, strict=True) if not failure}
     failed = {row.slide: failure for row, (_, _, failure) in zip(rows, looked, strict=True) if failure}
@@ -148,14 +182,29 @@ def survey(slides: Mapping[str, Path], rows: Sequence[LabelRow]) -> Survey:
 
 def slide_examples(
     rows: Sequence[LabelRow],
-    slides: Mapping[str, Path],
+    slides: Mapping[str, str | Path],
     surveyed: Survey,
     classes: Sequence[str],
     memory: OverviewMemory,
     overview_mpp: float,
     snap: bool = True,
+    known: Known | None = None,
+    doors: OpenSlides | None = None,
 ) -> tuple[Example, ...]:
-    """Return the usable rows as examples; opening one also reads the overview at `overview_mpp`."""
+    """Return the usable rows as examples; opening one also reads the overview at `overview_mpp`.
+
+    Args:
+        rows: of the labels.
+        slides: slide name -> file or URL.
+        surveyed: what was found when each was opened.
+        classes: class names in the order of the model's outputs.
+        memory: keeps overviews.
+        overview_mpp: µm per pixel of the overview that the model looks at.
+        snap: whether tiles move to the file's own grid.
+        known: (open slide, what names it in this run) -> its known features; None for none.
+        doors: opens slides.
+    """
+    doors = doors or OpenSlides()
 
     def example(row: LabelRow) -> Example:
         key = surveyed.fingerprints[row.slide]
@@ -163,7 +212,7 @@ def slide_examples(
             row.slide,
             classes.index(row.label),
             key,
-            lambda: opened(slides[row.slide], row, key, memory, overview_mpp, snap),
+            lambda: opened(slides[row.slide], row, key, memory, overview_mpp, snap, known, doors),
             row.patient,
             surveyed.seen[row.slide],
         )
@@ -173,15 +222,22 @@ def slide_examples(
 
 @contextmanager
 def opened(
-    path: Path, row: LabelRow, key: str, memory: OverviewMemory, overview_mpp: float, snap: bool = True
+    path: str | Path,
+    row: LabelRow,
+    key: str,
+    memory: OverviewMemory,
+    overview_mpp: float,
+    snap: bool = True,
+    known: Known | None = None,
+    doors: OpenSlides | None = None,
 ) -> Iterator[TileSource]:
-    """Yield a slide's source with its overview in memory.
+    """Yield a slide's source with its overview in memory, and with known features where `known` has some.
 
     Raises:
         SlideError: it cannot be opened or read, its mpp is unknown, or it has no tissue.
     """
     kept = memory.get(key)
-    with open_slide(str(path), mpp=row.mpp, options={"series": row.series}) as slide:
+    with (doors or OpenSlides()).opened(path, row) as slide:
         if kept:
             slide.strange, slide.seen = kept.strange, kept.seen
         plain = SlideSource(slide, tissue=kept.tissue if kept else None, snap=snap)
@@ -191,7 +247,8 @@ def opened(
         if not source.tissue_mask.mask.any():
             raise NoTissueError(f"{path}: no tissue found")
         source.overview(source.overview_downsample(overview_mpp))
-        yield cast(TileSource, source)
+        with known(slide, f"{path} {row.series}") if known else nullcontext() as plain.memory:
+            yield cast(TileSource, source)
 
 
 def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str]) -> str:
@@ -200,9 +257,9 @@ def data_fingerprint(fingerprints: Mapping[str, str], labels: Mapping[str, str])
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _look(path: Path, row: LabelRow) -> tuple[str, Mapping[str, str], str]:
+def _look(doors: OpenSlides, path: str | Path, row: LabelRow) -> tuple[str, Mapping[str, str], str]:
     try:
-        with open_slide(str(path), mpp=row.mpp, options={"series": row.series}) as slide:
+        with doors.opened(path, row) as slide:
             _ = slide.mpp
             return slide.fingerprint, seen_in(slide), ""
     except (WsiAttentionError, OSError) as error:

@@ -14,6 +14,7 @@ from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.matching import SlideNames, bare_name
 from wsi_attention.slide.metadata import given_mpp
+from wsi_attention.slide.urls import is_url, last_part
 from wsi_attention.training.label_values import check_classes, check_values
 
 __all__ = ["COLUMNS", "PARTS", "LabelRow", "bare_name", "find_slides", "read_labels", "with_series"]
@@ -75,21 +76,21 @@ def with_series(rows: Iterable[LabelRow], series: str | None) -> tuple[LabelRow,
     return tuple(row if row.series is not None else replace(row, series=series) for row in rows)
 
 
-def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: str | Path) -> dict[str, Path]:
-    """Return the file of each slide name, looked up below the given folders (or among the given files).
+def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: str | Path) -> dict[str, str | Path]:
+    """Return the file of each slide name, looked up below the given folders (or among the given files and URLs).
 
     Raises:
         InputError: an input does not exist, a name fits no file or several, two names mean one file.
     """
     index = _index(inputs, asked_by)
-    found: dict[str, Path] = {}
+    found: dict[str, str | Path] = {}
     missing = []
     for name in names:
         match = index.find(name)
         if match is None:
             missing.append(name)
         else:
-            found[name] = Path(match)
+            found[name] = match if is_url(match) else Path(match)
     if missing:
         where = ", ".join(str(path) for path in inputs)
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
@@ -121,8 +122,8 @@ def _no_duplicates(path: str | Path, slides: Sequence[str]) -> None:
         raise InputError(f"{path}: {len(twice)} slides stand more than once: {', '.join(twice[:3])}")
 
 
-def _one_name_a_file(found: Mapping[str, Path], asked_by: str | Path) -> None:
-    first: dict[Path, str] = {}
+def _one_name_a_file(found: Mapping[str, str | Path], asked_by: str | Path) -> None:
+    first: dict[str | Path, str] = {}
     for name, path in found.items():
         if path in first:
             raise InputError(f"{asked_by}: {first[path]!r} and {name!r} are both {path}; keep one of them")
@@ -134,6 +135,9 @@ def _index(inputs: Sequence[str | Path], asked_by: str | Path) -> SlideNames:
 
     index = SlideNames(asked_by)
     for slide in discovery.find_slides(inputs).slides:
+        if is_url(slide.path):
+            index.add(slide.path, (slide.relative, last_part(slide.path), slide.key))
+            continue
         path = Path(slide.path)
         inside = [f"{slide.relative}/{name}" for name in discovery.files_of(slide.path)]
         index.add(slide.path, (slide.relative, path.name, path.as_posix(), Path(slide.key).as_posix(), *inside))

@@ -15,12 +15,15 @@ from wsi_attention.inference.batch.matching import file_name
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.methods.method import find_method
+from wsi_attention.nn.known_features import PREFIX
+from wsi_attention.training.bags import Facts, Given, facts_of, find_bags, given, survey_bags, without_changes
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, Split, find_slides, read_labels, split_rows, with_series
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.negative import negative_arguments
+from wsi_attention.training.open_slides import OpenSlides
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 
@@ -36,22 +39,30 @@ class Plan:
     Attributes:
         recipe: the numbers.
         split: which rows train and which validate.
-        slides: slide name -> file.
+        slides: slide name -> file or URL.
         surveyed: fingerprints of the usable slides, and why others are not.
         encoder: fingerprint of the weights that the encoder starts from; empty without such.
         maps: fingerprint of the accumulated maps that are learnt; empty without such.
         negative: class that means that nothing was found, None where there is none or nobody says.
         told: options that tell the method which one it is.
+        features: files with features of the slides' tiles, None where all tiles are read.
     """
 
     recipe: Recipe
     split: Split
-    slides: Mapping[str, Path]
+    slides: Mapping[str, str | Path]
     surveyed: Survey
     encoder: str = ""
     maps: str = ""
     negative: str | None = None
     told: Mapping[str, object] = field(default_factory=dict)
+    features: Given | None = None
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """Options of the method: those of the recipe, and what slides, labels and features tell of it."""
+        stored = self.features.told(self.recipe) if self.features else {}
+        return {**self.recipe.model, **stored, **self.told}
 
     @property
     def training_slides(self) -> tuple[tuple[str, Mapping[str, str]], ...]:
@@ -74,6 +85,7 @@ class Plan:
         labels = {row.slide: (row.label, row.patient, row.mpp, row.part) for row in self.rows}
         parts = {"recipe": self.recipe.as_dict(), "labels": labels, "slides": self._slides}
         extra = {"encoder_start": self.encoder, "maps": self.maps}
+        extra |= {"features": self.features.digest if self.features else ""}
         return plan_of(**parts, **{name: value for name, value in extra.items() if value})
 
     @property
@@ -132,27 +144,33 @@ class Finished:
 
 
 def make_plan(
-    labels: Path, slides: Sequence[str | Path], recipe: Recipe, listener: Listener, series: str | None = None
+    labels: Path,
+    slides: Sequence[str | Path],
+    recipe: Recipe,
+    listener: Listener,
+    series: str | None = None,
+    doors: OpenSlides | None = None,
+    features: str | Path | None = None,
 ) -> Plan:
-    """Read the labels, split them, and open every slide once.
+    """Read the labels, split them, and open every slide once, with `doors` where given, and every file of features.
 
     Raises:
         InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
     """
+    recipe = recipe if features is None else without_changes(recipe)
     check_options(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
     split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
     negative, told = negative_arguments(recipe.method, recipe.model, split.classes, recipe.negative)
     rows = (*split.train, *split.validation)
-    found = find_slides([row.slide for row in rows], slides, labels)
-    listener.line(f"looking at {len(rows)} slides")
-    surveyed = survey(found, rows)
+    found, surveyed, stored = _looked_at(rows, slides, features, recipe, labels, listener, doors)
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
-    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told)
-    for note in (*split.notes, *plan.copies, *_encoder_notes(recipe), *_negative_notes(plan)):
+    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told, stored)
+    notes = (*split.notes, *plan.copies, *_encoder_notes(plan), *_feature_notes(plan), *_negative_notes(plan))
+    for note in notes:
         listener.line(f"note: {note}")
     for label in split.classes:
         counts = [sum(row.label == label for row in part) for part in (split.train, split.validation)]
@@ -160,9 +178,45 @@ def make_plan(
     return plan
 
 
-def _encoder_notes(recipe: Recipe) -> tuple[str, ...]:
-    encoder = find_method(recipe.method).complete(recipe.model).get("encoder")
-    frozen = isinstance(encoder, Mapping) and encoder.get("frozen")
+def _looked_at(
+    rows: Sequence[LabelRow],
+    slides: Sequence[str | Path],
+    features: str | Path | None,
+    recipe: Recipe,
+    labels: Path,
+    listener: Listener,
+    doors: OpenSlides | None,
+) -> tuple[Mapping[str, str | Path], Survey, Given | None]:
+    """Return slide name -> slide, or its feature file where there are no slides; what a look at each found; features.
+
+    Raises:
+        InputError: a slide is missing, or no feature file can be used.
+    """
+    found: Mapping[str, str | Path] = find_slides([row.slide for row in rows], slides, labels) if slides else {}
+    files = {} if features is None else find_bags(features, rows, labels)
+    listener.line(f"looking at {len(rows)} slides" if slides else f"looking at {len(files)} files of features")
+    surveyed = survey(found, rows, doors) if slides else Survey()
+    if features is None:
+        return found, surveyed, None
+    scales = {row.slide: row.mpp if row.mpp is not None else surveyed.scale(row.slide) for row in rows}
+    facts = facts_of(files, scales)
+    stored = given(features, files, facts, not slides)
+    if not slides:
+        return files, survey_bags(rows, facts), stored
+    broken = {name: one for name, one in facts.items() if not isinstance(one, Facts)}
+    if not stored.reads(recipe):
+        broken |= {row.slide: f"{row.slide}: no feature file of it" for row in rows if row.slide not in files}
+    return found, surveyed.without(broken), stored
+
+
+def _feature_notes(plan: Plan) -> tuple[str, ...]:
+    return plan.features.notes(plan.recipe, len(plan.rows)) if plan.features else ()
+
+
+def _encoder_notes(plan: Plan) -> tuple[str, ...]:
+    recipe = plan.recipe
+    encoder = find_method(recipe.method).complete(plan.arguments).get("encoder")
+    frozen = isinstance(encoder, Mapping) and encoder.get("frozen") and not str(encoder.get("name")).startswith(PREFIX)
     if frozen and not (recipe.start or recipe.encoder_start):
         return ("the encoder is frozen with random weights; encoder_start or start give it better ones",)
     return ()

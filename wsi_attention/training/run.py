@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,18 +12,23 @@ import torch
 from torch import nn
 
 from wsi_attention.config import Recipe, as_recipe
+from wsi_attention.defaults import FEATURE_STORE_GB
 from wsi_attention.devices import device_of, fabric_on, precision_on
+from wsi_attention.errors import InputError
 from wsi_attention.files import given_path, given_paths
 from wsi_attention.methods.method import build_model
 from wsi_attention.protocols import contract_of
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
-from wsi_attention.training.data import MEMORY_BYTES, Example, OverviewMemory, slide_examples
+from wsi_attention.training.bags import Stored, bag_examples, stored_for, with_features
+from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples
+from wsi_attention.training.features import Place, kept_features
 from wsi_attention.training.folder import finish, forget, tidy, write_split
 from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.maps import Guide, guide_for
+from wsi_attention.training.open_slides import OpenSlides
 from wsi_attention.training.plan import (
     FOLDER,
     Finished,
@@ -67,7 +73,7 @@ class TrainingResult:
 
 def train(
     labels: str | Path,
-    slides: str | Path | Iterable[str | Path],
+    slides: str | Path | Iterable[str | Path] | None,
     output: str | Path,
     recipe: Recipe | str | Path | None = None,
     *,
@@ -76,6 +82,9 @@ def train(
     processes: int = 1,
     memory: int = MEMORY_BYTES,
     series: str | None = None,
+    feature_store: str | Path | None = None,
+    feature_store_gb: float = FEATURE_STORE_GB,
+    features: str | Path | None = None,
     command: str = "",
     listener: Listener | None = None,
 ) -> TrainingResult:
@@ -83,7 +92,8 @@ def train(
 
     Args:
         labels: CSV `slide,label[,patient][,mpp][,split][,series]`.
-        slides: folders or files in which the labels' slides are found, one or several.
+        slides: folders, files or URLs among which the labels' slides are found, one or several; None to train on
+            features alone.
         output: the model folder; `training/` in it holds metrics.csv, split.csv and, until the end, the state.
         recipe: all numbers: a `Recipe`, a TOML file or the name of a shipped one such as "ats"; that of the default
             method where None.
@@ -92,6 +102,12 @@ def train(
         processes: how many devices of one kind work together.
         memory: bytes for overviews kept between epochs.
         series: the number or name of the image that is the slide, for rows of the labels that do not say.
+        feature_store: folder that keeps what a frozen encoder says of tiles, so that none is read and encoded again;
+            trainings and `classify` may share it, and then agree with runs of their own up to the last bits, because
+            tiles are encoded in other batches. `features` beside the model folder where None.
+        feature_store_gb: limit of its size in GB; 0 keeps nothing.
+        features: a folder of TRIDENT, CLAM or STAMP with features of the slides' tiles: attention takes the nearest of
+            them instead of reading a tile. The slides are then seen as they are, without augmentation.
         command: the command line, for the model card.
         listener: told how it goes.
 
@@ -103,7 +119,7 @@ def train(
         DivergedError: loss, gradient or output is no number any more.
         ResultsError: the folder cannot be written.
     """
-    table, places = Path(given_path(labels, "labels", "a CSV")), given_paths(slides, "slides", "a folder or a slide")
+    table, places = Path(given_path(labels, "labels", "a CSV")), _places(slides, features)
     recipe, folder = as_recipe(recipe), Path(given_path(output, "output", "the model folder to write"))
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
     precision = (
@@ -111,7 +127,9 @@ def train(
     )
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
-    plan = make_plan(table, places, recipe, listener, series)
+    doors = OpenSlides()
+    plan = make_plan(table, places, recipe, listener, series, doors, features)
+    recipe = plan.recipe
     done = finished_before(folder, plan) if earlier == "continue" else None
     if done:
         tidy(folder / FOLDER)
@@ -127,8 +145,15 @@ def train(
     if earlier == "replace":
         forget(folder)
         fabric.barrier()
+    model.load_state_dict(dict(state.weights))
+    place, arguments = Place(feature_store, feature_store_gb, folder), dict(state.arguments)
+    stored = stored_for(plan.features, model, recipe.method, arguments) if plan.features else None
+    alone = plan.features is not None and plan.features.alone
+    known = None if alone else kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
     accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
-    job = _job(plan, model, views, folder / FOLDER, listener, accumulation, guide)
+    mpp = contract_of(model).overview_mpp
+    open_all = partial(_examples, plan, views=views, mpp=mpp, known=known, doors=doors, stored=stored)
+    job = _job(plan, open_all, folder / FOLDER, listener, accumulation, guide)
     if fabric.is_global_zero:
         write_split(folder / FOLDER, plan.split)
     first, state = state.epoch, fit(fabric, model, job, state)
@@ -137,12 +162,13 @@ def train(
         model.load_state_dict(dict(state.best))
         save_last(accumulation, folder)
         finish(folder, plan, model.cpu(), state, end, command)
+    doors.close()
     fabric.barrier()
     return TrainingResult(folder, end.best, end.epochs, end.epochs - first, False, end.failed, fabric.is_global_zero)
 
 
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:
-    arguments: dict[str, object] = {**plan.recipe.model, **plan.told}
+    arguments = plan.arguments
     method, classes = plan.recipe.method, len(plan.split.classes)
     if plan.recipe.statistics != "builder":
         arguments |= _colours(plan, build_model(method, classes, **arguments), views)
@@ -168,8 +194,7 @@ def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, l
 
 def _job(
     plan: Plan,
-    model: nn.Module,
-    views: OverviewMemory,
+    examples: Callable[[Sequence[LabelRow]], tuple[Example, ...]],
     folder: Path,
     listener: Listener,
     accumulation: Accumulation | None,
@@ -180,14 +205,13 @@ def _job(
         save_state(folder, state)
         tidy_epochs(folder, state.epoch)
 
-    mpp = contract_of(model).overview_mpp
-    train_set = _examples(plan, plan.split.train, views, mpp)
+    train_set = examples(plan.split.train)
     classes = len(plan.split.classes)
     balanced = plan.recipe.class_weights == "balanced"
     weights = class_weights([example.label for example in train_set], classes) if balanced else (1.0,) * classes
     return Job(
         train_set,
-        _examples(plan, plan.split.validation, views, mpp),
+        examples(plan.split.validation),
         plan.recipe,
         weights,
         save,
@@ -197,5 +221,33 @@ def _job(
     )
 
 
-def _examples(plan: Plan, rows: Sequence[LabelRow], views: OverviewMemory, mpp: float) -> tuple[Example, ...]:
-    return slide_examples(rows, plan.slides, plan.surveyed, plan.split.classes, views, mpp, plan.recipe.snap)
+def _examples(
+    plan: Plan,
+    rows: Sequence[LabelRow],
+    views: OverviewMemory,
+    mpp: float,
+    known: Known | None = None,
+    doors: OpenSlides | None = None,
+    stored: Stored | None = None,
+) -> tuple[Example, ...]:
+    surveyed, classes, snap = plan.surveyed, plan.split.classes, plan.recipe.snap
+    if plan.features and plan.features.alone:
+        if stored is None:
+            raise InputError('statistics = "tissue" are of slides, and there are features alone; leave it out')
+        return bag_examples(rows, surveyed, classes, stored)
+    found = slide_examples(rows, plan.slides, surveyed, classes, views, mpp, snap, known, doors)
+    return found if stored is None else tuple(with_features(one, stored) for one in found)
+
+
+def _places(slides: str | Path | Iterable[str | Path] | None, features: str | Path | None) -> tuple[str | Path, ...]:
+    """Return where slides are; nowhere where there are features alone.
+
+    Raises:
+        InputError: there are neither.
+    """
+    if features is not None:
+        given_path(features, "features", "a folder")
+    places = () if slides is None else given_paths(slides, "slides", "a folder or a slide")
+    if features is None and not places:
+        raise InputError("no slides are given (-i), and no features of them (--features): give one, or both")
+    return places

@@ -64,7 +64,7 @@ def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
     """
     if start == PRETRAINED:
         return _timm_only(encoder).published_weights()
-    if _is_file(start):
+    if is_file(start):
         return read_encoder(start)
     earlier = load_model(start)
     options = earlier.config["options"]
@@ -128,7 +128,7 @@ def encoder_fingerprint(start: str) -> str:
     if start in ("", PRETRAINED):
         return start
     try:
-        return _sha256(Path(start)) if _is_file(start) else load_model(start).weights_sha256
+        return _sha256(Path(start)) if is_file(start) else load_model(start).weights_sha256
     except OSError as error:
         raise InputError(f"encoder weights {start} cannot be read: {error.strerror or error}") from error
 
@@ -143,7 +143,8 @@ def _timm_only(encoder: nn.Module) -> TimmEncoder:
     return encoder
 
 
-def _is_file(start: str) -> bool:
+def is_file(start: str) -> bool:
+    """Return whether `encoder_start` names a file of weights, not a model."""
     return Path(start).is_file() or Path(start).suffix == SUFFIX
 
 

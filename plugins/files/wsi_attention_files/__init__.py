@@ -9,30 +9,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsi_attention_files.bag import Bag
+    from wsi_attention.bags import DIALECTS, Bag, read_bag, write_bag
     from wsi_attention_files.convert import Refused, read_folder, write_results
-    from wsi_attention_files.dialects import DIALECTS, read_bag, write_bag
     from wsi_attention_files.masks import contours_of, tissue_of, write_mask
     from wsi_attention_files.model_config import ModelConfig, read_model_config, recipe
     from wsi_attention_files.results import bag_of, bags_of_results, with_features
 
 _HOMES = {
-    "DIALECTS": "dialects",
-    "Bag": "bag",
-    "ModelConfig": "model_config",
-    "Refused": "convert",
-    "bag_of": "results",
-    "bags_of_results": "results",
-    "contours_of": "masks",
-    "read_bag": "dialects",
-    "read_folder": "convert",
-    "read_model_config": "model_config",
-    "recipe": "model_config",
-    "tissue_of": "masks",
-    "with_features": "results",
-    "write_bag": "dialects",
-    "write_mask": "masks",
-    "write_results": "convert",
+    "DIALECTS": "wsi_attention.bags",
+    "Bag": "wsi_attention.bags",
+    "ModelConfig": "wsi_attention_files.model_config",
+    "Refused": "wsi_attention_files.convert",
+    "bag_of": "wsi_attention_files.results",
+    "bags_of_results": "wsi_attention_files.results",
+    "contours_of": "wsi_attention_files.masks",
+    "read_bag": "wsi_attention.bags",
+    "read_folder": "wsi_attention_files.convert",
+    "read_model_config": "wsi_attention_files.model_config",
+    "recipe": "wsi_attention_files.model_config",
+    "tissue_of": "wsi_attention_files.masks",
+    "with_features": "wsi_attention_files.results",
+    "write_bag": "wsi_attention.bags",
+    "write_mask": "wsi_attention_files.masks",
+    "write_results": "wsi_attention_files.convert",
 }
 
 __all__ = [
@@ -58,7 +57,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'wsi_attention_files' has no attribute {name!r}")
-    value = getattr(import_module(f"wsi_attention_files.{_HOMES[name]}"), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

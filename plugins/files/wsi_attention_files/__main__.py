@@ -19,7 +19,9 @@ def write(
     dialect: Annotated[str, typer.Argument(help="trident, clam, wsinfer or stamp.")],
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to; the dialect's layout is made there.")],
-    features: Annotated[str | None, typer.Option(help="Model whose tile encoder computes features.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Model whose tile encoder computes features, of length 1.")
+    ] = None,
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide, as predictions.csv names it.")] = None,
 ) -> None:
     """Writes the tiles that classify read as files of another pipeline, so that its MIL can use them."""
@@ -46,7 +48,7 @@ def read(
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="An HDF5 file.")], mpp: Mpp = None) -> None:
     """Says what a file holds."""
-    from wsi_attention_files.dialects import read_bag
+    from wsi_attention.bags import read_bag
 
     bag = read_bag(file, mpp=mpp)
     size = f"slide of {bag.extent[0]}×{bag.extent[1]}" if bag.extent else "size of the slide unknown"

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_attention import WsiAttentionError
+from wsi_attention.bags import Bag, read_bag, write_bag
 from wsi_attention.errors import InputError
 from wsi_attention.plain_text import in_cell
-from wsi_attention_files.bag import Bag
-from wsi_attention_files.dialects import read_bag, write_bag
 from wsi_attention_files.masks import write_mask
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from wsi_attention import TissueMask
+from wsi_attention.bags import Bag, check_on_slide
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.geometry import Box
-from wsi_attention_files.bag import Bag, check_on_slide
 
 MAX_PIXELS = 4_000_000
 """Pixels of a mask; finer ones are no use to attention, which looks at an overview."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attention import Classifier, Prediction, Slide, TileSet, open_slide, tile_features
+from wsi_attention.bags import Bag
 from wsi_attention.errors import InputError
-from wsi_attention.inference import has_encoder, stored_predictions, suffix_of
-from wsi_attention_files.bag import Bag
+from wsi_attention.inference import encoder_name, has_encoder, stored_predictions, suffix_of
 
 
 def bag_of(prediction: Prediction, name: str = "") -> Bag:
@@ -68,9 +68,10 @@ def with_features(bag: Bag, slide: Slide, classifier: Classifier, batch: int = 3
     pixels = bag.pixels or bag.side
     tiles = TileSet(bag.locations, (pixels, pixels), bag.downsample or max(1.0, bag.side / pixels))
     found, valid = tile_features(slide, classifier, tiles, device="cpu", batch=batch, precision="32")
-    name = f"wsi-attention:{classifier.name}:{classifier.weights_sha256[:12]}"
     weights = None if bag.weights is None else bag.weights[valid]
-    return replace(bag, locations=bag.locations[valid], features=found[valid], weights=weights, encoder=name)
+    return replace(
+        bag, locations=bag.locations[valid], features=found[valid], weights=weights, encoder=encoder_name(classifier)
+    )
 
 
 def bags_of_results(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_attention.inference.batch.names import LONGEST, assign_names, safe_name, suffix_of
+from wsi_attention.inference.batch.names import assign_names, suffix_of
+from wsi_attention.safe_names import LONGEST, safe_name
 
 
 def named(*relatives: str, known: dict[str, str] | None = None) -> dict[str, str]:

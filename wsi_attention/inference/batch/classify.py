@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
-from wsi_attention.defaults import BATCH, EXPORTS, LIMIT
+from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT
 from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.chosen import exporters_of, name_of, options_of
@@ -34,6 +34,7 @@ from wsi_attention.inference.results.mirror import workplace
 from wsi_attention.inference.results.page import PAGE, part_of, write_page
 from wsi_attention.inference.results.slide_key import first_look
 from wsi_attention.inference.results.state import RunKey, State
+from wsi_attention.inference.stored_features import with_features
 from wsi_attention.protocols import Exporter
 from wsi_attention.slide.urls import is_url, masked
 
@@ -66,6 +67,9 @@ def classify(
     watch: Watch | None = None,
     profile: bool = False,
     full_hash: bool = False,
+    feature_store: str | Path | None = None,
+    feature_store_gb: float = FEATURE_STORE_GB,
+    features: str | Path | None = None,
 ) -> Report:
     """Classify slides into a results folder; a second call does only what is missing.
 
@@ -95,6 +99,11 @@ def classify(
         profile: measures where the time goes, for `Report.profile` and the record of the run.
         full_hash: hashes slides whole, however large, so that no change of a byte goes unnoticed; also when results are
             resumed. Files up to `own_files.SMALL` bytes are always hashed whole.
+        feature_store: folder that keeps what the encoder says of tiles, so that a later run, or another model with the
+            same encoder, neither reads nor encodes them again; on a cluster, one that all workers see.
+        feature_store_gb: limit of its size in GB; slides used longest ago leave first.
+        features: a folder of TRIDENT, CLAM or STAMP with features of the slides' tiles by the model's encoder, which
+            are then not read, see `predict`; slides without a file there are read.
 
     Returns:
         How many slides have which status, and why those failed that did.
@@ -106,7 +115,10 @@ def classify(
         ClusterError: the workers cannot do the work, or are gone; what is finished is kept.
     """
     effort = Effort(exact, tolerance, budget, unread)
-    wishes = Wishes(exporters_of(what), device, precision, batch, limit, effort, snap, profile, full_hash)
+    kept = None if feature_store is None else str(given_path(feature_store, "feature_store", "a folder"))
+    stored = None if features is None else str(given_path(features, "features", "a folder"))
+    known = kept, feature_store_gb, stored
+    wishes = Wishes(exporters_of(what), device, precision, batch, limit, effort, snap, profile, full_hash, *known)
     given = given_paths(inputs, "inputs", "a slide, folder or slides CSV, or several of them")
     table = None if slides_csv is None else given_path(slides_csv, "slides_csv", "a CSV")
     order, place = Order(given, table, mpp, series, workers, existing), given_path(results, "results", "a folder")
@@ -150,6 +162,8 @@ def run_batch(
     wishes = wishes.checked(classifier)
     with workplace(results) as (place, mirror):
         found = order.found(place)
+        if wishes.features is not None:
+            found = replace(found, slides=with_features(found.slides, wishes.features))
         settings = _prepared(runner, classifier, place, wishes, found.slides)
         report = Report.of(found, mirror.url if mirror else place, wishes.profile)
         with _interruptible(report), open_results(place, settings.run, order.existing, mirror) as folder:

@@ -36,6 +36,7 @@ class SlideFile:
         mask: path of the user's own tissue mask.
         series: the number or name of the image that is the slide, where the caller says so.
         several: whether other images of the same file are asked for too, so that the image is part of the name.
+        features: path of the file with features of its tiles.
     """
 
     path: str
@@ -44,6 +45,7 @@ class SlideFile:
     mask: str | None = None
     series: str | None = None
     several: bool = False
+    features: str | None = None
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_attention.bags.source import BagSource, FeaturedSource
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import NoTissueError, ResultsError, SlideError, WsiAttentionError
 from wsi_attention.export.chosen import options_of
@@ -20,8 +21,9 @@ from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.time_limit import TimeLimit
 from wsi_attention.inference.batch.wishes import Wishes
+from wsi_attention.inference.known import store_at
 from wsi_attention.inference.pictures import picture_downsample, shown_tiles, write_unfinished
-from wsi_attention.inference.predict import look, overview_of, prepare
+from wsi_attention.inference.predict import known_tiles, look, overview_of, prepare
 from wsi_attention.inference.results.slide_key import first_look, second_look
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
 from wsi_attention.plain_text import visible
@@ -141,6 +143,7 @@ class _Work:
         self.why = job.why
         self.counters = Counters()
         self._slide: Slide | None = None
+        self._known: FeaturedSource | BagSource | None = None
 
     def run(self, turn: AbstractContextManager[object]) -> State | None:
         slide, self.key = self.limit.run(self._open)
@@ -175,13 +178,26 @@ class _Work:
     def _prepare(self, slide: Slide) -> SlideSource:
         mask, wishes = self.job.slide.mask, self.wishes
         tissue = load_mask(mask, slide.dimensions, slide.facts.bounds) if mask else None
-        return prepare(slide, self.job.settings.classifier, tissue=tissue, batch=wishes.batch, snap=wishes.snap)
+        classifier, features = self.job.settings.classifier, self.job.slide.features
+        source = prepare(slide, classifier, tissue=tissue, batch=wishes.batch, snap=wishes.snap)
+        self._known = known_tiles(source, classifier, features) if features else None
+        return source
 
     def _look(self, slide: Slide, source: SlideSource) -> Prediction:
         settings, wishes = self.job.settings, self.wishes
         torch.set_num_threads(settings.threads)
         device, precision, effort = wishes.device, wishes.precision, wishes.effort
-        return look(slide, source, settings.classifier, device=device, precision=precision, effort=effort)
+        kept = store_at(wishes.feature_store, wishes.feature_store_gb)
+        return look(
+            slide,
+            source,
+            settings.classifier,
+            device=device,
+            precision=precision,
+            effort=effort,
+            kept=kept,
+            known=self._known,
+        )
 
     @spent_on("export")
     def _finish(self, prediction: Prediction, source: SlideSource) -> State:

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wsi_attention.errors import InputError
-from wsi_attention.inference.batch.names import safe_name, suffix_of
+from wsi_attention.inference.batch.names import suffix_of
+from wsi_attention.safe_names import safe_name
 
 DICOM = (".dcm", ".dicom")
 """Suffixes of files that are often only a part of a slide: a series has the name of its folder."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from wsi_attention.checkpoint import Classifier
-from wsi_attention.defaults import BATCH, LIMIT
+from wsi_attention.defaults import BATCH, FEATURE_STORE_GB, LIMIT
 from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError
 from wsi_attention.export.chosen import name_of
+from wsi_attention.feature_store.store import open_store
+from wsi_attention.inference.known import warn_anew
 from wsi_attention.inference.predict import USUAL, Effort
+from wsi_attention.inference.stored_features import check_readable, expected_of
 from wsi_attention.protocols import Exporter
 
 
@@ -27,6 +31,9 @@ class Wishes:
         snap: whether tiles move to the file's own grid.
         profile: whether to measure where the time goes.
         full_hash: whether to hash slides whole.
+        feature_store: folder that keeps what the encoder says of tiles; None for none.
+        feature_store_gb: limit of its size.
+        features: folder of files with features of the slides' tiles, which are then not read; None reads all.
     """
 
     what: tuple[Exporter, ...] = ()
@@ -38,16 +45,26 @@ class Wishes:
     snap: bool = True
     profile: bool = False
     full_hash: bool = False
+    feature_store: str | None = None
+    feature_store_gb: float = FEATURE_STORE_GB
+    features: str | None = None
 
     def checked(self, classifier: Classifier) -> Wishes:
         """Return the wishes as this model fulfils them.
 
         Raises:
-            InputError: a number is not above 0, the wishes contradict each other, or the model cannot fulfil them.
+            InputError: a number is not above 0, the wishes contradict each other, the model cannot fulfil them, or the
+                folder of the feature store holds something else.
         """
         check_positive(batch=self.batch, limit=self.limit)
         self.effort.check(classifier)
-        return replace(self, snap=self.effort.snaps(self.snap))
+        if self.features is None:
+            check_readable(classifier.model, f"model {classifier.name}")
+        else:
+            expected_of(classifier.model, classifier.config["options"], f"model {classifier.name}")
+        kept = None if self.feature_store is None else str(Path(self.feature_store).absolute())
+        usable = kept is not None and open_store(kept, self.feature_store_gb, warn_anew()) is not None
+        return replace(self, snap=self.effort.snaps(self.snap), feature_store=kept if usable else None)
 
     def facts(self) -> dict[str, object]:
         """Return what the record of a run says of the wishes."""
@@ -59,6 +76,8 @@ class Wishes:
             "limit": self.limit,
             "snap": self.snap,
             "full_hash": self.full_hash,
+            "feature_store": self.feature_store,
+            **({"features": self.features} if self.features else {}),
             **self.effort.facts(),
         }
 

@@ -18,10 +18,17 @@ def first_look(slide: SlideFile) -> SlideKey:
     """Return what can be said of a slide without opening it: what was asked, and when its files were written.
 
     Raises:
-        InputError: the mask cannot be read.
+        InputError: the mask or the file of features cannot be read.
     """
     times, changes = own_files.written(slide.path)
-    return SlideKey(mpp=slide.mpp, mask_sha256=_sha256(slide.mask), series=slide.series, written=times, changed=changes)
+    return SlideKey(
+        mpp=slide.mpp,
+        mask_sha256=_sha256(slide.mask),
+        series=slide.series,
+        written=times,
+        changed=changes,
+        features=_written(slide.features),
+    )
 
 
 def second_look(first: SlideKey, slide: Slide, path: str, whole: bool = False) -> SlideKey:
@@ -35,6 +42,16 @@ def second_look(first: SlideKey, slide: Slide, path: str, whole: bool = False) -
     """
     content = own_files.content(path, whole)
     return replace(first, fingerprint=slide.fingerprint, seen=seen_in(slide), content=content)
+
+
+def _written(path: str | None) -> str:
+    if path is None:
+        return ""
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise InputError(f"{path}: the features cannot be read ({error.strerror})") from error
+    return f"{found.st_size} bytes at {found.st_mtime_ns}"
 
 
 def _sha256(path: str | None) -> str | None:

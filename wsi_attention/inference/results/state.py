@@ -72,6 +72,7 @@ class SlideKey:
         written: sizes and times of its files (`slide.own_files.written`).
         changed: the same with the times of any change.
         content: sha256 of all bytes, where it was taken.
+        features: size and time of the file that features of its tiles came from; empty where all were read.
     """
 
     fingerprint: str = ""
@@ -82,11 +83,12 @@ class SlideKey:
     written: str = ""
     changed: str = ""
     content: str | None = None
+    features: str = ""
 
     def untouched(self, now: SlideKey) -> bool:
         """Return whether the slide's files are untouched since, so that it need not be opened."""
-        asked = self.mpp, self.mask_sha256, self.series, self.changed
-        return bool(self.seen and self.changed) and asked == (now.mpp, now.mask_sha256, now.series, now.changed)
+        asked, wanted = ((one.mpp, one.mask_sha256, one.series, one.changed, one.features) for one in (self, now))
+        return bool(self.seen and self.changed) and asked == wanted
 
     def difference(self, now: SlideKey) -> str | None:
         """Return why a result with this key is not one of the slide as it is now; None where it is."""
@@ -96,6 +98,8 @@ class SlideKey:
             return _given("mask", now.mask_sha256, self.mask_sha256)
         if self.series != now.series:
             return _given("--series", now.series, self.series)
+        if self.features != now.features:
+            return _given("file of features", now.features or None, self.features or None)
         if not self.seen:
             return "its result is of an earlier version, which did not record what the file was like"
         return seen_otherwise(self.seen, now.seen) or (None if self._same_content(now) else self._other_content(now))

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.outputs import glimpses, require_tiles
-from wsi_attention.nn.bags import encode
+from wsi_attention.methods.reading import encoded
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.protocols import TileSource
-from wsi_attention.structures import Glimpse, TileBatch, TileSet
+from wsi_attention.structures import Glimpse, TileSet
 
 MOST_PLACES = 15
 """The most places for a tile along a patch's side; odd, so that one of them is the middle."""
@@ -70,10 +70,9 @@ class FinerTokens(nn.Module):
         wanted = cells.where(real, cells[:, :1]).cpu()
         fine, at = at_tissue(source, grid, wanted, self.tile_size * downsample)
         tiles = source.aligned(TileSet(fine.locations(at.numpy(), size, downsample), size, downsample))
-        batch = source.read(tiles)
-        valid = batch.valid.to(real.device) & real
+        features, valid = encoded(source, tiles, preprocess, self.encoder, real)
         require_tiles(valid)
-        features = encode(TileBatch(batch.pixels, valid), preprocess, self.encoder)
+        assert features is not None
         return Finer(self.project(features), valid, tiles)
 
 

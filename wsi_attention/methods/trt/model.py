@@ -37,6 +37,7 @@ from wsi_attention.methods.trt.reattention import ClassMaps, CoarseLook, ReAtten
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.heads import overview_logits
+from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
 from wsi_attention.nn.vit import STEMS, ConvStem, VisionTransformer
 from wsi_attention.options import option
@@ -338,7 +339,7 @@ def _trt(classes: int, options: TrtOptions) -> ReAttentionTransformer:
 
 
 def _finer(options: TrtOptions) -> FinerTokens:
-    encoder = options.encoder.build(options.channels)
+    encoder = tile_encoder(options.encoder, options.channels)
     return FinerTokens(encoder, options.dim, tile_size=options.tile_size, tile_mpp=options.tile_mpp)
 
 

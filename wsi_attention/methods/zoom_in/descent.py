@@ -15,14 +15,15 @@ from torch import Generator, Tensor, nn
 from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.methods.outputs import require_tissue
 from wsi_attention.methods.overview import look_over
+from wsi_attention.methods.reading import encoded
 from wsi_attention.methods.rounds import Limits, Rounds
 from wsi_attention.methods.zoom_in.estimator import Choice, Stage, at_random, leaf_attention, without_failed_entries
 from wsi_attention.methods.zoom_in.views import Inside, Look, Reader, Zoomed, zoom_levels, zoom_unread
-from wsi_attention.nn.bags import encode, in_chunks
+from wsi_attention.nn.bags import in_chunks
 from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import TileSource
-from wsi_attention.structures import TileBatch
+from wsi_attention.structures import TileSet
 
 MOST_ROUNDS = 256
 """Rounds after which `random_rounds` ends in any case; late ones read little that is new and settle slowly."""
@@ -115,8 +116,8 @@ class Descent:
             stages = (*stages, choose(attention, visits, last))
             drawn = stages[-1].drawn
             found, images = cells.gather(-1, stages[-1].cells)[drawn], images.unsqueeze(-1).expand(drawn.shape)[drawn]
-            network = self._encode if last else partial(self._score, depth + 1)
-            values, valid = reader.look(depth, found, images, network)
+            see = self._encode if last else partial(self._score, depth + 1)
+            values, valid = reader.look(depth, found, images, see)
             looks.append(Look(found, images, leaf_attention(stages).detach(), valid))
             stages = without_failed_entries(stages, valid)
             if last:
@@ -129,15 +130,20 @@ class Descent:
             insides.append(Inside(cells, images, attention, leaf_attention(stages).detach()))
         return Zoomed(stages, tuple(looks), tuple(insides), values.to(attention.dtype))
 
-    def _score(self, step: int, pixels: Tensor) -> Tensor:
-        """Return the logits (m, K) of the cells in views (m, c, h, w)."""
+    def _score(self, step: int, source: TileSource, tiles: TileSet, real: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the logits (m, K) of the cells in views; see `views.See`."""
+        batch = source.read(tiles)
+        valid = batch.valid & real.to(batch.valid.device)
+        if not bool(valid.any()):
+            return None, valid
         network, preprocess = self._networks.attentions[step], self._networks.preprocess
-        return in_chunks(lambda part: in_float32(network, preprocess(part))[0].flatten(1), pixels, VIEWS)
+        pixels = batch.pixels[valid.to(batch.pixels.device)]
+        return in_chunks(lambda part: in_float32(network, preprocess(part))[0].flatten(1), pixels, VIEWS), valid
 
-    def _encode(self, pixels: Tensor) -> Tensor:
-        """Return the features (m, d) of sub-tiles (m, c, h, w)."""
-        tiles = TileBatch(pixels[None], torch.ones((1, len(pixels)), dtype=torch.bool))
-        return encode(tiles, self._networks.preprocess, self._networks.encoder)[0]
+    def _encode(self, source: TileSource, tiles: TileSet, real: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the features (m, d) of sub-tiles; see `views.See`."""
+        features, valid = encoded(source, tiles, self._networks.preprocess, self._networks.encoder, real)
+        return (None if features is None else features[valid.to(features.device)]), valid
 
 
 def random_rounds(

@@ -52,6 +52,7 @@ from wsi_attention.methods.zoom_in.views import (
 from wsi_attention.nn.attention_nets import PooledAttention, TissueAttentionNet
 from wsi_attention.nn.blocks import Encoder, ModulesOf, OverviewNet
 from wsi_attention.nn.heads import ScaledLinear, attended
+from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import Output
@@ -313,7 +314,7 @@ class ZoomIn(nn.Module):
 
 
 def _zoom_in(classes: int, options: ZoomInOptions) -> ZoomIn:
-    encoder = options.encoder.build(options.channels)
+    encoder = tile_encoder(options.encoder, options.channels)
     attentions = [_attention(options, side) for side in options.sides]
     classifier, evidence = ScaledLinear(encoder.dim, classes), nn.Conv2d(attentions[0].dim, classes, 1)
     told = replace(options, background=_background(classes, options.background))

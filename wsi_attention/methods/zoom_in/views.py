@@ -106,8 +106,13 @@ def _level(
     return Level(grid, tissue & inside if side else tissue, inside, side, size, downsample)
 
 
+See = Callable[[TileSource, TileSet, Tensor], tuple[Tensor | None, Tensor]]
+"""(source, tiles (b, n), which of them are real (b, n)) -> the values of those that could be read, (m, …), image after
+image, None where there are none; and which these are, (b, n) bool."""
+
+
 class Reader:
-    """Reads regions of one source and passes them through networks; what has been read is not read again.
+    """Looks at regions of one source; what has been looked at is not read again.
 
     Args:
         source: b images.
@@ -133,16 +138,14 @@ class Reader:
         tiles = TileSet(self.levels[depth].grid.locations(cells.cpu().numpy(), size, downsample), size, downsample)
         return self._source.aligned(tiles) if last else tiles
 
-    def look(
-        self, depth: int, cells: Tensor, images: Tensor, network: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return what a network makes of the regions that could be read, (valid, …), and which these are, (n,) bool.
+    def look(self, depth: int, cells: Tensor, images: Tensor, see: See) -> tuple[Tensor, Tensor]:
+        """Return what is seen in the regions that could be read, (valid, …), and which these are, (n,) bool.
 
         Args:
             depth: index of the level of the cells.
             cells: (n,) flat, image after image.
             images: (n,) int64, increasing, the images that the cells lie in.
-            network: (m, c, h, w) pixels of any dtype -> (m, …).
+            see: how a region becomes a value.
 
         Raises:
             TileReadError: not one of an image's regions could be read.
@@ -151,14 +154,14 @@ class Reader:
         new = [i for i, key in enumerate(keys) if key not in self._known]
         if new:
             index = torch.tensor(new, device=cells.device)
-            self._read(depth, cells[index], images[index], network)
+            self._read(depth, cells[index], images[index], see)
         values = [self._known[key] for key in keys]
         valid = torch.tensor([value is not None for value in values], device=cells.device)
         each, asked = by_image(valid, images, self.batch)
         require_tiles(each[asked.any(dim=-1)])
         return torch.stack([value for value in values if value is not None]), valid
 
-    def _read(self, depth: int, cells: Tensor, images: Tensor, network: Callable[[Tensor], Tensor]) -> None:
+    def _read(self, depth: int, cells: Tensor, images: Tensor, see: See) -> None:
         """Read all in one request, or in parts where there are very many.
 
         All images of a request have equally many tiles: those with fewer repeat their first one.
@@ -169,11 +172,10 @@ class Reader:
         keys = [(depth, *key) for key in zip(images.tolist(), cells.tolist(), strict=True)]
         for start in range(0, len(tiles), PART):
             part = slice(start, start + PART)
-            batch = self._source.read(tiles.select(part))
-            wanted = asked[:, part].to(batch.valid.device)
-            real = batch.valid & wanted
-            values = iter(network(batch.pixels[real.to(batch.pixels.device)])) if bool(real.any()) else iter(())
-            for i, good in zip(index[:, part].cpu()[wanted.cpu()].tolist(), real[wanted].tolist(), strict=True):
+            wanted = asked[:, part].cpu()
+            seen, valid = see(self._source, tiles.select(part), wanted)
+            values = iter(() if seen is None else seen)
+            for i, good in zip(index[:, part].cpu()[wanted].tolist(), valid.cpu()[wanted].tolist(), strict=True):
                 self._known[keys[i]] = next(values) if good else None
 
 

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
+from wsi_attention.bags import clam, hdf5, ours, stamp, trident, wsinfer
+from wsi_attention.bags.bag import Bag, check_on_slide
 from wsi_attention.errors import InputError
-from wsi_attention.inference import safe_name
-from wsi_attention_files import clam, hdf5, stamp, trident, wsinfer
-from wsi_attention_files.bag import Bag, check_on_slide
+from wsi_attention.safe_names import safe_name
+
+if TYPE_CHECKING:
+    import h5py
 
 DIALECTS: dict[str, ModuleType] = {one.NAME: one for one in (trident, clam, wsinfer, stamp)}
 ATTRIBUTES = (
@@ -23,7 +26,7 @@ ATTRIBUTES = (
 
 
 def dialect_of(file: h5py.File) -> ModuleType:
-    """The dialect an open file speaks, told by its attributes alone.
+    """Return the dialect an open file speaks, told by its attributes alone.
 
     Raises:
         InputError: no dataset `coords`, or attributes of none of the four, or of several.
@@ -32,7 +35,7 @@ def dialect_of(file: h5py.File) -> ModuleType:
     found = [one for one in DIALECTS.values() if one.recognises(file.attrs, coords.attrs)]
     if len(found) == 1:
         return found[0]
-    names = sorted({*coords.attrs, *file.attrs})
+    names = sorted(name for name in {*coords.attrs, *file.attrs} if not name.startswith(ours.PREFIX))
     if found:
         several = " and ".join(one.NAME for one in found)
         raise InputError(f"{file.filename}: the attributes are those of {several} ({', '.join(names)}); keep one set")
@@ -52,27 +55,41 @@ def read_bag(
     extent: tuple[int, int] | None = None,
     patches: str | Path | None = None,
 ) -> Bag:
-    """Reads coordinates, and features where there are some, of TRIDENT, CLAM, WSInfer or STAMP.
+    """Read coordinates, and features where there are some, of TRIDENT, CLAM, WSInfer or STAMP.
 
     Args:
         path: an HDF5 file.
         mpp: µm per level-0 pixel of the slide; STAMP's files need it.
         extent: (w, h) of the slide; with it, coordinates of another slide are found out.
-        patches: for a feature file of CLAM, which has no attributes: the file of coordinates it was made from.
+        patches: for a feature file of CLAM, which has no attributes: the file of coordinates it was made from; where
+            None, `patches/<slide>.h5` beside its folder `h5_files/`.
 
     Raises:
         InputError: not HDF5, none of the four, damaged, or of another slide; the text says what was found.
     """
+    patches = patches or _patches_beside(Path(path))
     if patches is not None:
         return _with_features(read_bag(patches, mpp=mpp, extent=extent), path)
     with hdf5.opened(path) as file:
-        bag: Bag = dialect_of(file).read(file, _stem(path), mpp)
+        bag = ours.completed(dialect_of(file).read(file, stem_of(path), mpp), file)
     check_on_slide(bag, extent, path)
     return bag if extent is None else replace(bag, extent=extent)
 
 
+def own_scale(path: str | Path) -> float | None:
+    """Return µm per pixel of the tiles in a file of STAMP that does not say the slide's; None for all other files.
+
+    Where the slide is not at hand, level 0 may as well be taken to be as fine as the tiles: STAMP's places are in µm.
+
+    Raises:
+        InputError: not HDF5, or an attribute is no number.
+    """
+    with hdf5.opened(path) as file:
+        return stamp.own_scale(file)
+
+
 def write_bag(bag: Bag, folder: str | Path, dialect: str) -> list[Path]:
-    """Writes a bag where a dialect's own tools look for it below their folder.
+    """Write a bag where a dialect's own tools look for it below their folder.
 
     Args:
         bag: the tiles; features are written where there are some.
@@ -95,12 +112,18 @@ def write_bag(bag: Bag, folder: str | Path, dialect: str) -> list[Path]:
     for relative, write in _files(bag, dialect):
         with hdf5.created(root / relative) as file:
             write(file, bag)
-            if bag.weights is not None:
-                file.create_dataset("weights", data=np.asarray(bag.weights, np.float64))
+            ours.add(file, bag)
         written.append(root / relative)
     if dialect == clam.NAME and bag.features is not None:
-        written.append(_write_tensor(bag, root / "pt_files" / f"{bag.name}.pt"))
+        from wsi_attention.bags.clam_tensor import write_tensor
+
+        written.append(write_tensor(bag, root / "pt_files" / f"{bag.name}.pt"))
     return written
+
+
+def stem_of(path: str | Path) -> str:
+    """Return the slide's name, without suffix, from the name of a file of coordinates or features."""
+    return Path(path).stem.removesuffix("_patches")
 
 
 def _files(bag: Bag, dialect: str) -> list[tuple[str, Callable[[h5py.File, Bag], None]]]:
@@ -123,6 +146,7 @@ def _with_features(bag: Bag, path: str | Path) -> Bag:
     with hdf5.opened(path) as file:
         locations = hdf5.whole_coordinates(file)
         found = hdf5.features(file, "features", len(locations))
+        bag = ours.completed(bag, file)
     if found is None:
         raise InputError(f"{path}: no dataset features in this file")
     if not np.array_equal(locations, bag.locations):
@@ -130,19 +154,10 @@ def _with_features(bag: Bag, path: str | Path) -> Bag:
     return replace(bag, features=found)
 
 
-def _write_tensor(bag: Bag, path: Path) -> Path:
-    """CLAM's training reads features as a saved tensor; `torch.load(weights_only=True)` reads it as well."""
-    import torch
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".tmp-{path.name}")
-    torch.save(torch.from_numpy(np.asarray(bag.features, np.float32)), unfinished)
-    unfinished.replace(path)
-    return path
-
-
-def _stem(path: str | Path) -> str:
-    return Path(path).stem.removesuffix("_patches")
+def _patches_beside(path: Path) -> Path | None:
+    """Return CLAM's file of coordinates for one of its feature files, None where there is none in its usual place."""
+    beside = path.parent.parent / "patches" / path.name
+    return beside if path.parent.name == "h5_files" and beside.is_file() else None
 
 
 def _safe(name: str) -> str:

@@ -26,6 +26,7 @@ class Bag:
         encoder: what the features come from; empty where unknown.
         dialect: the layout it was read from; empty where it came from elsewhere.
         downsample: level-0 pixels per pixel of a tile before `side` was rounded; None for side / pixels.
+        spacing: µm per pixel of a tile as the file says, in TRIDENT's as a magnification; None where it does not.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Bag:
     encoder: str = ""
     dialect: str = ""
     downsample: float | None = None
+    spacing: float | None = None
 
     def __len__(self) -> int:
         return len(self.locations)
@@ -47,6 +49,11 @@ class Bag:
     def boxes(self) -> NDArray[np.int64]:
         """(n, 4) int64: x, y, w, h in level-0 pixels."""
         return np.concatenate([self.locations, np.full_like(self.locations, self.side)], axis=1)
+
+    @property
+    def tile_um(self) -> float | None:
+        """Side of a tile in µm; None where the slide's mpp is not known."""
+        return None if self.mpp is None else self.side * self.mpp
 
     @property
     def known_mpp(self) -> float:
@@ -72,7 +79,7 @@ class Bag:
 
 
 def check_on_slide(bag: Bag, extent: tuple[int, int] | None, source: object) -> None:
-    """Whether every tile touches the slide; tiles may hang over its border, as they do in all four pipelines.
+    """Check that every tile touches the slide; tiles may hang over its border, as they do in all four pipelines.
 
     Args:
         bag: the tiles.

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from wsi_attention.bags import hdf5
+from wsi_attention.bags.bag import Bag
 from wsi_attention.errors import InputError
-from wsi_attention_files import hdf5
-from wsi_attention_files.bag import Bag
+
+if TYPE_CHECKING:
+    import h5py
 
 NAME = "clam"
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
-    """Whether the attributes are CLAM's."""
+    """Tell whether the attributes are CLAM's."""
     return {"patch_size", "patch_level", "downsample", "level_dim"} <= set(coords)
 
 
 def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
-    """The tiles; CLAM keeps them in level-0 pixels whatever level it reads, their size in pixels of that level.
+    """Return the tiles; CLAM keeps them in level-0 pixels whatever level it reads, their size in pixels of that level.
 
     Raises:
         InputError: attributes missing, or datasets of another shape or kind.
@@ -49,7 +51,7 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
 
 
 def write(file: h5py.File, bag: Bag) -> None:
-    """Writes the coordinates as CLAM's patching does: tiles of level 0, resized by whoever reads them.
+    """Write the coordinates as CLAM's patching does: tiles of level 0, resized by whoever reads them.
 
     Raises:
         InputError: the slide's size is unknown.
@@ -70,7 +72,7 @@ def write(file: h5py.File, bag: Bag) -> None:
 
 
 def write_features(file: h5py.File, bag: Bag) -> None:
-    """Writes the features as CLAM's extraction does, float32 beside int32 coordinates, without attributes."""
+    """Write the features as CLAM's extraction does, float32 beside int32 coordinates, without attributes."""
     if bag.features is None:
         raise InputError(f"{bag.name}: there are no features to write")
     file.create_dataset("features", data=bag.features.astype(np.float32))

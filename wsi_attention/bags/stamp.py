@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from wsi_attention.bags import hdf5
+from wsi_attention.bags.bag import Bag
+from wsi_attention.bags.ours import MPP
 from wsi_attention.errors import InputError
-from wsi_attention_files import hdf5
-from wsi_attention_files.bag import Bag
+
+if TYPE_CHECKING:
+    import h5py
 
 NAME = "stamp"
-MPP = "wsi_attention_mpp"
-"""Our own attribute: the slide's µm per pixel, without which nobody can go back from µm to pixels."""
-EXTENT = "wsi_attention_extent"
+USUAL_PIXELS = 224
+"""Side of STAMP's tiles as the encoder sees them, where an older file does not say it."""
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
-    """Whether the attributes are those of STAMP 2.0 (`tile_size`, `unit`) or later (`tile_size_um`)."""
+    """Tell whether the attributes are those of STAMP 2.0 (`tile_size`, `unit`) or later (`tile_size_um`)."""
     return "tile_size_um" in root or ("tile_size" in root and hdf5.text(root, "unit") == "um")
 
 
 def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
-    """The tiles and features; coordinates become level-0 pixels by the slide's mpp.
+    """Return the tiles and features; coordinates become level-0 pixels by the slide's mpp.
 
     Raises:
         InputError: the slide's mpp is unknown, attributes are missing, or datasets have another shape or kind.
@@ -43,7 +45,6 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         locations=np.rint(micrometres / scale).astype(np.int64),
         side=max(1, round(tile_um / scale)),
         pixels=round(hdf5.number(root, "tile_size_px", where)) if "tile_size_px" in root else None,
-        extent=hdf5.whole_pair(root, (EXTENT,), where) if EXTENT in root else None,
         mpp=scale,
         features=hdf5.features(file, "feats", len(micrometres)),
         weights=hdf5.weights(file, len(micrometres)),
@@ -52,8 +53,19 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
     )
 
 
+def own_scale(file: h5py.File) -> float | None:
+    """Return µm per pixel of a tile where the file is STAMP's and does not say the slide's; None otherwise."""
+    root, where = file.attrs, str(file.filename)
+    if MPP in root or not recognises(root, {}):
+        return None
+    tile_um = hdf5.number(root, "tile_size_um" if "tile_size_um" in root else "tile_size", where)
+    return (
+        tile_um / round(hdf5.number(root, "tile_size_px", where)) if "tile_size_px" in root else tile_um / USUAL_PIXELS
+    )
+
+
 def write(file: h5py.File, bag: Bag) -> None:
-    """Writes features with their coordinates in µm.
+    """Write features with their coordinates in µm.
 
     Raises:
         InputError: there are no features, they exceed float16, or the slide's mpp is unknown.
@@ -73,8 +85,5 @@ def write(file: h5py.File, bag: Bag) -> None:
         "tile_size_um": bag.side * mpp,
         "tile_size_px": bag.pixels or bag.side,
         "feat_type": "tile",
-        MPP: mpp,
     }
-    if bag.extent is not None:
-        attributes[EXTENT] = np.array(bag.extent, np.int64)
     file.attrs.update(attributes)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from wsi_attention.bags import hdf5
+from wsi_attention.bags.bag import Bag
 from wsi_attention.errors import InputError
-from wsi_attention_files import hdf5
-from wsi_attention_files.bag import Bag
+
+if TYPE_CHECKING:
+    import h5py
 
 NAME = "trident"
 MAGNIFICATIONS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
 """Below how many µm per pixel TRIDENT calls a slide 80x, 60x and so on."""
+MPP_OF_1X = 10.0
+"""µm per pixel that a magnification of 1 stands for."""
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
-    """Whether the attributes are TRIDENT's."""
+    """Tell whether the attributes are TRIDENT's."""
     return "target_magnification" in coords and "level0_magnification" in coords
 
 
 def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
-    """The tiles, and features where there are some; `mpp` is the slide's.
+    """Return the tiles, and features where there are some; `mpp` is the slide's.
 
     Raises:
         InputError: attributes missing, or datasets of another shape or kind.
@@ -42,13 +46,14 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         mpp=mpp,
         features=features,
         weights=hdf5.weights(file, len(locations)),
-        encoder=hdf5.text(file["features"].attrs, "encoder") if features is not None else "",
+        encoder=_encoder(file) if features is not None else "",
         dialect=NAME,
+        spacing=MPP_OF_1X / hdf5.number(attributes, "target_magnification", where),
     )
 
 
 def write(file: h5py.File, bag: Bag) -> None:
-    """Writes the bag as TRIDENT does, features and coordinates in one file.
+    """Write the bag as TRIDENT does, features and coordinates in one file.
 
     Raises:
         InputError: the slide is coarser than TRIDENT takes, or its size or mpp is unknown.
@@ -75,7 +80,7 @@ def write(file: h5py.File, bag: Bag) -> None:
 
 
 def magnification(mpp: float, name: str) -> int:
-    """What TRIDENT calls the slide's magnification.
+    """Return what TRIDENT calls the slide's magnification.
 
     Raises:
         InputError: 2.4 µm/px or coarser, which TRIDENT refuses too.
@@ -84,6 +89,12 @@ def magnification(mpp: float, name: str) -> int:
         if mpp < limit:
             return found
     raise InputError(f"{name}: {mpp:g} µm/px; TRIDENT takes slides finer than 2.4 µm/px")
+
+
+def _encoder(file: h5py.File) -> str:
+    """Return the encoder's name; TRIDENT writes "None" where its encoder has none."""
+    name = hdf5.text(file["features"].attrs, "encoder")
+    return "" if name == "None" else name
 
 
 def _side(attributes: Mapping[str, Any], pixels: float, where: str) -> int:

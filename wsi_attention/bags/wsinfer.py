@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from wsi_attention.bags import hdf5
+from wsi_attention.bags.bag import Bag
 from wsi_attention.errors import InputError
-from wsi_attention_files import hdf5
-from wsi_attention_files.bag import Bag
+
+if TYPE_CHECKING:
+    import h5py
 
 NAME = "wsinfer"
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
-    """Whether the attributes are WSInfer's."""
+    """Tell whether the attributes are WSInfer's."""
     return "patch_spacing_um_px" in coords and "patch_size" in coords
 
 
 def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
-    """The tiles; the pixels a network sees follow from the slide's mpp, if that is given.
+    """Return the tiles; the pixels a network sees follow from the slide's mpp, if that is given.
 
     Raises:
         InputError: attributes missing, a level other than 0, or coordinates of another shape or kind.
@@ -40,12 +42,13 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         pixels=round(side * mpp / spacing) if mpp else None,
         mpp=mpp,
         weights=hdf5.weights(file, len(locations)),
+        spacing=spacing,
         dialect=NAME,
     )
 
 
 def write(file: h5py.File, bag: Bag) -> None:
-    """Writes the coordinates; WSInfer knows no features.
+    """Write the coordinates; WSInfer knows no features.
 
     Raises:
         InputError: the slide's mpp is unknown.

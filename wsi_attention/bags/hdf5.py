@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import InputError, ResultsError
+from wsi_attention.errors import InputError, MissingExtraError, ResultsError
+
+if TYPE_CHECKING:
+    import h5py
 
 MAX_TILES = 5_000_000
 """Tiles of one slide; a slide of 100,000² cut into tiles of 64 pixels has half as many."""
@@ -22,17 +25,35 @@ LARGEST = 2**53
 """Coordinates beyond this are no pixels, and floats no longer hold them."""
 
 
+def library() -> ModuleType:
+    """Return h5py.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError(
+            "feature files are HDF5, which needs the package h5py; install it with: pip install"
+            " 'wsi-attention[features]'"
+        ) from error
+    found: ModuleType = h5py
+    return found
+
+
 @contextmanager
 def opened(path: str | Path) -> Iterator[h5py.File]:
-    """The file, for reading.
+    """Yield the file, open for reading.
 
     Raises:
         InputError: missing, no HDF5, or damaged where it is read.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
+    library()
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with library().File(path, "r", locking=False) as file:
             yield file
     except InputError:
         raise
@@ -43,7 +64,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
 
 @contextmanager
 def created(path: str | Path) -> Iterator[h5py.File]:
-    """A new file, there whole or not at all; an older one of the name is replaced.
+    """Yield a new file, there whole or not at all; an older one of the name is replaced.
 
     Raises:
         ResultsError: it cannot be written.
@@ -52,7 +73,7 @@ def created(path: str | Path) -> Iterator[h5py.File]:
     unfinished = path.with_name(f".tmp-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(unfinished, "w", track_order=True) as file:
+        with library().File(unfinished, "w", track_order=True) as file:
             yield file
         unfinished.replace(path)
     except OSError as error:
@@ -62,7 +83,7 @@ def created(path: str | Path) -> Iterator[h5py.File]:
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset that lies in this file itself and fits into memory.
+    """Return a dataset that lies in this file itself and fits into memory.
 
     Raises:
         InputError: missing, a group, a link, stored elsewhere, or too large.
@@ -70,10 +91,10 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     link = file.get(name, getlink=True)
     if link is None:
         raise InputError(f"{file.filename}: no dataset {name}; found: {', '.join(file) or 'nothing'}")
-    if not isinstance(link, h5py.HardLink):
+    if not isinstance(link, library().HardLink):
         raise InputError(f"{file.filename}: {name} is a link to another place, which is not followed")
     found = file[name]
-    if not isinstance(found, h5py.Dataset):
+    if not isinstance(found, library().Dataset):
         raise InputError(f"{file.filename}: {name} is a group, a dataset is needed")
     if found.is_virtual or found.external:
         raise InputError(f"{file.filename}: {name} keeps its values in other files, which are not read")
@@ -85,7 +106,7 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def coordinates(file: h5py.File, name: str = "coords") -> NDArray[Any]:
-    """(n, 2) numbers as they are stored, finite and of sensible size.
+    """Return (n, 2) numbers as they are stored, finite and of sensible size.
 
     Raises:
         InputError: another shape or kind, or values that are no pixels.
@@ -102,7 +123,7 @@ def coordinates(file: h5py.File, name: str = "coords") -> NDArray[Any]:
 
 
 def whole_coordinates(file: h5py.File, name: str = "coords") -> NDArray[np.int64]:
-    """(n, 2) int64 of a dataset in pixels; floats are taken where they are whole.
+    """Return (n, 2) int64 of a dataset in pixels; floats are taken where they are whole.
 
     Raises:
         InputError: as `coordinates`, or fractions of pixels.
@@ -115,7 +136,7 @@ def whole_coordinates(file: h5py.File, name: str = "coords") -> NDArray[np.int64
 
 
 def features(file: h5py.File, name: str, tiles: int) -> NDArray[np.floating] | None:
-    """(n, d) floating point numbers, one row a tile; None where the file has no such dataset.
+    """Return (n, d) floating point numbers, one row a tile; None where the file has no such dataset, (0, 0) of no tile.
 
     Raises:
         InputError: another shape or kind, another number of rows, or values that are not finite.
@@ -123,6 +144,8 @@ def features(file: h5py.File, name: str, tiles: int) -> NDArray[np.floating] | N
     if file.get(name, getlink=True) is None:
         return None
     found = dataset(file, name)
+    if tiles == 0:
+        return np.empty((0, 0), np.float32)
     if found.dtype.kind != "f" or found.ndim != 2 or found.shape[0] != tiles:
         wanted = f"({tiles}, d) of floating point, one row a tile"
         raise InputError(f"{file.filename}: {name} has shape {found.shape} of {found.dtype}, {wanted} is needed")
@@ -133,17 +156,17 @@ def features(file: h5py.File, name: str, tiles: int) -> NDArray[np.floating] | N
 
 
 def weights(file: h5py.File, tiles: int) -> NDArray[np.float64] | None:
-    """(n,) our own addition, dataset `weights`; None where it is missing or of another kind."""
+    """Return (n,), our own addition, dataset `weights`; None where it is missing or of another kind."""
     link = file.get("weights", getlink=True)
-    if not isinstance(link, h5py.HardLink):
+    if not isinstance(link, library().HardLink):
         return None
     found = file["weights"]
-    fits = isinstance(found, h5py.Dataset) and found.shape == (tiles,) and found.dtype.kind == "f"
+    fits = isinstance(found, library().Dataset) and found.shape == (tiles,) and found.dtype.kind == "f"
     return np.asarray(dataset(file, "weights")[()], np.float64) if fits else None
 
 
 def number(attributes: Mapping[str, Any], name: str, where: str) -> float:
-    """A positive, finite attribute; of a pair of equal numbers, one of them.
+    """Return a positive, finite attribute; of a pair of equal numbers, one of them.
 
     Raises:
         InputError: missing, or no such number.
@@ -158,7 +181,7 @@ def number(attributes: Mapping[str, Any], name: str, where: str) -> float:
 
 
 def whole_pair(attributes: Mapping[str, Any], names: tuple[str, ...], where: str) -> tuple[int, int]:
-    """(w, h) from two attributes, or from one that holds two numbers.
+    """Return (w, h) from two attributes, or from one that holds two numbers.
 
     Raises:
         InputError: missing, or no positive whole numbers.
@@ -171,7 +194,7 @@ def whole_pair(attributes: Mapping[str, Any], names: tuple[str, ...], where: str
 
 
 def text(attributes: Mapping[str, Any], name: str) -> str:
-    """A text attribute, empty where it is missing or something else."""
+    """Return a text attribute, empty where it is missing or something else."""
     value = attributes.get(name, "")
     if isinstance(value, bytes):
         value = value.decode(errors="replace")

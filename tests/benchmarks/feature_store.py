@@ -1,0 +1,323 @@
+"""Training with a feature store: how fast later epochs are, how few bytes all epochs ask for, and what kills leave.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/feature_store.py epochs [--encoder timm:vit_small_patch16_224]
+    OMP_NUM_THREADS=1 python tests/benchmarks/feature_store.py bytes [--slides 60] [--size 40000] [--epochs 20]
+    OMP_NUM_THREADS=1 python tests/benchmarks/feature_store.py kills [--kills 20]
+
+`epochs`: a frozen encoder whose every tile of tissue is drawn in every epoch, trained with a store and without one.
+`bytes`: ats and zoom-in over a loopback HTTP server that counts what it sends; one more training of each is killed half
+way and started again. Slides beyond `--distinct` are copies of the others with a last byte of their own.
+`kills`: trainings killed at random moments and started again, and two trainings at once, with one store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from common import options_parser, run_and_save, table
+from remote_bytes import Counted, server
+
+COMMAND = [sys.executable, "-c", "from wsi_attention.cli import main; main()"]
+SHARED = """
+method = "{method}"
+epochs = {epochs}
+patience = 1000
+batch = 4
+precision = "32"
+validation_share = 0.34
+[augmentation]
+symmetry = "none"
+stain = 0.0
+brightness = 0.0
+[model]
+encoder = "{encoder}"
+encoder_frozen = true
+tile_size = {tile}
+tile_mpp = {mpp}
+draws = {draws}
+"""
+METHODS = {
+    "ats": "overview_mpp = 16.0\n",
+    "zoom-in": "overview_mpp = 16.0\nview_mpps = [4.0]\ncells_um = [512.0, 128.0]\nwarm_up = 1000\n",
+}
+
+
+def recipe(folder: Path, method: str, more: str, **numbers: Any) -> Path:
+    """Writes a recipe."""
+    path = folder / f"{method}-{numbers['epochs']}-{numbers['draws']}.toml"
+    path.write_text(SHARED.format(method=method, **numbers) + more)
+    return path
+
+
+def train(labels: Path, slides: Sequence[str], told: Path, out: Path, *more: str) -> list[str]:
+    """The command that trains."""
+    inputs = [part for slide in slides for part in ("-i", slide)]
+    return [
+        *COMMAND,
+        "train",
+        "-l",
+        str(labels),
+        *inputs,
+        "--config",
+        str(told),
+        "-o",
+        str(out),
+        "--device",
+        "cpu",
+        *more,
+    ]
+
+
+def metrics(out: Path) -> list[dict[str, str]]:
+    """The rows of a training's metrics.csv."""
+    with (out / "training" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def small_slides(folder: Path, count: int, side: int) -> Path:
+    """Labelled slides and their labels.csv."""
+    from wsi_attention.testing.slides import SlideSpec, write_slide
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["slide,label"]
+    for seed in range(count):
+        label = ("benign", "lesion")[seed % 2]
+        write_slide(folder / f"s{seed:02}.svs", SlideSpec((side, side), seed=seed, label=label, lesion_scale=8))
+        rows.append(f"s{seed:02},{label}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+# ---- epochs
+
+
+class Clock:
+    """Notes when the first epoch begins and when each ends, its validation included."""
+
+    def __init__(self) -> None:
+        self.ends = [0.0]
+
+    def line(self, text: str) -> None:
+        """Takes the last line before the first epoch, and the line that ends an epoch."""
+        if text.startswith("epoch "):
+            self.ends.append(time.perf_counter())
+        elif len(self.ends) == 1:
+            self.ends = [time.perf_counter()]
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Does nothing."""
+
+
+def epochs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Seconds of each epoch with the store and without, and how far the weights differ in the end."""
+    import torch
+    from safetensors.torch import load_file
+
+    from wsi_attention.config import load_recipe
+    from wsi_attention.training.run import train as run
+
+    slides = small_slides(folder / "slides", options.slides, options.side)
+    numbers = {"encoder": options.encoder, "tile": 224, "mpp": 0.5, "draws": 10_000, "epochs": options.epochs}
+    told = load_recipe(recipe(folder, "ats", "overview_mpp = 16.0\n", **numbers))
+    found: dict[str, Any] = {}
+    weights = {}
+    for name, gigabytes in (("store", 1.0), ("without", 0.0)):
+        clock = Clock()
+        more: dict[str, Any] = {"feature_store": folder / "features", "feature_store_gb": gigabytes}
+        run(slides / "labels.csv", slides, folder / name, told, device="cpu", listener=clock, **more)
+        found[name] = [round(b - a, 3) for a, b in pairwise(clock.ends)]
+        weights[name] = load_file(folder / name / "model.safetensors")
+    far = max(float((weights["store"][name] - weights["without"][name]).abs().max()) for name in weights["store"])
+    bits = all(torch.equal(weights["store"][name], weights["without"][name]) for name in weights["store"])
+    rows = [(f"epoch {i + 1}", *(found[name][i] for name in found)) for i in range(options.epochs)]
+    print(table(("seconds", *found), rows))
+    speed = found["store"][0] / found["store"][1]
+    print(
+        f"encoder {options.encoder}, {options.slides} slides of {options.side}² px, every tile of tissue in each epoch"
+    )
+    print(f"second epoch against the first: {speed:.1f}x (target 10x)")
+    print(f"weights with the store and without: {'equal bit for bit' if bits else f'differ by at most {far:.2g}'}")
+    return found | {"ratio": speed, "bits": bits, "differ": far}
+
+
+# ---- bytes
+
+
+def cohort(folder: Path, count: int, size: int, distinct: int) -> Path:
+    """Large slides with labels.csv; those beyond `distinct` are copies that differ in bytes after their end."""
+    from slide_mosaic import write_large_slide
+
+    from wsi_attention.testing.slides import SlideSpec
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["slide,label"]
+    for number in range(count):
+        label = ("benign", "lesion")[number % 2]
+        path, first = folder / f"s{number:02}.svs", folder / f"s{number % distinct:02}.svs"
+        if not path.exists() and number < distinct:
+            spec = SlideSpec((size, size), mpp=0.25, seed=number, label=label, coverage=0.4, quality=80)
+            write_large_slide(path, spec)
+        elif not path.exists():
+            shutil.copy(first, path)
+            with path.open("ab") as file:
+                file.write(number.to_bytes(8, "big") * 2048)
+        rows.append(f"s{number:02},{label}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def over_http(running: Counted, slides: Path, told: Path, out: Path, *more: str, kill: int = 0) -> dict[str, Any]:
+    """Trains over HTTP, killed once after `kill` epochs; returns what the server sent, and the last metrics."""
+    urls = [f"{running.address}/{path.name}" for path in sorted(slides.glob("*.svs"))]
+    command = train(slides / "labels.csv", urls, told, out, *more)
+    running.counts()
+    start = time.monotonic()
+    if kill:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not _reached(out, kill):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() != -signal.SIGKILL:
+            raise RuntimeError("the training ended before it was killed")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    last = metrics(out)[-1]
+    kept = {name: last[name] for name in ("train_loss", "val_loss", "val_auroc")}
+    return running.counts() | kept | {"epochs": len(metrics(out)), "seconds": round(time.monotonic() - start, 1)}
+
+
+def _reached(out: Path, epoch: int) -> bool:
+    try:
+        return len(metrics(out)) >= epoch
+    except OSError:
+        return False
+
+
+def bytes_asked(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The share of the cohort's bytes that all epochs of each method ask for."""
+    slides = cohort(folder / "slides", options.slides, options.size, options.distinct)
+    whole = sum(path.stat().st_size for path in slides.glob("*.svs"))
+    numbers = {"encoder": options.encoder, "tile": 256, "mpp": 0.25, "draws": options.draws, "epochs": options.epochs}
+    found: dict[str, Any] = {"cohort_bytes": whole}
+    with server(slides) as running:
+        for method in options.methods:
+            told = recipe(folder, method, METHODS[method], **numbers)
+            for side in ("plain", "store", "store + cache", "store + cache, killed"):
+                if side.partition(",")[0] not in options.sides:
+                    continue
+                name = f"{method}, {side}"
+                out = folder / "runs" / name.replace(" ", "").replace(",", "-").replace("+", "-")
+                more = ["--feature-store", str(out / "features"), "--feature-store-gb", "0" if side == "plain" else "5"]
+                more += ["--cache", str(out / "cache")] if "cache" in side else []
+                kill = options.epochs // 2 if "killed" in side else 0
+                found[name] = over_http(running, slides, told, out / "model", *more, kill=kill)
+                one = found[name]
+                print(f"{name}: {one['bytes'] / whole:.2%} of the cohort's bytes", flush=True)
+    rows = [
+        (
+            name,
+            one["epochs"],
+            one["requests"],
+            f"{one['bytes'] / 1e6:.1f}",
+            f"{one['bytes'] / whole:.2%}",
+            one["val_loss"],
+            one["val_auroc"],
+            one["seconds"],
+        )
+        for name, one in found.items()
+        if isinstance(one, dict)
+    ]
+    print(f"{options.slides} slides of {options.size}² px ({options.distinct} distinct), {whole / 1e6:,.0f} MB in all;")
+    print(f"{options.epochs} epochs, {options.draws} tiles of 256 px a slide, encoder {options.encoder}, frozen")
+    print(table(("run", "epochs", "requests", "MB", "of the cohort", "val loss", "AUROC", "s"), rows))
+    return found
+
+
+# ---- kills
+
+
+def kills(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """How many killed and repeated trainings end with the weights of an undisturbed one, sharing one store."""
+    random.seed(options.seed)
+    slides = small_slides(folder / "slides", 6, 1024)
+    numbers = {"encoder": "small", "tile": 64, "mpp": 1.0, "draws": 8, "epochs": 4}
+    told = recipe(folder, "ats", "overview_mpp = 8.0\nattention_widths = [8, 8]\ncontext = 3\n", **numbers)
+
+    def command(out: Path, store: Path) -> list[str]:
+        return train(slides / "labels.csv", [str(slides)], told, out, "--feature-store", str(store))
+
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    start = time.monotonic()
+    subprocess.run(command(folder / "whole", folder / "undisturbed"), check=True, **quiet)
+    seconds = time.monotonic() - start
+    expected = (folder / "whole" / "model.safetensors").read_bytes()
+    landed = identical = close = damaged = 0
+    out, store = folder / "out", folder / "killed"
+    while landed < options.kills:
+        for place in (out, store):
+            shutil.rmtree(place, ignore_errors=True)
+        process = subprocess.Popen(command(out, store), start_new_session=True, **quiet)
+        time.sleep(random.uniform(0.3, 1) * seconds)
+        if process.poll() is not None:
+            continue
+        os.killpg(process.pid, signal.SIGKILL)
+        landed += process.wait() == -signal.SIGKILL
+        again = subprocess.run(command(out, store), capture_output=True, text=True, check=True)
+        made = (out / "model.safetensors").read_bytes()
+        damaged += "not used" in again.stderr
+        identical, close = identical + (made == expected), close + close_enough(made, expected)
+    print(f"{landed} kills landed; {damaged} trainings that went on met a damaged file;")
+    print(f"{identical} of them end with the undisturbed one's weights bit for bit, {close} within 1e-4")
+    shared, both = folder / "shared", [folder / "both0", folder / "both1"]
+    together = [subprocess.Popen(command(place, shared), **quiet) for place in both]
+    ended = [process.wait() for process in together]
+    alike = [close_enough((place / "model.safetensors").read_bytes(), expected) for place in both]
+    print(f"two trainings at once, one store: status {ended}, within 1e-4 of the undisturbed one: {alike}")
+    figures = {"kills": landed, "identical": identical, "close": close, "damaged": damaged}
+    return figures | {"together": ended, "alike": alike}
+
+
+def close_enough(one: bytes, other: bytes) -> bool:
+    """Whether two models are equal but for the last bits: tiles may have been encoded in other batches."""
+    from safetensors.torch import load
+
+    first, second = load(one), load(other)
+    return all(bool((first[name] - second[name]).abs().max() <= 1e-4) for name in first)
+
+
+PARTS = {"epochs": epochs, "bytes": bytes_asked, "kills": kills}
+
+
+def main() -> None:
+    """Runs one part and prints its figures."""
+    part = sys.argv[1] if len(sys.argv) > 1 else ""
+    parser = options_parser(__doc__, f"feature_store_{part}", repeats=1)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--work", type=Path, help="folder for slides and runs; a temporary one where not given")
+    parser.add_argument("--encoder", default="small", help="of the tiles [small]")
+    parser.add_argument("--slides", type=int, default=8, help="how many [8]")
+    parser.add_argument("--side", type=int, default=2048, help="pixels along a slide, for `epochs` [2048]")
+    parser.add_argument("--size", type=int, default=40_000, help="pixels along a slide, for `bytes` [40000]")
+    parser.add_argument("--distinct", type=int, default=4, help="slides that are painted; others are copies [4]")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the slides [3]")
+    parser.add_argument("--draws", type=int, default=8, help="tiles a slide and epoch, for `bytes` [8]")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--sides", nargs="+", default=["plain", "store", "store + cache"], help="which, for `bytes`")
+    parser.add_argument("--kills", type=int, default=20, help="killed trainings [20]")
+    parser.add_argument("--seed", type=int, default=0)
+    run_and_save(parser, PARTS[part])
+
+
+if __name__ == "__main__":
+    main()
