@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from pathlib import PurePath
 from typing import cast
@@ -51,11 +51,11 @@ def options_of(exporter: Exporter) -> str:
     """Return the options of an exporter as text; "" where they are the default ones, or not known."""
     if not is_dataclass(exporter):
         return ""
+    kind: Callable[[], object] = type(exporter)
     try:
-        usual = exporter == type(exporter)()
+        return "" if exporter == kind() else repr(exporter)
     except TypeError:  # options without a default
-        usual = False
-    return "" if usual else repr(exporter)
+        return repr(exporter)
 
 
 def name_of(exporter: Exporter) -> str:
