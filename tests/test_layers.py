@@ -36,18 +36,32 @@ ALLOWED = {
     "attention": BASE,
     "slide": BASE,
     "export": BASE,
-    "nn": BASE | {"attention"},
-    "methods": BASE | {"attention", "nn"},
-    "checkpoint": BASE | {"files", "learnt_from", "methods", "model_card"},
+    "encoders": BASE,
+    "nn": BASE | {"attention", "encoders"},
+    "methods": BASE | {"attention", "encoders", "nn"},
+    "checkpoint": BASE | {"encoders", "files", "learnt_from", "methods", "model_card"},
     "tiles": BASE | {"slide"},
-    "inference": BASE | MODELS | {"csv_table", "export", "methods", "nn", "slide", "tiles"},
+    "inference": BASE | MODELS | {"csv_table", "encoders", "export", "methods", "nn", "slide", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
-    "training": BASE | MODELS | {"attention", "config", "csv_table", "inference", "methods", "nn", "slide", "tiles"},
+    "training": BASE
+    | MODELS
+    | {"attention", "config", "csv_table", "encoders", "inference", "methods", "nn", "slide", "tiles"},
 }
 PAPERS = {"ats", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
-TORCH_ROOMS = {"attention", "nn", "methods", "checkpoint", "devices", "training", "inference", "testing", "cli"}
+TORCH_ROOMS = {
+    "attention",
+    "encoders",
+    "nn",
+    "methods",
+    "checkpoint",
+    "devices",
+    "training",
+    "inference",
+    "testing",
+    "cli",
+}
 TORCH_FILES = {"tiles/source.py", "tiles/tensors.py"}
 CONVENIENCES = {
     ("structures.py", "_repr_html_"): "wsi_attention.notebook.prediction_html",

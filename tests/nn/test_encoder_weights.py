@@ -12,7 +12,7 @@ from torch import nn
 
 from wsi_attention.errors import InputError
 from wsi_attention.nn.blocks import Encoder
-from wsi_attention.nn.encoder_weights import fill_encoder, read_encoder, save_encoder
+from wsi_attention.encoders.encoder_weights import fill_encoder, read_encoder, save_encoder
 from wsi_attention.nn.encoders import Frozen, SmallEncoder, TileEncoder
 
 
