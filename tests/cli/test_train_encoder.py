@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from wsi_attention.checkpoint import load_model
 from wsi_attention.cli.app import app
-from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.encoders.encoder_weights import save_encoder
+from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.timm_encoder import timm_state
 from wsi_attention.testing.slides import SlideSpec, write_slide

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wsi_attention.checkpoint import build_model
+from wsi_attention.encoders.encoder_weights import fill_encoder
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.nn import timm_encoder as module
-from wsi_attention.encoders.encoder_weights import fill_encoder
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.vit_attention import with_attention, with_class_rows
 from wsi_attention.training.start import encoder_colours, take_encoder, without_hub

@@ -16,11 +16,11 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from wsi_attention.encoders.encoder_weights import EncoderWeights
+from wsi_attention.encoders.hub_files import EXTRA, WEIGHTS, hub_config, hub_weights
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.json_values import parse
 from wsi_attention.nn.blocks import Encoder, UnitNorm
-from wsi_attention.encoders.encoder_weights import EncoderWeights
-from wsi_attention.encoders.hub_files import EXTRA, WEIGHTS, hub_config, hub_weights
 from wsi_attention.nn.transparent import hide_wrapper
 
 PREFIX = "timm:"

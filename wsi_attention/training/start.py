@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from wsi_attention.checkpoint import load_model
+from wsi_attention.encoders.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.geometry import Grid
-from wsi_attention.encoders.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
 from wsi_attention.nn.encoders import bare
 from wsi_attention.nn.timm_encoder import TimmEncoder
 from wsi_attention.protocols import contract_of
