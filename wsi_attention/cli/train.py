@@ -29,6 +29,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     start: Annotated[str | None, typer.Option(help="A model whose weights to start from, e.g. demo.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The tile encoder, e.g. uni2-h; see wsi-attention encoders.")
+    ] = None,
     encoder_start: Annotated[
         str | None, typer.Option(help="Encoder weights: a .safetensors file, a model folder, or pretrained.")
     ] = None,
@@ -55,6 +58,7 @@ def train(
     with starting():
         from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
         from wsi_attention.training import run
+        from wsi_attention.training.encoder_choice import with_encoder
 
     recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
     recipe = changed(
@@ -67,6 +71,7 @@ def train(
         maps=maps,
         negative=negative,
     )
+    recipe = with_encoder(recipe, encoder)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:
         result = run.train(

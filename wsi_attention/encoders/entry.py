@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-BUILDERS = ("timm", "transformers")
-"""Libraries whose networks are built here; any other builder is the package of the encoder's authors."""
 POOLINGS = ("cls", "mean", "cls+mean", "own")
 """What a feature is: the class token, the mean of the patches' tokens, both, or what the network itself returns."""
 INTERPOLATIONS = ("", "bilinear", "bicubic")
@@ -28,13 +26,15 @@ class Entry:
         title: how its authors call it.
         repository: "owner/model" on the hub.
         revision: commit of the repository for which the facts hold; any where empty.
-        builder: "timm", "transformers", or the authors' package.
+        builder: "timm", "transformers", or the package of its authors.
         architecture: the network's name in that library.
+        config: whether config.json of the repository completes architecture and arguments.
         arguments: of its constructor, as JSON has them; a Python class stands there by its full name.
         keys: pairs (pattern, replacement) that turn names of the published tensors into those of the network.
-        head: names of modules behind the pooling that make the feature, e.g. "visual_head"; none where empty.
+        leave_out: published modules and tensors that the network does not have.
+        head: module behind the pooling that makes the feature; "visual_head" is KEEP's, none where empty.
         remote_code: whether transformers runs code from the repository.
-        extra: what pip installs where the builder is a package of its own.
+        extra: what pip installs where the builder is a package of its authors; empty where none is to be had.
         input: side in pixels of what the network sees.
         resize: side in pixels to which a tile is scaled before its centre is cut out; None where none is.
         tile: side in pixels of the tiles that the authors read; `input` where None.
@@ -46,7 +46,7 @@ class Entry:
         prefix_tokens: tokens before those of the patches: class token and registers.
         pooling: one of `POOLINGS`.
         dim: length of the feature.
-        precision: of the computation that its authors document: "32", "16" or "bf16".
+        precision: of the computation with which it is used: "32", "16" or "bf16".
         parameters: millions of them.
         licence: its name, as its authors write it.
         redistributable: whether others may pass on the weights.
@@ -54,7 +54,6 @@ class Entry:
         gated: whether the hub asks for a login and consent.
         weights: file in the repository.
         note: what else to know.
-        source: where the facts come from.
     """
 
     name: str
@@ -63,8 +62,10 @@ class Entry:
     revision: str = ""
     builder: str = ""
     architecture: str = ""
+    config: bool = False
     arguments: Mapping[str, object] = field(default_factory=_empty)
     keys: tuple[tuple[str, str], ...] = ()
+    leave_out: tuple[str, ...] = ()
     head: str = ""
     remote_code: bool = False
     extra: str = ""
@@ -87,17 +88,17 @@ class Entry:
     gated: bool | None = None
     weights: str = ""
     note: str = ""
-    source: str = ""
 
     @property
     def tile_size(self) -> int | None:
         """Side in pixels of the tiles to read where nobody says another."""
-        return self.tile or self.input
+        return self.tile if self.tile and self.interpolation and self.resize else self.input
 
     @property
     def tile_sizes(self) -> tuple[int, ...]:
-        """Sides of tiles that it takes: as its authors read them, or as the network sees them."""
-        sides = {one for one in (self.tile, self.resize, self.input) if one}
+        """Sides of tiles that it takes: as its authors read them, or as the network sees them, in pixels."""
+        scaled = {self.tile, self.resize} if self.interpolation and self.resize else set()
+        sides = {one for one in {*scaled, self.input} if one}
         return tuple(sorted(sides, key=lambda side: (side != self.tile_size, side)))
 
     @property

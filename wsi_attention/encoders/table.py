@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from wsi_attention import registry
-from wsi_attention.encoders.entry import BUILDERS, INTERPOLATIONS, POOLINGS, Entry
+from wsi_attention.encoders.entry import INTERPOLATIONS, POOLINGS, Entry
 from wsi_attention.errors import InputError
+from wsi_attention.json_values import JsonObject
 
 GROUP = "wsi_attention.encoders"
 """Entry points of other packages: each names an `Entry`, or a mapping name -> `Entry`."""
@@ -34,7 +35,7 @@ def entries() -> Mapping[str, Entry]:
 
 
 def entry_of(name: str) -> Entry:
-    """Return an encoder by its name; case and "_" for "-" do not matter.
+    """Return an encoder by its name; case, "_" for "-" and arguments that follow as JSON do not matter.
 
     Raises:
         InputError: there is none of that name; the text gives the nearest ones.
@@ -66,7 +67,8 @@ def entry_from(name: str, table: Mapping[str, object], where: str) -> Entry:
     unknown = [key for key in table if key not in {one.name for one in fields(Entry)} - {"name"}]
     if unknown:
         raise InputError(f"{where}: encoder {name!r}: unknown key {unknown[0]!r}")
-    entry = Entry(name=name, **{key: _value(key, value) for key, value in table.items()})  # type: ignore[arg-type]
+    values: JsonObject = {key: _value(key, value) for key, value in table.items()}
+    entry = Entry(name=name, **values)
     _check(entry, where)
     return entry
 
@@ -75,7 +77,7 @@ def _value(key: str, value: object) -> object:
     if key == "arguments" and isinstance(value, Mapping):
         return MappingProxyType(dict(value))
     if isinstance(value, list):
-        return tuple(float(one) if key in NUMBERS else tuple(one) for one in value)
+        return tuple(tuple(one) if isinstance(one, list) else float(one) if key in NUMBERS else one for one in value)
     return value
 
 
@@ -87,8 +89,6 @@ def _check(entry: Entry, where: str) -> None:
             raise InputError(f"{where}: encoder {entry.name!r}: {key} is {value!r}; possible: {possible}")
     if len(entry.mean) != len(entry.std):
         raise InputError(f"{where}: encoder {entry.name!r}: mean and std need one value a channel, both of them")
-    if entry.builder not in BUILDERS and not entry.extra:
-        raise InputError(f"{where}: encoder {entry.name!r}: builder {entry.builder!r} needs extra, what pip installs")
 
 
 def _of_file(path: Path) -> Iterator[Entry]:
@@ -106,4 +106,4 @@ def _registered(point: str) -> Iterator[Entry]:
 
 
 def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", "-")
+    return name.strip().partition(" ")[0].lower().replace("_", "-")

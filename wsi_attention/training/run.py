@@ -18,6 +18,7 @@ from wsi_attention.protocols import contract_of
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.data import MEMORY_BYTES, Example, OverviewMemory, slide_examples
+from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.folder import finish, forget, tidy, write_split
 from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
@@ -104,7 +105,7 @@ def train(
         ResultsError: the folder cannot be written.
     """
     table, places = Path(given_path(labels, "labels", "a CSV")), given_paths(slides, "slides", "a folder or a slide")
-    recipe, folder = as_recipe(recipe), Path(given_path(output, "output", "the model folder to write"))
+    recipe, folder = settled(as_recipe(recipe)), Path(given_path(output, "output", "the model folder to write"))
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
     precision = begun.precision if begun else precision_on(device_of(device), recipe.precision)
     fabric = fabric_on(device, processes, precision)
@@ -156,9 +157,9 @@ def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingSta
     return TrainingState(plan.digests, precision, weights, failed=dict(plan.surveyed.failed), arguments=arguments)
 
 
-def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, list[float]]:
+def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, object]:
     if plan.recipe.statistics == "encoder":
-        return encoder_colours(model, plan.recipe.encoder_start)
+        return encoder_colours(model, plan.recipe.encoder_start, plan.recipe.model)
     mpp = contract_of(model).overview_mpp
     mean, std = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
     return {"mean": list(mean), "std": list(std)}
