@@ -140,7 +140,8 @@ def features_of(network: nn.Module, tiles: Tensor, entry: Entry) -> Tensor:
     if entry.head or entry.pooling == "own":
         out: Tensor = network(tiles)
         return out
-    return _pooled(_tokens(network, tiles), entry)
+    prefix = entry.prefix_tokens if entry.prefix_tokens is not None else getattr(network, "num_prefix_tokens", None)
+    return _pooled(_tokens(network, tiles), entry, prefix)
 
 
 class WithHead(nn.Module):
@@ -172,12 +173,12 @@ def _tokens(network: nn.Module, tiles: Tensor) -> Tensor:
     return tokens
 
 
-def _pooled(tokens: Tensor, entry: Entry) -> Tensor:
+def _pooled(tokens: Tensor, entry: Entry, prefix: int | None) -> Tensor:
     if entry.pooling == "cls":
         return tokens[:, 0]
-    if entry.prefix_tokens is None:
+    if prefix is None:
         raise InputError(f"encoder {entry.name!r}: how many tokens come before the patches is not established")
-    mean = tokens[:, entry.prefix_tokens :].mean(dim=1)
+    mean = tokens[:, prefix:].mean(dim=1)
     return mean if entry.pooling == "mean" else torch.cat([tokens[:, 0], mean], dim=-1)
 
 
