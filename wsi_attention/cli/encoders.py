@@ -119,7 +119,7 @@ def _resize(entry: Entry) -> str:
 
 
 def _feature(entry: Entry) -> str:
-    kinds = {"cls": "class token", "mean": "mean of the patches", "own": "the network's own"}
+    kinds = {"cls": "class token", "mean": "mean of the patches", "own": "the network's own", "pooler": "pooler_output"}
     kind = kinds.get(entry.pooling, "class token and mean of the patches" if entry.pooling else UNKNOWN)
     return f"{entry.dim} numbers: {kind}" if entry.dim else ""
 

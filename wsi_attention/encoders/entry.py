@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-POOLINGS = ("cls", "mean", "cls+mean", "own")
-"""What a feature is: the class token, the mean of the patches' tokens, both, or what the network itself returns."""
+POOLINGS = ("cls", "mean", "cls+mean", "pooler", "own")
+"""What a feature is: the class token, the mean of the patches' tokens, both, transformers' `pooler_output`, or what the
+network itself returns."""
 INTERPOLATIONS = ("", "bilinear", "bicubic")
 NEAR = 0.05
 """How far a scale may be from one that the encoder was trained at, as a share."""
@@ -33,7 +34,7 @@ class Entry:
         keys: pairs (pattern, replacement) that turn names of the published tensors into those of the network.
         leave_out: published modules and tensors that the network does not have.
         head: module behind the pooling that makes the feature; "visual_head" is KEEP's, none where empty.
-        remote_code: whether transformers runs code from the repository.
+        remote_code: whether transformers must run code from the repository.
         extra: what pip installs where the builder is a package of its authors; empty where none is to be had.
         input: side in pixels of what the network sees.
         resize: side in pixels to which a tile is scaled before its centre is cut out; None where none is.

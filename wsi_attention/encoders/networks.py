@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from wsi_attention.encoders.authors import INSTEAD, PACKAGES, network_by_authors
 from wsi_attention.encoders.entry import Entry
 from wsi_attention.encoders.hub_files import CONFIG, hub_file
 from wsi_attention.encoders.libraries import timm_package, transformers_class
 from wsi_attention.encoders.table import entry_of
-from wsi_attention.errors import InputError, MissingExtraError
+from wsi_attention.encoders.torchvision_guard import FAILURES, without_torchvision
+from wsi_attention.errors import InputError
 from wsi_attention.json_values import JsonObject, parse
 
 CLASSES = ("timm.layers.SwiGLUPacked", "timm.layers.SwiGLU", "torch.nn.SiLU", "torch.nn.GELU", "torch.nn.LayerNorm")
@@ -24,10 +27,11 @@ CLASSES = ("timm.layers.SwiGLUPacked", "timm.layers.SwiGLU", "torch.nn.SiLU", "t
 TRANSFORMERS = {"ViTModel": "ViTConfig", "Dinov2Model": "Dinov2Config"}
 """Networks of transformers that are built here -> the class of their options."""
 NOT_OPTIONS = ("architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version")
-OWN_KEYS = ("architecture", "dim", "input", "leave_out")
+OWN_KEYS = ("architecture", "dim", "input")
 """Keys in the JSON behind a name that change the entry; all others are arguments of the network."""
+TRUSTED = "WSI_ATTENTION_TRUSTED"
+"""Environment variable with the repositories whose Python code may be run."""
 HEADS = ("", "visual_head")
-INSTEAD = "write its features with the tool of your choice and train on them with --features"
 
 
 def asked(name: str) -> Entry:
@@ -124,21 +128,20 @@ def network_of(entry: Entry, channels: int = 3) -> nn.Module:
         MissingExtraError: a package is not installed.
     """
     if entry.remote_code:
-        raise InputError(
-            f"encoder {entry.name!r} is built by Python code in its repository {entry.repository}, and no code from "
-            f"there is run here; {INSTEAD}"
-        )
+        return _remote_network(entry)
     builders = {"timm": _timm_network, "transformers": _transformers_network}
     if entry.builder not in builders:
-        raise _authors_package(entry)
+        return network_by_authors(entry)
     network = builders[entry.builder](entry, channels)
     return WithHead(network, entry) if entry.head else network
 
 
 def features_of(network: nn.Module, tiles: Tensor, entry: Entry) -> Tensor:
     """Return the features (m, d) that an encoder's authors take of tiles (m, c, h, w), of any length."""
-    if entry.head or entry.pooling == "own":
-        out: Tensor = network(tiles)
+    if entry.builder in PACKAGES:
+        return PACKAGES[entry.builder].features(network, tiles)
+    if entry.head or entry.pooling in ("own", "pooler"):
+        out: Tensor = network(tiles) if entry.pooling != "pooler" else network(pixel_values=tiles).pooler_output
         return out
     prefix = entry.prefix_tokens if entry.prefix_tokens is not None else getattr(network, "num_prefix_tokens", None)
     return _pooled(_tokens(network, tiles), entry, prefix)
@@ -207,15 +210,25 @@ def _transformers_network(entry: Entry, channels: int) -> nn.Module:
     return network
 
 
-def _authors_package(entry: Entry) -> Exception:
-    if entry.extra and find_spec(entry.builder) is None:
-        return MissingExtraError(
-            f"encoder {entry.name!r} needs the package {entry.builder} of its authors, which is not installed; install "
-            f"it with: pip install {entry.extra}"
+def _remote_network(entry: Entry) -> nn.Module:
+    """Return a network that code in the repository builds, where the user asked for that.
+
+    Only the environment says so, never a recipe or a model folder, which may come from somebody else.
+    """
+    if entry.repository not in re.split(r"[\s,]+", os.environ.get(TRUSTED, "")):
+        raise InputError(
+            f"encoder {entry.name!r} is built by Python code in its repository, which may do anything; where you trust "
+            f"it, set the environment variable {TRUSTED}={entry.repository}, else {INSTEAD}"
         )
-    return InputError(
-        f"encoder {entry.name!r} is built by code of its authors alone, which cannot be driven from here; {INSTEAD}"
-    )
+    options, kind = transformers_class("AutoConfig"), transformers_class("AutoModel")
+    told = {"trust_remote_code": True, **({"revision": entry.revision} if entry.revision else {})}
+    try:
+        with without_torchvision():
+            config = options.from_pretrained(entry.repository, **told)
+            network: nn.Module = kind.from_config(config, trust_remote_code=True)
+    except (*FAILURES, ValueError, TypeError) as error:
+        raise InputError(f"encoder {entry.name!r}: the code of {entry.repository} cannot be run: {error}") from error
+    return network
 
 
 def _value(entry: Entry, value: object) -> object:

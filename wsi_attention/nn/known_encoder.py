@@ -39,6 +39,8 @@ class KnownEncoder(Encoder):
             raise InputError(f"encoder {entry.name!r} takes {len(entry.mean)} channels, not {channels}")
         if entry.dim is None or entry.input is None:
             raise InputError(f"encoder {entry.name!r}: its input or the length of its features is not established")
+        if not entry.pooling:
+            raise InputError(f"encoder {entry.name!r}: how a feature is made of its tokens is not established")
         self.network, self.unit, self.entry = network_of(entry, channels), UnitNorm(), entry
         self.dim, self.mean, self.std = entry.dim, entry.mean, entry.std
         self.name = text_of(entry, entry_of(entry.name))
