@@ -244,3 +244,11 @@ def test_a_foreign_repository_is_said_to_be_so(tmp_path: Path, monkeypatch: pyte
     hub(tmp_path, monkeypatch, {"architectures": ["BertModel"]}, {})
     with pytest.raises(InputError, match="is no timm model"):
         TileEncoder(name="hub:lab/encoder").build()
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "uni"])
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg_overlay", "pretrained"])
+def test_no_argument_makes_timm_read_weights_by_itself(name: str, key: str) -> None:
+    timm()
+    with pytest.raises(InputError, match=f"{key} is no argument of the network; weights come by encoder_start"):
+        TileEncoder(name=f'{name} {{"{key}": "x.pth"}}').build()

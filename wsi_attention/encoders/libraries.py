@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
 from wsi_attention.encoders.hub_files import EXTRA
 from wsi_attention.encoders.torchvision_guard import FAILURES, matching_pair, torchvision_problem, without_torchvision
-from wsi_attention.errors import MissingExtraError
+from wsi_attention.errors import InputError, MissingExtraError
 
 FOR_TRANSFORMERS = "install it with: pip install 'wsi-attention[transformers]'"
 
@@ -22,6 +23,18 @@ def timm_package() -> ModuleType:
     if find_spec("timm") is None:
         raise MissingExtraError(f"encoders of timm and the hub need the package timm; {EXTRA}")
     return _imported("timm")
+
+
+def check_arguments(name: str, architecture: str, arguments: Mapping[str, object]) -> None:
+    """Raise InputError unless timm knows an architecture, and no argument makes it read weights by itself.
+
+    Names may stand in a model folder that comes from somebody else; timm would open a pickle that an argument names.
+    """
+    if not timm_package().is_model(architecture.partition(".")[0]):
+        raise InputError(f"encoder {name!r}: timm has no network {architecture!r}")
+    for key in arguments:
+        if key.startswith(("pretrained", "checkpoint")):
+            raise InputError(f"encoder {name!r}: {key} is no argument of the network; weights come by encoder_start")
 
 
 def transformers_class(name: str) -> type:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wsi_attention.encoders.authors import INSTEAD, PACKAGES, network_by_authors
 from wsi_attention.encoders.entry import Entry
 from wsi_attention.encoders.hub_files import CONFIG, hub_file
-from wsi_attention.encoders.libraries import timm_package, transformers_class
+from wsi_attention.encoders.libraries import check_arguments, timm_package, transformers_class
 from wsi_attention.encoders.table import entry_of
 from wsi_attention.encoders.torchvision_guard import FAILURES, without_torchvision
 from wsi_attention.errors import InputError
@@ -187,6 +187,7 @@ def _pooled(tokens: Tensor, entry: Entry, prefix: int | None) -> Tensor:
 
 def _timm_network(entry: Entry, channels: int) -> nn.Module:
     timm = timm_package()
+    check_arguments(entry.name, entry.architecture, entry.arguments)
     given = {key: _value(entry, value) for key, value in entry.arguments.items()}
     try:
         network: nn.Module = timm.create_model(entry.architecture, **given, num_classes=0, in_chans=channels)

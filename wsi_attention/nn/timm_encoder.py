@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wsi_attention.encoders.encoder_weights import EncoderWeights
 from wsi_attention.encoders.hub_files import WEIGHTS, hub_config, hub_weights
-from wsi_attention.encoders.libraries import timm_package
+from wsi_attention.encoders.libraries import check_arguments, timm_package
 from wsi_attention.encoders.torchvision_guard import torchvision_problem
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.json_values import parse
@@ -180,6 +180,7 @@ def _network(asked: TimmName, channels: int, weights: Mapping[str, Tensor] | Non
     timm = timm_package()
     if not timm.is_model(asked.architecture.partition(".")[0]):
         raise InputError(f"timm has no encoder {asked.architecture!r}; {_nearest(timm, asked.architecture)}")
+    check_arguments(asked.text, asked.architecture, asked.arguments)
     given = {**asked.arguments, "num_classes": 0, "in_chans": channels}
     if asked.published:
         given["pretrained_cfg"] = dict(asked.published)
