@@ -189,8 +189,9 @@ def _timm_network(entry: Entry, channels: int) -> nn.Module:
     timm = timm_package()
     check_arguments(entry.name, entry.architecture, entry.arguments)
     given = {key: _value(entry, value) for key, value in entry.arguments.items()}
+    given |= {"num_classes": 0, "in_chans": channels}
     try:
-        network: nn.Module = timm.create_model(entry.architecture, **given, num_classes=0, in_chans=channels)
+        network: nn.Module = timm.create_model(entry.architecture, **given)
     except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise InputError(f"encoder {entry.name!r}: timm {timm.__version__} cannot build it: {error}") from error
     return network

@@ -145,7 +145,7 @@ class TileEncoder(Options):
             return ResNet18(channels)
         if self.name == "vit":
             return VitEncoder(channels, self.features)
-        near = difflib.get_close_matches(self.name.lower(), (*ENCODERS, *entries()), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(self.name.lower(), (*ENCODERS, *entries()), n=3, cutoff=0.7)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise InputError(
             f"encoder {self.name!r} is not known; {hint}there is: {', '.join((*ENCODERS, *FROM_TIMM))}, and what "
