@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 from typer.core import TyperGroup
@@ -12,22 +12,20 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from wsi_attention.encoders.entry import Entry
 
-G = TypeVar("G", bound=TyperGroup)
-C = TypeVar("C")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., object])
 SHOW = "show"
 UNKNOWN = "not established"
 WIDTH, MARGIN = 100, 18
 
 
-def _or_show(resolve: Callable[[G, C, list[str]], R]) -> Callable[[G, C, list[str]], R]:
+def _or_show(resolve: F) -> F:
     """Return how a group finds its command, with `SHOW` before a first word that names none."""
 
-    def resolved(group: G, context: C, words: list[str]) -> R:
+    def resolved(group: TyperGroup, context: object, words: list[str]) -> object:
         named = words and words[0] not in group.commands and not words[0].startswith("-")
         return resolve(group, context, [SHOW, *words] if named else words)
 
-    return resolved
+    return cast(F, resolved)
 
 
 class Encoders(TyperGroup):
@@ -52,7 +50,7 @@ def encoders(context: typer.Context) -> None:
         return
     from wsi_attention.encoders.table import entries
 
-    rows = [("name", "features", "input", "µm/px", "licence", "commercial", "gated")]
+    rows: list[tuple[str, ...]] = [("name", "features", "input", "µm/px", "licence", "commercial", "gated")]
     rows += [_row(entry) for entry in entries().values()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

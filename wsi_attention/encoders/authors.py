@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -74,9 +75,15 @@ def _musk(entry: Entry) -> nn.Module:
     return network
 
 
+class EncodesImages(Protocol):
+    """What is used of CONCH."""
+
+    def encode_image(self, images: Tensor, normalize: bool, proj_contrast: bool) -> Tensor:
+        """Return the features of tiles (m, c, h, w): (m, d)."""
+
+
 def _conch_features(network: nn.Module, tiles: Tensor) -> Tensor:
-    features: Tensor = network.encode_image(tiles, proj_contrast=False, normalize=False)
-    return features
+    return cast(EncodesImages, network).encode_image(tiles, normalize=False, proj_contrast=False)
 
 
 def _musk_features(network: nn.Module, tiles: Tensor) -> Tensor:

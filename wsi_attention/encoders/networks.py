@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from types import MappingProxyType
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,6 +148,22 @@ def features_of(network: nn.Module, tiles: Tensor, entry: Entry) -> Tensor:
     return _pooled(_tokens(network, tiles), entry, prefix)
 
 
+class HasWidth(Protocol):
+    """What is used of a timm network behind which a head stands."""
+
+    num_features: int
+
+
+class FromRepository(Protocol):
+    """What is used of AutoConfig and AutoModel of transformers."""
+
+    def from_pretrained(self, repository: str, **told: object) -> object:
+        """Return what a repository describes."""
+
+    def from_config(self, config: object, **told: object) -> nn.Module:
+        """Return a network with fresh weights."""
+
+
 class WithHead(nn.Module):
     """A network and the two layers behind it, under the names that KEEP has: `visual`, `visual_head`.
 
@@ -159,7 +176,7 @@ class WithHead(nn.Module):
         super().__init__()
         if entry.head not in HEADS or entry.dim is None:
             raise InputError(f"encoder {entry.name!r}: no head {entry.head!r} is known here")
-        width = _width(network)
+        width = cast(HasWidth, network).num_features
         self.visual, self.entry = network, replace(entry, head="")
         self.visual_head = nn.Sequential(nn.Linear(width, entry.dim), nn.GELU(), nn.Linear(entry.dim, entry.dim))
 
@@ -222,12 +239,12 @@ def _remote_network(entry: Entry) -> nn.Module:
             f"encoder {entry.name!r} is built by Python code in its repository, which may do anything; where you trust "
             f"it, set the environment variable {TRUSTED}={entry.repository}, else {INSTEAD}"
         )
-    options, kind = transformers_class("AutoConfig"), transformers_class("AutoModel")
+    options, kind = (cast(FromRepository, transformers_class(name)) for name in ("AutoConfig", "AutoModel"))
     told = {"trust_remote_code": True, **({"revision": entry.revision} if entry.revision else {})}
     try:
         with without_torchvision():
             config = options.from_pretrained(entry.repository, **told)
-            network: nn.Module = kind.from_config(config, trust_remote_code=True)
+            network = kind.from_config(config, trust_remote_code=True)
     except (*FAILURES, ValueError, TypeError) as error:
         raise InputError(f"encoder {entry.name!r}: the code of {entry.repository} cannot be run: {error}") from error
     return network
@@ -242,8 +259,3 @@ def _value(entry: Entry, value: object) -> object:
         raise InputError(f"encoder {entry.name!r}: {value!r} is none of the classes that may be named: {possible}")
     module, _, name = value.rpartition(".")
     return getattr(timm_package().layers if module == "timm.layers" else import_module(module), name)
-
-
-def _width(network: nn.Module) -> int:
-    found = getattr(network, "num_features", None) or network.config.hidden_size  # timm, else transformers
-    return int(found)

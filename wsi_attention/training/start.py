@@ -154,7 +154,7 @@ def _timm_only(encoder: nn.Module) -> TimmEncoder | KnownEncoder:
     encoder = bare(encoder)
     if not isinstance(encoder, TimmEncoder | KnownEncoder):
         raise InputError(
-            f"{PRETRAINED!r} weights exist for published encoders and those of timm or the hub only; give a "
+            f"{PRETRAINED!r} weights exist for encoders of timm or the hub and for published ones only; give a "
             ".safetensors file, or a model folder"
         )
     return encoder
