@@ -23,7 +23,7 @@ from wsi_attention.encoders.encoder_weights import fill_encoder
 from wsi_attention.encoders.libraries import timm_package, transformers_class
 from wsi_attention.encoders.table import entry_of
 from wsi_attention.encoders.torchvision_guard import torchvision_problem
-from wsi_attention.errors import MissingExtraError
+from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.known_encoder import KnownEncoder
 from wsi_attention.nn.preprocess import Normalise
@@ -230,9 +230,9 @@ def tiles_of(side: int) -> list[Image.Image]:
 
 
 def transformed(authors: Authors, images: list[Image.Image]) -> Tensor:
-    """The tiles through the documented transform of torchvision."""
+    """The tiles through the documented transform: torchvision's, or the same steps where that is not at hand."""
     if torchvision_problem():
-        pytest.skip(torchvision_problem())
+        return torch.stack([by_steps(authors, image) for image in images])
     from torchvision import transforms
 
     steps: list[Any] = []
@@ -243,6 +243,16 @@ def transformed(authors: Authors, images: list[Image.Image]) -> Tensor:
     steps += [transforms.ToTensor(), transforms.Normalize(*authors.colours)]
     transform = transforms.Compose(steps)
     return torch.stack([transform(image) for image in images])
+
+
+def by_steps(authors: Authors, image: Image.Image) -> Tensor:
+    if authors.resize:
+        side, mode = authors.resize
+        edge = (side - 224) // 2
+        image = image.resize((side, side), Image.Resampling[mode]).crop((edge, edge, edge + 224, edge + 224))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in authors.colours)
+    return (pixels - mean) / std
 
 
 def ours(name: str, given: Mapping[str, Any]) -> KnownEncoder:
@@ -299,7 +309,22 @@ def test_a_timm_twin_gives_what_its_authors_call_gives(name: str, hub: Callable[
     else:
         model = timm().create_model(f"hf-hub:{entry.repository}", pretrained=True, **classes(authors.call))
     small = {} if entry.config else authors.small
-    check_equal(ours(name, {**small, "dim": authors.dim}), authors, model, tuple({224, authors.tile}))
+    whole = {224} if authors.resize is None or authors.resize[0] == 224 else set()
+    check_equal(ours(name, {**small, "dim": authors.dim}), authors, model, tuple(whole | {authors.tile}))
+
+
+def test_a_tile_of_the_networks_own_side_is_seen_as_the_centre_of_a_larger_one() -> None:
+    """GigaPath's authors cut 224 px out of 256; who reads 224 px at the same scale reads what is cut out."""
+    timm()
+    encoder = TileEncoder(name=f"gigapath {json.dumps({**SMALL, 'dim': 48})}").build()
+    assert isinstance(encoder, KnownEncoder)
+    pixels = torch.from_numpy(np.array(tiles_of(256)[0])).permute(2, 0, 1)[None]
+    seen = [encoder.prepared(Normalise(*IMAGENET)(one)) for one in (pixels, pixels[..., 16:240, 16:240])]
+    torch.testing.assert_close(*seen, atol=1e-6, rtol=0)
+    with pytest.raises(
+        InputError, match="'gigapath' takes tiles of 256 or 224 px, not of 128 x 128 px; write tile_size"
+    ):
+        encoder.prepared(torch.zeros(1, 3, 128, 128))
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
