@@ -99,15 +99,12 @@ def test_the_pair_is_of_the_build_that_is_here(version: str, command: str, monke
 
 
 @pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
-@pytest.mark.parametrize("torchvision", ["broken", "missing"])
-def test_the_real_timm_builds_and_runs_an_encoder_without_torchvision(torchvision: str, tmp_path: Path) -> None:
-    if torchvision == "broken":
-        (tmp_path / "torchvision").mkdir()
-        (tmp_path / "torchvision" / "__init__.py").write_text(BROKEN)
+def test_the_real_timm_builds_and_runs_an_encoder_beside_a_broken_torchvision(tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(BROKEN)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        + ("sys.modules['torchvision'] = None\n" if torchvision == "missing" else "")
-        + "import torch\n"
+        "import torch\n"
         "from wsi_attention.nn import TileEncoder\n"
         "from wsi_attention.nn.timm_encoder import timm_state\n"
         'encoder = TileEncoder(name=\'uni {"depth": 1, "embed_dim": 48, "num_heads": 3, "dim": 48}\').build()\n'
@@ -116,4 +113,4 @@ def test_the_real_timm_builds_and_runs_an_encoder_without_torchvision(torchvisio
     )
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-1500:]
-    assert "works, without torchvision, which cannot be imported" in ran.stdout
+    assert "works, without torchvision, which cannot be imported (operator torchvision::nms" in ran.stdout
