@@ -60,6 +60,16 @@ def test_a_contradiction_is_one_line_with_what_to_write(given: dict[str, Any], m
     assert "\n" not in str(caught.value)
 
 
+def test_tnet_calls_the_side_of_a_tile_base() -> None:
+    tnet = find_method("tnet")
+    assert tnet.complete({"encoder": "lunit-vits16"})["base"] == 224
+    with pytest.raises(
+        InputError, match=r"^base = 128 contradicts encoder 'lunit-vits16', .*; write base = 224, or leave"
+    ):
+        tnet.complete({"encoder": "lunit-vits16", "base": 128})
+    assert tnet.complete({})["base"] == 128
+
+
 def test_colours_that_nobody_established_are_asked_for() -> None:
     with pytest.raises(
         InputError, match=r"'tinypath' expects is not established; add mean = .* and std = .* \[model\]"

@@ -11,6 +11,8 @@ from wsi_attention.errors import InputError
 from wsi_attention.options import numbers
 
 ENCODER = "encoder"
+SIDE = "tile_size"
+"""The option that is the side of a tile; a class of options with another name for it says so as `tile_side`."""
 COLOUR = 2e-3
 """How far a colour may be from the encoder's: half of one of 256 steps."""
 
@@ -29,7 +31,7 @@ def entry_in(options: Mapping[str, object]) -> Entry | None:
     return stated(name) if isinstance(name, str) and is_known(name) else None
 
 
-def with_facts(options: Mapping[str, object], names: Collection[str]) -> dict[str, object]:
+def with_facts(options: Mapping[str, object], names: Collection[str], side: str = SIDE) -> dict[str, object]:
     """Return a method's options with tile size, scale and colours of its published encoder where they do not say.
 
     Weights of such an encoder stay as they are unless the options say `frozen = false`.
@@ -37,6 +39,7 @@ def with_facts(options: Mapping[str, object], names: Collection[str]) -> dict[st
     Args:
         options: as for `entry_in`.
         names: all options that the method has.
+        side: the one of them that is the side of a tile in pixels.
 
     Raises:
         InputError: an option contradicts what is known of the encoder; the text says which line to change.
@@ -44,13 +47,13 @@ def with_facts(options: Mapping[str, object], names: Collection[str]) -> dict[st
     entry = entry_in(options)
     if entry is None:
         return dict(options)
-    known: dict[str, object] = {"tile_size": entry.tile_size, "tile_mpp": entry.tile_mpp}
+    known: dict[str, object] = {side: entry.tile_size, "tile_mpp": entry.tile_mpp}
     known |= {"mean": entry.mean, "std": entry.std}
     missing = [key for key in ("mean", "std") if key in names and not known[key] and key not in options]
     if missing:
         lines = " and ".join(f"{key} = [...]" for key in missing)
         raise InputError(f"which colours encoder {entry.name!r} expects is not established; add {lines} under [model]")
-    _check(entry, {key: value for key, value in options.items() if key in names})
+    _check(entry, {key: value for key, value in options.items() if key in names}, side)
     added = {key: value for key, value in known.items() if value and key in names and key not in options}
     return {**options, **added, ENCODER: _frozen(options[ENCODER])}
 
@@ -60,10 +63,10 @@ def _frozen(encoder: object) -> object:
     return {"frozen": True, **table} if isinstance(table, Mapping) else table
 
 
-def _check(entry: Entry, options: Mapping[str, object]) -> None:
-    size, mpp = options.get("tile_size"), options.get("tile_mpp")
+def _check(entry: Entry, options: Mapping[str, object], side: str) -> None:
+    size, mpp = options.get(side), options.get("tile_mpp")
     if isinstance(size, int) and entry.tile_sizes and size not in entry.tile_sizes:
-        raise _contradiction(entry, f"tile_size = {size}", "tiles of", entry.tile_sizes, "px", entry.tile_size)
+        raise _contradiction(entry, f"{side} = {size}", "tiles of", entry.tile_sizes, "px", entry.tile_size)
     if isinstance(mpp, int | float) and not entry.knows_scale(mpp):
         raise _contradiction(entry, f"tile_mpp = {mpp:g}", "tiles at", entry.mpps, "µm/px", entry.tile_mpp)
     for key, wanted in (("mean", entry.mean), ("std", entry.std)):

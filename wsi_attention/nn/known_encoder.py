@@ -67,10 +67,7 @@ class KnownEncoder(Encoder):
             return tiles
         if height != width or width not in entry.tile_sizes or entry.resize is None or entry.input is None:
             possible = " or ".join(map(str, entry.tile_sizes))
-            raise InputError(
-                f"encoder {entry.name!r} takes tiles of {possible} px, not of {width} x {height} px; "
-                f"write tile_size = {entry.tile_size} under [model]"
-            )
+            raise InputError(f"encoder {entry.name!r} takes tiles of {possible} px, not of {width} x {height} px")
         mean, std = (tiles.new_tensor(values).view(-1, 1, 1) for values in (entry.mean, entry.std))
         pixels = (tiles * std + mean).mul(255).round().clamp(0, 255)
         seen = centre(resized(pixels, entry.resize, entry.interpolation), entry.input)
