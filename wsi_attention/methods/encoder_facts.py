@@ -11,8 +11,8 @@ from wsi_attention.errors import InputError
 from wsi_attention.options import numbers
 
 ENCODER = "encoder"
-SIDE = "tile_size"
-"""The option that is the side of a tile; a class of options with another name for it says so as `tile_side`."""
+SIDES = ("tile_size", "base")
+"""Options that are the side of a tile, the first that a method has; TNet's views and tiles have one side, its base."""
 COLOUR = 2e-3
 """How far a colour may be from the encoder's: half of one of 256 steps."""
 
@@ -31,7 +31,7 @@ def entry_in(options: Mapping[str, object]) -> Entry | None:
     return stated(name) if isinstance(name, str) and is_known(name) else None
 
 
-def with_facts(options: Mapping[str, object], names: Collection[str], side: str = SIDE) -> dict[str, object]:
+def with_facts(options: Mapping[str, object], names: Collection[str]) -> dict[str, object]:
     """Return a method's options with tile size, scale and colours of its published encoder where they do not say.
 
     Weights of such an encoder stay as they are unless the options say `frozen = false`.
@@ -39,7 +39,6 @@ def with_facts(options: Mapping[str, object], names: Collection[str], side: str 
     Args:
         options: as for `entry_in`.
         names: all options that the method has.
-        side: the one of them that is the side of a tile in pixels.
 
     Raises:
         InputError: an option contradicts what is known of the encoder; the text says which line to change.
@@ -47,6 +46,7 @@ def with_facts(options: Mapping[str, object], names: Collection[str], side: str 
     entry = entry_in(options)
     if entry is None:
         return dict(options)
+    side = next((one for one in SIDES if one in names), SIDES[0])
     known: dict[str, object] = {side: entry.tile_size, "tile_mpp": entry.tile_mpp}
     known |= {"mean": entry.mean, "std": entry.std}
     missing = [key for key in ("mean", "std") if key in names and not known[key] and key not in options]

@@ -11,7 +11,7 @@ from torch import nn
 
 from wsi_attention import registry
 from wsi_attention.errors import InputError
-from wsi_attention.methods.encoder_facts import ENCODER, SIDE, with_facts
+from wsi_attention.methods.encoder_facts import ENCODER, with_facts
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.options import Option, Options, listed, numbers, parse, plain, unknown_key, within
 
@@ -62,9 +62,7 @@ class Method(Generic[O]):
 
     def _parsed(self, arguments: Mapping[str, object]) -> O:
         table = self._in_a_table(arguments)
-        if self.has_encoder:
-            table = with_facts(table, self.names(), getattr(self.options, "tile_side", SIDE))
-        return parse(self.options, table, "")
+        return parse(self.options, with_facts(table, self.names()) if self.has_encoder else table, "")
 
     def _in_a_table(self, arguments: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments with the encoder's options in one table."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -61,8 +60,6 @@ Maps = list[AttentionMap]
 @dataclass(frozen=True, kw_only=True)
 class TNetOptions(PixelOptions):
     """TNet for stained tissue: each level looks four times closer, and at most 4 + 12 + 24 + 48 regions are read."""
-
-    tile_side: ClassVar[str] = "base"
 
     base: int = option(
         128, "r, pixels along a side of the overview and of every region", "paper: 77 to 224", low=1, high=8192
