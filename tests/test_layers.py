@@ -38,23 +38,28 @@ ALLOWED = {
     "bags": BASE,
     "slide": BASE,
     "export": BASE,
-    "nn": BASE | {"attention"},
-    "methods": BASE | {"attention", "nn"},
+    "encoders": BASE,
+    "nn": BASE | {"attention", "encoders"},
+    "methods": BASE | {"attention", "encoders", "nn"},
     "feature_store": BASE | {"files", "nn"},
-    "checkpoint": BASE | {"files", "learnt_from", "methods", "model_card"},
+    "checkpoint": BASE | {"encoders", "files", "learnt_from", "methods", "model_card"},
     "tiles": BASE | {"slide"},
-    "inference": BASE | MODELS | {"bags", "csv_table", "export", "feature_store", "methods", "nn", "slide", "tiles"},
+    "inference": BASE
+    | MODELS
+    | {"bags", "csv_table", "encoders", "export", "feature_store", "methods", "nn", "slide", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
     "training": BASE
     | MODELS
-    | {"attention", "bags", "config", "csv_table", "feature_store", "inference", "methods", "nn", "slide", "tiles"},
+    | {"attention", "bags", "config", "csv_table", "encoders", "feature_store", "inference", "methods", "nn", "slide"}
+    | {"tiles"},
 }
 PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
 TORCH_ROOMS = {
     "attention",
     "feature_store",
+    "encoders",
     "nn",
     "methods",
     "checkpoint",

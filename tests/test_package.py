@@ -27,6 +27,7 @@ EXTRAS = {
     "pandas": {"pandas"},
     "remote": {"aiohttp", "gcsfs", "s3fs"},
     "slurm": {"dask-jobqueue", "distributed"},
+    "transformers": {"huggingface-hub", "transformers"},
 }
 """A package joins here with a reason in the change that adds it."""
 OPTIONAL = {name.replace("-", "_") for needed in EXTRAS.values() for name in needed} | {"botocore", "torchvision"}

@@ -78,7 +78,7 @@ def make_encoder(work: Path) -> Path:
     """The shared encoder as a .safetensors file."""
     from needle_encoder import pretrain
 
-    from wsi_attention.nn.encoder_weights import save_encoder
+    from wsi_attention.encoders.encoder_weights import save_encoder
 
     path = work / "encoder.safetensors"
     if not path.is_file():
@@ -134,7 +134,7 @@ def _baseline(work: Path, plan: Plan, seed: int) -> Any:
     from needle_encoder import fresh
     from needle_tiles import MPP, SIDE
 
-    from wsi_attention.nn.encoder_weights import fill_encoder, read_encoder
+    from wsi_attention.encoders.encoder_weights import fill_encoder, read_encoder
     from wsi_attention.nn.encoders import Frozen
 
     path = str(work / "encoder.safetensors")

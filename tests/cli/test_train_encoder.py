@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from wsi_attention.checkpoint import load_model
 from wsi_attention.cli.app import app
+from wsi_attention.encoders.encoder_weights import save_encoder
 from wsi_attention.errors import InputError, MissingExtraError
-from wsi_attention.nn.encoder_weights import save_encoder
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.timm_encoder import timm_state
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -88,6 +88,7 @@ def test_unknown_colours_and_random_frozen_weights_are_said(slides: Path, tmp_pa
     ran = CliRunner().invoke(app, arguments(slides, tmp_path / "model", SMALL, "--encoder-start", file))
     assert isinstance(ran.exception, InputError)
     assert "nothing says which colours" in str(ran.exception)
+    assert "add mean = [...] and std = [...] under [model]" in str(ran.exception)
     assert "frozen with random weights" not in ran.output
     without = CliRunner().invoke(app, arguments(slides, tmp_path / "model", SMALL))
     assert "note: the encoder is frozen with random weights" in without.output
@@ -106,3 +107,61 @@ def test_an_encoder_of_timm_trains_and_classifies(slides: Path, tmp_path: Path) 
     assert (config["mean"], config["std"]) == ([0.5] * 3, [0.5] * 3)
     out = ["classify", "-i", str(slides / "s0.svs"), "-o", str(tmp_path / "results"), "-m", str(output)]
     assert CliRunner().invoke(app, out).exit_code == 0
+
+
+HE = "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
+UNI = {"depth": 1, "embed_dim": 24, "num_heads": 3, "init_values": 1e-5}
+
+
+def test_uni_by_hand_with_colours_missing_is_refused_with_the_lines_to_add(slides: Path, tmp_path: Path) -> None:
+    """The architecture's own colours, 0.5, are those of timm's weights; UNI's are ImageNet's."""
+    name = f"timm:vit_large_patch16_224 {json.dumps({**UNI, 'img_size': 64})}"
+    try:
+        encoder = TileEncoder(name=name).build()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    uni = str(tmp_path / "uni.safetensors")
+    save_encoder(uni, encoder)
+    call = arguments(slides, tmp_path / "model", f"encoder = '{name}'\n", "--encoder-start", uni)
+    refused = CliRunner().invoke(app, call)
+    assert isinstance(refused.exception, InputError)
+    assert f"nothing says which colours the weights of {uni} were trained with; add mean = " in str(refused.exception)
+    assert not (tmp_path / "model").exists()
+    call = arguments(slides, tmp_path / "model", f"encoder = '{name}'\n{HE}", "--encoder-start", uni)
+    assert CliRunner().invoke(app, call).exit_code == 0
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (config["mean"], config["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def test_colours_in_the_recipe_must_be_those_that_the_file_states(slides: Path, tmp_path: Path) -> None:
+    file = encoder_file(tmp_path / "e.safetensors", 0, **COLOURS)
+    ran = CliRunner().invoke(app, arguments(slides, tmp_path / "model", SMALL + HE, "--encoder-start", file))
+    assert isinstance(ran.exception, InputError)
+    assert "mean = [0.485, 0.456, 0.406] under [model] is not what the weights of" in str(ran.exception)
+
+
+def test_a_published_encoder_by_name_trains_on_tiles_of_its_size_and_classifies(slides: Path, tmp_path: Path) -> None:
+    name = f"uni {json.dumps({**UNI, 'dim': 24})}"
+    try:
+        encoder = TileEncoder(name=name).build()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    uni, output = str(tmp_path / "uni.safetensors"), tmp_path / "model"
+    save_encoder(uni, encoder)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(RECIPE.replace("tile_size = 64\ntile_mpp = 1.0\n", "").replace('statistics = "encoder"\n', ""))
+    call = ["train", "-l", str(slides / "labels.csv"), "-i", str(slides), "-o", str(output), "--config", str(recipe)]
+    call += ["--encoder", name, "--encoder-start", uni, "--device", "cpu"]
+    ran = CliRunner().invoke(app, call)
+    assert ran.exit_code == 0, ran.output
+    config = json.loads((output / "config.json").read_text())
+    assert (config["mean"], config["mpp"]) == ([0.485, 0.456, 0.406], 0.5)
+    assert config["options"]["tile_size"] == 256 and config["options"]["encoder"]["frozen"] is True
+    weights = load_model(output).model.encoder.state_dict()
+    assert all(torch.equal(weights[key], value) for key, value in load_file(uni).items())
+    out = ["classify", "-i", str(slides / "s0.svs"), "-o", str(tmp_path / "results"), "-m", str(output)]
+    assert CliRunner().invoke(app, out).exit_code == 0
+    recipe.write_text(RECIPE)
+    refused = CliRunner().invoke(app, call)
+    assert isinstance(refused.exception, InputError)
+    assert "tile_size = 64 contradicts encoder 'uni', which takes tiles of 256 or 224 px" in str(refused.exception)

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from wsi_attention.encoders.encoder_weights import fill_encoder, read_encoder, save_encoder
 from wsi_attention.errors import InputError
 from wsi_attention.nn.blocks import Encoder
-from wsi_attention.nn.encoder_weights import fill_encoder, read_encoder, save_encoder
 from wsi_attention.nn.encoders import Frozen, SmallEncoder, TileEncoder
 
 

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wsi_attention.checkpoint import build_model
+from wsi_attention.encoders import libraries
+from wsi_attention.encoders.encoder_weights import fill_encoder
+from wsi_attention.encoders.libraries import timm_package
 from wsi_attention.errors import InputError, MissingExtraError
-from wsi_attention.nn import timm_encoder as module
-from wsi_attention.nn.encoder_weights import fill_encoder
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.vit_attention import with_attention, with_class_rows
 from wsi_attention.training.start import encoder_colours, take_encoder, without_hub
@@ -28,7 +29,7 @@ CONVNET = "timm:test_resnet.r160_in1k"
 
 def timm() -> Any:
     try:
-        return module._timm()
+        return timm_package()
     except MissingExtraError as error:
         pytest.skip(str(error))
 
@@ -42,19 +43,10 @@ def state(encoder: nn.Module) -> dict[str, Tensor]:
 
 
 def test_without_timm_one_line_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'wsi-attention\[encoders\]'") as caught:
         build_model("ats", 2, encoder="timm:resnet50")
     assert "\n" not in str(caught.value)
-
-
-def test_a_timm_that_cannot_be_loaded_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "timm").mkdir()
-    (tmp_path / "timm" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "timm", raising=False)
-    with pytest.raises(MissingExtraError, match=r"cannot be loaded \(operator torchvision::nms.*same build as torch"):
-        TileEncoder(name="timm:resnet50").build()
 
 
 def test_without_the_hubs_package_one_line_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,3 +244,11 @@ def test_a_foreign_repository_is_said_to_be_so(tmp_path: Path, monkeypatch: pyte
     hub(tmp_path, monkeypatch, {"architectures": ["BertModel"]}, {})
     with pytest.raises(InputError, match="is no timm model"):
         TileEncoder(name="hub:lab/encoder").build()
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "uni"])
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg_overlay", "pretrained"])
+def test_no_argument_makes_timm_read_weights_by_itself(name: str, key: str) -> None:
+    timm()
+    with pytest.raises(InputError, match=f"{key} is no argument of the network; weights come by encoder_start"):
+        TileEncoder(name=f'{name} {{"{key}": "x.pth"}}').build()

@@ -13,9 +13,9 @@ from torch import nn
 from wsi_attention.checkpoint import build_model, load_model, save_model
 from wsi_attention.config import Optimiser, Recipe
 from wsi_attention.devices import fabric_on
+from wsi_attention.encoders.encoder_weights import save_encoder
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.model_card import ModelCard
-from wsi_attention.nn.encoder_weights import save_encoder
 from wsi_attention.training.data import Example
 from wsi_attention.training.listener import Silent
 from wsi_attention.training.loop import Job, fit

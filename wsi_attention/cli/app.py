@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from wsi_attention.cli import classify, doctor, evaluate, export, info, methods, report, train, view
+from wsi_attention.cli import classify, doctor, encoders, evaluate, export, info, methods, report, train, view
 
 app = typer.Typer(
     name="wsi-attention",
@@ -33,6 +33,8 @@ for command in (
     doctor.doctor,
 ):
     app.command(no_args_is_help=command not in (methods.methods, doctor.doctor))(command)
+
+app.add_typer(encoders.app, name="encoders")
 
 
 @app.callback(invoke_without_command=True)

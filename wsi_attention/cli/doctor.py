@@ -13,7 +13,7 @@ import typer
 from wsi_attention.cli.say import say
 
 PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image")
-EXTRAS = ("distributed", "dask-jobqueue", "timm", "torchvision", "huggingface_hub")
+EXTRAS = ("distributed", "dask-jobqueue", "timm", "transformers", "torchvision", "huggingface_hub")
 
 
 def doctor() -> None:

@@ -49,6 +49,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     start: Annotated[str | None, typer.Option(help="A model whose weights to start from, e.g. demo.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The tile encoder, e.g. uni2-h; see wsi-attention encoders.")
+    ] = None,
     encoder_start: Annotated[
         str | None, typer.Option(help="Encoder weights: a .safetensors file, a model folder, or pretrained.")
     ] = None,
@@ -80,6 +83,7 @@ def train(
         from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
         from wsi_attention.devices import gpus_named
         from wsi_attention.training import run
+        from wsi_attention.training.encoder_choice import with_encoder
 
     recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
     recipe = changed(
@@ -93,6 +97,7 @@ def train(
         negative=negative,
     )
     use_cache(cache)
+    recipe = with_encoder(recipe, encoder)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
     with _listener() as listener:
         result = run.train(

@@ -11,12 +11,12 @@ from torch import nn
 
 from wsi_attention import registry
 from wsi_attention.errors import InputError
+from wsi_attention.methods.encoder_facts import ENCODER, with_facts
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.options import Option, Options, listed, numbers, parse, plain, unknown_key, within
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 MOST_CLASSES = 10_000
-ENCODER = "encoder"
 FLAT = {"encoder_widths": "widths", "features": "features", "pool": "pool", "encoder_frozen": "frozen"}
 """Options of the tile encoder under the names that they have beside `encoder` instead of in its table."""
 
@@ -61,12 +61,13 @@ class Method(Generic[O]):
         return listed(self.options)
 
     def _parsed(self, arguments: Mapping[str, object]) -> O:
-        return parse(self.options, self._in_a_table(arguments), "")
+        table = self._in_a_table(arguments)
+        return parse(self.options, with_facts(table, self.names()) if self.has_encoder else table, "")
 
     def _in_a_table(self, arguments: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments with the encoder's options in one table."""
         table = dict(arguments)
-        flat = {key: table.pop(key) for key in FLAT if key in table} if self._has_encoder else {}
+        flat = {key: table.pop(key) for key in FLAT if key in table} if self.has_encoder else {}
         if not flat:
             return table
         given = table.get(ENCODER, {})
@@ -75,7 +76,8 @@ class Method(Generic[O]):
         return {**table, ENCODER: {**told, **{FLAT[key]: value for key, value in flat.items()}}}
 
     @property
-    def _has_encoder(self) -> bool:
+    def has_encoder(self) -> bool:
+        """Whether its options hold a tile encoder."""
         return any(one.name == ENCODER and isinstance(one.default, TileEncoder) for one in fields(self.options))
 
 

@@ -36,10 +36,12 @@ class Encoder(nn.Module):
     Attributes:
         dim: length of the feature.
         classifiers: names of modules that published weights hold and the encoder does not have.
+        renamed: pairs (pattern, replacement) that turn names of published tensors into those of the encoder.
     """
 
     dim: int
     classifiers: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 class OverviewNet(nn.Module):

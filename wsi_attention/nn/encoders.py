@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_attention.encoders.table import entries, is_known
 from wsi_attention.errors import InputError
 from wsi_attention.nn.blocks import Encoder, GlobalMax, GlobalMean, GlobalMeanMax, UnitNorm
+from wsi_attention.nn.known_encoder import known_encoder
 from wsi_attention.nn.resnet import ResNet18
 from wsi_attention.nn.timm_encoder import is_timm, timm_encoder
 from wsi_attention.nn.transparent import hide_wrapper
@@ -108,7 +110,9 @@ class TileEncoder(Options):
     """The network that turns a tile into one feature; the same options for every method that reads tiles."""
 
     name: str = option(
-        "small", f"the network: {', '.join((*ENCODERS, *FROM_TIMM))}; timm's may carry constructor arguments"
+        "small",
+        f"the network: {', '.join((*ENCODERS, *FROM_TIMM))}, or a published one that `wsi-attention encoders` lists; "
+        "timm's and published ones may carry constructor arguments",
     )
     widths: tuple[int, ...] = option((24, 48, 96, 128), 'channels of the stages of "small"', low=1, high=65_536)
     features: int = option(128, 'length of the feature of "small" and "vit"', low=1, high=65_536)
@@ -133,15 +137,20 @@ class TileEncoder(Options):
     def _network(self, channels: int) -> Encoder:
         if is_timm(self.name):
             return timm_encoder(self.name, channels)
+        if is_known(self.name.partition(" ")[0]):
+            return known_encoder(self.name, channels)
         if self.name == "small":
             return SmallEncoder(channels, self.widths, self.features, self.pool)
         if self.name == "resnet18":
             return ResNet18(channels)
         if self.name == "vit":
             return VitEncoder(channels, self.features)
-        near = difflib.get_close_matches(self.name, ENCODERS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"encoder {self.name!r} is not known; {hint}there is: {', '.join((*ENCODERS, *FROM_TIMM))}")
+        near = difflib.get_close_matches(self.name.lower(), (*ENCODERS, *entries()), n=3, cutoff=0.7)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise InputError(
+            f"encoder {self.name!r} is not known; {hint}there is: {', '.join((*ENCODERS, *FROM_TIMM))}, and what "
+            "`wsi-attention encoders` lists"
+        )
 
 
 def bare(encoder: nn.Module) -> nn.Module:
@@ -181,7 +190,7 @@ class Frozen(Encoder):
     def __init__(self, network: Encoder) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
-        self.dim, self.classifiers = network.dim, network.classifiers
+        self.dim, self.classifiers, self.renamed = network.dim, network.classifiers, network.renamed
         hide_wrapper(self)
 
     def train(self, mode: bool = True) -> Frozen:

@@ -9,18 +9,19 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from wsi_attention.encoders.encoder_weights import EncoderWeights
+from wsi_attention.encoders.hub_files import WEIGHTS, hub_config, hub_weights
+from wsi_attention.encoders.libraries import check_arguments, timm_package
+from wsi_attention.encoders.torchvision_guard import torchvision_problem
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.json_values import parse
 from wsi_attention.nn.blocks import Encoder, UnitNorm
-from wsi_attention.nn.encoder_weights import EncoderWeights
-from wsi_attention.nn.hub_files import EXTRA, WEIGHTS, hub_config, hub_weights
 from wsi_attention.nn.transparent import hide_wrapper
 
 PREFIX = "timm:"
@@ -149,9 +150,12 @@ def is_timm(name: str) -> bool:
 def timm_state() -> str:
     """Return a sentence on whether timm's encoders work here, or why not."""
     try:
-        return f"timm {_timm().__version__} works"
+        version = timm_package().__version__
     except MissingExtraError as error:
         return str(error)
+    problem = torchvision_problem()
+    without = f", without torchvision, which cannot be imported ({problem})" if problem else ""
+    return f"timm {version} works{without}"
 
 
 def _parse(name: str) -> TimmName:
@@ -173,9 +177,10 @@ def _parse(name: str) -> TimmName:
 
 
 def _network(asked: TimmName, channels: int, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    timm = _timm()
+    timm = timm_package()
     if not timm.is_model(asked.architecture.partition(".")[0]):
         raise InputError(f"timm has no encoder {asked.architecture!r}; {_nearest(timm, asked.architecture)}")
+    check_arguments(asked.text, asked.architecture, asked.arguments)
     given = {**asked.arguments, "num_classes": 0, "in_chans": channels}
     if asked.published:
         given["pretrained_cfg"] = dict(asked.published)
@@ -196,20 +201,6 @@ def _network(asked: TimmName, channels: int, weights: Mapping[str, Tensor] | Non
 def _nearest(timm: ModuleType, name: str) -> str:
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else "timm.list_models() names what there is"
-
-
-def _timm() -> ModuleType:
-    if find_spec("timm") is None:
-        raise MissingExtraError(f"encoders of timm and the hub need the package timm; {EXTRA}")
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:
-        raise MissingExtraError(
-            f"timm is installed but cannot be loaded ({error}); it needs a torchvision of the same build as torch: "
-            "install both from the same index, as on https://pytorch.org"
-        ) from error
-    module: ModuleType = timm
-    return module
 
 
 def _sequence(value: object) -> list[object]:

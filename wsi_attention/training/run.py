@@ -22,6 +22,7 @@ from wsi_attention.training.accumulation import Accumulation, begin, save_epoch,
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.bags import Stored, bag_examples, stored_for, with_features
 from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples
+from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.features import Place, kept_features
 from wsi_attention.training.folder import finish, forget, tidy, write_split
 from wsi_attention.training.labels import LabelRow, class_weights
@@ -120,7 +121,7 @@ def train(
         ResultsError: the folder cannot be written.
     """
     table, places = Path(given_path(labels, "labels", "a CSV")), _places(slides, features)
-    recipe, folder = as_recipe(recipe), Path(given_path(output, "output", "the model folder to write"))
+    recipe, folder = settled(as_recipe(recipe)), Path(given_path(output, "output", "the model folder to write"))
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
     precision = (
         begun.precision if begun else precision_on(device_of(device.split(",", maxsplit=1)[0]), recipe.precision)
@@ -184,9 +185,9 @@ def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingSta
     return TrainingState(plan.digests, precision, weights, failed=dict(plan.surveyed.failed), arguments=arguments)
 
 
-def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, list[float]]:
+def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, object]:
     if plan.recipe.statistics == "encoder":
-        return encoder_colours(model, plan.recipe.encoder_start)
+        return encoder_colours(model, plan.recipe.encoder_start, plan.recipe.model)
     mpp = contract_of(model).overview_mpp
     mean, std = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
     return {"mean": list(mean), "std": list(std)}

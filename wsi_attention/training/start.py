@@ -6,20 +6,24 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import nn
 
 from wsi_attention.checkpoint import load_model
+from wsi_attention.encoders.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.geometry import Grid
-from wsi_attention.nn.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
 from wsi_attention.nn.encoders import bare
+from wsi_attention.nn.known_encoder import KnownEncoder
 from wsi_attention.nn.timm_encoder import TimmEncoder
+from wsi_attention.options import numbers
 from wsi_attention.protocols import contract_of
 from wsi_attention.training.data import Example, ahead
 
+NOTHING: Mapping[str, object] = MappingProxyType({})
 PRETRAINED = "pretrained"
 """`encoder_start` for the weights that the encoder's library publishes."""
 
@@ -72,25 +76,38 @@ def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
     return EncoderWeights(weights, tuple(options.get("mean", ())), tuple(options.get("std", ())))
 
 
-def encoder_colours(model: nn.Module, start: str) -> dict[str, list[float]]:
+def encoder_colours(model: nn.Module, start: str, stated: Mapping[str, object] = NOTHING) -> dict[str, object]:
     """Return the arguments "mean" and "std" that the encoder was trained with.
+
+    An architecture has colours by default, but they are those of its library's weights: they never pass for the
+    colours of a file or a model from elsewhere. A published encoder's are those of its weights, whoever brings them.
 
     Args:
         model: with its encoder as `encoder`.
         start: where the encoder's weights come from; empty for fresh ones.
+        stated: options of the recipe; their "mean" and "std" count where the weights say nothing.
 
     Raises:
-        InputError: neither the weights nor the encoder say.
+        InputError: neither the weights nor the options say, or they contradict each other.
     """
     encoder = bare(encoder_of(model, "this method"))
-    said: nn.Module | EncoderWeights = encoder if start in ("", PRETRAINED) else encoder_weights(encoder, start)
-    for one in (said, encoder):
-        mean, std = (list(getattr(one, name, ())) for name in ("mean", "std"))
-        if mean and std:
-            return {"mean": mean, "std": std}
+    own = start in ("", PRETRAINED) or isinstance(encoder, KnownEncoder)
+    said: nn.Module | EncoderWeights = encoder if own else encoder_weights(encoder, start)
+    given = {name: list(getattr(said, name, ())) for name in ("mean", "std")}
+    told: dict[str, object] = {name: stated[name] for name in given if name in stated}
+    if all(given.values()):
+        other = [name for name, value in told.items() if list(numbers(value)) != given[name]]
+        if other:
+            raise InputError(
+                f"{other[0]} = {told[other[0]]} under [model] is not what the weights of {start or 'the encoder'} say, "
+                f'{given[other[0]]}; leave the line out, or write statistics = "builder"'
+            )
+        return dict(given)
+    if len(told) == len(given):
+        return told
     raise InputError(
-        "nothing says which colours this encoder was trained with; give mean and std under [model], or statistics = "
-        '"tissue"'
+        f"nothing says which colours the weights of {start or 'this encoder'} were trained with; add mean = [...] and "
+        "std = [...] under [model], as their authors state them"
     )
 
 
@@ -98,7 +115,7 @@ def without_hub(model: nn.Module, arguments: Mapping[str, object]) -> dict[str, 
     """Return a method's options with an encoder's name that builds it again without the hub."""
     encoder = contract_of(model).encoder
     found = None if encoder is None else bare(encoder)
-    if not isinstance(found, TimmEncoder):
+    if not isinstance(found, TimmEncoder | KnownEncoder):
         return dict(arguments)
     given = arguments.get("encoder")
     return {**arguments, "encoder": {**given, "name": found.name} if isinstance(given, Mapping) else found.name}
@@ -133,12 +150,12 @@ def encoder_fingerprint(start: str) -> str:
         raise InputError(f"encoder weights {start} cannot be read: {error.strerror or error}") from error
 
 
-def _timm_only(encoder: nn.Module) -> TimmEncoder:
+def _timm_only(encoder: nn.Module) -> TimmEncoder | KnownEncoder:
     encoder = bare(encoder)
-    if not isinstance(encoder, TimmEncoder):
+    if not isinstance(encoder, TimmEncoder | KnownEncoder):
         raise InputError(
-            f"{PRETRAINED!r} weights exist for encoders of timm or the hub only; give a .safetensors file, or a "
-            "model folder"
+            f"{PRETRAINED!r} weights exist for encoders of timm or the hub and for published ones only; give a "
+            ".safetensors file, or a model folder"
         )
     return encoder
 

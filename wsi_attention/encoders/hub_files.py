@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wsi_attention.encoders.encoder_weights import SUFFIX
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.json_values import parse
-from wsi_attention.nn.encoder_weights import SUFFIX
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EXTRA = "install it with: pip install 'wsi-attention[encoders]'"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ def read_encoder(path: str | Path) -> EncoderWeights:
 def fill_encoder(encoder: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
     """Copy weights into an encoder; a classifier among them (`encoder.classifiers`) is left out.
 
+    Names that its authors' file has otherwise (`encoder.renamed`) become those of the network.
+
     Args:
         encoder: of `TileEncoder.build`.
         weights: its state dict, in any float type.
@@ -105,12 +108,23 @@ def fill_encoder(encoder: nn.Module, weights: Mapping[str, Tensor], origin: str)
         InputError: tensors are missing, unexpected, of another shape, or not finite; the text names them.
     """
     wanted = encoder.state_dict()
-    heads = tuple(f"{name}." for name in getattr(encoder, "classifiers", ()))
-    kept = {name: value for name, value in weights.items() if name in wanted or not name.startswith(heads or ("\0",))}
+    heads: tuple[str, ...] = getattr(encoder, "classifiers", ())
+    given = {_renamed(encoder, name): value for name, value in weights.items()}
+    kept = {name: value for name, value in given.items() if name in wanted or not _is_below(name, heads)}
     problems = _misfits(kept, wanted)
     if problems:
         raise InputError(f"the weights of {origin} do not fit the encoder: {'; '.join(problems)}")
     encoder.load_state_dict(dict(kept))
+
+
+def _renamed(encoder: nn.Module, name: str) -> str:
+    for pattern, replacement in getattr(encoder, "renamed", ()):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _is_below(name: str, modules: Sequence[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def _misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
