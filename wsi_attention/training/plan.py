@@ -10,6 +10,7 @@ from typing import Any
 
 from wsi_attention.checkpoint import CONFIG
 from wsi_attention.config import Recipe
+from wsi_attention.encoders.origin import NOBODY, Origin
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.matching import file_name
 from wsi_attention.json_values import parse
@@ -21,6 +22,7 @@ from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.negative import negative_arguments
+from wsi_attention.training.origin import encoder_origin, is_frozen
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 
@@ -42,6 +44,7 @@ class Plan:
         maps: fingerprint of the accumulated maps that are learnt; empty without such.
         negative: class that means that nothing was found, None where there is none or nobody says.
         told: options that tell the method which one it is.
+        origin: where the encoder's weights come from; empty where nobody published them.
     """
 
     recipe: Recipe
@@ -52,6 +55,7 @@ class Plan:
     maps: str = ""
     negative: str | None = None
     told: Mapping[str, object] = field(default_factory=dict)
+    origin: Origin = NOBODY
 
     @property
     def training_slides(self) -> tuple[tuple[str, Mapping[str, str]], ...]:
@@ -140,6 +144,7 @@ def make_plan(
         InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
     """
     check_options(recipe)
+    origin = encoder_origin(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
     split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
@@ -151,8 +156,8 @@ def make_plan(
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
-    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told)
-    for note in (*split.notes, *plan.copies, *_encoder_notes(recipe), *_negative_notes(plan)):
+    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told, origin)
+    for note in (*split.notes, *plan.copies, *_encoder_notes(recipe, origin), *_negative_notes(plan)):
         listener.line(f"note: {note}")
     for label in split.classes:
         counts = [sum(row.label == label for row in part) for part in (split.train, split.validation)]
@@ -160,11 +165,12 @@ def make_plan(
     return plan
 
 
-def _encoder_notes(recipe: Recipe) -> tuple[str, ...]:
-    encoder = find_method(recipe.method).complete(recipe.model).get("encoder")
-    frozen = isinstance(encoder, Mapping) and encoder.get("frozen")
-    if frozen and not (recipe.start or recipe.encoder_start):
+def _encoder_notes(recipe: Recipe, origin: Origin) -> tuple[str, ...]:
+    if is_frozen(recipe) and not (recipe.start or recipe.encoder_start):
         return ("the encoder is frozen with random weights; encoder_start or start give it better ones",)
+    if origin and not origin.contained:
+        kept = "points to them" if is_frozen(recipe) else "contains what training makes of them: do not give it on"
+        return (f"the weights of encoder {origin.name}: {origin.rights}; the model folder {kept}",)
     return ()
 
 
