@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
 BASE = {"defaults", "errors", "geometry", "json_values", "lazy", "once", "options", "plain_text"}
 BASE |= {"protocols", "registry", "safe_names", "structures", "timing"}
-MODELS = {"checkpoint", "devices", "files", "learnt_from", "model_card"}
+MODELS = {"checkpoint", "devices", "files", "learnt_from", "model_card", "model_encoder"}
 ALLOWED = {
     "defaults": set(),
     "errors": set(),
@@ -33,16 +33,17 @@ ALLOWED = {
     "devices": {"errors"},
     "files": {"errors"},
     "learnt_from": BASE,
-    "model_card": BASE | {"learnt_from"},
+    "model_card": BASE | {"encoders", "learnt_from"},
+    "model_encoder": BASE | {"encoders", "nn"},
     "attention": BASE,
     "bags": BASE,
     "slide": BASE,
     "export": BASE,
-    "encoders": BASE,
+    "encoders": BASE | {"files"},
     "nn": BASE | {"attention", "encoders"},
     "methods": BASE | {"attention", "encoders", "nn"},
     "feature_store": BASE | {"files", "nn"},
-    "checkpoint": BASE | {"encoders", "files", "learnt_from", "methods", "model_card"},
+    "checkpoint": BASE | {"encoders", "files", "learnt_from", "methods", "model_card", "model_encoder"},
     "tiles": BASE | {"slide"},
     "inference": BASE
     | MODELS
@@ -63,6 +64,7 @@ TORCH_ROOMS = {
     "nn",
     "methods",
     "checkpoint",
+    "model_encoder",
     "devices",
     "training",
     "inference",

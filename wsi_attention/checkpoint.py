@@ -28,6 +28,8 @@ from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import KEY, LearntFrom
 from wsi_attention.methods.method import brief, build_model, find_method
 from wsi_attention.model_card import ModelCard, ModelConfig, readme
+from wsi_attention.model_encoder import KEY as ENCODER_KEY
+from wsi_attention.model_encoder import EncoderPart, encoder_part, fill_from_pointer, own_weights
 from wsi_attention.protocols import Stated, contract_of
 from wsi_attention.structures import DEMONSTRATION, purpose_warning
 
@@ -77,6 +79,11 @@ class Classifier:
         said = str(self.config.get("purpose", "")).strip().lower()
         return DEMONSTRATION if said.startswith("demo") else said
 
+    @property
+    def encoder(self) -> EncoderPart | None:
+        """What config.json says of a published encoder in it: origin, licence, whether the folder contains it."""
+        return EncoderPart.of(self.config.get(ENCODER_KEY))
+
     def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[str, str, str]]:
         if self.folder is None:
             raise ModelError(f"model {self.name} has no folder, so it cannot go to another process; save it first")
@@ -99,16 +106,21 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         model: what `card.method` builds from `card.arguments`, trained.
         card: what to know about it.
 
+    Weights of an encoder that others published and that may not be given on are left out; config.json points to them.
+
     Returns:
         The sha256 of the weights.
 
     Raises:
-        InputError: the card's method or arguments name nothing.
+        InputError: the card's method or arguments name nothing, or the folder would contain an encoder whose licence
+            forbids giving on what training made of it.
         ModelError: the folder cannot be written.
     """
-    weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
-    sha256 = hashlib.sha256(weights).hexdigest()
     options = find_method(card.method).complete(card.arguments)
+    part = encoder_part(model, options, card.encoder)
+    own = own_weights(model, part)
+    weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in own.items()})
+    sha256 = hashlib.sha256(weights).hexdigest()
     config: ModelConfig = {
         "format": FORMAT,
         "package_version": __version__,
@@ -127,10 +139,13 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     }
     if card.purpose:
         config["purpose"] = card.purpose
+    if part:
+        config["encoder_weights"] = part.as_dict()
     text = json.dumps(_finite(config), indent=2) + "\n"
+    told = part.sentences if part else ()
     files = {
         WEIGHTS: weights,
-        README: readme(card, config, model.quantity if isinstance(model, Stated) else "").encode(),
+        README: readme(card, config, model.quantity if isinstance(model, Stated) else "", told).encode(),
         CONFIG: text.encode(),
     }
     try:
@@ -150,7 +165,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     Raises:
         InputError: neither a path nor a name was given.
         ModelError: no such folder, not a model folder, of another version, a method that is not installed, weights
-            that are damaged, were exchanged, or do not fit.
+            that are damaged, were exchanged, or do not fit, or an encoder outside the folder that is not here.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(
@@ -171,8 +186,12 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
             f"{folder / CONFIG}: 'mpp' is {config['mpp']:g}, but its options make a model for"
             f" {mpp:g} µm/px; copy the whole folder again"
         )
-    check_fit(weights, model.state_dict(), folder)
-    model.load_state_dict(weights)
+    part = EncoderPart.of(config.get(ENCODER_KEY))
+    outside: Mapping[str, Tensor] = {}
+    if part and not part.contained:
+        outside = fill_from_pointer(model, part, folder, config.get("recipe", {}).get("encoder_start"))
+    check_fit(weights, {name: value for name, value in model.state_dict().items() if name not in outside}, folder)
+    model.load_state_dict({**outside, **weights})
     try:
         model = model.to(device).eval()
     except (RuntimeError, AssertionError) as error:

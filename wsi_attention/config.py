@@ -48,7 +48,7 @@ class Recipe(Options):
     start: str = option("", "model folder or shipped name whose weights training starts from; fresh ones where empty")
     encoder_start: str = option(
         "",
-        "where the encoder's weights come from, after start: a .safetensors file, a model folder or shipped name, or "
+        "where the encoder's weights come from, after start: a .safetensors file, an encoder's or model's folder, or "
         '"pretrained" (published ones, downloaded)',
     )
     epochs: int = option(30, "passes over the training slides", low=1, high=100_000)

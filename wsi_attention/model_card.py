@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
+from wsi_attention.encoders.origin import NOBODY, Origin
 from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.structures import purpose_warning
 
@@ -36,6 +37,7 @@ class ModelConfig(TypedDict):
     weights_sha256: str
     learnt_from: object
     purpose: NotRequired[str]
+    encoder_weights: NotRequired[object]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class ModelCard:
         seen: which slides it has learnt from; None where that is not known.
         purpose: "demonstration" for a model whose label means nothing on real tissue; every output then says so.
         page: README.md in full; written from all the rest where empty.
+        encoder: where the encoder's weights come from; where it is empty, `arguments` say it by the encoder's name.
     """
 
     method: str
@@ -67,15 +70,17 @@ class ModelCard:
     seen: LearntFrom | None = None
     purpose: str = ""
     page: str = ""
+    encoder: Origin = NOBODY
 
 
-def readme(card: ModelCard, config: ModelConfig, quantity: str = "") -> str:
+def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Sequence[str] = ()) -> str:
     """Return the model card in Markdown with the front matter of the Hugging Face hub; `card.page` if there is one.
 
     Args:
         card: what to know about the model.
         config: what config.json says.
         quantity: what the model's answer estimates (`protocols.Stated`).
+        encoder: sentences on the origin and licence of the encoder's weights.
     """
     if card.page:
         return card.page
@@ -87,6 +92,7 @@ def readme(card: ModelCard, config: ModelConfig, quantity: str = "") -> str:
         f"Purpose: {card.purpose}; {purpose_warning(card.purpose)}." if card.purpose else "",
         f"## What it estimates\n{quantity or 'Nothing is drawn at random at prediction; there is no sum to estimate.'}",
         "## Limits\n" + "\n".join(f"* {line}" for line in LIMITS),
+        "## Encoder\n" + "\n".join(f"* {line}" for line in encoder) if encoder else "",
         "## Classes\n" + "\n".join(f"{i}. {_class(name, card)}" for i, name in enumerate(card.classes, 1)),
         _metrics(card.metrics),
         "## Training\n" + _command(card.command),

@@ -118,6 +118,7 @@ def classifier_html(classifier: Classifier) -> str:
     facts.append(("parameters", f"{sum(value.numel() for value in classifier.model.parameters()):,}"))
     trained = len(seen.hashes.get("slides", {}).get("train", ())) if seen else 0
     facts += [("trained with", f"{trained} slides")] if trained else []
+    facts += [("encoder", " ".join(part.sentences))] if (part := classifier.encoder) else []
     facts.append(("weights", f"sha256 {classifier.weights_sha256[:16]}…"))
     warning = _sentence(purpose_warning(classifier.purpose))
     return Card(f"Model {classifier.name}", str(classifier.folder or "in memory"), warning, facts=facts).html()

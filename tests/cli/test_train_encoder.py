@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from wsi_attention.checkpoint import load_model
 from wsi_attention.cli.app import app
+from wsi_attention.encoders.conversion import About, convert
 from wsi_attention.encoders.encoder_weights import save_encoder
-from wsi_attention.errors import InputError, MissingExtraError
+from wsi_attention.encoders.libraries import timm_package
+from wsi_attention.encoders.origin import Origin
+from wsi_attention.errors import InputError, MissingExtraError, ModelError
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.timm_encoder import timm_state
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -165,3 +169,126 @@ def test_a_published_encoder_by_name_trains_on_tiles_of_its_size_and_classifies(
     refused = CliRunner().invoke(app, call)
     assert isinstance(refused.exception, InputError)
     assert "tile_size = 64 contradicts encoder 'uni', which takes tiles of 256 or 224 px" in str(refused.exception)
+
+
+def gated_file(path: Path, seed: int = 0) -> Path:
+    """A file that `encoders convert` wrote of weights that must not be given on."""
+    torch.manual_seed(seed)
+    encoder = TileEncoder(name="small", widths=(8, 16), features=16).build()
+    torch.save({"model": encoder.state_dict()}, path.with_suffix(".pth"))
+    about = About(COLOURS["mean"], COLOURS["std"], Origin("lab-vit", "lab/vit", "v1", "CC-BY-NC-ND-4.0", False))
+    return convert(path.with_suffix(".pth"), path, about).path
+
+
+def test_a_model_on_gated_weights_points_to_them(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSI_ATTENTION_ENCODERS", str(tmp_path / "encoders"))
+    file, output = gated_file(tmp_path / "e.safetensors"), tmp_path / "model"
+    ran = CliRunner().invoke(app, arguments(slides, output, SMALL, "--encoder-start", str(file)))
+    assert ran.exit_code == 0, ran.output
+    assert (
+        "note: the weights of encoder lab-vit: licence CC-BY-NC-ND-4.0, must not be given on; the model" in ran.output
+    )
+    assert not [name for name in load_file(output / "model.safetensors") if name.startswith("encoder.")]
+    assert not list(output.rglob("state*"))
+    assert load_model(output).encoder is not None
+    out = ["classify", "-i", str(slides / "s0.svs"), "-o", str(tmp_path / "results"), "-m", str(output)]
+    (tmp_path / "encoders").mkdir()
+    file.rename(tmp_path / "encoders" / "lab-vit.safetensors")
+    assert CliRunner().invoke(app, out).exit_code == 0
+    (tmp_path / "encoders" / "lab-vit.safetensors").unlink()
+    refused = CliRunner().invoke(app, [*out, "--overwrite"])
+    assert isinstance(refused.exception, ModelError)
+    assert str(refused.exception).endswith("get them with: wsi-attention encoders fetch lab-vit")
+    page = CliRunner().invoke(app, ["info", str(output)])
+    assert page.exit_code == 0
+    assert "lab-vit (lab/vit, v1): licence CC-BY-NC-ND-4.0, must not be given on." in page.output
+    further = tmp_path / "further"
+    (tmp_path / "encoders" / "lab-vit.safetensors").write_bytes(gated_file(tmp_path / "again.safetensors").read_bytes())
+    call = arguments(slides, further, SMALL, "--start", str(output))
+    recipe = further.with_suffix(".toml")
+    recipe.write_text(recipe.read_text().replace('statistics = "encoder"', ""))
+    ran = CliRunner().invoke(app, call)
+    assert ran.exit_code == 0, ran.output
+    assert json.loads((further / "config.json").read_text())["encoder_weights"]["contained"] is False
+
+
+def test_gated_weights_are_not_trained(slides: Path, tmp_path: Path) -> None:
+    file = gated_file(tmp_path / "e.safetensors")
+    call = arguments(slides, tmp_path / "model", SMALL, "--encoder-start", str(file))
+    recipe = tmp_path / "model.toml"
+    recipe.write_text(recipe.read_text().replace("encoder_frozen = true", "encoder_frozen = false"))
+    refused = CliRunner().invoke(app, call)
+    assert isinstance(refused.exception, InputError)
+    assert str(refused.exception) == (
+        "encoder lab-vit: its licence (CC-BY-NC-ND-4.0) forbids giving on changed weights, and a model folder would "
+        "contain them; set encoder_frozen = true under [model]"
+    )
+    assert not (tmp_path / "model").exists()
+
+
+def timm_folder(folder: Path, licence: str = "") -> Path:
+    """An encoder as timm writes it, with its classifier."""
+    try:
+        network = timm_package().create_model("test_resnet", num_classes=7)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    folder.mkdir(parents=True)
+    published = {key: list(value) for key, value in COLOURS.items()}
+    config = {"architecture": "test_resnet", "num_classes": 7, "pretrained_cfg": {**published, "classifier": "fc"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    save_file(network.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def plain(recipe: Path) -> None:
+    """Leave out of a recipe what the encoder decides."""
+    recipe.write_text(recipe.read_text().replace('statistics = "encoder"\n', ""))
+
+
+def test_a_folder_of_timm_is_an_encoder_with_weights_and_colours(slides: Path, tmp_path: Path) -> None:
+    folder, output = timm_folder(tmp_path / "net"), tmp_path / "model"
+    call = arguments(slides, output, f'encoder = "{folder}"\n')
+    plain(output.with_suffix(".toml"))
+    ran = CliRunner().invoke(app, call)
+    assert ran.exit_code == 0, ran.output
+    config = json.loads((output / "config.json").read_text())
+    assert (config["mean"], config["std"]) == (list(COLOURS["mean"]), list(COLOURS["std"]))
+    assert config["options"]["encoder"]["name"] == "timm:test_resnet"
+    published = load_file(folder / "model.safetensors")
+    shutil.rmtree(folder)
+    weights = load_model(output).model.encoder.state_dict()
+    assert all(torch.equal(value, published[name]) for name, value in weights.items())
+
+
+def test_a_folder_with_a_pickle_says_how_to_convert_it(slides: Path, tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path / "net")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    refused = CliRunner().invoke(app, arguments(slides, tmp_path / "model", f'encoder = "{folder}"\n'))
+    assert isinstance(refused.exception, InputError)
+    assert f"convert it once: wsi-attention encoders convert {folder / 'pytorch_model.bin'}" in str(refused.exception)
+    assert CliRunner().invoke(app, ["encoders", "convert", str(folder / "pytorch_model.bin")]).exit_code == 0
+    ran = CliRunner().invoke(app, arguments(slides, tmp_path / "model", f'encoder = "{folder}"\n'))
+    assert ran.exit_code == 0, ran.output
+
+
+def test_a_gated_snapshot_is_pointed_to_and_found_in_the_cache(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository, output = tmp_path / "hub" / "models--lab--net", tmp_path / "model"
+    folder = timm_folder(repository / "snapshots" / ("d" * 40), "cc-by-nc-nd-4.0")
+    call = arguments(slides, output, f'encoder = "{repository}"\n')
+    plain(output.with_suffix(".toml"))
+    ran = CliRunner().invoke(app, call)
+    assert ran.exit_code == 0, ran.output
+    assert not [name for name in load_file(output / "model.safetensors") if name.startswith("encoder.")]
+    published = load_file(folder / "model.safetensors")
+    weights = load_model(output).model.encoder.state_dict()
+    assert all(torch.equal(value, published[name]) for name, value in weights.items())
+    (tmp_path / "hub").rename(tmp_path / "gone")
+    with pytest.raises(ModelError, match=f"get them with: wsi-attention encoders fetch hub:lab/net@{'d' * 40}"):
+        load_model(output)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "gone"))
+    assert load_model(output).encoder is not None

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from wsi_attention.cli import classify, doctor, encoders, evaluate, export, info, methods, report, train, view
+from wsi_attention.cli import (
+    classify,
+    doctor,
+    encoders,
+    encoders_fetch,
+    evaluate,
+    export,
+    info,
+    methods,
+    report,
+    train,
+    view,
+)
 
 app = typer.Typer(
     name="wsi-attention",
@@ -34,6 +46,8 @@ for command in (
 ):
     app.command(no_args_is_help=command not in (methods.methods, doctor.doctor))(command)
 
+encoders.app.command(no_args_is_help=True)(encoders_fetch.fetch)
+encoders.app.command(no_args_is_help=True)(encoders_fetch.convert)
 app.add_typer(encoders.app, name="encoders")
 
 

@@ -1,4 +1,4 @@
-"""`wsi-attention info SLIDE`: what a file says of itself, and what is odd about it."""
+"""`wsi-attention info SLIDE`: what a file says of itself, and what is odd about it; or what a model folder says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def info(
-    slides: Annotated[list[str], typer.Argument(help="Slide files, OME-Zarr folders or URLs.")],
+    slides: Annotated[list[str], typer.Argument(help="Slide files, OME-Zarr folders or URLs; or model folders.")],
     reader: Annotated[str, typer.Option(help="Reader to use.")] = "auto",
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the file is wrong or silent.")] = None,
     series: Annotated[str | None, typer.Option(help="Which image is the slide: its number or name.")] = None,
@@ -25,10 +25,13 @@ def info(
 ) -> None:
     """Show levels, µm/px and its source, bounds, all images of the file, the reader, and what is odd about a slide.
 
+    Of a model folder: method, classes, encoder with its licence.
+
     Example: wsi-attention info slide.svs --tissue tissue.png
     """
     import json
 
+    from wsi_attention.cli.info_model import is_model, page
     from wsi_attention.errors import InputError, SlideError
     from wsi_attention.slide.description import describe
     from wsi_attention.slide.slide import open_slide
@@ -37,6 +40,9 @@ def info(
         raise InputError(f"--tissue {tissue}: one picture shows one slide, {len(slides)} were given")
     failed = False
     for path in slides:
+        if is_model(path):
+            typer.echo(page(path, as_json))
+            continue
         try:
             with open_slide(path, reader, mpp, {"series": series}) as slide:
                 facts = describe(slide)

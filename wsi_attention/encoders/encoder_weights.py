@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from wsi_attention.encoders.origin import NOBODY, Origin
+from wsi_attention.encoders.places import SUFFIX
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.json_values import parse
 
 METADATA = "wsi_attention"
-"""Key in the metadata of the file; its value is JSON with "mean" and "std"."""
-SUFFIX = ".safetensors"
-CONVERT = (
-    "a pickle can run any code, so it is not opened; where you trust it, convert it once: "
-    'python -c "import torch, safetensors.torch as s; '
-    "s.save_file(torch.load('FILE', weights_only=True), 'FILE.safetensors')\""
-)
+"""Key in the metadata of the file; its value is JSON with "mean", "std" and "origin"."""
+CONVERT = "a pickle can run any code, so it is not opened; convert it once: wsi-attention encoders convert FILE"
 NAMED = 3
 """Most tensors of a kind that an error names."""
 
@@ -41,11 +39,13 @@ class EncoderWeights:
         tensors: its state dict.
         mean: per-channel mean in [0, 1] with which it was trained; empty where unknown.
         std: per-channel standard deviation, likewise.
+        origin: who published it; nothing where the file does not say.
     """
 
     tensors: Mapping[str, Tensor]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    origin: Origin = NOBODY
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, *, mean: Sequence[float] = (), std: Sequence[float] = ()) -> str:
@@ -84,14 +84,28 @@ def read_encoder(path: str | Path) -> EncoderWeights:
     """
     path = Path(path)
     if path.is_file() and path.suffix != SUFFIX:
-        raise InputError(f"encoder weights must be a {SUFFIX} file, not {path}: {CONVERT.replace('FILE', str(path))}")
+        raise InputError(
+            f"encoder weights must be a {SUFFIX} file, not {path}: {CONVERT.replace('FILE', shlex.quote(str(path)))}"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             said = parse((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return EncoderWeights(tensors, tuple(said.get("mean", ())), tuple(said.get("std", ())))
+        return EncoderWeights(
+            tensors, tuple(said.get("mean", ())), tuple(said.get("std", ())), Origin.of(said.get("origin"))
+        )
     except (OSError, SafetensorError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"encoder weights {path} cannot be read: {error}") from error
+
+
+def read_origin(path: str | Path) -> Origin:
+    """Return where the weights in a safetensors file come from; nothing where the file does not say, or is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = parse((file.metadata() or {}).get(METADATA, "{}"))
+    except (OSError, SafetensorError, ValueError):
+        return Origin()
+    return Origin.of(said.get("origin")) if isinstance(said, dict) else Origin()
 
 
 def fill_encoder(encoder: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

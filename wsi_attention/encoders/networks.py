@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_attention.encoders.authors import INSTEAD, PACKAGES, network_by_authors
+from wsi_attention.encoders.efficientnet_lite import EfficientNetLite0
 from wsi_attention.encoders.entry import Entry
 from wsi_attention.encoders.hub_files import CONFIG, hub_file
 from wsi_attention.encoders.libraries import check_arguments, timm_package, transformers_class
@@ -30,6 +31,9 @@ TRANSFORMERS = {"ViTModel": "ViTConfig", "Dinov2Model": "Dinov2Config"}
 NOT_OPTIONS = ("architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version")
 OWN_KEYS = ("architecture", "dim", "input")
 """Keys in the JSON behind a name that change the entry; all others are arguments of the network."""
+OWN = "wsi-attention"
+"""The builder of networks that this package brings; they take tiles of any size."""
+NETWORKS = {"efficientnet_lite0": EfficientNetLite0}
 TRUSTED = "WSI_ATTENTION_TRUSTED"
 """Environment variable with the repositories whose Python code may be run."""
 HEADS = ("", "visual_head")
@@ -88,15 +92,19 @@ def text_of(entry: Entry, known: Entry) -> str:
     return f"{entry.name} {json.dumps(more, sort_keys=True)}"
 
 
-def completed(entry: Entry) -> Entry:
+def completed(entry: Entry, config: JsonObject | None = None) -> Entry:
     """Return an entry with architecture and arguments of its repository's config.json; its own ones come first.
+
+    Args:
+        entry: what the table says.
+        config: what config.json says; it is read in the hub's cache, or downloaded, where None.
 
     Raises:
         InputError: config.json cannot be had, or says no architecture.
         MissingExtraError: the hub's package is not installed.
     """
     where = f"{entry.repository}@{entry.revision}" if entry.revision else entry.repository
-    config = _config(where)
+    config = _config(where) if config is None else config
     if entry.builder == "timm":
         architecture, said = config.get("architecture"), config.get("model_args")
         told = dict(said) if isinstance(said, Mapping) else {}
@@ -130,7 +138,7 @@ def network_of(entry: Entry, channels: int = 3) -> nn.Module:
     """
     if entry.remote_code:
         return _remote_network(entry)
-    builders = {"timm": _timm_network, "transformers": _transformers_network}
+    builders = {"timm": _timm_network, "transformers": _transformers_network, OWN: _own_network}
     if entry.builder not in builders:
         return network_by_authors(entry)
     network = builders[entry.builder](entry, channels)
@@ -227,6 +235,16 @@ def _transformers_network(entry: Entry, channels: int) -> nn.Module:
     except (TypeError, RuntimeError, ValueError) as error:
         raise InputError(f"encoder {entry.name!r}: transformers cannot build it: {error}") from error
     return network
+
+
+def _own_network(entry: Entry, channels: int) -> nn.Module:
+    if entry.architecture not in NETWORKS:
+        raise InputError(f"encoder {entry.name!r}: no network {entry.architecture!r} here; {', '.join(NETWORKS)}")
+    arguments: JsonObject = dict(entry.arguments)
+    try:
+        return NETWORKS[entry.architecture](channels, **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"encoder {entry.name!r} cannot be built: {error}") from error
 
 
 def _remote_network(entry: Entry) -> nn.Module:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from wsi_attention.encoders.entry import Entry
+from wsi_attention.encoders.local_files import is_folder, name_of_folder
 from wsi_attention.encoders.networks import stated
 from wsi_attention.encoders.table import is_known
 from wsi_attention.errors import InputError
-from wsi_attention.options import numbers
+from wsi_attention.options import Options, numbers, plain
 
 ENCODER = "encoder"
 SIDES = ("tile_size", "base")
@@ -26,26 +27,48 @@ def entry_in(options: Mapping[str, object]) -> Entry | None:
     Raises:
         InputError: what follows the name is no JSON.
     """
+    name = name_in(options)
+    name = name_of_folder(name) if is_folder(name) else name
+    return stated(name) if is_known(name) else None
+
+
+def name_in(options: Mapping[str, object]) -> str:
+    """Return the name of the encoder in a method's options as it stands there, "" where there is none."""
     given = options.get(ENCODER)
     name = given.get("name") if isinstance(given, Mapping) else getattr(given, "name", given)
-    return stated(name) if isinstance(name, str) and is_known(name) else None
+    return name if isinstance(name, str) else ""
 
 
-def with_facts(options: Mapping[str, object], names: Collection[str]) -> dict[str, object]:
+def without_folder(options: Mapping[str, object]) -> dict[str, object]:
+    """Return a method's options with a name that builds the encoder on any machine in place of the path of a folder.
+
+    Raises:
+        InputError: the folder does not say how the network is built.
+    """
+    name, given = name_in(options), options.get(ENCODER)
+    if not is_folder(name):
+        return dict(options)
+    told = plain(given) if isinstance(given, Options) else given
+    built = name_of_folder(name)
+    return {**options, ENCODER: {**told, "name": built} if isinstance(told, Mapping) else built}
+
+
+def with_facts(given: Mapping[str, object], names: Collection[str]) -> dict[str, object]:
     """Return a method's options with tile size, scale and colours of its published encoder where they do not say.
 
     Weights of such an encoder stay as they are unless the options say `frozen = false`.
 
     Args:
-        options: as for `entry_in`.
+        given: as for `entry_in`.
         names: all options that the method has.
 
     Raises:
         InputError: an option contradicts what is known of the encoder; the text says which line to change.
     """
+    options = without_folder(given)
     entry = entry_in(options)
     if entry is None:
-        return dict(options)
+        return options
     side = next((one for one in SIDES if one in names), SIDES[0])
     known: dict[str, object] = {side: entry.tile_size, "tile_mpp": entry.tile_mpp}
     known |= {"mean": entry.mean, "std": entry.std}

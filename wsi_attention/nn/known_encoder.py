@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from wsi_attention.encoders.encoder_weights import EncoderWeights
 from wsi_attention.encoders.entry import Entry
-from wsi_attention.encoders.hub_files import WEIGHTS, hub_weights
-from wsi_attention.encoders.networks import asked, features_of, network_of, text_of
+from wsi_attention.encoders.hub_files import entry_weights
+from wsi_attention.encoders.networks import OWN, asked, features_of, network_of, text_of
 from wsi_attention.encoders.resizing import centre, resized
 from wsi_attention.encoders.table import entry_of
 from wsi_attention.errors import InputError
@@ -18,7 +18,8 @@ from wsi_attention.nn.transparent import hide_wrapper
 class KnownEncoder(Encoder):
     """A published network, with the resize and the crop of its authors before it; `raw` gives the features they take.
 
-    Tiles come normalised by the entry's colours. A tile of the network's own side goes in as it is. Any other that the
+    Tiles come normalised by the entry's colours. A tile of the network's own side goes in as it is, and so
+    does every tile where the network takes all sizes. Any other that the
     entry names is turned back into 8-bit pixels, scaled as Pillow does and cropped, as its authors do, and normalised.
 
     Args:
@@ -37,12 +38,12 @@ class KnownEncoder(Encoder):
         super().__init__()
         if entry.mean and len(entry.mean) != channels:
             raise InputError(f"encoder {entry.name!r} takes {len(entry.mean)} channels, not {channels}")
-        if entry.dim is None or entry.input is None:
+        if entry.dim is None or (entry.input is None and entry.builder != OWN):
             raise InputError(f"encoder {entry.name!r}: its input or the length of its features is not established")
         if not entry.pooling:
             raise InputError(f"encoder {entry.name!r}: how a feature is made of its tokens is not established")
         self.network, self.unit, self.entry = network_of(entry, channels), UnitNorm(), entry
-        self.dim, self.mean, self.std = entry.dim, entry.mean, entry.std
+        self.dim, self.mean, self.std = int(getattr(self.network, "dim", entry.dim)), entry.mean, entry.std
         self.name = text_of(entry, entry_of(entry.name))
         self.classifiers, self.renamed = (*_classifiers(self.network), *entry.leave_out), entry.keys
         hide_wrapper(self)
@@ -63,7 +64,7 @@ class KnownEncoder(Encoder):
     def prepared(self, tiles: Tensor) -> Tensor:
         """Return what the network sees of normalised tiles (m, c, h, w): (m, c, input, input)."""
         entry, (height, width) = self.entry, tiles.shape[-2:]
-        if height == width == entry.input:
+        if entry.input is None or height == width == entry.input:
             return tiles
         if height != width or width not in entry.tile_sizes or entry.resize is None or entry.input is None:
             possible = " or ".join(map(str, entry.tile_sizes))
@@ -81,8 +82,7 @@ class KnownEncoder(Encoder):
             MissingExtraError: the hub's package is not installed.
         """
         entry = self.entry
-        where = f"{entry.repository}@{entry.revision}" if entry.revision else entry.repository
-        return EncoderWeights(hub_weights(where, entry.weights or WEIGHTS), entry.mean, entry.std)
+        return EncoderWeights(entry_weights(entry), entry.mean, entry.std)
 
 
 def known_encoder(name: str, channels: int = 3) -> KnownEncoder:
@@ -97,5 +97,5 @@ def known_encoder(name: str, channels: int = 3) -> KnownEncoder:
 
 def _classifiers(network: nn.Module) -> tuple[str, ...]:
     told = getattr(network, "pretrained_cfg", None) or {}
-    heads = told.get("classifier") or ()
+    heads = told.get("classifier") or getattr(network, "classifiers", None) or ()
     return (heads,) if isinstance(heads, str) else tuple(map(str, heads))

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from wsi_attention.encoders.encoder_weights import EncoderWeights
-from wsi_attention.encoders.hub_files import WEIGHTS, hub_config, hub_weights
+from wsi_attention.encoders.hub_files import hub_config, hub_weights
 from wsi_attention.encoders.libraries import check_arguments, timm_package
+from wsi_attention.encoders.places import WEIGHTS
 from wsi_attention.encoders.torchvision_guard import torchvision_problem
 from wsi_attention.errors import InputError, MissingExtraError
 from wsi_attention.json_values import parse
@@ -121,9 +122,17 @@ class TimmEncoder(Encoder):
         if not repository:
             raise InputError(f"no weights are published for {self.name}; give a .safetensors file as encoder_start")
         tensors = hub_weights(repository, str(known.get("hf_hub_filename") or WEIGHTS))
+        return EncoderWeights(self.translated(tensors), self.mean, self.std)
+
+    def translated(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return published weights under the names and in the shapes of the network, as timm itself turns them.
+
+        Raises:
+            InputError: they do not fit.
+        """
         with torch.random.fork_rng(devices=[]):
             network = _network(self._asked, self.channels, tensors)
-        return EncoderWeights(dict(network.state_dict()), self.mean, self.std)
+        return dict(network.state_dict())
 
 
 def timm_encoder(name: str, channels: int = 3) -> TimmEncoder:

@@ -27,7 +27,7 @@ from wsi_attention.nn.known_features import PREFIX, can_read
 from wsi_attention.protocols import TileSource, contract_of
 from wsi_attention.training.data import Example, RememberingSource, Survey
 from wsi_attention.training.labels import LabelRow
-from wsi_attention.training.start import PRETRAINED, is_file
+from wsi_attention.training.start import PRETRAINED, start_file
 
 T = TypeVar("T")
 PIXELS, USUAL = 256, (0.25, 0.5, 1.0, 2.0)
@@ -157,7 +157,7 @@ def without_changes(recipe: Recipe) -> Recipe:
 
 def start_options(start: str) -> Mapping[str, object]:
     """Return the options of the model that a training starts from; none where it starts from a file, or fresh."""
-    if start in ("", PRETRAINED) or is_file(start):
+    if start in ("", PRETRAINED) or start_file(start):
         return {}
     return load_model(start).config["options"]
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from wsi_attention.config import Recipe, changed
 from wsi_attention.encoders.entry import Entry
+from wsi_attention.encoders.local_files import is_folder
 from wsi_attention.errors import InputError
-from wsi_attention.methods.encoder_facts import ENCODER, entry_in
+from wsi_attention.methods.encoder_facts import ENCODER, entry_in, name_in
 from wsi_attention.methods.method import Method, find_method
 from wsi_attention.training.start import PRETRAINED
 
@@ -32,9 +33,10 @@ def settled(recipe: Recipe) -> Recipe:
     Raises:
         InputError: the recipe contradicts what is known of the encoder; the text says which line to change.
     """
+    folder = folder_of_recipe(recipe)
     entry = entry_of_recipe(recipe)
     if entry is None:
-        return recipe
+        return _from_folder(recipe, folder) if folder else recipe
     if recipe.statistics == "tissue":
         raise InputError(
             f'statistics = "tissue" contradicts encoder {entry.name!r}, which expects the colours that it was trained '
@@ -44,9 +46,22 @@ def settled(recipe: Recipe) -> Recipe:
         raise InputError(
             f'precision = "bf16" contradicts encoder {entry.name!r}, which is used in float32; write precision = "32"'
         )
-    start = recipe.encoder_start or ("" if recipe.start else PRETRAINED)
+    start = recipe.encoder_start or ("" if recipe.start else folder or PRETRAINED)
     precision = EXACT if entry.precision == EXACT else recipe.precision
     return changed(recipe, encoder_start=start, precision=precision)
+
+
+def _from_folder(recipe: Recipe, folder: str) -> Recipe:
+    """Return the recipe of a network of timm in a folder, which starts from the weights and colours beside it."""
+    stated = {"mean", "std"} & set(recipe.model) or recipe.statistics != "builder" or recipe.start
+    start = recipe.encoder_start or ("" if recipe.start else folder)
+    return changed(recipe, encoder_start=start, statistics=recipe.statistics if stated else "encoder")
+
+
+def folder_of_recipe(recipe: Recipe) -> str:
+    """Return the path of the folder that a recipe names as its encoder, "" where it names none."""
+    name = name_in(recipe.model)
+    return name if is_folder(name) else ""
 
 
 def entry_of_recipe(recipe: Recipe) -> Entry | None:

@@ -75,6 +75,7 @@ def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end
         command,
         negative=plan.negative,
         seen=plan.seen,
+        encoder=plan.origin,
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)

@@ -10,6 +10,7 @@ from typing import Any
 
 from wsi_attention.checkpoint import CONFIG
 from wsi_attention.config import Recipe
+from wsi_attention.encoders.origin import NOBODY, Origin
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.matching import file_name
 from wsi_attention.json_values import parse
@@ -24,6 +25,7 @@ from wsi_attention.training.loop import too_many_failed
 from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.negative import negative_arguments
 from wsi_attention.training.open_slides import OpenSlides
+from wsi_attention.training.origin import encoder_origin
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 
@@ -46,6 +48,7 @@ class Plan:
         negative: class that means that nothing was found, None where there is none or nobody says.
         told: options that tell the method which one it is.
         features: files with features of the slides' tiles, None where all tiles are read.
+        origin: where the encoder's weights come from; empty where nobody published them.
     """
 
     recipe: Recipe
@@ -57,6 +60,7 @@ class Plan:
     negative: str | None = None
     told: Mapping[str, object] = field(default_factory=dict)
     features: Given | None = None
+    origin: Origin = NOBODY
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -159,6 +163,7 @@ def make_plan(
     """
     recipe = recipe if features is None else without_changes(recipe)
     check_options(recipe)
+    origin = encoder_origin(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
     split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
@@ -168,7 +173,7 @@ def make_plan(
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
-    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told, stored)
+    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told, stored, origin)
     notes = (*split.notes, *plan.copies, *_encoder_notes(plan), *_feature_notes(plan), *_negative_notes(plan))
     for note in notes:
         listener.line(f"note: {note}")
@@ -219,6 +224,10 @@ def _encoder_notes(plan: Plan) -> tuple[str, ...]:
     frozen = isinstance(encoder, Mapping) and encoder.get("frozen") and not str(encoder.get("name")).startswith(PREFIX)
     if frozen and not (recipe.start or recipe.encoder_start):
         return ("the encoder is frozen with random weights; encoder_start or start give it better ones",)
+    origin = plan.origin
+    if origin and not origin.contained:
+        kept = "points to them" if frozen else "contains what training makes of them: do not give it on"
+        return (f"the weights of encoder {origin.name}: {origin.rights}; the model folder {kept}",)
     return ()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,10 +13,14 @@ import torch
 from torch import nn
 
 from wsi_attention.checkpoint import load_model
-from wsi_attention.encoders.encoder_weights import SUFFIX, EncoderWeights, fill_encoder, read_encoder
+from wsi_attention.encoders.conversion import sha256_of
+from wsi_attention.encoders.encoder_weights import EncoderWeights, read_encoder
+from wsi_attention.encoders.local_files import colours_beside, is_encoder_folder, weights_of_folder
+from wsi_attention.encoders.places import SUFFIX
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.geometry import Grid
 from wsi_attention.nn.encoders import bare
+from wsi_attention.nn.filling import fill
 from wsi_attention.nn.known_encoder import KnownEncoder
 from wsi_attention.nn.timm_encoder import TimmEncoder
 from wsi_attention.options import numbers
@@ -50,14 +54,14 @@ def take_encoder(model: nn.Module, start: str) -> None:
 
     Args:
         model: with its encoder as `encoder`.
-        start: a model folder, a shipped model's name, a .safetensors file, or "pretrained".
+        start: a model folder, a shipped model's name, a .safetensors file, an encoder's folder, or "pretrained".
 
     Raises:
         InputError: the model has no encoder, or the weights cannot be had or do not fit.
         MissingExtraError: a package is needed for them.
     """
     encoder = encoder_of(model, "this method")
-    fill_encoder(encoder, encoder_weights(encoder, start).tensors, start)
+    fill(encoder, encoder_weights(encoder, start).tensors, start)
 
 
 def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
@@ -67,9 +71,9 @@ def encoder_weights(encoder: nn.Module, start: str) -> EncoderWeights:
         InputError: nothing is there, or it cannot be used.
     """
     if start == PRETRAINED:
-        return _timm_only(encoder).published_weights()
-    if is_file(start):
-        return read_encoder(start)
+        return _published(encoder).published_weights()
+    if file := start_file(start):
+        return _with_colours(read_encoder(file), file)
     earlier = load_model(start)
     options = earlier.config["options"]
     weights = encoder_of(earlier.model, f"the model {start}").state_dict()
@@ -145,12 +149,13 @@ def encoder_fingerprint(start: str) -> str:
     if start in ("", PRETRAINED):
         return start
     try:
-        return _sha256(Path(start)) if is_file(start) else load_model(start).weights_sha256
+        file = start_file(start)
+        return sha256_of(file) if file else load_model(start).weights_sha256
     except OSError as error:
         raise InputError(f"encoder weights {start} cannot be read: {error.strerror or error}") from error
 
 
-def _timm_only(encoder: nn.Module) -> TimmEncoder | KnownEncoder:
+def _published(encoder: nn.Module) -> TimmEncoder | KnownEncoder:
     encoder = bare(encoder)
     if not isinstance(encoder, TimmEncoder | KnownEncoder):
         raise InputError(
@@ -160,14 +165,24 @@ def _timm_only(encoder: nn.Module) -> TimmEncoder | KnownEncoder:
     return encoder
 
 
-def is_file(start: str) -> bool:
-    """Return whether `encoder_start` names a file of weights, not a model."""
-    return Path(start).is_file() or Path(start).suffix == SUFFIX
+def start_file(start: str) -> Path | None:
+    """Return the file of weights that `encoder_start` names: itself, or in an encoder's folder; None for a model.
+
+    Raises:
+        InputError: the encoder's folder holds none that can be read.
+    """
+    path = Path(start).expanduser()
+    if path.is_file() or path.suffix == SUFFIX:
+        return path
+    return weights_of_folder(path) if is_encoder_folder(path) else None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _with_colours(weights: EncoderWeights, file: Path) -> EncoderWeights:
+    """Return weights with the colours of a config.json beside their file, where the file itself states none."""
+    if weights.mean and weights.std:
+        return weights
+    mean, std = colours_beside(file)
+    return replace(weights, mean=mean, std=std)
 
 
 SLIDES = 32

@@ -1,0 +1,40 @@
+"""What `wsi-attention info` says of a model folder; its weights are not read, and the encoder need not be here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from wsi_attention.plain_text import visible
+
+
+def is_model(path: str) -> bool:
+    """Return whether a path is the folder of a model, or looks like one."""
+    return (Path(path) / "config.json").is_file()
+
+
+def page(path: str, as_json: bool) -> str:
+    """Return what config.json says of a model, for people or as JSON.
+
+    Raises:
+        ModelError: it cannot be read, or is of another package.
+    """
+    from wsi_attention.checkpoint import read_config
+    from wsi_attention.model_encoder import KEY, EncoderPart, named_encoder
+
+    config = read_config(Path(path))
+    if as_json:
+        return json.dumps(config, ensure_ascii=False)
+    part = EncoderPart.of(config.get(KEY))
+    encoder = named_encoder(config["options"]) or "none"
+    rows = [
+        ("model", path),
+        ("method", config["method"]),
+        ("classes", ", ".join(config["classes"])),
+        ("mpp", f"{config['mpp']:g} µm/px, the finest scale read"),
+        ("purpose", config.get("purpose") or "not said"),
+        ("encoder", encoder),
+        *(("", sentence) for sentence in (part.sentences if part else ())),
+        ("weights", f"sha256 {config['weights_sha256']}"),
+    ]
+    return "\n".join(f"{name:<12} {visible(str(value))}" for name, value in rows) + "\n"
