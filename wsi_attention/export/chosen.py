@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import is_dataclass
 from pathlib import PurePath
 from typing import cast
@@ -49,13 +49,14 @@ def exporters_of(chosen: str | Exporter | Iterable[str | Exporter]) -> tuple[Exp
 
 def options_of(exporter: Exporter) -> str:
     """Return the options of an exporter as text; "" where they are the default ones, or not known."""
-    if not is_dataclass(exporter):
+    given: object = exporter
+    if not is_dataclass(given):
         return ""
-    kind: Callable[[], object] = type(exporter)
     try:
-        return "" if exporter == kind() else repr(exporter)
+        usual: object = type(given)()
     except TypeError:  # options without a default
-        return repr(exporter)
+        usual = None
+    return "" if given == usual else repr(given)
 
 
 def name_of(exporter: Exporter) -> str:

@@ -22,7 +22,8 @@ from wsi_attention.config import Augmentation, Recipe
 from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.geometry import same_scale
 from wsi_attention.inference.stored_features import NEEDED, FeatureFiles, expected_of
-from wsi_attention.methods.method import ENCODER, FLAT, find_method
+from wsi_attention.methods.encoder_facts import ENCODER
+from wsi_attention.methods.method import FLAT, find_method
 from wsi_attention.nn.known_features import PREFIX, can_read
 from wsi_attention.protocols import TileSource, contract_of
 from wsi_attention.training.data import Example, RememberingSource, Survey
