@@ -150,7 +150,7 @@ def _read(path: Path, size: int) -> Shard:
 def _check(tiles: NDArray[Any], downsamples: NDArray[Any], features: NDArray[Any]) -> None:
     n = len(tiles)
     shapes = tiles.shape == (n, 5) and downsamples.shape == (n,) and features.ndim == 2 and len(features) == n
-    types = (tiles.dtype, downsamples.dtype) == (np.int64, np.float64) and features.dtype.kind == "f"
+    types = tiles.dtype == np.int64 and downsamples.dtype == np.float64 and features.dtype.kind == "f"
     if not shapes or not types or not bool(np.isfinite(features).all()):
         raise DamagedError("its arrays are no features of tiles")
 
