@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=40_000, help="pixels along a slide, for `bytes` [40000]")
     parser.add_argument("--distinct", type=int, default=4, help="slides that are painted; others are copies [4]")
     parser.add_argument("--epochs", type=int, default=3, help="passes over the slides [3]")
-    parser.add_argument("--draws", type=int, default=8, help="tiles a slide and epoch, for `bytes` [8]")
+    parser.add_argument("--draws", type=int, default=4, help="tiles a slide and epoch, for `bytes` [4]")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sides", nargs="+", default=["plain", "store", "store + cache"], help="which, for `bytes`")
     parser.add_argument("--kills", type=int, default=20, help="killed trainings [20]")
