@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from pathlib import PurePath
 from typing import cast
@@ -49,14 +49,13 @@ def exporters_of(chosen: str | Exporter | Iterable[str | Exporter]) -> tuple[Exp
 
 def options_of(exporter: Exporter) -> str:
     """Return the options of an exporter as text; "" where they are the default ones, or not known."""
-    given: object = exporter
-    if not is_dataclass(given):
+    kind = cast(Callable[[], object], type(exporter))
+    if not is_dataclass(kind):
         return ""
     try:
-        usual: object = type(given)()
+        return "" if exporter == kind() else repr(exporter)
     except TypeError:  # options without a default
-        usual = None
-    return "" if given == usual else repr(given)
+        return repr(exporter)
 
 
 def name_of(exporter: Exporter) -> str:
