@@ -49,11 +49,12 @@ def exporters_of(chosen: str | Exporter | Iterable[str | Exporter]) -> tuple[Exp
 
 def options_of(exporter: Exporter) -> str:
     """Return the options of an exporter as text; "" where they are the default ones, or not known."""
-    kind = cast(Callable[[], object], type(exporter))
-    if not is_dataclass(kind):
+    if not is_dataclass(type(exporter)):
         return ""
+    given: object = exporter
+    kind = cast(Callable[[], object], type(exporter))
     try:
-        return "" if exporter == kind() else repr(exporter)
+        return "" if given == kind() else repr(exporter)
     except TypeError:  # options without a default
         return repr(exporter)
 
