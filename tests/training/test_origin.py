@@ -11,10 +11,14 @@ from safetensors.torch import save_file
 
 from wsi_attention.config import Recipe
 from wsi_attention.encoders.conversion import About, convert
+from wsi_attention.encoders.libraries import timm_package
 from wsi_attention.encoders.origin import NOBODY, Origin
-from wsi_attention.errors import InputError
+from wsi_attention.encoders.table import entry_of
+from wsi_attention.errors import InputError, MissingExtraError
+from wsi_attention.methods.method import build_model, find_method
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.origin import encoder_origin
+from wsi_attention.training.start import take_encoder
 
 COMMIT = "e" * 40
 LAB = Origin("lab-vit", "lab/vit", "", "CC-BY-NC-ND-4.0", False)
@@ -67,3 +71,26 @@ def test_files_say_it_themselves_or_by_where_they_lie(tmp_path: Path, snapshot: 
     plain = convert(tmp_path / "w.bin").path
     assert encoder_origin(recipe(encoder_start=str(plain))) == NOBODY
     assert encoder_origin(recipe("uni2-h", encoder_start=str(plain))).name == "uni2-h"
+
+
+def test_a_copy_of_a_known_repository_gives_the_features_of_its_network(tmp_path: Path) -> None:
+    known = entry_of("distillpath-ks16-hopt0")
+    try:
+        network = timm_package().create_model(known.architecture, num_classes=0).eval()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    repository = tmp_path / f"models--{known.repository.replace('/', '--')}"
+    folder = repository / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"architecture": known.architecture}))
+    save_file(network.state_dict(), folder / "model.safetensors")
+    found = settled(recipe(str(repository)))
+    assert encoder_origin(found) == Origin(known.name, known.repository, COMMIT, known.licence, known.redistributable)
+    model = build_model("ats", 2, **found.model)
+    take_encoder(model, found.encoder_start)
+    tiles = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.eval().encoder(tiles), torch.nn.functional.normalize(network(tiles), dim=-1))
+    options = find_method("ats").complete(found.model)
+    assert options["encoder"]["name"] == known.name
+    assert (options["tile_size"], options["mean"]) == (224, list(known.mean))
