@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         InputError, match=r"wide.safetensors do not fit .*project.weight \(20, 32\) instead of \(16, 32"
     ):
         take_encoder(model(1), str(tmp_path / "wide.safetensors"))
-    with pytest.raises(InputError, match="'pretrained' weights exist for encoders of timm or the hub and for published"):
+    with pytest.raises(InputError, match="'pretrained' weights exist for encoders of timm or the hub and for "):
         take_encoder(model(1), "pretrained")
     with pytest.raises(InputError, match=r"nowhere.safetensors cannot be read"):
         take_encoder(model(1), str(tmp_path / "nowhere.safetensors"))
