@@ -36,16 +36,19 @@ class _Once(logging.Filter):
 
 
 _ONCE = _Once()
-logging.getLogger(LOGGER).addFilter(_ONCE)
-
-
 _OPENED: dict[tuple[Path, float], FeatureStore] = {}
 
 
 def warn_anew() -> Told:
     """Return what writes a warning to the log, each text once from now on."""
     _ONCE.said.clear()
-    return logging.getLogger(LOGGER).warning
+    return _warning()
+
+
+def _warning() -> Told:
+    log = logging.getLogger(LOGGER)
+    log.addFilter(_ONCE)
+    return log.warning
 
 
 def store_at(folder: str | os.PathLike[str] | None, gigabytes: float) -> FeatureStore | None:
@@ -57,7 +60,7 @@ def store_at(folder: str | os.PathLike[str] | None, gigabytes: float) -> Feature
     if folder is None:
         return None
     key = Path(folder).absolute(), gigabytes
-    store = _OPENED.get(key) or open_store(*key, logging.getLogger(LOGGER).warning)
+    store = _OPENED.get(key) or open_store(*key, _warning())
     return None if store is None else _OPENED.setdefault(key, store)
 
 

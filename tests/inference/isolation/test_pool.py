@@ -68,7 +68,8 @@ def test_a_model_that_no_folder_holds_is_handed_over(tmp_path: Path, write_slide
 
 def test_a_model_that_cannot_be_handed_over_is_one_line(tmp_path: Path, write_slide: Any, tiny: Classifier) -> None:
     class Local(nn.Module):
-        pass
+        tile_mpp = overview_mpp = 1.0
+        overview_pixels, map_stride, encoder, preprocess = 1000, 1, None, nn.Identity()
 
     write_slide(tmp_path / "a.tif")
     with pytest.raises(ModelError, match=r"no folder and cannot be handed .*; save it first, or .*in_process=True"):
