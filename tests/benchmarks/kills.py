@@ -163,10 +163,12 @@ class Whole:
 def disturbed(whole: Whole, times: int, kills: Sequence[Callable[[subprocess.Popen[bytes]], bool]]) -> Score:
     """Kill so many runs, at moments all over their time, and start each again."""
     score, out = Score(), whole.folder / "out"
+    latest = whole.seconds
     while score.landed < times and score.missed < 5 * times:
         shutil.rmtree(out, ignore_errors=True)
-        if not killed(whole.command(out), random.uniform(0, whole.seconds), kills[score.landed % len(kills)]):
-            score.missed += 1
+        moment = random.uniform(0, latest)
+        if not killed(whole.command(out), moment, kills[score.landed % len(kills)]):
+            score.missed, latest = score.missed + 1, max(0.8 * latest, 0.5)  # the machine is less busy than it was
             continue
         score.landed += 1
         again = subprocess.run(whole.command(out), capture_output=True, text=True)
@@ -174,6 +176,7 @@ def disturbed(whole: Whole, times: int, kills: Sequence[Callable[[subprocess.Pop
             score.identical += 1
         else:
             score.wrong.append(f"status {again.returncode}: {again.stderr[-300:]}")
+        print(f"  {score.landed} of {times} landed, {score.identical} identical", flush=True)
     return score
 
 
@@ -192,6 +195,7 @@ def without_a_worker(whole: Whole, times: int) -> Score:
             score.identical += 1
         elif landed:
             score.wrong.append(f"status {run.returncode}: {told.read_text()[-300:]}")
+        print(f"  {score.landed} of {times} workers lost, {score.identical} identical", flush=True)
     return score
 
 
