@@ -150,7 +150,7 @@ def test_other_files_in_the_folder_are_left_alone(cache: Path) -> None:
 def test_a_file_larger_than_the_cache(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.manners.ranges = False
     monkeypatch.setenv(remote_cache.LIMIT_VARIABLE, "0.001")
-    with pytest.raises(SlideOpenError, match=r"3 MB do not fit .* 0\.001 GB"):
+    with pytest.raises(SlideOpenError, match=r"3.0 MB do not fit .* 0\.001 GB"):
         RemoteBytes(server.url("slide.bin"))
     monkeypatch.setenv(remote_cache.LIMIT_VARIABLE, "much")
     with pytest.raises(InputError, match="'much' is not a positive number"):

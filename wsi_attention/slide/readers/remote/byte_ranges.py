@@ -73,7 +73,7 @@ class RemoteBytes:
 
     def _local(self, facts: Facts, cache: RemoteCache | None) -> LocalBytes:
         """Open the whole file from the cache, fetched first if need be."""
-        size = f"{facts.size / 1e6:,.0f} MB" if facts.size > 0 else "the file"
+        size = f"{facts.size / 1e6:,.{facts.size < 10_000_000:d}f} MB" if facts.size > 0 else "the file"
         if cache is None or self._slot is None:
             raise SlideOpenError(
                 f"{self.path}: the server gives whole files only, no ranges of bytes;"
