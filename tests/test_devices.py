@@ -82,5 +82,7 @@ def test_gpus_are_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("3", "0,0", "", "-1", (1, 1)):
         with pytest.raises(InputError, match="3 GPUs here; name each by its number"):
             gpus_named(wrong)
+    with pytest.raises(InputError, match="device 'cpu' were both asked for"):
+        gpus_named("all", "cpu")
     with pytest.raises(InputError, match="give numbers such as 0,1 or all"):
         gpus_named("first")

@@ -43,15 +43,18 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def gpus_named(asked: str | Sequence[int]) -> tuple[str, ...]:
+def gpus_named(asked: str | Sequence[int], device: str = "auto") -> tuple[str, ...]:
     """Return the devices that were asked for by number.
 
     Args:
         asked: "all", numbers with commas between such as "0,1", or numbers.
+        device: what was asked for beside them; only "auto" goes together with GPUs.
 
     Raises:
-        InputError: there is no such GPU here, it was named twice, or a number is none.
+        InputError: there is no such GPU here, it was named twice, a number is none, or a device was named too.
     """
+    if device != "auto":
+        raise InputError(f"gpus {asked!r} and device {device!r} were both asked for; give one of them")
     count = torch.cuda.device_count()
     there = f"{count} GPU{'' if count == 1 else 's'} here"
     try:

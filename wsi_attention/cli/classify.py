@@ -97,7 +97,7 @@ def classify(
         )
         with (
             open_cluster(scheduler, local_cluster, slurm, device) as cluster,
-            runner_for(cluster, workers, in_process, gpus or "") as runner,
+            runner_for(cluster, workers, in_process, gpus or "", device) as runner,
             watching() as watch,
         ):
             report = run_batch(order, results, classifier, wishes, runner, watch)

@@ -106,7 +106,7 @@ def train(
             output,
             recipe,
             earlier="replace" if overwrite else "continue",
-            device=device if gpus is None else ",".join(gpus_named(gpus)),
+            device=device if gpus is None else ",".join(gpus_named(gpus, device)),
             processes=devices,
             series=series,
             feature_store=feature_store,

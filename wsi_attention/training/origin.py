@@ -9,8 +9,8 @@ from wsi_attention.config import Recipe
 from wsi_attention.encoders.encoder_weights import read_origin
 from wsi_attention.encoders.origin import Origin
 from wsi_attention.encoders.published import origin_of_path, published
-from wsi_attention.methods.method import find_method
-from wsi_attention.model_encoder import KEY, OPTION, EncoderPart, check_permitted, named_encoder
+from wsi_attention.methods.method import encoder_options, find_method
+from wsi_attention.model_encoder import KEY, EncoderPart, check_permitted, named_encoder
 from wsi_attention.training.start import PRETRAINED, start_file
 
 
@@ -32,7 +32,7 @@ def encoder_origin(recipe: Recipe) -> Origin:
 
 def is_frozen(recipe: Recipe) -> bool:
     """Return whether training leaves the encoder as it is."""
-    encoder = _options(recipe).get(OPTION)
+    encoder = encoder_options(recipe.method, recipe.model)
     return isinstance(encoder, Mapping) and bool(encoder.get("frozen"))
 
 

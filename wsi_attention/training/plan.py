@@ -15,7 +15,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.matching import file_name
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import LearntFrom
-from wsi_attention.methods.method import find_method
+from wsi_attention.methods.method import encoder_options, find_method
 from wsi_attention.nn.known_features import PREFIX
 from wsi_attention.training.bags import Facts, Given, facts_of, find_bags, given, survey_bags, without_changes
 from wsi_attention.training.data import Survey, data_fingerprint, survey
@@ -220,7 +220,7 @@ def _feature_notes(plan: Plan) -> tuple[str, ...]:
 
 def _encoder_notes(plan: Plan) -> tuple[str, ...]:
     recipe = plan.recipe
-    encoder = find_method(recipe.method).complete(plan.arguments).get("encoder")
+    encoder = encoder_options(recipe.method, plan.arguments)
     frozen = isinstance(encoder, Mapping) and encoder.get("frozen") and not str(encoder.get("name")).startswith(PREFIX)
     if frozen and not (recipe.start or recipe.encoder_start):
         return ("the encoder is frozen with random weights; encoder_start or start give it better ones",)

@@ -192,7 +192,7 @@ def test_each_of_several_devices_has_processes_of_its_own(tmp_path: Path, write_
         watch = lambda *_: seen.add(tuple(sorted(worker.device for worker in both._workers)))  # noqa: E731
         report = classify([tmp_path / "s"], tmp_path / "two", tiny, executor=both, watch=watch)
     assert report.statuses["done"] == 6
-    assert all(set(devices) == {"cpu", "cpu:0"} for devices in seen)
+    assert seen and all(set(devices) == {"cpu", "cpu:0"} for devices in seen)
     same = [dict(stored_predictions(tmp_path / out)) for out in ("one", "two")]
     probabilities = [[found[name].probabilities.tolist() for name in sorted(found)] for found in same]
     assert len(probabilities[0]) == 6 and probabilities[0] == probabilities[1]

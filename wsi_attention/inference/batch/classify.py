@@ -123,7 +123,7 @@ def classify(
     table = None if slides_csv is None else given_path(slides_csv, "slides_csv", "a CSV")
     order, place = Order(given, table, mpp, series, workers, existing), given_path(results, "results", "a folder")
     model = as_classifier(classifier)
-    with runner_for(executor, workers, in_process, gpus) as runner:
+    with runner_for(executor, workers, in_process, gpus, device) as runner:
         return run_batch(order, place, model, wishes, runner, watch)
 
 

@@ -138,7 +138,7 @@ class Threads(ExecutorRunner):
 
 @contextmanager
 def runner_for(
-    given: Runner | None, workers: int, in_process: bool, gpus: str | Sequence[int] = ()
+    given: Runner | None, workers: int, in_process: bool, gpus: str | Sequence[int] = (), device: str = "auto"
 ) -> Iterator[Runner]:
     """Yield the given runner, else worker processes of this machine, or threads of this process where asked for.
 
@@ -147,6 +147,7 @@ def runner_for(
         workers: slides side by side; on each GPU where several are named.
         in_process: whether threads of this process do the slides.
         gpus: as in `devices.gpus_named`; none named where empty.
+        device: as in `batch.classify`.
 
     Raises:
         InputError: what was given is no runner, there are fewer than one worker, or GPUs were named that are not here
@@ -156,7 +157,7 @@ def runner_for(
     if gpus and (given is not None or in_process):
         raise InputError("gpus are for worker processes of this machine; a cluster, executor or in_process has its own")
     if given is None and not in_process:
-        with Processes(workers, gpus_named(gpus) if gpus else ()) as own:
+        with Processes(workers, gpus_named(gpus, device) if gpus else ()) as own:
             yield own
     elif given is None or isinstance(given, Runner):
         yield given or Threads(workers)
