@@ -131,7 +131,7 @@ def test_a_url_that_was_given_up_fails_at_once_for_a_while(server: Server) -> No
 
 def test_a_server_without_ranges_is_told_of_the_cache(server: Server) -> None:
     server.manners.ranges = False
-    with pytest.raises(SlideOpenError, match=r"whole files only.*--cache FOLDER 3 MB"):
+    with pytest.raises(SlideOpenError, match=r"whole files only.*--cache FOLDER 3\.0 MB"):
         RemoteBytes(server.url("slide.bin"))
 
 
