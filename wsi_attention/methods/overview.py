@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -83,38 +86,39 @@ def look_over(
 
     if network.training or reach is None or grid.rows * grid.cols <= cells or not isinstance(source, InStrips):
         return judge(padded(source.overview(downsample), (grid.rows * stride, grid.cols * stride)))
-    side = math.isqrt(cells)
-    values = _Values(judge, tissue, stride, reach)
-    for strip in source.overview_strips(downsample, side * stride, reach * stride):
-        values.fill(strip, side)
+    height = -(-grid.rows // math.ceil(grid.rows / math.isqrt(cells)))
+    values = _Values(judge, tissue, stride, reach, cells)
+    for strip in source.overview_strips(downsample, height * stride, reach * stride):
+        values.fill(strip)
     return values.whole()
 
 
 class _Values:
-    """The values of all cells of a grid, filled strip by strip.
+    """The values of all cells of a grid, filled strip by strip."""
 
-    Blocks are equally large wherever that is possible, because libraries cache what they prepare for each input size.
-    """
-
-    def __init__(self, judge: Callable[[Tensor], Scores], tissue: Tensor, stride: int, reach: int) -> None:
-        self._judge, self._tissue, self._stride, self._reach = judge, tissue, stride, reach
+    def __init__(self, judge: Callable[[Tensor], Scores], tissue: Tensor, stride: int, reach: int, most: int) -> None:
+        self._judge, self._tissue, self._stride, self._reach, self._most = judge, tissue, stride, reach, most
+        self._anywhere = tissue.any(0).cpu().numpy()
         self._found: list[tuple[tuple[slice, slice], Scores]] = []
 
-    def fill(self, strip: Strip[Tensor], side: int) -> None:
-        """Compute the blocks of a strip that hold tissue; a block has `side` columns of cells."""
-        stride, reach, (rows, cols) = self._stride, self._reach, self._tissue.shape[1:]
+    def fill(self, strip: Strip[Tensor]) -> None:
+        """Compute the blocks of a strip that hold tissue."""
+        stride, (rows, cols) = self._stride, self._anywhere.shape
         first, last, top = strip.first // stride, min(-(-strip.last // stride), rows), strip.top // stride
-        view = padded(strip.pixels, ((min(last + reach, rows) - top) * stride, cols * stride))
-        wide = min(side + 2 * reach, cols)
-        for left in range(0, cols, side):
-            right = min(left + side, cols)
-            if not bool(self._tissue[:, first:last, left:right].any()):
-                continue
-            start = min(max(left - reach, 0), cols - wide)
-            logits, scores = self._judge(view[..., start * stride : (start + wide) * stride])
-            own = slice(first - top, last - top), slice(left - start, right - start)
-            parts = logits[(..., *own)], None if scores is None else scores[(..., *own)]
-            self._found.append(((slice(first, last), slice(left, right)), parts))
+        view = padded(strip.pixels, ((min(last + self._reach, rows) - top) * stride, cols * stride))
+        for down, right in blocks_with(self._anywhere[first:last], self._most, 2 * self._reach):
+            place = slice(first + down.start, first + down.stop), right
+            self._found.append((place, self._block(view, place, top)))
+
+    def _block(self, view: Tensor, place: tuple[slice, slice], top: int) -> Scores:
+        """Return the values of a block of cells, seen with its surroundings; `view` begins at the row of cells `top`."""
+        stride, reach, (rows, cols) = self._stride, self._reach, self._anywhere.shape
+        starts = [max(one.start - reach, 0) for one in place]
+        ends = [min(one.stop + reach, most) for one, most in zip(place, (rows, cols), strict=True)]
+        pixels = view[..., (starts[0] - top) * stride : (ends[0] - top) * stride, starts[1] * stride : ends[1] * stride]
+        logits, scores = self._judge(pixels)
+        own = tuple(slice(one.start - start, one.stop - start) for one, start in zip(place, starts, strict=True))
+        return logits[(..., *own)], None if scores is None else scores[(..., *own)]
 
     def whole(self) -> Scores:
         """Return logits (b, rows, cols) and scores (b, classes, rows, cols), 0 where nothing was computed."""
@@ -129,6 +133,27 @@ class _Values:
             if scores is not None and more is not None:
                 scores[(..., *place)] = more
         return logits, scores
+
+
+def blocks_with(tissue: NDArray[np.bool_], most: int, apart: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the blocks of a grid (rows, cols) that hold all its tissue, cut close to it.
+
+    Args:
+        tissue: (rows, cols).
+        most: cells that a block has at most, if that is possible with all rows.
+        apart: columns without tissue between two blocks, more than these.
+    """
+    there = np.flatnonzero(tissue.any(0))
+    for run in np.split(there, np.flatnonzero(np.diff(there) > apart + 1) + 1):
+        if not len(run):
+            continue
+        begin, end = int(run[0]), int(run[-1]) + 1
+        parts = math.ceil((end - begin) * len(tissue) / most)
+        edges = np.linspace(begin, end, min(parts, end - begin) + 1).round().astype(int).tolist()
+        for left, right in pairwise(edges):
+            rows = np.flatnonzero(tissue[:, left:right].any(1))
+            if len(rows):
+                yield slice(int(rows[0]), int(rows[-1]) + 1), slice(left, right)
 
 
 class SquareView(NamedTuple):
