@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideError, WsiAttentionError
+from wsi_attention.slide.seen import Overview
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.urls import is_url
@@ -146,7 +147,7 @@ def _thumbnail(slide: Slide) -> NDArray[np.uint8] | None:
     """Return the slide, (h, w, 3), without levels that show something else; None where that reads too much."""
     downsample = max(1.0, max(slide.dimensions) / SIDE)
     if _cost(slide, downsample) <= AFFORDABLE:
-        leave_out_strangers(slide, lambda: (View(slide, downsample).read_whole(), downsample))
+        leave_out_strangers(slide, lambda: Overview(View(slide, downsample).read_whole(), downsample))
     return View(slide, downsample).read_whole() if _cost(slide, downsample) <= AFFORDABLE else None
 
 

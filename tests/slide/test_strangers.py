@@ -13,6 +13,7 @@ import pytest
 from wsi_attention.errors import SlideOpenError
 from wsi_attention.slide.description import describe
 from wsi_attention.slide.readers.array import ArrayLevels
+from wsi_attention.slide.seen import Overview
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.view import View
@@ -55,7 +56,7 @@ def sharpened(rgb: Pixels) -> Pixels:
 def compared(levels: list[Pixels]) -> Slide:
     slide = open_slide(ArrayLevels(tuple(levels), tile_size=(256, 256)), mpp=0.5)
     coarse = float(slide.level_downsamples[-1])
-    leave_out_strangers(slide, lambda: (View(slide, coarse).read_whole(), coarse))
+    leave_out_strangers(slide, lambda: Overview(View(slide, coarse).read_whole(), coarse))
     return slide
 
 
@@ -148,8 +149,8 @@ def test_few_pixels_are_read(finest: Pixels, monkeypatch: pytest.MonkeyPatch) ->
         return read(self, location, level, size)
 
     monkeypatch.setattr(Slide, "read", counted)
-    leave_out_strangers(slide, lambda: (picture, 16.0))
-    leave_out_strangers(slide, lambda: (picture, 16.0))
+    leave_out_strangers(slide, lambda: Overview(picture, 16.0))
+    leave_out_strangers(slide, lambda: Overview(picture, 16.0))
     assert 0 < sum(count for level, count in pixels if level == 0) <= 3 * 256**2
     assert sum(count for level, count in pixels if level) <= 6 * 256**2
 

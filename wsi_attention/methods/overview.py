@@ -111,7 +111,7 @@ class _Values:
             self._found.append((place, self._block(view, place, top)))
 
     def _block(self, view: Tensor, place: tuple[slice, slice], top: int) -> Scores:
-        """Return the values of a block of cells, seen with its surroundings; `view` begins at the row of cells `top`."""
+        """Return the values of a block of cells, seen with its surroundings; `view` begins at row `top` of cells."""
         stride, reach, (rows, cols) = self._stride, self._reach, self._anywhere.shape
         starts = [max(one.start - reach, 0) for one in place]
         ends = [min(one.stop + reach, most) for one, most in zip(place, (rows, cols), strict=True)]

@@ -78,7 +78,7 @@ def _elsewhere(pairs: Sequence[Pair]) -> bool:
     """Tell whether the patterns of brightness are different ones, or lie at other places."""
     patterns = [(_smooth(one.mean(-1)), _smooth(other.mean(-1))) for one, other in pairs]
     patterns = [each for each in patterns if min(each[0].shape) >= LEAST and max(map(np.std, each)) > VARIED]
-    if not patterns:
+    if not patterns or np.mean([next(_correlations(*each, range(1))) for each in patterns]) > SURE:
         return False
     here = float(np.mean([max(_correlations(*each, range(BORDER + 1))) for each in patterns]))
     if here < UNLIKE and np.mean([np.abs(one - other).mean() for one, other in patterns]) > NOISE:

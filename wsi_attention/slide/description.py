@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict
 
 from wsi_attention.errors import SlideError
 from wsi_attention.slide.images import StoredImage
+from wsi_attention.slide.seen import Overview
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.tissue import check_brightfield
@@ -115,7 +116,7 @@ def _looks(slide: Slide) -> tuple[str, ...]:
     if w * h > AFFORDABLE:
         return ()
     try:
-        leave_out_strangers(slide, lambda: (View(slide, downsample).read_whole(), downsample))
+        leave_out_strangers(slide, lambda: Overview(View(slide, downsample).read_whole(), downsample))
         check_brightfield(View(slide, downsample).read_whole(), slide.path)
     except SlideError as error:
         return (str(error),)

@@ -49,7 +49,7 @@ def _pairs(slide: Slide, other: Slide, picture: Picture) -> list[Pair]:
     ours, theirs = View(slide, float(share.max())), View(other, 1.0)
     size = tuple(min(SIDE, *sides) for sides in zip(ours.size, theirs.size, strict=True))
     pairs = []
-    for x, y in (places(*picture()) / share).tolist():
+    for x, y in (places(picture()) / share).tolist():
         corner = [int(np.clip(at - n / 2, 0, m - n)) for at, n, m in zip((x, y), size, other.dimensions, strict=True)]
         whole = round(corner[0] * share[0]), round(corner[1] * share[1])
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,10 @@ def large_components(mask: Mask, least: float, connectivity: int, counted: Mask 
         return np.zeros_like(mask)
     tops = range(0, len(mask), max(1, STRIP_PIXELS // mask.shape[1]))
     sums, pairs, last = list[NDArray[np.int64]](), list[NDArray[np.int64]](), np.zeros(mask.shape[1], np.int64)
-    for part, labels, known, count in _labelled(mask, tops, connectivity):
+    strips: Iterable[tuple[slice, Labels, int, int]] = _labelled(mask, tops, connectivity)
+    if len(tops) == 1:
+        strips = list(strips)
+    for part, labels, known, count in strips:
         these = labels.ravel() if counted is None else labels[counted[part]]
         sums.append(np.bincount(these, minlength=count + 1)[1:])
         first = np.where(labels[0] > 0, labels[0] + known, 0)
@@ -73,7 +76,7 @@ def large_components(mask: Mask, least: float, connectivity: int, counted: Mask 
         last = np.where(labels[-1] > 0, labels[-1].astype(np.int64) + known, 0)
     large = _joined(np.concatenate(sums), np.concatenate(pairs)) >= least
     kept = np.zeros_like(mask)
-    for part, labels, known, count in _labelled(mask, tops, connectivity):
+    for part, labels, known, count in strips if len(tops) == 1 else _labelled(mask, tops, connectivity):
         kept[part] = np.concatenate([[False], large[known : known + count]])[labels]
     return kept
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 from wsi_attention.errors import InputError
-from wsi_attention.geometry import OVERVIEW_PIXELS, Box
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.slide.resample import Pixels
-from wsi_attention.slide.seen import Seen
+from wsi_attention.slide.seen import Overview
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.strips import cut, read_strips, rows_of
 from wsi_attention.slide.tissue import check_brightfield, find_tissue, find_tissue_in_strips, staining, surroundings
@@ -53,8 +53,7 @@ class Overviews:
         """
         self.slide, self.most, self.whole = slide, most, min(most, whole)
         self.counters = Counters()
-        self._kept: dict[float, Pixels] = {}
-        self._unknown: dict[float, tuple[Box, ...]] = {}
+        self._kept: dict[float, Overview] = {}
 
     @property
     def read(self) -> tuple[float, ...]:
@@ -64,10 +63,6 @@ class Overviews:
     def forget(self) -> None:
         """Forget the overviews read so far, as a level was left out that they may come from."""
         self._kept.clear()
-
-    def look(self, downsample: float) -> Seen:
-        """Return what the overview at a downsample shows; read it if need be. Errors as in `rgb`."""
-        return Seen(self.rgb(downsample), downsample, self._unknown[downsample])
 
     def pixels(self, downsample: float) -> int:
         """Return how many pixels the overview has at a downsample."""
@@ -82,7 +77,11 @@ class Overviews:
         return downsample if self.pixels(downsample) <= self.whole else coarse_enough(self.slide, self.whole)
 
     def rgb(self, downsample: float) -> Pixels:
-        """Return the whole slide, (h, w, 3), white beyond it; read once for each downsample.
+        """Return the pixels of `at`, (h, w, 3). Errors as there."""
+        return self.at(downsample).pixels
+
+    def at(self, downsample: float) -> Overview:
+        """Return the whole slide, white beyond it; read once for each downsample.
 
         Raises:
             InputError: more pixels than fit in one array.
@@ -125,20 +124,20 @@ class Overviews:
         """
         mpp, whole = self.slide.mpp, self.whole_at(downsample)
         if whole == downsample:
-            return find_tissue(self.rgb(downsample), downsample, mpp)
-        known = staining(self.rgb(whole), whole, mpp)
+            return find_tissue(self.rgb(downsample), downsample, mpp, self.at(downsample).glass)
+        known = staining(self.rgb(whole), whole, mpp, self.at(whole).glass)
         width, height = View(self.slide, downsample).size
         halo = surroundings((height, width), downsample, mpp)
         strips = self.strips(downsample, rows_of(width, STRIP_PIXELS), halo)
         return find_tissue_in_strips(strips, (height, width), downsample, mpp, known)
 
-    def _read(self, downsample: float) -> Pixels:
+    def _read(self, downsample: float) -> Overview:
         start = time.perf_counter()
-        rgb, self._unknown[downsample], view = View(self.slide, downsample).whole()
+        rgb, unknown, view = View(self.slide, downsample).whole()
         cost = view.bytes_read((0, 0), view.size)
         self._count(Counters(pixels=rgb.shape[0] * rgb.shape[1], bytes=cost, seconds=time.perf_counter() - start))
         check_brightfield(rgb, self.slide.path)
-        return rgb
+        return Overview(rgb, downsample, unknown)
 
     def _counted(self, view: View, rows: int, halo: int) -> Iterator[Strip[Pixels]]:
         self._count(Counters(bytes=view.bytes_read((0, 0), view.size)))

@@ -1,4 +1,4 @@
-"""Where an overview shows something on the glass: a stored tile that is missing there is lost, not empty."""
+"""What an overview shows: its glass, what lies on it, and whether a stored tile that is missing is lost or empty."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.geometry import Box
-from wsi_attention.slide.glass import find_glass
+from wsi_attention.once import once
+from wsi_attention.slide.glass import Glass, find_glass
 from wsi_attention.slide.holes import Hole
 from wsi_attention.slide.ink import GLASS
 
@@ -18,14 +19,32 @@ CUT = 0.3
 """Share of a side of what nothing shows along which something is seen: more, and it goes on in there."""
 
 
-def covered(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return (h, w): where a channel of a view (h, w, 3) is darker than glass by a density of `GLASS`."""
-    coarse = rgb[:: max(1, rgb.shape[0] // 512), :: max(1, rgb.shape[1] // 512)]
-    least = (find_glass(coarse).colours.min(0) + 1) * 10**-GLASS - 1
-    found: NDArray[np.bool_] = rgb[..., 0] < least[0]
-    for channel in (1, 2):
-        found |= rgb[..., channel] < least[channel]
-    return found
+class Overview:
+    """The whole slide at one downsample, and what is found on it, each once.
+
+    Attributes:
+        pixels: (h, w, 3) uint8.
+        downsample: level-0 pixels per pixel.
+        unknown: level-0 boxes in which it is white because nothing is stored there.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], downsample: float, unknown: Sequence[Box] = ()) -> None:
+        """Take the pixels; find nothing yet."""
+        self.pixels, self.downsample, self.unknown = pixels, downsample, tuple(unknown)
+
+    @once
+    def glass(self) -> Glass:
+        """What is no tissue."""
+        return find_glass(self.pixels)
+
+    @once
+    def covered(self) -> NDArray[np.bool_]:
+        """Where a channel is darker than glass by a density of `GLASS`, (h, w)."""
+        least = (self.glass.colours.min(0) + 1) * 10**-GLASS - 1
+        found: NDArray[np.bool_] = self.pixels[..., 0] < least[0]
+        for channel in (1, 2):
+            found |= self.pixels[..., channel] < least[channel]
+        return found
 
 
 class Seen:
@@ -36,22 +55,15 @@ class Seen:
         cut: share of what is seen, with the parts that it seems to go on in and that nothing shows, that these are.
     """
 
-    def __init__(self, rgb: NDArray[np.uint8], downsample: float, unknown: Sequence[Box] = ()) -> None:
-        """Look at an overview.
-
-        Args:
-            rgb: (h, w, 3), the whole slide.
-            downsample: level-0 pixels per pixel.
-            unknown: level-0 boxes in which the overview is white because nothing is stored there.
-        """
-        self._downsample = downsample
-        self._something = covered(rgb)
-        hidden = np.zeros_like(self._something)
-        for box in unknown:
+    def __init__(self, overview: Overview) -> None:
+        """Look at an overview."""
+        self._downsample = overview.downsample
+        hidden = np.zeros_like(overview.covered)
+        for box in overview.unknown:
             hidden[self._within(box)] = True
-        self._something &= ~hidden
+        self._something = overview.covered & ~hidden
         cut = np.zeros_like(hidden)
-        for box in unknown:
+        for box in overview.unknown:
             cut[self._within(box)] |= self._is_cut(box, hidden)
         shown = np.count_nonzero(self._something)
         self.known = 1.0 - float(hidden.mean())

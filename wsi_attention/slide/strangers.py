@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.agreement import OTHER_PICTURE, Pair, difference
-from wsi_attention.slide.seen import covered
+from wsi_attention.slide.seen import Overview
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.snapping import snapped_to_tiles
 from wsi_attention.slide.view import View
 
-Picture = Callable[[], tuple[NDArray[np.uint8], float]]
-"""The whole slide (h, w, 3) as the levels in use show it, and its downsample."""
+Picture = Callable[[], Overview]
+"""Return the whole slide as the levels in use show it."""
 
 PLACES, APART = 3, 3
 """Places at which levels are compared where a picture shows tissue, and cells between them."""
@@ -43,8 +43,7 @@ def leave_out_strangers(slide: Slide, picture: Picture) -> None:
     checked: tuple[int, ...] = slide.levels if slide.levels_compared else ()
     while checked != slide.levels and len(slide.levels) > 1:
         checked = slide.levels
-        rgb, downsample = picture()
-        where = places(rgb, downsample)
+        where = places(picture())
         odd = {level: why for level in checked[1:] if (why := _compared(slide, level, where)) is not None}
         if len(odd) == len(checked) - 1 > 1 and all(why.startswith(OTHER_PICTURE) for why in odd.values()):
             raise SlideOpenError(
@@ -54,27 +53,22 @@ def leave_out_strangers(slide: Slide, picture: Picture) -> None:
     slide.levels_compared = True
 
 
-def places(rgb: NDArray[np.uint8], downsample: float) -> NDArray[np.float64]:
-    """Return (n, 2) level-0 centres of varied tissue; of a grid where a picture shows none, as its level may be blank.
-
-    Args:
-        rgb: (h, w, 3), the whole slide.
-        downsample: level-0 pixels per pixel of it.
-    """
-    stride = max(1, max(rgb.shape[:2]) // (CELLS * CELL))
-    rgb = rgb[::stride, ::stride]
-    h, w = rgb.shape[:2]
+def places(overview: Overview) -> NDArray[np.float64]:
+    """Return (n, 2) level-0 centres of varied tissue; of a grid where nothing shows any, as its level may be blank."""
+    stride = max(1, max(overview.pixels.shape[:2]) // (CELLS * CELL))
+    rgb, covered = overview.pixels[::stride, ::stride], overview.covered[::stride, ::stride]
+    h, w = covered.shape
     side = max(1, -(-max(h, w) // CELLS))
     rows, cols = -(-h // side), -(-w // side)
     brightness, there = np.zeros((2, rows * side, cols * side), np.float32)
-    brightness[:h, :w], there[:h, :w] = rgb.mean(-1), covered(rgb)
+    brightness[:h, :w], there[:h, :w] = sum(rgb[..., c].astype(np.float32) for c in range(3)) / 3, covered
     cells = (plane.reshape(rows, side, cols, side) for plane in (brightness, there))
     score = next(cells).std((1, 3)) * next(cells).mean((1, 3))
     found = [(col * side + side / 2, row * side + side / 2) for row, col in _highest(score)]
     if not found:
         steps = (np.arange(BLIND_PLACES) + 0.5) / BLIND_PLACES
         found = [(x * w, y * h) for y in steps for x in steps]
-    return np.asarray(np.array(found) * downsample * stride, np.float64)
+    return np.asarray(np.array(found) * overview.downsample * stride, np.float64)
 
 
 def _highest(score: NDArray[np.floating]) -> Iterator[tuple[int, int]]:

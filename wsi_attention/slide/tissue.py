@@ -84,7 +84,7 @@ class _Seen(NamedTuple):
     scanned: int
 
 
-def find_tissue(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> TissueMask:
+def find_tissue(rgb: NDArray[np.uint8], downsample: float, mpp: float, glass: Glass | None = None) -> TissueMask:
     """Mark stained tissue on a coarse view.
 
     Stain absorbs one colour more than another, glass, shadows and black ink absorb all alike: so the difference between
@@ -96,18 +96,19 @@ def find_tissue(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> Tissue
         rgb: (h, w, 3) uint8, the whole slide; best at 4-32 µm/px.
         downsample: level-0 pixels per pixel of `rgb`.
         mpp: µm per level-0 pixel.
+        glass: of the view, where it was found already.
 
     Returns:
         The mask at the same downsample; without any tissue it is empty.
     """
-    seen, known = _survey(rgb, mpp * downsample)
+    seen, known = _survey(rgb, mpp * downsample, glass or find_glass(rgb))
     stained = (seen.colour > known.threshold) & seen.tinted
     return _masked(stained, seen.classes, seen.scanned, known, downsample, mpp)
 
 
-def staining(rgb: NDArray[np.uint8], downsample: float, mpp: float) -> Staining:
+def staining(rgb: NDArray[np.uint8], downsample: float, mpp: float, glass: Glass | None = None) -> Staining:
     """Return what `find_tissue_in_strips` needs to know from a coarse view; arguments as in `find_tissue`."""
-    return _survey(rgb, mpp * downsample)[1]
+    return _survey(rgb, mpp * downsample, glass or find_glass(rgb))[1]
 
 
 def find_tissue_in_strips(
@@ -171,10 +172,10 @@ def _is_negative(high: NDArray[np.uint8], seen: NDArray[np.uint8], light: float,
     return bool(dark > LEAST_DARK and bright < 0.05 and light < dark / 2)
 
 
-def _survey(rgb: NDArray[np.uint8], side: float) -> tuple[_Seen, Staining]:
+def _survey(rgb: NDArray[np.uint8], side: float, glass: Glass) -> tuple[_Seen, Staining]:
     from skimage.filters import threshold_otsu
 
-    shape, glass, scanned = (rgb.shape[0], rgb.shape[1]), find_glass(rgb), 0
+    shape, scanned = (rgb.shape[0], rgb.shape[1]), 0
     colour, tinted, classes = np.empty(shape, np.float32), np.empty(shape, np.bool_), np.empty(shape, np.uint8)
     for strip in cut(rgb, rows_of(shape[1], STRIP_PIXELS), surroundings(shape, 1.0, side)):
         seen, rows = _look(strip, glass, shape, side), slice(strip.first, strip.last)
@@ -248,7 +249,10 @@ def optical_density(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArr
     """Return −log10 of each channel relative to the glass, at least 0, shape (3, h, w)."""
     grey = np.log10(np.arange(256) + 1.0)
     table = np.clip(np.log10(glass + 1.0)[:, None] - grey, 0.0, None).astype(np.float32)
-    return np.stack([table[c].take(rgb[..., c]) for c in range(3)])
+    density = np.empty((3, *rgb.shape[:2]), np.float32)
+    for c in range(3):
+        np.take(table[c], rgb[..., c], out=density[c], mode="clip")  # without a copy of the indices
+    return density
 
 
 def blur(shape: tuple[int, int], side: float) -> float:

@@ -18,6 +18,7 @@ from wsi_attention.geometry import MPP_TOLERANCE, OVERVIEW_PIXELS, Grid, downsam
 from wsi_attention.protocols import Remembering, RememberingTurned
 from wsi_attention.slide.lookalikes import check_lookalikes
 from wsi_attention.slide.overviews import Overviews
+from wsi_attention.slide.seen import Overview, Seen
 from wsi_attention.slide.slide import Slide
 from wsi_attention.slide.snapping import snapped_to_tiles
 from wsi_attention.slide.strangers import leave_out_strangers
@@ -150,10 +151,9 @@ class SlideSource:
                 return self._views.whole_at(self._tissue_downsample())
             return self.whole_overview_downsample(overview_mpp)
 
-        def picture() -> tuple[NDArray[np.uint8], float]:
+        def picture() -> Overview:
             self._views.forget()
-            downsample = picture_downsample()
-            return self._views.rgb(downsample), downsample
+            return self._views.at(picture_downsample())
 
         before = self.slide.levels
         compared = self.slide.levels_compared
@@ -162,15 +162,15 @@ class SlideSource:
             check_lookalikes(self.slide, picture)
         if self.slide.levels != before:
             self._views.forget()
-        self._look_for_gaps(picture_downsample())
+        self._look_for_gaps(self._views.at(picture_downsample()))
 
-    def _look_for_gaps(self, downsample: float) -> None:
+    def _look_for_gaps(self, overview: Overview) -> None:
         """Note what an overview shows, and whether tissue seems to go on where nothing is stored.
 
         Raises:
             TileReadError: most of what there is to see, or of the slide, is not in the file.
         """
-        self.slide.seen = seen = self._views.look(downsample)
+        self.slide.seen = seen = Seen(overview)
         if seen.known < LEAST_KNOWN or seen.cut > MOST_CUT:
             raise TileReadError(
                 f"{self.slide.path}: {1 - seen.known:.0%} of the slide is not in the file, in the tissue too as far as"
