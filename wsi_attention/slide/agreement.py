@@ -7,6 +7,7 @@ by the colours of a few hundred pixels, and by how they vary from place to place
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -41,13 +42,14 @@ REACH = 8
 
 def difference(pairs: Sequence[Pair]) -> str | None:
     """Return `OTHER_PICTURE` or `OTHER_COLOURS`; None where both pictures of each pair show the same."""
-    if _elsewhere(pairs):
+    planes = [(_planes(one), _planes(other)) for one, other in pairs]
+    if _elsewhere([(one.mean(0), other.mean(0)) for one, other in planes]):
         return OTHER_PICTURE
-    off = np.array([one.mean((0, 1)) - other.mean((0, 1)) for one, other in pairs])
+    off = np.array([one.mean((1, 2)) - other.mean((1, 2)) for one, other in planes])
     tints = np.abs((off - np.roll(off, 1, axis=1)).mean(0)).max()
     if np.abs(off).max() > AT_ONE_PLACE or np.abs(off.mean(0)).max() > OTHER_COLOUR or tints > OTHER_TINT:
         return OTHER_COLOURS
-    return OTHER_COLOURS if _swapped(pairs) else None
+    return OTHER_COLOURS if _swapped(planes) else None
 
 
 def is_another_pattern(one: Pixels, other: Pixels) -> bool:
@@ -55,7 +57,7 @@ def is_another_pattern(one: Pixels, other: Pixels) -> bool:
 
     Stricter than `difference`, for a single pair decides; a pattern that varies little decides nothing.
     """
-    first, second = _smooth(one.mean(-1)), _smooth(other.mean(-1))
+    first, second = (_smooth(_planes(each).mean(0)) for each in (one, other))
     if min(first.shape) < LEAST - 2 or max(first.std(), second.std()) <= VARIED:
         return False
     if np.abs(first - second).mean() <= ONE_NOISE:
@@ -63,20 +65,26 @@ def is_another_pattern(one: Pixels, other: Pixels) -> bool:
     return max(_correlations(first, second, range(BORDER + 1))) < ONE_UNLIKE
 
 
-def _swapped(pairs: Sequence[Pair]) -> bool:
-    """Tell whether the difference of two channels goes up where it should go down."""
+def _planes(pixels: Pixels) -> Floats:
+    """Return the three channels, (3, h, w)."""
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 0), np.float32)
+
+
+def _swapped(pairs: Sequence[tuple[Floats, Floats]]) -> bool:
+    """Tell whether the difference of two channels (3, h, w) goes up where it should go down."""
     for first, second in ((0, 1), (1, 2), (2, 0)):
         one, other = (
-            np.concatenate([_smooth(_tint(each[which], first, second)).ravel() for each in pairs]) for which in (0, 1)
+            np.concatenate([_smooth(each[which][first] - each[which][second]).ravel() for each in pairs])
+            for which in (0, 1)
         )
         if min(one.std(), other.std()) > TINTED and _correlation(one, other) < SWAPPED:
             return True
     return False
 
 
-def _elsewhere(pairs: Sequence[Pair]) -> bool:
-    """Tell whether the patterns of brightness are different ones, or lie at other places."""
-    patterns = [(_smooth(one.mean(-1)), _smooth(other.mean(-1))) for one, other in pairs]
+def _elsewhere(pairs: Sequence[tuple[Floats, Floats]]) -> bool:
+    """Tell whether the patterns of brightness (h, w) are different ones, or lie at other places."""
+    patterns = [(_smooth(one), _smooth(other)) for one, other in pairs]
     patterns = [each for each in patterns if min(each[0].shape) >= LEAST and max(map(np.std, each)) > VARIED]
     if not patterns or np.mean([next(_correlations(*each, range(1))) for each in patterns]) > SURE:
         return False
@@ -101,20 +109,16 @@ def _correlations(one: Floats, other: Floats, distances: range) -> Iterator[floa
                 yield _correlation(core, other[top : top + core.shape[0], left : left + core.shape[1]])
 
 
-def _tint(pixels: Pixels, first: int, second: int) -> Floats:
-    return pixels[..., first].astype(np.float32) - pixels[..., second]
-
-
-def _smooth(plane: NDArray[np.floating]) -> Floats:
+def _smooth(plane: Floats) -> Floats:
     """Return means of 3 × 3 pixels, without those at the border."""
     h, w = plane.shape
     if min(h, w) < 3:
-        return np.asarray(plane, np.float32)
+        return plane
     rows = plane[: h - 2] + plane[1 : h - 1] + plane[2:]
     return np.asarray((rows[:, : w - 2] + rows[:, 1 : w - 1] + rows[:, 2:]) / 9, np.float32)
 
 
 def _correlation(one: Floats, other: Floats) -> float:
-    first, second = one - one.mean(), other - other.mean()
-    scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / scale if scale > 1e-6 else 0.0
+    first, second = (one - one.mean()).ravel(), (other - other.mean()).ravel()
+    scale = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / scale if scale > 1e-6 else 0.0
