@@ -108,10 +108,11 @@ class RegionsReader(Protocol):
 class SparseReader(Protocol):
     """A `SlideReader` that knows which stored tiles are not in its file; it reads them as white.
 
-    Where tissue is expected at such a place, it counts as unreadable. For other readers, transparent pixels count so.
+    Where tissue is expected at such a place, it counts as unreadable. For other readers, and files of which it does not
+    know, transparent pixels count so.
     """
 
-    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """Return which stored tiles are missing; called after their pixels were read.
 
         Args:
@@ -119,7 +120,7 @@ class SparseReader(Protocol):
             tiles: (n, 2), (column, row) in the grid of the level's `tile_sizes`.
 
         Returns:
-            (n,); False where it is not known.
+            (n,), False where it is not known; None where it is not known of the whole level.
         """
         ...
 

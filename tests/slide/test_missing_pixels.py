@@ -128,6 +128,14 @@ def test_what_openslide_shows_as_transparent(
     assert sparse.shortfalls == ()
 
 
+def test_of_openslide_the_index_tells_them(tmp_path: Path, levels: list[Pixels]) -> None:
+    source = looked_at(write_tiff(tmp_path / "a.tiff", levels, some(0.3)), "openslide")
+    assert source.slide.all_holes_known
+    source.check_stored(*SCALES)
+    assert source.counters.failed == 0
+    assert len([note for note in source.notes if "% of the tissue is not in the file at " in note]) == 1
+
+
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_store_elsewhere(shards: bool, tmp_path: Path, levels: list[Pixels]) -> None:
     without = rectangle(256, 256, 512, 512)

@@ -339,7 +339,8 @@ class Slide:
     def holes(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> tuple[Hole, ...]:
         """Return the parts of a region that no stored tile covers; they are read as white.
 
-        A reader that is no `SparseReader` does not know them: then they are what was read and found transparent.
+        A reader that is no `SparseReader` does not know them, nor does one of every file: then they are what was read
+        and found transparent.
 
         Args:
             level: index of the level.
@@ -347,10 +348,8 @@ class Slide:
             size: (w, h) in the level's pixels.
         """
         tile = self.facts.tile_sizes[level]
-        with self._handles.borrow() as lease:
-            reader = lease.reader
-            if tile is not None and isinstance(reader, SparseReader):
-                return holes_in(corner, size, tile, self.level_dimensions[level], partial(reader.absent, level))
+        if tile is not None and self._absent(level, np.empty((0, 2), np.int64)) is not None:
+            return holes_in(corner, size, tile, self.level_dimensions[level], partial(self.absent, level))
         seen = self._transparent.get(level)
         if seen is None:
             return ()
@@ -362,10 +361,12 @@ class Slide:
 
     def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which stored tiles, (n, 2) of (column, row), are not in the file; False where that is not known."""
+        found = self._absent(level, tiles)
+        return np.zeros(len(tiles), np.bool_) if found is None else found
+
+    def _absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         with self._handles.borrow() as lease:
-            if isinstance(lease.reader, SparseReader):
-                return lease.reader.absent(level, tiles)
-        return np.zeros(len(tiles), np.bool_)
+            return lease.reader.absent(level, tiles) if isinstance(lease.reader, SparseReader) else None
 
     def _see(self, level: int, location: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
         """Remember where a region (h, w, 3 or 4) is transparent, for `holes`."""
@@ -380,8 +381,9 @@ class Slide:
     def all_holes_known(self) -> bool:
         """Whether `holes` knows them before anything was read there; a store elsewhere cannot be listed."""
         remote_store = self.reader == "zarr" and isinstance(self._origin, str) and is_url(self._origin)
-        with self._handles.borrow() as lease:
-            return isinstance(lease.reader, SparseReader) and not remote_store
+        return not remote_store and all(
+            self._absent(level, np.empty((0, 2), np.int64)) is not None for level in range(len(self.level_dimensions))
+        )
 
     @property
     def scanned_in_parts(self) -> bool:

@@ -53,6 +53,7 @@ class OpenSlideReader:
                 self.properties = {**self.properties, OME_IMAGE: seen.xml}
         self.level_downsamples: tuple[float, ...] = self._slide.level_downsamples
         self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_dimensions)))
+        self._missing = dict(zip(seen.sizes, seen.missing, strict=True)) if seen else {}
         self.bounds = _bounds(self.properties)
         self.associated: tuple[str, ...] = tuple(self._slide.associated_images)
 
@@ -76,6 +77,11 @@ class OpenSlideReader:
             return np.asarray(self._slide.read_region(location, level, size))
         except (openslide.OpenSlideError, ValueError, MemoryError) as error:
             raise TileReadError(str(error)) from error
+
+    def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Tell whether stored tiles (column, row) are not in the file; None where its index is not a TIFF's."""
+        missing = self._missing.get(self.level_dimensions[level])
+        return None if missing is None else np.asarray(missing[tiles[:, 1], tiles[:, 0]])
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Return a label, macro or thumbnail image, (h, w, 3)."""

@@ -7,6 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_attention.errors import SlideError
 from wsi_attention.slide.channels import STORED
 from wsi_attention.slide.images import Series, StoredImage
@@ -19,11 +22,11 @@ from wsi_attention.slide.readers.tiff.checks import (
     check_segments,
 )
 from wsi_attention.slide.readers.tiff.images import pick
-from wsi_attention.slide.readers.tiff.index import TiffIndex, remembered
+from wsi_attention.slide.readers.tiff.index import MISSING, TiffIndex, remembered
 from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, NotReadHereError, vendor_of
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile
+    from tifffile import TiffFile, TiffPage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +43,7 @@ class Seen(NamedTuple):
         rgb: whether each pixel is stored as red, green, blue.
         xml: its part of the OME-XML, or nothing.
         notes: what a reader should know of the choice.
+        missing: by level, which stored tiles are not in the file, (rows, columns).
     """
 
     images: tuple[StoredImage, ...]
@@ -49,6 +53,7 @@ class Seen(NamedTuple):
     rgb: bool
     xml: str
     notes: tuple[str, ...]
+    missing: tuple[NDArray[np.bool_], ...]
 
 
 def check_openslide_tiff(
@@ -92,7 +97,8 @@ def check_openslide_tiff(
 def _of_index(index: TiffIndex) -> Seen:
     sizes = tuple(level.size for level in index.levels)
     xml = index.properties.get(OME_IMAGE, "")
-    return Seen(index.images, index.image, sizes, index.first, True, xml, index.notes)
+    missing = tuple((level.states == MISSING).reshape(-1, level.columns) for level in index.levels)
+    return Seen(index.images, index.image, sizes, index.first, True, xml, index.notes, missing)
 
 
 @lru_cache(maxsize=1024)
@@ -118,7 +124,15 @@ def _seen(tif: TiffFile, vendor: str, path: str, series: Series) -> Seen:
         _soft(check_segments, page, path, SOME_LOST)
     sizes = tuple((int(page.imagewidth), int(page.imagelength)) for page in image.levels)
     rgb = image.order == STORED and not image.planes
-    return Seen(picked.images, image.about.index, sizes, image.first, rgb, image.xml, picked.notes)
+    missing = tuple(map(_missing, image.levels))
+    return Seen(picked.images, image.about.index, sizes, image.first, rgb, image.xml, picked.notes, missing)
+
+
+def _missing(page: TiffPage) -> NDArray[np.bool_]:
+    if not page.is_tiled:
+        return np.zeros((1, 1), np.bool_)
+    rows, columns = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
+    return np.asarray(page.databytecounts, np.int64)[: rows * columns].reshape(rows, columns) == 0
 
 
 def explain_tiff(path: str, series: Series = None) -> None:
