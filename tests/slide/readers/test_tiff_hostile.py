@@ -55,6 +55,33 @@ def fails_alone(file: Path, says: str) -> None:
         slide.read(BAD, 0, (64, 64))
 
 
+def zeroed(file: Path, share: float) -> Path:
+    """The end of the tile at `BAD` becomes zeros, a share of its bytes."""
+    with tifffile.TiffFile(file) as tif:
+        page = tif.pages[0]
+        start, count = int(page.dataoffsets[11]), int(page.databytecounts[11])
+    content, lost = bytearray(file.read_bytes()), round(share * count)
+    content[start + count - lost : start + count] = bytes(lost)
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_a_jpeg_without_its_end(share: float, jpeg: Path) -> None:
+    fails_alone(zeroed(jpeg, share), "the last bytes of a tile are zeros")
+
+
+def test_a_jpeg_filled_up_with_zeros_behind_its_end(jpeg: Path) -> None:
+    with tifffile.TiffFile(jpeg) as tif:
+        start, count = int(tif.pages[0].dataoffsets[11]), int(tif.pages[0].databytecounts[11])
+    before = TiffReader(str(jpeg)).read(BAD, 0, (64, 64))
+    longer = jpeg.read_bytes()
+    tile = longer[start : start + count]
+    jpeg.write_bytes(longer + tile + bytes(14))
+    overwritten(overwritten(jpeg, "TileOffsets", {11: len(longer)}), "TileByteCounts", {11: count + 14})
+    assert np.array_equal(TiffReader(str(jpeg)).read(BAD, 0, (64, 64)), before)
+
+
 def test_an_offset_past_the_end(jpeg: Path) -> None:
     fails_alone(overwritten(jpeg, "TileOffsets", {11: 2**31}), "lies past the end of the file")
 

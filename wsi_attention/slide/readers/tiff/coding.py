@@ -87,7 +87,14 @@ def decoder(coding: Coding) -> Decoder:
 
 def _jpeg(decode: Callable[..., object], content: bytes, out: Pixels) -> None:
     check_jpeg_size(content, (out.shape[1], out.shape[0]))
+    _check_end(content)
     decode(content, out=out)
+
+
+def _check_end(content: bytes) -> None:
+    """Refuse a JPEG whose end is zeros, as a copy that broke off leaves it: it decodes, to a part of the tile."""
+    if content.endswith(bytes(ZEROS)) and not content.rstrip(b"\0").endswith(END):
+        raise TileReadError("the last bytes of a tile are zeros; an incomplete copy?")
 
 
 def _jpeg2000(content: bytes, out: Pixels) -> None:
@@ -133,6 +140,8 @@ def _plain(unpack: Callable[..., bytes | bytearray], differences: bool, content:
         out[...] = pixels
 
 
+END, ZEROS = b"\xff\xd9", 4
+"""The marker that ends a JPEG, and how many zeros without it make its end missing; some writers fill up behind it."""
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
