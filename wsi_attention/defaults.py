@@ -11,5 +11,8 @@ LIMIT = 1800.0
 FEATURE_STORE_GB = 20.0
 """Limit of a feature store's size."""
 
-EXPORTS = ("geojson", "tiles", "heatmap", "heatmap-zarr", "report")
-"""Names of the exporters that `classify` runs."""
+EXPORTS = ("geojson", "tiles", "report")
+"""Names of the exporters that `classify` runs where none are asked for."""
+
+PICTURES = ("heatmap", "heatmap-zarr")
+"""Names of those that draw or keep the attention map once more; the page of `report` shows it too."""

@@ -17,7 +17,7 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
 }
 """Names that Windows takes for a device, whatever follows the first dot."""
 
-_EXPORTED = (".json", ".geojson", ".gz", ".csv", ".png", ".zarr", ".html", ".dcm")
+_EXPORTED = (".json", ".geojson", ".gz", ".csv", ".png", ".jpg", ".zarr", ".html", ".dcm")
 """Endings of files in a results folder: a folder of slides must not have the name of another slide's file."""
 
 

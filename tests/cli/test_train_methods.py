@@ -50,12 +50,24 @@ def trained_and_classified(folder: Path, slides: Path, method: str, arguments: d
     said = invoked("train", *given, "-o", folder / method, "--config", config, *more)
     assert "best of 2 epochs" in said
     assert ("tissue without a finding counts as 'benign'" in said) == (method == "zoom-in")
-    invoked("classify", "-i", slides, "-o", folder / f"{method}-results", "-m", folder / method, "--device", "cpu")
+    invoked(
+        "classify",
+        "-i",
+        slides,
+        "-o",
+        folder / f"{method}-results",
+        "-m",
+        folder / method,
+        "--device",
+        "cpu",
+        "--what",
+        "geojson,tiles,heatmap",
+    )
     with (folder / f"{method}-results" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["done"] * 4
     assert all(float(row["prob_lesion"]) == pytest.approx(1 - float(row["prob_benign"]), abs=1e-5) for row in rows)
-    for kind, suffix in (("geojson", "geojson"), ("tiles", "csv"), ("heatmaps", "png")):
+    for kind, suffix in (("geojson", "geojson"), ("tiles", "csv"), ("heatmaps", "jpg")):
         assert len(list((folder / f"{method}-results" / kind).glob(f"*.{suffix}"))) == 4
 
 

@@ -27,4 +27,4 @@ def test_the_grid_covers_the_slide_exactly() -> None:
 
 
 def test_a_tiny_slide_is_enlarged_but_not_beyond_half_the_picture() -> None:
-    assert Frame.around((16, 16)).slide == (800, 800)
+    assert Frame.around((16, 16)).slide == (LONGEST // 2, LONGEST // 2)

@@ -11,6 +11,7 @@ import pytest
 
 from wsi_attention import registry
 from wsi_attention.cli.evaluate import _page
+from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.errors import InputError
 from wsi_attention.export.qupath import validate
 from wsi_attention.inference.batch.classify import classify
@@ -52,9 +53,9 @@ def check_exports(prediction: Prediction, out: Path) -> None:
 def test_method(method: str, tmp_path: Path, write_slide, small_model) -> None:
     write_slide(tmp_path / "in" / "x.tif", side=512)
     classifier, out = small_model(method), tmp_path / "out"
-    report = classify([tmp_path / "in"], out, classifier)
+    report = classify([tmp_path / "in"], out, classifier, what=EXPORTS + PICTURES)
     assert report.statuses == {"done": 1}, report.failures
-    assert classify([tmp_path / "in"], out, classifier).kept == 1
+    assert classify([tmp_path / "in"], out, classifier, what=EXPORTS + PICTURES).kept == 1
     ((_, prediction),) = stored_predictions(out)
     assert [found.name for found in prediction.maps].count("attention") == 1
     shown = next(found for found in prediction.maps if found.name == "attention")

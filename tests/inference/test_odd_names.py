@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.checkpoint import Classifier, load_model, save_model
+from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.export.heatmap import draw
-from wsi_attention.inference.batch.classify import EXPORTS, classify
+from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.names import assign_names
 from wsi_attention.model_card import ModelCard
 from wsi_attention.plain_text import HARMFUL
@@ -71,7 +72,7 @@ def test_a_batch_of_odd_names(tmp_path: Path, odd_model: Classifier, write_slide
     chosen = [name for name in NAMES if len(name) < 200 and "/" not in name]
     for name in (*chosen, os.fsdecode(RAW)):
         (slides / f"{name}.tif").write_bytes(source)
-    report = classify([slides], out, odd_model, what=EXPORTS)
+    report = classify([slides], out, odd_model, what=EXPORTS + PICTURES)
     assert dict(report.statuses) == {"done": len(chosen) + 1}, report.failures
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -80,7 +81,7 @@ def test_a_batch_of_odd_names(tmp_path: Path, odd_model: Classifier, write_slide
     assert {row["label"] for row in rows} <= {"'=1+1", "'@SUM"}
     assert not HARMFUL.search((out / "report.html").read_text(encoding="utf-8").replace("\n", ""))
     assert all(json.loads(path.read_text(encoding="utf-8")) for path in out.glob("geojson/*.geojson"))
-    assert classify([slides], out, odd_model, what=EXPORTS).kept == len(chosen) + 1
+    assert classify([slides], out, odd_model, what=EXPORTS + PICTURES).kept == len(chosen) + 1
     labels = tmp_path / "labels.csv"
     with labels.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -50,4 +50,4 @@ def test_what_was_seen_in_strips_is_shown_coarser() -> None:
 
 
 def test_a_given_mask_says_nothing_about_the_overview() -> None:
-    assert chosen(100_000, (1, 4, 16, 64), 1_000.0, "mask.png") == pytest.approx(125.0)
+    assert chosen(100_000, (1, 4, 16, 64), 1_000.0, "mask.png") == pytest.approx(100_000 / 600)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from wsi_attention.checkpoint import Classifier
-from wsi_attention.inference.batch.classify import EXPORTS, classify
+from wsi_attention.defaults import EXPORTS, PICTURES
+from wsi_attention.inference.batch.classify import classify
 
 KILLED_AT_A_RENAME = """
 import os, signal, sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from wsi_attention.inference.results import folder as results
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.checkpoint import load_model
+from wsi_attention.defaults import EXPORTS, PICTURES
 
 def counted(original):
     def step(*given):
@@ -36,7 +38,7 @@ results.publish, results.write_text = counted(results.publish), counted(results.
 for left in map(int, sys.argv[4:]):
     child = os.fork()  # nothing has been computed yet, so no thread is lost
     if child == 0:
-        classify([sys.argv[1]], sys.argv[2], load_model(sys.argv[3]), workers=2)
+        classify([sys.argv[1]], sys.argv[2], load_model(sys.argv[3]), workers=2, what=EXPORTS + PICTURES)
     ended = os.waitpid(child, 0)[1]
     print(os.WTERMSIG(ended), len(list(Path(sys.argv[2]).glob("states/[!.]*.json"))))
 """
@@ -74,10 +76,11 @@ def test_killed_between_any_two_files(tmp_path: Path, write_slide, tiny: Classif
     command = [sys.executable, "-c", KILLED_AT_A_RENAME, tmp_path / "slides", out, tiny.folder, 2, 6, 7]
     ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["9 0", "9 1", "9 2"], ran.stderr
-    report = classify([tmp_path / "slides"], out, tiny)
+    every = EXPORTS + PICTURES
+    report = classify([tmp_path / "slides"], out, tiny, what=every)
     assert (report.kept, report.statuses["done"]) == (2, 3)
-    classify([tmp_path / "slides"], tmp_path / "fresh", tiny)
-    assert len(everything(out)) > 3 * len(EXPORTS)
+    classify([tmp_path / "slides"], tmp_path / "fresh", tiny, what=every)
+    assert len(everything(out)) > 3 * len(every)
     assert everything(out) == everything(tmp_path / "fresh")
 
 

@@ -62,8 +62,8 @@ def test_states_and_exports_behind_links_are_not_read(results: Path, tmp_path: P
     library = Library(results)
     assert [state.name for state in library.states] == ["a", "b"]
     (results / "heatmaps").mkdir()
-    (results / "heatmaps/a.png").symlink_to("/etc/passwd")
-    assert library.export(0, "heatmaps/{slide}.png") is None
+    (results / "heatmaps/a.jpg").symlink_to("/etc/passwd")
+    assert library.export(0, "heatmaps/{slide}.jpg") is None
 
 
 def test_a_url_is_not_fetched(results: Path) -> None:

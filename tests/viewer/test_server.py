@@ -59,7 +59,7 @@ SECRETS = (
     "/..%252f..%252fetc/passwd",
     "/..\\..\\etc\\passwd",
     "/slides/0/../../states/a.json",
-    "/slides/0/heatmap.png/../../../../etc/passwd",
+    "/slides/0/heatmap.jpg/../../../../etc/passwd",
     "//etc/passwd",
     "/etc/passwd",
     "file:///etc/passwd",
@@ -77,7 +77,7 @@ SECRETS = (
     "/slides/0/tiles/99/0_0.jpg",
     "/slides/0/tiles/12/999999_0.jpg",
     "/slides/0/tiles/12/-1_0.jpg",
-    "/slides/0/heatmap.png",
+    "/slides/0/heatmap.jpg",
     "/?a=1",
 )
 
@@ -98,11 +98,11 @@ def test_there_is_nothing_else(results: Path, serve: Serve, path: str) -> None:
 
 def test_a_link_to_the_outside_is_not_followed(results: Path, serve: Serve) -> None:
     (results / "heatmaps").mkdir()
-    (results / "heatmaps/a.png").symlink_to("/etc/passwd")
+    (results / "heatmaps/a.jpg").symlink_to("/etc/passwd")
     (results / "report").mkdir()
     (results / "report/a.json").symlink_to("/etc/passwd")
     server = serve(results)
-    assert ask(server, "/slides/0/heatmap.png")[0] == 404
+    assert ask(server, "/slides/0/heatmap.jpg")[0] == 404
     status, _, body = ask(server, "/slides/0/overview.jpg")
     assert status == 200 and body[:2] == b"\xff\xd8"  # read from the slide instead
 

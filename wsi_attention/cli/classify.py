@@ -16,7 +16,7 @@ from wsi_attention.cli.export import listed
 from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.interrupts import starting
 from wsi_attention.cli.say import say
-from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT
+from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT, PICTURES
 from wsi_attention.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ Unread = Annotated[
     float | None,
     Option(help="The most attention on unread tiles for --tolerance to stop; 1: any. [default: the tolerance]"),
 ]
-What = Annotated[str | None, Option(help=f"{', '.join(EXPORTS)}; commas between. [default: all]")]
+What = Annotated[
+    str | None, Option(help=f"{', '.join(EXPORTS + PICTURES)}; commas between. [default: {','.join(EXPORTS)}]")
+]
 NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]

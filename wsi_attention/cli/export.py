@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from wsi_attention.cli.say import say, warn
-from wsi_attention.defaults import EXPORTS
+from wsi_attention.defaults import EXPORTS, PICTURES
 
 
 def export(
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
-    what: Annotated[str, typer.Option(help=f"{', '.join(EXPORTS)}; commas between.")] = "geojson",
+    what: Annotated[str, typer.Option(help=f"{', '.join(EXPORTS + PICTURES)}; commas between.")] = "geojson",
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide, as predictions.csv names it.")] = None,
     qupath_bounds: Annotated[
         str, typer.Option(help="auto: coordinates as QuPath crops the slide; none: level-0 pixels.")

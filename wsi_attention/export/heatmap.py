@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,10 @@ from PIL import Image, ImageDraw
 
 from wsi_attention.export import legend as canvas
 from wsi_attention.export.legend import Frame, legend, title
-from wsi_attention.export.measures import LEAST_RANGE, above_average, covered, deciding, heaviest, main_map, read_boxes
+from wsi_attention.export.measures import LEAST_RANGE, above_average, deciding, heaviest, main_map, read_boxes
+from wsi_attention.export.sampling import mask_grid, sampled, without_boxes
 from wsi_attention.geometry import Grid
-from wsi_attention.structures import Prediction
-
-Kind = TypeVar("Kind", bound=np.generic)
+from wsi_attention.structures import AttentionMap, Prediction
 
 TOP = 5
 """Tiles that get a strong outline and their rank."""
@@ -28,6 +27,10 @@ DISC = 12.0
 """Radius of a rank's disc in pixels."""
 OUTLINED = 1000
 """Tiles that are outlined, at most; the outlines of more, as in an exact look, would hide the slide."""
+DIAGONAL = (107, 41, 0, 0, 0, 0, 0, 0, 41)
+"""Opacity across a line of the hatch, of 255, pixel by pixel."""
+QUALITY = 92
+"""Of the JPEG."""
 
 Place = tuple[float, float, float, float]
 """Left, top, right, bottom in the picture."""
@@ -41,19 +44,17 @@ def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> I
         overview: (h, w, 3) uint8, the whole slide at any size; without it the tissue mask stands in.
     """
     frame = Frame.around(prediction.extent)
-    grid = frame.grid
-    tissue = sampled(prediction.tissue.mask, _mask_grid(prediction), grid)
+    tissue = sampled(prediction.tissue.mask, mask_grid(prediction), frame.grid)
     shown = main_map(prediction)
     ratio = above_average(shown) if shown else None
     top = max(LEAST_RANGE, float(np.nanmax(ratio.values, initial=0.0))) if ratio else LEAST_RANGE
-    background = _without_overview(tissue) if overview is None else _background(overview, prediction, frame)
-    pixels = background.astype(np.float32)
+    slide = _without_overview(tissue) if overview is None else _background(overview, prediction, frame)
     if prediction.glimpses:
-        _hatch(pixels, tissue & (covered(read_boxes(prediction), grid) < 0.5))
+        _hatch(slide, without_boxes(tissue, read_boxes(prediction), frame.grid))
     if ratio:
-        _overlay(pixels, sampled(ratio.values, ratio.grid, grid), top)
+        _overlay(slide, ratio, frame.grid, top)
     image = Image.new("RGB", frame.size, canvas.PAPER)
-    image.paste(Image.fromarray(pixels.round().astype(np.uint8)), frame.origin)
+    image.paste(slide, frame.origin)
     pen = ImageDraw.Draw(image)
     x, y = frame.origin
     pen.rectangle((x - 1, y - 1, x + frame.slide[0], y + frame.slide[1]), outline=canvas.LINE)
@@ -64,9 +65,9 @@ def draw(prediction: Prediction, overview: NDArray[np.uint8] | None = None) -> I
 
 
 class HeatmapExporter:
-    """Writes the picture as PNG."""
+    """Writes the picture as JPEG, a photograph with sharp lines: a fifth of the time and bytes that PNG takes."""
 
-    suffix: ClassVar[str] = "heatmaps/{slide}.png"
+    suffix: ClassVar[str] = "heatmaps/{slide}.jpg"
 
     def __call__(self, prediction: Prediction, path: str | Path, overview: NDArray[np.uint8] | None = None) -> None:
         """Write the file; the same prediction and overview give the same bytes.
@@ -76,33 +77,16 @@ class HeatmapExporter:
             path: where to write, whatever its suffix.
             overview: (h, w, 3) uint8, the whole slide; without it the tissue mask stands in.
         """
-        draw(prediction, overview).save(path, format="PNG", compress_level=3)
+        draw(prediction, overview).save(path, format="JPEG", quality=QUALITY, subsampling=0)
 
 
-def _mask_grid(prediction: Prediction) -> Grid:
-    step = prediction.tissue.downsample
-    rows, cols = prediction.tissue.mask.shape
-    return Grid(rows, cols, (step, step))
-
-
-def sampled(values: NDArray[Kind], source: Grid, target: Grid) -> NDArray[Kind]:
-    """Return for each target cell the value at its centre; beyond the source NaN, or False for masks."""
-    rows = ((np.arange(target.rows) + 0.5) * target.step[1] - source.origin[1]) / source.step[1]
-    cols = ((np.arange(target.cols) + 0.5) * target.step[0] - source.origin[0]) / source.step[0]
-    r, c = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
-    inside_r, inside_c = (r >= 0) & (r < values.shape[0]), (c >= 0) & (c < values.shape[1])
-    found = values[np.clip(r, 0, values.shape[0] - 1)][:, np.clip(c, 0, values.shape[1] - 1)]
-    found[~inside_r] = found[:, ~inside_c] = False if values.dtype == bool else np.nan
-    return np.asarray(found)
-
-
-def _background(overview: NDArray[np.uint8], prediction: Prediction, frame: Frame) -> NDArray[np.uint8]:
+def _background(overview: NDArray[np.uint8], prediction: Prediction, frame: Frame) -> Image.Image:
     """Return the overview at the picture's size, without what its last row and column show beyond the slide."""
     picture = Image.fromarray(np.ascontiguousarray(overview[..., :3]))
     downsample = overview_downsample(picture.size, prediction)
     shown = [min(e / downsample, float(p)) for e, p in zip(prediction.extent, picture.size, strict=True)]
-    method = Image.Resampling.NEAREST if max(shown) * 8 < max(frame.slide) else Image.Resampling.BICUBIC
-    return np.asarray(picture.resize(frame.slide, method, box=(0, 0, shown[0], shown[1]), reducing_gap=2.0))
+    method = Image.Resampling.NEAREST if max(shown) * 8 < max(frame.slide) else Image.Resampling.BILINEAR
+    return picture.resize(frame.slide, method, box=(0, 0, shown[0], shown[1]), reducing_gap=2.0)
 
 
 def overview_downsample(size: tuple[int, int], prediction: Prediction) -> float:
@@ -113,26 +97,26 @@ def overview_downsample(size: tuple[int, int], prediction: Prediction) -> float:
     return max(e / s for e, s in zip(prediction.extent, size, strict=True))
 
 
-def _without_overview(tissue: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.array([[250, 250, 250], [232, 205, 218]], np.uint8)[tissue.astype(np.uint8)]
+def _without_overview(tissue: NDArray[np.bool_]) -> Image.Image:
+    return Image.fromarray(np.array([[250, 250, 250], [232, 205, 218]], np.uint8)[tissue.astype(np.uint8)])
 
 
-def _hatch(pixels: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
-    """Draw thin light diagonals, 1 pixel in 9."""
-    y, x = np.ogrid[0 : where.shape[0], 0 : where.shape[1]]
-    distance = (x + y) % 9
-    for step, share in ((0, 0.42), (1, 0.16), (8, 0.16)):
-        line = where & (distance == step)
-        pixels[line] += (np.array(canvas.HATCH, np.float32) - pixels[line]) * share
+def _hatch(slide: Image.Image, where: NDArray[np.bool_]) -> None:
+    """Draw thin light diagonals."""
+    height, width = where.shape
+    line = np.resize(np.array(DIAGONAL, np.uint8), width + len(DIAGONAL))
+    rows = np.stack([line[step : step + width] for step in range(len(DIAGONAL))])
+    opacity = rows[np.arange(height) % len(DIAGONAL)] * where
+    slide.paste(canvas.HATCH, mask=Image.fromarray(opacity))
 
 
-def _overlay(pixels: NDArray[np.float32], ratio: NDArray[np.float32], top: float) -> None:
+def _overlay(slide: Image.Image, ratio: AttentionMap, grid: Grid, top: float) -> None:
     """Colour cells above the average, from transparent at the average to nearly opaque at the top."""
-    with np.errstate(invalid="ignore"):
-        above = ratio > 1.0
-    level = np.log(ratio[above]) / np.log(top)
-    share = 0.8 * np.sqrt(level)[:, None]
-    pixels[above] += (canvas.ramp(level) - pixels[above]) * share
+    level = np.log(np.clip(np.nan_to_num(ratio.values, nan=0.0), 1.0, top)) / np.log(top)
+    opacity = (255 * 0.8 * np.sqrt(level)).round().astype(np.uint8)
+    colours = canvas.ramp(level).round().astype(np.uint8)
+    where = Image.fromarray(sampled(opacity, ratio.grid, grid))
+    slide.paste(Image.fromarray(sampled(colours, ratio.grid, grid)), mask=where)
 
 
 def _placed(box: NDArray[np.int64], frame: Frame) -> Place:

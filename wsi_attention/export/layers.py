@@ -16,7 +16,6 @@ from wsi_attention.export.measures import (
     LEAST_RANGE,
     above_average,
     clipped,
-    covered,
     deciding,
     main_map,
     map_of,
@@ -24,6 +23,7 @@ from wsi_attention.export.measures import (
     read_boxes,
     shown_name,
 )
+from wsi_attention.export.sampling import mask_grid, sampled, without_boxes
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import Glimpse, Prediction
 
@@ -96,7 +96,8 @@ def unseen_layer(prediction: Prediction) -> Layer | None:
     if place is None:
         return None
     grid = _unseen_grid(prediction)
-    unseen = (prediction.tissue.fraction(grid) > 0.5) & (covered(read_boxes(prediction), grid) < 0.5)
+    tissue = sampled(prediction.tissue.mask, mask_grid(prediction), grid)
+    unseen = without_boxes(tissue, read_boxes(prediction), grid)
     image = Image.fromarray(np.where(unseen, 255, 0).astype(np.uint8), "L").convert("1")
     return Layer(png_bytes(image), place, "not inspected")
 

@@ -195,7 +195,7 @@ def length_text(micrometers: float) -> str:
     return f"{micrometers / 1000:g} mm" if micrometers >= 1000 else f"{micrometers:g} µm"
 
 
-LONGEST = 1600
+LONGEST = 1200
 """Pixels of the picture's longer side, at most."""
 NARROWEST = 900
 """Pixels of its width, at least, so that the legend has room."""

@@ -26,7 +26,8 @@ TOP = 5
 LARGE, SMALL = 900, 240
 """Longer side in pixels of the overview, and of the thumbnail that a long report has instead."""
 TILE_SIDE = 384
-"""Longer side in pixels of a tile's picture; a larger tile is shown coarser, and the page says how coarse."""
+"""Longer side in pixels of a tile's picture, half as much again at most; a larger tile is shown coarser, and the page
+says how coarse."""
 
 
 class LayerPart(TypedDict):
@@ -92,8 +93,8 @@ def shown_boxes(prediction: Prediction) -> NDArray[np.int64]:
 
 
 def shown_downsample(box: NDArray[np.int64]) -> float:
-    """Return level-0 pixels per pixel of a tile's picture: 1, or what keeps it within `TILE_SIDE`."""
-    return max(1.0, float(max(box[2:])) / TILE_SIDE)
+    """Return level-0 pixels per pixel of a tile's picture: a whole number, which makes it about `TILE_SIDE` large."""
+    return float(max(1, round(int(max(box[2:])) / TILE_SIDE)))
 
 
 class ReportExporter:
@@ -171,13 +172,15 @@ def _whole(prediction: Prediction, overview: NDArray[np.uint8] | None) -> Image.
     shown = [min(e / downsample, float(p)) for e, p in zip(prediction.extent, picture.size, strict=True)]
     scale = min(1.0, LARGE / max(shown))
     size = max(1, round(shown[0] * scale)), max(1, round(shown[1] * scale))
+    if scale == 1.0:
+        return picture.crop((0, 0, *size))
     return picture.resize(size, Image.Resampling.BICUBIC, box=(0, 0, shown[0], shown[1]), reducing_gap=2.0)
 
 
 def _within(picture: Image.Image, longest: int) -> NDArray[np.uint8]:
     scale = min(1.0, longest / max(picture.size))
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return np.asarray(picture if scale == 1.0 else picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+    return np.asarray(picture if scale == 1.0 else picture.resize(size, Image.Resampling.BOX))
 
 
 def _tiles(prediction: Prediction, tiles: Sequence[NDArray[np.uint8] | None]) -> list[TilePart]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsi_attention.export import legend as canvas
-from wsi_attention.export.heatmap import sampled
 from wsi_attention.export.legend import MARGIN, Frame, scale_bar
+from wsi_attention.export.sampling import sampled
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import TissueMask
 

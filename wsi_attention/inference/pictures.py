@@ -22,7 +22,7 @@ from wsi_attention.slide.view import View
 from wsi_attention.structures import Prediction, TissueMask
 from wsi_attention.tiles.source import SlideSource
 
-ENOUGH = 800
+ENOUGH = 600
 """Longer side in pixels above which the overview that was read anyway will do."""
 SHARP = 1500
 """Longer side of the finer overview read where it does not."""

@@ -53,7 +53,7 @@ PAGES = {
 """Every file that is served: path -> name in `static/`."""
 
 _OF_SLIDE = re.compile(
-    r"/slides/([0-9]{1,6})/(facts\.json|slide\.json|overview\.jpg|attention\.png|unseen\.png|heatmap\.png)"
+    r"/slides/([0-9]{1,6})/(facts\.json|slide\.json|overview\.jpg|attention\.png|unseen\.png|heatmap\.jpg)"
 )
 _TILE = re.compile(r"/slides/([0-9]{1,6})/tiles/([0-9]{1,2})/([0-9]{1,6})_([0-9]{1,6})\.jpg")
 

@@ -17,10 +17,10 @@ import tifffile
 import torch
 
 from wsi_attention.checkpoint import Classifier
+from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.chosen import exporter_of
 from wsi_attention.export.geojson import GeoJSONExporter
-from wsi_attention.inference.batch import classify as module
 from wsi_attention.inference.batch import job as job_module
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.runners import ExecutorRunner
@@ -126,10 +126,11 @@ def test_a_second_run_does_only_what_is_missing(slides: Path, tmp_path: Path, ti
 
 
 def test_exports_made_again_are_the_same(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
-    run(slides, tmp_path / "out", tiny, what=module.EXPORTS)
+    every = EXPORTS + PICTURES
+    run(slides, tmp_path / "out", tiny, what=every)
     before = contents(tmp_path / "out")
     assert sum(name.startswith("heatmaps/") for name in before) > 3 * 2
-    for what in module.EXPORTS:
+    for what in every:
         assert len(list(export_again(tmp_path / "out", what))) == 3
     assert contents(tmp_path / "out") == before
 
@@ -393,5 +394,5 @@ def test_number_of_torch_threads_is_the_same_in_every_slide(
 
 
 def test_default_exports_are_registered() -> None:
-    for name in module.EXPORTS:
+    for name in EXPORTS + PICTURES:
         assert "{slide}" in exporter_of(name).suffix

@@ -13,7 +13,7 @@ process CLASSIFY {
     tuple val(meta), path("${prefix}/predictions.csv"), emit: predictions
     tuple val(meta), path("${prefix}/geojson/*.geojson"), emit: geojson, optional: true
     tuple val(meta), path("${prefix}/tiles/*.csv"), emit: tiles, optional: true
-    tuple val(meta), path("${prefix}/heatmaps/*.png"), emit: heatmaps, optional: true
+    tuple val(meta), path("${prefix}/heatmaps/*.jpg"), emit: heatmaps, optional: true
     tuple val(meta), path("${prefix}/report.html"), emit: report, optional: true
     tuple val(meta), path("${prefix}"), emit: results
     tuple val("${task.process}"), val('wsi-attention'), eval('wsi-attention --version'), topic: versions, emit: versions_wsiattention
@@ -43,6 +43,6 @@ process CLASSIFY {
     echo ${args}
     mkdir -p ${prefix}/geojson ${prefix}/tiles ${prefix}/heatmaps
     touch ${prefix}/predictions.csv ${prefix}/report.html
-    touch ${prefix}/geojson/slide.geojson ${prefix}/tiles/slide.csv ${prefix}/heatmaps/slide.png
+    touch ${prefix}/geojson/slide.geojson ${prefix}/tiles/slide.csv ${prefix}/heatmaps/slide.jpg
     """
 }
