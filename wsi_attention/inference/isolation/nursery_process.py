@@ -28,15 +28,12 @@ USEFUL = (
     "skimage.measure",
     "skimage.morphology",
     "shapely",
-    "zarr",
+    "dask.threaded",
     "wsi_attention.export.geojson",
-    "wsi_attention.export.heatmap",
     "wsi_attention.export.report",
     "wsi_attention.export.table",
-    "wsi_attention.export.zarr",
     "wsi_attention.slide.readers.openslide",
     "wsi_attention.slide.readers.tiff.reader",
-    "wsi_attention.slide.readers.zarr.reader",
 )
 """What most slides need; imported before the first worker is asked for, or as soon as there is no request."""
 PR_SET_PDEATHSIG = 1
