@@ -83,7 +83,7 @@ def read_folder(
         try:
             bag, slide = _placed(path, slides, mpp)
             if bag.name in done:
-                raise InputError(f"{path}: another file of this name came before it; keep one a slide")
+                raise InputError(f"{path}: another file of this name came before it; keep one file for each slide")
             done.add(bag.name)
             mask = write_mask(bag, root / "masks" / f"{bag.name}.geojson")
             yield mask

@@ -135,4 +135,4 @@ def stored(results: str, path: str) -> Prediction:
     for _, prediction in stored_predictions(results):
         if prediction.provenance.get("fingerprint") == fingerprint:
             return prediction
-    raise InputError(f"{results}: no result of {path} there; it has another content than those that were classified")
+    raise InputError(f"{results}: no result of {path} there: none of the classified slides has its content")

@@ -141,7 +141,9 @@ def _path_of(image: Image) -> Path:
 
 def _check(paths: Sequence[Path], masks: Sequence[Any] | None, kind: str) -> None:
     if masks is not None and len(masks) != len(paths):
-        raise InputError(f"{len(masks)} masks for {len(paths)} images; give one a slide, None for those without")
+        raise InputError(
+            f"{len(masks)} masks for {len(paths)} images; give one for each slide, None for slides without one"
+        )
     stems = [path.stem for path in paths]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None and kind != "dict":
