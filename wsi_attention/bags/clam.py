@@ -14,7 +14,7 @@ from wsi_attention.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-NAME = "clam"
+NAME, FEATURES = "clam", "features"
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
@@ -44,7 +44,6 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         side=round(pixels * downsample),
         extent=extent if level[0] == 0 else None,  # of a coarser level, rounded: no measure of level 0
         mpp=mpp,
-        features=hdf5.features(file, "features", len(locations)),
         weights=hdf5.weights(file, len(locations)),
         dialect=NAME,
     )

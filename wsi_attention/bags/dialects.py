@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import numpy as np
 
 from wsi_attention.bags import clam, hdf5, ours, stamp, trident, wsinfer
 from wsi_attention.bags.bag import Bag, check_on_slide
+from wsi_attention.bags.rows import Rows, fingerprint_of, unread, whole
 from wsi_attention.errors import InputError
 from wsi_attention.safe_names import safe_name
 
@@ -23,6 +25,9 @@ ATTRIBUTES = (
     "TRIDENT's level0_magnification and target_magnification, CLAM's patch_level, downsample and level_dim,"
     " WSInfer's patch_spacing_um_px, or STAMP's tile_size_um"
 )
+
+Scale = Callable[["h5py.File"], float | None]
+"""Gives µm per level-0 pixel of the slide that an open file is of; None where it is not known."""
 
 
 def dialect_of(file: h5py.File) -> ModuleType:
@@ -67,25 +72,61 @@ def read_bag(
     Raises:
         InputError: not HDF5, none of the four, damaged, or of another slide; the text says what was found.
     """
-    patches = patches or _patches_beside(Path(path))
-    if patches is not None:
-        return _with_features(read_bag(patches, mpp=mpp, extent=extent), path)
-    with hdf5.opened(path) as file:
-        bag = ours.completed(dialect_of(file).read(file, stem_of(path), mpp), file)
-    check_on_slide(bag, extent, path)
-    return bag if extent is None else replace(bag, extent=extent)
+    with _opened(path, lambda file: mpp, patches) as (bag, rows):
+        check_on_slide(bag, extent, path)
+        found = _with_features(bag, rows, path)
+    return found if extent is None else replace(found, extent=extent)
 
 
-def own_scale(path: str | Path) -> float | None:
-    """Return µm per pixel of the tiles in a file of STAMP that does not say the slide's; None for all other files.
+def read_alone(path: str | Path, mpp: float | None = None) -> Bag:
+    """Read a bag whose slide may not be at hand; STAMP's µm then become pixels of the tiles' own scale.
 
-    Where the slide is not at hand, level 0 may as well be taken to be as fine as the tiles: STAMP's places are in µm.
+    Level 0 may as well be taken to be as fine as the tiles there, for nothing is read from a slide.
 
     Raises:
-        InputError: not HDF5, or an attribute is no number.
+        InputError: as `read_bag`.
     """
-    with hdf5.opened(path) as file:
-        return stamp.own_scale(file)
+    with _opened(path, _scale_alone(mpp)) as (bag, rows):
+        check_on_slide(bag, None, path)
+        return _with_features(bag, rows, path)
+
+
+def outline_alone(path: str | Path, mpp: float | None = None) -> tuple[Bag, str]:
+    """Read what `read_alone` reads, but no more than a few rows of the features.
+
+    Returns:
+        The bag, its features zeros that take no memory, and its `rows.fingerprint_of`.
+
+    Raises:
+        InputError: as `read_bag`, except that values of features which are not finite are not noticed.
+    """
+    with _opened(path, _scale_alone(mpp)) as (bag, rows):
+        check_on_slide(bag, None, path)
+        if rows is None:
+            return bag, ""
+        return replace(bag, features=unread(rows)), fingerprint_of(bag.locations, rows)
+
+
+def _with_features(bag: Bag, rows: Rows | None, path: str | Path) -> Bag:
+    return bag if rows is None else replace(bag, features=whole(rows, f"{path}: features"))
+
+
+def _scale_alone(mpp: float | None) -> Scale:
+    return stamp.own_scale if mpp is None else lambda file: mpp
+
+
+@contextmanager
+def _opened(path: str | Path, scale: Scale, patches: str | Path | None = None) -> Iterator[tuple[Bag, Rows | None]]:
+    """Yield a bag without features, and the features of its open file, not yet read."""
+    patches = patches or patches_beside(path)
+    if patches is None:
+        with hdf5.opened(path) as file:
+            spoken = dialect_of(file)
+            bag = ours.completed(spoken.read(file, stem_of(path), scale(file)), file)
+            yield bag, hdf5.features(file, spoken.FEATURES, len(bag))
+        return
+    with _opened(patches, scale) as (bag, _), hdf5.opened(path) as file:
+        yield ours.completed(bag, file), _rows_of(file, bag, path)
 
 
 def write_bag(bag: Bag, folder: str | Path, dialect: str) -> list[Path]:
@@ -142,22 +183,25 @@ def _files(bag: Bag, dialect: str) -> list[tuple[str, Callable[[h5py.File, Bag],
     return [(f"{bag.name}.h5", stamp.write)]
 
 
-def _with_features(bag: Bag, path: str | Path) -> Bag:
-    with hdf5.opened(path) as file:
-        locations = hdf5.whole_coordinates(file)
-        found = hdf5.features(file, "features", len(locations))
-        bag = ours.completed(bag, file)
+def patches_beside(path: str | Path) -> Path | None:
+    """Return CLAM's file of coordinates for one of its feature files, None where there is none in its usual place."""
+    beside = Path(path).parent.parent / "patches" / Path(path).name
+    return beside if Path(path).parent.name == "h5_files" and beside.is_file() else None
+
+
+def _rows_of(file: h5py.File, bag: Bag, path: str | Path) -> Rows:
+    """Return the features in a file of CLAM that has them beside bare coordinates.
+
+    Raises:
+        InputError: there are none, or they are of other tiles than the bag's.
+    """
+    locations = hdf5.whole_coordinates(file)
+    found = hdf5.features(file, clam.FEATURES, len(locations))
     if found is None:
         raise InputError(f"{path}: no dataset features in this file")
     if not np.array_equal(locations, bag.locations):
         raise InputError(f"{path}: its {len(locations)} tiles are not the {len(bag)} of the coordinates given with it")
-    return replace(bag, features=found)
-
-
-def _patches_beside(path: Path) -> Path | None:
-    """Return CLAM's file of coordinates for one of its feature files, None where there is none in its usual place."""
-    beside = path.parent.parent / "patches" / path.name
-    return beside if path.parent.name == "h5_files" and beside.is_file() else None
+    return found
 
 
 def _safe(name: str) -> str:

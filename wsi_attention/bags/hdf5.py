@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.bags.rows import Rows
 from wsi_attention.errors import InputError, MissingExtraError, ResultsError
 
 if TYPE_CHECKING:
@@ -105,6 +106,11 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
+def is_own(file: h5py.File, name: str) -> bool:
+    """Return whether a dataset or group of that name lies in this file itself."""
+    return isinstance(file.get(name, getlink=True), library().HardLink)
+
+
 def coordinates(file: h5py.File, name: str = "coords") -> NDArray[Any]:
     """Return (n, 2) numbers as they are stored, finite and of sensible size.
 
@@ -135,13 +141,16 @@ def whole_coordinates(file: h5py.File, name: str = "coords") -> NDArray[np.int64
     return whole
 
 
-def features(file: h5py.File, name: str, tiles: int) -> NDArray[np.floating] | None:
-    """Return (n, d) floating point numbers, one row a tile; None where the file has no such dataset, (0, 0) of no tile.
+def features(file: h5py.File, name: str, tiles: int) -> Rows | None:
+    """Return (n, d) floating point numbers that are not yet read, one row a tile; (0, 0) of no tile.
+
+    Returns:
+        None where the file has no such dataset.
 
     Raises:
-        InputError: another shape or kind, another number of rows, or values that are not finite.
+        InputError: another shape or kind, or another number of rows.
     """
-    if file.get(name, getlink=True) is None:
+    if not name or file.get(name, getlink=True) is None:
         return None
     found = dataset(file, name)
     if tiles == 0:
@@ -149,10 +158,8 @@ def features(file: h5py.File, name: str, tiles: int) -> NDArray[np.floating] | N
     if found.dtype.kind != "f" or found.ndim != 2 or found.shape[0] != tiles:
         wanted = f"({tiles}, d) of floating point, one row a tile"
         raise InputError(f"{file.filename}: {name} has shape {found.shape} of {found.dtype}, {wanted} is needed")
-    values = np.asarray(found[()])
-    if not np.isfinite(values).all():
-        raise InputError(f"{file.filename}: {name} holds values that are not finite; extract the features again")
-    return values
+    rows: Rows = found
+    return rows
 
 
 def weights(file: h5py.File, tiles: int) -> NDArray[np.float64] | None:

@@ -15,7 +15,7 @@ from wsi_attention.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-NAME = "stamp"
+NAME, FEATURES = "stamp", "feats"
 USUAL_PIXELS = 224
 """Side of STAMP's tiles as the encoder sees them, where an older file does not say it."""
 
@@ -26,7 +26,7 @@ def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
 
 
 def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
-    """Return the tiles and features; coordinates become level-0 pixels by the slide's mpp.
+    """Return the tiles; coordinates become level-0 pixels by the slide's mpp.
 
     Raises:
         InputError: the slide's mpp is unknown, attributes are missing, or datasets have another shape or kind.
@@ -46,7 +46,6 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         side=max(1, round(tile_um / scale)),
         pixels=round(hdf5.number(root, "tile_size_px", where)) if "tile_size_px" in root else None,
         mpp=scale,
-        features=hdf5.features(file, "feats", len(micrometres)),
         weights=hdf5.weights(file, len(micrometres)),
         encoder=hdf5.text(root, "extractor"),
         dialect=NAME,

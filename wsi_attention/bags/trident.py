@@ -14,7 +14,7 @@ from wsi_attention.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-NAME = "trident"
+NAME, FEATURES = "trident", "features"
 MAGNIFICATIONS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
 """Below how many µm per pixel TRIDENT calls a slide 80x, 60x and so on."""
 MPP_OF_1X = 10.0
@@ -27,7 +27,7 @@ def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:
 
 
 def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
-    """Return the tiles, and features where there are some; `mpp` is the slide's.
+    """Return the tiles, and the encoder's name where there are features; `mpp` is the slide's.
 
     Raises:
         InputError: attributes missing, or datasets of another shape or kind.
@@ -35,7 +35,6 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
     locations, where = hdf5.whole_coordinates(file), f"{file.filename}: coords"
     attributes = file["coords"].attrs
     pixels = hdf5.number(attributes, "patch_size", where)
-    features = hdf5.features(file, "features", len(locations))
     sized = "level0_width" in attributes
     return Bag(
         name=name,
@@ -44,9 +43,8 @@ def read(file: h5py.File, name: str, mpp: float | None = None) -> Bag:
         pixels=round(pixels),
         extent=hdf5.whole_pair(attributes, ("level0_width", "level0_height"), where) if sized else None,
         mpp=mpp,
-        features=features,
         weights=hdf5.weights(file, len(locations)),
-        encoder=_encoder(file) if features is not None else "",
+        encoder=_encoder(file, len(locations)),
         dialect=NAME,
         spacing=MPP_OF_1X / hdf5.number(attributes, "target_magnification", where),
     )
@@ -91,8 +89,10 @@ def magnification(mpp: float, name: str) -> int:
     raise InputError(f"{name}: {mpp:g} µm/px; TRIDENT takes slides finer than 2.4 µm/px")
 
 
-def _encoder(file: h5py.File) -> str:
+def _encoder(file: h5py.File, tiles: int) -> str:
     """Return the encoder's name; TRIDENT writes "None" where its encoder has none."""
+    if not tiles or not hdf5.is_own(file, FEATURES):
+        return ""
     name = hdf5.text(file["features"].attrs, "encoder")
     return "" if name == "None" else name
 

@@ -14,7 +14,7 @@ from wsi_attention.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-NAME = "wsinfer"
+NAME, FEATURES = "wsinfer", ""
 
 
 def recognises(root: Mapping[str, Any], coords: Mapping[str, Any]) -> bool:

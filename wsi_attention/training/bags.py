@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
-import numpy as np
 from torch import nn
 
 from wsi_attention.bags.bag import Bag
-from wsi_attention.bags.dialects import own_scale, read_bag
+from wsi_attention.bags.dialects import outline_alone, read_alone, read_bag
 from wsi_attention.bags.expected import Expected, check_features, own_name, same_encoder
 from wsi_attention.bags.source import BagSource, StoredTiles, featured
 from wsi_attention.checkpoint import load_model
@@ -54,7 +53,7 @@ class Given:
         dim: length of a feature.
         pixels: side of a tile as the encoder saw it, None where no file says.
         tile_mpp: µm per pixel of a tile, None where neither files nor slides say.
-        digest: of all files' content.
+        digest: of all files, as their fingerprints tell them.
     """
 
     folder: str
@@ -178,22 +177,13 @@ def find_bags(folder: str | Path, rows: Sequence[LabelRow], labels: str | Path) 
     return found
 
 
-def fingerprint_of(bag: Bag) -> str:
-    """Return the sha256 of a bag's places and features."""
-    digest = hashlib.sha256(np.ascontiguousarray(bag.locations).tobytes())
-    if bag.features is not None:
-        digest.update(f"{bag.features.dtype} {bag.features.shape}".encode())
-        digest.update(np.ascontiguousarray(bag.features).tobytes())
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class Facts:
     """What one file says.
 
     Attributes:
         bag: without the values of its features, which are zeros that take no memory.
-        fingerprint: sha256 of places and features.
+        fingerprint: sha256 of places and of some rows of features.
     """
 
     bag: Bag
@@ -207,22 +197,13 @@ class Facts:
 
 
 def facts_of(files: Mapping[str, Path], scales: Mapping[str, float | None]) -> dict[str, Facts | str]:
-    """Read every file once; return what it says, or why it cannot be used.
+    """Look at every file once; return what it says, or why it cannot be used. Features are not read yet.
 
     Args:
         files: slide name -> file.
         scales: slide name -> µm per level-0 pixel where it is known.
     """
     return {name: _facts(path, scales.get(name)) for name, path in files.items()}
-
-
-def read_alone(path: Path, mpp: float | None) -> Bag:
-    """Read a bag whose slide may not be at hand; STAMP's µm then become pixels of the tiles' own scale.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
-    return read_bag(path, mpp=own_scale(path) if mpp is None else mpp)
 
 
 def survey_bags(rows: Sequence[LabelRow], facts: Mapping[str, Facts | str]) -> Survey:
@@ -369,13 +350,12 @@ def usable(path: Path) -> Iterator[None]:
 
 def _facts(path: Path, mpp: float | None) -> Facts | str:
     try:
-        bag = read_alone(path, mpp)
+        bag, fingerprint = outline_alone(path, mpp)
     except InputError as error:
         return str(error)
     if not len(bag) or bag.features is None:
         return f"{path}: {'coordinates without features' if len(bag) else 'no tiles in it'}"
-    without = np.broadcast_to(np.zeros((), np.float32), bag.features.shape)
-    return Facts(replace(bag, features=without), fingerprint_of(bag))
+    return Facts(bag, fingerprint)
 
 
 def _commonest(values: Sequence[T]) -> T | None:
