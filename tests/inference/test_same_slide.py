@@ -147,7 +147,9 @@ def test_a_slide_that_nobody_touched_is_not_even_opened(
     slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(slides, tmp_path / "out", tiny)
-    monkeypatch.setattr("wsi_attention.inference.batch.job.open_slide", lambda *given, **more: pytest.fail("opened"))
+    monkeypatch.setattr(
+        "wsi_attention.inference.batch.subjects.open_slide", lambda *given, **more: pytest.fail("opened")
+    )
     assert run(slides, tmp_path / "out", tiny).kept == 2
 
 

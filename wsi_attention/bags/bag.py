@@ -27,6 +27,7 @@ class Bag:
         dialect: the layout it was read from; empty where it came from elsewhere.
         downsample: level-0 pixels per pixel of a tile before `side` was rounded; None for side / pixels.
         spacing: µm per pixel of a tile as the file says, in TRIDENT's as a magnification; None where it does not.
+        own_pixels: whether places are in pixels as fine as the tiles', because nobody says the slide's µm per pixel.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Bag:
     dialect: str = ""
     downsample: float | None = None
     spacing: float | None = None
+    own_pixels: bool = False
 
     def __len__(self) -> int:
         return len(self.locations)

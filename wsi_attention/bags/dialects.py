@@ -122,7 +122,9 @@ def _opened(path: str | Path, scale: Scale, patches: str | Path | None = None) -
     if patches is None:
         with hdf5.opened(path) as file:
             spoken = dialect_of(file)
-            bag = ours.completed(spoken.read(file, stem_of(path), scale(file)), file)
+            mpp = scale(file)
+            bag = ours.completed(spoken.read(file, stem_of(path), mpp), file)
+            bag = replace(bag, own_pixels=scale is stamp.own_scale and mpp is not None)
             yield bag, hdf5.features(file, spoken.FEATURES, len(bag))
         return
     with _opened(patches, scale) as (bag, _), hdf5.opened(path) as file:

@@ -37,7 +37,7 @@ def whole(rows: Rows, where: object) -> NDArray[np.floating]:
     """
     values = np.asarray(rows[()])
     if not np.isfinite(values).all():
-        raise InputError(f"{where}: holds values that are not finite; extract the features again")
+        raise InputError(f"{where} holds values that are not finite; extract the features again")
     return values
 
 

@@ -211,6 +211,7 @@ class BagSource(StoredSource):
     Attributes:
         extent: (w, h) in level-0 pixels, as far as tiles reach where the file does not say.
         batch: 1, one slide.
+        mpp: µm per level-0 pixel, as it follows from the tiles.
         failures: one line for each tile that has no feature.
         counters: always zero; nothing is read.
     """
@@ -227,14 +228,14 @@ class BagSource(StoredSource):
         """
         super().__init__(stored)
         self.batch = 1
-        self._mpp = tile_mpp * stored.size[0] / bag.side
+        self.mpp = tile_mpp * stored.size[0] / bag.side
         self._centres = bag.locations + bag.side / 2
         width, height = bag.extent or (bag.locations.max(axis=0) + bag.side).tolist()
         self.extent: tuple[int, int] = (max(1, int(width)), max(1, int(height)))
 
     def downsample(self, mpp: float) -> float:
         """Return level-0 pixels per pixel at the wanted µm/px, never below 1."""
-        return max(1.0, mpp / self._mpp)
+        return max(1.0, mpp / self.mpp)
 
     def overview_downsample(self, mpp: float) -> float:
         """Return the same, but at least a quarter of a tile: features say nothing finer."""
@@ -242,17 +243,22 @@ class BagSource(StoredSource):
 
     def overview(self, downsample: float) -> Tensor:
         """Return (1, d, h, w) float32: the mean feature over a pixel's area, as far as tiles cover it; 0 elsewhere."""
-        features, side = self._stored.features, float(self._stored.side)
-        rows, cols = (math.ceil(self.extent[i] / downsample) for i in (1, 0))
+        features, (rows, cols) = self._stored.features, self._shape(downsample)
         sums, areas = features.new_zeros(rows * cols, features.shape[1]), torch.zeros(rows * cols)
-        across = [_shares(self._stored.locations[:, i], side, downsample) for i in (0, 1)]
-        for (col, wide), (row, high) in itertools.product(*across):
-            inside = torch.from_numpy((col >= 0) & (col < cols) & (row >= 0) & (row < rows) & (wide * high > 0))
-            cells, area = torch.from_numpy(row * cols + col)[inside], torch.from_numpy(wide * high).float()[inside]
+        for inside, cells, area in self._covering(downsample):
             sums.index_add_(0, cells, features[inside] * area.unsqueeze(-1))
             areas.index_add_(0, cells, area)
         mean = sums / areas.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
         return mean.T.reshape(1, -1, rows, cols)
+
+    def covered(self) -> tuple[NDArray[np.bool_], float]:
+        """Return where tiles are, (h, w) bool, true where they cover half a pixel, and level-0 pixels per pixel."""
+        downsample = self._stored.side / FINEST
+        rows, cols = self._shape(downsample)
+        areas = torch.zeros(rows * cols)
+        for _, cells, area in self._covering(downsample):
+            areas.index_add_(0, cells, area)
+        return (areas >= 0.5).reshape(rows, cols).numpy(), downsample
 
     def tissue(self, grid: Grid) -> Tensor:
         """Return (1, rows, cols) bool: the cells in which the centre of a tile lies."""
@@ -267,6 +273,20 @@ class BagSource(StoredSource):
     def read(self, tiles: TileSet) -> TileBatch:
         """Return tiles none of which is valid: there is no slide."""
         return self._failed(tiles, 3, "no feature is stored near the tile at")
+
+    def _shape(self, downsample: float) -> tuple[int, int]:
+        """Return rows and columns of an overview."""
+        return math.ceil(self.extent[1] / downsample), math.ceil(self.extent[0] / downsample)
+
+    def _covering(self, downsample: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield tiles (n,) bool, the pixels (m,) of an overview that these reach, and how much of each they cover."""
+        rows, cols = self._shape(downsample)
+        side = float(self._stored.side)
+        across = [_shares(self._stored.locations[:, i], side, downsample) for i in (0, 1)]
+        for (col, wide), (row, high) in itertools.product(*across):
+            inside = torch.from_numpy((col >= 0) & (col < cols) & (row >= 0) & (row < rows) & (wide * high > 0))
+            cells, area = torch.from_numpy(row * cols + col), torch.from_numpy(wide * high).float()
+            yield inside, cells[inside], area[inside]
 
     def _cells(self, grid: Grid) -> NDArray[np.int64]:
         """Return the flat index (n,) of the cell in which each tile's centre lies."""

@@ -71,6 +71,11 @@ def _shown(slide: Slide, box: NDArray[np.int64]) -> NDArray[np.uint8] | None:
         return None
 
 
+def shows_pixels(exporter: Exporter) -> bool:
+    """Return whether an exporter shows pixels of the slide."""
+    return bool({"overview", "tiles"} & inspect.signature(exporter).parameters.keys())
+
+
 def write_unfinished(exporter: Exporter, prediction: Prediction, final: Path, **sources: Callable[[], object]) -> None:
     """Write an export under the temporary name of its final path; `files.publish` then renames it.
 

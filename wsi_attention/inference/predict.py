@@ -6,9 +6,11 @@ import hashlib
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -236,9 +238,10 @@ def look(
     torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
     model = placed(classifier.model, where)
     with known_to(source, kept, classifier, used, where), torch.inference_mode(), autocast(where, used):
-        output = _looked(effort, model, source, torch.Generator().manual_seed(seed), known)
-    glimpses, spread = output.glimpses[0], _number(output.spread)
-    unread = None if output.unread_mass is None else _number(output.unread_mass)
+        kinds = (source.failures, *([known.failures] if known else []))
+        output = looked(effort, model, known or source, torch.Generator().manual_seed(seed), kinds)
+    glimpses, spread = output.glimpses[0], number_of(output.spread)
+    unread = None if output.unread_mass is None else number_of(output.unread_mass)
     failures = [*source.failures, *(known.failures if known else ())]
     return Prediction(
         slide=slide.path,
@@ -246,7 +249,7 @@ def look(
         mpp=slide.mpp,
         bounds=(slide.facts.bounds.x, slide.facts.bounds.y) if slide.facts.bounds else (0, 0),
         classes=tuple(classifier.classes),
-        probabilities=_probabilities(output.logits[0], slide.path),
+        probabilities=probabilities_of(output.logits[0], slide.path),
         spread=spread,
         glimpses=glimpses,
         maps=output.maps[0],
@@ -262,22 +265,33 @@ def look(
         ),
         unread_mass=unread,
         purpose=classifier.purpose,
-        shortfalls=(*source.shortfalls, *_unread(slide.path, failures, glimpses)),
+        shortfalls=(*source.shortfalls, *unread_of(slide.path, failures, glimpses)),
     )
 
 
-def _looked(
+def looked(
     effort: Effort,
     model: Any,
-    source: SlideSource,
+    source: TileSource,
     generator: torch.Generator,
-    known: FeaturedSource | BagSource | None,
+    failures: Sequence[Sequence[str]],
 ) -> Output:
-    """Return the model's output; where nothing could be read, the error also says why the first tile could not."""
+    """Return the model's output; where nothing could be read, the error also says why the first tile could not.
+
+    Args:
+        effort: how much is read.
+        model: in eval mode, on its device.
+        source: one image.
+        generator: of what is drawn.
+        failures: lists that the source adds a line to for each tile that fails.
+
+    Raises:
+        TileReadError: nothing could be read.
+    """
     try:
-        return effort.look(model, known or source, generator)
+        return effort.look(model, source, generator)
     except TileReadError as error:
-        first = next(iter([*source.failures, *(known.failures if known else ())]), "")
+        first = next(iter(chain(*failures)), "")
         if not first or first in str(error):
             raise
         raise TileReadError(f"{error}: {first}") from error
@@ -316,20 +330,30 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _number(values: torch.Tensor) -> float | None:
+def number_of(values: torch.Tensor) -> float | None:
     """Return the value of a single image; None for NaN."""
     value = float(values[0])
     return None if math.isnan(value) else value
 
 
-def _probabilities(logits: torch.Tensor, path: str) -> NDArray[np.float64]:
+def probabilities_of(logits: torch.Tensor, path: str) -> NDArray[np.float64]:
+    """Return the probabilities of the classes.
+
+    Raises:
+        ModelError: the logits are not finite.
+    """
     if not torch.isfinite(logits).all():
         raise ModelError(f"{path}: the model's logits are not finite ({logits.tolist()}); its weights cannot be right")
     values: NDArray[np.float64] = torch.softmax(logits.double(), -1).cpu().numpy()
     return values
 
 
-def _unread(path: str, failures: list[str], glimpses: tuple[Glimpse, ...]) -> tuple[str, ...]:
+def unread_of(path: str, failures: Sequence[str], glimpses: tuple[Glimpse, ...]) -> tuple[str, ...]:
+    """Return a sentence on tiles that could not be read, nothing where all could.
+
+    Raises:
+        TileReadError: more than half of them could not.
+    """
     total = sum(len(glimpse.valid) for glimpse in glimpses)
     failed = sum(int(np.count_nonzero(~glimpse.valid)) for glimpse in glimpses)
     if not failed:

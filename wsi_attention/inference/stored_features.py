@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ class FeatureFiles:
         self._files = feature_files(folder)
         self._index = SlideNames(folder, "give the folder of one encoder's features")
         for path, stem in self._files.items():
-            self._index.add(str(path), (stem, path.relative_to(self.folder).with_suffix("").as_posix()))
+            self._index.add(str(path), (stem, _place(path, self.folder)))
 
     def of(self, slide: str) -> Path | None:
         """Return the file of a slide, by its name or relative path with or without suffix; None where there is none.
@@ -160,6 +161,26 @@ def with_features(slides: Iterable[SlideFile], folder: str | Path) -> tuple[Slid
             " slide's name and .h5"
         )
     return found
+
+
+def bags_alone(folder: str | Path) -> tuple[SlideFile, ...]:
+    """Return the feature files of a folder as what there is to classify, each named by its slide.
+
+    Two files of one slide are named by their place in the folder.
+
+    Raises:
+        InputError: no such folder, or no feature file in it.
+    """
+    files = feature_files(folder)
+    several = Counter(stem for stem in files.values())
+    return tuple(
+        SlideFile(str(path), stem if several[stem] == 1 else _place(path, Path(folder)), features=str(path))
+        for path, stem in files.items()
+    )
+
+
+def _place(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def _absolute(path: Path | None) -> str | None:

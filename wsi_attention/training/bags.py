@@ -20,6 +20,7 @@ from wsi_attention.checkpoint import load_model
 from wsi_attention.config import Augmentation, Recipe
 from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.geometry import same_scale
+from wsi_attention.inference.alone import POOLING
 from wsi_attention.inference.stored_features import NEEDED, FeatureFiles, expected_of
 from wsi_attention.methods.encoder_facts import ENCODER
 from wsi_attention.methods.method import FLAT, find_method
@@ -32,8 +33,8 @@ from wsi_attention.training.start import PRETRAINED, start_file
 T = TypeVar("T")
 PIXELS, USUAL = 256, (0.25, 0.5, 1.0, 2.0)
 """Side of tiles where no file says it; scales that a model is said to read where tiles are within 5 % of them."""
-POOLING, GRIDDED = "mil", "ats"
-"""Methods for bags without slides: one takes all tiles, one looks at a grid of features."""
+GRIDDED = "ats"
+"""The method whose attention looks at a grid of features where there are no slides."""
 GRID_WIDTH = 64
 """Channels of the one stage of the attention network on such a grid."""
 UNCHANGED = Augmentation(symmetry="none", stain=0.0, brightness=0.0)

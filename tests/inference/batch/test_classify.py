@@ -21,7 +21,7 @@ from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.chosen import exporter_of
 from wsi_attention.export.geojson import GeoJSONExporter
-from wsi_attention.inference.batch import job as job_module
+from wsi_attention.inference.batch import subjects
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.runners import ExecutorRunner
 from wsi_attention.inference.batch.summary import Report
@@ -226,14 +226,14 @@ def test_one_slide_s_failure_touches_no_other(slides: Path, tmp_path: Path, tiny
 def test_unexpected_errors_are_rows_too(
     slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    look = job_module.look
+    look = subjects.look
 
     def sometimes(slide: Any, *rest: Any, **more: Any) -> Any:
         if slide.path.endswith("c.tif"):
             raise error
         return look(slide, *rest, **more)
 
-    monkeypatch.setattr(job_module, "look", sometimes)
+    monkeypatch.setattr(subjects, "look", sometimes)
     report = run(slides, tmp_path / "out", tiny, in_process=True)
     assert report.failures == [("c", f"{type(error).__name__}: {error}")]
     assert rows(tmp_path / "out")["a"]["status"] == "done"
@@ -242,14 +242,14 @@ def test_unexpected_errors_are_rows_too(
 def test_a_slide_that_hangs_is_left_behind(
     slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, release = job_module.look, threading.Event()
+    look, release = subjects.look, threading.Event()
 
     def sometimes(slide: Any, *rest: Any, **more: Any) -> Any:
         if slide.path.endswith("b/a.tif"):
             release.wait(60)
         return look(slide, *rest, **more)
 
-    monkeypatch.setattr(job_module, "look", sometimes)
+    monkeypatch.setattr(subjects, "look", sometimes)
     report = run(slides, tmp_path / "out", tiny, limit=2, in_process=True)
     release.set()
     assert report.threads_left
@@ -381,14 +381,14 @@ def test_wrong_arguments(slides: Path, tmp_path: Path, tiny: Classifier) -> None
 def test_number_of_torch_threads_is_the_same_in_every_slide(
     slides: Path, tmp_path: Path, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, look = set(), job_module.look
+    seen, look = set(), subjects.look
 
     def noted(*given: Any, **more: Any) -> Any:
         prediction = look(*given, **more)
         seen.add(torch.get_num_threads())
         return prediction
 
-    monkeypatch.setattr(job_module, "look", noted)
+    monkeypatch.setattr(subjects, "look", noted)
     run(slides, tmp_path / "out", tiny, workers=3, in_process=True)
     assert seen == {torch.get_num_threads()}
 

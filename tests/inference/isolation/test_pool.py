@@ -18,7 +18,6 @@ from torch import nn
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import ClusterError, InputError, ModelError
 from wsi_attention.inference.batch.classify import classify
-from wsi_attention.inference.batch.job import classify_slide
 from wsi_attention.inference.isolation import nursery
 from wsi_attention.inference.isolation import pool as module
 from wsi_attention.inference.isolation.last_words import Ending
@@ -170,13 +169,12 @@ def test_workers_compute_with_this_process_s_threads_and_variables(
 def test_a_library_that_wants_to_exit_fails_its_slide_in_this_process_too(
     tmp_path: Path, write_slide: Any, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsi_attention.inference.batch import job
+    from wsi_attention.inference.batch import subjects
 
     def leave(*given: Any, **more: Any) -> Any:
         raise SystemExit(3)
 
-    assert classify_slide is job.classify_slide
-    monkeypatch.setattr(job, "look", leave)
+    monkeypatch.setattr(subjects, "look", leave)
     write_slide(tmp_path / "a.tif")
     report = classify([tmp_path / "a.tif"], tmp_path / "out", tiny, in_process=True)
     assert report.failures == [("a", "a library wanted to end the program (SystemExit(3))")]

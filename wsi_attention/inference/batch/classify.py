@@ -34,7 +34,7 @@ from wsi_attention.inference.results.mirror import workplace
 from wsi_attention.inference.results.page import PAGE, part_of, write_page
 from wsi_attention.inference.results.slide_key import first_look
 from wsi_attention.inference.results.state import RunKey, State
-from wsi_attention.inference.stored_features import with_features
+from wsi_attention.inference.stored_features import bags_alone, with_features
 from wsi_attention.protocols import Exporter
 from wsi_attention.slide.urls import is_url, masked
 
@@ -42,7 +42,7 @@ Existing = Literal["resume", "overwrite"]
 
 
 def classify(
-    inputs: str | Path | Iterable[str | Path],
+    inputs: str | Path | Iterable[str | Path] | None,
     results: str | Path,
     classifier: ClassifierLike,
     *,
@@ -74,7 +74,8 @@ def classify(
     """Classify slides into a results folder; a second call does only what is missing.
 
     Args:
-        inputs: slides, folders of slides, URLs, slides CSVs; one of them or any number.
+        inputs: slides, folders of slides, URLs, slides CSVs; one of them or any number. None for the files of
+            `features` alone, whose slides are not at hand.
         results: the results folder, created if need be; or a URL of fsspec that can be written, such as s3://. The run
             then works in a folder below WSI_ATTENTION_WORK, or below the system's folder for temporary files.
         classifier: what `load_model` returns, or what it loads: a model folder or a shipped name.
@@ -103,7 +104,8 @@ def classify(
             same encoder, neither reads nor encodes them again; on a cluster, one that all workers see.
         feature_store_gb: limit of its size in GB; slides used longest ago leave first.
         features: a folder of TRIDENT, CLAM or STAMP with features of the slides' tiles by the model's encoder, which
-            are then not read, see `predict`; slides without a file there are read.
+            are then not read, see `predict`; slides without a file there are read. Without `inputs` each of its files
+            is classified; exporters that show pixels are left out then.
 
     Returns:
         How many slides have which status, and why those failed that did.
@@ -119,7 +121,8 @@ def classify(
     stored = None if features is None else str(given_path(features, "features", "a folder"))
     known = kept, feature_store_gb, stored
     wishes = Wishes(exporters_of(what), device, precision, batch, limit, effort, snap, profile, full_hash, *known)
-    given = given_paths(inputs, "inputs", "a slide, folder or slides CSV, or several of them")
+    wanted = "a slide, folder or slides CSV, or several of them"
+    given = () if inputs is None and features is not None else given_paths(inputs, "inputs", wanted)
     table = None if slides_csv is None else given_path(slides_csv, "slides_csv", "a CSV")
     order, place = Order(given, table, mpp, series, workers, existing), given_path(results, "results", "a folder")
     model = as_classifier(classifier)
@@ -138,8 +141,30 @@ class Order:
     workers: int = 1
     existing: Existing = "resume"
 
+    def alone(self, wishes: Wishes) -> bool:
+        """Return whether files of features are to be classified, without their slides.
+
+        Raises:
+            InputError: an image of a slide is asked for, and there are none.
+        """
+        if self.inputs or self.slides_csv is not None or wishes.features is None:
+            return False
+        if self.series is not None:
+            raise InputError("series chooses an image of a slide, and there are features alone: give slides (-i)")
+        return True
+
+    def bags(self, features: str) -> Found:
+        """Return the files of features in place of slides, with the mpp that was given for all of them."""
+        return Found(with_mpp(bags_alone(features), self.mpp))
+
     def found(self, outside: Path) -> Found:
-        """Return the slides, with the mpp and series that were given for all of them."""
+        """Return the slides, with the mpp and series that were given for all of them.
+
+        Raises:
+            InputError: no slides are given, or there are none.
+        """
+        if not self.inputs and self.slides_csv is None:
+            raise InputError("no slides are given (-i), and no features of them (--features): give one, or both")
         found = gather_slides(self.inputs, self.slides_csv, outside=outside)
         return replace(found, slides=with_series(with_mpp(found.slides, self.mpp), self.series))
 
@@ -161,11 +186,10 @@ def run_batch(
     start = time.monotonic()
     wishes = wishes.checked(classifier)
     with workplace(results) as (place, mirror):
-        found = order.found(place)
-        if wishes.features is not None:
-            found = replace(found, slides=with_features(found.slides, wishes.features))
+        found, wishes, left_out = _to_do(order, wishes, classifier, place)
         settings = _prepared(runner, classifier, place, wishes, found.slides)
         report = Report.of(found, mirror.url if mirror else place, wishes.profile)
+        report.left_out = left_out
         with _interruptible(report), open_results(place, settings.run, order.existing, mirror) as folder:
             try:
                 told = _do_jobs(folder, found.slides, settings, report, runner, watch)
@@ -177,6 +201,16 @@ def run_batch(
             _write_page(folder, wishes)
             folder.finish()
     return report
+
+
+def _to_do(order: Order, wishes: Wishes, classifier: Classifier, place: Path) -> tuple[Found, Wishes, tuple[str, ...]]:
+    """Return what is to be classified, the wishes for it, and the names of exporters that cannot be had."""
+    if wishes.features is not None and order.alone(wishes):
+        return order.bags(wishes.features), *wishes.without_slides(classifier)
+    found = order.found(place)
+    if wishes.features is not None:
+        found = replace(found, slides=with_features(found.slides, wishes.features))
+    return found, wishes, ()
 
 
 def _prepared(

@@ -36,7 +36,7 @@ class SlideFile:
         mask: path of the user's own tissue mask.
         series: the number or name of the image that is the slide, where the caller says so.
         several: whether other images of the same file are asked for too, so that the image is part of the name.
-        features: path of the file with features of its tiles.
+        features: path of the file with features of its tiles; the same as `path` where the slide is not at hand.
     """
 
     path: str
@@ -46,6 +46,11 @@ class SlideFile:
     series: str | None = None
     several: bool = False
     features: str | None = None
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether there is no slide, only the file of features of its tiles."""
+        return self.features == self.path
 
     @property
     def key(self) -> str:

@@ -8,31 +8,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from wsi_attention.bags.source import BagSource, FeaturedSource
 from wsi_attention.checkpoint import Classifier
-from wsi_attention.errors import NoTissueError, ResultsError, SlideError, WsiAttentionError
+from wsi_attention.errors import NoTissueError, ResultsError, WsiAttentionError
 from wsi_attention.export.chosen import options_of
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.discovery import SlideFile
+from wsi_attention.inference.batch.subjects import subject_of
 from wsi_attention.inference.batch.time_limit import TimeLimit
 from wsi_attention.inference.batch.wishes import Wishes
-from wsi_attention.inference.known import store_at
-from wsi_attention.inference.pictures import picture_downsample, shown_tiles, write_unfinished
-from wsi_attention.inference.predict import known_tiles, look, overview_of, prepare
-from wsi_attention.inference.results.slide_key import first_look, second_look
+from wsi_attention.inference.pictures import write_unfinished
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
 from wsi_attention.plain_text import visible
 from wsi_attention.protocols import Exporter
-from wsi_attention.slide.slide import Slide, open_slide
-from wsi_attention.slide.tissue import load_mask
 from wsi_attention.slide.urls import masked
 from wsi_attention.structures import Counters, Prediction
-from wsi_attention.tiles.source import SlideSource
 from wsi_attention.timing import Clock, spent_on, timed
 
 LONGEST_REASON = 400
@@ -142,24 +134,23 @@ class _Work:
         self.key = SlideKey(mpp=job.slide.mpp)
         self.why = job.why
         self.counters = Counters()
-        self._slide: Slide | None = None
-        self._known: FeaturedSource | BagSource | None = None
+        self._subject = subject_of(job.slide, job.settings.classifier, self.wishes)
 
     def run(self, turn: AbstractContextManager[object]) -> State | None:
-        slide, self.key = self.limit.run(self._open)
+        self.key = self.limit.run(self._subject.open)
         if self.job.finished is not None:
             self.why = self.job.finished.difference(self.key) or ""
             if not self.why:
                 return None
-        source = self.limit.run(partial(self._prepare, slide))
+        self.limit.run(self._subject.prepare)
         with turn:
-            prediction = self.limit.run(partial(self._look, slide, source))
+            prediction = self.limit.run(self._look)
         self.counters = prediction.counters
-        return self.limit.run(partial(self._finish, prediction, source))
+        return self.limit.run(partial(self._finish, prediction))
 
     def close(self) -> None:
-        if self._slide is not None and not self.limit.left_behind:  # a thread left behind may still be reading
-            self._slide.close()
+        if not self.limit.left_behind:  # a thread left behind may still be reading
+            self._subject.close()
 
     def failure(self, error: Exception) -> State:
         status = "no_tissue" if isinstance(error, NoTissueError) else "failed"
@@ -167,62 +158,23 @@ class _Work:
         reason = reason_of(error).removeprefix(f"{masked(self.job.slide.path)}: ")
         return replace(self._state(status, reason), traceback=trace)
 
-    @spent_on("open")
-    def _open(self) -> tuple[Slide, SlideKey]:
-        given = self.job.slide
-        first = first_look(given)
-        self._slide = slide = open_slide(given.path, mpp=given.mpp, options={"series": given.series})
-        return slide, second_look(first, slide, given.path, self.wishes.full_hash)
-
-    @spent_on("overview")
-    def _prepare(self, slide: Slide) -> SlideSource:
-        mask, wishes = self.job.slide.mask, self.wishes
-        tissue = load_mask(mask, slide.dimensions, slide.facts.bounds) if mask else None
-        classifier, features = self.job.settings.classifier, self.job.slide.features
-        source = prepare(slide, classifier, tissue=tissue, batch=wishes.batch, snap=wishes.snap)
-        self._known = known_tiles(source, classifier, features) if features else None
-        return source
-
-    def _look(self, slide: Slide, source: SlideSource) -> Prediction:
-        settings, wishes = self.job.settings, self.wishes
-        torch.set_num_threads(settings.threads)
-        device, precision, effort = wishes.device, wishes.precision, wishes.effort
-        kept = store_at(wishes.feature_store, wishes.feature_store_gb)
-        return look(
-            slide,
-            source,
-            settings.classifier,
-            device=device,
-            precision=precision,
-            effort=effort,
-            kept=kept,
-            known=self._known,
-        )
+    def _look(self) -> Prediction:
+        torch.set_num_threads(self.job.settings.threads)
+        return self._subject.look()
 
     @spent_on("export")
-    def _finish(self, prediction: Prediction, source: SlideSource) -> State:
-        exports = tuple(self._export(exporter, prediction, source) for exporter in self.wishes.what)
+    def _finish(self, prediction: Prediction) -> State:
+        exports = tuple(self._export(exporter, prediction) for exporter in self.wishes.what)
         made = zip(exports, map(options_of, self.wishes.what), strict=True)
         options = {export: text for export, text in made if text}
         state = self._state(prediction.status, "; ".join(prediction.shortfalls))
         return replace(state, row=figures(prediction), exports=exports, options=options, record=to_record(prediction))
 
-    def _export(self, exporter: Exporter, prediction: Prediction, source: SlideSource) -> str:
+    def _export(self, exporter: Exporter, prediction: Prediction) -> str:
         relative = exporter.suffix.format(slide=self.job.name)
-        write_unfinished(
-            exporter,
-            prediction,
-            self.job.settings.results / relative,
-            overview=partial(self._picture, prediction, source),
-            tiles=partial(shown_tiles, source.slide, prediction),
-        )
+        path = self.job.settings.results / relative
+        write_unfinished(exporter, prediction, path, **self._subject.pictures(prediction))
         return relative
-
-    def _picture(self, prediction: Prediction, source: SlideSource) -> NDArray[np.uint8]:
-        try:
-            return source.overview_rgb(picture_downsample(source.slide, prediction))
-        except SlideError:  # what the model saw could be read; a finer level, for the picture alone, could not
-            return overview_of(source, self.job.settings.classifier)
 
     def _state(self, status: str, reason: str) -> State:
         job = self.job

@@ -40,6 +40,7 @@ class Report:
         counters: what reading cost in this run.
         seconds: how long it all took.
         clocks: where the time went, one a slide, if that was asked for.
+        left_out: names of exporters that show pixels, where there are features alone.
     """
 
     results: Path | str
@@ -59,6 +60,7 @@ class Report:
     counters: Counters = field(default_factory=Counters)
     seconds: float = 0.0
     clocks: list[Clock] | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, found: Found, results: Path | str, profile: bool) -> Report:
@@ -115,6 +117,8 @@ def summary(report: Report) -> str:
     if report.kept:
         lines.append(f"{report.kept} had been finished by an earlier run and were kept")
     lines += _again(report.again)
+    if report.left_out:
+        lines.append(f"left out, for it shows pixels of slides (-i): {', '.join(report.left_out)}")
     if report.gone:
         lines.append(
             f"{_counted(len(report.gone), 'slide')} of earlier runs not asked for now, rows and files stay:"

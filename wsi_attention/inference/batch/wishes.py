@@ -11,7 +11,9 @@ from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError
 from wsi_attention.export.chosen import name_of
 from wsi_attention.feature_store.store import open_store
+from wsi_attention.inference.alone import check_alone
 from wsi_attention.inference.known import warn_anew
+from wsi_attention.inference.pictures import shows_pixels
 from wsi_attention.inference.predict import USUAL, Effort
 from wsi_attention.inference.stored_features import check_readable, expected_of
 from wsi_attention.protocols import Exporter
@@ -65,6 +67,21 @@ class Wishes:
         kept = None if self.feature_store is None else str(Path(self.feature_store).absolute())
         usable = kept is not None and open_store(kept, self.feature_store_gb, warn_anew()) is not None
         return replace(self, snap=self.effort.snaps(self.snap), feature_store=kept if usable else None)
+
+    def without_slides(self, classifier: Classifier) -> tuple[Wishes, tuple[str, ...]]:
+        """Return the wishes as bags of features alone fulfil them, and the names of exporters that are left out.
+
+        Raises:
+            InputError: the model looks at the slides themselves, or something was asked for that only slides have.
+        """
+        check_alone(classifier)
+        if self.feature_store is not None:
+            raise InputError("a feature store keeps what is read from slides, and there are none: give slides (-i)")
+        kept = tuple(one for one in self.what if not shows_pixels(one))
+        left_out = tuple(name_of(one) for one in self.what if shows_pixels(one))
+        if left_out and not kept:
+            raise InputError(f"{', '.join(left_out)}: shows pixels of slides, and there are none: give slides (-i)")
+        return replace(self, what=kept), left_out
 
     def facts(self) -> dict[str, object]:
         """Return what the record of a run says of the wishes."""

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from wsi_attention.bags.bag import Bag
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.results.state import SlideKey
@@ -42,6 +43,18 @@ def second_look(first: SlideKey, slide: Slide, path: str, whole: bool = False) -
     """
     content = own_files.content(path, whole)
     return replace(first, fingerprint=slide.fingerprint, seen=seen_in(slide), content=content)
+
+
+def look_at_bag(first: SlideKey, bag: Bag, fingerprint: str) -> SlideKey:
+    """Return the key of a file of features without its slide, with what the file says.
+
+    Args:
+        first: made before the file was read.
+        bag: what it says.
+        fingerprint: of its places and features.
+    """
+    said = {"mpp": f"{bag.mpp:.6g}" if bag.mpp else "none", "tiles": str(len(bag)), "encoder": bag.encoder or "none"}
+    return replace(first, fingerprint=fingerprint, seen=said)
 
 
 def _written(path: str | None) -> str:
