@@ -24,6 +24,7 @@ EXTRAS = {
     "fast-zarr": {"tensorstore"},
     "features": {"h5py"},
     "geopandas": {"geopandas", "pandas"},
+    "lazyslide": {"pyarrow"},
     "pandas": {"pandas"},
     "remote": {"aiohttp", "gcsfs", "s3fs"},
     "slurm": {"dask-jobqueue", "distributed"},

@@ -1,4 +1,4 @@
-"""Bags: the tiles of a slide, with an encoder's features, in the files of TRIDENT, CLAM, WSInfer and STAMP."""
+"""Bags: the tiles of a slide, with an encoder's features, in the files of TRIDENT, CLAM, WSInfer, STAMP, LazySlide."""
 
 from __future__ import annotations
 

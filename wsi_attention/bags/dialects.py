@@ -1,4 +1,4 @@
-"""The four dialects in one place: which one a file speaks, and where each keeps its files."""
+"""The dialects in one place: which one a file speaks, and where each keeps its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsi_attention.bags import clam, hdf5, ours, stamp, trident, wsinfer
+from wsi_attention.bags import clam, hdf5, lazyslide, ours, stamp, trident, wsinfer
 from wsi_attention.bags.bag import Bag, check_on_slide
 from wsi_attention.bags.rows import Rows, fingerprint_of, unread, whole
 from wsi_attention.errors import InputError
@@ -25,9 +25,6 @@ ATTRIBUTES = (
     "TRIDENT's level0_magnification and target_magnification, CLAM's patch_level, downsample and level_dim,"
     " WSInfer's patch_spacing_um_px, or STAMP's tile_size_um"
 )
-
-Scale = Callable[["h5py.File"], float | None]
-"""Gives µm per level-0 pixel of the slide that an open file is of; None where it is not known."""
 
 
 def dialect_of(file: h5py.File) -> ModuleType:
@@ -60,19 +57,20 @@ def read_bag(
     extent: tuple[int, int] | None = None,
     patches: str | Path | None = None,
 ) -> Bag:
-    """Read coordinates, and features where there are some, of TRIDENT, CLAM, WSInfer or STAMP.
+    """Read coordinates, and features where there are some, of TRIDENT, CLAM, WSInfer, STAMP or LazySlide.
 
     Args:
-        path: an HDF5 file.
+        path: an HDF5 file, or a store of LazySlide.
         mpp: µm per level-0 pixel of the slide; STAMP's files need it.
         extent: (w, h) of the slide; with it, coordinates of another slide are found out.
         patches: for a feature file of CLAM, which has no attributes: the file of coordinates it was made from; where
             None, `patches/<slide>.h5` beside its folder `h5_files/`.
 
     Raises:
-        InputError: not HDF5, none of the four, damaged, or of another slide; the text says what was found.
+        InputError: neither, none of the dialects, damaged, or of another slide; the text says what was found.
+        MissingExtraError: a package that reads such a file is not installed.
     """
-    with _opened(path, lambda file: mpp, patches) as (bag, rows):
+    with _opened(path, mpp, patches) as (bag, rows):
         check_on_slide(bag, extent, path)
         found = _with_features(bag, rows, path)
     return found if extent is None else replace(found, extent=extent)
@@ -86,7 +84,7 @@ def read_alone(path: str | Path, mpp: float | None = None) -> Bag:
     Raises:
         InputError: as `read_bag`.
     """
-    with _opened(path, _scale_alone(mpp)) as (bag, rows):
+    with _opened(path, mpp, alone=True) as (bag, rows):
         check_on_slide(bag, None, path)
         return _with_features(bag, rows, path)
 
@@ -100,7 +98,7 @@ def outline_alone(path: str | Path, mpp: float | None = None) -> tuple[Bag, str]
     Raises:
         InputError: as `read_bag`, except that values of features which are not finite are not noticed.
     """
-    with _opened(path, _scale_alone(mpp)) as (bag, rows):
+    with _opened(path, mpp, alone=True) as (bag, rows):
         check_on_slide(bag, None, path)
         if rows is None:
             return bag, ""
@@ -111,23 +109,27 @@ def _with_features(bag: Bag, rows: Rows | None, path: str | Path) -> Bag:
     return bag if rows is None else replace(bag, features=whole(rows, f"{path}: features"))
 
 
-def _scale_alone(mpp: float | None) -> Scale:
-    return stamp.own_scale if mpp is None else lambda file: mpp
-
-
 @contextmanager
-def _opened(path: str | Path, scale: Scale, patches: str | Path | None = None) -> Iterator[tuple[Bag, Rows | None]]:
-    """Yield a bag without features, and the features of its open file, not yet read."""
+def _opened(
+    path: str | Path, mpp: float | None, patches: str | Path | None = None, alone: bool = False
+) -> Iterator[tuple[Bag, Rows | None]]:
+    """Yield a bag without features, and the features of its open file, not yet read.
+
+    `alone` takes STAMP's tiles for the measure of level 0 where nobody says µm per pixel of the slide.
+    """
+    if lazyslide.store_of(path) is not None:
+        with lazyslide.opened(path, mpp) as found:
+            yield found
+        return
     patches = patches or patches_beside(path)
     if patches is None:
         with hdf5.opened(path) as file:
+            own = stamp.own_scale(file) if alone and mpp is None else None
             spoken = dialect_of(file)
-            mpp = scale(file)
-            bag = ours.completed(spoken.read(file, stem_of(path), mpp), file)
-            bag = replace(bag, own_pixels=scale is stamp.own_scale and mpp is not None)
-            yield bag, hdf5.features(file, spoken.FEATURES, len(bag))
+            bag = ours.completed(spoken.read(file, stem_of(path), mpp if own is None else own), file)
+            yield replace(bag, own_pixels=own is not None), hdf5.features(file, spoken.FEATURES, len(bag))
         return
-    with _opened(patches, scale) as (bag, _), hdf5.opened(path) as file:
+    with _opened(patches, mpp, alone=alone) as (bag, _), hdf5.opened(path) as file:
         yield ours.completed(bag, file), _rows_of(file, bag, path)
 
 
@@ -165,8 +167,8 @@ def write_bag(bag: Bag, folder: str | Path, dialect: str) -> list[Path]:
 
 
 def stem_of(path: str | Path) -> str:
-    """Return the slide's name, without suffix, from the name of a file of coordinates or features."""
-    return Path(path).stem.removesuffix("_patches")
+    """Return the slide's name, without suffix, from the name of a file of coordinates or features, or of a store."""
+    return (lazyslide.store_of(path) or Path(path)).stem.removesuffix("_patches")
 
 
 def _files(bag: Bag, dialect: str) -> list[tuple[str, Callable[[h5py.File, Bag], None]]]:

@@ -14,12 +14,18 @@ NOMINAL_TOLERANCE = 0.34
 """TRIDENT says a tile's scale as a magnification, which stands for 0.2 to 0.3 µm/px as for 0.25."""
 SAME = (
     ("uni", "univ1", "mahmooduni"),
-    ("uni2h", "univ2", "mahmooduni2"),
+    ("uni2h", "univ2", "mahmooduni2", "uni2"),
     ("conch", "conchv1", "mahmoodconch"),
     ("conchv15", "mahmoodconch15"),
+    ("midnight12k", "midnight"),
+    ("lunitvits8", "lunitdinos8"),
+    ("lunitvits16", "lunitdinos16"),
+    ("lunitresnet50bt", "lunitbt"),
+    ("lunitresnet50mocov2", "lunitmocov2"),
+    ("lunitresnet50swav", "lunitswav"),
 )
-"""Names of one encoder here, at TRIDENT (0.3) and at STAMP (2.5), small letters and digits alone; all other names are
-the same everywhere."""
+"""Names of one encoder here, at TRIDENT (0.3), STAMP (2.5) and LazySlide (0.13), small letters and digits alone; all
+other names are the same everywhere."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""Which file of a folder holds a slide's features: TRIDENT's job folder, CLAM's results folder, STAMP's features."""
+"""Which file of a folder holds a slide's features, in the folders of TRIDENT, CLAM, STAMP and LazySlide."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from wsi_attention.bags.dialects import stem_of
+from wsi_attention.bags.lazyslide import TABLE_MARK, TABLES, is_store, store_of
 from wsi_attention.errors import InputError
 
 SUFFIX = ".h5"
@@ -15,20 +17,51 @@ COORDINATES = "patches"
 def feature_files(folder: str | Path) -> dict[Path, str]:
     """Return the feature files below a folder, and the name of each one's slide, without suffix.
 
-    Files of coordinates alone, hidden and unfinished ones are left out, as far as names tell.
+    A store of LazySlide counts as a file; `FOLDER#TABLE` chooses its table of that name where it has several. Files of
+    coordinates alone, hidden and unfinished ones are left out, as far as names tell.
 
     Raises:
         InputError: no such folder, or no such file in it.
     """
-    place = Path(folder)
+    place, table = _named(folder)
     if not place.is_dir():
         raise InputError(f"{folder}: no such folder of features")
-    files = [path for path in sorted(place.rglob(f"*{SUFFIX}")) if not _left_out(path.relative_to(place))]
-    if not files:
-        raise InputError(f"{folder}: no {SUFFIX} file with features; it takes those of TRIDENT, CLAM and STAMP")
-    return {path: stem_of(path) for path in files}
+    found = [place] if is_store(place) else sorted(_below(place))
+    if table:
+        found = [path / TABLES / table for path in found if is_store(path)]
+    if not found:
+        raise InputError(
+            f"{folder}: no {SUFFIX} file with features; it takes those of TRIDENT, CLAM and STAMP, and LazySlide's"
+            " zarr stores"
+        )
+    return {path: stem_of(path) for path in found}
 
 
-def _left_out(relative: Path) -> bool:
-    hidden = any(part.startswith(".") for part in relative.parts)
-    return hidden or relative.parent.name == COORDINATES or relative.stem.endswith(f"_{COORDINATES}")
+def place_of(path: Path, folder: str | Path) -> str:
+    """Return where a feature file lies below its folder, without suffix: another name of its slide."""
+    whole, above = store_of(path) or path, _named(folder)[0]
+    return whole.stem if whole == above else whole.relative_to(above).with_suffix("").as_posix()
+
+
+def _named(folder: str | Path) -> tuple[Path, str]:
+    """Return a folder and the name of a table after its mark; no table where there is such a folder as it stands."""
+    before, mark, table = str(folder).rpartition(TABLE_MARK)
+    return (Path(folder), "") if not mark or Path(folder).is_dir() else (Path(before), table)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield HDF5 files and stores of LazySlide below a folder; zarr stores are not entered."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if is_store(path):
+                yield path
+            elif not path.is_symlink() and not _is_zarr(path):
+                yield from _below(path)
+        elif path.suffix == SUFFIX and folder.name != COORDINATES and not path.stem.endswith(f"_{COORDINATES}"):
+            yield path
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))

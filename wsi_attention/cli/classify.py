@@ -140,7 +140,7 @@ FullHash = Annotated[
 ]
 Features = Annotated[
     Path | None,
-    Option(help="Folder of TRIDENT, CLAM or STAMP with features of the slides' tiles; -i may be left out then."),
+    Option(help="Folder of TRIDENT, CLAM, STAMP or LazySlide with features of slides' tiles; -i may be left out then."),
 ]
 Cache = Annotated[
     Path | None,

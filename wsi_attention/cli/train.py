@@ -38,7 +38,7 @@ def train(
     features: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of TRIDENT, CLAM or STAMP with features of the slides' tiles; -i may be left out then."
+            help="Folder of TRIDENT, CLAM, STAMP or LazySlide with features of slides' tiles; -i may be left out then."
         ),
     ] = None,
     method: Annotated[

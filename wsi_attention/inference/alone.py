@@ -76,7 +76,7 @@ def open_bag(path: str | Path, mpp: float | None = None) -> OpenBag:
     """Read a file of features.
 
     Args:
-        path: of TRIDENT, CLAM or STAMP.
+        path: of TRIDENT, CLAM, STAMP or LazySlide.
         mpp: µm per level-0 pixel of its slide, where the caller knows it.
 
     Raises:
@@ -99,7 +99,7 @@ def predict_alone(
     """Return the label of a file of features whose slide is not at hand, with the tiles it rests on.
 
     Args:
-        file: of TRIDENT, CLAM or STAMP, with features of the model's encoder.
+        file: of TRIDENT, CLAM, STAMP or LazySlide, with features of the model's encoder.
         classifier: what `load_model` returns, or what it loads.
         mpp: µm per level-0 pixel of the slide, where the file is silent or wrong.
         device: as in `predict`.

@@ -171,8 +171,9 @@ def predict(
         feature_store: folder that keeps what the encoder says of tiles, so that a later call, or one with another model
             that has the same encoder, neither reads nor encodes them again.
         feature_store_gb: limit of its size in GB; slides used longest ago leave first.
-        features: a file of TRIDENT, CLAM or STAMP with features of this slide's tiles by the model's encoder: each tile
-            moves to the nearest of these, by at most half a tile, and is not read. Tiles without one are read.
+        features: a file of TRIDENT, CLAM, STAMP or LazySlide with features of this slide's tiles by the model's
+            encoder: each tile moves to the nearest of these, by at most half a tile, and is not read. Tiles without one
+            are read.
 
     Raises:
         MissingMppError: the size of a pixel is not known.

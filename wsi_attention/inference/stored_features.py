@@ -1,4 +1,4 @@
-"""Features that exist already, in files of TRIDENT, CLAM, STAMP: whose they are, and whether a model can use them."""
+"""Features that exist already, in other programs' files: whose they are, and whether a model can use them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from wsi_attention.bags.dialects import read_bag
 from wsi_attention.bags.expected import Expected, check_features, named
-from wsi_attention.bags.folder import feature_files
+from wsi_attention.bags.folder import feature_files, place_of
 from wsi_attention.bags.source import BagSource, FeaturedSource, StoredTiles, featured
 from wsi_attention.checkpoint import ClassifierLike, as_classifier
 from wsi_attention.errors import InputError, MissingMppError
@@ -42,7 +42,7 @@ class FeatureFiles:
         self._files = feature_files(folder)
         self._index = SlideNames(folder, "give the folder of one encoder's features")
         for path, stem in self._files.items():
-            self._index.add(str(path), (stem, _place(path, self.folder)))
+            self._index.add(str(path), (stem, place_of(path, folder)))
 
     def of(self, slide: str) -> Path | None:
         """Return the file of a slide, by its name or relative path with or without suffix; None where there is none.
@@ -174,13 +174,9 @@ def bags_alone(folder: str | Path) -> tuple[SlideFile, ...]:
     files = feature_files(folder)
     several = Counter(stem for stem in files.values())
     return tuple(
-        SlideFile(str(path), stem if several[stem] == 1 else _place(path, Path(folder)), features=str(path))
+        SlideFile(str(path), stem if several[stem] == 1 else place_of(path, folder), features=str(path))
         for path, stem in files.items()
     )
-
-
-def _place(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -107,8 +107,8 @@ def train(
             trainings and `classify` may share it, and then agree with runs of their own up to the last bits, because
             tiles are encoded in other batches. `features` beside the model folder where None.
         feature_store_gb: limit of its size in GB; 0 keeps nothing.
-        features: a folder of TRIDENT, CLAM or STAMP with features of the slides' tiles: attention takes the nearest of
-            them instead of reading a tile. The slides are then seen as they are, without augmentation.
+        features: a folder of TRIDENT, CLAM, STAMP or LazySlide with features of the slides' tiles: attention takes the
+            nearest of them instead of reading a tile. The slides are then seen as they are, without augmentation.
         command: the command line, for the model card.
         listener: told how it goes.
 

@@ -103,9 +103,9 @@ def classify(
         feature_store: folder that keeps what the encoder says of tiles, so that a later run, or another model with the
             same encoder, neither reads nor encodes them again; on a cluster, one that all workers see.
         feature_store_gb: limit of its size in GB; slides used longest ago leave first.
-        features: a folder of TRIDENT, CLAM or STAMP with features of the slides' tiles by the model's encoder, which
-            are then not read, see `predict`; slides without a file there are read. Without `inputs` each of its files
-            is classified; exporters that show pixels are left out then.
+        features: a folder of TRIDENT, CLAM, STAMP or LazySlide with features of the slides' tiles by the model's
+            encoder, which are then not read, see `predict`; slides without a file there are read. Without `inputs` each
+            of its files is classified; exporters that show pixels are left out then.
 
     Returns:
         How many slides have which status, and why those failed that did.

@@ -60,6 +60,8 @@ def look_at_bag(first: SlideKey, bag: Bag, fingerprint: str) -> SlideKey:
 def _written(path: str | None) -> str:
     if path is None:
         return ""
+    if Path(path).is_dir():
+        return own_files.written(path)[0]
     try:
         found = Path(path).stat()
     except OSError as error:
