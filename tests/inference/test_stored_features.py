@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mil": {**TILES, "hidden": 8},
     "ats": {**TILES, "overview_mpp": 8.0, "draws": 6, "attention_widths": [8, 8]},
     "zoom-in": {**TILES, "overview_mpp": 16.0, "view_mpps": [4.0], "cells_um": [128.0, 32.0], "draws": 6},
+    "trt": {**TILES, "size": 64, "patch": 8, "dim": 24, "depth": 2, "heads": 3, "budget": 12, "overview_mpp": 8.0},
 }
 DIALECTS = ("trident", "clam", "stamp")
 
@@ -79,7 +80,7 @@ def test_probabilities_are_those_of_the_pixels(
     np.testing.assert_allclose(np.nansum(stored.maps[0].values), 1, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["ats", "zoom-in"])
+@pytest.mark.parametrize("method", ["ats", "zoom-in", "trt"])
 def test_attention_takes_stored_features_and_reads_what_is_missing(method: str, place: Path, tmp_path: Path) -> None:
     classifier = model(tmp_path / "model", method)
     pixels = looked(place, classifier, snap=False)

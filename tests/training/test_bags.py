@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from wsi_attention import Classifier, load_model, predict, train
-from wsi_attention.bags import Bag
+from wsi_attention.bags import Bag, read_bag
 from wsi_attention.checkpoint import save_model
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
@@ -128,6 +128,28 @@ def test_ats_beside_slides_reads_no_tile_that_is_stored(place: Path, tmp_path: P
     found = predict(place / "slides" / "s1.svs", model, device="cpu", precision="32", features=features)
     assert found.counters.tiles == 0
     np.testing.assert_allclose(on_pixels(place, model, snap=False), found.probabilities, atol=1e-5, rtol=0)
+
+
+def test_trt_beside_slides_reads_no_tile_that_is_stored_and_learns(place: Path, tmp_path: Path) -> None:
+    options = {"size": 64, "patch": 8, "dim": 24, "depth": 2, "heads": 3, "budget": 12, "overview_mpp": 8.0}
+    more: dict[str, Any] = {"method": "trt", "encoder_start": str(place / "start"), "model": options}
+    model = trained(place, tmp_path / "trt", place / "trident", True, **more)
+    features = next((place / "trident").rglob("s1.h5"))
+    found = predict(place / "slides" / "s1.svs", model, device="cpu", precision="32", features=features)
+    stored = {*map(tuple, read_bag(features).locations.tolist())}
+    taken = {*map(tuple, found.glimpses[0].tiles.locations[0].tolist())}
+    assert found.counters.tiles == len(taken - stored) < len(taken)
+    start = load_model(place / "start").model.state_dict()
+    for name, value in model.model.state_dict().items():
+        if name.startswith("finer.encoder."):
+            torch.testing.assert_close(value, start[name.removeprefix("finer.")], rtol=0, atol=0)
+    alone: dict[str, Any] = {"method": "trt", "model": options}
+    with pytest.raises(InputError, match=r"method trt looks at the slides themselves \(-i\); .* train mil or ats"):
+        trained(place, tmp_path / "alone", place / "trident", False, **alone)
+    bare = trained(place, tmp_path / "bare", place / "trident", True, **alone)
+    assert predict(
+        place / "slides" / "s1.svs", bare, device="cpu", precision="32", features=features
+    ).probabilities.sum() == pytest.approx(1)
 
 
 def test_without_an_encoder_the_model_takes_features_alone(place: Path, tmp_path: Path) -> None:
