@@ -16,6 +16,7 @@ from wsi_attention.bags.source import BagSource, StoredTiles, notes_of
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError
+from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.predict import (
     USUAL,
     Effort,
@@ -113,7 +114,7 @@ def predict_alone(
     model = as_classifier(classifier)
     check_alone(model)
     effort.check(model)
-    opened = open_bag(file, mpp)
+    precision, opened = precision_of(model, precision), open_bag(file, mpp)
     return look_alone(opened, opened.source(model), model, device=device, precision=precision, effort=effort)
 
 

@@ -10,6 +10,7 @@ from wsi_attention.checkpoint import ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.inference.exactness import precision_of
 from wsi_attention.nn.bags import encode
 from wsi_attention.protocols import AttentionModel, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
@@ -58,7 +59,7 @@ def tile_features(
     where, loaded = device_of(device), as_classifier(classifier)
     if not has_encoder(loaded):
         raise InputError(f"model {loaded.name} encodes no single tiles; give one that does, such as ats or zoom-in")
-    model = contract_of(placed(loaded.model, where))
+    model, precision = contract_of(placed(loaded.model, where)), precision_of(loaded, precision)
     with as_slide(slide) as opened, torch.inference_mode(), autocast(where, precision_on(where, precision)):
         return _encoded(SlideSource(opened, batch=batch), model, chosen)
 

@@ -26,6 +26,7 @@ from wsi_attention.defaults import BATCH, FEATURE_STORE_GB
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
 from wsi_attention.feature_store.store import FeatureStore
+from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import known_to, store_at
 from wsi_attention.inference.stored_features import beside, expected_of
 from wsi_attention.methods.rounds import limits, refusal
@@ -157,7 +158,8 @@ def predict(
         tissue: where to look; found on the overview where None.
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
-        precision: "32", "bf16" (autocast), or "auto": bf16 where the GPU or the processor multiplies in it, else 32.
+        precision: "32", "bf16" (autocast), or "auto": bf16 where the GPU or the processor multiplies in it, else 32. A
+            published encoder that is used in float32 is computed in it.
         exact: reads every tile of the tissue, at its own place, instead of a sample, which takes minutes; nothing is
             then drawn, and the spread is None.
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
@@ -187,6 +189,7 @@ def predict(
     """
     model, effort = as_classifier(classifier), Effort(exact, tolerance, budget, unread)
     effort.check(model)
+    precision = precision_of(model, precision)
     with as_slide(slide) as opened:
         source = prepare(opened, model, tissue=tissue, batch=batch, snap=effort.snaps(snap))
         kept = store_at(feature_store, feature_store_gb)

@@ -12,6 +12,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.export.chosen import name_of
 from wsi_attention.feature_store.store import open_store
 from wsi_attention.inference.alone import check_alone
+from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import warn_anew
 from wsi_attention.inference.pictures import shows_pixels
 from wsi_attention.inference.predict import USUAL, Effort
@@ -66,7 +67,8 @@ class Wishes:
             expected_of(classifier.model, classifier.config["options"], f"model {classifier.name}")
         kept = None if self.feature_store is None else str(Path(self.feature_store).absolute())
         usable = kept is not None and open_store(kept, self.feature_store_gb, warn_anew()) is not None
-        return replace(self, snap=self.effort.snaps(self.snap), feature_store=kept if usable else None)
+        precision, snap = precision_of(classifier, self.precision), self.effort.snaps(self.snap)
+        return replace(self, snap=snap, precision=precision, feature_store=kept if usable else None)
 
     def without_slides(self, classifier: Classifier) -> tuple[Wishes, tuple[str, ...]]:
         """Return the wishes as bags of features alone fulfil them, and the names of exporters that are left out.
