@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
 from wsi_attention.errors import OutOfMemoryError
+from wsi_attention.nn.batch_size import BatchSizes, largest_useful, out_of_memory
 from wsi_attention.structures import TileBatch
 from wsi_attention.timing import spent_on
 
 CHUNK = 64
-"""Most tiles encoded at once in eval mode."""
+"""Tiles encoded at once in eval mode, where a larger number has not proved faster."""
+MOST = 256
+"""Most tiles encoded at once on a GPU; as many as are read in one request (`methods.rounds.PART`)."""
+CPU_MOST = CHUNK
+"""The same on the CPU."""
 CPU_PIXELS = 2**20
 """Most pixels encoded at once on the CPU, 16 tiles of 256²: more take more memory, but no less time."""
-SCARCE = (
-    "allocate memory",
-    "out of memory",
-    "ALLOC_FAILED",
-    "could not create a primitive",
-    "could not create a memory",
-)
-"""Texts by which libraries that have no error of their own say so: torch on the CPU, CUDA, cuBLAS, cuDNN, oneDNN."""
+SIZES = BatchSizes()
+"""What this process has found."""
 
 
 @spent_on("encode")
@@ -33,8 +34,8 @@ def encode(tiles: TileBatch, preprocess: nn.Module, encoder: nn.Module, chunk: i
         tiles: pixels (b, n, c, h, w) and which of them are valid; at least one is.
         preprocess: (m, c, h, w) of any dtype -> floats on the device.
         encoder: (m, c, h, w) -> (m, d).
-        chunk: tiles at a time in eval mode; where None, `CHUNK` or what `CPU_PIXELS` allows. In train mode all tiles go
-            through at once, because their activations are kept anyway.
+        chunk: tiles at a time in eval mode; where None, what `CPU_PIXELS` allows on the CPU, and on a GPU what proves
+            fastest and fits. In train mode all tiles go through at once, because their activations are kept anyway.
 
     Raises:
         OutOfMemoryError: in eval mode, not even one tile fits.
@@ -46,23 +47,61 @@ def encode(tiles: TileBatch, preprocess: nn.Module, encoder: nn.Module, chunk: i
     if encoder.training:
         features: Tensor = encoder(preprocess(pixels))
     else:
-        device = _device_of(encoder, preprocess)
-        chunk = chunk or _most_at_once(pixels, device)
-        features = in_chunks(lambda part: encoder(preprocess(part)), pixels, chunk, device)
+        features = _in_best_chunks(pixels, preprocess, encoder, chunk)
     if features.shape[0] < valid.numel():
         everywhere = features.new_zeros(valid.numel(), features.shape[-1])
         features = everywhere.index_put((valid.to(features.device).nonzero().squeeze(-1),), features)
     return features.reshape(*tiles.valid.shape, -1)
 
 
-def _most_at_once(pixels: Tensor, device: torch.device | None) -> int:
+def _in_best_chunks(pixels: Tensor, preprocess: nn.Module, encoder: nn.Module, chunk: int | None) -> Tensor:
+    def network(part: Tensor) -> Tensor:
+        features: Tensor = encoder(preprocess(part))
+        return features
+
+    device = _device_of(encoder, preprocess)
+    first, most = _range_on(device, pixels)
+    if chunk or len(pixels) <= first or first == most:
+        return in_chunks(network, pixels, chunk or first, device)
+    kind = device, tuple(pixels.shape[1:]), torch.is_autocast_enabled((device or pixels.device).type)
+    search = partial(_search, network, pixels[:1], device, first, most)
+    size = SIZES.of(encoder, kind, search)
+    return in_chunks(network, pixels, size, device, partial(SIZES.lower, encoder, kind))
+
+
+def _range_on(device: torch.device | None, pixels: Tensor) -> tuple[int, int]:
+    """Return how many tiles to try first, and at most."""
     if device is not None and device.type != "cpu":
-        return CHUNK
-    return max(1, min(CHUNK, CPU_PIXELS // (pixels.shape[-2] * pixels.shape[-1])))
+        return CHUNK, MOST
+    fit = max(1, CPU_PIXELS // (pixels.shape[-2] * pixels.shape[-1]))
+    return min(CHUNK, fit), min(CPU_MOST, fit)
+
+
+def _search(
+    network: Callable[[Tensor], Tensor], tile: Tensor, device: torch.device | None, first: int, most: int
+) -> int:
+    """Return how many tiles at once are fastest, tried on copies of one; the first run of a size is not timed."""
+
+    def seconds(size: int) -> float:
+        copies = tile.repeat(size, *(1,) * (tile.dim() - 1))
+        with torch.no_grad():
+            in_parts = _brought((copies, copies), device)
+            network(next(in_parts))
+            _wait(device)
+            start = perf_counter()
+            network(next(in_parts))
+            _wait(device)
+        return perf_counter() - start
+
+    return largest_useful(seconds, first, most, partial(_give_back, device))
 
 
 def in_chunks(
-    network: Callable[[Tensor], Tensor], pixels: Tensor, chunk: int, device: torch.device | None = None
+    network: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    chunk: int,
+    device: torch.device | None = None,
+    told: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Return a network's output for (n, …), `chunk` at a time; where memory runs out, half as many, down to one.
 
@@ -73,6 +112,7 @@ def in_chunks(
         pixels: (n, …), n at least 1.
         chunk: m at first.
         device: where to bring the pixels; the network does it where None or the CPU.
+        told: is told how many tiles are tried next, where memory ran out.
 
     Raises:
         OutOfMemoryError: not even one fits.
@@ -86,7 +126,7 @@ def in_chunks(
                 done.append(network(part))
                 start += len(part)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             failed = " ".join(str(error).split())[:200] or type(error).__name__
         if failed and chunk == 1:  # outside `except`, where the traceback still holds the memory
@@ -97,6 +137,8 @@ def in_chunks(
         if failed:
             chunk = -(-min(chunk, len(pixels) - start) // 2)
             _give_back(device)
+            if told:
+                told(chunk)
     return torch.cat(done)
 
 
@@ -115,8 +157,9 @@ def _brought(parts: tuple[Tensor, ...], device: torch.device | None) -> Iterator
         yield moved
 
 
-def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in SCARCE)
+def _wait(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _give_back(device: torch.device | None) -> None:
