@@ -35,6 +35,14 @@ def test_weights_stay_unless_the_recipe_says_otherwise(given: dict[str, Any]) ->
     assert isinstance(encoder, dict) and encoder["frozen"] is False
 
 
+def test_the_same_field_read_at_the_side_of_the_network_is_as_good() -> None:
+    uni = find_method("ats").complete({"encoder": "uni", "tile_size": 224, "tile_mpp": 0.571})
+    assert (uni["tile_size"], uni["tile_mpp"]) == (224, 0.571)
+    for wrong in ({"tile_size": 256, "tile_mpp": 0.571}, {"tile_size": 224, "tile_mpp": 0.65}):
+        with pytest.raises(InputError, match=r"contradicts encoder 'uni', which takes tiles at 0\.5 µm/px"):
+            find_method("ats").complete({"encoder": "uni", **wrong})
+
+
 def test_what_the_recipe_states_and_the_encoder_takes_stays() -> None:
     options = find_method("ats").complete({"encoder": "virchow2", "tile_mpp": 1.02, "mean": [0.4851, 0.456, 0.406]})
     assert options["tile_mpp"] == 1.02 and options["mean"] == [0.4851, 0.456, 0.406]

@@ -109,6 +109,15 @@ class Entry:
             return None
         return min(self.mpps, key=lambda mpp: abs(mpp - 0.5))
 
-    def knows_scale(self, mpp: float) -> bool:
-        """Return whether it was trained at a scale within 5 % of this one, or nobody knows at which."""
-        return not self.mpps or any(abs(mpp / known - 1) <= NEAR for known in self.mpps)
+    def knows_scale(self, mpp: float, side: int | None = None) -> bool:
+        """Return whether it was trained at a scale within 5 % of this one, or nobody knows at which.
+
+        Args:
+            mpp: µm per pixel of the tiles that are read.
+            side: of these tiles in pixels. Where it is the one to which the authors scale theirs, tiles that show the
+                same field are as good: 224 px at 0.571 µm/px in place of 256 px at 0.5.
+        """
+        scales = [*self.mpps]
+        if self.tile and self.resize and side == self.resize:
+            scales += [known * self.tile / self.resize for known in self.mpps]
+        return not scales or any(abs(mpp / known - 1) <= NEAR for known in scales)

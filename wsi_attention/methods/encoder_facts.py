@@ -90,7 +90,7 @@ def _check(entry: Entry, options: Mapping[str, object], side: str) -> None:
     size, mpp = options.get(side), options.get("tile_mpp")
     if isinstance(size, int) and entry.tile_sizes and size not in entry.tile_sizes:
         raise _contradiction(entry, f"{side} = {size}", "tiles of", entry.tile_sizes, "px", entry.tile_size)
-    if isinstance(mpp, int | float) and not entry.knows_scale(mpp):
+    if isinstance(mpp, int | float) and not entry.knows_scale(mpp, size if isinstance(size, int) else None):
         raise _contradiction(entry, f"tile_mpp = {mpp:g}", "tiles at", entry.mpps, "µm/px", entry.tile_mpp)
     for key, wanted in (("mean", entry.mean), ("std", entry.std)):
         given = tuple(numbers(options.get(key, wanted)))
