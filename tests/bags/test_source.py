@@ -115,6 +115,22 @@ def test_without_a_slide_the_overview_is_a_grid_of_mean_features() -> None:
     assert unknown.extent == (132, 132)
 
 
+def test_a_view_is_a_part_of_the_overview() -> None:
+    random = np.random.default_rng(3)
+    places = np.unique(random.integers(0, 40, (60, 2)), axis=0) * 16
+    bag = Bag("a", places, 32, 32, (700, 690), 0.5, random.normal(size=(len(places), 5)).astype(np.float32))
+    source = BagSource(bag, StoredTiles(bag, 32), 0.5)
+    whole = source.overview(16.0)[0]
+    corners = np.array([[0, 0], [64, 128], [640, 608]])
+    found = source.read(TileSet(corners[None], (8, 6), 16.0))
+    assert found.valid.all() and found.pixels.shape == (1, 3, 5, 6, 8)
+    padded = torch.nn.functional.pad(whole, (0, 8, 0, 8))
+    for view, (x, y) in zip(found.pixels[0], corners // 16, strict=True):
+        torch.testing.assert_close(view, padded[:, y : y + 6, x : x + 8])
+    tile = source.read(TileSet(corners[None], (32, 32), 1.0))
+    assert not tile.valid.any() and "no feature is stored near the tile at (0, 0)" in source.failures
+
+
 @pytest.mark.parametrize("n", [1, 4])
 def test_all_tiles_of_a_bag_find_themselves(n: int) -> None:
     bag = replace(BAG, locations=PLACES[:n], features=FEATURES[:n])

@@ -17,6 +17,8 @@ from wsi_attention.bags import Bag, read_bag
 from wsi_attention.checkpoint import save_model
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
+from wsi_attention.inference.alone import predict_alone
+from wsi_attention.inference.predict import Effort
 from wsi_attention.methods.method import build_model
 from wsi_attention.model_card import ModelCard
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -144,7 +146,9 @@ def test_trt_beside_slides_reads_no_tile_that_is_stored_and_learns(place: Path, 
         if name.startswith("finer.encoder."):
             torch.testing.assert_close(value, start[name.removeprefix("finer.")], rtol=0, atol=0)
     alone: dict[str, Any] = {"method": "trt", "model": options}
-    with pytest.raises(InputError, match=r"method trt looks at the slides themselves \(-i\); .* train mil or ats"):
+    with pytest.raises(
+        InputError, match=r"method trt looks at the slides themselves \(-i\); .* train mil, ats or zoom-in"
+    ):
         trained(place, tmp_path / "alone", place / "trident", False, **alone)
     bare = trained(place, tmp_path / "bare", place / "trident", True, **alone)
     assert predict(
@@ -178,8 +182,21 @@ def test_ats_on_bags_alone_looks_at_a_grid_of_features(place: Path, tmp_path: Pa
         InputError, match=r"a grid of features and has no encoder: give the slides too \(-i\), or leave"
     ):
         trained(place, tmp_path / "x", place / "trident", False, method="ats", encoder_start=str(place / "start"))
-    with pytest.raises(InputError, match=r"method zoom-in looks at the slides themselves \(-i\); .* train mil or ats"):
-        trained(place, tmp_path / "zoom", place / "trident", False, method="zoom-in")
+
+
+def test_zoom_in_on_bags_alone_looks_at_a_coarse_grid_then_into_regions(place: Path, tmp_path: Path) -> None:
+    model = trained(place, tmp_path / "model", place / "trident", False, method="zoom-in", model={"draws": 6})
+    options = model.config["options"]
+    assert (options["overview_mpp"], options["view_mpps"], options["cells_um"]) == (64.0, [16.0], [128.0, 32.0])
+    features = next((place / "trident").rglob("s1.h5"))
+    alone = predict_alone(features, model, device="cpu", precision="32")
+    assert [one.grid.step for one in alone.maps] == [(256.0, 256.0), (64.0, 64.0)]
+    stored = {*map(tuple, read_bag(features).locations.tolist())}
+    assert {*map(tuple, alone.glimpses[-1].tiles.locations[0].tolist())} <= stored
+    beside = predict(place / "slides" / "s1.svs", model, device="cpu", precision="32", features=features)
+    assert beside.counters.tiles == 0
+    exact = predict_alone(features, model, device="cpu", precision="32", effort=Effort(exact=True))
+    assert {*map(tuple, exact.glimpses[-1].tiles.locations[0].tolist())} == stored
 
 
 def test_an_interrupted_training_on_bags_goes_on_and_other_features_are_another_training(

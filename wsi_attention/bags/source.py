@@ -123,6 +123,41 @@ def _shares(starts: NDArray[np.int64], side: float, step: float) -> list[tuple[N
     return found
 
 
+def _covering(
+    starts: NDArray[np.int64], side: int, shape: tuple[int, int], downsample: float
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield tiles (n,) bool, the pixels (m,) of a picture that these reach, and how much of each they cover.
+
+    Args:
+        starts: (n, 2), (x, y) of tiles from the picture's corner on, in level-0 pixels.
+        side: of a tile.
+        shape: (rows, cols) of the picture.
+        downsample: level-0 pixels per pixel of it.
+    """
+    rows, cols = shape
+    across = [_shares(starts[:, i], float(side), downsample) for i in (0, 1)]
+    for (col, wide), (row, high) in itertools.product(*across):
+        inside = torch.from_numpy((col >= 0) & (col < cols) & (row >= 0) & (row < rows) & (wide * high > 0))
+        cells, area = torch.from_numpy(row * cols + col), torch.from_numpy(wide * high).float()
+        yield inside, cells[inside], area[inside]
+
+
+def _pooled(
+    features: Tensor, starts: NDArray[np.int64], side: int, shape: tuple[int, int], downsample: float
+) -> Tensor:
+    """Return a picture (d, rows, cols) of the mean feature over each pixel's area, 0 where there is none.
+
+    `features` (n, d) are those of the tiles; all else as for `_covering`.
+    """
+    size = shape[0] * shape[1]
+    sums, areas = features.new_zeros(size, features.shape[1]), torch.zeros(size)
+    for inside, cells, area in _covering(starts, side, shape, downsample):
+        sums.index_add_(0, cells, features[inside] * area.unsqueeze(-1))
+        areas.index_add_(0, cells, area)
+    mean = sums / areas.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
+    return mean.T.reshape(-1, *shape)
+
+
 class FeaturedSource(StoredSource):
     """A slide's `TileSource` some of whose tiles have known features; overview and tissue are the slide's.
 
@@ -243,20 +278,15 @@ class BagSource(StoredSource):
 
     def overview(self, downsample: float) -> Tensor:
         """Return (1, d, h, w) float32: the mean feature over a pixel's area, as far as tiles cover it; 0 elsewhere."""
-        features, (rows, cols) = self._stored.features, self._shape(downsample)
-        sums, areas = features.new_zeros(rows * cols, features.shape[1]), torch.zeros(rows * cols)
-        for inside, cells, area in self._covering(downsample):
-            sums.index_add_(0, cells, features[inside] * area.unsqueeze(-1))
-            areas.index_add_(0, cells, area)
-        mean = sums / areas.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
-        return mean.T.reshape(1, -1, rows, cols)
+        stored = self._stored
+        return _pooled(stored.features, stored.locations, stored.side, self._shape(downsample), downsample)[None]
 
     def covered(self) -> tuple[NDArray[np.bool_], float]:
         """Return where tiles are, (h, w) bool, true where they cover half a pixel, and level-0 pixels per pixel."""
         downsample = self._stored.side / FINEST
         rows, cols = self._shape(downsample)
         areas = torch.zeros(rows * cols)
-        for _, cells, area in self._covering(downsample):
+        for _, cells, area in _covering(self._stored.locations, self._stored.side, (rows, cols), downsample):
             areas.index_add_(0, cells, area)
         return (areas >= 0.5).reshape(rows, cols).numpy(), downsample
 
@@ -271,22 +301,21 @@ class BagSource(StoredSource):
         return self._moved(tiles, tiles) if self._stored.fits(tiles.size, tiles.downsample) else tiles
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """Return tiles none of which is valid: there is no slide."""
-        return self._failed(tiles, 3, "no feature is stored near the tile at")
+        """Return views as grids of mean features (1, n, d, h, w); tiles are not valid, for there is no slide."""
+        if tiles.downsample < self._stored.side / FINEST:
+            return self._failed(tiles, 3, "no feature is stored near the tile at")
+        views = [self._view(location, tiles.size, tiles.downsample) for location in tiles.locations[0]]
+        return TileBatch(torch.stack(views)[None], torch.ones(1, len(views), dtype=torch.bool))
+
+    def _view(self, location: NDArray[np.int64], size: tuple[int, int], downsample: float) -> Tensor:
+        """Return the mean features (d, h, w) in a region whose top left corner is given in level-0 pixels."""
+        stored, starts = self._stored, self._stored.locations - location
+        near = ((starts > -self._stored.side) & (starts < np.array(size) * downsample)).all(axis=1)
+        return _pooled(stored.features[torch.from_numpy(near)], starts[near], stored.side, size[::-1], downsample)
 
     def _shape(self, downsample: float) -> tuple[int, int]:
         """Return rows and columns of an overview."""
         return math.ceil(self.extent[1] / downsample), math.ceil(self.extent[0] / downsample)
-
-    def _covering(self, downsample: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield tiles (n,) bool, the pixels (m,) of an overview that these reach, and how much of each they cover."""
-        rows, cols = self._shape(downsample)
-        side = float(self._stored.side)
-        across = [_shares(self._stored.locations[:, i], side, downsample) for i in (0, 1)]
-        for (col, wide), (row, high) in itertools.product(*across):
-            inside = torch.from_numpy((col >= 0) & (col < cols) & (row >= 0) & (row < rows) & (wide * high > 0))
-            cells, area = torch.from_numpy(row * cols + col), torch.from_numpy(wide * high).float()
-            yield inside, cells[inside], area[inside]
 
     def _cells(self, grid: Grid) -> NDArray[np.int64]:
         """Return the flat index (n,) of the cell in which each tile's centre lies."""

@@ -33,8 +33,10 @@ from wsi_attention.training.start import PRETRAINED, start_file
 T = TypeVar("T")
 PIXELS, USUAL = 256, (0.25, 0.5, 1.0, 2.0)
 """Side of tiles where no file says it; scales that a model is said to read where tiles are within 5 % of them."""
-GRIDDED = "ats"
-"""The method whose attention looks at a grid of features where there are no slides."""
+ONE_LOOK, TWO_LOOKS = "ats", "zoom-in"
+"""Methods whose attention looks at grids of features where there are no slides."""
+REGION = 4
+"""Tiles along a side of a region into which the second look goes."""
 GRID_WIDTH = 64
 """Channels of the one stage of the attention network on such a grid."""
 UNCHANGED = Augmentation(symmetry="none", stain=0.0, brightness=0.0)
@@ -123,10 +125,10 @@ class Given:
         Raises:
             InputError: the method looks at slides closer than features show them.
         """
-        if recipe.method != GRIDDED:
+        if recipe.method not in (ONE_LOOK, TWO_LOOKS):
             raise InputError(
-                f"method {recipe.method} looks at the slides themselves (-i); on features alone train {POOLING} or"
-                f" {GRIDDED}"
+                f"method {recipe.method} looks at the slides themselves (-i); on features alone train {POOLING},"
+                f" {ONE_LOOK} or {TWO_LOOKS}"
             )
         if recipe.encoder_start or recipe.start:
             raise InputError(
@@ -135,8 +137,8 @@ class Given:
             )
         size = recipe.model.get("tile_size", self.pixels or PIXELS)
         mpp = recipe.model.get("tile_mpp", self.tile_mpp)
-        finer = {"overview_mpp": size * mpp / 2} if isinstance(size, int) and isinstance(mpp, int | float) else {}
-        return {"mean": [0.0] * self.dim, "std": [1.0] * self.dim, "attention_widths": [GRID_WIDTH], **finer}
+        scales = _scales(recipe.method, size * mpp) if isinstance(size, int) and isinstance(mpp, int | float) else {}
+        return {"mean": [0.0] * self.dim, "std": [1.0] * self.dim, "attention_widths": [GRID_WIDTH], **scales}
 
     def _one_encoder(self) -> str:
         if len(self.encoders) > 1:
@@ -149,6 +151,17 @@ class Given:
     def _on_a_grid(self, recipe: Recipe) -> bool:
         """Return whether attention looks at a grid of features, as there is no slide to look at."""
         return self.alone and recipe.method != POOLING
+
+
+def _scales(method: str, tile_um: float) -> dict[str, object]:
+    """Return options of attention on a grid of features, so that its last cells are tiles of that side in µm.
+
+    The one stage of the attention network halves what it looks at: a cell is two pixels wide.
+    """
+    if method == ONE_LOOK:
+        return {"overview_mpp": tile_um / 2}
+    region = REGION * tile_um
+    return {"overview_mpp": region / 2, "view_mpps": [tile_um / 2], "cells_um": [region, tile_um]}
 
 
 def without_changes(recipe: Recipe) -> Recipe:
