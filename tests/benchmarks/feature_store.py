@@ -5,7 +5,7 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/feature_store.py kills [--kills 20]
 
 `epochs`: a frozen encoder whose every tile of tissue is drawn in every epoch, trained with a store and without one.
-`bytes`: ats and zoom-in over a loopback HTTP server that counts what it sends; one more training of each is killed half
+`bytes`: ats and zoom-in over a loopback HTTP server that counts what it sends; one training of each is killed half
 way and started again. Slides beyond `--distinct` are copies of the others with a last byte of their own.
 `kills`: trainings killed at random moments and started again, and two trainings at once, with one store.
 """
@@ -52,6 +52,8 @@ METHODS = {
     "ats": "overview_mpp = 16.0\n",
     "zoom-in": "overview_mpp = 16.0\nview_mpps = [4.0]\ncells_um = [512.0, 128.0]\nwarm_up = 1000\n",
 }
+SIDES = ["plain", "store", "store, killed", "store + cache", "store + cache, killed"]
+"""Without a store; with one; and with a folder that `--cache` names."""
 
 
 def recipe(folder: Path, method: str, more: str, **numbers: Any) -> Path:
@@ -185,7 +187,7 @@ def over_http(running: Counted, slides: Path, told: Path, out: Path, *more: str,
     urls = [f"{running.address}/{path.name}" for path in sorted(slides.glob("*.svs"))]
     command = train(slides / "labels.csv", urls, told, out, *more)
     running.counts()
-    start = time.monotonic()
+    start, before = time.monotonic(), {"bytes": 0, "requests": 0}
     if kill:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not _reached(out, kill):
@@ -193,10 +195,13 @@ def over_http(running: Counted, slides: Path, told: Path, out: Path, *more: str,
         process.send_signal(signal.SIGKILL)
         if process.wait() != -signal.SIGKILL:
             raise RuntimeError("the training ended before it was killed")
+        before = running.counts()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     last = metrics(out)[-1]
     kept = {name: last[name] for name in ("train_loss", "val_loss", "val_auroc")}
-    return running.counts() | kept | {"epochs": len(metrics(out)), "seconds": round(time.monotonic() - start, 1)}
+    asked = {name: count + before[name] for name, count in running.counts().items()}
+    kept |= {"bytes_before_the_kill": before["bytes"]} if kill else {}
+    return asked | kept | {"epochs": len(metrics(out)), "seconds": round(time.monotonic() - start, 1)}
 
 
 def _reached(out: Path, epoch: int) -> bool:
@@ -215,9 +220,7 @@ def bytes_asked(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with server(slides) as running:
         for method in options.methods:
             told = recipe(folder, method, METHODS[method], **numbers)
-            for side in ("plain", "store", "store + cache", "store + cache, killed"):
-                if side.partition(",")[0] not in options.sides:
-                    continue
+            for side in options.sides:
                 name = f"{method}, {side}"
                 out = folder / "runs" / name.replace(" ", "").replace(",", "-").replace("+", "-")
                 more = ["--feature-store", str(out / "features"), "--feature-store-gb", "0" if side == "plain" else "5"]
@@ -225,7 +228,7 @@ def bytes_asked(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 kill = options.epochs // 2 if "killed" in side else 0
                 found[name] = over_http(running, slides, told, out / "model", *more, kill=kill)
                 one = found[name]
-                print(f"{name}: {one['bytes'] / whole:.2%} of the cohort's bytes", flush=True)
+                print(f"{name}: {one['bytes'] / whole:.2%} of the cohort's bytes, {one}", flush=True)
     rows = [
         (
             name,
@@ -317,7 +320,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="passes over the slides [3]")
     parser.add_argument("--draws", type=int, default=4, help="tiles a slide and epoch, for `bytes` [4]")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--sides", nargs="+", default=["plain", "store", "store + cache"], help="which, for `bytes`")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES[:3], help="which, for `bytes`")
     parser.add_argument("--kills", type=int, default=20, help="killed trainings [20]")
     parser.add_argument("--seed", type=int, default=0)
     run_and_save(parser, PARTS[part])

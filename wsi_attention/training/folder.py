@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan
 from wsi_attention.training.state import METRICS, STATE, TrainingState, write_metrics
 
 SPLIT = "split.csv"
+FETCHED = "fetched"
+"""Subfolder for what was fetched of slides behind URLs, so that a training that goes on does not fetch it again."""
 
 
 def forget(output: str | Path) -> None:
@@ -89,6 +92,7 @@ def tidy(folder: Path) -> None:
     (folder / STATE).unlink(missing_ok=True)
     tidy_epochs(folder)
     remove_unfinished(folder)
+    shutil.rmtree(folder / FETCHED, ignore_errors=True)
 
 
 def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, object]:

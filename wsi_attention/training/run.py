@@ -18,13 +18,14 @@ from wsi_attention.errors import InputError
 from wsi_attention.files import given_path, given_paths
 from wsi_attention.methods.method import build_model
 from wsi_attention.protocols import contract_of
+from wsi_attention.slide.readers.remote.cache import by_default
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.bags import Stored, bag_examples, stored_for, with_features
 from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.features import Place, kept_features
-from wsi_attention.training.folder import finish, forget, tidy, write_split
+from wsi_attention.training.folder import FETCHED, finish, forget, tidy, write_split
 from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
@@ -128,44 +129,47 @@ def train(
     )
     fabric = fabric_on(device, processes, precision)
     listener = listener if listener and fabric.is_global_zero else Silent()
-    doors = OpenSlides()
-    plan = make_plan(table, places, recipe, listener, series, doors, features)
-    recipe = plan.recipe
-    done = finished_before(folder, plan) if earlier == "continue" else None
-    if done:
-        tidy(folder / FOLDER)
-        return TrainingResult(folder, done.best, done.epochs, 0, True, done.failed, fabric.is_global_zero)
-    views = OverviewMemory(memory)
-    if begun:
-        check_same_plan(folder, begun.plan, plan)
-        listener.line(f"going on after epoch {begun.epoch}")
-    state = begun or _new_state(plan, precision, views)
-    classes = plan.split.classes
-    model = build_model(recipe.method, len(classes), **state.arguments)
-    guide = guide_for(model, recipe, classes, plan.training_slides, folder, listener)
-    if earlier == "replace":
-        forget(folder)
+    with by_default(folder / FOLDER / FETCHED):
+        doors = OpenSlides()
+        plan = make_plan(table, places, recipe, listener, series, doors, features)
+        recipe = plan.recipe
+        done = finished_before(folder, plan) if earlier == "continue" else None
+        if done:
+            tidy(folder / FOLDER)
+            return TrainingResult(folder, done.best, done.epochs, 0, True, done.failed, fabric.is_global_zero)
+        views = OverviewMemory(memory)
+        if begun:
+            check_same_plan(folder, begun.plan, plan)
+            listener.line(f"going on after epoch {begun.epoch}")
+        state = begun or _new_state(plan, precision, views)
+        classes = plan.split.classes
+        model = build_model(recipe.method, len(classes), **state.arguments)
+        guide = guide_for(model, recipe, classes, plan.training_slides, folder, listener)
+        if earlier == "replace":
+            forget(folder)
+            fabric.barrier()
+        model.load_state_dict(dict(state.weights))
+        place, arguments = Place(feature_store, feature_store_gb, folder), dict(state.arguments)
+        stored = stored_for(plan.features, model, recipe.method, arguments) if plan.features else None
+        alone = plan.features is not None and plan.features.alone
+        known = None if alone else kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
+        accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
+        mpp = contract_of(model).overview_mpp
+        open_all = partial(_examples, plan, views=views, mpp=mpp, known=known, doors=doors, stored=stored)
+        job = _job(plan, open_all, folder / FOLDER, listener, accumulation, guide)
+        if fabric.is_global_zero:
+            write_split(folder / FOLDER, plan.split)
+        first, state = state.epoch, fit(fabric, model, job, state)
+        end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
+        if fabric.is_global_zero:
+            model.load_state_dict(dict(state.best))
+            save_last(accumulation, folder)
+            finish(folder, plan, model.cpu(), state, end, command)
+        doors.close()
         fabric.barrier()
-    model.load_state_dict(dict(state.weights))
-    place, arguments = Place(feature_store, feature_store_gb, folder), dict(state.arguments)
-    stored = stored_for(plan.features, model, recipe.method, arguments) if plan.features else None
-    alone = plan.features is not None and plan.features.alone
-    known = None if alone else kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
-    accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
-    mpp = contract_of(model).overview_mpp
-    open_all = partial(_examples, plan, views=views, mpp=mpp, known=known, doors=doors, stored=stored)
-    job = _job(plan, open_all, folder / FOLDER, listener, accumulation, guide)
-    if fabric.is_global_zero:
-        write_split(folder / FOLDER, plan.split)
-    first, state = state.epoch, fit(fabric, model, job, state)
-    end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
-    if fabric.is_global_zero:
-        model.load_state_dict(dict(state.best))
-        save_last(accumulation, folder)
-        finish(folder, plan, model.cpu(), state, end, command)
-    doors.close()
-    fabric.barrier()
-    return TrainingResult(folder, end.best, end.epochs, end.epochs - first, False, end.failed, fabric.is_global_zero)
+        return TrainingResult(
+            folder, end.best, end.epochs, end.epochs - first, False, end.failed, fabric.is_global_zero
+        )
 
 
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:

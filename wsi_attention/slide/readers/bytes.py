@@ -151,6 +151,29 @@ def merged(ranges: Sequence[Range], gap: int, largest: int) -> Iterator[Range]:
     yield start, end - start
 
 
+def gap_within(ranges: Sequence[Range], spare: int, most: int) -> int:
+    """Return the widest gap, at most `most`, such that all gaps up to it have no more than `spare` bytes together.
+
+    Joining the narrowest gaps first makes the fewest spans for these bytes.
+
+    Args:
+        ranges: at least one, sorted.
+        spare: bytes between ranges that may be read with them.
+        most: the widest gap that may be worth it.
+    """
+    gaps, end = list[int](), sum(ranges[0])
+    for offset, count in ranges[1:]:
+        gaps.append(max(offset - end, 0))
+        end = max(end, offset + count)
+    widest = total = 0
+    for gap in sorted(gap for gap in gaps if gap <= most):
+        total += gap
+        if total > spare:
+            return min(widest, gap - 1)
+        widest = gap
+    return widest
+
+
 def cut_out(spans: Sequence[Range], contents: Sequence[bytes], ranges: Sequence[Range]) -> list[bytes]:
     """Cut the bytes of each range out of those of the spans."""
     starts = [offset for offset, _ in spans]

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO, TypeVar, cast
 
 from wsi_attention.errors import SlideError, SlideOpenError, TileReadError
 from wsi_attention.slide.failures import one_line
-from wsi_attention.slide.readers.bytes import LocalBytes, Range, cut_out, merged
+from wsi_attention.slide.readers.bytes import LocalBytes, Range, cut_out, gap_within, merged
 from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.readers.remote.cache import LIMIT_VARIABLE, WHOLE, RemoteCache
-from wsi_attention.slide.readers.remote.file import Blocks, RemoteFile
+from wsi_attention.slide.readers.remote.file import RemoteFile, blocks_of
 from wsi_attention.slide.readers.remote.objects import Facts, NoRangesError, OneRangeError, Progress, remote_object
+from wsi_attention.slide.readers.remote.recent import RECENT
 from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, persistently
 from wsi_attention.slide.urls import masked
 
 T = TypeVar("T")
 REQUESTS = 16
 """Requests side by side for one slide."""
-GAP = 2**15
-"""Bytes between two ranges that are fetched with them where each range needs a request of its own."""
 SMALL_GAP = 2**9
-"""The same where one request takes several ranges, each with a header."""
+"""Bytes between two ranges that are fetched with them where one request takes several ranges, each with a header."""
+GAP = 2**18
+"""The same where each range needs a request of its own, at most: as long as a request takes, a line brings so much."""
+SPARE, LEAST_SPARE = 0.5, 2**15
+"""There the bytes of all gaps together, at most, as a share of the bytes that are wanted; but so many in any case."""
 SLOWEST = 1e5
 """Bytes a second that a line must bring for its requests to be waited for."""
 LARGEST = 2**23
@@ -69,12 +69,13 @@ class RemoteBytes:
         self._whole = None if facts.ranged else self._local(facts, cache)
         self.size = self._whole.size if self._whole else facts.size
         self.version = facts.version
-        self._blocks = _blocks_of(url, facts) if facts.ranged else Blocks()
+        self._file: Hashable = (url, facts.version, facts.size) if facts.version else object()
+        RECENT.put(self._file, blocks_of(facts.head, facts.size))
 
     def _local(self, facts: Facts, cache: RemoteCache | None) -> LocalBytes:
         """Open the whole file from the cache, fetched first if need be."""
         size = f"{facts.size / 1e6:,.{facts.size < 10_000_000:d}f} MB" if facts.size > 0 else "the file"
-        if cache is None or self._slot is None:
+        if cache is None or self._slot is None or not cache.whole:
             raise SlideOpenError(
                 f"{self.path}: the server gives whole files only, no ranges of bytes;"
                 f" with --cache FOLDER {size} will be fetched once and kept there"
@@ -118,21 +119,37 @@ class RemoteBytes:
                     f"{self.path}: {count} bytes at {offset} asked, the file has {self.size}; it is truncated"
                 )
         wanted = sorted({each for each in ranges if each[1]})
-        found = {each: content for each in wanted if self._slot and (content := self._slot.get(each))}
-        missing = [each for each in wanted if each not in found]
-        if missing:
-            found |= self._fetched(missing)
+        found = self._recent(wanted)
+        if missing := [each for each in wanted if each not in found]:
+            more = self._kept(missing)
+            more |= self._fetched(left) if (left := [each for each in missing if each not in more]) else {}
+            RECENT.put(self._file, more)
+            found |= more
         return [found[each] if each[1] else b"" for each in ranges]
+
+    def _recent(self, ranges: Sequence[Range]) -> dict[Range, bytes]:
+        return RECENT.get(self._file, ranges)
+
+    def _kept(self, wanted: Sequence[Range]) -> dict[Range, bytes]:
+        """Return what the cache folder has of some ranges."""
+        slot = self._slot
+        return {each: content for each in wanted if (content := slot.get(each)) is not None} if slot else {}
 
     def _fetched(self, wanted: Sequence[Range]) -> dict[Range, bytes]:
         """Fetch ranges in rising order from the server; keep them, if there is a cache."""
-        spans = list(merged(wanted, SMALL_GAP if self._object.most > 1 else GAP, LARGEST))
+        spans = list(merged(wanted, self._gap(wanted), LARGEST))
         contents = self._run(lambda: self._fetch(spans), more=sum(count for _, count in spans) / SLOWEST)
-        found = dict(zip(wanted, cut_out(spans, contents, wanted), strict=True))
         if self._slot:
-            for each, content in found.items():
-                self._slot.put(each, content)
-        return found
+            for span, content in zip(spans, contents, strict=True):
+                self._slot.put(span, content)
+        return dict(zip(wanted, cut_out(spans, contents, wanted), strict=True))
+
+    def _gap(self, wanted: Sequence[Range]) -> int:
+        """Return how far apart ranges are that are fetched as one."""
+        if self._object.most > 1:
+            return SMALL_GAP
+        spare = max(int(SPARE * sum(count for _, count in wanted)), LEAST_SPARE)
+        return gap_within(wanted, spare, GAP)
 
     async def _fetch(self, spans: Sequence[Range]) -> list[bytes]:
         """Make several requests side by side; the first goes ahead where it is not known what the server accepts."""
@@ -186,33 +203,13 @@ class RemoteBytes:
         """Open the whole as a seekable binary file that fetches blocks and keeps them."""
         if self._whole:
             return self._whole.file()
-        return cast(BinaryIO, io.BufferedReader(RemoteFile(self.read, self.size, self._blocks)))
+        return cast(BinaryIO, RemoteFile(self._recent, self.read, self.size))
 
     def close(self) -> None:
         """Refuse later reads; connections stay open for other slides of the same server."""
         self._closed = True
         if self._whole:
             self._whole.close()
-
-
-_BLOCKS: OrderedDict[tuple[str, str, int], Blocks] = OrderedDict()
-_BLOCKS_LOCK = Lock()
-RECENT = 4
-"""Files whose blocks are kept after they were closed: opening one again costs one request."""
-
-
-def _blocks_of(url: str, facts: Facts) -> Blocks:
-    """Return the blocks of a file in one version; new ones where the server names no version."""
-    blocks = Blocks()
-    if facts.version:
-        with _BLOCKS_LOCK:
-            key = url, facts.version, facts.size
-            blocks = _BLOCKS.setdefault(key, blocks)
-            _BLOCKS.move_to_end(key)
-            while len(_BLOCKS) > RECENT:
-                _BLOCKS.popitem(last=False)
-    blocks.put_head(facts.head, facts.size)
-    return blocks
 
 
 def _packed(spans: Sequence[Range], most: int) -> list[list[Range]]:

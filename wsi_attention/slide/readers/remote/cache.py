@@ -1,7 +1,7 @@
 """A folder that keeps bytes of remote slides between runs: plain files, each written whole or not at all.
 
 FOLDER/<key>/about.json          the URL without secrets, version and size that the key stands for
-FOLDER/<key>/<offset>-<count>    bytes that were fetched
+FOLDER/<key>/<offset>-<count>    bytes that were fetched at once
 FOLDER/<key>/whole               the whole file, where the server gives no ranges
 """
 
@@ -10,22 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import time
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_attention.errors import InputError
+from wsi_attention.once import once
 from wsi_attention.slide.readers.bytes import Range
 
 FOLDER_VARIABLE = "WSI_ATTENTION_CACHE"
 """Names the environment variable of the folder; it reaches worker processes by itself."""
 LIMIT_VARIABLE = "WSI_ATTENTION_CACHE_GB"
 LIMIT_GB = 50.0
+BY_DEFAULT_GB = 5.0
+"""Limit of a cache that nobody asked for."""
 MARK = "about.json"
 WHOLE = "whole"
+LOOKED_AT = 8
+"""Ranges that are looked through for one that holds another; they overlap seldom."""
 LOOK_AGAIN = 60.0
 """Seconds between two looks at how large the folder has become."""
 
@@ -37,21 +45,23 @@ class RemoteCache:
     Attributes:
         folder: where they lie.
         limit: bytes in all, about; the files used longest ago leave first.
+        whole: whether whole files may be kept, where a server gives no ranges.
     """
 
     folder: Path
     limit: float
+    whole: bool = True
 
     @classmethod
     def wanted(cls) -> RemoteCache | None:
-        """Return the cache that the environment names, None where it names none.
+        """Return the cache that the environment names, else the one `by_default`, else None.
 
         Raises:
             InputError: its limit is no positive number.
         """
         folder = os.environ.get(FOLDER_VARIABLE)
         if not folder:
-            return None
+            return _BY_DEFAULT[-1] if _BY_DEFAULT else None
         text = os.environ.get(LIMIT_VARIABLE, str(LIMIT_GB))
         try:
             limit = float(text)
@@ -96,7 +106,29 @@ class RemoteCache:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+_BY_DEFAULT: list[RemoteCache] = []
+
+
+@contextmanager
+def by_default(folder: Path) -> Iterator[None]:
+    """Keep ranges in a folder while the block lasts, in all threads of this process, where no other cache is named.
+
+    Nothing is written as long as no URL is opened.
+    """
+    cache = RemoteCache(folder, BY_DEFAULT_GB * 1e9, whole=False)
+    _BY_DEFAULT.append(cache)
+    try:
+        yield
+    finally:
+        _BY_DEFAULT.remove(cache)
+
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
 _LOOKED: dict[Path, float] = {}
+
+
+def _name(wanted: Range) -> str:
+    return f"{wanted[0]}-{wanted[1]}"
 
 
 def _slots(folder: Path) -> Iterator[tuple[Path, float, int]]:
@@ -109,25 +141,46 @@ def _slots(folder: Path) -> Iterator[tuple[Path, float, int]]:
 
 @dataclass(frozen=True)
 class Slot:
-    """Bytes of one file in one version. What cannot be kept is fetched again; nothing here is ever run."""
+    """Bytes of one file in one version. What cannot be kept is fetched again; nothing here is ever run.
+
+    What other processes keep meanwhile is seen by the next slot of the same file.
+    """
 
     folder: Path
 
     def get(self, wanted: Range) -> bytes | None:
-        """Return the bytes kept by an earlier call, None where there are none."""
-        try:
-            content = self._file(wanted).read_bytes()
-        except OSError:
-            return None
-        return content if len(content) == wanted[1] else None
+        """Return bytes that were kept, by themselves or with others around them; None where they were not."""
+        offset, count = wanted
+        for start, length in self._around(wanted):
+            try:
+                with (self.folder / _name((start, length))).open("rb", buffering=0) as file:
+                    file.seek(offset - start)
+                    content = file.read(count)
+            except OSError:
+                continue
+            if len(content) == count:
+                return content
+        return None
 
     def put(self, wanted: Range, content: bytes) -> None:
         """Keep bytes; a full disk is no error."""
         with suppress(OSError):
-            self.write(self._file(wanted).name, lambda path: path.write_bytes(content))
+            self.write(_name(wanted), lambda path: path.write_bytes(content))
+            insort(self._ranges, wanted)
 
-    def _file(self, wanted: Range) -> Path:
-        return self.folder / f"{wanted[0]}-{wanted[1]}"
+    @once
+    def _ranges(self) -> list[Range]:
+        """Those that are kept, sorted."""
+        found = [_RANGE.fullmatch(file.name) for file in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted((int(match[1]), int(match[2])) for match in found if match)
+
+    def _around(self, wanted: Range) -> Iterator[Range]:
+        """Yield those of the ranges kept that hold a range, among the few that begin just before it."""
+        ranges = self._ranges
+        last = bisect_right(ranges, (wanted[0], sys.maxsize))
+        for start, length in reversed(ranges[max(last - LOOKED_AT, 0) : last]):
+            if sum(wanted) <= start + length:
+                yield start, length
 
     @property
     def whole(self) -> Path | None:

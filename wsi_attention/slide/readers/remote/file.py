@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import Lock
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from wsi_attention.slide.readers.bytes import Range
@@ -13,56 +11,42 @@ from wsi_attention.slide.readers.bytes import Range
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-BLOCK = 2**16
-KEPT = 2**24
-"""Bytes of blocks that are kept; the index of a slide of 100,000² pixels has 3 MB."""
-MOST_AHEAD = 2**18
+BLOCK = 2**12
+"""Bytes of a block: directories of a TIFF lie far apart and have one or two thousand."""
+MOST_AHEAD = 2**19
 """Bytes fetched at once, at most, beyond what is asked for."""
+FASTER = 4
+"""How many times more is fetched ahead each time that reading goes on."""
 
 
-class Blocks:
-    """Blocks of one file by number, the last used ones. Thread-safe."""
+def blocks_of(head: bytes, size: int) -> dict[Range, bytes]:
+    """Return the first bytes of a file of some size as the blocks in which `RemoteFile` reads, as far as these go."""
+    whole = len(head) // BLOCK if len(head) < size else -(-size // BLOCK)
+    ranges = [_block(number, size) for number in range(whole)]
+    return {(offset, count): head[offset : offset + count] for offset, count in ranges}
 
-    def __init__(self) -> None:
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = Lock()
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._blocks
-
-    def get(self, numbers: Iterable[int]) -> dict[int, bytes]:
-        """Return the blocks that are there."""
-        with self._lock:
-            found = {number: self._blocks[number] for number in numbers if number in self._blocks}
-            for number in found:
-                self._blocks.move_to_end(number)
-        return found
-
-    def put(self, blocks: Mapping[int, bytes]) -> None:
-        """Add blocks; drop those that were used longest ago."""
-        with self._lock:
-            self._blocks.update(blocks)
-            while len(self._blocks) > KEPT // BLOCK:
-                self._blocks.popitem(last=False)
-
-    def put_head(self, head: bytes, size: int) -> None:
-        """Add the first bytes of a file of some size, as far as they are whole blocks."""
-        whole = len(head) // BLOCK if len(head) < size else -(-size // BLOCK)
-        self.put({number: head[number * BLOCK : (number + 1) * BLOCK] for number in range(whole)})
+def _block(number: int, size: int) -> Range:
+    return number * BLOCK, min(BLOCK, size - number * BLOCK)
 
 
 class RemoteFile(io.RawIOBase):
     """Reads whole blocks; sequential reading fetches more and more ahead.
 
     Args:
-        fetch: returns the bytes of ranges.
+        recent: returns those of some ranges that are at hand.
+        fetch: returns the bytes of ranges, which are then at hand.
         size: of the whole.
-        blocks: those that are there already; new ones are added.
     """
 
-    def __init__(self, fetch: Callable[[Sequence[Range]], list[bytes]], size: int, blocks: Blocks) -> None:
+    def __init__(
+        self,
+        recent: Callable[[Sequence[Range]], dict[Range, bytes]],
+        fetch: Callable[[Sequence[Range]], list[bytes]],
+        size: int,
+    ) -> None:
         super().__init__()
-        self._fetch, self._size, self._blocks, self._at = fetch, size, blocks, 0
+        self._recent, self._fetch, self._size, self._at = recent, fetch, size, 0
         self._ahead, self._end = 0, -1
 
     def readable(self) -> bool:
@@ -100,21 +84,20 @@ class RemoteFile(io.RawIOBase):
 
     def _bytes(self, offset: int, count: int) -> bytes:
         first, last = offset // BLOCK, (offset + count - 1) // BLOCK
-        found = self._blocks.get(range(first, last + 1))
-        missing = [number for number in range(first, last + 1) if number not in found]
+        wanted = [_block(number, self._size) for number in range(first, last + 1)]
+        found = self._recent(wanted)
+        missing = [each for each in wanted if each not in found]
         if missing:
-            fetched = self._fetched(missing)
-            self._blocks.put(fetched)
-            found |= fetched
-        joined = b"".join(found[number] for number in range(first, last + 1))
+            found |= self._fetched(missing)
+        joined = b"".join(found[each] for each in wanted)
         return joined[offset - first * BLOCK : offset - first * BLOCK + count]
 
-    def _fetched(self, missing: list[int]) -> dict[int, bytes]:
+    def _fetched(self, missing: list[Range]) -> dict[Range, bytes]:
         """Fetch missing blocks, and some after them where the last fetch ended just before."""
-        self._ahead = min(max(2 * self._ahead, 1), MOST_AHEAD // BLOCK) if missing[0] == self._end else 0
-        self._end = missing[-1] + 1 + self._ahead
-        last = -(-self._size // BLOCK)
-        more = [number for number in range(missing[-1] + 1, min(self._end, last)) if number not in self._blocks]
-        wanted = [*missing, *more]
-        ranges = [(number * BLOCK, min(BLOCK, self._size - number * BLOCK)) for number in wanted]
-        return dict(zip(wanted, self._fetch(ranges), strict=True))
+        first, end = missing[0][0] // BLOCK, missing[-1][0] // BLOCK + 1
+        self._ahead = min(max(FASTER * self._ahead, 1), MOST_AHEAD // BLOCK) if first == self._end else 0
+        self._end = end + self._ahead
+        following = [_block(number, self._size) for number in range(end, min(self._end, -(-self._size // BLOCK)))]
+        there = self._recent(following)
+        wanted = [*missing, *(each for each in following if each not in there)]
+        return dict(zip(wanted, self._fetch(wanted), strict=True))

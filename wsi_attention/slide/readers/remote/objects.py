@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fsspec.implementations.http import HTTPFileSystem
 
 _LOG = logging.getLogger("wsi_attention.download")
-HEAD = 2**16
+HEAD = 2**12
 """Bytes that the first request over HTTP asks for; it tells the size, and whether the server gives ranges at all."""
 PIECE = 2**20
 """Bytes of a download that are held at once."""
