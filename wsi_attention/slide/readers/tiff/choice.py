@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +13,22 @@ from wsi_attention.slide.failures import what_is_wrong
 from wsi_attention.slide.images import Series
 from wsi_attention.slide.metadata import file_mpp, objective_power
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
-from wsi_attention.slide.readers.tiff.coding import Coding
-from wsi_attention.slide.readers.tiff.index import SOUND, TiffLevel
+from wsi_attention.slide.readers.tiff.kinds import kind_of, samples
 from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError
 from wsi_attention.slide.resample import on_white
 from wsi_attention.slide.urls import is_url
 
 SAME = "a tiled TIFF; a tissue tile is the same in OpenSlide"
+SAME_KIND = "a tiled TIFF; a tissue tile of a slide of its kind is the same in OpenSlide"
 AT_URL = "a tiled TIFF at a URL"
 ALONE = "a tiled TIFF; OpenSlide does not tell its images apart"
+
+LARGE = 2**14
+"""Stored tiles from which on a file is not compared where one of its kind was: OpenSlide would read its whole index
+three times over."""
+_PROVED: set[Hashable] = set()
+"""Kinds of which this process has compared a file, and found no difference."""
 
 
 class Verdict(NamedTuple):
@@ -35,7 +41,8 @@ class Verdict(NamedTuple):
 def judge(path: str, series: Series = None) -> Verdict:
     """Judge whether the `tiff` reader is to be used for a file.
 
-    A URL is not compared, for OpenSlide reads none; nor is an image that OpenSlide does not take for the slide.
+    A URL is not compared, for OpenSlide reads none; nor is an image that OpenSlide does not take for the slide; nor a
+    large file after another of its kind, small or large.
 
     Raises:
         SeveralImagesError: several images could be the slide.
@@ -86,6 +93,23 @@ def _foreign(path: str) -> str | None:
 
 
 def _compared(path: str, ours: TiffReader, series: Series) -> Verdict:
+    kind = _kind(ours)
+    if kind in _PROVED and sum(len(level.counts) for level in ours.levels) >= LARGE:
+        return Verdict(True, SAME_KIND)
+    verdict = _opened_and_compared(path, ours, series)
+    if verdict == (True, SAME) and kind is not None:
+        _PROVED.add(kind)
+    return verdict
+
+
+def _kind(ours: TiffReader) -> Hashable | None:
+    try:
+        return kind_of(ours)
+    except TileReadError:
+        return None
+
+
+def _opened_and_compared(path: str, ours: TiffReader, series: Series) -> Verdict:
     try:
         theirs = OpenSlideReader(path, series)
     except NotReadHereError:
@@ -118,7 +142,7 @@ def _difference(ours: TiffReader, theirs: OpenSlideReader) -> str | None:
         return f"associated images {ours.associated} where OpenSlide sees {theirs.associated}"
     if _scales(ours, shared) != _scales(theirs, shared):
         return "OpenSlide finds another downsample, pixel size or objective power"
-    for number, tile in _samples(ours.levels):
+    for number, tile in samples(ours.levels):
         if not _same_pixels(ours, theirs, number, tile):
             return f"a tile of level {number} decodes differently in OpenSlide"
     return None
@@ -129,16 +153,6 @@ def _scales(reader: SlideReader, shared: list[tuple[int, int]]) -> tuple[object,
     sizes = zip(reader.level_dimensions, reader.level_downsamples, strict=True)
     downsamples = [downsample for size, downsample in sizes if size in shared]
     return downsamples, file_mpp(reader.properties), objective_power(reader.properties)
-
-
-def _samples(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[int, int]]:
-    """Return level and number of one tile of each kind of coding: the one with the most bytes, which shows tissue."""
-    seen: set[tuple[Coding, tuple[int, int]]] = set()
-    for number, level in enumerate(levels):
-        kind = level.coding, level.tile
-        if kind not in seen and (level.states == SOUND).any():
-            seen.add(kind)
-            yield number, int(np.argmax(level.counts * (level.states == SOUND)))
 
 
 def _same_pixels(ours: TiffReader, theirs: OpenSlideReader, number: int, tile: int) -> bool:

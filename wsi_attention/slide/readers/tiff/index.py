@@ -10,7 +10,7 @@ import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from wsi_attention.slide.readers.bytes import ByteRanges
 from wsi_attention.slide.readers.limits import downsamples
 from wsi_attention.slide.readers.tiff.checks import SOME_LOST, check_chain, check_levels
 from wsi_attention.slide.readers.tiff.coding import Coding, coding_of
+from wsi_attention.slide.readers.tiff.held import Backed, taken
 from wsi_attention.slide.readers.tiff.images import TiffImage, pick
 from wsi_attention.slide.readers.tiff.philips import PhilipsText
 from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_tags
@@ -147,12 +148,20 @@ def _state_of(path: str, series: Series) -> tuple[object, ...]:
 def _index_of(source: ByteRanges, series: Series) -> TiffIndex:
     import tifffile
 
-    with source.file() as stream:
+    with _stream(source) as stream:
         notes = notes_on_tags(stream, source.size, source.path) if is_url(source.path) else ()
         stream.seek(0)
         with tifffile.TiffFile(stream, name=source.path) as tif:
             found = _found(tif, source, series)
             return replace(found, notes=(*found.notes, *notes))
+
+
+def _stream(source: ByteRanges) -> BinaryIO:
+    """Open a file; of a local one, what `tag_sizes` has just read of its tables is not read again."""
+    if is_url(source.path):
+        return source.file()
+    state = Path(source.path).stat()
+    return cast(BinaryIO, Backed(source.file(), taken((source.path, state.st_size, state.st_mtime_ns))))
 
 
 def _found(tif: TiffFile, source: ByteRanges, series: Series) -> TiffIndex:

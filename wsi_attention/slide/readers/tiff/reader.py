@@ -68,6 +68,11 @@ class TiffReader:
         """Bytes of each level's stored tiles, (rows, columns)."""
         return tuple(level.counts.reshape(-1, level.columns) for level in self.levels)
 
+    def stored_head(self, level: int, tile: int, count: int) -> bytes:
+        """Return the first bytes of a stored tile, at most `count`; errors as in `read`."""
+        index = self.levels[level]
+        return self._source.read([(int(index.offsets[tile]), min(count, int(index.counts[tile])))])[0]
+
     def read(self, location: Size, level: int, size: Size) -> Pixels:
         """Return pixels (h, w, 3) on white.
 

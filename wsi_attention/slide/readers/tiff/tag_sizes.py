@@ -6,13 +6,14 @@ import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError
 from wsi_attention.slide.readers.bytes import as_asked
+from wsi_attention.slide.readers.tiff.held import Held, Noting, noted
 
 LARGEST = 2**25
 """Bytes of a tag: a description with pictures in it has some millions."""
@@ -76,10 +77,12 @@ def notes_on_file(path: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def _looked(path: str, size: int, changed: int) -> tuple[str, ...]:
     """Look once at each state of a file: it is opened several times, and its tables may be large."""
-    del changed
+    held = Held()
     with Path(path).open("rb", buffering=2**12) as stream:
         as_asked(stream.fileno())
-        return notes_on_tags(stream, size, path)
+        notes = notes_on_tags(cast(BinaryIO, Noting(stream, held)), size, path)
+    noted((path, size, changed), held)
+    return notes
 
 
 def notes_on_tags(stream: BinaryIO, size: int, path: str) -> tuple[str, ...]:
