@@ -11,8 +11,9 @@ one tile from the middle of each of its cells of 128 µm, which is a quarter of 
 passes of the two networks, each by itself on the very same pixels; the sample also opens the file, finds the tissue,
 draws, and keeps count. Bytes are those that the process asked of files (rchar of /proc/self/io) and those that the disk
 delivered from a cold cache (read_bytes: whole pages, and what the system reads ahead), beside the bytes that the
-slide's counters claim, and the size of the file. "sampled" has OpenSlide open the file too, to compare a tile with it;
-"tiff by name" has not; "openslide by name" reads everything through OpenSlide.
+slide's counters claim, and the size of the file. "sampled" is the reader `auto`: OpenSlide has opened the small slide,
+to compare a tile with it, and not the large one of the same kind; "first of its kind" is `auto` where the small slide
+was read by name, so that the large one is compared; "openslide by name" reads everything through OpenSlide.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ from one_slide import classified, model_folder, peak_mb
 
 SMALL = 10_000
 SIDES = ("sampled", "all tissue", "alone")
-BY_READER = {"sampled": "auto", "tiff by name": "tiff", "openslide by name": "openslide"}
+BY_READER = {
+    "sampled": ("auto", "auto"),
+    "first of its kind": ("auto", "tiff"),
+    "tiff by name": ("tiff", "tiff"),
+    "openslide by name": ("openslide", "openslide"),
+}
+"""The reader of the large slide, and of the small one before."""
 
 
 def over_all_tissue(path: str, model: str, first: str, most: int) -> dict[str, Any]:
@@ -116,11 +123,12 @@ def alone(path: str, model: str, first: str, most: int) -> dict[str, Any]:
     return {"seconds": wall, "cpu_seconds": own, "tiles": len(tiles), "rss_mb": peak_mb(), **named}
 
 
-def cold(reader: str, path: str, model: str, first: str, most: int) -> dict[str, Any]:
+def cold(readers: tuple[str, str], path: str, model: str, first: str, most: int) -> dict[str, Any]:
     """What `classify` does for one slide that the system has no page of."""
     del most
+    classified(first, model, reader=readers[1])
     drop_cache(Path(path))
-    return classified(path, model, first, reader)
+    return classified(path, model, reader=readers[0])
 
 
 def report(rounds: dict[str, list[dict[str, Any]]], file_bytes: int) -> None:
@@ -151,7 +159,7 @@ def report_bytes(name: str, one: dict[str, Any], file_bytes: int) -> None:
     )
     for what, kind in (("asked of files", "bytes_read"), ("from a cold disk", "bytes_storage")):
         print(
-            f"  {what}: {one[kind] / 1e6:.2f} MB, {one[kind] / needed:.2f}x of these, target 1.1;"
+            f"  {what}: {one[kind] / 1e6:.2f} MB, {one[kind] / needed:.2f}x of these, target 1.15;"
             f" {one[kind] / file_bytes:.2%} of the file, target 1 %"
         )
 
@@ -164,7 +172,7 @@ def main() -> None:
     parser.add_argument("--encode", type=int, default=1024, help="tissue tiles to encode; 0 for all")
     parser.add_argument("--folder", type=Path, help="where slides are kept between runs; a temporary one by default")
     options, began = parser.parse_args(), machine()
-    sides = {name: partial(cold, reader) for name, reader in BY_READER.items()}
+    sides = {name: partial(cold, readers) for name, readers in BY_READER.items()}
     sides |= {"all tissue": over_all_tissue, "alone": alone}
     with TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)

@@ -19,6 +19,7 @@ from wsi_attention.slide.failures import opening
 from wsi_attention.slide.holes import whitened
 from wsi_attention.slide.images import Series
 from wsi_attention.slide.metadata import check_metadata
+from wsi_attention.slide.readers.bytes import is_tiff
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
 from wsi_attention.slide.readers.zarr.absence import Absence, known_keys
 from wsi_attention.slide.readers.zarr.chunks import Codec, Grid, Rectangle, read_regions
@@ -161,7 +162,7 @@ def _root(path: str) -> str | None:
     file = Path(path)
     if file.is_dir():
         return "" if any((file / marker).is_file() for marker in _MARKERS) else None
-    if not zipfile.is_zipfile(file):
+    if is_tiff(path) or not zipfile.is_zipfile(file):  # which reads the last 64 KB of any file
         return None
     with zipfile.ZipFile(file) as archive:
         places = [PurePosixPath(name) for name in archive.namelist()]
