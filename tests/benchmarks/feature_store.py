@@ -23,6 +23,8 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -252,47 +254,87 @@ def bytes_asked(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 # ---- kills
 
 
+def trained(command: Sequence[str], told: Path) -> None:
+    """Runs a training in this process, which a server of processes has forked with the imports done."""
+    from wsi_attention.cli import main as wsi_attention
+
+    sys.argv = ["wsi-attention", *command]
+    with told.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    wsi_attention()
+
+
+def started(command: Sequence[str], told: Path) -> BaseProcess:
+    """Starts a training as a process of its own."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["wsi_attention.cli.train", "wsi_attention.training.run"])
+    process = context.Process(target=trained, args=(command[len(COMMAND) :], told))
+    process.start()
+    return process
+
+
+def ended(process: BaseProcess, told: Path) -> str:
+    """What a training has said; it must have succeeded."""
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(f"a training ended with {process.exitcode}: {told.read_text()}")
+    return told.read_text()
+
+
 def kills(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """How many killed and repeated trainings end with the weights of an undisturbed one, sharing one store."""
     random.seed(options.seed)
-    slides = small_slides(folder / "slides", 6, 1024)
+    slides, log = small_slides(folder / "slides", 6, 1024), folder / "log.txt"
     numbers = {"encoder": "small", "tile": 64, "mpp": 1.0, "draws": 8, "epochs": 4}
     told = recipe(folder, "ats", "overview_mpp = 8.0\nattention_widths = [8, 8]\ncontext = 3\n", **numbers)
 
-    def command(out: Path, store: Path) -> list[str]:
-        return train(slides / "labels.csv", [str(slides)], told, out, "--feature-store", str(store))
+    def command(out: Path, store: Path, gigabytes: float = 5) -> list[str]:
+        store_options = ["--feature-store", str(store), "--feature-store-gb", str(gigabytes)]
+        return train(slides / "labels.csv", [str(slides)], told, out, *store_options)
 
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    ended(started(command(folder / "plain", folder / "none", 0), log), log)
     start = time.monotonic()
-    subprocess.run(command(folder / "whole", folder / "undisturbed"), check=True, **quiet)
+    ended(started(command(folder / "whole", folder / "undisturbed"), log), log)
     seconds = time.monotonic() - start
-    expected = (folder / "whole" / "model.safetensors").read_bytes()
+    expected, plain = ((folder / name / "model.safetensors").read_bytes() for name in ("whole", "plain"))
+    print(
+        f"with a store and without: {'equal bit for bit' if expected == plain else 'not equal'}; {seconds:.1f} s each"
+    )
     landed = identical = close = damaged = 0
     out, store = folder / "out", folder / "killed"
     while landed < options.kills:
         for place in (out, store):
             shutil.rmtree(place, ignore_errors=True)
-        process = subprocess.Popen(command(out, store), start_new_session=True, **quiet)
-        time.sleep(random.uniform(0.3, 1) * seconds)
-        if process.poll() is not None:
-            seconds *= 0.8  # the machine has become faster since
+        process, moment = started(command(out, store), log), random.uniform(0, 4)
+        while process.is_alive() and moment >= 1 and not _reached(out, int(moment)):
+            time.sleep(0.01)
+        process.join(moment % 1 * seconds / (2 if moment < 1 else 8))  # the first epoch takes half of the time, about
+        process.kill()
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
             continue
-        os.killpg(process.pid, signal.SIGKILL)
-        landed += process.wait() == -signal.SIGKILL
-        again = subprocess.run(command(out, store), capture_output=True, text=True, check=True)
+        landed += 1
+        at = len(metrics(out)) if (out / "training" / "metrics.csv").exists() else 0
+        kept = sum(1 for _ in store.rglob("*.zarr.zip"))
+        damaged += "not used" in ended(started(command(out, store), log), log)
         made = (out / "model.safetensors").read_bytes()
-        damaged += "not used" in again.stderr
         identical, close = identical + (made == expected), close + close_enough(made, expected)
-        print(f"  kill {landed}: {identical} identical, {close} close, {damaged} damaged", flush=True)
+        print(f"  kill {landed}, after {at} epochs, {kept} files in the store:", end=" ")
+        print(f"{identical} identical, {close} close, {damaged} damaged", flush=True)
     print(f"{landed} kills landed; {damaged} trainings that went on met a damaged file;")
     print(f"{identical} of them end with the undisturbed one's weights bit for bit, {close} within 1e-4")
     shared, both = folder / "shared", [folder / "both0", folder / "both1"]
-    together = [subprocess.Popen(command(place, shared), **quiet) for place in both]
-    ended = [process.wait() for process in together]
-    alike = [close_enough((place / "model.safetensors").read_bytes(), expected) for place in both]
-    print(f"two trainings at once, one store: status {ended}, within 1e-4 of the undisturbed one: {alike}")
+    logs = [folder / f"{place.name}.txt" for place in both]
+    together = [started(command(place, shared), log) for place, log in zip(both, logs, strict=True)]
+    for process, log in zip(together, logs, strict=True):
+        ended(process, log)
+    models = [(place / "model.safetensors").read_bytes() for place in both]
+    alike = [close_enough(model, plain) for model in models]
+    same = [model == plain for model in models]
+    print(f"two trainings at once, one store: within 1e-4 of one without a store: {alike}, bit for bit: {same}")
     figures = {"kills": landed, "identical": identical, "close": close, "damaged": damaged}
-    return figures | {"together": ended, "alike": alike}
+    return figures | {"alike": alike, "same": same, "store_changes_nothing": expected == plain}
 
 
 def close_enough(one: bytes, other: bytes) -> bool:

@@ -3,8 +3,9 @@
     python tests/benchmarks/remote_bytes.py [--size 100000] [--draws 256] [--latency 50] [--encoder small]
 
 The server is a process of its own that counts what it sends; sides take turns: the local file, the server, the server
-with so many milliseconds before each answer, the same taking one range by request as S3 does, and a second run with
-a cache folder. Every side is a process of its own.
+with so many milliseconds before each answer, the same taking one range by request and saying so in a header as S3 does,
+the same without the header, which a first try has to find out, and a second run with a cache folder. Every side is a
+process of its own. At the end: how few requests could fetch these tiles one range by request, for so many bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +25,7 @@ from common import in_own_process, large_slide, machine, options_parser, save, t
 from one_slide import classified, model_folder
 
 SERVERS = Path(__file__).resolve().parents[1] / "slide" / "servers.py"
-MOST_MB, MOST_REQUESTS = 15, 100
+MOST_MB, MOST_REQUESTS, FEW = 8, 100, 64
 CACHE = "WSI_ATTENTION_CACHE"
 
 
@@ -78,16 +80,20 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=256)
     parser.add_argument("--latency", type=float, default=50.0, help="milliseconds before each answer [50]")
     parser.add_argument("--encoder", default="small", help="of the tiles: small, resnet18 … [small]")
+    parser.add_argument("--folder", type=Path, help="where slides are kept between runs; a temporary one by default")
     options = parser.parse_args()
     began, slow = machine(), options.latency / 1000
     rounds = []
     with TemporaryDirectory() as name:
-        path = large_slide(Path(name) / "slides", options.size)
+        path = large_slide(options.folder or Path(name) / "slides", options.size)
         model = model_folder(Path(name), options.draws, options.encoder, overview_mpp=16.0, attention_widths=(24, 48))
         size = path.stat().st_size
         for _ in range(options.repeats):
             rounds.append(one_round(path, model, Path(name), slow))
+        least = frontier(path, model)
     report(rounds, size, options.latency)
+    shown = [count for count in (256, 250, 240, 220, 200, 128, FEW) if count in least]
+    print("tiles by so many requests of one range, at least: " + ", ".join(f"{n}: {least[n]:.1f} MB" for n in shown))
     save(options.json, options, {"file_bytes": size, "rounds": rounds}, began)
 
 
@@ -98,9 +104,28 @@ def one_round(path: Path, model: Path, folder: Path, slow: float) -> dict[str, d
             "local file": in_own_process(classified, str(path), str(model)),
             "http": over_http(path, model),
             "http, slow": over_http(path, model, latency=slow),
-            "http, slow, one range": over_http(path, model, latency=slow, several=False),
+            "http, slow, one range": over_http(path, model, latency=slow, several=False, header="x-amz-request-id"),
+            "http, slow, one range, unsaid": over_http(path, model, latency=slow, several=False),
             "http, slow, cached": over_http(path, model, Path(cache), latency=slow),
         }
+
+
+def frontier(path: Path, model: Path) -> dict[int, float]:
+    """The fewest MB that fetch all tiles of the prediction by so many requests of one range each, gaps included."""
+    from wsi_attention import load_model, open_slide
+    from wsi_attention.inference.predict import predict
+    from wsi_attention.slide.readers.tiff.reader import TiffReader
+
+    with open_slide(path, reader="tiff") as slide:
+        tiles = predict(slide, load_model(model)).glimpses[0].tiles
+    level = TiffReader(str(path)).levels[0]
+    columns, rows = (tiles.locations[0] // 256).T
+    numbers = sorted(set((rows * level.columns + columns).tolist()), key=level.offsets.__getitem__)
+    ranges = [(int(level.offsets[number]), int(level.counts[number])) for number in numbers]
+    gaps = sorted(after[0] - sum(before) for before, after in pairwise(ranges))
+    wanted = sum(count for _, count in ranges)
+    sums = [0, *accumulate(gaps)]
+    return {len(ranges) - joined: (wanted + sums[joined]) / 1e6 for joined in range(len(ranges))}
 
 
 def report(rounds: list[dict[str, dict[str, Any]]], size: int, latency: float) -> None:

@@ -28,6 +28,7 @@ class Manners:
         heals: number of requests that get `status`; those after them are answered.
         status: what a failing server answers; 0 hangs, -1 breaks off in the middle of the body, -2 hangs there.
         password: asked for where not None, as "user:password" in base64.
+        header: sent with every answer where not empty.
     """
 
     ranges: bool = True
@@ -37,6 +38,7 @@ class Manners:
     heals: int = 0
     status: int = 500
     password: str | None = None
+    header: str = ""
 
 
 @dataclass
@@ -156,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
+        if self.server.server.manners.header:
+            self.send_header(self.server.server.manners.header, "yes")
         self.send_header("Content-Length", str(len(content) if size is None else size))
         self.end_headers()
         content = content[: len(content) // 2] if broken else content

@@ -13,7 +13,7 @@ import pytest
 from wsi_attention.errors import MissingExtraError, SlideError, SlideOpenError, TileReadError
 from wsi_attention.slide.readers.remote import system as remote_system
 from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes
-from wsi_attention.slide.readers.remote.objects import HEAD
+from wsi_attention.slide.readers.remote.objects import HEAD, STORES
 from wsi_attention.slide.readers.sources import bytes_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -70,6 +70,27 @@ def test_neighbours_are_fetched_by_one_request_where_a_request_takes_one_range(s
     server.reset()
     assert source.read([(0, 2000), (4000, 2000), (2_000_000, 100)]) == cut([(0, 2000), (4000, 2000), (2_000_000, 100)])
     assert sorted(server.requests) == ["GET /slide.bin bytes=0-5999", "GET /slide.bin bytes=2000000-2000099"]
+
+
+@pytest.mark.parametrize("header", STORES)
+def test_an_object_store_is_never_asked_for_several_ranges_at_once(server: Server, header: str) -> None:
+    """It would begin to send the whole object, of which some megabytes are under way before anybody stops it."""
+    server.manners = Manners(several=False, header=header)
+    ranges = [(offset, 2000) for offset in range(100_000, 2_900_000, 400_000)]
+    assert RemoteBytes(server.url("slide.bin")).read(ranges) == cut(ranges)
+    assert all("," not in request for request in server.requests)
+    assert len(server.requests) == 1 + len(ranges)
+    assert server.sent == HEAD + sum(count for _, count in ranges)
+
+
+def test_gaps_that_are_fetched_cost_at_most_half_of_what_is_wanted(server: Server) -> None:
+    server.manners = Manners(several=False, header=STORES[0])
+    source = RemoteBytes(server.url("slide.bin"))
+    server.reset()
+    ranges = [(number * (25_000 + 300 * number), 20_000) for number in range(1, 60)]
+    assert source.read(ranges) == cut(ranges)
+    wanted = sum(count for _, count in ranges)
+    assert len(server.requests) < len(ranges) and wanted < server.sent <= 1.5 * wanted
 
 
 def test_the_file_is_fetched_in_blocks(server: Server) -> None:

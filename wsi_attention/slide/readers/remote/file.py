@@ -93,9 +93,13 @@ class RemoteFile(io.RawIOBase):
         return joined[offset - first * BLOCK : offset - first * BLOCK + count]
 
     def _fetched(self, missing: list[Range]) -> dict[Range, bytes]:
-        """Fetch missing blocks, and some after them where the last fetch ended just before."""
+        """Fetch missing blocks, and some after them where the last fetch ended just before.
+
+        Elsewhere one block comes with the one after it: what begins in it, such as a directory, often ends there.
+        """
         first, end = missing[0][0] // BLOCK, missing[-1][0] // BLOCK + 1
-        self._ahead = min(max(FASTER * self._ahead, 1), MOST_AHEAD // BLOCK) if first == self._end else 0
+        on = first == self._end
+        self._ahead = min(max(FASTER * self._ahead, 1), MOST_AHEAD // BLOCK) if on else int(len(missing) == 1)
         self._end = end + self._ahead
         following = [_block(number, self._size) for number in range(end, min(self._end, -(-self._size // BLOCK)))]
         there = self._recent(following)

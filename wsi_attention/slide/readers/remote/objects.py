@@ -140,6 +140,9 @@ class StoredObject:
 
 _ONE_RANGE: set[str] = set()
 """Servers that are known to take one range by request only."""
+STORES = ("x-amz-request-id", "x-guploader-uploadid", "x-ms-request-id")
+"""Headers of the object stores of Amazon (and those that speak its language), Google and Microsoft. They take one range
+by request; asked for several, one would begin to send the whole object."""
 
 
 class HttpObject:
@@ -159,6 +162,8 @@ class HttpObject:
             if answer.status == 416:
                 return Facts(0, version)
             answer.raise_for_status()
+            if any(header in answer.headers for header in STORES):
+                self._take_one()
             if answer.status != 206:
                 answer.close()  # the rest of the body would be the whole file
                 return Facts(int(answer.headers.get("Content-Length") or -1), version, ranged=False)
@@ -173,19 +178,19 @@ class HttpObject:
             if answer.status in (200, 400, 416):
                 answer.close()  # the rest of a body would be the whole file
                 self._take_one()
+                raise OneRangeError
             answer.raise_for_status()
             parts = await self._parts(answer)
         found = [content for each in ranges if (content := _inside(parts, each)) is not None]
         if len(found) < len(ranges):
             self._take_one()
+            raise OneRangeError
         self.sure = True
         return found
 
     def _take_one(self) -> None:
-        self.most = 1
-        self.sure = True
+        self.most, self.sure = 1, True
         _ONE_RANGE.add(self._host)
-        raise OneRangeError
 
     async def _one(self, wanted: Range) -> bytes:
         async with await self._request([wanted]) as answer:

@@ -1,0 +1,166 @@
+"""Real `train` processes with one feature store: killed at any moment, and two of them at once."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import sys
+import time
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from wsi_attention.testing.slides import SlideSpec, write_slide
+
+KILLS = int(os.environ.get("WSI_ATTENTION_TEST_KILLS", "3"))
+"""How often a training is killed; `WSI_ATTENTION_TEST_KILLS=20` is what a release is tried with."""
+CLOSE = 1e-5
+RECIPE = """
+method = "ats"
+epochs = 4
+patience = 100
+batch = 2
+precision = "32"
+validation_share = 0.5
+[augmentation]
+symmetry = "none"
+stain = 0.0
+brightness = 0.0
+[model]
+encoder_frozen = true
+encoder_widths = [8, 16]
+features = 16
+attention_widths = [8, 8]
+tile_size = 32
+tile_mpp = 0.5
+overview_mpp = 8.0
+draws = 6
+"""
+
+
+def command_line(arguments: list[str], told: Path) -> None:
+    """Runs `wsi-attention` in this process; what it says goes to a file."""
+    from wsi_attention.cli import main
+
+    sys.argv = ["wsi-attention", *arguments]
+    with told.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    main()
+
+
+class Trainings:
+    """Starts trainings of one plan as processes; a server that has done the imports forks them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload(["wsi_attention.cli.train", "wsi_attention.training.run"])
+        rows = ["slide,label"]
+        for seed in range(4):
+            label = ("benign", "lesion")[seed % 2]
+            spec = SlideSpec(size=(640, 512), seed=seed, label=label, lesion_scale=8)
+            write_slide(folder / "slides" / f"s{seed}.svs", spec)
+            rows.append(f"s{seed},{label}")
+        (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+        (folder / "recipe.toml").write_text(RECIPE)
+
+    def start(self, name: str, store: str, gigabytes: float = 1.0) -> BaseProcess:
+        """Starts the training whose model folder has that name."""
+        arguments = ["train", "-l", str(self.folder / "labels.csv"), "-i", str(self.folder / "slides")]
+        arguments += ["--config", str(self.folder / "recipe.toml"), "-o", str(self.folder / name), "--device", "cpu"]
+        arguments += ["--feature-store", str(self.folder / store), "--feature-store-gb", str(gigabytes)]
+        process = self._context.Process(target=command_line, args=(arguments, self.folder / f"{name}.txt"))
+        process.start()
+        return process
+
+    def end(self, name: str, process: BaseProcess) -> str:
+        """What a training has said that must succeed."""
+        process.join(120)
+        said = (self.folder / f"{name}.txt").read_text()
+        assert process.exitcode == 0, said
+        return said
+
+    def run(self, name: str, store: str, gigabytes: float = 1.0) -> str:
+        """Runs a training to its end."""
+        return self.end(name, self.start(name, store, gigabytes))
+
+    def losses(self, name: str) -> list[float]:
+        with (self.folder / name / "training" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return [float(row[column]) for row in csv.DictReader(file) for column in ("train_loss", "val_loss")]
+
+    def check_as(self, name: str, other: str) -> None:
+        """Both ended with the same weights and losses, but for the last bits: tiles are encoded in other batches."""
+        models = [load_file(self.folder / one / "model.safetensors") for one in (name, other)]
+        assert models[0].keys() == models[1].keys()
+        for part, weights in models[0].items():
+            assert (weights - models[1][part]).abs().max() <= CLOSE, part
+        assert self.losses(name) == pytest.approx(self.losses(other), abs=CLOSE)
+
+    def epochs(self, name: str) -> int:
+        try:
+            return len(self.losses(name)) // 2
+        except OSError:
+            return 0
+
+    def kept(self, store: str) -> dict[str, int]:
+        """Bytes of features that each process has kept, by its id."""
+        found: dict[str, int] = {}
+        for file in (self.folder / store).rglob("*.zarr.zip"):
+            pid = file.name.partition("-")[0]
+            found[pid] = found.get(pid, 0) + file.stat().st_size
+        return found
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
+    """Trainings, of which "plain" has ended without a store and "whole" with one."""
+    folder = tmp_path_factory.mktemp("trainings")
+    (folder / "slides").mkdir()
+    made = Trainings(folder)
+    made.run("plain", "none", 0.0)
+    made.run("whole", "whole-store")
+    return made
+
+
+def test_a_store_changes_no_model(trainings: Trainings) -> None:
+    assert trainings.kept("whole-store") and not (trainings.folder / "none").exists()
+    trainings.check_as("whole", "plain")
+
+
+def test_killed_at_random_moments_it_ends_as_if_nobody_had(trainings: Trainings) -> None:
+    """Each kill meets the store that all kills before have left."""
+    rng, landed, tried = random.Random(0), 0, 0
+    while landed < KILLS:
+        name, moment, tried = f"killed{tried}", rng.uniform(0, 4), tried + 1
+        process = trainings.start(name, "killed-store")
+        while process.is_alive() and trainings.epochs(name) < int(moment):
+            time.sleep(0.005)
+        process.join(moment % 1 * (1.0 if moment < 1 else 0.2))
+        process.kill()
+        process.join()
+        if process.exitcode != -signal.SIGKILL:  # it was faster
+            assert tried < 5 * KILLS
+            continue
+        landed += 1
+        assert "not used" not in trainings.run(name, "killed-store")
+        trainings.check_as(name, "plain")
+
+
+def test_two_at_once_share_a_store_and_end_as_each_alone(trainings: Trainings) -> None:
+    first = trainings.start("first", "shared-store")
+    while trainings.epochs("first") == 0:
+        assert first.is_alive() or first.exitcode == 0, trainings.end("first", first)
+        time.sleep(0.01)
+    second = trainings.start("second", "shared-store")
+    kept_at_the_end = sum(trainings.kept("whole-store").values())
+    for name, process in (("first", first), ("second", second)):
+        trainings.end(name, process)
+        trainings.check_as(name, "plain")
+    kept = trainings.kept("shared-store")
+    assert kept.get(str(second.pid), 0) < 0.8 * kept_at_the_end, "the second has encoded what the first had kept"
