@@ -89,8 +89,10 @@ def fetched(server: Server) -> list[tuple[str, int, int]]:
     """Each range that was sent: of which file, and its first and last byte; without the looks whether it is there."""
     found = []
     for request in server.requests:
-        name, ranges = re.fullmatch(r"GET /(\S+) bytes=(.*)", request).groups()  # type: ignore[union-attr]
-        found += [(name, *map(int, one.split("-"))) for one in ranges.split(",")]
+        name = request.split()[1]
+        found += [
+            (name, int(first), int(last)) for first, last in re.findall(r"(\d+)-(\d+)", request.split("bytes=")[1])
+        ]
     return [each for each in found if each[1:] != (0, HEAD - 1)]
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tiff_kinds import KINDS, write_kind
 
+from wsi_attention.slide.images import Series
+from wsi_attention.slide.readers.openslide import OpenSlideReader
 from wsi_attention.slide.readers.tiff import choice
 from wsi_attention.slide.readers.tiff.kinds import HEADER, header_of, kind_of
 from wsi_attention.slide.readers.tiff.reader import TiffReader
@@ -24,9 +26,9 @@ class Opened:
         self.count = 0
         plain = choice.OpenSlideReader
 
-        def counted(*arguments: object) -> object:
+        def counted(path: str, series: Series = None) -> OpenSlideReader:
             self.count += 1
-            return plain(*arguments)  # type: ignore[arg-type]
+            return plain(path, series)
 
         monkeypatch.setattr(choice, "OpenSlideReader", counted)
 
