@@ -117,8 +117,8 @@ class _Values:
         ends = [min(one.stop + reach, most) for one, most in zip(place, (rows, cols), strict=True)]
         pixels = view[..., (starts[0] - top) * stride : (ends[0] - top) * stride, starts[1] * stride : ends[1] * stride]
         logits, scores = self._judge(pixels)
-        own = tuple(slice(one.start - start, one.stop - start) for one, start in zip(place, starts, strict=True))
-        return logits[(..., *own)], None if scores is None else scores[(..., *own)]
+        down, right = (slice(one.start - start, one.stop - start) for one, start in zip(place, starts, strict=True))
+        return logits[..., down, right], None if scores is None else scores[..., down, right]
 
     def whole(self) -> Scores:
         """Return logits (b, rows, cols) and scores (b, classes, rows, cols), 0 where nothing was computed."""
