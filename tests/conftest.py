@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "support"))
-
 
 LONGEST = ("test_readme", "test_isolation", "test_sixty_mutants", "test_kills", "test_resume", "test_cluster_failures")
 """Files whose tests take longest: they begin first, so that no processor waits for one of them at the end."""
@@ -30,6 +29,14 @@ def one_nursery() -> Iterator[None]:
 
     with nursery.kept():
         yield
+
+
+@pytest.fixture
+def warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python processes that a test starts through others' code are forked from a warm one: see `warm_python`."""
+    import warm_python
+
+    monkeypatch.setattr(subprocess, "Popen", warm_python.Popen)
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +82,8 @@ def small_model(tmp_path: Path) -> Callable[[str], Any]:
     """A model of the named method with random weights, loaded from a folder."""
 
     def loaded(method: str) -> Any:
+        import torch
+
         from wsi_attention.checkpoint import build_model, load_model, save_model
         from wsi_attention.model_card import ModelCard
 
