@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 
 from wsi_attention.devices import fabric_on
 from wsi_attention.errors import InputError
@@ -52,7 +53,7 @@ def launched(environment: dict[str, str], processes: int = 1) -> subprocess.Comp
     )
     script = Path(environment["PATH"].split(os.pathsep)[0]) / "start.py"
     script.write_text(code)
-    return subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    return warm_python.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("job", [{}, SLURM, {**SLURM, "SLURM_JOB_NAME": "bash"}])

@@ -17,6 +17,7 @@ import dask
 import numpy as np
 import pytest
 import torch
+import warm_python
 from torch.utils.data import DataLoader, Dataset
 
 from wsi_attention import Classifier, Prediction, Slide, load_model, open_slide, predict
@@ -47,7 +48,7 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> list[Prediction]:
     results = tmp_path_factory.mktemp("command") / "results"
     program = str(Path(sys.executable).parent / "wsi-attention")
     command = [program, "classify", "-i", *SLIDES, "-o", str(results), "-m", "demo", "--what", "tiles"]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    warm_python.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     states = [json.loads(path.read_text(encoding="utf-8")) for path in (results / "states").rglob("*.json")]
     found = {one.slide: one for one in (from_record(state["record"]) for state in states)}
     return [found[path] for path in SLIDES]
@@ -99,9 +100,10 @@ def test_a_data_loader_that_spawns(classifier: Classifier, by_command: list[Pred
 FORKED = """
 import sys
 sys.modules["tensorstore"] = None  # it allows no fork once it has read
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/support"]
 import pickle
 import torch
+import warm_python
 from torch.utils.data import DataLoader
 from test_python_step import loader_of, step
 from wsi_attention import load_model, open_slide, predict
@@ -121,7 +123,7 @@ sys.stdout.buffer.write(pickle.dumps((first, loaded, opened)))
 def test_a_data_loader_that_forks(by_command: list[Prediction]) -> None:
     """After the parent has used readers, dask's threads and the model; and with a slide that the parent has open."""
     command = [sys.executable, "-c", FORKED, str(Path(__file__).parent), *SLIDES]
-    ran = subprocess.run(command, check=False, capture_output=True, timeout=200)
+    ran = warm_python.run(command, check=False, capture_output=True, timeout=200)
     assert ran.returncode == 0, ran.stderr.decode()
     first, loaded, opened = pickle.loads(ran.stdout)
     assert_same(first, by_command)

@@ -42,6 +42,7 @@ def test_convert_says_what_it_did(pickled: Path, tmp_path: Path) -> None:
     assert load_file(tmp_path / "uni.safetensors").keys() == {"w"}
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_convert_says_where_colours_are_missing_and_takes_them(pickled: Path) -> None:
     ran = call("convert", pickled)
     assert "origin: not known" in ran.output

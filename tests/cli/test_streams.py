@@ -7,9 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import warm_python
 
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
@@ -47,9 +50,14 @@ sys.meta_path.insert(0, Interrupting())
 """
 
 
-def run(*arguments: str, encoding: str | None = None, code: str = MAIN) -> subprocess.CompletedProcess[bytes]:
+def run(
+    *arguments: str, encoding: str | None = None, code: str = MAIN, start: Callable[..., Any] = warm_python.run
+) -> subprocess.CompletedProcess[bytes]:
     environment = os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": encoding} if encoding else {**os.environ}
-    return subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True)
+    ran: subprocess.CompletedProcess[bytes] = start(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True
+    )
+    return ran
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +69,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_characters_that_a_terminal_lacks_do_not_end_a_command(slide: Path, encoding: str) -> None:
-    ran = run("info", str(slide), encoding=encoding)
+    ran = run("info", str(slide), encoding=encoding, start=subprocess.run)
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert b"m/px" in ran.stdout
 
@@ -96,7 +104,7 @@ def test_a_reader_that_has_had_enough(slide: Path) -> None:
 @pytest.mark.parametrize("module", ["typer", "torch"])
 def test_ctrl_c_while_a_library_is_imported(module: str, slide: Path, tmp_path: Path) -> None:
     arguments = [module, "classify", str(slide), "-o", str(tmp_path / "out"), "-m", "demo"]
-    ran = run(*arguments, code=INTERRUPTED + MAIN)
+    ran = run(*arguments, code=INTERRUPTED + MAIN, start=subprocess.run)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"wsi-attention: interrupted\n")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import tifffile
 import torch
+import warm_python
 from typer.testing import CliRunner
 
 from wsi_attention.checkpoint import load_model
@@ -151,7 +152,7 @@ def test_killed_and_resumed_is_the_undisturbed_run(slide_set: Path, trained: Pat
     code = "from wsi_attention.cli import main; main()"
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-c", code, *arguments(slide_set, output)]
-    process = subprocess.Popen(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
+    process = warm_python.Popen(command, env=os.environ | threads, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (output / "training" / "state.safetensors").is_file():
         assert time.monotonic() < deadline and process.poll() is None

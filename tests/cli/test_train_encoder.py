@@ -23,6 +23,7 @@ from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.timm_encoder import timm_state
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 RECIPE = """
 method = "ats"
 epochs = 1

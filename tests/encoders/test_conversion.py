@@ -20,6 +20,7 @@ from wsi_attention.encoders.encoder_weights import read_encoder
 from wsi_attention.encoders.origin import Origin
 from wsi_attention.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 NET = {"conv.weight": torch.arange(12.0).reshape(3, 4), "conv.bias": torch.ones(3, dtype=torch.float16)}
 LAB = Origin("lab-vit", "lab/vit", "", "CC-BY-NC-ND-4.0", False)
 

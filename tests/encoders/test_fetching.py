@@ -27,6 +27,7 @@ from wsi_attention.encoders.published import published
 from wsi_attention.encoders.table import entry_of
 from wsi_attention.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 NET = {"conv.weight": torch.arange(12.0).reshape(3, 4)}
 CODE = """
 import json, sys

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_python
 
 from wsi_attention.errors import InputError
 from wsi_attention.feature_store import shards
@@ -234,7 +235,7 @@ def test_a_folder_that_another_process_removed_is_made_again(tmp_path: Path) -> 
 WRITER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {support!r}]
 from test_store import opened, put, found
 store, first, count = opened(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
 print("ready", flush=True)
@@ -246,9 +247,10 @@ print("done", flush=True)
 
 
 def writer(folder: Path, first: int, count: int) -> subprocess.Popen[str]:
-    code = WRITER.format(tests=str(Path(__file__).parent))
+    tests = Path(__file__).parent
+    code = WRITER.format(tests=str(tests), support=str(tests.parent / "support"))
     command = [sys.executable, "-c", code, str(folder), str(first), str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return warm_python.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_share_a_folder(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import warm_python
 from base_slides import BASES
 from mutant import Mutant
 from mutants import make
@@ -268,7 +269,7 @@ def _of_pixels(batch: Batch, folder: Path, sound: Path) -> Iterable[Finding]:
     command += [str(folder / "asked.json"), str(sound / "truth.npy"), str(folder / "answer.jsonl")]
     (folder / "answer.jsonl").touch()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])}
-    subprocess.run(command, env=environment, timeout=BATCH_LIMIT, check=False, capture_output=True)
+    warm_python.run(command, env=environment, timeout=BATCH_LIMIT, check=False, capture_output=True)
     answers = dict(json.loads(line) for line in (folder / "answer.jsonl").read_text().splitlines())
     for number, (mutant, one) in enumerate(asked):
         found = answers.get(number, ["reading it again ended the process"])

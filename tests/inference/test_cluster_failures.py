@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import warm_python
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import ClusterError
@@ -57,7 +58,19 @@ def killing(cluster: Cluster, name: str, times: int) -> Iterator[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[Cluster]:
+def forked_workers() -> Iterator[None]:
+    """Workers that are killed have soon a successor: dask forks it from a process that has imported what it needs."""
+    import dask
+    from distributed.utils import get_mp_context
+
+    method = "forkserver" if os.name == "posix" else "spawn"
+    with dask.config.set({"distributed.worker.multiprocessing-method": method}):
+        get_mp_context().set_forkserver_preload(["distributed", "wsi_attention.inference.isolation.worker"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def two(forked_workers: None) -> Iterator[Cluster]:
     with open_cluster(local=2, device="cpu") as cluster:
         assert cluster is not None
         yield cluster
@@ -101,7 +114,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(slides: Path, tmp_p
         "cpu",
     ]
     command += ["-i", str(slides), "-o", str(tmp_path / "out"), "--local-cluster", "2", "--what", "geojson"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = warm_python.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 60
     while not list((tmp_path / "out").glob("states/*.json")) and time.monotonic() < end:
         assert run.poll() is None
@@ -124,7 +137,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(slides: Path, tmp_p
 def process(*arguments: str, until: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
     """A command of dask, with everything it starts."""
     command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    run = warm_python.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         end = time.monotonic() + 30
         while not until() and time.monotonic() < end:

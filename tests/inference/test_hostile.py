@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+import warm_python
 
 from wsi_attention.checkpoint import Classifier
 
@@ -28,7 +29,7 @@ def test_hostile_files_beside_good_ones(shared_data: Path, tmp_path: Path, tiny:
         shared_data / "slides-derived/cmu1sr-tifffile-pyramid.ome.tif",
     ]
     command = [sys.executable, "-c", SCRIPT, malformed, *good, tmp_path / "out", tiny.folder]
-    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    ran = warm_python.run(list(map(str, command)), capture_output=True, text=True, check=True)
     found = json.loads(ran.stdout)
     assert found["exit"] == 1
     assert not found["left"]

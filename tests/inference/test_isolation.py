@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 
 from wsi_attention.checkpoint import Classifier
 
@@ -59,7 +60,7 @@ def command(slides: Path, out: Path, model: Classifier, *more: str) -> list[str]
 
 
 def run(environment: dict[str, str], *given: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*given), env=environment, capture_output=True, text=True, timeout=280)
+    return warm_python.run(command(*given), env=environment, capture_output=True, text=True, timeout=280)
 
 
 def rows(out: Path) -> dict[str, dict[str, str]]:
@@ -165,7 +166,7 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
 
 def start(environment: dict[str, str], *given: Any) -> subprocess.Popen[str]:
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(*given), env=environment, start_new_session=True, **pipes)
+    return warm_python.Popen(command(*given), env=environment, start_new_session=True, **pipes)
 
 
 def opening(process: int) -> bool:

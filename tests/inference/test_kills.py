@@ -26,6 +26,7 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_three_kills(kills: ModuleType, tmp_path: Path) -> None:
     random.seed(1)
     slides = kills.slide_folder(tmp_path / "slides", 4)

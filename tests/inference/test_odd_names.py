@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import warm_python
 
 from wsi_attention.checkpoint import Classifier, load_model, save_model
 from wsi_attention.defaults import EXPORTS, PICTURES
@@ -108,7 +108,7 @@ def test_a_terminal_is_not_steered(tmp_path: Path) -> None:
         ["classify", "-i", path, "-o", tmp_path / "out", "-m", "demo"],
         ["info", f"{path}x"],
     ):
-        ran = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True)
+        ran = warm_python.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True)
         assert ran.returncode in (1, 2)
         assert not HARMFUL.search((ran.stdout + ran.stderr).replace("\n", "")), command
         assert "\\x1b" in ran.stdout + ran.stderr or "no_]0" in ran.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.defaults import EXPORTS, PICTURES
@@ -19,7 +21,6 @@ from wsi_attention.inference.batch.classify import classify
 
 KILLED_AT_A_RENAME = """
 import os, signal, sys
-from pathlib import Path
 from wsi_attention.inference.results import folder as results
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.checkpoint import load_model
@@ -35,12 +36,8 @@ def counted(original):
     return step
 
 results.publish, results.write_text = counted(results.publish), counted(results.write_text)
-for left in map(int, sys.argv[4:]):
-    child = os.fork()  # nothing has been computed yet, so no thread is lost
-    if child == 0:
-        classify([sys.argv[1]], sys.argv[2], load_model(sys.argv[3]), workers=2, what=EXPORTS + PICTURES)
-    ended = os.waitpid(child, 0)[1]
-    print(os.WTERMSIG(ended), len(list(Path(sys.argv[2]).glob("states/[!.]*.json"))))
+left = int(sys.argv[4])
+classify([sys.argv[1]], sys.argv[2], load_model(sys.argv[3]), workers=2, what=EXPORTS + PICTURES)
 """
 
 PLAIN = """
@@ -73,9 +70,11 @@ def test_killed_between_any_two_files(tmp_path: Path, write_slide, tiny: Classif
     for seed in range(3):
         write_slide(tmp_path / f"slides/{seed}.tif", seed=seed)
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED_AT_A_RENAME, tmp_path / "slides", out, tiny.folder, 2, 6, 7]
-    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == ["9 0", "9 1", "9 2"], ran.stderr
+    for finished, left in enumerate((2, 6, 7)):
+        command = [sys.executable, "-c", KILLED_AT_A_RENAME, tmp_path / "slides", out, tiny.folder, left]
+        ran = warm_python.run(list(map(str, command)), capture_output=True, text=True)
+        states = list(out.glob("states/[!.]*.json"))
+        assert (ran.returncode, len(states)) == (-signal.SIGKILL, finished), ran.stderr
     every = EXPORTS + PICTURES
     report = classify([tmp_path / "slides"], out, tiny, what=every)
     assert (report.kept, report.statuses["done"]) == (2, 3)
@@ -93,7 +92,7 @@ def test_killed_at_ten_random_moments(tmp_path: Path, write_slide, tiny: Classif
     moments = random.Random(0)
     command = [sys.executable, "-c", PLAIN, tmp_path / "slides", tmp_path / "out", tiny.folder]
     for _ in range(10):
-        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE)
+        process = warm_python.Popen(list(map(str, command)), stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(moments.uniform(0, 1))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm_python
 from torch import Tensor, nn
 
 from wsi_attention.attention.cam import attention_maps
@@ -265,7 +266,7 @@ def test_processes_share_what_each_took_in(strip: AugmentedSource) -> None:
 RUNNER = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent / "support")]
 from test_accumulation import trained
 import torch, wsi_attention.training.run, lightning_fabric, torchmetrics, zarr, tiffslide
 slides, output = Path(sys.argv[2]), Path(sys.argv[3])
@@ -326,7 +327,7 @@ def killed(slides: Path, output: Path, kills: int, seed: int) -> Iterator[int]:
     chance, threads = random.Random(seed), {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-c", RUNNER, str(Path(__file__).parent), str(slides), str(output)]
     state = output / "training" / "state.safetensors"
-    with subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.PIPE, text=True) as runner:
+    with warm_python.Popen(command, env=os.environ | threads, stdout=subprocess.PIPE, text=True) as runner:
         assert runner.stdout is not None
         for number, line in enumerate(runner.stdout):
             if number < kills:

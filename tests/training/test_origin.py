@@ -20,6 +20,7 @@ from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.origin import encoder_origin
 from wsi_attention.training.start import take_encoder
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 COMMIT = "e" * 40
 LAB = Origin("lab-vit", "lab/vit", "", "CC-BY-NC-ND-4.0", False)
 

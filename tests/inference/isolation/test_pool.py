@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_python
 from torch import nn
 
 from wsi_attention.checkpoint import Classifier
@@ -50,7 +50,7 @@ def test_a_script_needs_no_guard(tmp_path: Path, write_slide: Any, tiny: Classif
     write_slide(tmp_path / "a.tif")
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "a.tif"), str(tmp_path / "out")]
-    ran = subprocess.run([*command, str(tiny.folder)], capture_output=True, text=True, check=True)
+    ran = warm_python.run([*command, str(tiny.folder)], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 

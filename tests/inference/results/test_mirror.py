@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import fsspec
 import pytest
+import warm_python
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.cli import main
@@ -178,7 +179,7 @@ def test_killed_at_an_upload(slides: Path, tiny: Classifier, tmp_path: Path) -> 
     names = ["states/1.json", "predictions.csv"]
     command = [sys.executable, "-c", KILLED_AT_AN_UPLOAD, slides, out, tiny.folder, *names]
     environment = {**os.environ, WORK_VARIABLE: str(work)}
-    ran = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=True)
+    ran = warm_python.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["9 0.json", "9 0.json 1.json"], ran.stderr
     report = classify([slides], out.as_uri(), tiny, what=what)
     assert (report.kept, report.statuses["done"]) == (2, 2)

@@ -7,13 +7,13 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm_python
 
 from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.slide.readers.remote import cache as remote_cache
@@ -117,7 +117,7 @@ def test_a_killed_download_is_not_taken_for_the_file(server: Server, cache: Path
     code = (
         "import sys; from wsi_attention.slide.readers.remote.byte_ranges import RemoteBytes; RemoteBytes(sys.argv[1])"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, server.url("large.bin")], env={**os.environ})
+    process = warm_python.Popen([sys.executable, "-c", code, server.url("large.bin")], env={**os.environ})
     while not list(cache.glob("*/.whole*")):
         assert process.poll() is None
         time.sleep(0.02)
