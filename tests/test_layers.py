@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
 def imported(path: Path) -> list[str]:
     found = []
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -104,11 +106,13 @@ def imported(path: Path) -> list[str]:
 
 def conveniences(path: Path, tree: ast.Module) -> list[tuple[ast.ImportFrom, tuple[str, str], str]]:
     """The imports of a module that `CONVENIENCES` allows, each with its key and what it imports."""
+    file = path.relative_to(PACKAGE).as_posix()
+    if not any(file == allowed for allowed, _ in CONVENIENCES):
+        return []
     return [
         (node, key, name)
         for method in ast.walk(tree)
-        if isinstance(method, ast.FunctionDef)
-        and (key := (path.relative_to(PACKAGE).as_posix(), method.name)) in CONVENIENCES
+        if isinstance(method, ast.FunctionDef) and (key := (file, method.name)) in CONVENIENCES
         for node in ast.walk(method)
         if isinstance(node, ast.ImportFrom)
         and [name := f"{node.module}.{alias.name}" for alias in node.names] == [CONVENIENCES[key]]
@@ -120,7 +124,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 def test_conveniences_are_all_there_and_only_pass_on() -> None:
     found = {}
-    for path in MODULES:
+    for path in (PACKAGE / file for file in {file for file, _ in CONVENIENCES}):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         found |= {key: name for _, key, name in conveniences(path, tree)}
         for method in ast.walk(tree):
@@ -177,11 +181,16 @@ def _dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def _known() -> set[str]:
+    return {_dotted(one) for one in MODULES}
+
+
 def _runtime_imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {id(child) for node in ast.walk(tree) if _is_type_checking(node) for child in ast.walk(node)}
     guarded |= {id(node) for node, _, _ in conveniences(path, tree)}
-    known, found = {_dotted(one) for one in MODULES}, set()
+    known, found = _known(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and id(node) not in guarded:
             for alias in node.names:

@@ -48,11 +48,7 @@ def test_an_object_that_hangs_stops_no_other() -> None:
 
 def test_nothing_here_shares_a_lock_between_objects() -> None:
     for path in Path(wsi_attention.__file__).parent.rglob("*.py"):
-        names = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
-        names |= {
-            alias.name
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        }
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        names |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
         assert "cached_property" not in names, path

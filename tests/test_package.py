@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def named(requirements: list[str]) -> set[str]:
     return {re.split(r"[\s\[<>=!~;@]", one, maxsplit=1)[0].lower().replace("_", "-") for one in requirements}
 
 
+@cache
 def imported_by(folder: Path) -> set[str]:
     found = set()
     for path in folder.rglob("*.py"):
