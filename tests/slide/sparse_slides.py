@@ -80,11 +80,12 @@ def write_zarr(path: Path, levels: Sequence[Pixels], without: Chosen, fill: int 
         whole = {"shards": (3, 4 * TILE, 4 * TILE)} if shards else {}
         array = group.create_array(str(n), shape=(3, *level.shape[:2]), chunks=(3, TILE, TILE), dtype="uint8",
                                    fill_value=fill, **whole)  # fmt: skip
+        stored = np.moveaxis(level, -1, 0).copy()
         for row in range(-(-level.shape[0] // TILE)):
             for col in range(-(-level.shape[1] // TILE)):
-                if not without(n, col, row):
-                    at = slice(row * TILE, (row + 1) * TILE), slice(col * TILE, (col + 1) * TILE)
-                    array[:, at[0], at[1]] = np.moveaxis(level[at], -1, 0)
+                if without(n, col, row):  # a chunk that holds nothing but the fill value is not written
+                    stored[:, row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE] = fill
+        array[...] = stored
     return Path(shutil.make_archive(str(folder), "zip", folder)) if path.suffix == ".zip" else path
 
 
