@@ -16,10 +16,14 @@ ENVIRONMENT = dict(os.environ)
 """The environment in which the warm process imports everything."""
 CODING = "PYTHONIOENCODING"
 FREE = {
-    "HF_HOME", "HF_HUB_CACHE", "HOME", "PATH", "PYTEST_CURRENT_TEST", "PYTHONPATH", "TMPDIR", "WSI_ATTENTION_CACHE",
-    "WSI_ATTENTION_CACHE_GB", "WSI_ATTENTION_ENCODERS", "WSI_ATTENTION_WORK", "XDG_CACHE_HOME", CODING,
+    "HF_HOME", "HF_HUB_CACHE", "HOME", "PATH", "PYTEST_CURRENT_TEST", "PYTHONPATH", "PYTORCH_NVML_BASED_CUDA_CHECK",
+    "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "WSI_ATTENTION_CACHE", "WSI_ATTENTION_CACHE_GB", "WSI_ATTENTION_ENCODERS",
+    "WSI_ATTENTION_WORK", "XDG_CACHE_HOME", CODING,
 }  # fmt: skip
-"""Variables that no module of the warm process reads while it is imported, so that they may differ from its own."""
+"""Variables that no module of the warm process reads while it is imported, so that they may differ from its own.
+
+Those of torch are set by lightning and by torch itself in a process that has trained.
+"""
 UNUSUAL = ("executable", "preexec_fn", "startupinfo", "creationflags", "shell", "gid", "gids", "uid")
 """Arguments of `Popen` that nothing here understands."""
 
@@ -50,14 +54,23 @@ def request_of(asked: Mapping[str, Any]) -> Request | None:
     environment = dict(os.environ if asked["env"] is None else asked["env"])
     if any(asked[name] for name in UNUSUAL) or asked["umask"] != -1 or not asked["close_fds"]:
         return None
-    same = FREE if sys.flags.utf8_mode or environment.get("PYTHONUTF8") != "0" else FREE | {"PYTHONUTF8"}
-    if any(environment.get(name) != ENVIRONMENT.get(name) for name in (environment.keys() | ENVIRONMENT) - same):
+    if not _imports_alike(environment):
         return None
     command = python_command([os.fspath(part) for part in asked["args"]], environment)
     if command is None:
         return None
     folder, kept = os.fspath(asked["cwd"] or Path.cwd()), tuple(asked["pass_fds"])
     return Request(command, folder, environment, kept, asked["start_new_session"], asked["process_group"])
+
+
+def _imports_alike(environment: Mapping[str, str]) -> bool:
+    """Whether the modules of the warm process would be the same if they were imported in this environment."""
+    free = set(FREE)
+    if not sys.flags.utf8_mode and environment.get("PYTHONUTF8") == "0":
+        free.add("PYTHONUTF8")
+    if environment.get("SLURM_PROCID", "0") == "0":  # where there is none, lightning takes it for 0
+        free |= {name for name in environment.keys() | ENVIRONMENT if name.startswith("SLURM_")}
+    return all(environment.get(name) == ENVIRONMENT.get(name) for name in (environment.keys() | ENVIRONMENT) - free)
 
 
 def python_command(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...] | None:
