@@ -42,8 +42,10 @@ NEEDED = (
     "dask.delayed",
     "dask.threaded",
     "jinja2",
+    "lightning_fabric",
     "rich.progress",
     "skimage.transform",
+    "torchmetrics",
 )
 OPTIONAL = ("psutil", "typer._adapters")
 """What some of those import where it is installed."""
