@@ -121,7 +121,8 @@ def test_an_export_takes_no_pixels_of_a_slide_that_was_corrected(
     found = dict(stored_predictions(tmp_path / "out"))
     for path, without in zip(written, (True, False), strict=True):
         with Image.open(path) as image:
-            assert np.array_equal(np.asarray(image), np.asarray(draw(found[path.stem]))) == without
+            drawn = np.asarray(draw(found[path.stem]), np.int16)
+            assert bool(np.abs(np.asarray(image, np.int16) - drawn).mean() < 3) == without
     run(slides, tmp_path / "out", tiny)
     assert [*export_again(tmp_path / "out", "heatmap", tell=told.append)] == written and len(told) == 1
 
