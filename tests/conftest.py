@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,17 @@ def one_nursery() -> Iterator[None]:
 
     with nursery.kept():
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_environment() -> Iterator[None]:
+    """What libraries set in the environment, as dask does for its workers, is gone after a module of tests."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() | before:
+        if os.environ.get(name) != before.get(name) and not name.startswith("PYTEST_"):
+            os.environ.pop(name, None)
+            os.environ |= {name: before[name]} if name in before else {}
 
 
 @pytest.fixture
