@@ -65,7 +65,8 @@ def test_a_heatmap_of_a_slide_that_has_moved_shows_the_mask(tmp_path: Path) -> N
     remember(tmp_path, a=example_prediction(1))
     [path] = export_again(tmp_path, "heatmap")
     with Image.open(path) as image:
-        np.testing.assert_array_equal(np.asarray(image), np.asarray(draw(example_prediction(1))))
+        drawn = np.asarray(draw(example_prediction(1)), np.int16)
+        assert np.abs(np.asarray(image, np.int16) - drawn).mean() < 3
     state = State("a", "/in/a.svs", "done", "", RUN, SlideKey())
     assert Reopened(state, example_prediction(1)).overview() is None
 

@@ -18,6 +18,7 @@ import warm_python
 
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.cli import main
+from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.errors import MissingExtraError, ResultsError
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.summary import summary
@@ -148,15 +149,15 @@ def test_a_second_run_does_what_is_missing(
 
 
 def test_nothing_stale_is_left(slides: Path, url: str, tiny: Classifier, tmp_path: Path) -> None:
-    system = fsspec.filesystem("memory")
-    classify([slides], url, tiny)
+    system, every = fsspec.filesystem("memory"), EXPORTS + PICTURES
+    classify([slides], url, tiny, what=every)
     store = next(
         path.partition(".zarr/")[0] + ".zarr" for path in system.find(url) if "/0" in path and ".zarr/" in path
     )
     system.pipe_file(f"{store}/9/c/0/0", b"stale")
     system.pipe_file(f"{url}/notes.txt", b"not ours")
     system.rm_file(f"{url}/geojson/0.geojson")
-    classify([slides], url, tiny)
+    classify([slides], url, tiny, what=every)
     assert system.exists(f"{store}/zarr.json") and not system.exists(f"{store}/9/c/0/0")
     report = classify([slides / "1.tif"], url, tiny, what=("tiles",), existing="overwrite")
     assert (report.kept, report.total) == (0, 1)
