@@ -25,7 +25,8 @@ def commands(block: str) -> str:
     found = re.search(rf'{block}:.*?"""\n(.*?)"""', TEXT, re.DOTALL)
     assert found, f"no {block} block"
     text = found[1].replace("\\\\\n", "\\\n")
-    values = {"prefix": "sample", "model": "demo", "task.cpus": "1", "args": "--device cpu --what geojson,tiles,report,heatmap"}
+    asked = "--device cpu --what geojson,tiles,report,heatmap"
+    values = {"prefix": "sample", "model": "demo", "task.cpus": "1", "args": asked}
     for name, value in values.items():
         text = text.replace(f"${{{name}}}", value)
     assert "${" not in text, "a variable that this test does not know"
