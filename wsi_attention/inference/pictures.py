@@ -28,6 +28,8 @@ SHARP = 1500
 """Longer side of the finer overview read where it does not."""
 AFFORDABLE = 16_000_000
 """Pixels of a stored level that may be read for the picture alone."""
+AS_IT_IS = 4_000_000
+"""Pixels of a stored level that is shown without being averaged."""
 
 
 def picture_downsample(slide: Slide, prediction: Prediction) -> float:
@@ -39,8 +41,9 @@ def downsample_beside(slide: Slide, tissue: TissueMask) -> float:
     """Return level-0 pixels per pixel of the overview that is shown with a tissue mask.
 
     The overview that tissue was found on will do where it is large enough. A small slide's would be a blur: it is read
-    once more, as finely as the picture shows it, unless the file stores no level that is small enough for that. An
-    overview that was seen in strips is shown by the finest one that is whole.
+    once more, at the coarsest stored level that is large enough, or averaged to the size of a picture, unless the file
+    stores no level that is small enough for that. An overview that was seen in strips is shown by the finest one that
+    is whole.
     """
     longest = max(slide.dimensions)
     known = tissue.downsample if tissue.source == "computed" else longest / ENOUGH
@@ -49,6 +52,9 @@ def downsample_beside(slide: Slide, tissue: TissueMask) -> float:
     if longest / known >= ENOUGH:
         return max(1.0, known)
     sizes = [(slide.level_downsamples[level], slide.level_dimensions[level]) for level in slide.levels]
+    ready = [downsample for downsample, (w, h) in sizes if max(w, h) >= ENOUGH and w * h <= AS_IT_IS]
+    if ready:
+        return max(ready)
     stored = [downsample for downsample, (w, h) in sizes if w * h <= AFFORDABLE]
     return max(1.0, longest / SHARP, min(stored)) if stored else max(1.0, known)
 
