@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.errors import ResultsError
-from wsi_attention.files import publish, remove_unfinished, results_errors, temporary, write_text
+from wsi_attention.files import publish, remove_unfinished, results_errors, temporary, write_if_new, write_text
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -59,3 +59,13 @@ def test_a_full_disk_is_seen_through_wrapping() -> None:
             raise RuntimeError("encoder failed") from error
     with pytest.raises(RuntimeError, match="something else"), results_errors(Path("x.png")):
         raise RuntimeError("something else")
+
+
+def test_a_file_that_says_the_same_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_if_new(path, (f"{number}\n" for number in range(3)))
+    first = path.stat()
+    write_if_new(path, ["0\n1\n", "2\n"])
+    assert path.stat().st_mtime_ns == first.st_mtime_ns and path.read_text() == "0\n1\n2\n"
+    write_if_new(path, ["0\n1\n"])
+    assert path.read_text() == "0\n1\n" and [*tmp_path.iterdir()] == [path]

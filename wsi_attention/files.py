@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from filecmp import cmp
 from pathlib import Path
 
 from wsi_attention.errors import InputError, ResultsError
@@ -70,11 +71,30 @@ def write_text(path: Path, text: str) -> None:
     """
     with results_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary(path), (text,))
         temporary(path).replace(path)
+
+
+def write_if_new(path: Path, pieces: Iterable[str]) -> None:
+    """Do as `write_text` with pieces of a text, never whole in memory; leave a file that says the same as it is.
+
+    Raises:
+        ResultsError: disk full, or writing is not permitted.
+    """
+    with results_errors(path):
+        unfinished = temporary(path)
+        _write(unfinished, pieces)
+        if path.is_file() and cmp(unfinished, path, shallow=False):
+            unfinished.unlink()
+        else:
+            unfinished.replace(path)
+
+
+def _write(path: Path, pieces: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def publish(path: Path) -> None:

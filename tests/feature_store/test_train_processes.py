@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
-KILLS = int(os.environ.get("WSI_ATTENTION_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("WSI_ATTENTION_TEST_KILLS", "1"))
 """How often a training is killed; `WSI_ATTENTION_TEST_KILLS=20` is what a release is tried with."""
 CLOSE = 1e-5
 RECIPE = """

@@ -20,7 +20,7 @@ from wsi_attention import registry
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.chosen import exporter_of
 from wsi_attention.export.table import columns, row
-from wsi_attention.files import publish, remove, remove_unfinished, results_errors, temporary, write_text
+from wsi_attention.files import publish, remove, remove_unfinished, results_errors, temporary, write_if_new, write_text
 from wsi_attention.inference.batch.names import identity
 from wsi_attention.inference.results.packed_states import PackedStates
 from wsi_attention.inference.results.state import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
@@ -136,9 +136,7 @@ class Results:
         """
         self._check_there()
         start, path = time.monotonic(), self.folder / TABLE
-        text = table(self.states, self.run.classes)
-        if _text_of(path) != text:
-            write_text(path, text)
+        write_if_new(path, table(self.states, self.run.classes))
         end = time.monotonic()
         self._table_due = end + max(1.0, TABLE_SHARE * (end - start), TABLE_LAG * (end - self._opened))
 
@@ -225,16 +223,19 @@ def open_results(
         yield Results(root, run, states, mirror, lock)
 
 
-def table(states: Mapping[str, State], classes: Sequence[str]) -> str:
-    """Return the text of predictions.csv: a row for each slide, sorted by name."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns(classes), restval="", extrasaction="ignore", lineterminator="\n")
+def table(states: Mapping[str, State], classes: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of predictions.csv: a row for each slide, sorted by name."""
+    line = io.StringIO()
+    writer = csv.DictWriter(line, columns(classes), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
+    yield line.getvalue()
     for name in sorted(states):
+        line.seek(0)
+        line.truncate()
         state = states[name]
         cells = row(name, state.status, state.seconds, state.reason, state.row)
         writer.writerow(cells | {column: in_cell(cells.get(column, "")) for column in TEXTS})
-    return text.getvalue()
+        yield line.getvalue()
 
 
 def _obsolete(state: State, before: State | None) -> set[str]:
@@ -243,13 +244,6 @@ def _obsolete(state: State, before: State | None) -> set[str]:
     if before:
         found |= every_export(state.name) | set(before.exports)
     return found - set(state.exports)
-
-
-def _text_of(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
 
 
 def _check_same_run(root: Path | str, run: RunKey, found: Iterable[RunKey]) -> None:
