@@ -71,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
     """
     with results_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(temporary(path), (text,))
+        _write_pieces(temporary(path), (text,))
         temporary(path).replace(path)
 
 
@@ -83,14 +83,14 @@ def write_if_new(path: Path, pieces: Iterable[str]) -> None:
     """
     with results_errors(path):
         unfinished = temporary(path)
-        _write(unfinished, pieces)
+        _write_pieces(unfinished, pieces)
         if path.is_file() and cmp(unfinished, path, shallow=False):
             unfinished.unlink()
         else:
             unfinished.replace(path)
 
 
-def _write(path: Path, pieces: Iterable[str]) -> None:
+def _write_pieces(path: Path, pieces: Iterable[str]) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.writelines(pieces)
         file.flush()
