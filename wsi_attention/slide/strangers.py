@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.errors import SlideOpenError, TileReadError
+from wsi_attention.errors import SlideOpenError
 from wsi_attention.slide.agreement import OTHER_PICTURE, Pair, difference
 from wsi_attention.slide.seen import Overview
 from wsi_attention.slide.slide import Slide
@@ -106,14 +106,12 @@ def _compared(slide: Slide, level: int, where: NDArray[np.float64]) -> str | Non
 
 def _read(view: View, finer: View, corners: NDArray[np.int64], size: tuple[int, int]) -> Iterator[Pair | None]:
     """Yield both views of each place that the finer one can show; None where the other cannot."""
-    for x, y in corners.tolist():
-        if view.has_holes((x, y), size) or finer.has_holes((x, y), size):
-            continue
-        try:
-            other = finer.read((x, y), size)
-        except TileReadError:
-            continue
-        try:
-            yield view.read((x, y), size), other
-        except TileReadError:
-            yield None
+    places = [
+        (x, y) for x, y in corners.tolist() if not (view.has_holes((x, y), size) or finer.has_holes((x, y), size))
+    ]
+    shown, others = np.zeros((2, len(places), size[1], size[0], 3), np.uint8)
+    where = np.array(places, np.int64).reshape(-1, 2)
+    lost, unknown = view.read_many(where, size, shown), finer.read_many(where, size, others)
+    for one, other, why, why_not in zip(shown, others, lost, unknown, strict=True):
+        if why_not is None:
+            yield None if why is not None else (one, other)
