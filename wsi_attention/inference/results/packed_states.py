@@ -1,4 +1,4 @@
-"""The states of a results folder, without their records: on disk beyond a few MB, so that memory does not grow."""
+"""The states of a results folder, without their records: on disk but for the last few, so that memory does not grow."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class PackedStates(MutableMapping[str, State]):
     def __init__(self, states: Iterable[State] = ()) -> None:
         self.runs: list[RunKey] = []
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._rows.execute("PRAGMA cache_size = -256")  # kB
         self._rows.execute("CREATE TABLE states (place INTEGER PRIMARY KEY, name TEXT UNIQUE, state TEXT)")
         for state in states:
             self[state.name] = state
