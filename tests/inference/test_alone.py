@@ -178,6 +178,7 @@ def test_stamp_s_own_file_says_what_its_places_are(mil: Classifier, bag: Bag, tm
         for name in [one for one in opened.attrs if one.startswith("wsi_attention_")]:
             del opened.attrs[name]
     own = predict_alone(file, mil, device="cpu", precision="32")
+    assert own.provenance["mpp_source"] == "the tiles"
     assert own.mpp == 1.0 and any("places are in pixels of 1 µm, the tiles' own" in note for note in own.notes)
     told = predict_alone(file, mil, mpp=0.5, device="cpu", precision="32")
     np.testing.assert_array_equal(told.glimpses[0].tiles.locations[0], bag.locations)
@@ -239,3 +240,40 @@ def test_logits_that_are_no_numbers_name_the_file(place: Path, bag: Bag, tmp_pat
     file = next((tmp_path / "bags").rglob("*.h5"))
     with pytest.raises(ModelError, match=r"a\.h5: the model's logits are not finite"):
         predict_alone(file, broken, device="cpu", precision="32")
+
+
+@pytest.mark.parametrize("dialect", ["clam", "lazyslide"])
+def test_a_bag_whose_places_alone_were_corrected_is_done_again(
+    dialect: str, mil: Classifier, bag: Bag, tmp_path: Path
+) -> None:
+    """Places lie in another file than features: the table of a store that is named, or `h5_files/` of CLAM."""
+
+    def write(moved: Bag) -> tuple[str, Path]:
+        if dialect == "clam":
+            file = write_features(moved, tmp_path / "bags", "clam")
+            return str(file.parent), file.parent.parent / "patches" / file.name
+        pytest.importorskip("pyarrow")
+        from lazyslide_store import write_store
+
+        shutil.rmtree(tmp_path / "bags", ignore_errors=True)
+        write_store(moved, tmp_path / "bags" / "a.zarr", model=bag.encoder)
+        return f"{tmp_path / 'bags'}#{bag.encoder}_tiles", tmp_path / "bags/a.zarr/shapes/tiles/shapes.parquet"
+
+    def run() -> str:
+        asked = ["classify", "--features", folder, "-m", mil.folder, "-o", tmp_path / "out", "--in-process"]
+        said = CliRunner().invoke(app, [*map(str, asked), "--precision", "32", "--device", "cpu"])
+        assert said.exit_code == 0, said.output
+        return said.output
+
+    assert bag.extent is not None
+    more = {
+        "clam": {"extent": (bag.extent[0] + 64, bag.extent[1])},
+        "lazyslide": {"locations": bag.locations[::-1].copy()},
+    }
+    folder, places = write(replace(bag, **more[dialect]))
+    corrected = places.read_bytes()
+    write(bag)
+    run()
+    assert "1 had been finished" in run()
+    places.write_bytes(corrected)
+    assert "1 slide done again" in run()

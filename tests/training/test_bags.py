@@ -242,6 +242,18 @@ def other_encoder(file: Any) -> None:
     file.attrs["wsi_attention_encoder"] = "uni_v2"
 
 
+def test_a_file_that_was_written_again_is_another_training(place: Path, tmp_path: Path) -> None:
+    """The survey reads the first and the last feature of a file alone; what lies between may have been mended."""
+
+    folder = changed(place, tmp_path, "s2", lambda file: None)
+    trained(place, tmp_path / "model", folder, False, method="mil")
+    trained(place, tmp_path / "model", folder, False, method="mil")
+    with h5py.File(folder / "s2.h5", "a") as file:
+        file["features"][1, 0] += 1
+    with pytest.raises(InputError, match="a training with a different features"):
+        trained(place, tmp_path / "model", folder, False, method="mil")
+
+
 def test_files_that_do_not_go_together(place: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="features of 2 encoders"):
         trained(place, tmp_path / "a", changed(place, tmp_path, "s0", other_encoder), False, method="mil")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_attention.bags.dialects import stem_of
+from wsi_attention.bags.dialects import patches_beside, stem_of
 from wsi_attention.bags.lazyslide import TABLE_MARK, TABLES, is_store, store_of
 from wsi_attention.errors import InputError
 
@@ -28,13 +28,19 @@ def feature_files(folder: str | Path) -> dict[Path, str]:
         raise InputError(f"{folder}: no such folder of features")
     found = [place] if is_store(place) else sorted(_below(place))
     if table:
-        found = [path / TABLES / table for path in found if is_store(path)]
+        found = [path / TABLES / table if is_store(path) else path for path in found]
     if not found:
         raise InputError(
             f"{folder}: no {SUFFIX} file with features; it takes those of TRIDENT, CLAM and STAMP, and LazySlide's"
             " zarr stores"
         )
     return {path: stem_of(path) for path in found}
+
+
+def files_of(path: str | Path) -> tuple[Path, ...]:
+    """Return all that a bag rests on: a store whole, and CLAM's coordinates beside its features."""
+    store, patches = store_of(path), patches_beside(path)
+    return (store,) if store else (Path(path), *([patches] if patches else []))
 
 
 def place_of(path: Path, folder: str | Path) -> str:
@@ -50,8 +56,12 @@ def _named(folder: str | Path) -> tuple[Path, str]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield HDF5 files and stores of LazySlide below a folder; zarr stores are not entered."""
-    for path in folder.iterdir():
+    """Yield HDF5 files and stores of LazySlide below a folder; zarr stores and unreadable folders are not entered."""
+    try:
+        inside = list(folder.iterdir())
+    except PermissionError:
+        return
+    for path in inside:
         if path.name.startswith("."):
             continue
         if path.is_dir():

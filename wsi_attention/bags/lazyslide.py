@@ -62,11 +62,20 @@ def opened(path: str | Path, mpp: float | None = None) -> Iterator[tuple[Bag, Ro
     """
     store = store_of(path)
     assert store is not None
+    with _told_plainly(path, KeyError, TypeError, AttributeError):  # of metadata that another program damaged
+        found = _read(store, Path(path).name if Path(path) != store else "", mpp)
+    with _told_plainly(path):  # of chunks, which are read by whoever takes rows
+        yield found
+
+
+@contextmanager
+def _told_plainly(path: str | Path, *more: type[Exception]) -> Iterator[None]:
+    """Turn what a damaged store raises into one error, besides the usual ones `more`."""
     try:
-        yield _read(store, Path(path).name if Path(path) != store else "", mpp)
+        yield
     except (InputError, MissingExtraError):
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, ValueError, *more) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable store of LazySlide ({reason}); copy or make it again") from error
 

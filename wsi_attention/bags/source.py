@@ -301,7 +301,11 @@ class BagSource(StoredSource):
         return self._moved(tiles, tiles) if self._stored.fits(tiles.size, tiles.downsample) else tiles
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """Return views as grids of mean features (1, n, d, h, w); tiles are not valid, for there is no slide."""
+        """Return views as grids of mean features (1, n, d, h, w), all valid.
+
+        What is finer than a quarter of a stored tile is a tile itself: there is no slide to read it from, so it is not
+        valid.
+        """
         if tiles.downsample < self._stored.side / FINEST:
             return self._failed(tiles, 3, "no feature is stored near the tile at")
         views = [self._view(location, tiles.size, tiles.downsample) for location in tiles.locations[0]]

@@ -181,7 +181,13 @@ def look_alone(
 
 
 def _provenance(opened: OpenBag, classifier: Classifier, seed: int, precision: str) -> dict[str, object]:
-    said = "given" if opened.given_mpp else "the tiles" if opened.bag.mpp is None else "the file of features"
+    said = (
+        "given"
+        if opened.given_mpp
+        else "the tiles"
+        if opened.bag.own_pixels or opened.bag.mpp is None
+        else "the file of features"
+    )
     return {
         "fingerprint": opened.fingerprint,
         "weights_sha256": classifier.weights_sha256,

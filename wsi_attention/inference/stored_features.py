@@ -12,7 +12,7 @@ from torch import nn
 
 from wsi_attention.bags.dialects import read_bag
 from wsi_attention.bags.expected import Expected, check_features, named
-from wsi_attention.bags.folder import feature_files, place_of
+from wsi_attention.bags.folder import feature_files, files_of, place_of
 from wsi_attention.bags.source import BagSource, FeaturedSource, StoredTiles, featured
 from wsi_attention.checkpoint import ClassifierLike, as_classifier
 from wsi_attention.errors import InputError, MissingMppError
@@ -22,6 +22,7 @@ from wsi_attention.inference.batch.matching import SlideNames
 from wsi_attention.nn.encoders import bare
 from wsi_attention.nn.known_features import PREFIX, can_read
 from wsi_attention.protocols import contract_of
+from wsi_attention.slide import own_files
 from wsi_attention.slide.slide import Slide
 from wsi_attention.tiles.source import SlideSource
 
@@ -55,6 +56,12 @@ class FeatureFiles:
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+def written(path: str | Path) -> tuple[str, str]:
+    """Return what `slide.own_files.written` says of all files that a file of features rests on."""
+    times, changes = zip(*(own_files.written(str(file)) for file in files_of(path)), strict=True)
+    return " ".join(times), " ".join(changes)
 
 
 def expected_of(model: nn.Module, options: Mapping[str, object], name: str) -> Expected:

@@ -72,7 +72,7 @@ def _in_best_chunks(pixels: Tensor, preprocess: nn.Module, encoder: nn.Module, c
 def _range_on(device: torch.device | None, pixels: Tensor) -> tuple[int, int]:
     """Return how many tiles to try first, and at most."""
     if device is not None and device.type != "cpu":
-        return CHUNK, MOST
+        return CHUNK, MOST if device.type == "cuda" else CHUNK  # elsewhere `_wait` cannot tell when work has ended
     fit = max(1, CPU_PIXELS // (pixels.shape[-2] * pixels.shape[-1]))
     return min(CHUNK, fit), min(CPU_MOST, fit)
 

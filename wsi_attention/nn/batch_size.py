@@ -24,8 +24,8 @@ GAIN = 0.1
 class BatchSizes:
     """The sizes found in this process, as long as their networks live; safe with several threads.
 
-    A size once found stays, so that all slides of a run are encoded alike: the size of a batch may change the last bits
-    of a feature.
+    A size once found stays, so that all slides of a process are encoded alike: the size of a batch may change the last
+    bits of a feature, and another process may find another size.
     """
 
     def __init__(self) -> None:

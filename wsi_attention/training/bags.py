@@ -21,7 +21,7 @@ from wsi_attention.config import Augmentation, Recipe
 from wsi_attention.errors import InputError, SlideOpenError
 from wsi_attention.geometry import same_scale
 from wsi_attention.inference.alone import POOLING
-from wsi_attention.inference.stored_features import NEEDED, FeatureFiles, expected_of
+from wsi_attention.inference.stored_features import NEEDED, FeatureFiles, expected_of, written
 from wsi_attention.methods.encoder_facts import ENCODER
 from wsi_attention.methods.method import FLAT, find_method
 from wsi_attention.nn.known_features import PREFIX, can_read
@@ -56,7 +56,7 @@ class Given:
         dim: length of a feature.
         pixels: side of a tile as the encoder saw it, None where no file says.
         tile_mpp: µm per pixel of a tile, None where neither files nor slides say.
-        digest: of all files, as their fingerprints tell them.
+        digest: of all files: their fingerprints, which are of samples of the features, and when they were written.
     """
 
     folder: str
@@ -241,7 +241,8 @@ def given(folder: str | Path, files: Mapping[str, Path], facts: Mapping[str, Fac
     pixels = _commonest([one.pixels for one in bags if one.pixels is not None])
     scales = [one.tile_um / (pixels or PIXELS) for one in bags if one.tile_um is not None]
     nominal = _commonest([one.spacing for one in bags if one.spacing is not None])
-    digest = hashlib.sha256("\n".join(sorted(one.fingerprint for one in known.values())).encode()).hexdigest()
+    told = (f"{one.fingerprint} {written(files[name])[0]}" for name, one in known.items())
+    digest = hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()
     return Given(
         str(folder),
         files,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsi_attention.bags.bag import Bag
 from wsi_attention.errors import InputError
+from wsi_attention.inference import stored_features
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.results.state import SlideKey
 from wsi_attention.slide import own_files
@@ -21,7 +22,7 @@ def first_look(slide: SlideFile) -> SlideKey:
     Raises:
         InputError: the mask or the file of features cannot be read.
     """
-    times, changes = own_files.written(slide.path)
+    times, changes = stored_features.written(slide.path) if slide.is_bag else own_files.written(slide.path)
     return SlideKey(
         mpp=slide.mpp,
         mask_sha256=_sha256(slide.mask),
@@ -60,13 +61,11 @@ def look_at_bag(first: SlideKey, bag: Bag, fingerprint: str) -> SlideKey:
 def _written(path: str | None) -> str:
     if path is None:
         return ""
-    if Path(path).is_dir():
-        return own_files.written(path)[0]
     try:
-        found = Path(path).stat()
+        Path(path).stat()
     except OSError as error:
         raise InputError(f"{path}: the features cannot be read ({error.strerror})") from error
-    return f"{found.st_size} bytes at {found.st_mtime_ns}"
+    return stored_features.written(path)[0]
 
 
 def _sha256(path: str | None) -> str | None:
