@@ -126,6 +126,15 @@ class SparseReader(Protocol):
 
 
 @runtime_checkable
+class RedrawingReader(SparseReader, Protocol):
+    """A `SparseReader` that draws missing tiles of a level from another one, where that has them."""
+
+    def emptied_by(self, level: int) -> int:
+        """Return the level whose missing tiles leave a level empty."""
+        ...
+
+
+@runtime_checkable
 class TileSource(Protocol):
     """Where a model gets pixels: a slide, or plain tensors. The only thing a model ever sees of a slide."""
 

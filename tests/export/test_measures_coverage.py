@@ -7,6 +7,7 @@ import pytest
 import shapely
 
 from wsi_attention.export.measures import area_read, clipped, covered, disjoint, read_boxes
+from wsi_attention.export.sampling import without_boxes
 from wsi_attention.geometry import Grid
 from wsi_attention.structures import Glimpse, TileSet, TissueMask
 from wsi_attention.testing.exporters import example_prediction
@@ -75,3 +76,13 @@ def test_area_read_of_no_tissue_is_zero() -> None:
 def test_read_boxes_are_clipped_and_unique() -> None:
     prediction = prediction_of([(950, 0), (0, 0), (0, 0), (1000, 1000)], [True] * 4, np.ones((100, 100), bool))
     assert read_boxes(prediction).tolist() == [[0, 0, 100, 100], [950, 0, 50, 100]]
+
+
+def test_cells_whose_centre_a_box_holds_leave_a_mask() -> None:
+    grid, boxes = Grid(5, 7, (10.0, 8.0), (3.0, -4.0)), np.array([[10, 0, 21, 12], [60, 25, 40, 40], [-9, -9, 13, 9]])
+    rows, cols = np.mgrid[:5, :7]
+    x, y = 3.0 + (cols + 0.5) * 10.0, -4.0 + (rows + 0.5) * 8.0
+    inside = [(bx <= x) & (x < bx + w) & (by <= y) & (y < by + h) for bx, by, w, h in boxes.tolist()]
+    left = without_boxes(np.ones((5, 7), bool), boxes, grid)
+    np.testing.assert_array_equal(left, ~np.any(inside, axis=0))
+    assert 0 < left.sum() < left.size

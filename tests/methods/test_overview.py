@@ -159,3 +159,15 @@ def test_an_overview_of_no_pixels_or_too_many_for_the_network_is_refused() -> No
     with pytest.raises(InputError, match="reach"):
         overview.check_overview(OVERVIEW_PIXELS + 1, OverviewNet())
     overview.check_overview(OVERVIEW_PIXELS, OverviewNet())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_blocks_hold_all_tissue_once_and_are_cut_close_to_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tissue = rng.random((int(rng.integers(1, 12)), int(rng.integers(1, 60)))) < rng.choice([0.0, 0.02, 0.3])
+    met = np.zeros(tissue.shape, int)
+    for rows, cols in overview.blocks_with(tissue, 40, 3):
+        block = tissue[rows, cols]
+        assert block[0].any() and block[-1].any()
+        met[rows, cols] += 1
+    assert met.max(initial=0) <= 1 and met[tissue].all()

@@ -29,6 +29,7 @@ class Manners:
         status: what a failing server answers; 0 hangs, -1 breaks off in the middle of the body, -2 hangs there.
         password: asked for where not None, as "user:password" in base64.
         header: sent with every answer where not empty.
+        versions: whether it tells one version of a file from another.
     """
 
     ranges: bool = True
@@ -39,6 +40,7 @@ class Manners:
     status: int = 500
     password: str | None = None
     header: str = ""
+    versions: bool = True
 
 
 @dataclass
@@ -124,7 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {})
             return
         state = path.stat()
-        headers = {"ETag": f'"{state.st_size:x}-{state.st_mtime_ns:x}"', "Accept-Ranges": "bytes"}
+        tag = {"ETag": f'"{state.st_size:x}-{state.st_mtime_ns:x}"'} if self.server.server.manners.versions else {}
+        headers = {**tag, "Accept-Ranges": "bytes"}
         ranges = self._ranges(state.st_size)
         if not self.server.server.manners.ranges or ranges is None:
             headers["Accept-Ranges"] = "none" if ranges is not None else "bytes"

@@ -89,14 +89,17 @@ def write_zarr(path: Path, levels: Sequence[Pixels], without: Chosen, fill: int 
     return Path(shutil.make_archive(str(folder), "zip", folder)) if path.suffix == ".zip" else path
 
 
-def write_tiff(path: Path, levels: Sequence[Pixels], without: Chosen, tag: str = "TileByteCounts") -> Path:
+def write_tiff(
+    path: Path, levels: Sequence[Pixels], without: Chosen, tag: str = "TileByteCounts", description: str | None = None
+) -> Path:
     """A tiled pyramid in which tiles have no bytes, or lie nowhere (`tag="TileOffsets"`)."""
     path.parent.mkdir(exist_ok=True)
     with tifffile.TiffWriter(path) as tif:
         for n, level in enumerate(levels):
             resolution = (1e4 / MPP / 2**n,) * 2
             tif.write(level, photometric="rgb", tile=(TILE, TILE), compression="deflate", resolution=resolution,
-                      resolutionunit="CENTIMETER", subfiletype=1 if n else 0, metadata=None)  # fmt: skip
+                      resolutionunit="CENTIMETER", subfiletype=1 if n else 0, metadata=None,
+                      description=description)  # fmt: skip
     with tifffile.TiffFile(path, mode="r+b") as tif:
         for n, page in enumerate(tif.pages):
             columns = -(-page.imagewidth // TILE)

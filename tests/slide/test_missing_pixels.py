@@ -136,6 +136,32 @@ def test_of_openslide_the_index_tells_them(tmp_path: Path, levels: list[Pixels])
     assert len([note for note in source.notes if "% of the tissue is not in the file at " in note]) == 1
 
 
+APERIO = "Aperio Image Library v12.0\r\n1024x768 [0,0 1024x768] (64x64)|AppMag = 20|MPP = 0.5"
+
+
+@pytest.mark.parametrize(("count", "share"), [(3, 0.3), (3, 1.0), (2, 0.9)])
+def test_coarser_tiles_that_openslide_draws_from_finer_ones_are_not_missing(
+    count: int, share: float, tmp_path: Path, levels: list[Pixels]
+) -> None:
+    coarser = range(1, count)
+    path = write_tiff(tmp_path / "a.svs", levels[:count], some(share, coarser), description=APERIO)
+    source = looked_at(path)
+    assert (source.slide.reader, source.slide.facts.vendor) == ("openslide", "aperio")
+    source.check_stored(*SCALES)
+    assert source.shortfalls == source.notes == source.slide.left_out == ()
+    assert source.slide.seen is not None and source.slide.seen.known == 1.0
+    assert source.read(TILES).valid.all()
+
+
+def test_missing_tiles_of_an_aperio_slide_s_finest_level_are_unread(tmp_path: Path, levels: list[Pixels]) -> None:
+    without = some(0.3)
+    source = looked_at(write_tiff(tmp_path / "a.svs", levels, without, description=APERIO), "openslide")
+    valid = source.read(TILES).valid[0].numpy()
+    assert valid.tolist() == [not without(0, x // 64, y // 64) for x, y in TILES.locations[0].tolist()]
+    source.check_stored(0.5)
+    assert any("% of the tissue is not in the file at 0.5" in note for note in source.notes)
+
+
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_store_elsewhere(shards: bool, tmp_path: Path, levels: list[Pixels]) -> None:
     without = rectangle(256, 256, 512, 512)

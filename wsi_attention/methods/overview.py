@@ -140,7 +140,7 @@ def blocks_with(tissue: NDArray[np.bool_], most: int, apart: int) -> Iterator[tu
 
     Args:
         tissue: (rows, cols).
-        most: cells that a block has at most, if that is possible with all rows.
+        most: cells that a block has, about, if that is possible with all rows.
         apart: columns without tissue between two blocks, more than these.
     """
     there = np.flatnonzero(tissue.any(0))

@@ -58,6 +58,25 @@ def holes_in(corner: Size, size: Size, tile: Size, extent: Size, absent: Absent)
     )
 
 
+def scaled_holes(corner: Size, size: Size, step: float, tile: Size, extent: Size, absent: Absent) -> tuple[Hole, ...]:
+    """Do as `holes_in` for a region of a level that another level's missing tiles leave empty.
+
+    Args:
+        corner: (x, y) of the region, in its level's pixels.
+        size: (w, h) of it.
+        step: pixels of the other level a pixel; the others are of that level.
+        tile: (w, h) of its stored tiles.
+        extent: (w, h) of it.
+        absent: which of its tiles are missing.
+    """
+    if step == 1:
+        return holes_in(corner, size, tile, extent, absent)
+    left, top = (int(at * step) for at in corner)
+    region = round(size[0] * step), round(size[1] * step)
+    found = holes_in((left, top), region, tile, extent, absent)
+    return tuple(Hole(*(round(side / step) for side in hole)) for hole in found)
+
+
 def transparent_cells(pixels: NDArray[np.uint8], corner: Size, extent: Size) -> NDArray[np.int64]:
     """Return (n, 2): column and row of the cells, `CELL` pixels a side, that lie in a region and are transparent.
 

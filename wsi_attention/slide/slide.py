@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, MissingMppError, SlideOpenError, TileReadError
 from wsi_attention.once import once
-from wsi_attention.protocols import SparseReader
+from wsi_attention.protocols import RedrawingReader, SparseReader
 from wsi_attention.slide import fingerprint, identity, metadata
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles, attempt, read_one, read_together
-from wsi_attention.slide.holes import CELL, Hole, holes_in, transparent_cells
+from wsi_attention.slide.holes import CELL, Hole, holes_in, scaled_holes, transparent_cells
 from wsi_attention.slide.levels import best_level, snapped
 from wsi_attention.slide.opening import Choice, check_name, check_options, choose, opener
 from wsi_attention.slide.readers.tiff.tag_sizes import notes_on_file
@@ -347,9 +347,12 @@ class Slide:
             corner: (x, y) in the level's pixels.
             size: (w, h) in the level's pixels.
         """
-        tile = self.facts.tile_sizes[level]
-        if tile is not None and self._absent(level, np.empty((0, 2), np.int64)) is not None:
-            return holes_in(corner, size, tile, self.level_dimensions[level], partial(self.absent, level))
+        source = self._emptied_by(level)
+        tile = self.facts.tile_sizes[source]
+        if tile is not None and self._absent(source, np.empty((0, 2), np.int64)) is not None:
+            step = self.level_downsamples[level] / self.level_downsamples[source]
+            extent, absent = self.level_dimensions[source], partial(self.absent, source)
+            return scaled_holes(corner, size, step, tile, extent, absent)
         seen = self._transparent.get(level)
         if seen is None:
             return ()
@@ -377,13 +380,19 @@ class Slide:
         if len(cells):
             self._transparent.setdefault(level, set()).update(map(tuple, cells.tolist()))
 
+    def _emptied_by(self, level: int) -> int:
+        with self._handles.borrow() as lease:
+            return lease.reader.emptied_by(level) if isinstance(lease.reader, RedrawingReader) else level
+
     @property
     def all_holes_known(self) -> bool:
-        """Whether `holes` knows them before anything was read there; a store elsewhere cannot be listed."""
+        """Whether `holes_known` says so of every level; then a finer one may fill them."""
+        return all(map(self.holes_known, range(len(self.level_dimensions))))
+
+    def holes_known(self, level: int) -> bool:
+        """Tell whether `holes` knows those of a level before anything was read; a store elsewhere cannot be listed."""
         remote_store = self.reader == "zarr" and isinstance(self._origin, str) and is_url(self._origin)
-        return not remote_store and all(
-            self._absent(level, np.empty((0, 2), np.int64)) is not None for level in range(len(self.level_dimensions))
-        )
+        return not remote_store and self._absent(level, np.empty((0, 2), np.int64)) is not None
 
     @property
     def scanned_in_parts(self) -> bool:

@@ -106,11 +106,11 @@ def _compared(slide: Slide, level: int, where: NDArray[np.float64]) -> str | Non
 
 def _read(view: View, finer: View, corners: NDArray[np.int64], size: tuple[int, int]) -> Iterator[Pair | None]:
     """Yield both views of each place that the finer one can show; None where the other cannot."""
-    places = [
+    stored = [
         (x, y) for x, y in corners.tolist() if not (view.has_holes((x, y), size) or finer.has_holes((x, y), size))
     ]
-    shown, others = np.zeros((2, len(places), size[1], size[0], 3), np.uint8)
-    where = np.array(places, np.int64).reshape(-1, 2)
+    shown, others = np.zeros((2, len(stored), size[1], size[0], 3), np.uint8)
+    where = np.array(stored, np.int64).reshape(-1, 2)
     lost, unknown = view.read_many(where, size, shown), finer.read_many(where, size, others)
     for one, other, why, why_not in zip(shown, others, lost, unknown, strict=True):
         if why_not is None:

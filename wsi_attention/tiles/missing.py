@@ -26,7 +26,7 @@ def missing_tissue(slide: Slide, mask: TissueMask, downsample: float) -> float:
     """
     level = slide.best_level(downsample)
     tile, stored = slide.facts.tile_sizes[level], slide.level_downsamples[level]
-    if tile is None or not slide.all_holes_known:
+    if tile is None or not slide.holes_known(level):
         return 0.0
     cols, rows = (-(-side // step) for side, step in zip(slide.level_dimensions[level], tile, strict=True))
     grid = Grid(rows, cols, (tile[0] * stored, tile[1] * stored))

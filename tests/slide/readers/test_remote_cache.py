@@ -163,3 +163,27 @@ def test_a_folder_that_cannot_be_one(server: Server, cache: Path) -> None:
     cache.write_text("a file")
     with pytest.raises(InputError, match="cannot be written to"):
         RemoteBytes(server.url("slide.bin"))
+
+
+@pytest.mark.parametrize("versions", [True, False])
+def test_a_cache_that_nobody_asked_for_never_takes_one_version_for_another(
+    versions: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that tells no version: the next process must not see bytes of the file as it was."""
+    monkeypatch.delenv(remote_cache.FOLDER_VARIABLE, raising=False)
+    server.manners.versions = versions
+    changed = bytes(byte ^ 255 for byte in CONTENT)
+    with remote_cache.by_default(tmp_path / "fetched"):
+        for content in (CONTENT, changed):
+            (tmp_path / "served" / "slide.bin").write_bytes(content)
+            RECENT.clear()
+            source = RemoteBytes(server.url("slide.bin"))
+            assert source.read(RANGES) == [content[offset : offset + count] for offset, count in RANGES]
+    assert (tmp_path / "fetched").exists() == versions
+
+
+def test_a_range_is_listed_once(tmp_path: Path) -> None:
+    slot = RemoteCache(tmp_path, 1e9).slot("url", "1", 100)
+    for _ in range(3):
+        slot.put((0, 50), bytes(50))
+    assert slot._ranges == [(0, 50)] and slot.get((10, 20)) == bytes(20)

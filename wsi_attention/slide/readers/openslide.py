@@ -16,8 +16,8 @@ from wsi_attention.slide.failures import opening
 from wsi_attention.slide.images import Series, StoredImage, choose
 from wsi_attention.slide.metadata import OME_IMAGE
 from wsi_attention.slide.readers.limits import check_dimensions
-from wsi_attention.slide.readers.tiff.second_look import check_openslide_tiff, compression_of, explain_tiff
-from wsi_attention.slide.readers.tiff.tags import NotReadHereError
+from wsi_attention.slide.readers.tiff.second_look import Seen, check_openslide_tiff, compression_of, explain_tiff
+from wsi_attention.slide.readers.tiff.tags import APERIO, NotReadHereError
 from wsi_attention.slide.resample import on_white
 
 
@@ -53,7 +53,8 @@ class OpenSlideReader:
                 self.properties = {**self.properties, OME_IMAGE: seen.xml}
         self.level_downsamples: tuple[float, ...] = self._slide.level_downsamples
         self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_dimensions)))
-        self._missing = dict(zip(seen.sizes, seen.missing, strict=True)) if seen else {}
+        self._redrawn = self.properties.get("openslide.vendor") == APERIO
+        self._missing = _missing(seen, self._redrawn) if seen else {}
         self.bounds = _bounds(self.properties)
         self.associated: tuple[str, ...] = tuple(self._slide.associated_images)
 
@@ -79,9 +80,17 @@ class OpenSlideReader:
             raise TileReadError(str(error)) from error
 
     def absent(self, level: int, tiles: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """Tell whether stored tiles (column, row) are not in the file; None where its index is not a TIFF's."""
+        """Tell whether stored tiles (column, row) are not in the file; None where no index of a TIFF says so alone."""
         missing = self._missing.get(self.level_dimensions[level])
         return None if missing is None else np.asarray(missing[tiles[:, 1], tiles[:, 0]])
+
+    def emptied_by(self, level: int) -> int:
+        """Return the level whose missing tiles leave a level empty.
+
+        Of an Aperio file OpenSlide draws missing tiles of coarser levels from the finer ones, and nothing at any level
+        where the finest has none.
+        """
+        return 0 if self._redrawn else level
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Return a label, macro or thumbnail image, (h, w, 3)."""
@@ -106,6 +115,12 @@ class OpenSlideReader:
     def _tile_size(self, level: int) -> tuple[int, int] | None:
         w, h = (self.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
         return (int(w), int(h)) if w and h else None
+
+
+def _missing(seen: Seen, redrawn: bool) -> dict[tuple[int, int], NDArray[np.bool_]]:
+    """Return which stored tiles are not in the file, by the size of their level; of the finest alone if `redrawn`."""
+    pairs = list(zip(seen.sizes, seen.missing, strict=True))[: 1 if redrawn else None]
+    return {size: missing for size, missing in pairs if seen.sizes.count(size) == 1}
 
 
 def _opened(file: str, path: str, series: Series) -> openslide.OpenSlide:

@@ -65,7 +65,8 @@ class RemoteBytes:
         if facts.size == 0:
             raise SlideOpenError(f"{self.path}: the file is empty (0 bytes); check the URL")
         cache = RemoteCache.wanted()
-        self._slot = cache.slot(self.path, facts.version, facts.size) if cache else None
+        kept = cache is not None and (cache.whole or facts.version)  # unasked, only what tells one version from another
+        self._slot = cache.slot(self.path, facts.version, facts.size) if cache and kept else None
         self._whole = None if facts.ranged else self._local(facts, cache)
         self.size = self._whole.size if self._whole else facts.size
         self.version = facts.version

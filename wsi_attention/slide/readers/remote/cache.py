@@ -165,8 +165,10 @@ class Slot:
     def put(self, wanted: Range, content: bytes) -> None:
         """Keep bytes; a full disk is no error."""
         with suppress(OSError):
+            ranges = self._ranges  # before the file is there, which it would list
             self.write(_name(wanted), lambda path: path.write_bytes(content))
-            insort(self._ranges, wanted)
+            if wanted not in ranges:
+                insort(ranges, wanted)
 
     @once
     def _ranges(self) -> list[Range]:

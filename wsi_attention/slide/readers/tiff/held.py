@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-LEAST, MOST = 2**12, 2**25
-"""Bytes that a part must have to be held, and that all parts of a file may have."""
-
-
+LEAST, MOST = 2**12, 2**23
+"""Bytes that a part must have to be held, and that all parts of a file may have; a slide of 100,000² has 3 million."""
 FILES = 4
 """Files of which parts are held at once: as many as are opened side by side."""
 
@@ -29,7 +27,7 @@ class Held:
         self._bytes = 0
 
     def put(self, offset: int, content: bytes) -> None:
-        """Hold bytes that were read at an offset, behind those put before; small ones and too many are let go."""
+        """Hold bytes that were read at an offset, if they are enough to matter and there is room for them."""
         if len(content) >= LEAST and self._bytes + len(content) <= MOST and offset not in self._parts:
             self._parts[offset] = content
             self._starts = sorted(self._parts)

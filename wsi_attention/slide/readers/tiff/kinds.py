@@ -23,7 +23,8 @@ PIXELS = {0xDA, 0x90}
 """The markers after which pixels come: JPEG's start of a scan, JPEG 2000's start of a part of the tile."""
 OF_THE_PICTURE = {0xDB, 0xC4, 0xFE, 0x5C, 0x5D, 0x64}
 """Tables of quantisation and Huffman codes, and comments: they follow the picture and its quality."""
-MAKERS = ("tiff.Make", "tiff.Model", "tiff.Software", "aperio.ScanScope ID")
+TEXTS = ("tiff.Make", "tiff.Model", "tiff.Software", "aperio.ScanScope ID", "tiff.ResolutionUnit")
+"""Tags whose text counts: who made the file, and the unit of its scale."""
 _DIGITS, _NUMERIC = re.compile(r"[0-9]+"), re.compile(r"[0-9.,eE+\- ]+")
 
 
@@ -39,9 +40,9 @@ def kind_of(reader: TiffReader) -> Hashable | None:
     if None in headers:
         return None
     tags = tuple(sorted((name, _form(value)) for name, value in reader.properties.items()))
-    makers = tuple(reader.properties.get(name) for name in MAKERS)
+    texts = tuple(reader.properties.get(name) for name in TEXTS)
     images = len(reader.images), reader.image, reader.first, tuple(sorted(reader.associated))
-    return headers, tags, makers, frozenset(_levels(reader.levels)), images
+    return headers, tags, texts, frozenset(_levels(reader.levels)), images
 
 
 def _levels(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[Coding, tuple[int, int], int]]:
@@ -53,7 +54,7 @@ def _levels(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[Coding, tuple[int, 
 
 
 def samples(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[int, int]]:
-    """Return level and number of one tile of each kind of coding: the one with the most bytes, which shows tissue."""
+    """Yield level and number of one tile of each kind of coding: the one with the most bytes, which shows tissue."""
     seen: set[tuple[Coding, tuple[int, int]]] = set()
     for number, level in enumerate(levels):
         kind = level.coding, level.tile

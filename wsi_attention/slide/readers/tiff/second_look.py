@@ -132,8 +132,8 @@ def _missing(page: TiffPage) -> NDArray[np.bool_]:
     if not page.is_tiled:
         return np.zeros((1, 1), np.bool_)
     rows, columns = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
-    counts = np.asarray(page.databytecounts, np.int64)[: rows * columns].reshape(rows, columns)
-    return np.asarray(counts == 0, np.bool_)
+    counts, offsets = (np.asarray(one, np.int64)[: rows * columns] for one in (page.databytecounts, page.dataoffsets))
+    return np.asarray((counts == 0) | (offsets == 0), np.bool_).reshape(rows, columns)
 
 
 def explain_tiff(path: str, series: Series = None) -> None:
