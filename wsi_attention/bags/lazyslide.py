@@ -71,11 +71,12 @@ def opened(path: str | Path, mpp: float | None = None) -> Iterator[tuple[Bag, Ro
 @contextmanager
 def _told_plainly(path: str | Path, *more: type[Exception]) -> Iterator[None]:
     """Turn what a damaged store raises into one error, besides the usual ones `more`."""
+    kinds: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, *more)
     try:
         yield
     except (InputError, MissingExtraError):
         raise
-    except (OSError, RuntimeError, ValueError, *more) as error:
+    except kinds as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable store of LazySlide ({reason}); copy or make it again") from error
 
