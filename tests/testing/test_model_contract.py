@@ -18,10 +18,11 @@ class Leaky(ModelContract):
     """A model with a parameter whose gradient is zero, and with half of a protocol."""
 
     unreached: tuple[str, ...] = ()
+    numbers = 2
 
     def build(self) -> nn.Module:
         model = ats(self.classes, **SMALL, **WIDTHS)  # type: ignore[arg-type]
-        model.unused = nn.Parameter(torch.ones(2))
+        model.unused = nn.Parameter(torch.ones(self.numbers))
         plain = model.loss
 
         def loss(output: Output, target: torch.Tensor) -> torch.Tensor:
@@ -34,6 +35,12 @@ class Leaky(ModelContract):
 def test_a_gradient_of_zeros_is_no_gradient() -> None:
     with pytest.raises(AssertionError, match="the loss does not reach unused"):
         Leaky().test_loss_reaches_every_parameter()
+
+
+def test_a_single_number_only_has_to_take_part() -> None:
+    single = Leaky()
+    single.numbers = 1
+    single.test_loss_reaches_every_parameter()
 
 
 def test_what_is_excused_must_need_it() -> None:
