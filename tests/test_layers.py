@@ -37,6 +37,7 @@ ALLOWED = {
     "model_card": BASE | {"encoders", "learnt_from"},
     "model_encoder": BASE | {"encoders", "nn"},
     "attention": BASE,
+    "statistics": BASE,
     "bags": BASE,
     "slide": BASE,
     "export": BASE,
@@ -54,7 +55,8 @@ ALLOWED = {
     "training": BASE
     | MODELS
     | {"attention", "bags", "config", "csv_table", "encoders", "feature_store", "inference", "methods", "nn", "slide"}
-    | {"tiles"},
+    | {"statistics", "tiles"},
+    "evaluation": BASE | MODELS | {"certainty", "csv_table", "export", "inference", "statistics", "training"},
 }
 PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
@@ -68,6 +70,8 @@ TORCH_ROOMS = {
     "model_encoder",
     "devices",
     "training",
+    "evaluation",
+    "statistics",
     "inference",
     "testing",
     "cli",

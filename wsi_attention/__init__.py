@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wsi_attention.checkpoint import Classifier, load_model
     from wsi_attention.config import Recipe
     from wsi_attention.errors import WsiAttentionError
+    from wsi_attention.evaluation.evaluation import Evaluation, evaluate
     from wsi_attention.export.table import interval
     from wsi_attention.geometry import Grid
     from wsi_attention.inference.batch.classify import classify
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from wsi_attention.structures import AttentionMap, Counters, Glimpse, Prediction, TileSet, TissueMask
     from wsi_attention.tiles.source import SlideSource
     from wsi_attention.tiles.tensors import TensorSource
-    from wsi_attention.training.evaluation import Evaluation, evaluate
     from wsi_attention.training.run import TrainingResult, train
 
 __version__ = "0.1.0"
@@ -65,7 +65,7 @@ __getattr__, __dir__ = on_first_use(
         "AttentionMap": "structures",
         "Classifier": "checkpoint",
         "Counters": "structures",
-        "Evaluation": "training.evaluation",
+        "Evaluation": "evaluation.evaluation",
         "Glimpse": "structures",
         "Grid": "geometry",
         "Prediction": "structures",
@@ -80,7 +80,7 @@ __getattr__, __dir__ = on_first_use(
         "View": "slide.view",
         "WsiAttentionError": "errors",
         "classify": "inference.batch.classify",
-        "evaluate": "training.evaluation",
+        "evaluate": "evaluation.evaluation",
         "export_results": "inference.results.export_again",
         "interval": "export.table",
         "load_model": "checkpoint",

@@ -17,9 +17,9 @@ from needle_tiles import SIDE
 from numpy.typing import NDArray
 
 from wsi_attention.slide.slide import Slide, open_slide
+from wsi_attention.statistics.intervals import auroc_interval
+from wsi_attention.statistics.metrics import score
 from wsi_attention.structures import Prediction
-from wsi_attention.training.intervals import auroc_interval
-from wsi_attention.training.metrics import score
 
 Predictor = Callable[[Slide], Prediction]
 FINE = 4
@@ -33,7 +33,7 @@ class Row:
     Attributes:
         slides: how many.
         auroc: slide label.
-        interval: 95 %, over slides (`training.intervals`).
+        interval: 95 %, over slides (`statistics.intervals`).
         tissue_read: area of the tiles read, of the tissue's; mean.
         hit: share of positives whose highest-weighted tile touches tumour; NaN without tiles.
         pointing: share of positives where the highest cell of the map is tumour.

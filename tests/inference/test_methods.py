@@ -13,12 +13,12 @@ from wsi_attention import registry
 from wsi_attention.cli.evaluate import _page
 from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.errors import InputError
+from wsi_attention.evaluation.evaluation import evaluate
 from wsi_attention.export.qupath import validate
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.results.export_again import export_again
 from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.structures import Prediction
-from wsi_attention.training.evaluation import evaluate
 
 METHODS = tuple(name for name in registry.names(registry.MODELS) if name != "ats-mnist")
 """All but the one for images of digits."""

@@ -14,6 +14,7 @@ import warm_python
 
 from wsi_attention.checkpoint import Classifier, load_model, save_model
 from wsi_attention.defaults import EXPORTS, PICTURES
+from wsi_attention.evaluation.evaluation import evaluate
 from wsi_attention.export.heatmap import draw
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.names import assign_names
@@ -21,7 +22,6 @@ from wsi_attention.model_card import ModelCard
 from wsi_attention.plain_text import HARMFUL
 from wsi_attention.safe_names import safe_name
 from wsi_attention.testing.exporters import example_prediction
-from wsi_attention.training.evaluation import evaluate
 
 NAMES = (
     *("=1+1", "@SUM(1)", "-1", "+1", "'=x"),

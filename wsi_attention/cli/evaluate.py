@@ -11,7 +11,7 @@ from wsi_attention.cli.say import say
 from wsi_attention.plain_text import visible
 
 if TYPE_CHECKING:
-    from wsi_attention.training.evaluation import Evaluation, Localisation
+    from wsi_attention.evaluation.evaluation import Evaluation, Localisation
 
 
 def evaluate(
@@ -37,9 +37,9 @@ def evaluate(
     """
     import json
 
+    from wsi_attention.evaluation import evaluation
     from wsi_attention.files import write_text
     from wsi_attention.inference.results.mirror import check_folder
-    from wsi_attention.training import evaluation
 
     check_folder(predictions)
     check_folder(results or ".")
@@ -50,7 +50,7 @@ def evaluate(
 
 
 def _page(found: Evaluation) -> list[str]:
-    from wsi_attention.training.intervals import METHODS
+    from wsi_attention.statistics.intervals import METHODS
 
     scores = found.scores
     whose = (

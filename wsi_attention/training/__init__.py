@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 from wsi_attention.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from wsi_attention.training.evaluation import evaluate
     from wsi_attention.training.run import train
 
 __all__ = [
-    "evaluate",
     "train",
 ]
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
-        "evaluate": "evaluation",
         "train": "run",
     },
 )

@@ -31,7 +31,7 @@ METRICS = "metrics.csv"
 class EpochRecord:
     """A row of metrics.csv; NaN where a value does not exist.
 
-    `val_auroc_low` and so on are the ends of 95 % intervals (`training.intervals`), over patients where they repeat.
+    `val_auroc_low` and so on are the ends of 95 % intervals (`statistics.intervals`), over patients where they repeat.
     """
 
     epoch: int

@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, SlideError, WsiAttentionError
 from wsi_attention.protocols import TileSource
+from wsi_attention.statistics.metrics import Scores, score
 from wsi_attention.training.data import Example, ahead
-from wsi_attention.training.metrics import Scores, score
 from wsi_attention.training.processes import agreed, gathered
 from wsi_attention.training.state import seed_of
 

@@ -37,7 +37,7 @@ NEEDED = (
     "wsi_attention.inference.cluster.open",
     "wsi_attention.inference.isolation.worker",
     "wsi_attention.training.encoder_choice",
-    "wsi_attention.training.evaluation",
+    "wsi_attention.evaluation.evaluation",
     "wsi_attention.training.run",
     "dask.delayed",
     "dask.threaded",

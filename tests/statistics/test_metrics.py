@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from wsi_attention.training.metrics import auroc, score
+from wsi_attention.statistics.metrics import auroc, score
 
 
 def binary(positive: list[float]) -> torch.Tensor:

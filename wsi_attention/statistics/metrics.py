@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_attention.training.intervals import NONE, auroc_interval, f1_interval, proportion_interval
+from wsi_attention.statistics.intervals import NONE, auroc_interval, f1_interval, proportion_interval
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scores:
         loss: mean negative log-likelihood, weighted by class where weights are given.
         confusion: [truth][prediction] counts.
         patients: whose slides they are; as many as slides where nobody says.
-        auroc_interval: 95 %, as all intervals here from `training.intervals`, over patients where they repeat.
+        auroc_interval: 95 %, as all intervals here from `statistics.intervals`, over patients where they repeat.
         accuracy_interval: 95 %.
         f1_interval: 95 %.
         recalls: of each class; of two, the second's is the sensitivity and the first's the specificity.

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
-from wsi_attention.training.intervals import (
+from wsi_attention.statistics.intervals import (
     _area,
     auroc_interval,
     f1_interval,

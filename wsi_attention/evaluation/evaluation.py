@@ -15,6 +15,7 @@ import torch
 from wsi_attention.checkpoint import Classifier, ClassifierLike
 from wsi_attention.csv_table import Table, read_table
 from wsi_attention.errors import InputError
+from wsi_attention.evaluation.overlap import NOBODY_KNOWS, Overlap, find_config, find_overlap
 from wsi_attention.files import given_path
 from wsi_attention.inference.batch.discovery import files_of
 from wsi_attention.inference.batch.matching import DICOM, SlideNames, file_name
@@ -22,12 +23,11 @@ from wsi_attention.inference.batch.names import suffix_of
 from wsi_attention.inference.results.state import FOLDER, read_state
 from wsi_attention.json_values import parse
 from wsi_attention.model_card import ModelConfig
+from wsi_attention.statistics.intervals import METHODS, proportion_interval
+from wsi_attention.statistics.metrics import Scores, score
 from wsi_attention.structures import warning_in
-from wsi_attention.training.intervals import METHODS, proportion_interval
 from wsi_attention.training.labels import PARTS, LabelRow, read_labels
-from wsi_attention.training.metrics import Scores, score
 from wsi_attention.training.negative import says_nothing_found
-from wsi_attention.training.overlap import NOBODY_KNOWS, Overlap, find_config, find_overlap
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

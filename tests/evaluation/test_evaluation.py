@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import InputError, ModelError
+from wsi_attention.evaluation.evaluation import evaluate
 from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.learnt_from import LearntFrom
-from wsi_attention.training.evaluation import evaluate
 
 
 @pytest.fixture
