@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_attention.statistics.curves import area_under_roc
 from wsi_attention.statistics.intervals import NONE, auroc_interval, f1_interval, proportion_interval
 
 
@@ -91,40 +92,46 @@ def score(
         weights: of each class in the loss; all the same where None.
         patients: whose slide each is; each slide its own where None.
     """
-    from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_f1_score
-
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(1)
-    confusion = multiclass_confusion_matrix(predicted, labels, classes, validate_args=False)
-    f1 = multiclass_f1_score(predicted, labels, classes, average="macro", validate_args=False)
+    table = confusion(labels.numpy(), predicted.numpy(), classes)
     own = np.arange(len(labels)) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
     right, truth = (predicted == labels).numpy(), labels.numpy()
     return Scores(
         len(labels),
         auroc(probabilities, labels),
-        float((predicted == labels).double().mean()),
-        float(f1),
+        float(right.mean()),
+        mean_f1(table),
         _loss(probabilities, labels, weights),
-        tuple(tuple(int(cell) for cell in row) for row in confusion),
+        tuple(tuple(int(cell) for cell in row) for row in table),
         len(np.unique(own)),
         auroc_interval(probabilities.double().numpy(), truth, own),
         proportion_interval(right, own),
-        f1_interval(truth, predicted.numpy(), classes, own),
+        f1_interval(truth, predicted.numpy(), own),
         tuple(_recall(right[truth == c], own[truth == c]) for c in range(classes)),
     )
 
 
 def auroc(probabilities: Tensor, labels: Tensor) -> float:
     """Return the area under the ROC curve of (n, classes) probabilities, as `Scores.auroc` says."""
-    from torchmetrics.functional.classification import binary_auroc
+    shares, truth = probabilities.double().numpy(), labels.numpy()
+    classes = range(1, 2) if shares.shape[1] == 2 else range(shares.shape[1])
+    areas = [area_under_roc(shares[:, c], truth == c) for c in classes]
+    found = [area for area in areas if np.isfinite(area)]
+    return float(np.mean(found)) if found else float("nan")
 
-    classes = range(1, 2) if probabilities.shape[1] == 2 else range(probabilities.shape[1])
-    areas = []
-    for c in classes:
-        truth = (labels == c).long()
-        if 0 < int(truth.sum()) < len(truth):
-            areas.append(float(binary_auroc(_ranks(probabilities[:, c]), truth, validate_args=False)))
-    return float(np.mean(areas)) if areas else float("nan")
+
+def confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return (classes, classes) counts, [truth][prediction], of (n,) class indices."""
+    cells: NDArray[np.int64] = np.bincount(truth * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def mean_f1(table: NDArray[np.int64]) -> float:
+    """Return the unweighted mean F1 over the classes of a confusion table that occur or were predicted."""
+    both = table.sum(0) + table.sum(1)
+    used = both > 0
+    return float((2 * np.diagonal(table)[used] / both[used]).mean())
 
 
 def _recall(right: NDArray[np.bool_], own: NDArray[np.int64]) -> Recall:
@@ -133,12 +140,6 @@ def _recall(right: NDArray[np.bool_], own: NDArray[np.int64]) -> Recall:
 
 def _ends(interval: tuple[float, float]) -> list[float | None]:
     return [end if np.isfinite(end) else None for end in interval]
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Return dense ranks scaled into [0, 1]: the same AUROC, but no rounding to float32 makes two values one."""
-    ranks = np.unique(values.double().numpy(), return_inverse=True)[1].astype(np.float64)
-    return torch.from_numpy(ranks / max(ranks.max(), 1.0))
 
 
 def _loss(probabilities: Tensor, labels: Tensor, weights: Sequence[float] | None) -> float:
