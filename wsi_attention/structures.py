@@ -298,6 +298,7 @@ class Prediction:
         unread_mass: share of the attention on tiles that were not read, in [0, 1]; None for a method whose attention is
             no distribution over tiles. What lies there, neither label nor spread knows.
         purpose: what the model says it is for, "demonstration" or ""; stands beside the label wherever that is shown.
+        patient: whose slide it is; empty where nobody says.
     """
 
     slide: str
@@ -317,6 +318,7 @@ class Prediction:
     shortfalls: tuple[str, ...] = ()
     unread_mass: float | None = None
     purpose: str = ""
+    patient: str = ""
 
     @property
     def label(self) -> str:

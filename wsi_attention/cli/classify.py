@@ -118,7 +118,7 @@ Gpus = Annotated[str | None, Option(help="Several GPUs of this machine: all, or 
 Precision = Annotated[str, Option(help="32, bf16, or auto: bf16 where the hardware has it.")]
 Mpp = Annotated[float | None, Option(help="µm per level-0 pixel, if the files are wrong or silent.")]
 Series = Annotated[str | None, Option(help="Which image of a file is the slide: its number or name (see info).")]
-SlidesCsv = Annotated[Path | None, Option(help="CSV slide[,mpp][,mask][,series]: which slides of -i.")]
+SlidesCsv = Annotated[Path | None, Option(help="CSV slide[,mpp][,mask][,series][,patient]: which slides of -i.")]
 Limit = Annotated[float, Option(help="Seconds a slide may take before it counts as failed.")]
 Exact = Annotated[bool, Option("--exact", help="Read every tile instead of a sample: minutes a slide.")]
 Tolerance = Annotated[

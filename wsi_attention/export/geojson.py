@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from wsi_attention.errors import GeoJSONError, InputError
 from wsi_attention.export.geos import GEOS
 from wsi_attention.export.measures import clipped, deciding, heaviest, map_of, percentiles
 from wsi_attention.export.qupath import is_byte, validate_parts
+from wsi_attention.json_values import parse
 from wsi_attention.structures import Glimpse, Prediction
 
 Bounds = Literal["auto", "none"]
@@ -148,6 +150,29 @@ class GeoJSONExporter:
         if checked:
             _check(prediction, offset, found)
         return _collected(found, _metadata(prediction, offset))
+
+
+def rewrite_patient(path: Path, target: Path, patient: str) -> bool:
+    """Write a file of the exporter with another patient in its metadata, and not one other byte changed.
+
+    Args:
+        path: the file, compressed or not.
+        target: where to write.
+        patient: whose slide it is.
+
+    Returns:
+        Whether it could be done; False where the file is damaged.
+    """
+    packed = path.suffix == ".gz"
+    raw = path.read_bytes()
+    try:
+        content = parse(gzip.decompress(raw) if packed else raw)
+        content["metadata"]["patient"] = patient
+        raw = _dumped(content).encode("ascii")
+    except (ValueError, KeyError, TypeError, EOFError, gzip.BadGzipFile, zlib.error):
+        return False
+    target.write_bytes(gzip.compress(raw, 6, mtime=0) if packed else raw)
+    return True
 
 
 def _is_colour(colour: Sequence[int]) -> bool:
@@ -319,6 +344,7 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, obje
     probabilities = _short_numbers(np.asarray(prediction.probabilities, np.float64))
     facts = {
         "slide": Path(prediction.slide).name,
+        "patient": prediction.patient,
         "label": prediction.label,
         "probabilities": dict(zip(prediction.classes, probabilities, strict=True)),
         "status": prediction.status,

@@ -58,6 +58,7 @@ def to_record(prediction: Prediction) -> dict[str, object]:
         "notes": list(prediction.notes),
         "shortfalls": list(prediction.shortfalls),
     }
+    record |= {"patient": prediction.patient} if prediction.patient else {}
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -150,6 +151,7 @@ class _Reader:
             shortfalls=_texts(record, "shortfalls" if "shortfalls" in record else "notes"),  # 0.1 knew notes alone
             unread_mass=_share(record, "unread_mass"),
             purpose=_text(record.get("purpose", ""), "purpose"),
+            patient=_text(record.get("patient", ""), "patient"),
         )
 
     def _glimpse(self, record: dict[str, object], drawn: bool) -> Glimpse:

@@ -30,7 +30,38 @@ COLUMNS = (
     ("area", "Area read", "number"),
     ("reason", "Remarks", "text"),
 )
+PATIENT = ("patient", "Patient", "text")
+"""The second column, where patients are known."""
 KINDS = ("done", "partial", "no_tissue", "failed")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient in the table of patients, as patients.csv has it.
+
+    Attributes:
+        number: its place in the table, from 1.
+        label: as people see it, with a model's purpose; empty where no slide has one.
+        probability: of the label.
+        used: slides with a label.
+        slides: all of them.
+        decides: name of the slide that decides.
+    """
+
+    number: int
+    name: str
+    status: str
+    label: str = ""
+    probability: float | None = None
+    used: int = 0
+    slides: int = 0
+    decides: str = ""
+    reason: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The status as a class of the style sheet."""
+        return self.status if self.status in KINDS else ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +74,7 @@ class Row:
         shown: whether the page has a section on it.
         warning: what a label of a model with this purpose is worth.
         unread: share of the attention on tiles that were not read.
+        patient: whose it is, where patients are known; the slides of one stand together.
     """
 
     number: int
@@ -57,6 +89,7 @@ class Row:
     shown: bool = False
     warning: str = ""
     unread: float | None = None
+    patient: Patient | None = None
 
     @property
     def kind(self) -> str:
@@ -142,6 +175,7 @@ def page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     labels = Counter(row.label for row in rows if row.label)
     without = Counter(row.status for row in rows if not row.label)
+    patients = list(dict.fromkeys(row.patient for row in rows if row.patient))
     yield from (
         environment()
         .get_template("report.html.j2")
@@ -151,7 +185,9 @@ def page(
             about=about,
             left_out=left_out,
             warnings=sorted({row.warning for row in rows if row.warning}),
-            columns=COLUMNS,
+            columns=(*COLUMNS[:1], *((PATIENT,) if patients else ()), *COLUMNS[1:]),
+            patients=patients,
+            numbers={row.name: row.number for row in rows if row.shown} if patients else {},
             maps=MAPS,
             top=TOP,
             labels=sorted(labels.items()),

@@ -44,7 +44,7 @@ covered.
 
 def columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of predictions.csv for a model with these classes, in order."""
-    return ["slide", "status", "label", *map(_share_of, classes), *FIGURES, "seconds", "reason", "notes"]
+    return ["slide", "status", "label", *map(share_of, classes), *FIGURES, "seconds", "reason", "notes"]
 
 
 def row(slide: str, status: str, seconds: float, reason: str, known: Mapping[str, str]) -> dict[str, str]:
@@ -68,13 +68,14 @@ def figures(prediction: Prediction) -> dict[str, str]:
     shares = zip(prediction.classes, prediction.probabilities, strict=True)
     return {
         "label": prediction.label,
-        **{_share_of(name): _decimals(share) for name, share in shares},
+        **{share_of(name): _decimals(share) for name, share in shares},
         **{name: figure(prediction) for name, figure in FIGURES.items()},
         "notes": "; ".join(filter(None, (prediction.warning, *prediction.notes))),
     }
 
 
-def _share_of(name: str) -> str:
+def share_of(name: str) -> str:
+    """Return the column that holds the probability of a class."""
     return f"prob_{name}"
 
 

@@ -79,7 +79,7 @@ def classify(
         results: the results folder, created if need be; or a URL of fsspec that can be written, such as s3://. The run
             then works in a folder below WSI_ATTENTION_WORK, or below the system's folder for temporary files.
         classifier: what `load_model` returns, or what it loads: a model folder or a shipped name.
-        slides_csv: slide[,mpp][,mask][,series]; `inputs` are then the folders that its paths lie in.
+        slides_csv: slide[,mpp][,mask][,series][,patient]; `inputs` are then the folders that its paths lie in.
         mpp: µm per level-0 pixel of all slides for which the CSV has none.
         series: the number or name of the image that is the slide, likewise; needed where a file holds several.
         workers: slides computed side by side; one more is being opened meanwhile.
@@ -234,7 +234,9 @@ def _do_jobs(
 ) -> Sequence[str]:
     """Do what is missing in the folder; return the names of the slides that are done, or were kept."""
     folder.clean(exporter.suffix.split("/")[0] for exporter in settings.wishes.what)
-    waiting, kept = _waiting(folder, slides, settings)
+    names = _names(folder, slides)
+    folder.assign({name: slide.patient for name, slide in zip(names, slides, strict=True) if slide.patient})
+    waiting, kept = _waiting(folder, slides, names, settings)
     report.gone = tuple(sorted(folder.states.keys() - waiting.keys() - {*kept}))
     jobs = (_job(folder, slide, name, settings) for name, slide in waiting.items())
     batch_run = BatchRun(folder, report, watch)
@@ -285,15 +287,21 @@ def _page_is_current(folder: Results) -> bool:
     return not page.exists() or page.stat().st_mtime_ns >= table.stat().st_mtime_ns
 
 
-def _waiting(
-    folder: Results, slides: Sequence[SlideFile], settings: Settings
-) -> tuple[dict[str, SlideFile], list[str]]:
-    """Return what is to do, by name, and the names of finished slides whose files are untouched since."""
+def _names(folder: Results, slides: Sequence[SlideFile]) -> list[str]:
+    """Return the name of each slide in the results folder."""
     own = [identity(slide.key, slide.image) for slide in slides]
     names = assign_names([(key, slide.place) for key, slide in zip(own, slides, strict=True)], folder.known())
+    return [names[key] for key in own]
+
+
+def _waiting(
+    folder: Results, slides: Sequence[SlideFile], names: Sequence[str], settings: Settings
+) -> tuple[dict[str, SlideFile], list[str]]:
+    """Return what is to do, by name, and the names of finished slides whose files are untouched since."""
     waiting, kept = {}, []
-    for key, slide in zip(own, slides, strict=True):
-        name = names[key]
+    for name, given in zip(names, slides, strict=True):
+        earlier = folder.states.get(name)  # whose slide it is stays known where the call does not say it
+        slide = replace(given, patient=given.patient or (earlier.patient if earlier else None))
         job = _job(folder, slide, name, settings)
         if job.finished is not None and _untouched(job, folder.states[name]):
             kept.append(name)

@@ -37,6 +37,7 @@ class SlideFile:
         series: the number or name of the image that is the slide, where the caller says so.
         several: whether other images of the same file are asked for too, so that the image is part of the name.
         features: path of the file with features of its tiles; the same as `path` where the slide is not at hand.
+        patient: whose slide it is, where the caller says so.
     """
 
     path: str
@@ -46,6 +47,7 @@ class SlideFile:
     series: str | None = None
     several: bool = False
     features: str | None = None
+    patient: str | None = None
 
     @property
     def is_bag(self) -> bool:

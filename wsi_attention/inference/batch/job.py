@@ -13,6 +13,7 @@ import torch
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import NoTissueError, ResultsError, WsiAttentionError
 from wsi_attention.export.chosen import options_of
+from wsi_attention.export.patients import deciding_figures
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.discovery import SlideFile
@@ -71,7 +72,7 @@ class Job:
         """Return the state of a slide whose worker could not say what became of it."""
         slide, key = self.slide, SlideKey(mpp=self.slide.mpp)
         state = State(self.name, slide.key, "failed", reason, self.settings.run, key, image=slide.image)
-        return replace(state, seconds=seconds, traceback=trace)
+        return replace(state, seconds=seconds, traceback=trace, patient=slide.patient)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class _Work:
 
     def _look(self) -> Prediction:
         torch.set_num_threads(self.job.settings.threads)
-        return self._subject.look()
+        return replace(self._subject.look(), patient=self.job.slide.patient or "")
 
     @spent_on("export")
     def _finish(self, prediction: Prediction) -> State:
@@ -168,7 +169,8 @@ class _Work:
         made = zip(exports, map(options_of, self.wishes.what), strict=True)
         options = {export: text for export, text in made if text}
         state = self._state(prediction.status, "; ".join(prediction.shortfalls))
-        return replace(state, row=figures(prediction), exports=exports, options=options, record=to_record(prediction))
+        row = figures(prediction) | deciding_figures(prediction)
+        return replace(state, row=row, exports=exports, options=options, record=to_record(prediction))
 
     def _export(self, exporter: Exporter, prediction: Prediction) -> str:
         relative = exporter.suffix.format(slide=self.job.name)
@@ -187,6 +189,7 @@ class _Work:
             self.key,
             seconds=self.limit.spent,
             image=job.slide.image,
+            patient=job.slide.patient,
         )
 
 

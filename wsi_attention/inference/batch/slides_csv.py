@@ -1,10 +1,11 @@
-"""The slides CSV: slide[,mpp][,mask][,series], one row for each slide, paths relative to the CSV or an input folder.
+"""The slides CSV: slide[,mpp][,mask][,series][,patient], a row a slide, paths relative to the CSV or an input folder.
 
 TRIDENT's list of slides, `wsi[,mpp]`, is read as well.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from wsi_attention.inference.batch.names import suffix_of
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.urls import is_url, last_part
 
-COLUMNS = ("slide", "wsi", "mpp", "mask", "series")
+COLUMNS = ("slide", "wsi", "mpp", "mask", "series", "patient")
 """Columns that are read; others are allowed."""
 
 
@@ -72,6 +73,7 @@ def read_slides_csv(path: str | Path, folders: Sequence[str | Path] = ()) -> Fou
             mpp=given_mpp(row.get("mpp"), where),
             mask=_placed(mask, places, where)[0] if mask else None,
             series=row.get("series") or None,
+            patient=unicodedata.normalize("NFC", row.get("patient", "")) or None,
         )
         slide = whole_series(slide)
         if (slide.key, slide.series) in slides:
@@ -90,7 +92,8 @@ def _rows(path: Path) -> Sequence[tuple[int, Mapping[str, str]]]:
         names = [column.lower() for column in table.columns]
         if "wsi" not in names:
             raise InputError(
-                f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted: slide[,mpp][,mask][,series]"
+                f"{path}: no column slide; found: {', '.join(names) or 'nothing'}; wanted:"
+                " slide[,mpp][,mask][,series][,patient]"
             )
         return [(line, {**cells, "slide": cells["wsi"]}) for line, cells in table.rows]
     return table.rows

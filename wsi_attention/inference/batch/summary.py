@@ -163,6 +163,7 @@ def _places(results: Path | str) -> list[tuple[str, Path | str]]:
         return [("results:", results)]
     folders = [("GeoJSON:", results / "geojson"), ("heatmaps:", results / "heatmaps"), ("tiles:", results / "tiles")]
     folders.insert(0, ("report:", results / "report.html"))
+    folders.insert(0, ("patients:", results / "patients.csv"))
     return [("table:", results / "predictions.csv"), *((what, path) for what, path in folders if path.exists())]
 
 

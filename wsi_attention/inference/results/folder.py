@@ -19,11 +19,23 @@ from typing import TYPE_CHECKING
 from wsi_attention import registry
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.chosen import exporter_of
+from wsi_attention.export.geojson import rewrite_patient
+from wsi_attention.export.patients import deciding_figures
 from wsi_attention.export.table import columns, row
 from wsi_attention.files import publish, remove, remove_unfinished, results_errors, temporary, write_if_new, write_text
 from wsi_attention.inference.batch.names import identity
 from wsi_attention.inference.results.packed_states import PackedStates
-from wsi_attention.inference.results.state import FOLDER, RunKey, SlideKey, State, read_state, read_states, to_text
+from wsi_attention.inference.results.patients import PATIENTS, patients_table
+from wsi_attention.inference.results.state import (
+    FOLDER,
+    RunKey,
+    SlideKey,
+    State,
+    prediction_of,
+    read_state,
+    read_states,
+    to_text,
+)
 from wsi_attention.plain_text import in_cell
 
 if TYPE_CHECKING:
@@ -47,6 +59,8 @@ class Results:
         run: what all its slides have in common.
         states: name -> state without its record and traceback, for every slide that has one.
         changed: whether this run wrote a slide's result.
+        asked: name -> patient of the slides of this run whose patient is known, so that `patients.csv` also knows of
+            those that have no state yet.
     """
 
     def __init__(
@@ -60,6 +74,7 @@ class Results:
         self._opened = time.monotonic()
         self._table_due = 0.0
         self.changed = False
+        self.asked: Mapping[str, str] = {}
 
     def known(self) -> dict[str, str]:
         """Return the name of each slide with a state by `names.identity`; names of moved slides are free again."""
@@ -79,7 +94,7 @@ class Results:
         with results_errors(self.folder):
             for name in {FOLDER, *folders}:
                 remove_unfinished(self.folder / name)
-            for pattern in (TABLE, "run_*.json"):
+            for pattern in (TABLE, PATIENTS, "run_*.json"):
                 for path in self.folder.glob(temporary(Path(pattern)).name):
                     remove(path)
 
@@ -128,8 +143,55 @@ class Results:
             write_text(file, to_text(replace(state, slide=key, path=path)))
             self.states[name] = replace(light, slide=key, path=path)
 
+    def assign(self, patient_of: Mapping[str, str]) -> None:
+        """Take down whose slides there are; a finished result that named another patient, or none, names this one now.
+
+        No slide is looked at again for it: only its GeoJSON, where it has one, and its state are written anew.
+
+        Args:
+            patient_of: name -> patient.
+
+        Raises:
+            ResultsError: disk full, writing is not permitted, or a file cannot be fetched from the URL.
+        """
+        self.asked = patient_of
+        for name, patient in patient_of.items():
+            light = self.states.get(name)
+            if light is not None and light.finished and light.patient != patient:
+                self._move(light, patient)
+
+    def _move(self, light: State, patient: str) -> None:
+        file = self.folder / FOLDER / f"{light.name}.json"
+        state = read_state(file)
+        if state is None:
+            return
+        shown = [export for export in state.exports if export.startswith("geojson/")]
+        self.fetch(shown)
+        for path in (self.folder / export for export in shown):
+            self._tell_patient(path, patient)
+        state = replace(state, patient=patient)
+        if state.record is not None:
+            row = state.row | deciding_figures(replace(prediction_of(state, self.folder), patient=patient))
+            state = replace(state, record=state.record | {"patient": patient}, row=row)
+        write_text(file, to_text(state))
+        if self._mirror:
+            self._mirror.send(self.folder, [*shown, f"{FOLDER}/{state.name}.json"])
+        self.states[state.name] = state
+        self.changed = True
+
+    def _tell_patient(self, path: Path, patient: str) -> None:
+        """Write a GeoJSON file with the patient; a damaged one is removed, so that its slide is done again."""
+        if not path.is_file():
+            return
+        with results_errors(path):
+            whole = rewrite_patient(path, temporary(path), patient)
+            if not whole:
+                remove(path)
+        if whole:
+            publish(path)
+
     def write_table(self) -> None:
-        """Write predictions.csv anew from the states, sorted by slide, if anything in it is new.
+        """Write predictions.csv anew from the states, sorted by slide, if anything in it is new; and patients.csv.
 
         Raises:
             ResultsError: disk full, writing is not permitted, or the folder was removed meanwhile.
@@ -137,6 +199,8 @@ class Results:
         self._check_there()
         start, path = time.monotonic(), self.folder / TABLE
         write_if_new(path, table(self.states, self.run.classes))
+        if self.asked or self.states.of_patients:
+            write_if_new(self.folder / PATIENTS, patients_table(self.states, self.run.classes, self.asked))
         end = time.monotonic()
         self._table_due = end + max(1.0, TABLE_SHARE * (end - start), TABLE_LAG * (end - self._opened))
 
@@ -217,7 +281,7 @@ def open_results(
             if existing == "overwrite":
                 _remove_all(root, states)
                 if mirror:
-                    mirror.remove_all(states, TABLE)
+                    mirror.remove_all(states, TABLE, PATIENTS)
                 states = PackedStates()
             _check_same_run(mirror.url if mirror else root, run, states.runs)
         yield Results(root, run, states, mirror, lock)
@@ -261,6 +325,7 @@ def _remove_all(root: Path, states: Mapping[str, State]) -> None:
         for export in every_export(state.name) | set(state.exports):
             remove(root / export)
     remove(root / TABLE)
+    remove(root / PATIENTS)
 
 
 @contextmanager

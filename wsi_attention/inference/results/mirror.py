@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -99,6 +99,18 @@ class Mirror:
         self._put(folder, [own])
         for export in set(state.exports) - {ReportExporter.suffix.format(slide=state.name)}:
             remove(folder / export)
+
+    def send(self, folder: Path, names: Sequence[str]) -> None:
+        """Send files in place of those that have their names, in order; the last, a state, says that all are there.
+
+        Raises:
+            ResultsError: they cannot be written.
+        """
+        for name in names:
+            if (folder / name).is_file():
+                self._put(folder, [name])
+        for name in names[:-1]:
+            remove(folder / name)
 
     def remove_all(self, states: Mapping[str, State], *others: str) -> None:
         """Remove all slides: first their states, then their exports and other files.

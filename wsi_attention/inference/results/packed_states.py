@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from wsi_attention.errors import ResultsError
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
@@ -20,10 +20,12 @@ class PackedStates(MutableMapping[str, State]):
 
     Attributes:
         runs: the keys that the states have or had, each once.
+        of_patients: whether one of them says, or said, whose slide it is.
     """
 
     def __init__(self, states: Iterable[State] = ()) -> None:
         self.runs: list[RunKey] = []
+        self.of_patients = False
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.execute("PRAGMA cache_size = -256")  # kB
         self._rows.execute("CREATE TABLE states (place INTEGER PRIMARY KEY, name TEXT UNIQUE, state TEXT)")
@@ -33,7 +35,9 @@ class PackedStates(MutableMapping[str, State]):
     def __setitem__(self, name: str, state: State) -> None:
         slide = [getattr(state.slide, one.name) for one in fields(SlideKey)]
         told = state.path, state.status, state.reason, self._number_of(state.run), slide
-        text = json.dumps((*told, state.row, state.seconds, state.exports, dict(state.options), state.image))
+        self.of_patients |= state.patient is not None
+        rest = state.exports, dict(state.options), state.image, state.patient
+        text = json.dumps((*told, state.row, state.seconds, *rest))
         add = "INSERT INTO states (name, state) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET state = excluded.state"
         with _told_plainly():
             self._rows.execute(add, (_key(name), text))
@@ -43,10 +47,10 @@ class PackedStates(MutableMapping[str, State]):
             found = self._rows.execute("SELECT state FROM states WHERE name = ?", (_key(name),)).fetchone()
         if found is None:
             raise KeyError(name)
-        path, status, reason, run, slide, row, seconds, exports, options, image = json.loads(found[0])
-        key = SlideKey(*slide)
-        run_key = self.runs[run]
-        return State(name, path, status, reason, run_key, key, row, seconds, tuple(exports), options, image=image)
+        path, status, reason, run, slide, row, seconds, *rest = json.loads(found[0])
+        exports, options, image, patient = rest
+        known = State(name, path, status, reason, self.runs[run], SlideKey(*slide), row, seconds, tuple(exports))
+        return replace(known, options=options, image=image, patient=patient)
 
     def __delitem__(self, name: str) -> None:
         with _told_plainly():

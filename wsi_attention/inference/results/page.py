@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from wsi_attention.errors import ResultsError
+from wsi_attention.csv_table import read_table
+from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.report import ReportExporter, read_part
-from wsi_attention.export.report_page import Row, Section, page
+from wsi_attention.export.report_page import Patient, Row, Section, page
 from wsi_attention.files import results_errors, temporary
 from wsi_attention.inference.results.packed_states import PackedStates
+from wsi_attention.inference.results.patients import PATIENTS
 from wsi_attention.inference.results.state import State, read_states, results_in
 from wsi_attention.json_values import parse
 from wsi_attention.structures import shown_class, warning_in
@@ -77,7 +80,9 @@ class _Plan:
 
     def __init__(self, folder: Path, states: PackedStates, limit: int) -> None:
         self._folder = folder
-        names = sorted(states)
+        patients = _patients(folder, states)
+        whose = {name: states[name].patient or name for name in states} if patients else {}
+        names = sorted(states, key=lambda name: (whose.get(name, ""), name))
         sizes = [_sizes(folder, name) for name in names]
         self._full = sum(full for full, _ in sizes) <= limit
         kept: list[bool] = []
@@ -85,7 +90,8 @@ class _Plan:
             limit -= full if self._full else small
             kept.append(full > 0 and limit >= 0)
         self.rows = [
-            _row(n, states[name], shown) for n, (name, shown) in enumerate(zip(names, kept, strict=True), start=1)
+            replace(_row(n, states[name], shown), patient=patients.get(whose.get(name, "")))
+            for n, (name, shown) in enumerate(zip(names, kept, strict=True), start=1)
         ]
         self._dropped = sum(full > 0 for full, _ in sizes) - sum(kept)
 
@@ -138,6 +144,35 @@ def _row(number: int, state: State, shown: bool) -> Row:
         shown,
         warning_in(row.get("notes", "")),
         _number(row.get("unread_mass")),
+    )
+
+
+def _patients(folder: Path, states: PackedStates) -> dict[str, Patient]:
+    """Return the rows of patients.csv by patient; none where no slide's patient is known, or the file is not whole."""
+    path = folder / PATIENTS
+    if not states.of_patients or not path.is_file():
+        return {}
+    try:
+        rows = [cells for _, cells in read_table(path).rows]
+    except InputError:
+        return {}
+    purpose = states[min(states)].run.purpose
+    found = (_patient(number, cells, purpose) for number, cells in enumerate(rows, start=1))
+    return {patient.name: patient for patient in found}
+
+
+def _patient(number: int, cells: Mapping[str, str], purpose: str) -> Patient:
+    label = cells.get("label", "")
+    return Patient(
+        number,
+        cells.get("patient", ""),
+        cells.get("status", ""),
+        shown_class(label, purpose) if label else "",
+        _number(cells.get(f"prob_{label}")) if label else None,
+        int(_number(cells.get("slides_used")) or 0),
+        int(_number(cells.get("slides")) or 0),
+        cells.get("deciding_slide", ""),
+        cells.get("reason", ""),
     )
 
 

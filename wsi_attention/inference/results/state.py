@@ -135,6 +135,7 @@ class State:
         traceback: of a failure.
         record: the prediction (`export.record`), where there is one.
         image: which of the file's images it is, where other images of it have results too.
+        patient: whose slide it is, where somebody said so.
     """
 
     name: str
@@ -150,6 +151,7 @@ class State:
     traceback: str | None = None
     record: dict[str, object] | None = None
     image: str | None = None
+    patient: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -164,6 +166,8 @@ class State:
 def to_text(state: State) -> str:
     """Return the state as JSON; the same state always has the same text."""
     values = {**_shallow(state), "run": asdict(state.run), "slide": asdict(state.slide)}
+    if state.patient is None:  # a folder without patients is as it always was
+        del values["patient"]
     return json.dumps({"format": FORMAT, **values}, sort_keys=True, allow_nan=False) + "\n"
 
 

@@ -1,0 +1,91 @@
+"""A patient's row: the mean of the slides, what is missing is said, and the slide that decides is the one that does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wsi_attention.export.measures import deciding
+from wsi_attention.export.patients import SlideLine, deciding_figures, patient_columns, patient_row
+from wsi_attention.structures import DEMONSTRATION, purpose_warning
+from wsi_attention.testing.exporters import example_prediction
+
+CLASSES = ("benign", "lesion", "other")
+
+
+def slide(name: str, shares: tuple[float, ...], status: str = "done", reason: str = "", **more: str) -> SlideLine:
+    label = CLASSES[int(np.argmax(shares))]
+    probabilities = {f"prob_{one}": f"{share:.6f}" for one, share in zip(CLASSES, shares, strict=True)}
+    return SlideLine(name, status, reason, {"label": label, **probabilities, **more})
+
+
+def test_the_mean_decides_and_the_slide_that_speaks_most_for_it_is_named() -> None:
+    slides = [
+        slide("a", (0.55, 0.40, 0.05), deciding_tiles="0 0 8 8"),
+        slide("b", (0.10, 0.85, 0.05), deciding_tiles="16 8 8 8; 0 8 8 8"),
+        slide("c", (0.50, 0.45, 0.05)),
+    ]
+    row = patient_row("p", slides, CLASSES)
+    assert (row["label"], row["status"], row["reason"]) == ("lesion", "done", "")
+    assert [float(row[f"prob_{one}"]) for one in CLASSES] == pytest.approx([0.383333, 0.566667, 0.05], abs=1e-6)
+    assert (row["deciding_slide"], row["deciding_tiles"]) == ("b", "16 8 8 8; 0 8 8 8")
+    assert (row["slides_used"], row["slides"]) == ("3", "3")
+    assert set(row) <= set(patient_columns(CLASSES))
+
+
+def test_the_mean_scores_no_worse_than_its_slides_do_on_average() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        shares = random.dirichlet(np.ones(3), 4)
+        row = patient_row("p", [slide(f"s{n}", tuple(one)) for n, one in enumerate(shares.tolist())], CLASSES)
+        for truth, name in enumerate(CLASSES):
+            assert -np.log(float(row[f"prob_{name}"])) <= -np.log(shares[:, truth]).mean() + 1e-4
+
+
+def test_in_one_bag_the_slide_with_most_of_the_weight_decides() -> None:
+    slides = [slide(name, (0.2, 0.8, 0.0), bag_share=share) for name, share in (("a", "0.3"), ("b", "0.7"))]
+    assert patient_row("p", slides, CLASSES)["deciding_slide"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("others", "status", "reason"),
+    [
+        ([SlideLine("b", "failed", "truncated")], "partial", "b failed: truncated"),
+        ([SlideLine("b", "no_tissue", "no tissue found")], "partial", "b has no tissue"),
+        ([SlideLine("b")], "partial", "b is not done yet"),
+        ([slide("b", (0.2, 0.8, 0.0), "partial", "1 tile gone")], "partial", "b is partial: 1 tile gone"),
+        ([SlideLine("b"), SlideLine("c", "failed", "x")], "partial", "b is not done yet; c failed: x"),
+    ],
+)
+def test_what_is_missing_is_said(others: list[SlideLine], status: str, reason: str) -> None:
+    row = patient_row("p", [slide("a", (0.2, 0.8, 0.0)), *others], CLASSES)
+    assert (row["status"], row["reason"], row["label"]) == (status, reason, "lesion")
+    assert (row["slides_used"], row["slides"]) == (str(1 + sum(one.used for one in others)), str(1 + len(others)))
+
+
+@pytest.mark.parametrize(("statuses", "status"), [(("failed",), "failed"), (("no_tissue",) * 2, "no_tissue")])
+def test_without_any_label_there_is_none(statuses: tuple[str, ...], status: str) -> None:
+    row = patient_row("p", [SlideLine(f"s{n}", one, "why") for n, one in enumerate(statuses)], CLASSES)
+    assert row["status"] == status and "label" not in row and row["slides_used"] == "0"
+
+
+def test_a_demonstration_says_so_here_too() -> None:
+    warning = purpose_warning(DEMONSTRATION)
+    row = patient_row("p", [slide("a", (0.2, 0.8, 0.0), notes=f"{warning}; more")], CLASSES)
+    assert row["notes"] == warning
+
+
+def test_the_tiles_that_decide_are_the_heaviest() -> None:
+    prediction = replace(example_prediction(0), patient="p")
+    glimpse = deciding(prediction)
+    assert glimpse is not None
+    total: Counter[tuple[int, ...]] = Counter()  # a tile that is drawn twice counts twice
+    for place, weight, valid in zip(glimpse.tiles.locations[0].tolist(), glimpse.weights, glimpse.valid, strict=True):
+        total[tuple(place)] += float(weight) if valid else 0.0
+    boxes = [tuple(map(int, box.split())) for box in deciding_figures(prediction)["deciding_tiles"].split("; ")]
+    assert [box[:2] for box in boxes] == [(max(x, 0), max(y, 0)) for (x, y), _ in total.most_common(5)]
+    assert boxes[0][2:] == glimpse.tiles.footprint  # what lies beyond the border is cut off
+    assert deciding_figures(replace(prediction, patient="")) == {}
