@@ -51,6 +51,12 @@ class Recipe(Options):
         "where the encoder's weights come from, after start: a .safetensors file, an encoder's or model's folder, or "
         '"pretrained" (published ones, downloaded)',
     )
+    bag: str = option(
+        "slide",
+        "what a label is of: a slide, or all slides of a patient together, whose tiles are then drawn from all of them "
+        "in proportion to attention",
+        choices=("slide", "patient"),
+    )
     epochs: int = option(30, "passes over the training slides", low=1, high=100_000)
     patience: int = option(
         10, "epochs without a better validation (see best) after which training stops", low=1, high=100_000

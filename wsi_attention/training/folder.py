@@ -96,7 +96,7 @@ def tidy(folder: Path) -> None:
 
 
 def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, object]:
-    usable = [row for row in plan.split.validation if row.slide not in end.failed]
+    usable = [row for row in plan.split.validation if not {row.slide, plan.name_of(row)} & end.failed.keys()]
     return {
         "validation AUROC": end.best.val_auroc,
         "validation AUROC, 95 %": [end.best.val_auroc_low, end.best.val_auroc_high],

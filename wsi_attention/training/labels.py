@@ -168,7 +168,7 @@ def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Pa
         InputError: labels that can be no classes, fewer than two of them, a class with a single slide, a given
             split that lacks a part or class.
     """
-    rows = sorted((row for row in rows if row.part != "test"), key=lambda row: row.slide)
+    given, rows = rows, sorted((row for row in rows if row.part != "test"), key=lambda row: row.slide)
     check_classes([row.label for row in rows], name)
     classes = class_names(rows)
     _enough(rows, classes, name)
@@ -181,7 +181,8 @@ def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Pa
     train = tuple(row for row in rows if row.slide not in held)
     validation = tuple(row for row in rows if row.slide in held)
     _both_parts(train, validation, classes, name)
-    return Split(classes, train, validation, _notes(train, validation, classes))
+    tested = {row.patient for row in given if row.part == "test"}
+    return Split(classes, train, validation, (*_notes(train, validation, classes), *_patient_notes(rows, tested)))
 
 
 def class_names(rows: Sequence[LabelRow]) -> tuple[str, ...]:
@@ -267,4 +268,26 @@ def _notes(train: Sequence[LabelRow], validation: Sequence[LabelRow], classes: t
     shared = {row.patient for row in train} & {row.patient for row in validation}
     if shared:
         notes.append(f"{len(shared)} patients have slides in both parts of the given split: the AUROC is too kind")
+    return tuple(notes)
+
+
+def several_labels(rows: Iterable[LabelRow]) -> dict[str, tuple[str, ...]]:
+    """Return the labels of each patient whose slides do not all have the same one."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        found[row.patient].add(row.label)
+    return {patient: tuple(sorted(labels)) for patient, labels in sorted(found.items()) if len(labels) > 1}
+
+
+def _patient_notes(rows: Sequence[LabelRow], tested: set[str]) -> tuple[str, ...]:
+    """Say which patients contradict themselves, and which will test the model that learns from them."""
+    notes = []
+    if contradicting := several_labels(rows):
+        patient, labels = next(iter(contradicting.items()))
+        notes.append(
+            f"{len(contradicting)} patients have slides with different labels ({patient}: {', '.join(labels)}): each"
+            " slide teaches its own; if a label is the patient's, correct it"
+        )
+    if shared := tested & {row.patient for row in rows}:
+        notes.append(f"{len(shared)} patients of the split test have other slides here: a test on them is too kind")
     return tuple(notes)

@@ -26,6 +26,7 @@ from wsi_attention.training.map_store import maps_fingerprint
 from wsi_attention.training.negative import negative_arguments
 from wsi_attention.training.open_slides import OpenSlides
 from wsi_attention.training.origin import encoder_origin
+from wsi_attention.training.patients import PATIENT, check_bags, check_scales, key_of, seen_of
 from wsi_attention.training.start import encoder_fingerprint
 from wsi_attention.training.state import STATE, EpochRecord, plan_of
 
@@ -70,13 +71,22 @@ class Plan:
 
     @property
     def training_slides(self) -> tuple[tuple[str, Mapping[str, str]], ...]:
-        """Fingerprint of each usable slide to train on, and what its reader sees besides pixels."""
+        """Fingerprint of each usable slide, or bag of a patient's, to train on; what readers see besides pixels."""
         known = self.surveyed
+        rows = [row for row in self.split.train if row.slide in known.fingerprints]
+        if self.recipe.bag != PATIENT:
+            return tuple((known.fingerprints[row.slide], known.seen[row.slide]) for row in rows)
+        own: dict[str, list[str]] = {}
+        for name, patient in sorted((row.slide, row.patient) for row in rows):
+            own.setdefault(patient, []).append(name)
         return tuple(
-            (known.fingerprints[row.slide], known.seen[row.slide])
-            for row in self.split.train
-            if row.slide in known.fingerprints
+            (key_of([known.fingerprints[name] for name in names]), seen_of([known.seen[name] for name in names]))
+            for names in own.values()
         )
+
+    def name_of(self, row: LabelRow) -> str:
+        """Return what the training calls the bag of a row: its slide, or its patient."""
+        return row.patient if self.recipe.bag == PATIENT else row.slide
 
     @property
     def rows(self) -> tuple[LabelRow, ...]:
@@ -87,7 +97,8 @@ class Plan:
     def digests(self) -> dict[str, str]:
         """A digest of each part, to tell one run from another."""
         labels = {row.slide: (row.label, row.patient, row.mpp, row.part) for row in self.rows}
-        parts = {"recipe": self.recipe.as_dict(), "labels": labels, "slides": self._slides}
+        recipe = {name: value for name, value in self.recipe.as_dict().items() if (name, value) != ("bag", "slide")}
+        parts = {"recipe": recipe, "labels": labels, "slides": self._slides}
         extra = {"encoder_start": self.encoder, "maps": self.maps}
         extra |= {"features": self.features.digest if self.features else ""}
         return plan_of(**parts, **{name: value for name, value in extra.items() if value})
@@ -167,12 +178,15 @@ def make_plan(
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
     split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
+    check_bags(recipe, split, labels, features)
     negative, told = negative_arguments(recipe.method, recipe.model, split.classes, recipe.negative)
     rows = (*split.train, *split.validation)
     found, surveyed, stored = _looked_at(rows, slides, features, recipe, labels, listener, doors)
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
+    if recipe.bag == PATIENT:
+        check_scales(rows, surveyed, labels)
     plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told, stored, origin)
     notes = (*split.notes, *plan.copies, *_encoder_notes(plan), *_feature_notes(plan), *_negative_notes(plan))
     for note in notes:

@@ -31,6 +31,7 @@ from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
 from wsi_attention.training.maps import Guide, guide_for
 from wsi_attention.training.open_slides import OpenSlides
+from wsi_attention.training.patients import PATIENT, patient_examples
 from wsi_attention.training.plan import (
     FOLDER,
     Finished,
@@ -154,8 +155,9 @@ def train(
         alone = plan.features is not None and plan.features.alone
         known = None if alone else kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
         accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
-        mpp = contract_of(model).overview_mpp
-        open_all = partial(_examples, plan, views=views, mpp=mpp, known=known, doors=doors, stored=stored)
+        mpp, stride = contract_of(model).overview_mpp, contract_of(model).map_stride
+        rest = partial(_examples, plan, known=known, doors=doors, stored=stored)
+        open_all = partial(rest, views=views, mpp=mpp, stride=stride)
         job = _job(plan, open_all, folder / FOLDER, listener, accumulation, guide)
         if fabric.is_global_zero:
             write_split(folder / FOLDER, plan.split)
@@ -234,6 +236,7 @@ def _examples(
     known: Known | None = None,
     doors: OpenSlides | None = None,
     stored: Stored | None = None,
+    stride: int = 1,
 ) -> tuple[Example, ...]:
     surveyed, classes, snap = plan.surveyed, plan.split.classes, plan.recipe.snap
     if plan.features and plan.features.alone:
@@ -241,6 +244,8 @@ def _examples(
             raise InputError('statistics = "tissue" are of slides, and there are features alone; leave it out')
         return bag_examples(rows, surveyed, classes, stored)
     found = slide_examples(rows, plan.slides, surveyed, classes, views, mpp, snap, known, doors)
+    if plan.recipe.bag == PATIENT:
+        return patient_examples(found, mpp, stride)
     return found if stored is None else tuple(with_features(one, stored) for one in found)
 
 
