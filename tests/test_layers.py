@@ -34,7 +34,8 @@ ALLOWED = {
     "devices": {"errors"},
     "files": {"errors"},
     "learnt_from": BASE,
-    "model_card": BASE | {"encoders", "learnt_from"},
+    "certainty": BASE | {"statistics"},
+    "model_card": BASE | {"certainty", "encoders", "learnt_from"},
     "model_encoder": BASE | {"encoders", "nn"},
     "attention": BASE,
     "statistics": BASE,
@@ -45,17 +46,17 @@ ALLOWED = {
     "nn": BASE | {"attention", "encoders"},
     "methods": BASE | {"attention", "encoders", "nn"},
     "feature_store": BASE | {"files", "nn"},
-    "checkpoint": BASE | {"encoders", "files", "learnt_from", "methods", "model_card", "model_encoder"},
+    "checkpoint": BASE | {"certainty", "encoders", "files", "learnt_from", "methods", "model_card", "model_encoder"},
     "tiles": BASE | {"slide"},
     "inference": BASE
     | MODELS
-    | {"bags", "csv_table", "encoders", "export", "feature_store", "methods", "nn", "slide", "tiles"},
+    | {"bags", "certainty", "csv_table", "encoders", "export", "feature_store", "methods", "nn", "slide", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
     "training": BASE
     | MODELS
-    | {"attention", "bags", "config", "csv_table", "encoders", "feature_store", "inference", "methods", "nn", "slide"}
-    | {"statistics", "tiles"},
+    | {"attention", "bags", "certainty", "config", "csv_table", "encoders", "feature_store", "inference", "methods"}
+    | {"nn", "slide", "statistics", "tiles"},
     "evaluation": BASE | MODELS | {"certainty", "csv_table", "export", "inference", "statistics", "training"},
 }
 PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from wsi_attention import __version__
+from wsi_attention.certainty.fitted import NOTHING, Certainty
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.files import write_folder
 from wsi_attention.json_values import parse
@@ -47,6 +48,7 @@ class Classifier:
         weights_sha256: of the weights file.
         name: of the folder.
         folder: absolute path of the folder; None if the model was made in memory.
+        certainty: what the folder says of how far to believe its labels.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Classifier:
     weights_sha256: str
     name: str
     folder: Path | None = field(default=None)
+    certainty: Certainty = NOTHING
 
     def __repr__(self) -> str:
         shown = ", ".join(self.classes[:6]) + f" … ({len(self.classes)} in all)" * (len(self.classes) > 6)
@@ -141,7 +144,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         config["purpose"] = card.purpose
     if part:
         config["encoder_weights"] = part.as_dict()
-    text = json.dumps(_finite(config), indent=2) + "\n"
+    text = json.dumps(_finite({**config, **card.certainty.as_config()}), indent=2) + "\n"
     told = part.sentences if part else ()
     files = {
         WEIGHTS: weights,
@@ -197,7 +200,8 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"model {folder} cannot be put on device {device!r}: {error}") from error
     name = folder.resolve().name
-    return Classifier(model, tuple(config["classes"]), config, sha256, name, folder.resolve())
+    classes = tuple(config["classes"])
+    return Classifier(model, classes, config, sha256, name, folder.resolve(), certainty_of(config, folder / CONFIG))
 
 
 def as_classifier(given: ClassifierLike) -> Classifier:
@@ -304,6 +308,22 @@ def read_config(folder: Path) -> ModelConfig:
     if not isinstance(purpose, str) or not PURPOSE.fullmatch(purpose):
         raise ModelError(f"{file}: 'purpose' must be a few plain words such as demonstration, found {brief(purpose)}")
     return cast(ModelConfig, config)
+
+
+def certainty_of(config: ModelConfig, file: Path) -> Certainty:
+    """Return what a configuration says of how far to believe the model's labels.
+
+    Args:
+        config: what `read_config` returns.
+        file: where it stands, for errors.
+
+    Raises:
+        ModelError: an entry is damaged.
+    """
+    try:
+        return Certainty.from_config(config, len(config["classes"]))
+    except ValueError as error:
+        raise ModelError(f"{file}: {error}; copy the whole folder again, or train again") from error
 
 
 def read_weights(folder: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:

@@ -77,6 +77,27 @@ class Recipe(Options):
     class_weights: str = option(
         "balanced", "balanced counts each class the same in the loss", choices=("balanced", "none")
     )
+    calibration: str = option(
+        "auto",
+        "how probabilities are calibrated at the end, on the validation slides of 20 patients or more: platt is a "
+        "factor and a bias for each class, temperature a factor alone; auto is platt where each class has 10 patients",
+        choices=("auto", "temperature", "platt", "isotonic", "none"),
+    )
+    conformal: float = option(
+        0.1,
+        "share of slides whose set of classes may lack the right one; the label is undecided where the set does not "
+        "hold one class alone; 0 for no sets. Fitted on the validation slides of 20 patients or more",
+        low=0.0,
+        high=0.99,
+    )
+    conformal_by: str = option(
+        "all", "whether that share holds over all slides, or over those of each class", choices=("all", "class")
+    )
+    familiar: bool = option(
+        True,
+        "true: training ends with a look at its slides, so that prediction tells a slide that is unlike them, by "
+        "stain, focus, scale, or what the model makes of it",
+    )
     statistics: str = option(
         "builder",
         "colour mean and deviation to normalise by: the method's own options, those of these slides' tissue, or what "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
+from wsi_attention.certainty.fitted import NOTHING, Certainty
 from wsi_attention.encoders.origin import NOBODY, Origin
 from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.structures import purpose_warning
@@ -38,6 +39,9 @@ class ModelConfig(TypedDict):
     learnt_from: object
     purpose: NotRequired[str]
     encoder_weights: NotRequired[object]
+    calibration: NotRequired[object]
+    conformal: NotRequired[object]
+    familiar: NotRequired[object]
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class ModelCard:
         purpose: "demonstration" for a model whose label means nothing on real tissue; every output then says so.
         page: README.md in full; written from all the rest where empty.
         encoder: where the encoder's weights come from; where it is empty, `arguments` say it by the encoder's name.
+        certainty: what is fitted to its predictions, and why something is not.
     """
 
     method: str
@@ -71,6 +76,7 @@ class ModelCard:
     purpose: str = ""
     page: str = ""
     encoder: Origin = NOBODY
+    certainty: Certainty = NOTHING
 
 
 def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Sequence[str] = ()) -> str:
@@ -94,6 +100,7 @@ def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Se
         "## Limits\n" + "\n".join(f"* {line}" for line in LIMITS),
         "## Encoder\n" + "\n".join(f"* {line}" for line in encoder) if encoder else "",
         "## Classes\n" + "\n".join(f"{i}. {_class(name, card)}" for i, name in enumerate(card.classes, 1)),
+        "## Probabilities\n" + "\n".join(f"* {line}" for line in card.certainty.sentences),
         _metrics(card.metrics),
         "## Training\n" + _command(card.command),
         f"Data fingerprint: `{card.data_fingerprint or 'not given'}`  \nWeights sha256: `{config['weights_sha256']}`",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEMONSTRATION",
+    "UNDECIDED",
     "AttentionMap",
     "Counters",
     "Glimpse",
@@ -233,6 +234,7 @@ class Output:
             them; None for a method whose attention is no distribution over tiles.
         tile_evidence: (b, n, classes) in [0, 1], how much each tile of the last glimpse speaks for each class, without
             gradient; training may accumulate it. None for a method that does not say.
+        pooled: (b, d) the feature of each slide that its logits come from; None for a method without such.
     """
 
     logits: Tensor
@@ -242,6 +244,7 @@ class Output:
     terms: dict[str, Any] = field(default_factory=dict)
     unread_mass: Tensor | None = None
     tile_evidence: Tensor | None = None
+    pooled: Tensor | None = None
 
 
 DEMONSTRATION = "demonstration"
@@ -254,6 +257,10 @@ def purpose_warning(purpose: str) -> str:
     if purpose == DEMONSTRATION:
         return _WARNINGS[0]
     return f"{_WARNINGS[1]}{purpose}" if purpose else ""
+
+
+UNDECIDED = "undecided"
+"""The label where a conformal set does not hold one class alone."""
 
 
 def error_text(spread: float | None) -> str:
@@ -299,6 +306,10 @@ class Prediction:
             no distribution over tiles. What lies there, neither label nor spread knows.
         purpose: what the model says it is for, "demonstration" or ""; stands beside the label wherever that is shown.
         patient: whose slide it is; empty where nobody says.
+        among: the conformal set, the classes that cannot be told apart from the right one; None where the model has no
+            such sets. The label is undecided where it does not hold one class alone.
+        unlike: how far the slide is from those of the training, as a share of what is usual there; above 1 it is
+            unlike them. None where the model does not know.
     """
 
     slide: str
@@ -319,11 +330,28 @@ class Prediction:
     unread_mass: float | None = None
     purpose: str = ""
     patient: str = ""
+    among: tuple[str, ...] | None = None
+    unlike: float | None = None
 
     @property
     def label(self) -> str:
-        """The class with the highest probability; the first of equals."""
+        """The class with the highest probability; `UNDECIDED` where a conformal set does not hold it alone."""
+        return self.highest if self.among in (None, (self.highest,)) else UNDECIDED
+
+    @property
+    def highest(self) -> str:
+        """The class with the highest probability, decided or not; the first of equals."""
         return self.classes[int(np.argmax(self.probabilities))]
+
+    @property
+    def decided(self) -> bool:
+        """Whether the label is a class."""
+        return self.among in (None, (self.highest,))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the probabilities went through a calibration; the model's own then stand in the provenance."""
+        return "uncalibrated" in self.provenance
 
     @property
     def status(self) -> str:
@@ -346,9 +374,15 @@ class Prediction:
         return shown_class(self.label, self.purpose)
 
     @property
+    def shown_lead(self) -> str:
+        """What the highest probability is of, as people see it: the label, or "undecided, most probable benign"."""
+        named = self.label if self.decided else f"{UNDECIDED}, most probable {self.highest}"
+        return shown_class(named, self.purpose)
+
+    @property
     def verdict(self) -> str:
         """Label, probability and error on one line, e.g. "benign 0.912 ± 0.031"; no error where nothing was drawn."""
-        return f"{self.shown_label} {float(self.probabilities.max()):.3f}{error_text(self.spread)}"
+        return f"{self.shown_lead} {float(self.probabilities.max()):.3f}{error_text(self.spread)}"
 
     def __repr__(self) -> str:
         tiles = sum(int(glimpse.valid.sum()) for glimpse in self.glimpses)

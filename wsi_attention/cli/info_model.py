@@ -19,12 +19,13 @@ def page(path: str, as_json: bool) -> str:
     Raises:
         ModelError: it cannot be read, or is of another package.
     """
-    from wsi_attention.checkpoint import read_config
+    from wsi_attention.checkpoint import CONFIG, certainty_of, read_config
     from wsi_attention.model_encoder import KEY, EncoderPart, named_encoder
 
     config = read_config(Path(path))
     if as_json:
         return json.dumps(config, ensure_ascii=False)
+    certainty = certainty_of(config, Path(path) / CONFIG)
     part = EncoderPart.of(config.get(KEY))
     encoder = named_encoder(config["options"]) or "none"
     rows = [
@@ -35,6 +36,7 @@ def page(path: str, as_json: bool) -> str:
         ("purpose", config.get("purpose") or "not said"),
         ("encoder", encoder),
         *(("", sentence) for sentence in (part.sentences if part else ())),
+        *zip(("labels", "", ""), certainty.sentences, strict=False),
         ("weights", f"sha256 {config['weights_sha256']}"),
     ]
     return "\n".join(f"{name:<12} {visible(str(value))}" for name, value in rows) + "\n"

@@ -268,6 +268,10 @@ def _regions(prediction: Prediction, offset: tuple[int, int], options: GeoJSONEx
     ]
 
 
+UNDECIDED_COLOUR: Colour = (128, 128, 128)
+"""Of regions whose label is undecided: no class's."""
+
+
 def _region(
     prediction: Prediction,
     rank: int,
@@ -276,7 +280,8 @@ def _region(
     tiles: NDArray[np.int64],
     colours: tuple[Colour, ...],
 ) -> dict[str, object]:
-    at = prediction.classes.index(prediction.label)
+    at = prediction.classes.index(prediction.highest)
+    colour = list(colours[at % len(colours)]) if prediction.decided else list(UNDECIDED_COLOUR)
     number = next(n for n, one in enumerate(prediction.glimpses) if one is deciding(prediction))
     glimpse = prediction.glimpses[number]
     measurements = {"Rank": rank, "Tiles": len(tiles), "Weight": _short_numbers(np.array([weight]))[0]}
@@ -286,7 +291,7 @@ def _region(
     properties = {
         "objectType": "annotation",
         "name": f"Attention rank {rank}",
-        "classification": {"name": prediction.shown_label, "color": list(colours[at % len(colours)])},
+        "classification": {"name": prediction.shown_label, "color": colour},
         "measurements": measurements,
     }
     shape = GEOS.normalize(GEOS.simplify(shape, 0))
@@ -350,6 +355,9 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, obje
         "status": prediction.status,
         "spread": prediction.spread,
         "unread_mass": prediction.unread_mass,
+        "set": None if prediction.among is None else list(prediction.among),
+        "unlike_training": prediction.unlike,
+        "calibrated": prediction.calibrated or None,
         "purpose": prediction.purpose,
         "notes": list(prediction.remarks),
         "extent": list(prediction.extent),

@@ -26,7 +26,7 @@ def title(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> Non
     room, below = (right - MARGIN - width_of(text, size) - 24 for text, size in ((use, 18), (tiles, 16)))
     name = prediction.slide.replace("\\", "/").rstrip("/").rpartition("/")[2]
     probability = f"{float(prediction.probabilities.max()):.3f}{error_text(prediction.spread)}"
-    label = f"{prediction.shown_label}   probability {probability}"
+    label = f"{prediction.shown_lead}   probability {probability}"
     write(pen, (MARGIN, 18), fitted(name, 24, room), 24)
     write(pen, (MARGIN, 54), fitted(label, 19, below), 19)
     write(pen, (right, 22), use, 18, MARK, "ra")

@@ -57,6 +57,7 @@ def to_record(prediction: Prediction) -> dict[str, object]:
         "provenance": prediction.provenance,
         "notes": list(prediction.notes),
         "shortfalls": list(prediction.shortfalls),
+        **_judgement(prediction),
     }
     record |= {"patient": prediction.patient} if prediction.patient else {}
     try:
@@ -114,6 +115,12 @@ def _glimpse_record(glimpse: Glimpse) -> dict[str, object]:
     }
 
 
+def _judgement(prediction: Prediction) -> dict[str, object]:
+    """Return what only models say that know their sets of classes, or the slides of their training."""
+    among = {} if prediction.among is None else {"among": list(prediction.among)}
+    return {**among, **({} if prediction.unlike is None else {"unlike": _plain(prediction.unlike)})}
+
+
 def _map_record(found: AttentionMap) -> dict[str, object]:
     grid = {"step": [_plain(v) for v in found.grid.step], "origin": [_plain(v) for v in found.grid.origin]}
     return {"name": found.name, "values": _pack(found.values, "float32"), "grid": grid}
@@ -152,6 +159,8 @@ class _Reader:
             unread_mass=_share(record, "unread_mass"),
             purpose=_text(record.get("purpose", ""), "purpose"),
             patient=_text(record.get("patient", ""), "patient"),
+            among=None if record.get("among") is None else _texts(record, "among"),
+            unlike=None if record.get("unlike") is None else _float(record["unlike"], "unlike"),
         )
 
     def _glimpse(self, record: dict[str, object], drawn: bool) -> Glimpse:

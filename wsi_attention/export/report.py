@@ -69,6 +69,8 @@ class Part(TypedDict):
     probabilities: list[float]
     spread: float | None
     unread_mass: float | None
+    among: list[str] | None
+    unlike: float | None
     purpose: str
     tiles_read: int
     tiles_asked: int
@@ -137,6 +139,8 @@ def _part(
         "probabilities": [float(share) for share in prediction.probabilities],
         "spread": prediction.spread,
         "unread_mass": prediction.unread_mass,
+        "among": None if prediction.among is None else list(prediction.among),
+        "unlike": prediction.unlike,
         "purpose": prediction.purpose,
         "tiles_read": sum(int(valid.sum()) for valid in read),
         "tiles_asked": sum(len(valid) for valid in read),
@@ -239,6 +243,8 @@ def _checked(values: JsonObject) -> Part:
         "probabilities": [_number(share) for share in values["probabilities"]],
         "spread": _spread(values),
         "unread_mass": _optional(values.get("unread_mass")),
+        "among": None if values.get("among") is None else [str(one) for one in values["among"]],
+        "unlike": _optional(values.get("unlike")),
         "purpose": str(values.get("purpose", "")),
         "tiles_read": int(_number(values["tiles_read"])),
         "tiles_asked": int(_number(values["tiles_asked"])),

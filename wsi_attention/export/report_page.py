@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wsi_attention.export.layers import MAPS, ShownBox
 from wsi_attention.export.report import TOP, Part, TilePart
 from wsi_attention.plain_text import visible
-from wsi_attention.structures import error_text, shown_class
+from wsi_attention.structures import UNDECIDED, error_text, shown_class
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,6 +32,9 @@ COLUMNS = (
 )
 PATIENT = ("patient", "Patient", "text")
 """The second column, where patients are known."""
+NOT_CALIBRATED = (
+    "The model's own number. It is not calibrated: 0.9 does not mean that nine of ten such slides have this label."
+)
 KINDS = ("done", "partial", "no_tissue", "failed")
 
 
@@ -124,11 +127,19 @@ class Section:
     @property
     def label(self) -> str:
         """As people see it, with a model's purpose."""
-        return shown_class(self.part["label"], self.part["purpose"])
+        named = self.part["label"]
+        if self.part["among"] is not None and named == UNDECIDED and self.classes:
+            named = f"{named}, most probable {self.classes[0][0]}"
+        return shown_class(named, self.part["purpose"])
+
+    @property
+    def calibrated(self) -> str:
+        """What the page says beside a probability."""
+        return "calibrated" if "uncalibrated" in self.part["provenance"] else "not calibrated"
 
     @property
     def probability(self) -> float:
-        """Of the label."""
+        """Of the most probable class, which the label is unless it is undecided."""
         return max(self.part["probabilities"], default=0.0)
 
     @property
@@ -159,7 +170,11 @@ class Section:
 
 
 def page(
-    rows: Sequence[Row], sections: Iterable[Section], about: Sequence[tuple[str, str]], left_out: str = ""
+    rows: Sequence[Row],
+    sections: Iterable[Section],
+    about: Sequence[tuple[str, str]],
+    left_out: str = "",
+    certainty: Sequence[str] = (NOT_CALIBRATED,),
 ) -> Iterator[str]:
     """Yield the page in pieces, so that no more than one section must be in memory.
 
@@ -168,6 +183,7 @@ def page(
         sections: those slides that are shown, in the order of the rows.
         about: (term, value) of the run.
         left_out: what was left out to keep the page small; empty where nothing was.
+        certainty: sentences on what probabilities and labels are worth.
     """
     from markupsafe import Markup
 
@@ -184,6 +200,7 @@ def page(
             slides=sections,
             about=about,
             left_out=left_out,
+            certainty=certainty,
             warnings=sorted({row.warning for row in rows if row.warning}),
             columns=(*COLUMNS[:1], *((PATIENT,) if patients else ()), *COLUMNS[1:]),
             patients=patients,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.export.measures import area_read, map_of, percentiles
-from wsi_attention.structures import AttentionMap, Glimpse, Prediction, TileSet
+from wsi_attention.structures import UNDECIDED, AttentionMap, Glimpse, Prediction, TileSet
 
 TILE_COLUMNS = (
     "minx",
@@ -29,16 +29,19 @@ TILE_COLUMNS = (
 
 
 FIGURES: Mapping[str, Callable[[Prediction], str]] = {
+    "set": lambda prediction: set_text(prediction.among),
     "spread": lambda prediction: _decimals(prediction.spread),
     "unread_mass": lambda prediction: _decimals(prediction.unread_mass),
+    "unlike_training": lambda prediction: "" if prediction.unlike is None else f"{prediction.unlike:.3f}",
     "tiles_read": lambda prediction: str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
     "area_read": lambda prediction: _decimals(area_read(prediction)),
 }
 """Columns of predictions.csv that come from a prediction, and their text; a new column is one line here.
 
-The spread is empty where nothing was drawn at random. `unread_mass` is the share of the attention on tiles that were
-not read, empty where attention is no distribution over tiles. `area_read` is the share of the tissue area that tiles
-covered.
+The set is empty where the model has no conformal sets, the spread where nothing was drawn at random. `unread_mass` is
+the share of the attention on tiles that were not read, empty where attention is no distribution over tiles.
+`unlike_training` is above 1 for a slide unlike those of the training, empty where the model does not know. `area_read`
+is the share of the tissue area that tiles covered.
 """
 
 
@@ -72,6 +75,33 @@ def figures(prediction: Prediction) -> dict[str, str]:
         **{name: figure(prediction) for name, figure in FIGURES.items()},
         "notes": "; ".join(filter(None, (prediction.warning, *prediction.notes))),
     }
+
+
+NO_CLASS = "{}"
+"""A conformal set without a class."""
+
+
+def set_text(among: tuple[str, ...] | None) -> str:
+    """Write a conformal set: "benign|lesion", "{}" where no class is in it; nothing where there are no sets."""
+    return "" if among is None else "|".join(among) or NO_CLASS
+
+
+def highest_share(row: Mapping[str, str]) -> str:
+    """Return the probability that stands beside a row's label, that of the most probable class where it is undecided.
+
+    Args:
+        row: of predictions.csv, by column.
+    """
+    own = row.get(share_of(row.get("label", "")))
+    every = [text for name, text in row.items() if name.startswith(share_of("")) and text]
+    return own or (max(every, key=_as_number, default="") if row.get("label") == UNDECIDED else "")
+
+
+def _as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -math.inf
 
 
 def share_of(name: str) -> str:

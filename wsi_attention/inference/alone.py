@@ -20,9 +20,10 @@ from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.predict import (
     USUAL,
     Effort,
+    compared,
+    judged_of,
     looked,
     number_of,
-    probabilities_of,
     seed_of,
     unread_of,
     versions,
@@ -151,33 +152,35 @@ def look_alone(
     model = placed(classifier.model, where)
     with torch.inference_mode(), autocast(where, used):
         output = looked(effort, model, source, torch.Generator().manual_seed(seed), (source.failures,))
-    spread = number_of(output.spread)
+    judged = judged_of(output, classifier, opened.path)
     unread = None if output.unread_mass is None else number_of(output.unread_mass)
     mask, downsample = source.covered()
-    return Prediction(
+    found = Prediction(
         slide=opened.path,
         extent=source.extent,
         mpp=opened.bag.mpp or source.mpp,
         bounds=(0, 0),
         classes=tuple(classifier.classes),
-        probabilities=probabilities_of(output.logits[0], opened.path),
-        spread=spread,
+        probabilities=judged.probabilities,
+        spread=judged.spread,
         glimpses=output.glimpses[0],
         maps=output.maps[0],
         tissue=TissueMask(mask, downsample, "tiles with features"),
         counters=Counters(),
         overview_pixels=0,
-        provenance=_provenance(opened, classifier, seed, used) | effort.facts(),
+        provenance=_provenance(opened, classifier, seed, used) | effort.facts() | judged.uncalibrated,
         notes=(
             *notes_of(source, 0),
             *opened.notes(source),
             *(classifier.seen.note(opened.fingerprint) if classifier.seen else ()),
-            *effort.missed(spread, unread),
+            *effort.missed(judged.spread, unread),
         ),
         unread_mass=unread,
         purpose=classifier.purpose,
+        among=judged.among,
         shortfalls=unread_of(opened.path, source.failures, output.glimpses[0]),
     )
+    return compared(found, classifier, source, output)
 
 
 def _provenance(opened: OpenBag, classifier: Classifier, seed: int, precision: str) -> dict[str, object]:

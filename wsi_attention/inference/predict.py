@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -21,6 +21,7 @@ from torch import Generator
 
 from wsi_attention import __version__
 from wsi_attention.bags.source import BagSource, FeaturedSource, notes_of
+from wsi_attention.certainty.fitted import Judged
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH, FEATURE_STORE_GB
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
@@ -29,6 +30,7 @@ from wsi_attention.feature_store.store import FeatureStore
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import known_to, store_at
 from wsi_attention.inference.stored_features import beside, expected_of
+from wsi_attention.inference.traits import traits_of
 from wsi_attention.methods.rounds import limits, refusal
 from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
@@ -127,6 +129,8 @@ class Effort:
 
 
 USUAL = Effort()
+FARTHEST = 999.0
+"""No slide is told to be farther from those of the training."""
 PACKAGES = ("torch", "numpy", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr")
 
 
@@ -244,33 +248,39 @@ def look(
     with known_to(source, kept, classifier, used, where), torch.inference_mode(), autocast(where, used):
         kinds = (source.failures, *([known.failures] if known else []))
         output = looked(effort, model, known or source, torch.Generator().manual_seed(seed), kinds)
-    glimpses, spread = output.glimpses[0], number_of(output.spread)
+    glimpses = output.glimpses[0]
+    judged = judged_of(output, classifier, slide.path)
     unread = None if output.unread_mass is None else number_of(output.unread_mass)
     failures = [*source.failures, *(known.failures if known else ())]
-    return Prediction(
+    found = Prediction(
         slide=slide.path,
         extent=slide.dimensions,
         mpp=slide.mpp,
         bounds=(slide.facts.bounds.x, slide.facts.bounds.y) if slide.facts.bounds else (0, 0),
         classes=tuple(classifier.classes),
-        probabilities=probabilities_of(output.logits[0], slide.path),
-        spread=spread,
+        probabilities=judged.probabilities,
+        spread=judged.spread,
         glimpses=glimpses,
         maps=output.maps[0],
         tissue=source.tissue_mask,
         counters=source.counters,
         overview_pixels=source.overview_pixels,
-        provenance=_provenance(slide, classifier, seed, used) | {"snap": source.snap} | effort.facts(),
+        provenance=_provenance(slide, classifier, seed, used)
+        | {"snap": source.snap}
+        | effort.facts()
+        | judged.uncalibrated,
         notes=(
             *source.notes,
             *(notes_of(known, source.counters.tiles) if known else ()),
             *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
-            *effort.missed(spread, unread),
+            *effort.missed(judged.spread, unread),
         ),
         unread_mass=unread,
         purpose=classifier.purpose,
+        among=judged.among,
         shortfalls=(*source.shortfalls, *unread_of(slide.path, failures, glimpses)),
     )
+    return compared(found, classifier, source, output)
 
 
 def looked(
@@ -350,6 +360,38 @@ def probabilities_of(logits: torch.Tensor, path: str) -> NDArray[np.float64]:
         raise ModelError(f"{path}: the model's logits are not finite ({logits.tolist()}); its weights cannot be right")
     values: NDArray[np.float64] = torch.softmax(logits.double(), -1).cpu().numpy()
     return values
+
+
+def compared(prediction: Prediction, classifier: Classifier, source: TileSource, output: Output) -> Prediction:
+    """Return the prediction, with how far its slide is from those of the training where the model's folder knows it.
+
+    Args:
+        prediction: as it is without.
+        classifier: whose it is.
+        source: what it looked at, with its pixels.
+        output: of the look.
+    """
+    familiar = classifier.certainty.familiar
+    known = None if familiar is None else familiar.distance(traits_of(classifier.model, source, output))
+    if familiar is None or known is None:
+        return prediction
+    distance = min(known[0], FARTHEST)
+    return replace(prediction, unlike=distance, notes=(*prediction.notes, *familiar.note(distance, known[1])))
+
+
+def judged_of(output: Output, classifier: Classifier, path: str) -> Judged:
+    """Return what to say of a slide: the model's own probabilities, or what its folder makes of them.
+
+    Args:
+        output: of one image.
+        classifier: whose output it is.
+        path: of the slide, for errors.
+
+    Raises:
+        ModelError: the logits are not finite.
+    """
+    own, spread = probabilities_of(output.logits[0], path), number_of(output.spread)
+    return classifier.certainty.judge(output.logits[0].double().cpu().numpy(), own, spread, classifier.classes)
 
 
 def unread_of(path: str, failures: Sequence[str], glimpses: tuple[Glimpse, ...]) -> tuple[str, ...]:

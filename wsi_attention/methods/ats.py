@@ -306,6 +306,7 @@ class AttentionSampling(nn.Module):
             spread=spread,
             unread_mass=unread_mass(seen.attention, drawn.cells, valid),
             tile_evidence=tile_evidence(self.classifier, features),
+            pooled=mean,
             terms={
                 "attention": seen.attention,
                 "cells": drawn.cells,

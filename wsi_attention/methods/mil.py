@@ -177,6 +177,7 @@ class AttentionPooling(nn.Module):
             spread=mean.new_full((len(weights),), torch.nan, dtype=torch.float32),
             unread_mass=(1 - known).clamp(min=0).to(mean.device),
             tile_evidence=tile_evidence(self.classifier, features),
+            pooled=mean,
             terms={"attention": attention, "features": features, "valid": valid, "mean": mean},
         )
 

@@ -287,6 +287,11 @@ class Example:
     seen: Mapping[str, str] = field(default_factory=dict)
 
 
+def usable(examples: Sequence[Example], failed: Mapping[str, str]) -> tuple[Example, ...]:
+    """Return the examples that have not failed, by name."""
+    return tuple(example for example in examples if example.name not in failed)
+
+
 def ahead(examples: Sequence[Example]) -> Generator[tuple[Example, TileSource | SlideError]]:
     """Yield each example with its open source, or with the error of opening it; the next one opens meanwhile."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool, ExitStack() as unfinished:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+from wsi_attention.certainty.fitted import NOTHING, Certainty
 from wsi_attention.checkpoint import CONFIG, README, WEIGHTS, save_model
 from wsi_attention.errors import InputError
 from wsi_attention.files import remove_unfinished, write_text
@@ -57,7 +58,15 @@ def write_split(folder: Path, split: Split) -> None:
     write_text(folder / SPLIT, text.getvalue())
 
 
-def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end: Finished, command: str) -> None:
+def finish(
+    folder: Path,
+    plan: Plan,
+    model: nn.Module,
+    state: TrainingState,
+    end: Finished,
+    command: str,
+    certainty: Certainty = NOTHING,
+) -> None:
     """Write the model, then the mark that it is finished, then remove the state: a kill in between only repeats this.
 
     Args:
@@ -67,6 +76,7 @@ def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end
         state: of the last epoch.
         end: what the folder is to say.
         command: the command line, for the model card.
+        certainty: what was fitted to the model's predictions.
     """
     card = ModelCard(
         plan.recipe.method,
@@ -79,6 +89,7 @@ def finish(folder: Path, plan: Plan, model: nn.Module, state: TrainingState, end
         negative=plan.negative,
         seen=plan.seen,
         encoder=plan.origin,
+        certainty=certainty,
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)

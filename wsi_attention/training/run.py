@@ -22,7 +22,8 @@ from wsi_attention.slide.readers.remote.cache import by_default
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.bags import Stored, bag_examples, stored_for, with_features
-from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples
+from wsi_attention.training.certainty import judged
+from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples, usable
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.features import Place, kept_features
 from wsi_attention.training.folder import FETCHED, finish, forget, tidy, write_split
@@ -163,10 +164,12 @@ def train(
             write_split(folder / FOLDER, plan.split)
         first, state = state.epoch, fit(fabric, model, job, state)
         end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
+        model.load_state_dict(dict(state.best))
+        sets = (usable(part, state.failed) for part in (job.train, job.validation))
+        certainty = judged(fabric, model, *sets, recipe, classes, listener)
         if fabric.is_global_zero:
-            model.load_state_dict(dict(state.best))
             save_last(accumulation, folder)
-            finish(folder, plan, model.cpu(), state, end, command)
+            finish(folder, plan, model.cpu(), state, end, command, certainty)
         doors.close()
         fabric.barrier()
         return TrainingResult(

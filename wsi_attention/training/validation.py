@@ -31,7 +31,7 @@ def validate(
     mine = list(examples)[fabric.global_rank :: fabric.world_size]
     rows: dict[str, Tensor] = {}
     failed: dict[str, str] = {}
-    with _evaluating(model), torch.no_grad(), closing(ahead(mine)) as opened:
+    with evaluating(model), torch.no_grad(), closing(ahead(mine)) as opened:
         for done, (example, source) in enumerate(opened, start=1):
             try:
                 rows[example.name] = _probabilities(fabric, model, example, source, passes)
@@ -61,19 +61,21 @@ def _probabilities(
     if isinstance(source, SlideError):
         raise source
     with fabric.autocast(), diverging(f"validation, slide {example.name}"):
-        outputs = [model(source, _generator(example, i)) for i in range(passes)]
+        outputs = [model(source, draws_of(example, i)) for i in range(passes)]
     mean = torch.stack([output.logits[0].double().softmax(-1) for output in outputs]).mean(0).cpu()
     if not bool(mean.isfinite().all()):
         raise DivergedError(f"the model's output is not finite at validation, slide {example.name}")
     return mean
 
 
-def _generator(example: Example, number: int) -> Generator:
+def draws_of(example: Example, number: int = 0) -> Generator:
+    """Return the generator of an image's draws in a pass, the same in every epoch."""
     return Generator().manual_seed(seed_of("validation", example.key, number))
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for the time of a block; every module gets its own mode back."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

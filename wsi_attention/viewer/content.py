@@ -17,6 +17,7 @@ from wsi_attention.export.heatmap import HeatmapExporter
 from wsi_attention.export.layers import MAPS, Layer, attention_layer, boxes, jpeg_bytes, unseen_layer, unseen_place
 from wsi_attention.export.legend import ticks
 from wsi_attention.export.report import ReportExporter, read_part
+from wsi_attention.export.table import highest_share
 from wsi_attention.slide.view import View
 from wsi_attention.structures import shown_class
 from wsi_attention.viewer.deepzoom import SIDE, DeepZoom
@@ -61,7 +62,7 @@ class Content:
         listed = []
         for number, state in enumerate(self.library.states):
             label, purpose = state.row.get("label", ""), state.run.purpose
-            probability = state.row.get(f"prob_{label}", "")
+            probability = highest_share(state.row)
             listed.append(
                 {
                     "number": number,
@@ -159,7 +160,10 @@ class Content:
             "name": self.library.state(number).name,
             "extent": list(prediction.extent),
             "mpp": prediction.mpp,
-            "label": prediction.shown_label,
+            "label": prediction.shown_lead,
+            "calibrated": prediction.calibrated,
+            "set": None if prediction.among is None else list(prediction.among),
+            "unlike": prediction.unlike,
             "warning": prediction.warning,
             "classes": sorted(([name, share] for name, share in shares), key=lambda pair: -pair[1]),
             "spread": prediction.spread,

@@ -68,7 +68,7 @@ class Classify(Container[Any]):
                 self._viewer.layers.remove(how["name"])
             self._viewer.add_layer(Layer.create(data, how, kind))
         notes = f" ({'; '.join(prediction.remarks)})" if prediction.remarks else ""
-        self.said.value = f"{prediction.verdict}; not calibrated{notes}"
+        self.said.value = f"{prediction.verdict}; {'' if prediction.calibrated else 'not '}calibrated{notes}"
 
     def show_result(self) -> None:
         """Show what a results folder has of the slide."""

@@ -21,7 +21,8 @@ def arrays_of(prediction: Prediction) -> dict[str, Any]:
 
     `coordinates` (n, 4) are left, top, right, bottom in level-0 pixels (units "baseline", resolution 1); `weights`,
     `attention`, `attention_percentile` and `read` have one value a tile; `looks` says which glimpse it is of.
-    `probabilities` (classes,) and `predictions` (the label's index) are of the slide: tiles have no class of their own.
+    `probabilities` (classes,) and `predictions` (the label's index, −1 where it is undecided) are of the slide: tiles
+    have no class of their own.
     """
     glimpses = prediction.glimpses
     boxes = [glimpse.tiles.boxes[0] for glimpse in glimpses]
@@ -35,7 +36,7 @@ def arrays_of(prediction: Prediction) -> dict[str, Any]:
         "read": np.concatenate([np.empty(0, np.bool_), *(glimpse.valid for glimpse in glimpses)]),
         "looks": np.repeat(np.arange(len(glimpses)), [len(glimpse.valid) for glimpse in glimpses]),
         "probabilities": np.asarray(prediction.probabilities, np.float64),
-        "predictions": int(np.argmax(prediction.probabilities)),
+        "predictions": int(np.argmax(prediction.probabilities)) if prediction.decided else -1,
     }
 
 

@@ -33,7 +33,7 @@ from wsi_attention.inference.results.folder import TABLE, Results, open_results
 from wsi_attention.inference.results.mirror import workplace
 from wsi_attention.inference.results.page import PAGE, part_of, write_page
 from wsi_attention.inference.results.slide_key import first_look
-from wsi_attention.inference.results.state import RunKey, State
+from wsi_attention.inference.results.state import CERTAINTY, CERTAINTY_DIGEST, RunKey, State
 from wsi_attention.inference.stored_features import bags_alone, with_features
 from wsi_attention.protocols import Exporter
 from wsi_attention.slide.urls import is_url, masked
@@ -350,6 +350,8 @@ def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap
     settings: dict[str, object] = {name: classifier.config.get(name) for name in names}
     settings |= {"classes": list(classifier.classes), "precision": precision, "snap": snap, **effort.facts()}
     settings |= {"purpose": classifier.purpose} if classifier.purpose else {}
+    known = classifier.certainty
+    settings |= {CERTAINTY: list(known.sentences), CERTAINTY_DIGEST: known.digest} if known.digest else {}
     return RunKey(classifier.name, classifier.weights_sha256, settings)
 
 

@@ -11,10 +11,11 @@ from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.report import ReportExporter, read_part
 from wsi_attention.export.report_page import Patient, Row, Section, page
+from wsi_attention.export.table import highest_share
 from wsi_attention.files import results_errors, temporary
 from wsi_attention.inference.results.packed_states import PackedStates
 from wsi_attention.inference.results.patients import PATIENTS
-from wsi_attention.inference.results.state import State, read_states, results_in
+from wsi_attention.inference.results.state import CERTAINTY, CERTAINTY_DIGEST, State, read_states, results_in
 from wsi_attention.json_values import parse
 from wsi_attention.structures import shown_class, warning_in
 
@@ -44,9 +45,17 @@ def write_page(results: str | Path, names: Iterable[str] = (), path: Path | None
     target = path or folder / PAGE
     with results_errors(target):
         with temporary(target).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(page(plan.rows, plan.sections(), _about(folder, states), plan.left_out))
+            file.writelines(_page(plan, folder, states))
         temporary(target).replace(target)
     return target
+
+
+def _page(plan: _Plan, folder: Path, states: PackedStates) -> Iterator[str]:
+    about = _about(folder, states)
+    said = states[min(states)].run.settings.get(CERTAINTY) if states else None
+    if isinstance(said, list) and said:
+        return page(plan.rows, plan.sections(), about, plan.left_out, [str(one) for one in said])
+    return page(plan.rows, plan.sections(), about, plan.left_out)
 
 
 def part_of(folder: Path, name: str) -> Path:
@@ -136,7 +145,7 @@ def _row(number: int, state: State, shown: bool) -> Row:
         state.name,
         state.status,
         shown_class(label, state.run.purpose) if label else "",
-        _number(row.get(f"prob_{label}")) if label else None,
+        _number(highest_share(row)) if label else None,
         _number(row.get("spread")),
         None if _number(row.get("tiles_read")) is None else int(_number(row.get("tiles_read")) or 0),
         _number(row.get("area_read")),
@@ -189,7 +198,11 @@ def _about(folder: Path, states: PackedStates) -> list[tuple[str, str]]:
     if states:
         key = states[min(states)].run
         found += [("Model", key.model), ("Weights", f"sha256 {key.weights_sha256}")]
-        found += [(name.replace("_", " ").capitalize(), _plain(value)) for name, value in sorted(key.settings.items())]
+        found += [
+            (name.replace("_", " ").capitalize(), _plain(value))
+            for name, value in sorted(key.settings.items())
+            if name not in (CERTAINTY, CERTAINTY_DIGEST)
+        ]
     versions = run.get("versions")
     if isinstance(versions, dict):
         found.append(("Versions", ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))))

@@ -16,6 +16,9 @@ from wsi_attention.structures import Prediction
 FORMAT = 2
 """Format 1 did not say what the slide's files were like; it can be read, and its slides are done again."""
 FOLDER = "states"
+CERTAINTY, CERTAINTY_DIGEST = "certainty", "certainty_sha256"
+"""Settings of a run: sentences on what is fitted to the model's predictions, and what tells one such fit from another;
+there are none where nothing is."""
 FINISHED = ("done", "partial", "no_tissue")
 
 

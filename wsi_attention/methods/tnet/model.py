@@ -333,6 +333,7 @@ class TNet(nn.Module):
             glimpses=glimpses(reads, by_level[1:], b),
             maps=tuple(zip(*maps, attention, strict=True)),
             spread=torch.full((b,), torch.nan, device=pooled.device),
+            pooled=pooled,
             terms={
                 "features": features,
                 "feature_logits": in_float32(self.classifier, features),

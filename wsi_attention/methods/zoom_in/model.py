@@ -294,6 +294,7 @@ class ZoomIn(nn.Module):
             maps=zoom_maps(reader, attention, passes),
             spread=spread,
             unread_mass=zoom_unread(reader, attention, passes),
+            pooled=mean,
             terms={
                 "attention": attention,
                 "zoomed": passes[0],

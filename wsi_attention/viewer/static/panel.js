@@ -42,12 +42,16 @@ export function markSlide(number) {
   }
 }
 
+function among(classes) {
+  return classes ? `, set: ${classes.join(", ") || "no class"}` : "";
+}
+
 export function describe(facts) {
   document.title = `${facts.name}: wsi-attention viewer`;
   by("name").textContent = facts.name;
   const spread = facts.spread === null ? "" : ` ± ${facts.spread < 0.0005 ? "<0.001" : facts.spread.toFixed(3)}`;
   const unread = facts.unread === null ? "" : `, ${percent(facts.unread)} of the attention unread`;
-  by("verdict").replaceChildren(made("b", facts.label), ` probability ${facts.classes[0][1].toFixed(3)}${spread}, not calibrated${unread}`);
+  by("verdict").replaceChildren(made("b", facts.label), ` probability ${facts.classes[0][1].toFixed(3)}${spread}, ${facts.calibrated ? "calibrated" : "not calibrated"}${unread}${among(facts.set)}`);
   by("warning").textContent = facts.warning;
   by("warning").hidden = !facts.warning;
   by("classes").replaceChildren(...facts.classes.map(([name, share]) => {

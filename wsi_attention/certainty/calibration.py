@@ -1,0 +1,259 @@
+"""Probabilities that mean what they say: temperature, Platt and isotonic scaling, fitted on slides with known labels.
+
+Guo et al., "On calibration of modern neural networks", 2017 (temperature and vector scaling); Platt, "Probabilistic
+outputs for support vector machines", 1999 (the affine map of log-odds, and targets that are never 0 or 1); Zadrozny and
+Elkan, "Transforming classifier scores into accurate multiclass probability estimates", 2002 (isotonic, one class
+against the rest). See docs/uncertainty.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wsi_attention.certainty.logits import checked, log_odds, log_softmax, patient_weights, too_few
+from wsi_attention.certainty.stored import entry, listed, numbers, whole
+from wsi_attention.errors import InputError
+
+Kind: TypeAlias = Literal["auto", "temperature", "platt", "isotonic", "none"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FITTED = ("temperature", "platt", "isotonic")
+PLATT_PATIENTS = 10
+"""Patients that each class needs for "auto" to fit a bias too; with fewer, the bias would be guessed."""
+FLATTEST, STEEPEST = 0.01, 100.0
+"""How far a fit may shrink or stretch logits of unit size."""
+TINY = 1e-12
+
+Curve: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Log-odds in ascending order, and the calibrated probability at each; straight between them, constant beyond."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A map from a model's logits to probabilities.
+
+    Attributes:
+        kind: "temperature", "platt" or "isotonic".
+        scale: factor on the logits, 1 / temperature; above 0.
+        bias: added to each class's scaled logit; their sum is 0. Empty for isotonic.
+        curves: for isotonic one `Curve` a class, of two classes that of the second alone; empty otherwise.
+        patients: how many it was fitted on.
+        slides: of these.
+    """
+
+    kind: str
+    scale: float = 1.0
+    bias: tuple[float, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    patients: int = 0
+    slides: int = 0
+
+    @property
+    def classes(self) -> int:
+        """How many classes it is for."""
+        return len(self.bias) or max(2, len(self.curves))
+
+    @property
+    def affine(self) -> tuple[float, NDArray[np.float64]] | None:
+        """(scale, bias (classes,)) of the calibrated logits scale·z + bias; None where the map is not affine."""
+        return None if self.curves else (self.scale, np.array(self.bias, np.float64))
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Return calibrated probabilities (..., classes) of logits (..., classes), sum 1.
+
+        Raises:
+            InputError: another number of classes.
+        """
+        values = np.asarray(logits, np.float64)
+        if values.shape[-1] != self.classes:
+            raise InputError(f"a calibration of {self.classes} classes cannot take logits of {values.shape[-1]}")
+        if not self.curves:
+            return np.exp(log_softmax(self.scale * values + np.array(self.bias)))
+        return _on_curves(self.curves, log_odds(values))
+
+    def spread(self, logits: ArrayLike, spread: float) -> float:
+        """Return the standard error of the winning calibrated probability, from that of the winning uncalibrated one.
+
+        The error of the uncalibrated probability p is, to first order, an error spread / (p·(1 − p)) of its log-odds.
+        An affine map with factor s hands it on as s·q·(1 − q) times that, q being the calibrated probability; if
+        another class wins after calibration, s·q·q' with q' of the class that won before. A step of an isotonic map has
+        no useful derivative: half the difference between both ends of the error stands for it. No standard error
+        of a probability q exceeds sqrt(q·(1 − q)).
+
+        Args:
+            logits: (classes,) of one slide.
+            spread: standard error of the highest probability of softmax(logits).
+        """
+        values = np.asarray(logits, np.float64)
+        before, after = int(values.argmax()), self.probabilities(values)
+        win, odds = int(after.argmax()), log_odds(values)[before]
+        slope = math.exp(-abs(odds)) / (1.0 + math.exp(-abs(odds))) ** 2
+        if slope < TINY:
+            return spread
+        shift = spread / slope
+        if self.curves:
+            ends = [self.probabilities(values + move * np.eye(self.classes)[before])[win] for move in (-shift, shift)]
+            found = abs(float(ends[1] - ends[0])) / 2
+        else:
+            other = 1.0 - after[win] if win == before else after[before]
+            found = self.scale * float(after[win] * other) * shift
+        return min(found, math.sqrt(float(after[win] * (1.0 - after[win]))))
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain JSON values."""
+        shape: dict[str, object] = {"scale": self.scale, "bias": list(self.bias)}
+        if self.curves:
+            shape = {"curves": [[list(odds), list(shares)] for odds, shares in self.curves]}
+        return {"kind": self.kind, **shape, "patients": self.patients, "slides": self.slides}
+
+    @classmethod
+    def from_dict(cls, found: object, classes: int) -> Self:
+        """Return the calibration that `as_dict` gave.
+
+        Args:
+            found: parsed JSON.
+            classes: of the model.
+
+        Raises:
+            ValueError: it is damaged, or for another number of classes; the text says what is wrong.
+        """
+        found = entry(found)
+        if found.get("kind") not in FITTED:
+            raise ValueError(f"'kind' must be one of {', '.join(FITTED)}")
+        counts = [whole(found, "patients"), whole(found, "slides")]
+        if found["kind"] == "isotonic":
+            curves = tuple(map(_curve, listed(found.get("curves"), "curves")))
+            if len(curves) != (1 if classes == 2 else classes):
+                raise ValueError(f"it has {len(curves)} curves, which do not fit {classes} classes")
+            return cls("isotonic", 1.0, (), curves, *counts)
+        bias = tuple(numbers(found.get("bias"), "bias"))
+        (scale,) = numbers([found.get("scale")], "scale")
+        if len(bias) != classes or not scale > 0:
+            raise ValueError(f"it needs a 'scale' above 0 and a 'bias' of {classes} numbers, one a class")
+        return cls(str(found["kind"]), scale, bias, (), *counts)
+
+    @property
+    def sentence(self) -> str:
+        """What people should know of it, one sentence."""
+        kind = {"temperature": "temperature scaling", "platt": "Platt scaling", "isotonic": "isotonic regression"}
+        slides = f" ({self.slides} slides)" if self.slides != self.patients else ""
+        return f"Probabilities are calibrated by {kind[self.kind]} on {self.patients} patients{slides}."
+
+
+def fit_calibration(
+    logits: ArrayLike, labels: ArrayLike, patients: Sequence[str], kind: str = "auto"
+) -> tuple[Calibration | None, str]:
+    """Fit a calibration on predictions with known labels.
+
+    Each patient counts as one, however many slides there are. Targets are Platt's: of N patients with a class, its own
+    probability is taken for (N + 1) / (N + K), K being the number of classes, so that no fit ends at 0 or 1.
+
+    Args:
+        logits: (n, classes) of slides that trained nothing, such as validation slides or those of other folds.
+        labels: (n,) class indices.
+        patients: (n,) whose slides they are.
+        kind: "temperature", "platt", "isotonic"; "auto" is platt where each class has `PLATT_PATIENTS` patients, else
+            temperature; "none" fits nothing.
+
+    Returns:
+        The calibration and ""; or None and why there is none.
+
+    Raises:
+        InputError: an unknown kind, or arrays that do not fit each other.
+    """
+    if kind not in KINDS:
+        raise InputError(f"calibration is one of {', '.join(KINDS)}; got {kind!r}")
+    values, truth = checked(logits, labels, patients)
+    if kind == "none":
+        return None, 'the recipe says calibration = "none"'
+    if reason := too_few(patients):
+        return None, reason
+    if len(set(truth.tolist())) < 2:
+        return None, "all slides that were kept for it have the same label"
+    weights = patient_weights(patients)
+    counts = np.array([weights[truth == one].sum() for one in range(values.shape[1])])
+    if kind == "auto":
+        kind = "platt" if counts.min() >= PLATT_PATIENTS - 1e-9 else "temperature"
+    sizes = len(set(patients)), len(truth)
+    targets = _targets(truth, counts)
+    if kind == "isotonic":
+        return Calibration("isotonic", 1.0, (), _isotonic(values, targets, weights), *sizes), ""
+    scale, bias = _affine(values, targets, weights, kind == "platt")
+    return Calibration(kind, scale, bias, (), *sizes), ""
+
+
+def _targets(truth: NDArray[np.int64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, classes) targets: one more patient of each class is imagined among those of the own one."""
+    classes = len(counts)
+    rest = 1.0 / (counts[truth] + classes)
+    targets = np.repeat(rest[:, None], classes, axis=1)
+    targets[np.arange(len(truth)), truth] = (counts[truth] + 1.0) * rest
+    return np.asarray(targets, np.float64)
+
+
+def _affine(
+    logits: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64], biased: bool
+) -> tuple[float, tuple[float, ...]]:
+    """Return scale and bias that minimise the weighted cross-entropy; the problem is convex."""
+    from scipy.optimize import minimize
+
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    size = math.sqrt(float((centred**2).mean())) or 1.0
+    unit, classes, share = centred / size, logits.shape[1], weights / weights.sum()
+
+    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logs = log_softmax(at[0] * unit + (at[1:] if biased else 0.0))
+        off = (np.exp(logs) - targets) * share[:, None]
+        slopes = [(off * unit).sum(), *(off.sum(axis=0) if biased else ())]
+        return float(-(share[:, None] * targets * logs).sum()), np.array(slopes)
+
+    start = np.array([1.0, *([0.0] * classes if biased else ())])
+    limits = [(FLATTEST, STEEPEST), *([(None, None)] * classes if biased else ())]
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=limits, options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000}
+    ).x
+    bias = found[1:] - found[1:].mean() if biased else np.zeros(classes)
+    return float(found[0]) / size, tuple(float(one) for one in bias)
+
+
+def _isotonic(
+    logits: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[Curve, ...]:
+    odds, classes = log_odds(logits), logits.shape[1]
+    return tuple(_steps(odds[:, k], targets[:, k], weights) for k in (range(1, 2) if classes == 2 else range(classes)))
+
+
+def _steps(odds: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64]) -> Curve:
+    """Return the best rising curve; equal log-odds are joined first, and each block keeps its two ends."""
+    from scipy.optimize import isotonic_regression
+
+    at, inverse = np.unique(odds, return_inverse=True)
+    total = np.bincount(inverse, weights)
+    means = np.bincount(inverse, weights * targets) / total
+    fitted = isotonic_regression(means, weights=total)
+    ends = sorted({*fitted.blocks[:-1].tolist(), *(fitted.blocks[1:] - 1).tolist()})
+    return tuple(at[ends].tolist()), tuple(fitted.x[ends].tolist())
+
+
+def _on_curves(curves: tuple[Curve, ...], odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(curves) == 1:
+        second = np.interp(odds[..., 1], *curves[0])
+        return np.stack([1.0 - second, second], axis=-1)
+    shares = np.stack([np.interp(odds[..., k], *curve) for k, curve in enumerate(curves)], axis=-1)
+    return np.asarray(shares / shares.sum(axis=-1, keepdims=True), np.float64)
+
+
+def _curve(found: object) -> Curve:
+    if not isinstance(found, list) or len(found) != 2:
+        raise ValueError("each of 'curves' must be two lists of numbers")
+    odds, shares = (tuple(numbers(one, "curves")) for one in found)
+    if not odds or len(odds) != len(shares) or list(odds) != sorted(odds) or list(shares) != sorted(shares):
+        raise ValueError("'curves' must be two lists of numbers of equal length, each rising")
+    if not 0 < shares[0] <= shares[-1] < 1:
+        raise ValueError("'curves' must hold probabilities between 0 and 1")
+    return odds, shares
