@@ -83,6 +83,11 @@ class Classifier:
         return DEMONSTRATION if said.startswith("demo") else said
 
     @property
+    def bag(self) -> str:
+        """What a label of the training was of: "slide", or "patient" where all slides of one were seen together."""
+        return str((self.config.get("recipe") or {}).get("bag", "slide"))
+
+    @property
     def encoder(self) -> EncoderPart | None:
         """What config.json says of a published encoder in it: origin, licence, whether the folder contains it."""
         return EncoderPart.of(self.config.get(ENCODER_KEY))

@@ -120,11 +120,13 @@ def train(
     if result.finished_before:
         say(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
     best = result.best
+    judged = f"{best.val_slides} slides of {best.val_patients} patients"
+    judged = judged if recipe.bag == "slide" else f"{best.val_patients} patients"
     say(
         f"{output}: best of {result.epochs} epochs is {best.epoch}: validation AUROC {best.val_auroc:.3f} "
         f"(95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy {best.val_accuracy:.3f} "
-        f"(95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f}) on {best.val_slides} slides of "
-        f"{best.val_patients} patients, which chose the epoch too; {len(result.failed)} slides left out"
+        f"(95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f}) on {judged}, which chose the epoch "
+        f"too; {len(result.failed)} slides left out"
     )
 
 

@@ -64,11 +64,12 @@ def deciding_figures(prediction: Prediction) -> dict[str, str]:
     """
     if not prediction.patient:
         return {}
-    glimpse = deciding(prediction)
+    glimpse, bag = deciding(prediction), prediction.provenance.get("bag")
+    share = {BAG_SHARE: f"{bag['share']:.6f}"} if isinstance(bag, dict) else {}
     if glimpse is None:
-        return {TILES: ""}
+        return {TILES: "", **share}
     boxes = clipped(glimpse.tiles.boxes[0][heaviest(glimpse, TOP)], prediction.extent)
-    return {TILES: "; ".join(" ".join(map(str, box)) for box in boxes.tolist())}
+    return {TILES: "; ".join(" ".join(map(str, box)) for box in boxes.tolist()), **share}
 
 
 def patient_row(patient: str, slides: Sequence[SlideLine], classes: Sequence[str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from wsi_attention.defaults import BATCH, FEATURE_STORE_GB
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
 from wsi_attention.feature_store.store import FeatureStore
+from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import known_to, store_at
 from wsi_attention.inference.stored_features import beside, expected_of
@@ -36,6 +37,7 @@ from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
+from wsi_attention.tiles.side_by_side import SideBySide
 from wsi_attention.tiles.source import SlideSource
 from wsi_attention.timing import spent_on
 
@@ -203,9 +205,23 @@ def predict(
 
 @spent_on("overview")
 def prepare(
-    slide: Slide, classifier: Classifier, *, tissue: TissueMask | None = None, batch: int = BATCH, snap: bool = True
+    slide: Slide,
+    classifier: Classifier,
+    *,
+    tissue: TissueMask | None = None,
+    batch: int = BATCH,
+    snap: bool = True,
+    whole: bool = False,
 ) -> SlideSource:
     """Return the slide as a `TileSource`, its overview read and its tissue found; no forward pass is needed for it.
+
+    Args:
+        slide: an open slide.
+        classifier: whose scales are read.
+        tissue: where to look; found on the overview where None.
+        batch: tiles read by one task.
+        snap: moves sampled tiles to the file's own grid.
+        whole: keeps the overview small enough for one array, as training does, where it would be seen in strips.
 
     Raises:
         MissingMppError: the size of a pixel is not known.
@@ -215,7 +231,8 @@ def prepare(
         TileReadError: the overview could not be read.
     """
     model = contract_of(classifier.model)
-    source = SlideSource(slide, tissue=tissue, batch=batch, max_overview=model.overview_pixels, snap=snap)
+    most = min(model.overview_pixels, OVERVIEW_PIXELS) if whole else model.overview_pixels
+    source = SlideSource(slide, tissue=tissue, batch=batch, max_overview=most, snap=snap)
     source.check_levels(model.overview_mpp)
     if not source.tissue_mask.mask.any():
         raise NoTissueError(f"{slide.path}: no tissue found; if there is some, give a mask of your own (column mask)")
@@ -234,11 +251,11 @@ def look(
     precision: Precision = "auto",
     effort: Effort = USUAL,
     kept: FeatureStore | None = None,
-    known: FeaturedSource | BagSource | None = None,
+    known: FeaturedSource | BagSource | SideBySide | None = None,
 ) -> Prediction:
     """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked.
 
-    `known` is the same source with features of files.
+    `known` is the same source with features of files, or it with the other slides of the patient.
     """
     where = device_of(device)
     used = precision_on(where, precision)
@@ -265,13 +282,13 @@ def look(
         tissue=source.tissue_mask,
         counters=source.counters,
         overview_pixels=source.overview_pixels,
-        provenance=_provenance(slide, classifier, seed, used)
+        provenance=provenance_of(slide, classifier, seed, used)
         | {"snap": source.snap}
         | effort.facts()
         | judged.uncalibrated,
         notes=(
             *source.notes,
-            *(notes_of(known, source.counters.tiles) if known else ()),
+            *(notes_of(known, source.counters.tiles) if isinstance(known, FeaturedSource | BagSource) else ()),
             *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
             *effort.missed(judged.spread, unread),
         ),
@@ -410,7 +427,8 @@ def unread_of(path: str, failures: Sequence[str], glimpses: tuple[Glimpse, ...])
     return (text,)
 
 
-def _provenance(slide: Slide, classifier: Classifier, seed: int, precision: str) -> dict[str, object]:
+def provenance_of(slide: Slide, classifier: Classifier, seed: int, precision: str) -> dict[str, object]:
+    """Return where a prediction comes from, without the wishes of its caller."""
     return (
         {
             "fingerprint": slide.fingerprint,

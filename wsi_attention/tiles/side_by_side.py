@@ -140,6 +140,11 @@ class SideBySide:
         self._memories = _Memories(self.layout, [one if isinstance(one, Remembering) else None for one in sources])
 
     @property
+    def failures(self) -> list[str]:
+        """One line for each tile of the slides but the first that could not be read."""
+        return [line for source in self.sources[1:] for line in getattr(source, "failures", ())]
+
+    @property
     def counters(self) -> Counters:
         """What reading has cost so far; a tile that shows two slides counts for both."""
         return sum((source.counters for source in self.sources), Counters())

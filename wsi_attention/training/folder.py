@@ -116,7 +116,7 @@ def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, objec
         "validation F1": end.best.val_f1,
         "validation slides": len(usable),
         "validation patients": len({row.patient for row in usable}),
-        "training slides": end.best.slides,
+        f"training {plan.recipe.bag}s": end.best.slides,
         "slides left out": len(end.failed),
         "best epoch": end.best.epoch,
         "epochs": end.epochs,

@@ -131,7 +131,7 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
     latest = state.best_epoch == 0 or (isinstance(model, EpochAware) and model.last_is_best)
     if latest or better(record, state.history[state.best_epoch - 1], job.recipe.best):
         state = replace(state, best=weights, best_epoch=number)
-    job.listener.line(_summary(record, state.best_epoch))
+    job.listener.line(_summary(record, state.best_epoch, job.recipe.bag))
     return state
 
 
@@ -240,11 +240,11 @@ def too_many_failed(failed: Mapping[str, str], total: int) -> None:
         raise InputError(f"{len(failed)} of {total} slides cannot be used, more than half; the first: {reason}")
 
 
-def _summary(record: EpochRecord, best: int) -> str:
+def _summary(record: EpochRecord, best: int, bag: str) -> str:
     mark = "  (best)" if best == record.epoch else f"  (best: {best})"
     return (
         f"epoch {record.epoch}: loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, "
-        f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f} of {record.val_slides} slides{mark}"
+        f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f} of {record.val_slides} {bag}s{mark}"
     )
 
 

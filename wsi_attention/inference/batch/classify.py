@@ -24,6 +24,7 @@ from wsi_attention.inference.batch.discovery import Found, SlideFile, with_mpp, 
 from wsi_attention.inference.batch.job import Job, Settings
 from wsi_attention.inference.batch.names import assign_names, identity
 from wsi_attention.inference.batch.outcomes import BatchRun, Watch
+from wsi_attention.inference.batch.patients import check_features, together
 from wsi_attention.inference.batch.runners import Runner, runner_for
 from wsi_attention.inference.batch.slides_csv import gather_slides
 from wsi_attention.inference.batch.summary import Report
@@ -185,6 +186,7 @@ def run_batch(
     """Do an order with a runner; arguments and errors as in `classify`."""
     start = time.monotonic()
     wishes = wishes.checked(classifier)
+    check_features(classifier, wishes)
     with workplace(results) as (place, mirror):
         found, wishes, left_out = _to_do(order, wishes, classifier, place)
         settings = _prepared(runner, classifier, place, wishes, found.slides)
@@ -236,6 +238,8 @@ def _do_jobs(
     folder.clean(exporter.suffix.split("/")[0] for exporter in settings.wishes.what)
     names = _names(folder, slides)
     folder.assign({name: slide.patient for name, slide in zip(names, slides, strict=True) if slide.patient})
+    if settings.classifier.bag == "patient":
+        slides, names = together(slides, names, folder)
     waiting, kept = _waiting(folder, slides, names, settings)
     report.gone = tuple(sorted(folder.states.keys() - waiting.keys() - {*kept}))
     jobs = (_job(folder, slide, name, settings) for name, slide in waiting.items())
@@ -312,7 +316,8 @@ def _waiting(
 
 def _untouched(job: Job, earlier: State) -> bool:
     """Return whether the slide's files, without opening it, show that its result still stands."""
-    if job.settings.wishes.full_hash or is_url(job.slide.path) or earlier.path != job.slide.key:
+    remote = any(is_url(one.path) for one in (job.slide, *job.slide.beside))
+    if job.settings.wishes.full_hash or remote or earlier.path != job.slide.key:
         return False
     try:
         return earlier.slide.untouched(first_look(job.slide))

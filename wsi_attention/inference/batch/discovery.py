@@ -38,6 +38,7 @@ class SlideFile:
         several: whether other images of the same file are asked for too, so that the image is part of the name.
         features: path of the file with features of its tiles; the same as `path` where the slide is not at hand.
         patient: whose slide it is, where the caller says so.
+        beside: the other slides of the patient, for a model that looks at all of them together.
     """
 
     path: str
@@ -48,6 +49,7 @@ class SlideFile:
     several: bool = False
     features: str | None = None
     patient: str | None = None
+    beside: tuple[SlideFile, ...] = ()
 
     @property
     def is_bag(self) -> bool:

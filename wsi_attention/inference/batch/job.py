@@ -17,9 +17,11 @@ from wsi_attention.export.patients import deciding_figures
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.discovery import SlideFile
-from wsi_attention.inference.batch.subjects import subject_of
+from wsi_attention.inference.batch.patient_subject import OfPatient
+from wsi_attention.inference.batch.subjects import OfBag, OfSlide, Subject
 from wsi_attention.inference.batch.time_limit import TimeLimit
 from wsi_attention.inference.batch.wishes import Wishes
+from wsi_attention.inference.patient_bag import NOBODY
 from wsi_attention.inference.pictures import write_unfinished
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
 from wsi_attention.plain_text import visible
@@ -161,7 +163,10 @@ class _Work:
 
     def _look(self) -> Prediction:
         torch.set_num_threads(self.job.settings.threads)
-        return replace(self._subject.look(), patient=self.job.slide.patient or "")
+        found = self._subject.look()
+        nobody = self.job.settings.classifier.bag == "patient" and self.job.slide.patient is None
+        notes = (*found.notes, NOBODY) if nobody else found.notes
+        return replace(found, patient=self.job.slide.patient or "", notes=notes)
 
     @spent_on("export")
     def _finish(self, prediction: Prediction) -> State:
@@ -191,6 +196,12 @@ class _Work:
             image=job.slide.image,
             patient=job.slide.patient,
         )
+
+
+def subject_of(given: SlideFile, classifier: Classifier, wishes: Wishes) -> Subject:
+    """Return what a job looks at."""
+    kind = OfBag if given.is_bag else OfPatient if given.beside else OfSlide
+    return kind(given, classifier, wishes)
 
 
 def reason_of(error: BaseException) -> str:

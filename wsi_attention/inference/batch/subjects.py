@@ -51,14 +51,14 @@ class Subject(Protocol):
         ...
 
 
-def subject_of(given: SlideFile, classifier: Classifier, wishes: Wishes) -> Subject:
-    """Return what a job looks at."""
-    kind = OfBag if given.is_bag else OfSlide
-    return kind(given, classifier, wishes)
-
-
 class OfSlide:
-    """A slide, with features of its tiles where a file knows some."""
+    """A slide, with features of its tiles where a file knows some.
+
+    Attributes:
+        whole: whether its overview is small enough for one array, as `prepare` says.
+    """
+
+    whole = False
 
     def __init__(self, given: SlideFile, classifier: Classifier, wishes: Wishes) -> None:
         self._given, self._classifier, self._wishes = given, classifier, wishes
@@ -80,7 +80,7 @@ class OfSlide:
         slide, given, wishes = self._slide, self._given, self._wishes
         assert slide is not None
         tissue = load_mask(given.mask, slide.dimensions, slide.facts.bounds) if given.mask else None
-        source = prepare(slide, self._classifier, tissue=tissue, batch=wishes.batch, snap=wishes.snap)
+        source = prepare(slide, self._classifier, tissue=tissue, batch=wishes.batch, snap=wishes.snap, whole=self.whole)
         self._known = known_tiles(source, self._classifier, given.features) if given.features else None
         self._source = source
 

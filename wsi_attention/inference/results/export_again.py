@@ -119,7 +119,7 @@ class Reopened:
         first = first_look(SlideFile(path, "", mpp=key.mpp, series=key.series))
         with open_slide(path, mpp=key.mpp, options={"series": key.series}) as slide:
             now = replace(second_look(first, slide, path, key.content is not None), mask_sha256=key.mask_sha256)
-            now = replace(now, features=key.features)
+            now = replace(now, features=key.features, beside=key.beside, beside_changed=key.beside_changed)
             why = key.difference(now)
             if why and self.tell:
                 self.tell(f"{path}: {why}; exported without its pixels until classify has done it again")

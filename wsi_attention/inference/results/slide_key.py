@@ -30,7 +30,13 @@ def first_look(slide: SlideFile) -> SlideKey:
         written=times,
         changed=changes,
         features=_written(slide.features),
+        beside_changed=" ".join(sorted(own_files.written(one.path)[1] or "not there" for one in slide.beside)),
     )
+
+
+def as_written(slide: SlideFile) -> str:
+    """Return what tells a slide's bytes and mask from others: their hash where that is cheap, else sizes and times."""
+    return f"{own_files.content(slide.path) or own_files.written(slide.path)[0]} {_sha256(slide.mask) or ''}"
 
 
 def second_look(first: SlideKey, slide: Slide, path: str, whole: bool = False) -> SlideKey:

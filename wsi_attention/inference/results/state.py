@@ -76,6 +76,8 @@ class SlideKey:
         changed: the same with the times of any change.
         content: sha256 of all bytes, where it was taken.
         features: size and time of the file that features of its tiles came from; empty where all were read.
+        beside: what the other slides of the patient were, where the model looked at all of them together.
+        beside_changed: sizes and times of any change of their files.
     """
 
     fingerprint: str = ""
@@ -87,25 +89,32 @@ class SlideKey:
     changed: str = ""
     content: str | None = None
     features: str = ""
+    beside: str = ""
+    beside_changed: str = ""
 
     def untouched(self, now: SlideKey) -> bool:
         """Return whether the slide's files are untouched since, so that it need not be opened."""
         asked, wanted = ((one.mpp, one.mask_sha256, one.series, one.changed, one.features) for one in (self, now))
-        return bool(self.seen and self.changed) and asked == wanted
+        beside = self.beside_changed == now.beside_changed
+        return bool(self.seen and self.changed) and asked == wanted and beside
 
     def difference(self, now: SlideKey) -> str | None:
         """Return why a result with this key is not one of the slide as it is now; None where it is."""
-        if self.mpp != now.mpp:
-            return _given("--mpp", now.mpp, self.mpp)
-        if self.mask_sha256 != now.mask_sha256:
-            return _given("mask", now.mask_sha256, self.mask_sha256)
-        if self.series != now.series:
-            return _given("--series", now.series, self.series)
-        if self.features != now.features:
-            return _given("file of features", now.features or None, self.features or None)
+        asked = (
+            ("--mpp", now.mpp, self.mpp),
+            ("mask", now.mask_sha256, self.mask_sha256),
+            ("--series", now.series, self.series),
+            ("file of features", now.features or None, self.features or None),
+        )
+        for name, is_now, was in asked:
+            if is_now != was:
+                return _given(name, is_now, was)
         if not self.seen:
             return "its result is of an earlier version, which did not record what the file was like"
-        return seen_otherwise(self.seen, now.seen) or (None if self._same_content(now) else self._other_content(now))
+        if not self._same_content(now):
+            return seen_otherwise(self.seen, now.seen) or self._other_content(now)
+        other = None if self.beside == now.beside else "another slide of the patient has changed, come or gone"
+        return seen_otherwise(self.seen, now.seen) or other
 
     def _same_content(self, now: SlideKey) -> bool:
         if self.fingerprint != now.fingerprint:
@@ -171,6 +180,8 @@ def to_text(state: State) -> str:
     values = {**_shallow(state), "run": asdict(state.run), "slide": asdict(state.slide)}
     if state.patient is None:  # a folder without patients is as it always was
         del values["patient"]
+    if not state.slide.beside:
+        values["slide"] = {name: value for name, value in asdict(state.slide).items() if not name.startswith("beside")}
     return json.dumps({"format": FORMAT, **values}, sort_keys=True, allow_nan=False) + "\n"
 
 
