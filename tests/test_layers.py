@@ -40,17 +40,19 @@ ALLOWED = {
     "attention": BASE,
     "statistics": BASE,
     "bags": BASE,
+    "certificate": BASE | {"attention"},
     "slide": BASE,
     "export": BASE,
     "encoders": BASE | {"files"},
     "nn": BASE | {"attention", "encoders"},
-    "methods": BASE | {"attention", "encoders", "nn"},
+    "methods": BASE | {"attention", "certificate", "encoders", "nn"},
     "feature_store": BASE | {"files", "nn"},
     "checkpoint": BASE | {"certainty", "encoders", "files", "learnt_from", "methods", "model_card", "model_encoder"},
     "tiles": BASE | {"slide"},
     "inference": BASE
     | MODELS
-    | {"bags", "certainty", "csv_table", "encoders", "export", "feature_store", "methods", "nn", "slide", "tiles"},
+    | {"bags", "certainty", "certificate", "csv_table", "encoders", "export", "feature_store", "methods", "nn"}
+    | {"slide", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
     "training": BASE

@@ -369,6 +369,35 @@ class Estimating(Protocol):
 
 
 @runtime_checkable
+class Certifying(Protocol):
+    """A model that can read on until the label of the sum over all tiles is settled (docs/certificate.md)."""
+
+    @property
+    def uncertifiable(self) -> str:
+        """Why it gives no certificate, as a clause; empty where it does."""
+        ...
+
+    def certified(
+        self,
+        source: TileSource,
+        level: float,
+        budget: int,
+        generator: Generator | None = None,
+        calibration: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Output:
+        """Read a single image until the label is settled or `budget` tiles were read; the output has a certificate.
+
+        Args:
+            source: one image.
+            level: 1 for nothing but a proof, or a confidence above 0.5 that is enough.
+            budget: tiles that may be asked for, views among them.
+            generator: of what is drawn.
+            calibration: (scale, shift) of each class; the label is that of scale·logit + shift. None leaves logits.
+        """
+        ...
+
+
+@runtime_checkable
 class Stated(Protocol):
     """A model that says what its answer is about, for the model card."""
 

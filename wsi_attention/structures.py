@@ -219,6 +219,38 @@ class Glimpse:
         return f"Glimpse({self.name!r}: {self.tiles!r}, {int(self.valid.sum())} of them read{heaviest})"
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """How far the label of the sum over all tiles is settled by those that were read (docs/certificate.md).
+
+    Attributes:
+        level: 1 for a proof, a confidence such as 0.99, or None where the label is not settled.
+        classes: index of the label, and of the class that comes closest to it as far as is known.
+        lead: between which numbers the label's logit exceeds the other's in the whole sum.
+        score: between which numbers this difference lies for any single tile.
+        score_source: where these come from, in words.
+        tiles: how many were read.
+        drawn: how many of them were drawn at random.
+        failed: how many could not be read.
+    """
+
+    level: float | None
+    classes: tuple[int, int]
+    lead: tuple[float, float]
+    score: tuple[float, float]
+    score_source: str
+    tiles: int
+    drawn: int
+    failed: int
+
+    @property
+    def kind(self) -> str:
+        """What stands in the column `certified`: "proof", the confidence such as "0.99", or "no"."""
+        if self.level is None:
+            return "no"
+        return "proof" if self.level == 1 else f"{self.level:g}"
+
+
 @dataclass(frozen=True, eq=False)
 class Output:
     """What a model's forward pass returns, for a batch of b images.
@@ -235,6 +267,7 @@ class Output:
         tile_evidence: (b, n, classes) in [0, 1], how much each tile of the last glimpse speaks for each class, without
             gradient; training may accumulate it. None for a method that does not say.
         pooled: (b, d) the feature of each slide that its logits come from; None for a method without such.
+        certificate: how far the label of the sum over all tiles is settled, of a single image; None where nobody asked.
     """
 
     logits: Tensor
@@ -245,6 +278,7 @@ class Output:
     unread_mass: Tensor | None = None
     tile_evidence: Tensor | None = None
     pooled: Tensor | None = None
+    certificate: Certificate | None = None
 
 
 DEMONSTRATION = "demonstration"
@@ -310,6 +344,8 @@ class Prediction:
             such sets. The label is undecided where it does not hold one class alone.
         unlike: how far the slide is from those of the training, as a share of what is usual there; above 1 it is
             unlike them. None where the model does not know.
+        certified: whether the label is that of the sum over all tiles: "proof", a confidence such as "0.99", or "no";
+            empty where nobody asked. It says nothing on whether that label is true.
     """
 
     slide: str
@@ -332,6 +368,7 @@ class Prediction:
     patient: str = ""
     among: tuple[str, ...] | None = None
     unlike: float | None = None
+    certified: str = ""
 
     @property
     def label(self) -> str:

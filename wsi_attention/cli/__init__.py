@@ -18,7 +18,7 @@ def main() -> None:
     Exit status: 0 all well, 1 some slides failed, 2 the call itself was wrong, 130 interrupted.
     """
     debug = "--debug" in sys.argv
-    arguments = gpus_joined([argument for argument in sys.argv[1:] if argument != "--debug"])
+    arguments = certify_named(gpus_joined([argument for argument in sys.argv[1:] if argument != "--debug"]))
     _write_what_can_be_written()
     with noted() as interrupts:
         try:
@@ -45,6 +45,16 @@ def gpus_joined(arguments: list[str]) -> list[str]:
     first = arguments.index("--gpus") + 1
     last = next((at for at in range(first, len(arguments)) if not arguments[at].isdecimal()), len(arguments))
     return [*arguments[:first], *([",".join(arguments[first:last])] if last > first else []), *arguments[last:]]
+
+
+def certify_named(arguments: list[str]) -> list[str]:
+    """Return the arguments with a bare `--certify` as `--certify proof`, as an option always takes a value."""
+    if "--certify" not in arguments:
+        return arguments
+    after = arguments.index("--certify") + 1
+    given = arguments[after : after + 1]
+    named = given == ["proof"] or (given and given[0].replace(".", "", 1).isdecimal())
+    return arguments if named else [*arguments[:after], "proof", *arguments[after:]]
 
 
 def _run(arguments: list[str]) -> None:

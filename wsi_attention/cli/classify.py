@@ -45,6 +45,7 @@ def classify(
     tolerance: Tolerance = None,
     budget: Budget = None,
     unread: Unread = None,
+    certify: Certify = None,
     no_snap: NoSnap = False,
     what: What = None,
     overwrite: Overwrite = False,
@@ -74,12 +75,13 @@ def classify(
         from wsi_attention.inference.batch.classify import Existing, Order, run_batch
         from wsi_attention.inference.batch.runners import runner_for
         from wsi_attention.inference.batch.wishes import Wishes
+        from wsi_attention.inference.certify import level_of
         from wsi_attention.inference.cluster.open import open_cluster
         from wsi_attention.inference.predict import Effort
 
         existing: Existing = "overwrite" if overwrite else "resume"
         order = Order((*(inputs or ()), *(more or ())), slides_csv, mpp, series, workers, existing)
-        effort = Effort(exact, tolerance, budget, unread)
+        effort = Effort(exact, tolerance, budget, unread, level_of(certify))
         exporters = exporters_of(EXPORTS if what is None else listed(what))
         place = device, precision_named(precision)
         wishes = Wishes(
@@ -124,10 +126,17 @@ Exact = Annotated[bool, Option("--exact", help="Read every tile instead of a sam
 Tolerance = Annotated[
     float | None, Option(help="Read until standard error and unread attention are at most this, e.g. 0.02.")
 ]
-Budget = Annotated[int | None, Option(help="The most tiles a slide for --tolerance.")]
+Budget = Annotated[int | None, Option(help="The most tiles a slide for --tolerance or --certify.")]
 Unread = Annotated[
     float | None,
     Option(help="The most attention on unread tiles for --tolerance to stop; 1: any. [default: the tolerance]"),
+]
+Certify = Annotated[
+    str | None,
+    Option(
+        metavar="[proof|0.99]",
+        help="Read until the label that --exact would give is settled: by proof, or with a confidence such as 0.99.",
+    ),
 ]
 What = Annotated[
     str | None, Option(help=f"{', '.join(EXPORTS + PICTURES)}; commas between. [default: {','.join(EXPORTS)}]")

@@ -358,6 +358,7 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, obje
         "set": None if prediction.among is None else list(prediction.among),
         "unlike_training": prediction.unlike,
         "calibrated": prediction.calibrated or None,
+        "certified": prediction.certified,
         "purpose": prediction.purpose,
         "notes": list(prediction.remarks),
         "extent": list(prediction.extent),
@@ -366,5 +367,6 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, obje
         "use": "research use only",
     }
     facts = {key: value for key, value in facts.items() if value not in (None, "")}
-    known = ("bounds", "fingerprint", "weights_sha256", "seed", "exact", "tolerance", "budget", "unread", "versions")
+    known = ["bounds", "fingerprint", "weights_sha256", "seed", "exact", "tolerance", "budget", "unread", "certify"]
+    known += ["certificate", "versions"]
     return facts | {key: prediction.provenance[key] for key in known if key in prediction.provenance}

@@ -34,7 +34,7 @@ def to_record(prediction: Prediction) -> dict[str, object]:
     Raises:
         InputError: provenance holds something JSON cannot carry. Tuples there come back as lists.
     """
-    record = {
+    record: dict[str, object] = {
         "format": FORMAT,
         "slide": prediction.slide,
         "extent": list(prediction.extent),
@@ -45,6 +45,7 @@ def to_record(prediction: Prediction) -> dict[str, object]:
         "spread": None if prediction.spread is None else _plain(prediction.spread),
         "unread_mass": prediction.unread_mass,
         "purpose": prediction.purpose,
+        **({"certified": prediction.certified} if prediction.certified else {}),
         "glimpses": [_glimpse_record(glimpse) for glimpse in prediction.glimpses],
         "maps": [_map_record(found) for found in prediction.maps],
         "tissue": {
@@ -161,6 +162,7 @@ class _Reader:
             patient=_text(record.get("patient", ""), "patient"),
             among=None if record.get("among") is None else _texts(record, "among"),
             unlike=None if record.get("unlike") is None else _float(record["unlike"], "unlike"),
+            certified=_text(record.get("certified", ""), "certified"),
         )
 
     def _glimpse(self, record: dict[str, object], drawn: bool) -> Glimpse:

@@ -32,6 +32,7 @@ FIGURES: Mapping[str, Callable[[Prediction], str]] = {
     "set": lambda prediction: set_text(prediction.among),
     "spread": lambda prediction: _decimals(prediction.spread),
     "unread_mass": lambda prediction: _decimals(prediction.unread_mass),
+    "certified": lambda prediction: prediction.certified,
     "unlike_training": lambda prediction: "" if prediction.unlike is None else f"{prediction.unlike:.3f}",
     "tiles_read": lambda prediction: str(sum(int(glimpse.valid.sum()) for glimpse in prediction.glimpses)),
     "area_read": lambda prediction: _decimals(area_read(prediction)),
@@ -39,9 +40,9 @@ FIGURES: Mapping[str, Callable[[Prediction], str]] = {
 """Columns of predictions.csv that come from a prediction, and their text; a new column is one line here.
 
 The set is empty where the model has no conformal sets, the spread where nothing was drawn at random. `unread_mass` is
-the share of the attention on tiles that were not read, empty where attention is no distribution over tiles.
-`unlike_training` is above 1 for a slide unlike those of the training, empty where the model does not know. `area_read`
-is the share of the tissue area that tiles covered.
+the share of the attention on tiles that were not read, empty where attention is no distribution over tiles. `certified`
+is "proof", a confidence or "no", empty where nobody asked. `unlike_training` is above 1 for a slide unlike those of the
+training, empty where the model does not know. `area_read` is the share of the tissue area that tiles covered.
 """
 
 

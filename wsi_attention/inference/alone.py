@@ -16,6 +16,7 @@ from wsi_attention.bags.source import BagSource, StoredTiles, notes_of
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError
+from wsi_attention.inference.certify import certificate_facts, certificate_notes, certified_in
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.predict import (
     USUAL,
@@ -168,16 +169,21 @@ def look_alone(
         tissue=TissueMask(mask, downsample, "tiles with features"),
         counters=Counters(),
         overview_pixels=0,
-        provenance=_provenance(opened, classifier, seed, used) | effort.facts() | judged.uncalibrated,
+        provenance=_provenance(opened, classifier, seed, used)
+        | effort.facts()
+        | judged.uncalibrated
+        | certificate_facts(output, classifier),
         notes=(
             *notes_of(source, 0),
             *opened.notes(source),
             *(classifier.seen.note(opened.fingerprint) if classifier.seen else ()),
             *effort.missed(judged.spread, unread),
+            *certificate_notes(output, classifier, unread),
         ),
         unread_mass=unread,
         purpose=classifier.purpose,
         among=judged.among,
+        certified=certified_in(output),
         shortfalls=unread_of(opened.path, source.failures, output.glimpses[0]),
     )
     return compared(found, classifier, source, output)

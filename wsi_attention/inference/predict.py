@@ -28,6 +28,14 @@ from wsi_attention.devices import Precision, autocast, device_of, placed, precis
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
 from wsi_attention.feature_store.store import FeatureStore
 from wsi_attention.geometry import OVERVIEW_PIXELS
+from wsi_attention.inference.certify import (
+    certificate_facts,
+    certificate_notes,
+    certified_in,
+    check_certify,
+    level_of,
+    word_of,
+)
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import known_to, store_at
 from wsi_attention.inference.stored_features import beside, expected_of
@@ -54,12 +62,15 @@ class Effort:
             attention on tiles that were not read at most `unread`.
         budget: the most tiles read for a tolerance; None for all there are.
         unread: share of the attention; the tolerance itself where None.
+        certify: tiles are read until the label of the sum over all tiles is settled: 1 by proof, or with this
+            confidence; None where nobody asks. The budget holds for it too.
     """
 
     exact: bool = False
     tolerance: float | None = None
     budget: int | None = None
     unread: float | None = None
+    certify: float | None = None
 
     def check(self, classifier: Classifier) -> None:
         """Raise InputError unless these wishes make sense together and the model can fulfil them.
@@ -69,6 +80,9 @@ class Effort:
         """
         if self.exact and not self.tolerance == self.budget == self.unread is None:
             raise InputError("exact reads every tile: give either exact, or a tolerance with its budget")
+        if self.certify is not None:
+            self._check_certify(self.certify, classifier)
+            return
         if self.budget is not None and self.tolerance is None:
             raise InputError("a budget is what a tolerance may cost: give a tolerance too")
         if self.unread is not None and self.tolerance is None:
@@ -85,10 +99,16 @@ class Effort:
         if self.facts() and isinstance(classifier.model, Estimating) and classifier.model.other_quantity:
             raise InputError(f"model {classifier.name}: {refusal(classifier.model)}")
 
+    def _check_certify(self, level: float, classifier: Classifier) -> None:
+        if self.exact or not self.tolerance == self.unread is None:
+            raise InputError("certify reads until the label is settled: give either certify, or exact or a tolerance")
+        check_certify(classifier, level, self.budget)
+
     def facts(self) -> dict[str, object]:
         """Return the wishes that differ from the default; results with other facts do not lie in one folder."""
-        wishes = {"exact": self.exact or None, "tolerance": self.tolerance, "budget": self.budget}
+        wishes: dict[str, object] = {"exact": self.exact or None, "tolerance": self.tolerance, "budget": self.budget}
         wishes["unread"] = self.unread if self.unread is not None or self.tolerance is None else self.tolerance
+        wishes["certify"] = None if self.certify is None else word_of(self.certify)
         return {name: value for name, value in wishes.items() if value is not None}
 
     def look(self, model: Any, source: TileSource, generator: Generator) -> Output:
@@ -104,13 +124,15 @@ class Effort:
             output = model.exact(source)
         elif self.tolerance is not None:
             output = model.until(source, self.tolerance, self._most, generator, self.unread)
+        elif self.certify is not None:
+            output = model.certified(source, self.certify, self._most, generator)
         else:
             output = model(source, generator)
         return output
 
     def snaps(self, wanted: bool) -> bool:
-        """Return whether tiles move to the file's own grid; never in an exact look, where gaps would remain."""
-        return wanted and not self.exact
+        """Return whether tiles move to the file's own grid; never where the exact sum, without gaps, is the point."""
+        return wanted and not self.exact and self.certify is None
 
     def missed(self, spread: float | None, unread: float | None) -> tuple[str, ...]:
         """Say what of a tolerance was not reached when the reading ended; nothing where all was."""
@@ -148,6 +170,7 @@ def predict(
     tolerance: float | None = None,
     budget: int | None = None,
     unread: float | None = None,
+    certify: bool | float | str | None = None,
     snap: bool = True,
     feature_store: str | os.PathLike[str] | None = None,
     feature_store_gb: float = FEATURE_STORE_GB,
@@ -171,9 +194,13 @@ def predict(
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
             sampling, is at most this, and the attention on tiles not read at most `unread`; see
             `interval` for what the spread means and what it cannot know.
-        budget: the most tiles to read for a tolerance; None for all there are. A note says what was not reached.
+        budget: the most tiles to read for a tolerance or a certificate; None for all there are. A note says what was
+            not reached.
         unread: share of the attention, between 0 and 1; as much as the tolerance where None, and 1 asks for a small
             spread alone.
+        certify: reads tiles, at their own places, until the label that `exact` would give is settled: True or "proof"
+            by proof, a number such as 0.99 by proof or with that confidence. `Prediction.certified` says which of them
+            was reached; it is about the model's label, not about the truth (docs/certificate.md).
         snap: moves sampled tiles by less than half a stored tile, so that each decodes as few stored tiles as can be;
             the result has their true places. False leaves them at the centres of attention's cells.
         feature_store: folder that keeps what the encoder says of tiles, so that a later call, or one with another model
@@ -190,10 +217,10 @@ def predict(
         ModelError: the model's logits are not finite.
         SlideError, ModelError: the slide cannot be opened, or the model cannot be loaded.
         InputError: features are of another slide, encoder or tile size, or damaged; this machine has no such device;
-            exact or a tolerance was asked of a model that cannot do it, or makes no sense; slide or classifier is
-            nothing of the kind.
+            exact, a tolerance or a certificate was asked of a model that cannot do it, or makes no sense; slide or
+            classifier is nothing of the kind.
     """
-    model, effort = as_classifier(classifier), Effort(exact, tolerance, budget, unread)
+    model, effort = as_classifier(classifier), Effort(exact, tolerance, budget, unread, level_of(certify))
     effort.check(model)
     precision = precision_of(model, precision)
     with as_slide(slide) as opened:
@@ -285,16 +312,19 @@ def look(
         provenance=provenance_of(slide, classifier, seed, used)
         | {"snap": source.snap}
         | effort.facts()
-        | judged.uncalibrated,
+        | judged.uncalibrated
+        | certificate_facts(output, classifier),
         notes=(
             *source.notes,
             *(notes_of(known, source.counters.tiles) if isinstance(known, FeaturedSource | BagSource) else ()),
             *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
             *effort.missed(judged.spread, unread),
+            *certificate_notes(output, classifier, unread),
         ),
         unread_mass=unread,
         purpose=classifier.purpose,
         among=judged.among,
+        certified=certified_in(output),
         shortfalls=(*source.shortfalls, *unread_of(slide.path, failures, glimpses)),
     )
     return compared(found, classifier, source, output)

@@ -11,7 +11,9 @@ shows is classified too, because the paper's loss finds small lesions very slowl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -32,9 +34,11 @@ from wsi_attention.attention.sampling import available, draw_without_replacement
 from wsi_attention.attention.spread import negative_entropy
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
+from wsi_attention.methods.certifying import Cells, check_certifiable, prepared, read_until_settled, uncertifiable
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import glimpses, maps, require_tissue
 from wsi_attention.methods.overview import OverviewOptions, check_overview, look_over
+from wsi_attention.methods.reading import encoded
 from wsi_attention.methods.rounds import (
     PART,
     Reading,
@@ -288,19 +292,61 @@ class AttentionSampling(nn.Module):
         read = tiles.select(slice(features.shape[1]))
         return self._output(seen, read, drawn, features, valid, mean_of(features, drawn.coefficients))
 
+    @property
+    def uncertifiable(self) -> str:
+        """See `protocols.Certifying`."""
+        return self.other_quantity or uncertifiable(self.encoder, self.classifier)
+
+    @torch.no_grad()
+    def certified(
+        self,
+        source: TileSource,
+        level: float,
+        budget: int,
+        generator: Generator | None = None,
+        calibration: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Output:
+        """Read tiles until the label that `exact` would give is settled. For eval mode.
+
+        What is settled, and why: docs/certificate.md. Arguments as in `protocols.Certifying`.
+
+        Raises:
+            InputError: several images, a wish that makes no sense, or `uncertifiable`; others as in `forward`.
+        """
+        check_certifiable(self, level, budget)
+        check_one_image(source)
+        seen, model = self._look(source), prepared(self.encoder, self.classifier, calibration)
+        encode = partial(encoded, source, preprocess=self.preprocess, encoder=self.encoder)
+        cells = Cells(seen.attention[0], partial(self._tiles, source, seen.grid), encode, model.head)
+        read = read_until_settled(cells, model, level, budget, generator)
+        where, like = cells.cells[torch.from_numpy(read.tiles).to(cells.cells.device)][None], seen.attention
+        drawn = DrawnCells(where, read.weights.to(like), read.chance.to(like))
+        features, valid = cells.features(), read.valid.to(like.device)
+        mean = mean_of(features, read.weights.to(features.device))
+        output = self._output(seen, self._tiles(source, seen.grid, where), drawn, features, valid, mean, random=False)
+        return replace(output, certificate=read.certificate)
+
     def _look(self, source: TileSource) -> _Seen:
         logits, scores, grid = self.score(source)
         attention = smoothed_softmax(logits, self.options.floor)
         return _Seen(attention, logits, grid, None if scores is None else attended(scores, attention))
 
     def _output(
-        self, seen: _Seen, tiles: TileSet, drawn: DrawnCells, features: Tensor, valid: Tensor, mean: Tensor
+        self,
+        seen: _Seen,
+        tiles: TileSet,
+        drawn: DrawnCells,
+        features: Tensor,
+        valid: Tensor,
+        mean: Tensor,
+        random: bool = True,
     ) -> Output:
+        """Return the output; `random` is False where tiles that were drawn stand beside others that were not."""
         spread, at_cells = spread_of(self.classifier, features, drawn.coefficients, drawn.chance), drawn.cells
         return Output(
             logits=in_float32(self.classifier, mean.to(features.dtype)),
             glimpses=glimpses(
-                tiles, drawn.coefficients, seen.attention.gather(-1, at_cells), valid, drawn=~spread.isnan()
+                tiles, drawn.coefficients, seen.attention.gather(-1, at_cells), valid, drawn=~spread.isnan() & random
             ),
             maps=maps(seen.attention, seen.logits, seen.grid),
             spread=spread,

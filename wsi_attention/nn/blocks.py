@@ -43,6 +43,13 @@ class Encoder(nn.Module):
     classifiers: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
 
+    def directions(self) -> Tensor | None:
+        """Return (g, dim) vectors of which each feature is a sum with factors of 0 or more; None where it can be any.
+
+        They tell how much a tile that was not read can say for a class (docs/certificate.md).
+        """
+        return None
+
 
 class OverviewNet(nn.Module):
     """Base of networks that look at an overview: (b, c, h, w) -> logits (b, gh, gw), features (b, dim, gh, gw).

@@ -39,6 +39,10 @@ class MnistEncoder(nn.Sequential, Encoder):
             layers += [nn.Conv2d(32, 32, 3), nn.ReLU()]
         super().__init__(*layers, GlobalMax(), UnitNorm())
 
+    def directions(self) -> Tensor:
+        """Return the axes: after a ReLU no number is negative."""
+        return torch.eye(self.dim)
+
 
 class SmallEncoder(Encoder):
     """A residual network cheap enough for a laptop: about 0.3 GFLOP for a 256 × 256 tile.
@@ -66,7 +70,7 @@ class SmallEncoder(Encoder):
         super().__init__()
         if pool not in POOLS:
             raise ValueError(f"no pooling named {pool!r}; there is: {', '.join(POOLS)}")
-        self.dim = dim
+        self.dim, self.pool = dim, pool
         self.map_layer = f"trunk.{2 + 4 * max(0, len(widths) - 2)}"
         stages: list[nn.Module] = [nn.Conv2d(channels, widths[0], 7, stride=4, padding=3, bias=False), _norm(widths[0])]
         for before, after in pairwise(widths):
@@ -80,6 +84,19 @@ class SmallEncoder(Encoder):
         """Map (m, c, h, w) to (m, dim), rows of length 1."""
         features: Tensor = self.unit(self.project(self.trunk(tiles)))
         return features
+
+    @torch.no_grad()
+    def directions(self) -> Tensor:
+        """Return what the projection makes of numbers that are not negative, the largest at least as large as the mean.
+
+        A feature is W x + b, scaled, and x ≥ 0 comes out of a ReLU. With "mean+max" x has a mean and a maximum of each
+        channel: the same amount of both, and more of the maximum alone.
+        """
+        columns = self.project.weight.detach().T
+        half = len(columns) // 2
+        if self.pool == "mean+max":
+            columns = torch.cat([columns[:half] + columns[half:], columns[half:]])
+        return torch.cat([columns, self.project.bias.detach()[None]])
 
 
 class _Residual(nn.Module):
@@ -202,3 +219,7 @@ class Frozen(Encoder):
         """Map (m, c, h, w) to (m, dim)."""
         features: Tensor = self.network(tiles)
         return features
+
+    def directions(self) -> Tensor | None:
+        """Return the network's own."""
+        return self.network.directions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from wsi_attention.nn.blocks import Encoder, UnitNorm
@@ -44,6 +45,10 @@ class ResNet18(Encoder):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         features: Tensor = self.unit(x.mean(dim=(-2, -1)))
         return features
+
+    def directions(self) -> Tensor:
+        """Return the axes: after a ReLU no number is negative."""
+        return torch.eye(self.dim)
 
     def load_backbone(self, weights: Mapping[str, Tensor]) -> None:
         """Load a torchvision `resnet18` state dict without its classifier (`fc.*`).

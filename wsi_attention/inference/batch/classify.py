@@ -29,6 +29,7 @@ from wsi_attention.inference.batch.runners import Runner, runner_for
 from wsi_attention.inference.batch.slides_csv import gather_slides
 from wsi_attention.inference.batch.summary import Report
 from wsi_attention.inference.batch.wishes import Wishes
+from wsi_attention.inference.certify import level_of
 from wsi_attention.inference.predict import USUAL, Effort, versions
 from wsi_attention.inference.results.folder import TABLE, Results, open_results
 from wsi_attention.inference.results.mirror import workplace
@@ -60,6 +61,7 @@ def classify(
     tolerance: float | None = None,
     budget: int | None = None,
     unread: float | None = None,
+    certify: bool | float | str | None = None,
     snap: bool = True,
     what: str | Exporter | Iterable[str | Exporter] = EXPORTS,
     existing: Existing = "resume",
@@ -89,7 +91,8 @@ def classify(
         gpus: several GPUs of this machine in place of `device`: "all", "0,1" or (0, 1); each does `workers` slides.
         precision: "32", "bf16" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
-        exact, tolerance, budget, unread, snap: as in `predict`; results of different wishes do not lie in one folder.
+        exact, tolerance, budget, unread, certify, snap: as in `predict`; results of different wishes do not lie in one
+            folder.
         what: exporters to run, one or several: registered names, or exporters with options of their own, such as
             `GeoJSONExporter(top=10)`. Where an earlier run had other options, its slides are done again.
         existing: "resume", or "overwrite" to remove the results of earlier runs first.
@@ -117,7 +120,7 @@ def classify(
         ResultsError: the results folder cannot be written or holds something else; what is finished is kept.
         ClusterError: the workers cannot do the work, or are gone; what is finished is kept.
     """
-    effort = Effort(exact, tolerance, budget, unread)
+    effort = Effort(exact, tolerance, budget, unread, level_of(certify))
     kept = None if feature_store is None else str(given_path(feature_store, "feature_store", "a folder"))
     stored = None if features is None else str(given_path(features, "features", "a folder"))
     known = kept, feature_store_gb, stored
