@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wsi_attention.cli.app import app
+from wsi_attention.errors import InputError, ResultsError
 
 
 def test_the_page_and_the_json(tmp_path: Path) -> None:
@@ -51,3 +52,58 @@ def test_figures_of_a_demonstration_say_so(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == f"D{warning[1:]}."
     assert json.loads((tmp_path / "out.json").read_text())["warning"] == warning
+
+
+def test_the_page_lies_beside_the_predictions_or_where_it_is_wanted(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    rows = [f"s{i},done,{1 - p},{p}" for i, p in enumerate((0.1, 0.25, 0.75, 0.5, 0.25, 0.875))]
+    (results / "predictions.csv").write_text("\n".join(["slide,status,prob_normal,prob_tumour", *rows]))
+    kinds = [("normal", "val", "A"), ("tumour", "val", "A"), ("tumour", "test", "A")]
+    kinds += [("normal", "test", "B"), ("normal", "test", "B"), ("tumour", "test", "B")]
+    lines = [f"s{i},{label},{part},{site}" for i, (label, part, site) in enumerate(kinds)]
+    (tmp_path / "labels.csv").write_text("\n".join(["slide,label,split,site", *lines]))
+    given = ["evaluate", "-p", str(results), "-l", str(tmp_path / "labels.csv")]
+    plain = CliRunner().invoke(app, given)
+    assert plain.exit_code == 0, plain.output
+    assert plain.stdout.splitlines()[-1] == f"page       {results / 'evaluation' / 'evaluation.html'}"
+    assert (results / "evaluation" / "evaluation.csv").is_file()
+    more = ["--sensitivity", "1", "--threshold", "tumour=0.75", "--by", "site", "--against", str(results)]
+    result = CliRunner().invoke(app, [*given, *more, "-o", str(tmp_path / "out" / "here")])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(plain.stdout[: plain.stdout.index("page")].rstrip())
+    assert "tumour at 0.75 or more (given)" in result.stdout
+    assert (
+        "tumour at 0.25 or more (sensitivity 1 on 2 validation slides of 2 patients, 1 of them tumour)" in result.stdout
+    )
+    assert "sensitivity 1.000 (95 % 0.158 to 1.000), specificity 0.000 (95 % 0.000 to 0.842), 4 slides" in result.stdout
+    assert "  B: AUROC 1.000 (95 % " in result.stdout
+    assert "against results: AUROC 0.833 and 0.833, difference +0.000  (95 % 0.000 to 0.000), p = 1," in result.stdout
+    assert {file.name for file in (tmp_path / "out" / "here").iterdir()} == {
+        *("evaluation.html", "evaluation.csv"),
+        *("roc.svg", "precision_recall.svg", "reliability.svg", "decision_curve.svg"),
+    }
+
+
+def test_a_threshold_is_never_chosen_on_test_slides(tmp_path: Path) -> None:
+    (tmp_path / "predictions.csv").write_text("slide,prob_normal,prob_tumour\na,0.2,0.8\nb,0.9,0.1\n")
+    (tmp_path / "labels.csv").write_text("slide,label,split\na,tumour,test\nb,normal,test\n")
+    result = CliRunner().invoke(
+        app, ["evaluate", "-p", str(tmp_path), "-l", str(tmp_path / "labels.csv"), "--sensitivity", "0.95"]
+    )
+    assert isinstance(result.exception, InputError)
+    assert "its column split has 2 test slides and no val" in str(result.exception)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_predictions_where_nothing_can_be_written_are_still_judged(tmp_path: Path) -> None:
+    (tmp_path / "predictions.csv").write_text("slide,prob_normal,prob_tumour\na,0.2,0.8\nb,0.9,0.1\n")
+    (tmp_path / "labels.csv").write_text("slide,label\na,tumour\nb,normal\n")
+    (tmp_path / "evaluation").write_text("a file in its place")
+    given = ["evaluate", "-p", str(tmp_path), "-l", str(tmp_path / "labels.csv")]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    assert "AUROC      1.000" in result.stdout
+    assert "no page: " in result.output
+    asked = CliRunner().invoke(app, [*given, "-o", str(tmp_path / "evaluation")])
+    assert isinstance(asked.exception, ResultsError)

@@ -46,9 +46,9 @@ def test_the_error_is_delongs() -> None:
 def test_many_slides_give_the_p_value_of_delong() -> None:
     for seed in range(3):
         found = auroc_difference(*pair(2000, 1.0, 0.9, seed))
-        assert found.p == pytest.approx(2 * norm.sf(abs(found.z)), abs=0.01)
+        assert found.p == pytest.approx(2 * norm.sf(abs(found.z)), abs=0.02)
         assert found.interval == pytest.approx(
-            (found.value - 1.96 * found.error, found.value + 1.96 * found.error), abs=0.002
+            (found.value - 1.96 * found.error, found.value + 1.96 * found.error), abs=0.003
         )
 
 

@@ -187,7 +187,7 @@ def page(
     """
     from markupsafe import Markup
 
-    script = _text("report.js")
+    script = template_text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     labels = Counter(row.label for row in rows if row.label)
     without = Counter(row.status for row in rows if not row.label)
@@ -209,7 +209,7 @@ def page(
             top=TOP,
             labels=sorted(labels.items()),
             without=sorted(without.items()),
-            style=Markup(_text("report.css")),
+            style=Markup(template_text("report.css")),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
         )
@@ -217,12 +217,12 @@ def page(
 
 
 @cache
-def environment() -> Environment:
-    """Return what fills the templates in: every text is escaped, and shown with no harmful character."""
+def environment(package: str = "wsi_attention.export") -> Environment:
+    """Return what fills the templates of a package in: every text is escaped, and shown with no harmful character."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(
-        loader=PackageLoader("wsi_attention.export", "templates"),
+        loader=PackageLoader(package, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: visible(value) if type(value) is str else value,
@@ -232,8 +232,9 @@ def environment() -> Environment:
     return found
 
 
-def _text(name: str) -> str:
-    return (files("wsi_attention.export") / "templates" / name).read_text(encoding="utf-8")
+def template_text(name: str, package: str = "wsi_attention.export") -> str:
+    """Return a file beside the templates of a package as it is."""
+    return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
 def _decimals(value: float, places: int) -> str:

@@ -70,4 +70,6 @@ def _areas(scores: NDArray[np.float64], truth: NDArray[np.bool_], weights: NDArr
     below = np.concatenate([np.zeros((len(weight), 1)), np.cumsum(weight * ~positive, axis=1)], axis=1)
     wins = (weight[:, positive] * (below[:, starts] + below[:, ends]) / 2).sum(1)
     pairs = weight[:, positive].sum(1) * below[:, -1]
-    return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
+    areas = np.full(len(wins), np.nan)
+    np.divide(wins, pairs, out=areas, where=pairs > 0)
+    return areas

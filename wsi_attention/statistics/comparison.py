@@ -6,7 +6,8 @@ and Donner, Biometrics 2008, do for estimates that are correlated: with d = A - 
 
     low  = d - √((A - a)² + (B⁺ - B)² - 2r(A - a)(B⁺ - B)),    high likewise,
 
-where r is the correlation of the two areas over patients, and both intervals have Student's t with as many degrees of
+where r is the correlation of the two areas over patients, where it is positive a standard error (of Fisher's z) nearer
+to 0, because few patients tell it badly, and both intervals have Student's t with as many degrees of
 freedom as the difference (Satterthwaite's). So it does not collapse where both models are perfect, as
 d ± z·se does. The p-value is that at which the interval begins to hold 0; the plain z of DeLong is there as well.
 """
@@ -107,7 +108,7 @@ def difference_interval(
     freedom = satterthwaite(one.influence - other.influence, own, labels)
     ends = [auroc_interval(shares, labels, own, level, freedom) for shares in (first, second)]
     (a_low, a_high), (b_low, b_high) = ends
-    correlation, difference = _correlation(one, other, own), one.value - other.value
+    correlation, difference = _correlation(one, other, own, freedom), one.value - other.value
 
     def reach(x: float, y: float) -> float:
         return math.sqrt(max(x * x + y * y - 2 * correlation * x * y, 0.0))
@@ -118,11 +119,13 @@ def difference_interval(
     )
 
 
-def _correlation(one: MeanArea, other: MeanArea, own: NDArray[np.int64]) -> float:
-    """Return how the two areas vary together over patients; 0 where one of them does not vary."""
+def _correlation(one: MeanArea, other: MeanArea, own: NDArray[np.int64], freedom: float) -> float:
+    """Return how the two areas vary together over patients, a standard error nearer to 0; 0 where one does not vary."""
     sums = [np.bincount(own, area.influence) for area in (one, other)]
     both = math.sqrt(float((sums[0] ** 2).sum() * (sums[1] ** 2).sum()))
-    return float(np.clip((sums[0] * sums[1]).sum() / both, -1, 1)) if both > 0 else 0.0
+    found = float(np.clip((sums[0] * sums[1]).sum() / both, -1 + 1e-12, 1 - 1e-12)) if both > 0 else 0.0
+    nearer = math.tanh(max(abs(math.atanh(found)) - 1 / math.sqrt(max(freedom - 1, 1)), 0.0))
+    return math.copysign(nearer, found) if found > 0 else found
 
 
 def _p_value(value: float, interval: Callable[..., tuple[float, float]]) -> float:

@@ -90,7 +90,7 @@ def mean_interval(
     if not n:
         return NONE
     own = numbered(groups, n)
-    totals, slides = np.bincount(own, values), np.bincount(own).astype(np.float64)
+    totals, slides = np.bincount(own, values), np.bincount(own, np.ones(n))
     weight, value = PRIOR
     more = np.append(totals, weight * value * slides.mean()), np.append(slides, weight * slides.mean())
     return _mean_end(totals, slides, level)[0], _mean_end(*more, level)[1]
