@@ -142,7 +142,7 @@ def _map_on(layout: Layout, number: int, found: AttentionMap) -> AttentionMap:
     if not values.size:
         return replace(found, values=np.full((1, 1), np.nan, np.float32), grid=Grid(1, 1, grid.step))
     origin = grid.origin[0] + cols.start * grid.step[0] - left, grid.origin[1] + rows.start * grid.step[1]
-    return replace(found, values=values, grid=Grid(*values.shape, grid.step, origin))
+    return replace(found, values=values, grid=Grid(len(values), values.shape[1], grid.step, origin))
 
 
 def _between(low: float, high: float, origin: float, step: float, cells: int) -> slice:
@@ -155,8 +155,8 @@ def _shares(whole: Prediction, layout: Layout) -> list[float]:
     """Return each slide's share of the weight of what decides: of the tiles, or else of the attention map."""
     glimpse, found = deciding(whole), main_map(whole)
     if glimpse is not None:
-        weights = np.where(glimpse.valid, glimpse.weights, 0.0)
-        mass = np.bincount(layout.owners(glimpse.tiles), weights, minlength=len(layout.extents))
+        weights, owners = np.where(glimpse.valid, glimpse.weights, 0.0), layout.owners(glimpse.tiles)
+        mass = np.array([weights[owners == number].sum() for number in range(len(layout.extents))])
     elif found is not None:
         own = [_map_on(layout, number, found).values for number in range(len(layout.extents))]
         mass = np.array([np.nansum(np.maximum(values, 0), dtype=np.float64) for values in own])

@@ -103,8 +103,8 @@ class _Memories:
         first = found[0][1]
         features = first.new_zeros((1, len(tiles), first.shape[-1]))
         valid = torch.zeros((1, len(tiles)), dtype=torch.bool, device=found[0][2].device)
-        for index, own, known_here in found:
-            features[:, index.to(features.device)], valid[:, index.to(valid.device)] = own, known_here
+        for places, own, known_here in found:
+            features[:, places.to(features.device)], valid[:, places.to(valid.device)] = own, known_here
         return features, valid
 
     def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
