@@ -51,6 +51,33 @@ def test_in_one_bag_the_slide_with_most_of_the_weight_decides() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sets", "among", "label"),
+    [
+        (["lesion"], "lesion", "lesion"),
+        (["benign|lesion"], "benign|lesion", "undecided"),
+        (["{}"], "{}", "undecided"),
+        (["lesion", "benign|lesion"], "lesion", "lesion"),
+        (["lesion", "benign"], "{}", "undecided"),
+        (["benign", "benign", "lesion"], "benign", "undecided"),  # another class than the most probable one
+        (["lesion", ""], "", "lesion"),  # a slide of a model without sets
+    ],
+)
+def test_a_label_is_withheld_where_the_sets_of_most_slides_do(sets: list[str], among: str, label: str) -> None:
+    row = patient_row("p", [slide(f"s{n}", (0.3, 0.7, 0.0), set=one) for n, one in enumerate(sets)], CLASSES)
+    assert (row["set"], row["label"], row["prob_lesion"]) == (among, label, "0.700000")
+
+
+def test_the_set_of_most_slides_lacks_the_right_class_in_at_most_twice_alpha() -> None:
+    random, alpha, missed = np.random.default_rng(0), 0.1, 0
+    for _ in range(2000):  # each slide's set lacks "lesion" in 10 %, together for some patients
+        shared = random.random() < 0.05
+        sets = ["benign" if shared or random.random() < (alpha - 0.05) / 0.95 else "lesion" for _ in range(3)]
+        row = patient_row("p", [slide(f"s{n}", (0.3, 0.7, 0.0), set=one) for n, one in enumerate(sets)], CLASSES)
+        missed += "lesion" not in row["set"]
+    assert 0.03 < missed / 2000 <= 2 * alpha
+
+
+@pytest.mark.parametrize(
     ("others", "status", "reason"),
     [
         ([SlideLine("b", "failed", "truncated")], "partial", "b failed: truncated"),

@@ -6,6 +6,12 @@ a slide at 0 or 1 has no veto, and nothing grows with the number of slides, as t
 finding, the highest probability is high by chance alone. Where one slide among many shows the finding, a mean hides it:
 for such labels a model is trained with `bag = "patient"`, which weighs the slides by their attention.
 
+*A withheld label.* Where the model has conformal sets, the patient's set holds the classes that are in more than half
+of the sets of the slides. It lacks the right class in at most 2 alpha of patients, however the slides depend on each
+other (Gasparin and Ramdas, "Merging uncertainty sets via majority vote", 2024). For one slide, and for a model that saw
+all slides as one bag, it is the set itself, with alpha. The label is undecided unless the set holds the most probable
+class and no other.
+
 *What decides.* The slide that speaks most for the patient's label, by its own probability; where a model saw all slides
 of the patient as one bag, these are equal, and the slide with most of the weight decides. Its tiles are those of
 highest weight.
@@ -19,13 +25,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_attention.export.measures import clipped, deciding, heaviest
-from wsi_attention.export.table import share_of
-from wsi_attention.structures import Prediction, warning_in
+from wsi_attention.export.table import set_text, share_of
+from wsi_attention.structures import UNDECIDED, Prediction, warning_in
 
 TOP = 5
 """Tiles that are named, as many as the report shows."""
 TILES, BAG_SHARE = "deciding_tiles", "bag_share"
 """What the state of a slide keeps for its patient's row besides the columns of predictions.csv."""
+SET = "set"
+"""The column of conformal sets, here and in predictions.csv."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class SlideLine:
 
 def patient_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of patients.csv for a model with these classes, in order."""
-    first = ["patient", "status", "label", *map(share_of, classes), "slides_used", "slides"]
+    first = ["patient", "status", "label", *map(share_of, classes), SET, "slides_used", "slides"]
     return [*first, "deciding_slide", TILES, "reason", "notes"]
 
 
@@ -97,13 +105,23 @@ def _joined(used: Sequence[SlideLine], classes: Sequence[str]) -> dict[str, str]
     best = int(np.argmax(mean))
     first = max(range(len(used)), key=lambda n: (shares[n, best], _number(used[n], BAG_SHARE)))
     warning = warning_in((used[first].row or {}).get("notes", ""))
+    among = _majority([(slide.row or {}).get(SET, "") for slide in used], classes)
     return {
-        "label": classes[best],
+        "label": classes[best] if among in (None, (classes[best],)) else UNDECIDED,
         **{share_of(name): f"{share:.6f}" for name, share in zip(classes, mean, strict=True)},
+        SET: set_text(among),
         "deciding_slide": used[first].name,
         TILES: (used[first].row or {}).get(TILES, ""),
         "notes": warning,
     }
+
+
+def _majority(sets: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the classes that are in more than half of the sets; None where not every slide has one."""
+    if not all(sets):
+        return None
+    votes = [sum(name in one.split("|") for one in sets) for name in classes]
+    return tuple(name for name, count in zip(classes, votes, strict=True) if 2 * count > len(sets))
 
 
 def _status(slides: Sequence[SlideLine], used: Sequence[SlideLine]) -> str:

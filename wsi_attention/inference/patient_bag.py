@@ -76,8 +76,8 @@ def look_together(
     shares = _shares(whole, canvas.layout)
     names = [source.slide.fingerprint for source in sources]
     return tuple(
-        _of_slide(whole, canvas.layout, number, source, classifier, {"slides": names, "share": shares[number]})
-        for number, source in enumerate(sources)
+        _of_slide(whole, canvas, number, sources, classifier, {"slides": names, "share": shares[number]})
+        for number in range(len(sources))
     )
 
 
@@ -92,12 +92,18 @@ def _check_scales(patient: str, slides: Sequence[Slide]) -> None:
 
 
 def _of_slide(
-    whole: Prediction, layout: Layout, number: int, source: SlideSource, classifier: Classifier, bag: dict[str, object]
+    whole: Prediction,
+    canvas: SideBySide,
+    number: int,
+    sources: Sequence[SlideSource],
+    classifier: Classifier,
+    bag: dict[str, object],
 ) -> Prediction:
-    slide, seed, used = source.slide, whole.provenance["seed"], whole.provenance["precision"]
-    own = provenance_of(slide, classifier, int(str(seed)), str(used))
-    rest = {name: value for name, value in whole.provenance.items() if name in ("snap", "exact", "tolerance")}
-    rest |= {name: value for name, value in whole.provenance.items() if name in ("budget", "unread")}
+    layout, first, source = canvas.layout, sources[0], sources[number]
+    slide, seed, used = source.slide, int(str(whole.provenance["seed"])), str(whole.provenance["precision"])
+    own = provenance_of(slide, classifier, seed, used)
+    of_first = provenance_of(first.slide, classifier, seed, used)
+    rest = {name: value for name, value in whole.provenance.items() if name not in of_first}
     bag = {"patient": whole.patient, **bag}
     told = f"label and probabilities are those of all {len(layout.extents)} slides of patient {whole.patient} together"
     return replace(
@@ -113,12 +119,17 @@ def _of_slide(
         overview_pixels=source.overview_pixels,
         provenance={**own, **rest, "bag": bag},
         notes=(
-            *source.notes,
-            *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
+            *_notes_of(source, classifier),
+            *[note for note in whole.notes if note not in _notes_of(first, classifier)],
             f"{told}; {float(str(bag['share'])):.1%} of the weight lies on this one",
         ),
         shortfalls=(*source.shortfalls, *whole.shortfalls),
     )
+
+
+def _notes_of(source: SlideSource, classifier: Classifier) -> tuple[str, ...]:
+    """Return the notes on one slide by itself."""
+    return (*source.notes, *(classifier.seen.note(source.slide.fingerprint) if classifier.seen else ()))
 
 
 def _glimpse_on(layout: Layout, number: int, glimpse: Glimpse) -> Glimpse:

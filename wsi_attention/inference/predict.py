@@ -327,7 +327,7 @@ def look(
         certified=certified_in(output),
         shortfalls=(*source.shortfalls, *unread_of(slide.path, failures, glimpses)),
     )
-    return compared(found, classifier, source, output)
+    return compared(found, classifier, known if isinstance(known, SideBySide) else source, output)
 
 
 def looked(

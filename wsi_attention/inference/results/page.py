@@ -177,7 +177,7 @@ def _patient(number: int, cells: Mapping[str, str], purpose: str) -> Patient:
         cells.get("patient", ""),
         cells.get("status", ""),
         shown_class(label, purpose) if label else "",
-        _number(cells.get(f"prob_{label}")) if label else None,
+        _number(highest_share(cells)) if label else None,
         int(_number(cells.get("slides_used")) or 0),
         int(_number(cells.get("slides")) or 0),
         cells.get("deciding_slide", ""),
