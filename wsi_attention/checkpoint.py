@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,7 @@ from wsi_attention.errors import InputError, ModelError
 from wsi_attention.files import write_folder
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import KEY, LearntFrom
+from wsi_attention.methods.ensemble import ensemble_of, repeated_names
 from wsi_attention.methods.method import brief, build_model, find_method
 from wsi_attention.model_card import ModelCard, ModelConfig, readme
 from wsi_attention.model_encoder import KEY as ENCODER_KEY
@@ -126,7 +127,8 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     """
     options = find_method(card.method).complete(card.arguments)
     part = encoder_part(model, options, card.encoder)
-    own = own_weights(model, part)
+    repeated = repeated_names(model)
+    own = {name: value for name, value in own_weights(model, part).items() if name not in repeated}
     weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in own.items()})
     sha256 = hashlib.sha256(weights).hexdigest()
     config: ModelConfig = {
@@ -149,6 +151,8 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         config["purpose"] = card.purpose
     if part:
         config["encoder_weights"] = part.as_dict()
+    if card.members:
+        config["members"] = [dict(one) for one in card.members]
     text = json.dumps(_finite({**config, **card.certainty.as_config()}), indent=2) + "\n"
     told = part.sentences if part else ()
     files = {
@@ -185,7 +189,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     weights, sha256 = read_weights(folder, config)
     try:
         with torch.random.fork_rng(devices=[]):  # what the layers draw is thrown away, the caller's generator is not
-            model = build_model(config["method"], len(config["classes"]), **config["options"])
+            model = _built(config)
     except InputError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     mpp = contract_of(model).tile_mpp
@@ -198,6 +202,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     outside: Mapping[str, Tensor] = {}
     if part and not part.contained:
         outside = fill_from_pointer(model, part, folder, config.get("recipe", {}).get("encoder_start"))
+    weights |= {name: weights[first] for name, first in repeated_names(model).items() if first in weights}
     check_fit(weights, {name: value for name, value in model.state_dict().items() if name not in outside}, folder)
     model.load_state_dict({**outside, **weights})
     try:
@@ -207,6 +212,15 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     name = folder.resolve().name
     classes = tuple(config["classes"])
     return Classifier(model, classes, config, sha256, name, folder.resolve(), certainty_of(config, folder / CONFIG))
+
+
+def _built(config: ModelConfig) -> nn.Module:
+    """Return the network of a configuration with fresh weights, of an ensemble with all its members."""
+    method, classes, members = config["method"], len(config["classes"]), config.get(MEMBERS)
+    if members is None:
+        return build_model(method, classes, **config["options"])
+    networks = [build_model(method, classes, **one["options"]) for one in members]
+    return ensemble_of(networks, shared=all(one.get("shared") for one in members))
 
 
 def as_classifier(given: ClassifierLike) -> Classifier:
@@ -267,6 +281,8 @@ def _finite(value: object) -> object:
 FORMAT = 2
 """Version of the folder's layout; raised when an older version of the package could not read a folder. Format 1, which
 is read too, had the options under "arguments", those of the encoder among them."""
+MEMBERS: Final = "members"
+"""Where config.json of an ensemble keeps a table for each member: its `options`, whether its encoder is `shared`."""
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 PURPOSE = re.compile(r"[A-Za-z0-9 -]{0,40}")
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -309,6 +325,9 @@ def read_config(folder: Path) -> ModelConfig:
     classes = config["classes"]
     if not classes or len(set(map(str, classes))) < len(classes) or not all(isinstance(one, str) for one in classes):
         raise ModelError(f"{file}: 'classes' must be different names, found {brief(classes)}")
+    members = config.get(MEMBERS, [{"options": {}}])
+    if not isinstance(members, list) or not members or not all(_is_member(one) for one in members):
+        raise ModelError(f"{file}: {MEMBERS!r} must be a list of tables with options, found {brief(members)}")
     purpose = config.get("purpose", "")
     if not isinstance(purpose, str) or not PURPOSE.fullmatch(purpose):
         raise ModelError(f"{file}: 'purpose' must be a few plain words such as demonstration, found {brief(purpose)}")
@@ -329,6 +348,10 @@ def certainty_of(config: ModelConfig, file: Path) -> Certainty:
         return Certainty.from_config(config, len(config["classes"]))
     except ValueError as error:
         raise ModelError(f"{file}: {error}; copy the whole folder again, or train again") from error
+
+
+def _is_member(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("options"), dict)
 
 
 def read_weights(folder: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:

@@ -39,6 +39,23 @@ class LearntFrom:
         kinds = {kind: own for kind, own in found.items() if kind in KINDS and isinstance(own, Mapping)}
         return cls({kind: {part: frozenset(map(str, own)) for part, own in kinds[kind].items()} for kind in kinds})
 
+    @classmethod
+    def union(cls, several: Iterable[LearntFrom]) -> Self:
+        """Return what an ensemble has learnt from: a slide that trained one member and chose another's epoch trained.
+
+        Args:
+            several: the records of the members.
+        """
+        records = list(several)
+        found: dict[str, dict[str, frozenset[str]]] = {}
+        for kind in KINDS:
+            every = {
+                part: _together(one.hashes.get(kind, {}).get(part, frozenset()) for one in records) for part in PARTS
+            }
+            train = every["train"]
+            found[kind] = {"train": train, "val": every["val"] - train}
+        return cls({kind: parts for kind, parts in found.items() if any(parts.values())})
+
     def as_dict(self) -> dict[str, dict[str, list[str]]]:
         """Return plain JSON values, the same for the same slides."""
         return {kind: {part: sorted(own) for part, own in parts.items()} for kind, parts in self.hashes.items()}
@@ -62,6 +79,10 @@ class LearntFrom:
         """Return what to say of a slide of this content; nothing where the model has not seen it."""
         part = self.part_of("slides", fingerprint)
         return (SENTENCES[part],) if part else ()
+
+
+def _together(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*sets)
 
 
 def _hash(text: str) -> str:

@@ -42,6 +42,7 @@ class ModelConfig(TypedDict):
     calibration: NotRequired[object]
     conformal: NotRequired[object]
     familiar: NotRequired[object]
+    members: NotRequired[list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class ModelCard:
         page: README.md in full; written from all the rest where empty.
         encoder: where the encoder's weights come from; where it is empty, `arguments` say it by the encoder's name.
         certainty: what is fitted to its predictions, and why something is not.
+        members: of an ensemble, a table for each member: its `options`, whether its encoder is `shared`, and more that
+            people want to know; empty for a single model.
     """
 
     method: str
@@ -77,6 +80,7 @@ class ModelCard:
     page: str = ""
     encoder: Origin = NOBODY
     certainty: Certainty = NOTHING
+    members: Sequence[Mapping[str, object]] = ()
 
 
 def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Sequence[str] = ()) -> str:

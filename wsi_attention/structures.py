@@ -268,6 +268,7 @@ class Output:
             gradient; training may accumulate it. None for a method that does not say.
         pooled: (b, d) the feature of each slide that its logits come from; None for a method without such.
         certificate: how far the label of the sum over all tiles is settled, of a single image; None where nobody asked.
+        members: (m, b, classes), the probabilities of each member of an ensemble; None for a single model.
     """
 
     logits: Tensor
@@ -279,6 +280,7 @@ class Output:
     tile_evidence: Tensor | None = None
     pooled: Tensor | None = None
     certificate: Certificate | None = None
+    members: Tensor | None = None
 
 
 DEMONSTRATION = "demonstration"

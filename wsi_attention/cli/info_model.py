@@ -28,9 +28,11 @@ def page(path: str, as_json: bool) -> str:
     certainty = certainty_of(config, Path(path) / CONFIG)
     part = EncoderPart.of(config.get(KEY))
     encoder = named_encoder(config["options"]) or "none"
+    members = config.get("members")
     rows = [
         ("model", path),
         ("method", config["method"]),
+        *([("ensemble", f"{len(members)} members, the mean of their probabilities")] if members else []),
         ("classes", ", ".join(config["classes"])),
         ("mpp", f"{config['mpp']:g} µm/px, the finest scale read"),
         ("purpose", config.get("purpose") or "not said"),

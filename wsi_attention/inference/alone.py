@@ -22,8 +22,10 @@ from wsi_attention.inference.predict import (
     USUAL,
     Effort,
     compared,
+    facts_of_members,
     judged_of,
     looked,
+    notes_of_members,
     number_of,
     seed_of,
     unread_of,
@@ -172,8 +174,10 @@ def look_alone(
         provenance=_provenance(opened, classifier, seed, used)
         | effort.facts()
         | judged.uncalibrated
-        | certificate_facts(output, classifier),
+        | certificate_facts(output, classifier)
+        | facts_of_members(classifier, output),
         notes=(
+            *notes_of_members(classifier, output),
             *notes_of(source, 0),
             *opened.notes(source),
             *(classifier.seen.note(opened.fingerprint) if classifier.seen else ()),

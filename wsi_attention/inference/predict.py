@@ -40,6 +40,7 @@ from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import known_to, store_at
 from wsi_attention.inference.stored_features import beside, expected_of
 from wsi_attention.inference.traits import traits_of
+from wsi_attention.methods.ensemble import disagreement, members_facts
 from wsi_attention.methods.rounds import limits, refusal
 from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
@@ -313,9 +314,11 @@ def look(
         | {"snap": source.snap}
         | effort.facts()
         | judged.uncalibrated
-        | certificate_facts(output, classifier),
+        | certificate_facts(output, classifier)
+        | facts_of_members(classifier, output),
         notes=(
             *source.notes,
+            *notes_of_members(classifier, output),
             *(notes_of(known, source.counters.tiles) if isinstance(known, FeaturedSource | BagSource) else ()),
             *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
             *effort.missed(judged.spread, unread),
@@ -389,6 +392,20 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def facts_of_members(classifier: Classifier, output: Output) -> dict[str, object]:
+    """Return what provenance says of the members of an ensemble; nothing for a single model."""
+    if output.members is None:
+        return {}
+    return {"members": members_facts(classifier.classes, output.members[:, 0].cpu().numpy())}
+
+
+def notes_of_members(classifier: Classifier, output: Output) -> tuple[str, ...]:
+    """Return a sentence on members of an ensemble that disagree on the label; nothing where they agree."""
+    if output.members is None:
+        return ()
+    return disagreement(classifier.classes, output.members[:, 0].cpu().numpy())
 
 
 def number_of(values: torch.Tensor) -> float | None:

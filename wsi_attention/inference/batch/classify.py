@@ -360,6 +360,8 @@ def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap
     settings |= {"purpose": classifier.purpose} if classifier.purpose else {}
     known = classifier.certainty
     settings |= {CERTAINTY: list(known.sentences), CERTAINTY_DIGEST: known.digest} if known.digest else {}
+    members = classifier.config.get("members")
+    settings |= {"members": [one["options"] for one in members]} if members else {}
     return RunKey(classifier.name, classifier.weights_sha256, settings)
 
 
