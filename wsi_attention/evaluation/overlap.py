@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from wsi_attention.checkpoint import CONFIG, SHIPPED, model_folder, read_config, shipped_models
 from wsi_attention.errors import ModelError
@@ -14,6 +15,9 @@ from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import SENTENCES, LearntFrom
 from wsi_attention.model_card import ModelConfig
 from wsi_attention.training.labels import LabelRow
+
+OUT_OF_FOLD: Final = "out_of_fold"
+"""Says in the record of a run, of its model, that each slide was predicted by a part of it that had not seen it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Overlap:
         chosen: their content chose its best epoch (validation).
         named: they are called as slides that trained it or chose its epoch, and contents do not tell them apart.
         related: other slides of their patients did.
+        out_of_fold: each was predicted by models of a cross-validation that had seen neither it nor its patient.
     """
 
     slides: int
@@ -35,6 +40,7 @@ class Overlap:
     chosen: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
+    out_of_fold: bool = False
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -48,6 +54,8 @@ class Overlap:
         lines = tuple(f"{len(own)} of these {self.slides} slides {what}: {_some(own)}" for own, what in whats if own)
         if lines:
             return (*lines, "the figures are too kind: judge a model by slides and patients that it has not seen")
+        if self.out_of_fold:
+            return ("out of fold: each slide was predicted by models that had seen neither it nor its patient",)
         if not self.known:
             return ("whether some of these slides trained the model is not known; -m names its folder",)
         return ("none of these slides is known to have trained this model",)
@@ -101,14 +109,16 @@ def find_overlap(
         results: the results folder, whose states know the contents.
         config: of the model, None where it is not at hand.
     """
-    seen = LearntFrom.from_config(config) if config else None
+    apart = bool(_last_run(results).get(OUT_OF_FOLD))
+    seen = LearntFrom.from_config(config) if config and not apart else None
     found: dict[str, list[str]] = {kind: [] for kind in ("train", "val", "named", "related")}
     for name, row in rows.items():
         kind = _kind(name, row, notes.get(name, ""), results, seen)
         if kind:
             found[kind].append(name)
-    known = seen is not None or any(found.values())
-    return Overlap(len(rows), known, *(tuple(found[kind]) for kind in ("train", "val", "named", "related")))
+    known = apart or seen is not None or any(found.values())
+    trained, chosen, named, related = (tuple(found[kind]) for kind in ("train", "val", "named", "related"))
+    return Overlap(len(rows), known, trained, chosen, named, related, apart)
 
 
 def _kind(name: str, row: LabelRow, note: str, results: Path, seen: LearntFrom | None) -> str | None:
