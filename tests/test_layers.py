@@ -59,6 +59,10 @@ ALLOWED = {
     | MODELS
     | {"attention", "bags", "certainty", "config", "csv_table", "encoders", "feature_store", "inference", "methods"}
     | {"nn", "slide", "statistics", "tiles"},
+    "study": BASE
+    | MODELS
+    | {"attention", "bags", "certainty", "config", "csv_table", "encoders", "evaluation", "export", "feature_store"}
+    | {"inference", "methods", "nn", "slide", "statistics", "tiles", "training"},
     "evaluation": BASE | MODELS | {"certainty", "csv_table", "export", "inference", "statistics", "training"},
 }
 PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
@@ -74,6 +78,7 @@ TORCH_ROOMS = {
     "devices",
     "training",
     "evaluation",
+    "study",
     "statistics",
     "inference",
     "testing",

@@ -6,6 +6,7 @@ import typer
 
 from wsi_attention.cli import (
     classify,
+    crossvalidate,
     doctor,
     encoders,
     encoders_fetch,
@@ -35,6 +36,7 @@ app = typer.Typer(
 for command in (
     classify.classify,
     train.train,
+    crossvalidate.crossvalidate,
     evaluate.evaluate,
     info.info,
     export.export,

@@ -99,7 +99,7 @@ def train(
     use_cache(cache)
     recipe = with_encoder(recipe, encoder)
     command = shlex.join(["wsi-attention", *sys.argv[1:]])
-    with _listener() as listener:
+    with listening() as listener:
         result = run.train(
             labels,
             slides,
@@ -131,7 +131,8 @@ def train(
 
 
 @contextmanager
-def _listener() -> Iterator[Listener]:
+def listening() -> Iterator[Listener]:
+    """Yield what prints the lines of a training and moves its progress bar."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -273,7 +273,7 @@ def open_results(
             configuration.
     """
     root = Path(folder)
-    with _locked(root) as lock:
+    with locked(root) as lock:
         with results_errors(root):
             if mirror:
                 mirror.open(root)
@@ -329,7 +329,12 @@ def _remove_all(root: Path, states: Mapping[str, State]) -> None:
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[int]:
+def locked(root: Path) -> Iterator[int]:
+    """Yield the lock of a folder, which no other run has until the end; the folder is created if need be.
+
+    Raises:
+        ResultsError: another run has it, or the folder cannot be written.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)

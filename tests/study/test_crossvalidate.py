@@ -1,0 +1,228 @@
+"""The whole way on generated slides: folds, predictions of unseen slides, an ensemble; killed, the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from wsi_attention import classify, evaluate, load_model, predict
+from wsi_attention.checkpoint import CONFIG
+from wsi_attention.cli.app import app
+from wsi_attention.config import Recipe, load_recipe
+from wsi_attention.errors import InputError, WsiAttentionError
+from wsi_attention.inference.results.state import stored_predictions
+from wsi_attention.study import crossvalidate as module
+from wsi_attention.study.crossvalidate import crossvalidate
+from wsi_attention.study.folds import Wanted
+from wsi_attention.study.out_of_fold import judged, mean_prediction
+from wsi_attention.study.plan import make_plan
+from wsi_attention.testing.slides import SlideSpec, write_slide
+
+RECIPE = """
+method = "ats"
+epochs = 1
+batch = 2
+validation_share = 0.34
+[model]
+draws = 4
+tile_size = 64
+tile_mpp = 1.0
+overview_mpp = 8.0
+encoder_widths = [8, 8]
+features = 8
+attention_widths = [8, 8]
+context = 3
+"""
+PATIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slides and labels of eight patients, the first of them with two slides, and a study of them."""
+    folder = tmp_path_factory.mktemp("study")
+    names = [(f"p{i}_{k}", ("benign", "lesion")[i % 2], f"P{i}") for i in range(PATIENTS) for k in range(1 + (i == 0))]
+    for seed, (name, label, _) in enumerate(names):
+        write_slide(folder / f"slides/{name}.svs", SlideSpec(size=(512, 480), seed=seed, label=label, lesion_scale=8))
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("slide", "label", "patient"), *names])
+    (folder / "recipe.toml").write_text(RECIPE)
+    ran = CliRunner().invoke(app, arguments(folder, folder / "study"), catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    (folder / "said.txt").write_text(ran.output)
+    return folder
+
+
+def arguments(folder: Path, output: Path, *more: str) -> list[str]:
+    given = {"-l": folder / "labels.csv", "-i": folder / "slides", "-o": output, "--config": folder / "recipe.toml"}
+    fixed = ["--folds", "2", "--device", "cpu"]
+    return ["crossvalidate", *(str(part) for pair in given.items() for part in pair), *fixed, *more]
+
+
+def done(folder: Path, output: Path, **more: Any) -> module.StudyResult:
+    recipe = load_recipe(folder / "recipe.toml")
+    return crossvalidate(
+        folder / "labels.csv", folder / "slides", output, recipe, **{"folds": 2, "device": "cpu", **more}
+    )
+
+
+def copied(study: Path, place: Path) -> Path:
+    shutil.copytree(study, place)
+    return place
+
+
+def without_model(fold: Path) -> None:
+    """Make a fold one that was killed before its training ended."""
+    shutil.rmtree(fold / "held_out")
+    for name in ("README.md", "config.json", "model.safetensors", "training/finished.json"):
+        (fold / name).unlink()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files that do not tell when and by which process they were written."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    kept = [path for path in files if "held_out" not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept}
+
+
+def test_every_slide_is_predicted_by_a_model_that_has_not_seen_its_patient(place: Path) -> None:
+    with (place / "study/folds.csv").open(newline="") as file:
+        folds = {row["slide"]: row["fold"] for row in csv.DictReader(file)}
+    assert folds["p0_0"] == folds["p0_1"] and len(folds) == 9
+    predictions = dict(stored_predictions(place / "study/out_of_fold"))
+    assert predictions.keys() == folds.keys()
+    for name, found in predictions.items():
+        model = load_model(place / f"study/folds/1-{folds[name]}")
+        assert found.provenance["weights_sha256"] == model.weights_sha256
+        assert model.seen is not None and model.seen.part_of("patients", f"P{name[1]}") is None
+        assert model.seen.part_of("slides", str(found.provenance["fingerprint"])) is None
+        again = predict(place / f"slides/{name}.svs", model, device="cpu")
+        np.testing.assert_array_equal(again.probabilities, found.probabilities)
+
+
+def test_what_is_said_is_what_evaluate_says_and_what_to_type_next(place: Path) -> None:
+    said = (place / "said.txt").read_text()
+    found = evaluate(place / "study/out_of_fold", place / "labels.csv")
+    assert f"AUROC      {found.scores.auroc:.3f}" in said and "9 slides of 8 patients, 2 models" in said
+    assert f"next: wsi-attention evaluate -p {place}/study/out_of_fold -l {place}/labels.csv" in said
+    assert found.overlap.lines == (
+        "out of fold: each slide was predicted by models that had seen neither it nor its patient",
+    )
+    assert json.loads((place / "study" / CONFIG).read_text())["metrics"]["out-of-fold slides"] == 9
+
+
+def test_the_study_is_a_model_of_all_folds(place: Path, tmp_path: Path) -> None:
+    ensemble = load_model(place / "study")
+    members = [load_model(place / f"study/folds/1-{fold}") for fold in (1, 2)]
+    assert [one["weights_sha256"] for one in ensemble.config["members"]] == [one.weights_sha256 for one in members]
+    for name, value in members[1].model.state_dict().items():
+        assert torch.equal(ensemble.model.state_dict()[f"members.1.{name}"], value)
+    assert ensemble.seen is not None and ensemble.seen.part_of("patients", "P3")
+    classify(place / "slides", tmp_path / "results", ensemble, device="cpu", in_process=True, what="tiles")
+    for name, found in stored_predictions(tmp_path / "results"):
+        assert found.provenance["members"]["count"] == 2, name  # type: ignore[index]
+        assert sum(len(look.tiles) for look in found.glimpses) == 8
+    assert (
+        classify(place / "slides", tmp_path / "results", ensemble, device="cpu", in_process=True, what="tiles").kept
+        == 9
+    )
+
+
+def test_started_again_it_has_nothing_to_do_and_after_a_loss_the_same_bytes(place: Path, tmp_path: Path) -> None:
+    study = copied(place / "study", tmp_path / "study")
+    before = contents(study)
+    (study / "config.json").unlink()
+    (study / "model.safetensors").unlink()
+    shutil.rmtree(study / "out_of_fold")
+    without_model(study / "folds/1-2")
+    ran = CliRunner().invoke(app, arguments(place, study), catch_exceptions=False)
+    assert ran.exit_code == 0
+    after = contents(study)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert all(name.endswith("README.md") or name == "out_of_fold/run_out_of_fold.json" for name in changed), changed
+
+
+def test_side_by_side_gives_the_same_models(place: Path, tmp_path: Path, warm_processes: None) -> None:
+    said: list[str] = []
+
+    class Heard:
+        def line(self, text: str) -> None:
+            said.append(text)
+
+        def progress(self, stage: str, done: int, total: int) -> None:
+            said.append(f"{stage} {done} of {total}")
+
+    study = copied(place / "study", tmp_path / "study")
+    without_model(study / "folds/1-2")
+    done(place, study, processes=2, listener=Heard())
+    assert load_model(study).weights_sha256 == load_model(place / "study").weights_sha256
+    assert "fold 1-1 begins" in said[:3] and "fold 1-2: held-out slides 4 of 4" in said
+
+
+def test_a_fold_that_fails_in_its_process_is_named(place: Path, tmp_path: Path, warm_processes: None) -> None:
+    study = copied(place / "study", tmp_path / "study")
+    (study / "folds/1-2/training/finished.json").write_text("{}")
+    with pytest.raises(WsiAttentionError, match=r"^fold 1-2: .*finished\.json cannot be read"):
+        done(place, study, processes=2)
+
+
+def test_repeats_are_averaged(place: Path, tmp_path: Path) -> None:
+    result = done(place, tmp_path, repeats=2)
+    assert result.folds == ("1-1", "1-2", "2-1", "2-2")
+    for name, found in stored_predictions(result.predictions):
+        own = [dict(stored_predictions(tmp_path / f"folds/{fold}/held_out")).get(name) for fold in result.folds]
+        there = [one for one in own if one is not None]
+        assert len(there) == 2
+        np.testing.assert_allclose(found.probabilities, np.mean([one.probabilities for one in there], 0), atol=1e-12)
+        assert mean_prediction(there).spread == pytest.approx(found.spread)
+        assert found.provenance["model"] in {f"1-{i}+2-{k}" for i in (1, 2) for k in (1, 2)}
+
+
+def test_predictions_beside_the_truth(place: Path) -> None:
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    found = judged(place / "study", plan)
+    assert found.slides == tuple(sorted(found.slides)) and len(found.slides) == 9
+    assert found.patients[:2] == ("P0", "P0") and found.classes == ("benign", "lesion")
+    assert found.labels.tolist() == [int(patient[1]) % 2 for patient in found.patients]
+    np.testing.assert_allclose(np.exp(found.logits), found.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"folds": 3}, "different folds"),
+        ({"recipe": Recipe(method="ats", epochs=2)}, "different folds and recipe|recipe"),
+    ],
+)
+def test_another_study_does_not_lie_in_the_same_folder(place: Path, change: dict[str, Any], said: str) -> None:
+    recipe = change.get("recipe", load_recipe(place / "recipe.toml"))
+    with pytest.raises(InputError, match=f"holds a study with .*{said}"):
+        crossvalidate(place / "labels.csv", place / "slides", place / "study", recipe, folds=change.get("folds", 2))
+
+
+def test_something_else_in_the_folder_stays(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "study/folds/1-1", tmp_path / "model")
+    with pytest.raises(InputError, match="holds something that is no study"):
+        done(place, tmp_path / "model")
+    with pytest.raises(InputError, match="holds something that is no study"):
+        done(place, tmp_path / "model", earlier="replace")
+
+
+def test_a_slide_that_cannot_be_read_is_told_and_the_rest_stands(place: Path, tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    shutil.copytree(place / "slides", slides)
+    (slides / "p0_1.svs").write_bytes(b"II*\0 no slide")
+    study = tmp_path / "study"
+    recipe = load_recipe(place / "recipe.toml")
+    result = crossvalidate(place / "labels.csv", slides, study, recipe, folds=2, device="cpu")
+    assert result.evaluation.scores.n == 8
+    with (study / "out_of_fold/predictions.csv").open(newline="") as file:
+        rows = {row["slide"]: row for row in csv.DictReader(file)}
+    assert rows["p0_1"]["status"] == "failed" and rows["p0_1"]["reason"] and not rows["p0_1"]["label"]
