@@ -15,6 +15,7 @@ from wsi_attention.cli import (
     info,
     methods,
     report,
+    study,
     train,
     view,
 )
@@ -51,6 +52,7 @@ for command in (
 encoders.app.command(no_args_is_help=True)(encoders_fetch.fetch)
 encoders.app.command(no_args_is_help=True)(encoders_fetch.convert)
 app.add_typer(encoders.app, name="encoders")
+app.add_typer(study.app, name="study")
 
 
 @app.callback(invoke_without_command=True)

@@ -101,5 +101,6 @@ def _page(result: StudyResult, labels: Path) -> list[str]:
         f"AUROC      {scores.auroc:.3f}  (95 % {low:.3f} to {high:.3f})",
         f"accuracy   {scores.accuracy:.3f}  (95 % {least:.3f} to {most:.3f})",
         f"ensemble   {result.folder}, for classify -m",
+        f"record     {result.folder / 'record.html'}",
         f"next: {shlex.join(['wsi-attention', 'evaluate', '-p', str(result.predictions), '-l', str(labels)])}{split}",
     ]

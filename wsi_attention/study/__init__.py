@@ -8,13 +8,16 @@ from wsi_attention.lazy import on_first_use
 
 if TYPE_CHECKING:
     from wsi_attention.study.crossvalidate import crossvalidate
+    from wsi_attention.study.record import write_record
 
 __all__ = [
     "crossvalidate",
+    "write_record",
 ]
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
         "crossvalidate": "crossvalidate",
+        "write_record": "record",
     },
 )

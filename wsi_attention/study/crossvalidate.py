@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.evaluation.evaluation import Evaluation, evaluate
 from wsi_attention.evaluation.overlap import OUT_OF_FOLD
 from wsi_attention.files import given_path, given_paths, results_errors, write_if_new, write_text
+from wsi_attention.inference.predict import versions
 from wsi_attention.inference.results.folder import locked
 from wsi_attention.inference.results.state import State
 from wsi_attention.json_values import parse
@@ -24,14 +26,12 @@ from wsi_attention.study.fold import LABELS, FoldJob
 from wsi_attention.study.folds import Wanted
 from wsi_attention.study.out_of_fold import gather, rows_by_name, write_run
 from wsi_attention.study.plan import StudyPlan, make_plan
+from wsi_attention.study.record import FOLDS, MARKDOWN, PAGE, STUDY, write_record
 from wsi_attention.study.side_by_side import do_folds
 from wsi_attention.training.data import data_fingerprint
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.listener import Listener, Silent
 
-STUDY = "study.json"
-"""What a folder of a study is known by: digests of all that decides it."""
-FOLDS = "folds"
 TABLE = "folds.csv"
 
 
@@ -106,7 +106,7 @@ def crossvalidate(
     plan = make_plan(table, settled(as_recipe(recipe)), Wanted(folds, repeats, as_recipe(recipe).seed, site))
     _announce(plan, listener)
     with locked(folder):
-        _begin(folder, plan, earlier)
+        _begin(folder, plan, earlier, command)
         jobs = [
             FoldJob(
                 folder=str(folder / FOLDS / fold.name),
@@ -134,7 +134,7 @@ def _announce(plan: StudyPlan, listener: Listener) -> None:
         listener.line(f"note: {len(plan.left_out)} slides take no part, as their split is test")
 
 
-def _begin(folder: Path, plan: StudyPlan, earlier: str) -> None:
+def _begin(folder: Path, plan: StudyPlan, earlier: str, command: str) -> None:
     """Make the folder ready for the plan: what is there must be the same study, or be replaced."""
     path = folder / STUDY
     if path.is_file() and earlier == "replace":
@@ -149,7 +149,17 @@ def _begin(folder: Path, plan: StudyPlan, earlier: str) -> None:
             )
     elif (folder / CONFIG).exists() or (folder / FOLDS).exists():
         raise InputError(f"{folder} holds something that is no study; choose another output folder")
-    write_text(path, json.dumps({"plan": plan.digests}, indent=2, sort_keys=True) + "\n")
+    about = {
+        "plan": plan.digests,
+        "command": command,
+        "labels": plan.table.path,
+        "wanted": asdict(plan.wanted),
+        "folds": [fold.name for fold in plan.folds],
+        "left_out": list(plan.left_out),
+        "patients_given": plan.patients_given,
+        "versions": {**versions(), "Python": platform.python_version()},
+    }
+    write_text(path, json.dumps(about, indent=2, sort_keys=True) + "\n")
     write_if_new(folder / TABLE, [plan.table_of_folds()])
     for fold in plan.folds:
         own = folder / FOLDS / fold.name
@@ -169,7 +179,7 @@ def _forget(folder: Path) -> None:
     """Remove an earlier study from its folder, and nothing else; what it is known by goes last."""
     for name in (FOLDS, OUT_OF_FOLD):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (README, WEIGHTS, CONFIG, TABLE, STUDY):
+    for name in (MARKDOWN, PAGE, README, WEIGHTS, CONFIG, TABLE, STUDY):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -186,6 +196,7 @@ def _finish(folder: Path, table: Path, plan: StudyPlan, command: str) -> StudyRe
         command=command,
     )
     write_run(folder, weights)
+    write_record(folder)
     return StudyResult(folder, folder / OUT_OF_FOLD, found, tuple(fold.name for fold in plan.folds))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,11 +110,17 @@ def judged(study: Path, plan: StudyPlan) -> Judged:
 
 def rows_by_name(results: Path, plan: StudyPlan) -> dict[str, LabelRow]:
     """Return the row of the labels of each slide of a results folder, by its name there."""
-    index = SlideNames(plan.table.path)
-    for state in read_states(results):
+    rows = {row.slide: row for row in plan.rows}
+    return {name: rows[slide] for slide, name in names_of(read_states(results), rows, plan.table.path).items()}
+
+
+def names_of(states: Iterable[State], slides: Iterable[str], labels: str) -> dict[str, str]:
+    """Return slide of the labels -> its name in a results folder, of those that are there."""
+    index = SlideNames(labels)
+    for state in states:
         index.add(state.name, (state.name, Path(state.path).name, state.path))
-    found = {index.find(row.slide): row for row in plan.rows}
-    return {name: row for name, row in found.items() if name is not None}
+    found = {slide: index.find(slide) for slide in slides}
+    return {slide: name for slide, name in found.items() if name is not None}
 
 
 def _held_out(study: Path, plan: StudyPlan) -> dict[str, list[tuple[str, Path, str]]]:
