@@ -1,0 +1,133 @@
+"""A study in two commands: crossvalidate, then evaluate; once undisturbed, once killed in the middle and resumed.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/two_command_study.py [--patients 30] [--folds 5] [--processes 2]
+
+Generated slides, two of each patient. The study that is killed (SIGKILL, all its processes) must end with the same
+files as the undisturbed one, byte for byte: models, folds, predictions out of fold, ensemble, record. Of the results
+that each fold keeps of its own, times are left out of the comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from common import options_parser, run_and_save
+from kills import group, killed, results
+from slide_sets import write_set
+
+from wsi_attention.testing.slides import SlideSpec
+
+COMMAND = [sys.executable, "-c", "from wsi_attention.cli import main; main()"]
+RECIPE = """
+method = "ats"
+epochs = 8
+patience = 8
+batch = 4
+best = "loss"
+[model]
+draws = 16
+tile_size = 128
+tile_mpp = 0.5
+overview_mpp = 8.0
+encoder_widths = [16, 32, 64]
+features = 64
+attention_widths = [16, 16, 16]
+[optimiser]
+learning_rate = 0.002
+"""
+
+
+def slide_folder(folder: Path, patients: int, size: int) -> Path:
+    """Two slides of each patient, half of them with lesions; labels and recipe beside them."""
+    labels = [("benign", "lesion")[patient % 2] for patient in range(patients) for _ in range(2)]
+    names = [f"p{number // 2:02}_{number % 2}.svs" for number in range(2 * patients)]
+    specs = [SlideSpec((size, size), seed=number, label=label, lesion_scale=6) for number, label in enumerate(labels)]
+    write_set(folder / "slides", list(zip(names, specs, strict=True)), 2)
+    rows = [f"{name},{label},P{name[1:3]}" for name, label in zip(names, labels, strict=True)]
+    (folder / "labels.csv").write_text("\n".join(["slide,label,patient", *rows]) + "\n")
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+def study(folder: Path, options: argparse.Namespace) -> list[str]:
+    """The first command."""
+    given = ["-l", str(folder / "labels.csv"), "-i", str(folder / "slides"), "--config", str(folder / "recipe.toml")]
+    how = ["--folds", str(options.folds), "-n", str(options.processes), "--device", "cpu"]
+    return [*COMMAND, "crossvalidate", *given, *how, "-o", str(folder / "study")]
+
+
+def evaluation(folder: Path) -> list[str]:
+    """The second command."""
+    return [*COMMAND, "evaluate", "-p", str(folder / "study" / "out_of_fold"), "-l", str(folder / "labels.csv")]
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All files of a study; of the folds' own results without times."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != ".lock" and "held_out" not in path.parts:
+            found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found | {str(path.relative_to(folder)): results(path) for path in sorted(folder.glob("folds/*/held_out"))}
+
+
+def timed(command: list[str]) -> tuple[float, str]:
+    """Seconds that a command takes, and what it says."""
+    start = time.monotonic()
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    return time.monotonic() - start, ran.stdout
+
+
+def figures(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run both studies and print what they took."""
+    random.seed(options.seed)
+    start = time.monotonic()
+    slide_folder(folder, options.patients, options.size)
+    print(f"{2 * options.patients} slides of {options.patients} patients written in {time.monotonic() - start:.0f} s")
+    whole, said = timed(study(folder, options))
+    judged, page = timed(evaluation(folder))
+    print(said, page, f"undisturbed: crossvalidate {whole:.0f} s, evaluate {judged:.0f} s", sep="\n", flush=True)
+    (folder / "study").rename(folder / "whole")
+    moment = random.uniform(0.3, 0.6) * whole
+    start = time.monotonic()
+    if not killed(study(folder, options), moment, group):
+        raise RuntimeError(f"the study had ended before {moment:.0f} s; nothing was killed")
+    resumed, again = timed(study(folder, options))
+    judged_again, page_again = timed(evaluation(folder))
+    total = time.monotonic() - start
+    expected, found = contents(folder / "whole"), contents(folder / "study")
+    other = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    print(f"killed after {moment:.0f} s, resumed for {resumed:.0f} s, evaluated in {judged_again:.0f} s: {total:.0f} s")
+    print(f"{len(found)} files compared, different: {', '.join(other) or 'none'}")
+    same_words = (again, page_again) == (said, page)
+    shutil.rmtree(folder / "whole")
+    return {
+        "slides": 2 * options.patients,
+        "seconds": {"crossvalidate": whole, "evaluate": judged, "killed and resumed": total, "killed after": moment},
+        "files": len(found),
+        "different": other,
+        "same words": same_words,
+        "said": said + page,
+    }
+
+
+def main() -> None:
+    """Print how long both took, and which files differ."""
+    parser = options_parser(__doc__, "two_command_study", repeats=1)
+    parser.add_argument("--patients", type=int, default=30, help="patients, two slides each [30]")
+    parser.add_argument("--folds", type=int, default=5, help="folds [5]")
+    parser.add_argument("--processes", type=int, default=2, help="folds side by side [2]")
+    parser.add_argument("--size", type=int, default=2048, help="side of a slide in pixels [2048]")
+    parser.add_argument("--seed", type=int, default=0, help="of the moment of the kill [0]")
+    parser.add_argument("--work", type=Path, help="folder for slides and studies")
+    run_and_save(parser, figures)
+
+
+if __name__ == "__main__":
+    main()
