@@ -20,11 +20,14 @@ from wsi_attention.config import Recipe, load_recipe
 from wsi_attention.errors import InputError, WsiAttentionError
 from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.study import crossvalidate as module
+from wsi_attention.study.certainty import Sight, known_before, look_again
 from wsi_attention.study.crossvalidate import crossvalidate
+from wsi_attention.study.ensemble import joined
 from wsi_attention.study.folds import Wanted
 from wsi_attention.study.out_of_fold import judged, mean_prediction
 from wsi_attention.study.plan import make_plan
 from wsi_attention.testing.slides import SlideSpec, write_slide
+from wsi_attention.training.listener import Silent
 
 RECIPE = """
 method = "ats"
@@ -135,6 +138,11 @@ def test_the_study_is_a_model_of_all_folds(place: Path, tmp_path: Path) -> None:
     )
 
 
+def test_no_label_of_an_ensemble_is_certified(place: Path) -> None:
+    with pytest.raises(InputError, match="model study is an ensemble: .*certify one of its members"):
+        predict(place / "slides/p0_0.svs", place / "study", device="cpu", certify=True)
+
+
 def test_started_again_it_has_nothing_to_do_and_after_a_loss_the_same_bytes(place: Path, tmp_path: Path) -> None:
     study = copied(place / "study", tmp_path / "study")
     before = contents(study)
@@ -192,6 +200,28 @@ def test_predictions_beside_the_truth(place: Path) -> None:
     assert found.patients[:2] == ("P0", "P0") and found.classes == ("benign", "lesion")
     assert found.labels.tolist() == [int(patient[1]) % 2 for patient in found.patients]
     np.testing.assert_allclose(np.exp(found.logits), found.probabilities)
+
+
+def test_the_slides_are_seen_once_more_by_all_folds(place: Path) -> None:
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    ensemble = joined([place / f"study/folds/1-{fold}" for fold in (1, 2)])
+    looks = look_again(ensemble.model, plan, Sight((str(place / "slides"),), "cpu"), Silent())
+    assert [one.name for one in looks.examples] == [row.slide for row in plan.rows]
+    assert looks.logits.shape == (9, 2) and all({"stain", "structure"} <= one.keys() for one in looks.traits)
+
+
+def test_what_was_fitted_is_fitted_once(place: Path, tmp_path: Path) -> None:
+    ensemble = joined([place / f"study/folds/1-{fold}" for fold in (1, 2)])
+    known = known_before(place / "study", ensemble.weights)
+    assert known is not None and "8 patients" in known.missing["calibration"]
+    assert known_before(place / "study", ensemble.weights[::-1]) is None
+    assert known_before(tmp_path, ensemble.weights) is None
+
+
+def test_a_row_a_patient(place: Path) -> None:
+    with (place / "study/out_of_fold/patients.csv").open(newline="") as file:
+        rows = {row["patient"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {f"P{i}" for i in range(PATIENTS)} and rows["P0"]["slides"] == "2"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsi_attention.certificate.verdict import PROOF
-from wsi_attention.checkpoint import Classifier
+from wsi_attention.checkpoint import MEMBERS, Classifier
 from wsi_attention.errors import InputError
 from wsi_attention.methods.certifying import check_level
 from wsi_attention.protocols import Certifying, Estimating
@@ -46,6 +46,11 @@ def check_certify(classifier: Classifier, level: float, budget: int | None) -> N
     """
     check_level(level, 1 if budget is None else budget)
     model, method = classifier.model, classifier.config.get("method", classifier.name)
+    if classifier.config.get(MEMBERS):
+        raise InputError(
+            f"model {classifier.name} is an ensemble: the label of a mean of probabilities cannot be certified; certify"
+            " one of its members, such as folds/1-1 of a study"
+        )
     if not isinstance(model, Certifying):
         raise InputError(
             f"method {method!r} predicts from the regions that it chose, and not a sum over all tiles whose label could"

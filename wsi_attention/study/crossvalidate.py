@@ -21,10 +21,11 @@ from wsi_attention.inference.predict import versions
 from wsi_attention.inference.results.folder import locked
 from wsi_attention.inference.results.state import State
 from wsi_attention.json_values import parse
-from wsi_attention.study.ensemble import save_ensemble
+from wsi_attention.study.certainty import Sight, known_before, study_certainty
+from wsi_attention.study.ensemble import joined, save_ensemble
 from wsi_attention.study.fold import LABELS, FoldJob
 from wsi_attention.study.folds import Wanted
-from wsi_attention.study.out_of_fold import gather, rows_by_name, write_run
+from wsi_attention.study.out_of_fold import gather, judged, rows_by_name, write_run
 from wsi_attention.study.plan import StudyPlan, make_plan
 from wsi_attention.study.record import FOLDS, MARKDOWN, PAGE, STUDY, write_record
 from wsi_attention.study.side_by_side import do_folds
@@ -122,7 +123,7 @@ def crossvalidate(
             for fold in plan.folds
         ]
         do_folds(jobs, processes, listener)
-        return _finish(folder, table, plan, command)
+        return _finish(folder, table, plan, command, Sight(places, device, series), listener)
 
 
 def _announce(plan: StudyPlan, listener: Listener) -> None:
@@ -183,17 +184,24 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _finish(folder: Path, table: Path, plan: StudyPlan, command: str) -> StudyResult:
+def _finish(folder: Path, table: Path, plan: StudyPlan, command: str, sight: Sight, listener: Listener) -> StudyResult:
     """Gather what the folds found, judge it, and write the ensemble."""
     states = gather(folder, plan)
     found = evaluate(folder / OUT_OF_FOLD, table, split="all" if any(row.part for row in plan.rows) else None)
+    ensemble = joined([folder / FOLDS / fold.name for fold in plan.folds])
+    certainty = known_before(folder, ensemble.weights) or study_certainty(
+        ensemble.model, judged(folder, plan), plan, sight, listener
+    )
+    for sentence in certainty.sentences:
+        listener.line(f"note: {sentence}")
     weights = save_ensemble(
         folder,
-        [folder / FOLDS / fold.name for fold in plan.folds],
+        ensemble,
         recipe=plan.recipe.as_dict(),
         metrics=_metrics(found),
         fingerprint=_fingerprint(folder, states, plan),
         command=command,
+        certainty=certainty,
     )
     write_run(folder, weights)
     write_record(folder)

@@ -3,44 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_attention.certainty.fitted import Certainty
 from wsi_attention.checkpoint import Classifier, load_model, save_model
 from wsi_attention.encoders.origin import NOBODY
 from wsi_attention.learnt_from import LearntFrom
-from wsi_attention.methods.ensemble import ensemble_of
+from wsi_attention.methods.ensemble import Ensemble, ensemble_of
 from wsi_attention.model_card import ModelCard
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The models of all folds, and what they are together.
+
+    Attributes:
+        members: each model.
+        model: their mean.
+    """
+
+    members: tuple[Classifier, ...]
+    model: Ensemble
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The sha256 of the weights of each member."""
+        return tuple(one.weights_sha256 for one in self.members)
+
+
+def joined(members: Sequence[Path]) -> Joined:
+    """Return models as one.
+
+    Args:
+        members: the folders of the models.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+        InputError: the models do not go together.
+    """
+    loaded = tuple(load_model(path) for path in members)
+    return Joined(loaded, ensemble_of([one.model for one in loaded]).eval())
 
 
 def save_ensemble(
     folder: Path,
-    members: Sequence[Path],
+    ensemble: Joined,
     *,
     recipe: Mapping[str, object],
     metrics: Mapping[str, object],
     fingerprint: str,
     command: str,
+    certainty: Certainty,
 ) -> str:
-    """Write the mean of models as a model folder, beside what is there already.
+    """Write an ensemble as a model folder, beside what is there already.
 
     Args:
         folder: where to.
-        members: the folders of the models.
+        ensemble: the models of all folds.
         recipe: of all trainings.
         metrics: name -> number, of slides that none of the models that judge them has seen.
         fingerprint: sha256 over slides and labels.
         command: the command line.
+        certainty: what was fitted to predictions of such slides.
 
     Returns:
         The sha256 of the weights.
 
     Raises:
-        ModelError: a model cannot be loaded, or the folder cannot be written.
-        InputError: the models do not go together.
+        ModelError: the folder cannot be written.
+        InputError: the folder would contain weights that must not be given on.
     """
-    loaded = [load_model(path) for path in members]
-    first = loaded[0]
-    model = ensemble_of([one.model for one in loaded])
+    first = ensemble.members[0]
     card = ModelCard(
         first.config["method"],
         first.config["options"],
@@ -50,12 +84,13 @@ def save_ensemble(
         fingerprint,
         command,
         negative=first.config.get("negative"),
-        seen=LearntFrom.union(one.seen for one in loaded if one.seen),
+        seen=LearntFrom.union(one.seen for one in ensemble.members if one.seen),
         purpose=first.purpose,
         encoder=first.encoder.origin if first.encoder else NOBODY,
-        members=[_told(one, model.shared) for one in loaded],
+        certainty=certainty,
+        members=[_told(one, ensemble.model.shared) for one in ensemble.members],
     )
-    return save_model(folder, model.eval(), card)
+    return save_model(folder, ensemble.model, card)
 
 
 def _told(member: Classifier, shared: bool) -> dict[str, object]:

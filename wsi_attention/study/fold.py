@@ -93,7 +93,7 @@ class HeldOut(Order):
         files = find_bags(features, self.rows, self.labels)
         there = {slide.path: slide for slide in bags_alone(features)}
         known = (row for row in self.rows if row.slide in files)
-        return Found(tuple(replace(there[str(files[row.slide])], mpp=row.mpp) for row in known))
+        return Found(tuple(replace(_told(there[str(files[row.slide])], row), series=None) for row in known))
 
 
 def do_fold(job: FoldJob, listener: Listener) -> None:
@@ -157,4 +157,4 @@ def _predict(job: FoldJob, listener: Listener) -> None:
 
 
 def _told(slide: SlideFile, row: LabelRow) -> SlideFile:
-    return replace(slide, mpp=row.mpp, series=row.series)
+    return replace(slide, mpp=row.mpp, series=row.series, patient=row.patient if row.has_patient else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +41,8 @@ class Judged:
         patients: whose they are; the slide itself where the labels do not say.
         classes: class names.
         labels: (n,) int64, the true class.
-        probabilities: (n, classes), of one fold's model, or the mean over repeats.
+        probabilities: (n, classes), of one fold's model itself, whatever its calibration makes of them, or the mean
+            over repeats.
     """
 
     slides: tuple[str, ...]
@@ -99,7 +100,7 @@ def judged(study: Path, plan: StudyPlan) -> Judged:
     for state in read_states(study / OUT_OF_FOLD):
         if state.record is not None and state.name in rows:
             row = rows[state.name]
-            shares = prediction_of(state, study / OUT_OF_FOLD).probabilities
+            shares, _ = _own(prediction_of(state, study / OUT_OF_FOLD))
             entries.append((state.name, row.patient, plan.classes.index(row.label), shares))
     names, patients, labels, shares_of = zip(*entries, strict=True) if entries else ((), (), (), ())
     shape = (len(names), len(plan.classes))
@@ -176,29 +177,61 @@ def _exported(prediction: Prediction, name: str, folder: Path) -> Iterator[str]:
 def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
     """Return several models' predictions of one slide as one: a single one as it is, of more the mean.
 
-    Numbers are merged as `methods.ensemble.merged` does it.
+    Numbers are merged as `methods.ensemble.merged` does it. A conformal set holds what any of the models' sets holds,
+    and is there where each model has one.
     """
     first = predictions[0]
     if len(predictions) == 1:
         return first
     shares = np.stack([one.probabilities for one in predictions])
-    spreads = [one.spread for one in predictions if one.spread is not None]
     unread = [one.unread_mass for one in predictions if one.unread_mass is not None]
-    models = "+".join(str(one.provenance["model"]) for one in predictions)
-    weights = hashlib.sha256("".join(str(one.provenance["weights_sha256"]) for one in predictions).encode())
+    unlike = [one.unlike for one in predictions if one.unlike is not None]
     notes = dict.fromkeys(note for one in predictions for note in one.notes)
     return replace(
         first,
         probabilities=shares.mean(0),
-        spread=math.hypot(*spreads) / len(predictions) if spreads else None,
+        spread=_mean_error([one.spread for one in predictions]),
         glimpses=merged_glimpses([one.glimpses for one in predictions]),
         maps=merged_maps([one.maps for one in predictions]),
         counters=sum((one.counters for one in predictions), Counters()),
-        provenance={**first.provenance, "model": models, "weights_sha256": weights.hexdigest()},
+        provenance={**first.provenance, **_origin(predictions)},
         notes=(*disagreement(first.classes, shares), *notes),
         shortfalls=tuple(dict.fromkeys(text for one in predictions for text in one.shortfalls)),
         unread_mass=float(np.mean(unread)) if len(unread) == len(predictions) else None,
+        among=_union(first.classes, [one.among for one in predictions]),
+        unlike=float(np.mean(unlike)) if len(unlike) == len(predictions) else None,
     )
+
+
+def _mean_error(spreads: Sequence[float | None]) -> float | None:
+    """Return the standard error of a mean of independent probabilities; those that nothing was drawn for have none."""
+    known = [spread for spread in spreads if spread is not None]
+    return math.hypot(*known) / len(spreads) if known else None
+
+
+def _union(classes: Sequence[str], sets: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    known = [one for one in sets if one is not None]
+    return tuple(name for name in classes if any(name in one for one in known)) if len(known) == len(sets) else None
+
+
+def _origin(predictions: Sequence[Prediction]) -> dict[str, object]:
+    """Return which models these are, and what they say without their calibrations where they have some."""
+    weights = hashlib.sha256("".join(str(one.provenance["weights_sha256"]) for one in predictions).encode())
+    found: dict[str, object] = {"model": "+".join(str(one.provenance["model"]) for one in predictions)}
+    found["weights_sha256"] = weights.hexdigest()
+    if any(one.calibrated for one in predictions):
+        own = [_own(one) for one in predictions]
+        mean = np.mean([shares for shares, _ in own], axis=0)
+        found["uncalibrated"] = {"probabilities": mean.tolist(), "spread": _mean_error([error for _, error in own])}
+    return found
+
+
+def _own(prediction: Prediction) -> tuple[NDArray[np.float64], float | None]:
+    """Return the probabilities of the model itself, and their error, without its calibration."""
+    said = prediction.provenance.get("uncalibrated")
+    if not isinstance(said, Mapping):
+        return prediction.probabilities, prediction.spread
+    return np.array(said["probabilities"], np.float64), said["spread"]
 
 
 def _digest_of(plan: StudyPlan) -> str:

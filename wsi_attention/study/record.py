@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_attention.checkpoint import read_config
+from wsi_attention.checkpoint import CONFIG, certainty_of, read_config
 from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
 from wsi_attention.files import write_text
@@ -101,7 +101,7 @@ def facts_of(study: Path) -> StudyFacts:
     """
     if not (study / STUDY).is_file():
         raise InputError(f"{study} holds no study (no {STUDY}); give the folder that crossvalidate wrote")
-    if not (study / "config.json").is_file():
+    if not (study / CONFIG).is_file():
         raise InputError(f"{study}: the study is not finished; give its crossvalidate command again, which goes on")
     try:
         about = parse((study / STUDY).read_text(encoding="utf-8"))
@@ -128,6 +128,7 @@ def _sections(found: StudyFacts) -> Iterator[Section]:
     yield Section("Slides that were left out, and why", (), ("slide", "where", "why"), _left_out(found))
     yield Section("Splits", (facts["apart"],), ("fold", *PARTS.values()), _splits(found))
     yield Section("Results out of fold", (METHODS + ".",), ("measure", "value"), _results(found))
+    yield Section("How far to believe a label", _certainty(found))
     yield Section("Models", (), ("model", "best epoch", "validation AUROC", "sha256 of the weights"), _models(found))
     yield Section("Encoder", _encoder(found))
     yield Section("Software", (), ("package", "version"), _versions(found))
@@ -194,7 +195,9 @@ def guideline_facts(found: StudyFacts) -> dict[str, str]:
         "balance": (
             "Each class counts the same in the loss." if recipe["class_weights"] == "balanced" else "Nothing was done."
         ),
-        "output": "A probability of each class; the label is the class with the highest. There is no other threshold.",
+        "output": " ".join(
+            ("A probability of each class; the label is the class with the highest.", *_certainty(found))
+        ),
         "external": "This study has no data of other origin; evaluate takes such predictions.",
         "explained": "Each prediction names the tiles it rests on, with weights, and its attention map.",
         "code": "The code is wsi-attention; the data are for the authors.",
@@ -207,6 +210,14 @@ def guideline_facts(found: StudyFacts) -> dict[str, str]:
             " make a prediction partial."
         ),
     }
+
+
+def _certainty(found: StudyFacts) -> tuple[str, ...]:
+    """Return what is known of how far to believe a label of the ensemble."""
+    known = certainty_of(found.config, found.folder / CONFIG)
+    fitted = known.calibration or known.conformal
+    whose = "Both rest on out-of-fold predictions of single models; the final model is their mean."
+    return (*known.sentences, *([whose] if fitted else []))
 
 
 def _start(recipe: Mapping[str, Any]) -> str:
