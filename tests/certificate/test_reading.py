@@ -106,6 +106,16 @@ def test_regions_are_opened_only_where_their_tiles_are_asked_for(level: float) -
     assert found.readings.mass.tolist() == pytest.approx([0.5, 0.3])
 
 
+def test_regions_alike_are_opened_one_after_the_other() -> None:
+    """Not all of them first, because each has more attention than a tile."""
+    mass = np.full(64, 1 / 64)
+    inside = [[*range(8 * region, 8 * region + 8)] for region in range(8)]
+    found = settled(Given(mass, two_classes(np.full(64, 2.0)), inside))
+    assert level_of(found) == PROOF
+    assert len(found.tiles) == 46
+    assert found.asked <= 46 + 7
+
+
 def test_a_region_that_cannot_be_opened_is_one_tile_that_failed() -> None:
     mass = np.full(10, 0.1)
     population = Given(mass, two_classes(np.full(10, 4.0)), [[*range(5)], [*range(5, 10)]], closed={0})
@@ -119,7 +129,7 @@ def test_a_region_that_cannot_be_opened_is_one_tile_that_failed() -> None:
 def test_draws_from_regions_are_draws_from_all_tiles() -> None:
     """The chance of each ordered pair of tiles, through regions that are opened on the way, against the formula."""
     mass, inside = np.array([0.4, 0.2, 0.1, 0.2, 0.1]), [[0, 1], [2], [3, 4]]
-    random, runs = default_rng(5), 3000
+    random, runs = default_rng(5), 1500
     pairs = np.zeros((5, 5))
     for _ in range(runs):
         waiting = Waiting(np.array([mass[one].sum() for one in inside]), np.ones(3, np.bool_), random)
@@ -176,7 +186,7 @@ def population(kind: int, random: Generator) -> tuple[NDArray[np.float64], NDArr
 def test_what_is_certified_is_the_label_of_the_sum() -> None:
     """By proof always; at 0.9 in 90 % of runs. Populations of many kinds, among them those whose sum is nearly 0."""
     wrong, certified = {PROOF: 0, 0.9: 0}, {PROOF: 0, 0.9: 0}
-    for seed in range(300):
+    for seed in range(120):
         mass, margin = population(seed, default_rng(seed))
         for wanted in (PROOF, 0.9):
             found = settled(Given(mass, two_classes(margin)), wanted, seed=seed, bounds=within(-1.0, 1.0))
@@ -184,10 +194,10 @@ def test_what_is_certified_is_the_label_of_the_sum() -> None:
             if (level := found.verdict.level) is not None:
                 certified[level] += 1
                 wrong[level] += found.verdict.winner != int(mass @ margin < 0)
-    assert certified[PROOF] > 400
-    assert certified[0.9] > 30
+    assert certified[PROOF] > 160
+    assert certified[0.9] > 12
     assert wrong[PROOF] == 0
-    assert wrong[0.9] / 300 <= 0.1
+    assert wrong[0.9] / 120 <= 0.1
 
 
 def test_a_decisive_tile_hidden_under_flat_attention_is_not_overlooked() -> None:

@@ -55,9 +55,9 @@ class Given:
             return self.mass, False
         return np.array([self.mass[tiles].sum() for tiles in self.inside]), True
 
-    def opened(self, regions: NDArray[np.int64]) -> tuple[list[NDArray[np.float64] | None], bool]:
+    def opened(self, regions: NDArray[np.int64]) -> list[tuple[NDArray[np.float64], bool] | None]:
         assert self.inside is not None
-        found: list[NDArray[np.float64] | None] = []
+        found: list[tuple[NDArray[np.float64], bool] | None] = []
         for region in regions.tolist():
             if region in self.closed:
                 found.append(None)
@@ -65,8 +65,8 @@ class Given:
             for tile in self.inside[region]:
                 self.tiles[self._next] = tile
                 self._next += 1
-            found.append(self.mass[self.inside[region]])
-        return found, False
+            found.append((self.mass[self.inside[region]], False))
+        return found
 
     def read(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         which = [self.tiles[number] for number in tiles.tolist()]

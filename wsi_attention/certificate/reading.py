@@ -29,7 +29,7 @@ class Population(Protocol):
         """Return the attention of all that is known at first (n,), above 0, sum 1; and whether these are regions."""
         ...
 
-    def opened(self, regions: Numbers) -> tuple[list[Floats | None], bool]:
+    def opened(self, regions: Numbers) -> list[tuple[Floats, bool] | None]:
         """Look into closed regions; return the attention of what is in each, and whether these are regions again.
 
         What is in them gets the next numbers, region after region; None for a region that could not be looked into.
@@ -133,10 +133,9 @@ class _Reader:
             regions = chosen[self.waiting.closed[chosen]]
             if not len(regions):
                 return chosen
-            inside, closed = self._population.opened(regions)
             self.asked += len(regions)
-            for region, mass in zip(regions.tolist(), inside, strict=True):
-                self.waiting.open(region, mass, closed)
+            for region, inside in zip(regions.tolist(), self._population.opened(regions), strict=True):
+                self.waiting.open(region, *(inside or (None, False)))
 
 
 class _Course(NamedTuple):

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from wsi_attention.certificate.bounds import Floats
 
 Numbers = NDArray[np.int64]
+FIRST_GUESS = 0.5
+"""The share that the first tile of a region is taken to have before any region was opened."""
 
 
 class Waiting:
@@ -36,6 +38,7 @@ class Waiting:
         self.arrival = random.standard_exponential(len(mass)) / self.mass
         self.dead = np.zeros(len(mass), np.bool_)
         self._here, self._random = np.ones(len(mass), np.bool_), random
+        self._opened, self._peaks = 0, 0.0
 
     @property
     def numbers(self) -> Numbers:
@@ -43,9 +46,16 @@ class Waiting:
         return np.flatnonzero(self._here).astype(np.int64)
 
     def highest(self, n: int) -> Numbers:
-        """Return the n that have most attention, highest first, of equals the first."""
+        """Return the n that have most attention, highest first, of equals tiles before regions, then the first.
+
+        A closed region stands for the one tile in it that is likely to have most; which share of the region that tile
+        has is taken to be as in the regions that were opened.
+        """
         waiting = self.numbers
-        return waiting[np.argsort(-self.mass[waiting], kind="stable")[:n]]
+        closed = self.closed[waiting]
+        typical = self._peaks / self._opened if self._opened else FIRST_GUESS
+        likely = self.mass[waiting] * np.where(closed, typical, 1.0)
+        return waiting[np.lexsort((closed, -likely))[:n]]
 
     def earliest(self, n: int) -> Numbers:
         """Return the n that arrive first, in that order."""
@@ -68,6 +78,7 @@ class Waiting:
         if mass is None:
             self.dead[region] = True
             return
+        self._opened, self._peaks = self._opened + 1, self._peaks + float(mass.max() / mass.sum())
         first = int(self._random.choice(len(mass), p=mass / mass.sum()))
         arrival = self.arrival[region] + self._random.standard_exponential(len(mass)) / mass
         arrival[first] = self.arrival[region]

@@ -17,8 +17,7 @@ from torch import Generator, Tensor, nn
 from wsi_attention.certificate.bounds import Bounds, Calibration, Head, bounds_of
 from wsi_attention.certificate.reading import Population, Settled, Wanted, settle
 from wsi_attention.certificate.verdict import PROOF, lead
-from wsi_attention.errors import InputError
-from wsi_attention.methods.outputs import require_tiles
+from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.methods.rounds import seeded
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.heads import ScaledLinear
@@ -39,19 +38,25 @@ def uncertifiable(encoder: nn.Module | None, classifier: nn.Module) -> str:
     return ""
 
 
-def check_certifiable(model: Certifying, level: float, budget: int) -> None:
-    """Raise InputError unless the model gives certificates and the wishes make sense."""
+def check_certifiable(model: Certifying, level: float, budget: int, least: int = 1) -> None:
+    """Raise InputError unless the model gives certificates and the wishes make sense; see `check_level`."""
     if model.uncertifiable:
         raise InputError(f"{model.uncertifiable}: no label of it can be certified")
-    check_level(level, budget)
+    check_level(level, budget, least)
 
 
-def check_level(level: float, budget: int) -> None:
-    """Raise InputError unless a level and a budget make sense."""
+def check_level(level: float, budget: int, least: int = 1) -> None:
+    """Raise InputError unless a level and a budget make sense.
+
+    Args:
+        level: `PROOF`, or a confidence.
+        budget: tiles that may be asked for.
+        least: what it takes to read a single tile.
+    """
     if not 0.5 < level <= PROOF:
         raise InputError(f"certify is a proof, or a confidence above 0.5 and below 1 such as 0.99; got {level:g}")
-    if budget < 1:
-        raise InputError(f"a budget of {budget} tiles certifies nothing; give at least 1")
+    if budget < least:
+        raise InputError(f"a budget of {budget} tiles certifies nothing; give at least {least}")
 
 
 @torch.no_grad()
@@ -137,7 +142,8 @@ def read_until_settled(
     """
     settled = settle(population, model.bounds, Wanted(level, budget, model.rounding), chance_of(generator))
     readings = settled.readings
-    require_tiles(torch.from_numpy(readings.valid)[None])
+    if not readings.valid.any():
+        raise TileReadError(f"none of the {settled.asked} tiles that attention asked for could be read")
     weights = readings.weights
     drawn = readings.drawn & readings.valid
     by_chance = readings.unread / max(int(drawn.sum()), 1)
@@ -181,7 +187,7 @@ class Cells:
         """Return the attention of all cells, (m,)."""
         return self._mass, False
 
-    def opened(self, regions: NDArray[np.int64]) -> tuple[list[Floats | None], bool]:
+    def opened(self, regions: NDArray[np.int64]) -> list[tuple[Floats, bool] | None]:
         """Refuse: there are no regions."""
         raise ValueError("cells of one map are tiles, not regions")
 
@@ -219,6 +225,36 @@ def certificate_of(settled: Settled, bounds: Bounds, level: float) -> Certificat
         tiles=int(readings.valid.sum()),
         drawn=int((readings.drawn & readings.valid).sum()),
         failed=int((~readings.valid).sum()),
+    )
+
+
+def all_read(mean: Tensor, model: Prepared, share: float, tiles: int, failed: int) -> Certificate:
+    """Return the certificate of a sum of which all tiles were read, except those that could not be.
+
+    Args:
+        mean: (1, d) mean feature of the tiles that were read.
+        model: whose label it is.
+        share: the most attention that the others could have, in [0, 1].
+        tiles: how many were read.
+        failed: how many could not be.
+    """
+    (scores,), low, high = model.head.scores(_array(mean)), model.bounds.low, model.bounds.high
+    winner = int(np.argmax(scores))
+    margin = scores[winner] - scores
+    least = np.minimum(margin, margin + share * (low[winner] - margin))
+    most = np.maximum(margin, margin + share * (high[winner] - margin))
+    others = np.arange(len(scores)) != winner
+    rival = int(np.argmin(np.where(others, least, np.inf)))
+    proven = bool((least > model.rounding * model.bounds.size[winner])[others].all())
+    return Certificate(
+        level=PROOF if proven else None,
+        classes=(winner, rival),
+        lead=(float(least[rival]), float(most[rival])),
+        score=(float(low[winner, rival]), float(high[winner, rival])),
+        score_source=model.bounds.source,
+        tiles=tiles,
+        drawn=0,
+        failed=failed,
     )
 
 

@@ -6,7 +6,9 @@ Where we differ from the paper, and why: docs/methods/mil.md §4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +18,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
+from wsi_attention.methods.certifying import all_read, check_certifiable, prepared, uncertifiable
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import require_tissue
 from wsi_attention.methods.reading import repeatable
-from wsi_attention.methods.rounds import PART, Reading, mean_of
+from wsi_attention.methods.rounds import PART, Reading, check_one_image, mean_of
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.heads import ScaledLinear, tile_evidence
@@ -139,6 +142,44 @@ class AttentionPooling(nn.Module):
         if not self.training:
             mean = mean_of(features, attention)
         return self._output(places, features, valid, attention, mean)
+
+    @property
+    def uncertifiable(self) -> str:
+        """See `protocols.Certifying`."""
+        return uncertifiable(self.encoder, self.classifier)
+
+    @torch.no_grad()
+    def certified(
+        self,
+        source: TileSource,
+        level: float,
+        budget: int,
+        generator: Generator | None = None,
+        calibration: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Output:
+        """Read all tiles, and say whether those that could not be read could change the label.
+
+        Attention is known only of tiles that were read, so that none can be left out. Arguments as in
+        `protocols.Certifying`; the level makes no difference, and a budget cannot be kept.
+
+        Raises:
+            InputError: several images, a wish that makes no sense, or `uncertifiable`; others as in `forward`.
+        """
+        check_certifiable(self, level, budget)
+        check_one_image(source)
+        output, model = self.forward(source), prepared(self.encoder, self.classifier, calibration)
+        features, valid = output.terms["features"], output.terms["valid"]
+        known = float(in_float32(self.attention, features)[valid].double().exp().sum())
+        failed = int((~valid).sum())
+        share = 1 / (1 + known / (failed * math.exp(self._largest_logit))) if failed else 0.0
+        return replace(output, certificate=all_read(output.terms["mean"], model, share, int(valid.sum()), failed))
+
+    @property
+    def _largest_logit(self) -> float:
+        """What no attention logit exceeds: Σ |w|, as tanh is at most 1 and so is the gate; infinity if not gated."""
+        if not isinstance(self.attention, GatedAttention):
+            return math.inf
+        return float(self.attention.score.weight.detach().abs().sum())
 
     @property
     def quantity(self) -> str:

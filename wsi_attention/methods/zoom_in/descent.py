@@ -125,10 +125,35 @@ class Descent:
             images, visits, level = images[valid], stages[-1].visits, reader.levels[depth + 1]
             cells = level.within(found[valid])
             reachable = level.reachable(cells, images)
-            attention = smoothed_softmax(values.masked_fill(~reachable, -torch.inf), self._networks.floor)
+            attention = self._attention(values, reachable)
             attention = turned(attention, reachable) if turned else attention
             insides.append(Inside(cells, images, attention, leaf_attention(stages).detach()))
         return Zoomed(stages, tuple(looks), tuple(insides), values.to(attention.dtype))
+
+    def opened(self, depth: int, cells: Tensor) -> list[tuple[Tensor, Tensor] | None]:
+        """Look into regions of a single image; return the cells in each and their attention, both (K,).
+
+        Attention is 0 where a cell cannot be drawn; None stands for a region that could not be read.
+
+        Args:
+            depth: index of the level of the regions.
+            cells: (n,) flat.
+        """
+        images, level = torch.zeros_like(cells), self.reader.levels[depth + 1]
+        inside = level.within(cells)
+        reachable = level.reachable(inside, images)
+        seen = self.reader.values(depth, cells, images, partial(self._score, depth + 1))
+        return [
+            None if one is None else (inside[i], self._attention(one[None], reachable[i][None])[0])
+            for i, one in enumerate(seen)
+        ]
+
+    def features(self, cells: Tensor) -> list[Tensor | None]:
+        """Return the features (d,) of sub-tiles of a single image, None where one could not be read; cells (n,)."""
+        return self.reader.values(len(self.reader.levels) - 1, cells, torch.zeros_like(cells), self._encode)
+
+    def _attention(self, logits: Tensor, reachable: Tensor) -> Tensor:
+        return smoothed_softmax(logits.masked_fill(~reachable, -torch.inf), self._networks.floor)
 
     def _score(self, step: int, source: TileSource, tiles: TileSet, real: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return the logits (m, K) of the cells in views; see `views.See`."""

@@ -20,9 +20,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.errors import InputError
+from wsi_attention.methods.certifying import check_certifiable, prepared, read_until_settled, uncertifiable
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.overview import check_overview
-from wsi_attention.methods.rounds import check_one_image, check_quantity, limits, seeded, spread_of
+from wsi_attention.methods.rounds import check_one_image, check_quantity, limits, mean_of, seeded, spread_of
+from wsi_attention.methods.zoom_in.certifying import Regions
 from wsi_attention.methods.zoom_in.contrastive import (
     contrastive_attention,
     contrastive_loss,
@@ -51,7 +53,7 @@ from wsi_attention.methods.zoom_in.views import (
 )
 from wsi_attention.nn.attention_nets import PooledAttention, TissueAttentionNet
 from wsi_attention.nn.blocks import Encoder, ModulesOf, OverviewNet
-from wsi_attention.nn.heads import ScaledLinear, attended
+from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import TileSource
@@ -278,6 +280,48 @@ class ZoomIn(nn.Module):
         descent = self._descent(source)
         passes, mean, spread = random_rounds(descent, self.classifier, self.draws, stop, budget, seeded(generator))
         return self._output(descent, passes, mean, spread)
+
+    @property
+    def uncertifiable(self) -> str:
+        """See `protocols.Certifying`."""
+        return self.other_quantity or uncertifiable(self.encoder, self.classifier)
+
+    @torch.no_grad()
+    def certified(
+        self,
+        source: TileSource,
+        level: float,
+        budget: int,
+        generator: Generator | None = None,
+        calibration: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Output:
+        """View regions and read sub-tiles until the label that `exact` would give is settled. For eval mode.
+
+        What is settled, and why: docs/certificate.md. Arguments as in `protocols.Certifying`.
+
+        Raises:
+            InputError: several images, a wish that makes no sense, or `uncertifiable`; others as in `forward`.
+        """
+        check_certifiable(self, level, budget, len(self.attentions))
+        check_one_image(source)
+        descent, model = self._descent(source), prepared(self.encoder, self.classifier, calibration)
+        regions = Regions(descent, model.head)
+        read = read_until_settled(regions, model, level, budget, generator)
+        tiles = regions.tiles_among(read.tiles)
+        numbers, weights, chance = read.tiles[tiles], read.weights[:, tiles], read.chance[:, tiles]
+        features, zoomed = regions.features(numbers), [regions.zoomed(numbers)]
+        weights, chance = weights.to(features.device), chance.to(features.device)
+        mean = mean_of(features, weights)
+        return Output(
+            logits=in_float32(self.classifier, mean),
+            glimpses=(regions.glimpses(numbers, weights[0].tolist()),),
+            maps=zoom_maps(descent.reader, descent.attention, zoomed),
+            spread=spread_of(self.classifier, features, weights, chance),
+            unread_mass=zoom_unread(descent.reader, descent.attention, zoomed),
+            terms={"attention": descent.attention, "features": features, "mean": mean},
+            tile_evidence=tile_evidence(self.classifier, features),
+            certificate=read.certificate,
+        )
 
     def _descent(self, source: TileSource) -> Descent:
         sizes = (self.options.mpps, self.options.tile_size, self.tile_mpp, self.options.floor)

@@ -150,16 +150,20 @@ class Reader:
         Raises:
             TileReadError: not one of an image's regions could be read.
         """
+        values = self.values(depth, cells, images, see)
+        valid = torch.tensor([value is not None for value in values], device=cells.device)
+        each, asked = by_image(valid, images, self.batch)
+        require_tiles(each[asked.any(dim=-1)])
+        return torch.stack([value for value in values if value is not None]), valid
+
+    def values(self, depth: int, cells: Tensor, images: Tensor, see: See) -> list[Tensor | None]:
+        """Return what is seen in each of the regions, None where one could not be read; arguments as in `look`."""
         keys = [(depth, *key) for key in zip(images.tolist(), cells.tolist(), strict=True)]
         new = [i for i, key in enumerate(keys) if key not in self._known]
         if new:
             index = torch.tensor(new, device=cells.device)
             self._read(depth, cells[index], images[index], see)
-        values = [self._known[key] for key in keys]
-        valid = torch.tensor([value is not None for value in values], device=cells.device)
-        each, asked = by_image(valid, images, self.batch)
-        require_tiles(each[asked.any(dim=-1)])
-        return torch.stack([value for value in values if value is not None]), valid
+        return [self._known[key] for key in keys]
 
     def _read(self, depth: int, cells: Tensor, images: Tensor, see: See) -> None:
         """Read all in one request, or in parts where there are very many.
