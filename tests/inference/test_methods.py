@@ -84,3 +84,15 @@ def test_exactly_where_the_method_can(method: str, tmp_path: Path, write_slide, 
         assert (prediction.spread is None) == ("exact" in wishes)
         assert (prediction.unread_mass == 0.0) == ("exact" in wishes)
         assert "exact" in wishes or 0 < prediction.counters.tiles <= 40
+
+
+@pytest.mark.parametrize("method", ["zoom-in", "mil"])
+def test_certified_where_the_method_can(method: str, tmp_path: Path, write_slide, small_model) -> None:
+    path, classifier = write_slide(tmp_path / "x.tif", side=512), small_model(method)
+    wishes = {"certify": 0.99} | ({"budget": 20} if method == "zoom-in" else {})
+    report = classify([path], tmp_path / "out", classifier, what=["geojson", "tiles"], in_process=True, **wishes)  # type: ignore[arg-type]
+    assert report.statuses == {"done": 1}, report.failures
+    ((_, prediction),) = stored_predictions(tmp_path / "out")
+    assert prediction.certified in (("no", "proof", "0.99") if method == "zoom-in" else ("proof",))
+    assert prediction.counters.tiles <= 20 or method == "mil"
+    assert "certified" in prediction.notes[-1]

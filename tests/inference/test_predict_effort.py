@@ -73,7 +73,7 @@ def test_more_tiles_for_a_smaller_error(tmp_path: Path, write_slide, tiny: Class
     [
         ({"exact": True, "tolerance": 0.1}, "either exact, or a tolerance"),
         ({"exact": True, "budget": 100}, "either exact, or a tolerance"),
-        ({"budget": 100}, "give a tolerance too"),
+        ({"budget": 100}, "may cost: give one of them too"),
         ({"unread": 0.1}, "unread says when a tolerance may stop: give a tolerance too"),
         ({"exact": True, "unread": 0.1}, "either exact, or a tolerance"),
         ({"tolerance": 0.1, "unread": 2.0}, r"between 0 and 1; got 2\.0"),

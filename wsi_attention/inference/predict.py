@@ -85,7 +85,7 @@ class Effort:
             self._check_certify(self.certify, classifier)
             return
         if self.budget is not None and self.tolerance is None:
-            raise InputError("a budget is what a tolerance may cost: give a tolerance too")
+            raise InputError("a budget is what a tolerance or a certificate may cost: give one of them too")
         if self.unread is not None and self.tolerance is None:
             raise InputError("unread says when a tolerance may stop: give a tolerance too")
         if self.tolerance is not None:
