@@ -92,7 +92,7 @@ class _Reader:
 
     def __init__(self, population: Population, classes: int, budget: int, random: Generator) -> None:
         mass, closed = population.known()
-        self._population, self._budget, self.asked = population, budget, 0
+        self._population, self._budget, self.asked, self._cut = population, budget, 0, False
         self.waiting = Waiting(mass, np.full(len(mass), closed), random)
         nothing = np.zeros(0, np.bool_)
         self.readings = Readings(np.zeros(0), np.zeros((0, classes)), nothing, nothing)
@@ -105,8 +105,8 @@ class _Reader:
 
     @property
     def more(self) -> bool:
-        """Whether there is something to read, and leave to."""
-        return self.left > 0 and len(self.waiting.numbers) > 0
+        """Whether there is something to read, and leave to read it."""
+        return not self._cut and self.left > 0 and len(self.waiting.numbers) > 0
 
     def read(self, n: int, drawing: bool) -> None:
         """Read up to n tiles: the next draws, or those with the highest attention."""
@@ -125,10 +125,15 @@ class _Reader:
         self.tiles = np.concatenate([self.tiles, tiles])
 
     def _next(self, n: int, drawing: bool) -> Numbers:
-        """Return the next tiles; regions that stand among them are opened first, as far as the budget goes."""
+        """Return the next tiles; regions that stand among them are opened first, as far as the budget goes.
+
+        A round that the budget cuts short is the last one: regions have been opened then whose draw will not be read,
+        and who knows that they would have come next cannot call later draws random.
+        """
         choose = self.waiting.earliest if drawing else self.waiting.highest
         while True:
-            n = min(n, self.left)
+            if n > self.left:
+                n, self._cut = self.left, True
             chosen = choose(n)
             regions = chosen[self.waiting.closed[chosen]]
             if not len(regions):

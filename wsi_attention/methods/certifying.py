@@ -188,7 +188,7 @@ class Cells:
         return self._mass, False
 
     def opened(self, regions: NDArray[np.int64]) -> list[tuple[Floats, bool] | None]:
-        """Refuse: there are no regions."""
+        """Raise ValueError: there are no regions to open."""
         raise ValueError("cells of one map are tiles, not regions")
 
     def read(self, tiles: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
