@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, MissingMppError, SlideOpenError, TileReadError
 from wsi_attention.once import once
-from wsi_attention.protocols import RedrawingReader, SparseReader
+from wsi_attention.protocols import RedrawingReader, RegionsReader, SparseReader
 from wsi_attention.slide import fingerprint, identity, metadata
 from wsi_attention.slide.facts import Facts
 from wsi_attention.slide.handles import Handles, attempt, read_one, read_together
@@ -309,6 +309,12 @@ class Slide:
             None if reason is None else f"{self._asked(place, level, wanted)} cannot be read: {reason}"
             for place, reason in zip(places, reasons, strict=True)
         ]
+
+    @property
+    def reads_together(self) -> bool:
+        """Whether the reader reads many regions in one request, and decodes a stored tile that they share once."""
+        with self._handles.borrow() as lease:
+            return isinstance(lease.reader, RegionsReader)
 
     def _one_by_one(
         self, places: Sequence[tuple[int, int]], level: int, size: tuple[int, int], out: NDArray[np.uint8]
