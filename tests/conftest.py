@@ -46,6 +46,12 @@ def own_environment() -> Iterator[None]:
             os.environ |= {name: before[name]} if name in before else {}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def torch_computes() -> None:
+    """Where OpenVINO is installed, "auto" does not try it on every model of every test; `test_engine.py` does."""
+    os.environ["WSI_ATTENTION_ENGINE"] = "torch"
+
+
 @pytest.fixture
 def warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python processes that a test starts through others' code are forked from a warm one: see `warm_python`."""

@@ -26,6 +26,7 @@ EXTRAS = {
     "features": {"h5py"},
     "geopandas": {"geopandas", "pandas"},
     "lazyslide": {"pyarrow"},
+    "openvino": {"openvino"},
     "pandas": {"pandas"},
     "remote": {"aiohttp", "gcsfs", "s3fs"},
     "slurm": {"dask-jobqueue", "distributed"},

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
@@ -17,8 +18,8 @@ from wsi_attention.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Precision = Literal["auto", "32", "bf16"]
-Used = Literal["32", "bf16"]
+Precision = Literal["auto", "32", "bf16", "openvino"]
+Used = Literal["32", "bf16", "openvino"]
 Network = TypeVar("Network", bound=nn.Module)
 _PLACING = Lock()
 
@@ -84,15 +85,37 @@ def precision_named(text: str) -> Precision:
 def precision_on(device: torch.device, wanted: str) -> Used:
     """Return the precision used on a device: "auto" is "bf16" where the hardware multiplies in bfloat16, else "32".
 
-    On CPUs that is AVX-512 BF16 or AMX. Emulated bfloat16 is slower than float32 and does not count.
+    On CPUs that is AVX-512 BF16 or AMX. Emulated bfloat16 is slower than float32 and does not count. "openvino" is
+    float32, the tile encoder compiled by OpenVINO for the CPU.
 
     Raises:
-        InputError: there is no such precision.
+        InputError: there is no such precision, or "openvino" was asked for a GPU or is not installed.
     """
     named = precision_named(wanted)
+    if named == "openvino":
+        _check_openvino(device)
     if named == "auto":
         return "bf16" if _multiplies_in_bfloat16(device) else "32"
     return named
+
+
+def openvino_version() -> str:
+    """Return the version of OpenVINO, without importing it; empty where it is not installed."""
+    try:
+        return version("openvino")
+    except PackageNotFoundError:
+        return ""
+
+
+def _check_openvino(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise InputError(
+            f"precision openvino computes on the CPU, and the device is {device}; give --device cpu, or 32"
+        )
+    if not openvino_version():
+        raise InputError(
+            "precision openvino needs the package openvino; install it with: pip install 'wsi-attention[openvino]'"
+        )
 
 
 def autocast(device: torch.device, precision: Used) -> AbstractContextManager[object]:

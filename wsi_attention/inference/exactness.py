@@ -16,15 +16,17 @@ EXACT: Precision = "32"
 def precision_of(classifier: Classifier, wanted: Precision) -> Precision:
     """Return the precision that was asked for, or float32 for "auto" where the model's encoder needs it.
 
+    OpenVINO computes in float32 too.
+
     Args:
         classifier: the model.
-        wanted: "auto", "32" or "bf16".
+        wanted: "auto", "32", "bf16" or "openvino".
 
     Raises:
         InputError: bfloat16 was asked for, and the encoder is one that is used in float32.
     """
     entry = published_in(classifier)
-    if entry is None or entry.precision != EXACT:
+    if entry is None or entry.precision != EXACT or wanted == "openvino":
         return wanted
     if wanted == "bf16":
         raise InputError(

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from wsi_attention.checkpoint import ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH
-from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
+from wsi_attention.devices import Precision, autocast, device_of, placed
 from wsi_attention.errors import InputError, TileReadError
+from wsi_attention.inference.engine import engine_for, used_on
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.nn.bags import encode
+from wsi_attention.nn.engines import computing_with
 from wsi_attention.protocols import AttentionModel, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
 from wsi_attention.structures import Glimpse, TileSet
@@ -60,7 +62,9 @@ def tile_features(
     if not has_encoder(loaded):
         raise InputError(f"model {loaded.name} encodes no single tiles; give one that does, such as ats or zoom-in")
     model, precision = contract_of(placed(loaded.model, where)), precision_of(loaded, precision)
-    with as_slide(slide) as opened, torch.inference_mode(), autocast(where, precision_on(where, precision)):
+    used, _ = used_on(loaded, where, precision)
+    engine = computing_with(engine_for(loaded, used))
+    with as_slide(slide) as opened, torch.inference_mode(), autocast(where, used), engine:
         return _encoded(SlideSource(opened, batch=batch), model, chosen)
 
 

@@ -24,7 +24,7 @@ from wsi_attention.bags.source import BagSource, FeaturedSource, notes_of
 from wsi_attention.certainty.fitted import Judged
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.defaults import BATCH, FEATURE_STORE_GB
-from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
+from wsi_attention.devices import Precision, autocast, device_of, placed
 from wsi_attention.errors import InputError, ModelError, NoTissueError, TileReadError
 from wsi_attention.feature_store.store import FeatureStore
 from wsi_attention.geometry import OVERVIEW_PIXELS
@@ -36,12 +36,14 @@ from wsi_attention.inference.certify import (
     level_of,
     word_of,
 )
+from wsi_attention.inference.engine import engine_for, facts_of, used_on
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import known_to, store_at
 from wsi_attention.inference.stored_features import beside, expected_of
 from wsi_attention.inference.traits import traits_of
 from wsi_attention.methods.ensemble import disagreement, members_facts
 from wsi_attention.methods.rounds import limits, refusal
+from wsi_attention.nn.engines import computing_with
 from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
 from wsi_attention.slide.slide import Slide
@@ -188,8 +190,9 @@ def predict(
         tissue: where to look; found on the overview where None.
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
-        precision: "32", "bf16" (autocast), or "auto": bf16 where the GPU or the processor multiplies in it, else 32. A
-            published encoder that is used in float32 is computed in it.
+        precision: "32", "bf16" (autocast), "openvino" (float32, the tile encoder compiled for the CPU by OpenVINO), or
+            "auto": bf16 where the GPU or the processor multiplies in it; else openvino where it is installed, and a
+            trial found it faster and equal; else 32. A published encoder that is used in float32 is computed in it.
         exact: reads every tile of the tissue, at its own place, instead of a sample, which takes minutes; nothing is
             then drawn, and the spread is None.
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the
@@ -280,17 +283,20 @@ def look(
     effort: Effort = USUAL,
     kept: FeatureStore | None = None,
     known: FeaturedSource | BagSource | SideBySide | None = None,
+    chosen: str = "",
 ) -> Prediction:
     """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked.
 
-    `known` is the same source with features of files, or it with the other slides of the patient.
+    `known` is the same source with features of files, or it with the other slides of the patient; `chosen` says why the
+    precision is the one given, where that was chosen for a whole batch.
     """
     where = device_of(device)
-    used = precision_on(where, precision)
+    used, why = used_on(classifier, where, precision)
     seed = seed_of(slide.fingerprint, classifier.weights_sha256)
     torch.set_num_threads(torch.get_num_threads())  # sums depend on it, and new threads take it over only when asked
     model = placed(classifier.model, where)
-    with known_to(source, kept, classifier, used, where), torch.inference_mode(), autocast(where, used):
+    engine = computing_with(engine_for(classifier, used))
+    with known_to(source, kept, classifier, used, where), torch.inference_mode(), autocast(where, used), engine:
         kinds = (source.failures, *([known.failures] if known else []))
         output = looked(effort, model, known or source, torch.Generator().manual_seed(seed), kinds)
     glimpses = output.glimpses[0]
@@ -313,6 +319,7 @@ def look(
         provenance=provenance_of(slide, classifier, seed, used)
         | {"snap": source.snap}
         | effort.facts()
+        | facts_of(chosen or why)
         | judged.uncalibrated
         | certificate_facts(output, classifier)
         | facts_of_members(classifier, output),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wsi_attention.errors import OutOfMemoryError
 from wsi_attention.nn.batch_size import BatchSizes, largest_useful, out_of_memory
+from wsi_attention.nn.engines import features_of
 from wsi_attention.structures import TileBatch
 from wsi_attention.timing import spent_on
 
@@ -56,8 +57,7 @@ def encode(tiles: TileBatch, preprocess: nn.Module, encoder: nn.Module, chunk: i
 
 def _in_best_chunks(pixels: Tensor, preprocess: nn.Module, encoder: nn.Module, chunk: int | None) -> Tensor:
     def network(part: Tensor) -> Tensor:
-        features: Tensor = encoder(preprocess(part))
-        return features
+        return features_of(encoder, preprocess(part))
 
     device = _device_of(encoder, preprocess)
     first, most = _range_on(device, pixels)

@@ -30,6 +30,7 @@ from wsi_attention.inference.batch.slides_csv import gather_slides
 from wsi_attention.inference.batch.summary import Report
 from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.certify import level_of
+from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.predict import USUAL, Effort, versions
 from wsi_attention.inference.results.folder import TABLE, Results, open_results
 from wsi_attention.inference.results.mirror import workplace
@@ -89,7 +90,7 @@ def classify(
         batch: tiles that one task reads.
         device: where the model computes; "auto" is the first GPU, else the CPU.
         gpus: several GPUs of this machine in place of `device`: "all", "0,1" or (0, 1); each does `workers` slides.
-        precision: "32", "bf16" or "auto", as in `predict`.
+        precision: "32", "bf16", "openvino" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
         exact, tolerance, budget, unread, certify, snap: as in `predict`; results of different wishes do not lie in one
             folder.
@@ -225,7 +226,9 @@ def _prepared(
     seen_here = next((slide.key for slide in slides if Path(slide.key).exists()), None)
     device, precision = runner.prepare(classifier, results, wishes.device, wishes.precision, seen_here)
     run = run_key(classifier, precision, wishes.effort, wishes.snap)
-    wishes = replace(wishes, device=device, precision=precision)
+    here = device == "cpu" and not runner.name
+    _, why = used_on(classifier, torch.device("cpu"), wishes.precision) if here else ("", "")
+    wishes = replace(wishes, device=device, precision=precision, chosen=why)
     return Settings(classifier, results, run, wishes, torch.get_num_threads())
 
 

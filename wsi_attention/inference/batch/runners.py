@@ -13,10 +13,11 @@ from threading import Semaphore
 from typing import Any, Protocol, runtime_checkable
 
 from wsi_attention.checkpoint import Classifier
-from wsi_attention.devices import Precision, Used, device_of, gpus_named, placed, precision_on
+from wsi_attention.devices import Precision, Used, device_of, gpus_named, placed
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.job import Job, Outcome, classify_slide
 from wsi_attention.inference.batch.wishes import check_positive
+from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.isolation.pool import Processes
 
 
@@ -99,7 +100,7 @@ class ExecutorRunner:
             InputError: no such device or precision.
         """
         where = device_of(device)
-        used = precision_on(where, precision)
+        used, _ = used_on(classifier, where, precision)
         placed(classifier.model, where)
         return str(where), used
 

@@ -97,6 +97,7 @@ class OfSlide:
             effort=wishes.effort,
             kept=store_at(wishes.feature_store, wishes.feature_store_gb),
             known=self._known,
+            chosen=wishes.chosen,
         )
 
     def pictures(self, prediction: Prediction) -> Mapping[str, Callable[[], object]]:

@@ -28,6 +28,7 @@ class Wishes:
         what: exporters to run.
         device: where the model computes.
         precision: what it computes in.
+        chosen: why it is that precision, where it was chosen by trying.
         batch: tiles that one task reads.
         limit: seconds a slide may take.
         effort: how many tiles are read.
@@ -51,6 +52,7 @@ class Wishes:
     feature_store: str | None = None
     feature_store_gb: float = FEATURE_STORE_GB
     features: str | None = None
+    chosen: str = ""
 
     def checked(self, classifier: Classifier) -> Wishes:
         """Return the wishes as this model fulfils them.

@@ -21,11 +21,12 @@ from typing import Self
 import torch
 
 from wsi_attention.checkpoint import Classifier, read_config
-from wsi_attention.devices import Precision, Used, precision_on
+from wsi_attention.devices import Precision, Used
 from wsi_attention.errors import ClusterError, InputError
 from wsi_attention.files import remove, temporary
 from wsi_attention.inference.batch.job import Job, Outcome
 from wsi_attention.inference.cluster.worker import ModelSource, handed, task_of
+from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.isolation import nursery
 from wsi_attention.inference.isolation.last_words import Ending
 from wsi_attention.inference.isolation.worker import Ask, Log, Over, Ready, Refusal, Setup, Turn
@@ -158,7 +159,7 @@ class Processes:
             results=results,
         )
         if self._devices == ("cpu",) or (self._devices == ("auto",) and not torch.cuda.is_available()):
-            return "cpu", precision_on(torch.device("cpu"), precision)
+            return "cpu", used_on(classifier, torch.device("cpu"), precision)[0]
         answers = [self._answer(worker) for worker in [self._new() for _ in self._devices]]
         used: set[Used] = {answer.precision for answer in answers}
         return ",".join(answer.device for answer in answers), used.pop() if len(used) == 1 else "32"

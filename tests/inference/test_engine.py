@@ -1,0 +1,200 @@
+"""OpenVINO in place of torch for the tile encoder: where it is faster and equal, or asked for; else nothing changes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.devices import openvino_version
+from wsi_attention.errors import InputError
+from wsi_attention.inference import compiled, engine
+from wsi_attention.inference.batch.classify import classify, run_key
+from wsi_attention.inference.compiled import CompiledEncoder, cache_folder, key_of
+from wsi_attention.inference.engine import Trial, engine_for, used_on
+from wsi_attention.inference.predict import predict
+from wsi_attention.protocols import contract_of
+
+CPU = torch.device("cpu")
+needs_openvino = pytest.mark.skipif(not openvino_version(), reason="openvino is not installed")
+
+
+@pytest.fixture(autouse=True)
+def tries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WSI_ATTENTION_ENGINE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("wsi_attention.devices._multiplies_in_bfloat16", lambda device: False)
+    monkeypatch.setattr(engine, "_TRIALS", type(engine._TRIALS)())
+    monkeypatch.setattr(engine, "_ENGINES", type(engine._ENGINES)())
+
+
+def encoder_of(classifier: Classifier) -> torch.nn.Module:
+    encoder = contract_of(classifier.model).encoder
+    assert encoder is not None
+    return encoder
+
+
+class Odd(torch.nn.Module):
+    """An encoder that OpenVINO cannot convert."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.dim = encoder, encoder.dim
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.encoder(tiles) + torch.special.bessel_j0(tiles).mean()
+        return features
+
+
+def test_without_the_package_nothing_is_tried_and_asking_for_it_says_what_to_install(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "openvino_version", lambda: "")
+    monkeypatch.setattr("wsi_attention.devices.openvino_version", lambda: "")
+    assert used_on(tiny, CPU, "auto") == ("32", "")
+    with pytest.raises(InputError, match=r"pip install 'wsi-attention\[openvino\]'"):
+        used_on(tiny, CPU, "openvino")
+    assert engine_for(tiny, "32") is None
+    assert not cache_folder().exists()
+
+
+def test_only_the_processor_and_only_where_it_is_asked_or_left_open(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsi_attention.devices.openvino_version", lambda: "1")
+    monkeypatch.setattr(engine, "openvino_version", lambda: "1")
+    with pytest.raises(InputError, match="openvino computes on the CPU, and the device is cuda:1"):
+        used_on(tiny, torch.device("cuda:1"), "openvino")
+    monkeypatch.setattr(engine, "_tried", lambda classifier: Trial(True, "faster"))
+    assert [used_on(tiny, CPU, one) for one in ("auto", "32", "bf16")] == [
+        ("openvino", "faster"),
+        ("32", ""),
+        ("bf16", ""),
+    ]
+    monkeypatch.setattr("wsi_attention.devices._multiplies_in_bfloat16", lambda device: True)
+    assert used_on(tiny, CPU, "auto") == ("bf16", "")
+    monkeypatch.setattr("wsi_attention.devices._multiplies_in_bfloat16", lambda device: False)
+    monkeypatch.setenv("WSI_ATTENTION_ENGINE", "torch")
+    assert used_on(tiny, CPU, "auto") == ("32", "")
+
+
+def test_results_know_what_computed_them(tiny: Classifier) -> None:
+    assert run_key(tiny, "openvino") != run_key(tiny, "32")
+    assert run_key(tiny, "openvino").settings["precision"] == "openvino"
+
+
+@needs_openvino
+def test_a_prediction_by_openvino_is_equal_but_for_last_bits_and_says_so(
+    tiny: Classifier, tmp_path: Path, write_slide: Callable[..., Any]
+) -> None:
+    path = write_slide(tmp_path / "x.tif")
+    torch_s, own = (
+        predict(path, tiny, device="cpu", precision="32"),
+        predict(path, tiny, device="cpu", precision="openvino"),
+    )
+    np.testing.assert_allclose(own.probabilities, torch_s.probabilities, atol=1e-6)
+    assert own.provenance["precision"] == "openvino"
+    assert own.provenance["engine"] == {"openvino": openvino_version(), "why": "as asked"}
+    assert torch_s.provenance["precision"] == "32" and "engine" not in torch_s.provenance
+    report = classify(path, tmp_path / "out", tiny, what="tiles", device="cpu", precision="openvino", in_process=True)
+    assert report.statuses == {"done": 1}
+    assert '"precision": "openvino"' in (tmp_path / "out/states/x.json").read_text()
+
+
+@needs_openvino
+def test_a_trial_is_kept_and_made_again_where_its_record_is_damaged(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, why = used_on(tiny, CPU, "auto")
+    assert used == "32" and "too little to gain" in why
+    monkeypatch.setattr(engine, "LEAST", 0.0)
+    monkeypatch.setattr(engine, "FASTER", 0.0)
+    assert used_on(tiny, CPU, "auto") == ("32", why)
+    engine._TRIALS.clear()
+    assert used_on(tiny, CPU, "auto") == ("32", why)
+    (record,) = cache_folder().glob("*.json")
+    for damaged in (b"", b"[]", b'{"better": 1, "why": "x"}', b"\xff{"):
+        record.write_bytes(damaged)
+        assert engine._read(record) is None
+    engine._TRIALS.clear()
+    used, why = used_on(tiny, CPU, "auto")
+    assert used == "openvino" and "times as fast as torch" in why
+    monkeypatch.setattr(engine, "EQUAL", -1.0)
+    record.unlink()
+    engine._TRIALS.clear()
+    used, why = used_on(tiny, CPU, "auto")
+    assert used == "32" and "features of OpenVINO differ" in why
+
+
+@needs_openvino
+def test_a_compiled_encoder_is_loaded_from_disk_unless_it_is_damaged(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, tiles = encoder_of(tiny), torch.rand(5, 3, 32, 32)
+    with torch.inference_mode():
+        expected = encoder(tiles)
+        first = CompiledEncoder(encoder)(encoder, tiles)
+        torch.testing.assert_close(first, expected, rtol=0, atol=1e-5)
+        (blob,) = cache_folder().glob("*.blob")
+        content = blob.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(compiled, "_converted", lambda *given: pytest.fail("converted again"))
+            assert torch.equal(CompiledEncoder(encoder)(encoder, tiles), first)
+        for damaged in (b"", content[:50], content[:-100] + bytes(100)):
+            blob.write_bytes(damaged)
+            assert compiled._stored(blob) is None
+        assert torch.equal(CompiledEncoder(encoder)(encoder, tiles), first)
+        assert compiled._stored(blob) is not None
+        other = torch.nn.Flatten()
+        assert torch.equal(CompiledEncoder(encoder)(other, tiles), other(tiles))
+
+
+def test_a_folder_that_cannot_be_written_is_no_matter_and_what_is_oldest_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    compiled.write_kept(tmp_path / "file" / "a.blob", b"1")
+    monkeypatch.setattr(compiled, "MOST_KEPT", 5)
+    for number, name in enumerate("abc"):
+        compiled.write_kept(tmp_path / "kept" / name, b"12")
+        os.utime(tmp_path / "kept" / name, (number, number))
+    compiled.write_kept(tmp_path / "kept" / "d", b"12")
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["c", "d"]
+
+
+@needs_openvino
+def test_an_encoder_that_cannot_be_converted_stays_in_torch_with_the_reason(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LEAST", 0.0)
+    odd = replace(tiny, model=copy.deepcopy(tiny.model))
+    odd.model.encoder = Odd(encoder_of(tiny))
+    used, why = used_on(odd, CPU, "auto")
+    assert used == "32" and why.startswith("OpenVINO cannot convert the encoder: ")
+    assert engine.facts_of(why) == {"engine": {"openvino": openvino_version(), "why": why}}
+    assert used_on(odd, CPU, "openvino") == ("32", why)
+
+
+def test_methods_that_look_inside_the_encoder_and_encoders_with_listeners_stay_in_torch(tiny: Classifier) -> None:
+    assert engine._hindrance(replace(tiny, config={**tiny.config, "method": "tnet"}), encoder_of(tiny))
+    assert not engine._hindrance(tiny, encoder_of(tiny))
+    handle = next(encoder_of(tiny).children()).register_forward_hook(lambda *given: None)
+    assert "listens" in engine._hindrance(tiny, encoder_of(tiny))
+    handle.remove()
+
+
+def test_what_a_compiled_encoder_depends_on(tiny: Classifier) -> None:
+    encoder = copy.deepcopy(encoder_of(tiny))
+    before = key_of(encoder, (3, 32, 32))
+    assert before == key_of(encoder, (3, 32, 32)) != key_of(encoder, (3, 64, 64))
+    with torch.no_grad():
+        next(encoder.parameters()).add_(1)
+    assert key_of(encoder, (3, 32, 32)) != before

@@ -1,0 +1,210 @@
+"""What computes a model's tile encoder on the processor: torch, or OpenVINO where it is installed, faster and equal.
+
+"auto" tries it once for each encoder, size of tile and number of threads, and keeps what it found on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.devices import Precision, Used, openvino_version, precision_on
+from wsi_attention.inference.compiled import (
+    CompiledEncoder,
+    NotCompiledError,
+    cache_folder,
+    key_of,
+    write_kept,
+)
+from wsi_attention.methods.encoder_facts import SIDES
+from wsi_attention.nn.engines import Engine
+from wsi_attention.protocols import contract_of
+
+VARIABLE = "WSI_ATTENTION_ENGINE"
+"""Environment variable: "torch" keeps "auto" from trying anything else."""
+FASTER = 1.1
+"""Times by which OpenVINO must be faster; less is not worth loading it."""
+LEAST = 0.005
+"""Seconds that a tile takes in torch, below which nothing is gained."""
+EQUAL = 1e-6
+"""Largest difference of a feature, relative to the largest feature."""
+ROUNDS, TILES = 5, 8
+"""Of a trial: how often both encode, and how many tiles."""
+LOOKS_INSIDE = frozenset({"tnet"})
+"""Methods that look at a layer inside the encoder, which only torch can show."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was found.
+
+    Attributes:
+        better: whether OpenVINO is faster and equal.
+        why: a reason for people.
+    """
+
+    better: bool
+    why: str
+
+
+_TRIALS: WeakKeyDictionary[nn.Module, dict[str, Trial]] = WeakKeyDictionary()
+_ENGINES: WeakKeyDictionary[nn.Module, tuple[str, CompiledEncoder]] = WeakKeyDictionary()
+_LOCK = Lock()
+
+
+def used_on(classifier: Classifier, device: torch.device, wanted: Precision) -> tuple[Used, str]:
+    """Return what a model computes in on a device, and why it is OpenVINO or why not; empty where nobody asked.
+
+    An encoder that OpenVINO cannot convert stays in torch, even where it was asked for.
+
+    Args:
+        classifier: the model.
+        device: where it computes.
+        wanted: as in `predict`.
+
+    Raises:
+        InputError: there is no such precision, or it cannot be had here.
+    """
+    used = precision_on(device, wanted)
+    if wanted == "openvino":
+        trial = _convertible(classifier)
+    elif wanted == "auto" and used == "32" and device.type == "cpu" and _may_try():
+        trial = _tried(classifier)
+    else:
+        return used, ""
+    return "openvino" if trial.better else "32", trial.why
+
+
+def engine_for(classifier: Classifier, used: Used) -> Engine | None:
+    """Return what computes the model's encoder; None for torch."""
+    encoder = contract_of(classifier.model).encoder
+    if used != "openvino" or encoder is None:
+        return None
+    return _engine(encoder)
+
+
+def facts_of(why: str) -> dict[str, object]:
+    """Return what a result says of the choice; nothing where there was none."""
+    return {"engine": {"openvino": openvino_version(), "why": why}} if why else {}
+
+
+def _may_try() -> bool:
+    return bool(openvino_version()) and os.environ.get(VARIABLE, "") != "torch"
+
+
+def _convertible(classifier: Classifier) -> Trial:
+    """Return whether OpenVINO can do what was asked of it."""
+    encoder = contract_of(classifier.model).encoder
+    reason = _hindrance(classifier, encoder)
+    if reason or encoder is None:
+        return Trial(False, reason)
+    try:
+        _engine(encoder).model(tuple(_tiles_for(classifier, 1).shape[1:]))
+    except NotCompiledError as error:
+        return Trial(False, str(error))
+    return Trial(True, "as asked")
+
+
+def _tried(classifier: Classifier) -> Trial:
+    """Return what a trial finds, or found before: in this process, or on this machine."""
+    encoder = contract_of(classifier.model).encoder
+    reason = _hindrance(classifier, encoder)
+    if reason or encoder is None:
+        return Trial(False, reason)
+    tiles = _tiles_for(classifier, TILES)
+    key = f"{key_of(encoder, tuple(tiles.shape[1:]))}-{torch.get_num_threads()}"
+    with _LOCK:
+        known = _TRIALS.setdefault(encoder, {})
+        if key not in known:
+            path = cache_folder() / f"{key}.json"
+            known[key] = _read(path) or _written(path, _trial(encoder, tiles))
+        return known[key]
+
+
+def _tiles_for(classifier: Classifier, count: int) -> Tensor:
+    """Return tiles of noise of the model's size as its encoder takes them, (count, c, h, w)."""
+    options = classifier.config["options"]
+    side = next(int(options[name]) for name in SIDES if name in options)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        tiles: Tensor = contract_of(classifier.model).preprocess(pixels)
+    return tiles
+
+
+def _hindrance(classifier: Classifier, encoder: nn.Module | None) -> str:
+    """Return why OpenVINO is not even tried; empty if it is."""
+    options = classifier.config["options"]
+    if encoder is None or not any(name in options for name in SIDES):
+        return "the model has no tile encoder"
+    if classifier.config["method"] in LOOKS_INSIDE:
+        return "the method looks at a layer inside the encoder"
+    if any(module._forward_hooks or module._forward_pre_hooks for module in encoder.modules()):
+        return "something else listens to the encoder's layers"
+    return ""
+
+
+def _trial(encoder: nn.Module, tiles: Tensor) -> Trial:
+    """Encode tiles in torch and in OpenVINO, in turns, and compare time and features."""
+    with torch.inference_mode():
+        expected: Tensor = encoder(tiles)
+        if _seconds(lambda: encoder(tiles)) < LEAST * len(tiles):
+            return Trial(False, f"a tile takes less than {LEAST * 1000:g} ms in torch, too little to gain by OpenVINO")
+        engine = _engine(encoder)
+        try:
+            difference = _difference(engine(encoder, tiles), expected)
+        except NotCompiledError as error:
+            return Trial(False, str(error))
+        if difference > EQUAL:
+            told = f"features of OpenVINO differ by {difference:.1g} of the largest"
+            return Trial(False, f"{told}; {EQUAL:g} is allowed")
+        turns = [[_seconds(lambda: encoder(tiles)), _seconds(lambda: engine(encoder, tiles))] for _ in range(ROUNDS)]
+    eager, compiled = (min(each) for each in zip(*turns, strict=True))
+    told = f"OpenVINO is {eager / compiled:.2f} times as fast as torch, features within {difference:.1g} of the largest"
+    better = eager >= FASTER * compiled
+    return Trial(better, told if better else f"{told}; {FASTER:g} times is worth it")
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    start = perf_counter()
+    do()
+    return perf_counter() - start
+
+
+def _engine(encoder: nn.Module) -> CompiledEncoder:
+    """Return the encoder's engine in this process; a new one where its weights have changed."""
+    key, known = key_of(encoder, ()), _ENGINES.get(encoder)
+    if known is None or known[0] != key:
+        known = _ENGINES[encoder] = (key, CompiledEncoder(encoder))
+    return known[1]
+
+
+def _read(path: Path) -> Trial | None:
+    """Return what was found before; None where nothing was, or the file is damaged."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        found = Trial(said["better"], said["why"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found.better, bool) and isinstance(found.why, str) else None
+
+
+def _written(path: Path, trial: Trial) -> Trial:
+    write_kept(path, json.dumps(asdict(trial)).encode())
+    return trial
