@@ -21,7 +21,7 @@ from common import in_turns, median, options_parser, ratio_line, run_and_save, t
 from torch import nn
 
 from wsi_attention import load_model
-from wsi_attention.devices import placed
+from wsi_attention.devices import openvino_version, placed
 from wsi_attention.errors import WsiAttentionError
 from wsi_attention.inference.compiled import CompiledEncoder
 from wsi_attention.nn.encoders import TileEncoder
@@ -75,12 +75,10 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All encoders; compiled ones go to a folder of the run."""
-    import openvino
-
     os.environ["XDG_CACHE_HOME"] = str(folder)
     torch.set_num_threads(options.threads)
-    print("openvino", openvino.__version__, "torch", torch.__version__)
-    return {name: compare(name, options) for name in options.encoders} | {"openvino": openvino.__version__}
+    print("openvino", openvino_version(), "torch", torch.__version__)
+    return {name: compare(name, options) for name in options.encoders} | {"openvino": openvino_version()}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,13 @@ def test_a_trial_is_kept_and_made_again_where_its_record_is_damaged(
     engine._TRIALS.clear()
     used, why = used_on(tiny, CPU, "auto")
     assert used == "32" and "features of OpenVINO differ" in why
+
+
+@needs_openvino
+def test_nothing_is_told_to_a_server() -> None:
+    """OpenVINO's import would, and its `convert_model` too."""
+    assert compiled.without_telemetry().get_version()
+    assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 
 
 @needs_openvino

@@ -9,10 +9,13 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import warnings
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from threading import Lock, local
+from types import ModuleType
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -103,10 +106,23 @@ class CompiledEncoder:
             return self._models[shape]
 
 
-def _compiled(encoder: nn.Module, shape: Shape) -> CompiledModel:
-    import openvino
+def without_telemetry() -> ModuleType:
+    """Import OpenVINO as if its telemetry were not there, which tells a server of it and writes to the home folder.
 
-    core, path = openvino.Core(), cache_folder() / f"{key_of(encoder, shape)}.blob"
+    Where the caller's own code has imported it before, it is as it is.
+    """
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:
+        return import_module("openvino")
+    sys.modules[telemetry] = ModuleType(telemetry)
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
+
+
+def _compiled(encoder: nn.Module, shape: Shape) -> CompiledModel:
+    core, path = without_telemetry().Core(), cache_folder() / f"{key_of(encoder, shape)}.blob"
     stored = _stored(path)
     if stored is not None:
         with suppress(RuntimeError):  # of another build of the same version; it is compiled anew
@@ -127,12 +143,20 @@ def _settings() -> dict[str, str | int]:
 
 
 def _converted(encoder: nn.Module, shape: Shape, core: Core) -> CompiledModel:
-    import openvino
+    """Trace an encoder and compile it, for any number of tiles.
+
+    The parts of OpenVINO are called one by one, because its `convert_model` reports each use to a server.
+    """
+    openvino = without_telemetry()
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            model = openvino.convert_model(encoder, example_input=torch.zeros(2, *shape))
+            front = FrontEndManager().load_by_framework("pytorch")
+            traced = TorchScriptPythonDecoder(encoder, example_input=torch.zeros(2, *shape))
+            model = front.convert(front.load(traced))
             model.reshape(openvino.PartialShape([-1, *shape]))
             return core.compile_model(model, "CPU", _settings())
     except Exception as error:  # tracing runs the encoder's own code, and the converter raises whatever it meets
