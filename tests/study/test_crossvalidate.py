@@ -139,7 +139,7 @@ def test_the_study_is_a_model_of_all_folds(place: Path, tmp_path: Path) -> None:
 
 
 def test_no_label_of_an_ensemble_is_certified(place: Path) -> None:
-    with pytest.raises(InputError, match="model study is an ensemble: .*certify one of its members"):
+    with pytest.raises(InputError, match=r"model study is an ensemble: .*certify one of its members"):
         predict(place / "slides/p0_0.svs", place / "study", device="cpu", certify=True)
 
 

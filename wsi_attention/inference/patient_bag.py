@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from wsi_attention.checkpoint import Classifier
-from wsi_attention.devices import Precision, device_of, precision_on
+from wsi_attention.devices import Precision, device_of
 from wsi_attention.errors import InputError
 from wsi_attention.export.measures import deciding, main_map
 from wsi_attention.feature_store.store import FeatureStore
 from wsi_attention.geometry import Grid, same_scale
+from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.known import known_to
 from wsi_attention.inference.predict import USUAL, Effort, look, provenance_of
 from wsi_attention.protocols import contract_of
@@ -58,10 +59,11 @@ def look_together(
     """
     _check_scales(patient, [source.slide for source in sources])
     model, where = contract_of(classifier.model), device_of(device)
+    used, _ = used_on(classifier, where, precision)
     canvas = SideBySide(sources, model.overview_mpp, model.map_stride)
     with ExitStack() as stores:
         for source in sources[1:]:
-            stores.enter_context(known_to(source, kept, classifier, precision_on(where, precision), where))
+            stores.enter_context(known_to(source, kept, classifier, used, where))
         whole = look(
             sources[0].slide,
             sources[0],
