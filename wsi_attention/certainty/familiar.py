@@ -26,6 +26,8 @@ LARGEST = 8
 ALARMS = 0.02
 """Share of slides like those of the training that may be called unlike them, where there are slides enough."""
 DIGITS = 7
+LEARNT = "features"
+"""The group that depends on what was learnt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +121,8 @@ def fit_familiar(
     Args:
         traits: of each slide.
         patients: whose slides they are.
-        judges: which of them trained nothing; these alone set the threshold where they are of patients enough, because
-            a model makes something else of slides that it has learnt by heart.
+        judges: which of them trained nothing; these alone say what is usual in the group "features" where they are of
+            patients enough, because a model makes something else of slides that it has learnt by heart.
 
     Returns:
         What was learnt and ""; or None and why nothing was.
@@ -135,12 +137,13 @@ def fit_familiar(
     values, maps = _reduced(values)
     whose = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)[1]
     apart = {name: _left_out(own, whose) for name, own in values.items()}
-    usual = {name: float(np.median(own)) or 1.0 for name, own in apart.items()}
-    highest = np.max([apart[name] / usual[name] for name in names], axis=0)
-    chosen = np.asarray(judges, bool) if len(judges) else np.ones(len(traits), bool)
-    if len(set(whose[chosen])) < LEAST_PATIENTS:
-        chosen = np.ones(len(traits), bool)
-    limit = _limit(highest[chosen])
+    chosen = np.asarray(judges, bool) if len(judges) else np.zeros(len(traits), bool)
+    if LEARNT in apart and len(set(whose[chosen])) >= LEAST_PATIENTS:
+        apart[LEARNT][~chosen] = np.nan
+    usual = {name: float(np.nanmedian(own)) or 1.0 for name, own in apart.items()}
+    every = np.stack([apart[name] / usual[name] for name in names])
+    known = np.isfinite(every).any(axis=0)
+    limit = _limit(np.nanmax(every[:, known], axis=0))
     groups = {name: _scaled(*_shape(values[name]), maps.get(name), usual[name] * limit) for name in names}
     return Familiar(groups, count, len(traits)), ""
 

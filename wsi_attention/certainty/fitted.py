@@ -34,7 +34,7 @@ class Judged:
     probabilities: NDArray[np.float64]
     spread: float | None
     among: tuple[str, ...] | None
-    uncalibrated: Mapping[str, object]
+    uncalibrated: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Certainty:
             _part(config, "calibration", lambda found: Calibration.from_dict(found, classes)),
             _part(config, "conformal", lambda found: Conformal.from_dict(found, classes)),
             _part(config, "familiar", Familiar.from_dict),
-            {name: str(one["missing"]) for name in PARTS if _says_why(one := config.get(name))},
+            {name: why for name in PARTS if (why := _reason(config.get(name)))},
         )
 
     def as_config(self) -> dict[str, object]:
@@ -101,7 +101,7 @@ class Certainty:
     @property
     def digest(self) -> str:
         """What tells one fit from another; empty where nothing is fitted."""
-        parts = {name: part for name, part in self.as_config().items() if not _says_why(part)}
+        parts = {name: part for name, part in self.as_config().items() if not _reason(part)}
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest() if parts else ""
 
@@ -128,7 +128,7 @@ PARTS = ("calibration", "conformal", "familiar")
 
 def _part(config: Mapping[str, Any], name: str, read: Callable[[object], T]) -> T | None:
     found = config.get(name)
-    if found is None or _says_why(found):
+    if found is None or _reason(found):
         return None
     try:
         return read(found)
@@ -136,5 +136,7 @@ def _part(config: Mapping[str, Any], name: str, read: Callable[[object], T]) -> 
         raise ValueError(f"{name!r} is damaged: {error}") from error
 
 
-def _says_why(found: object) -> bool:
-    return isinstance(found, Mapping) and isinstance(found.get("missing"), str)
+def _reason(found: object) -> str:
+    """Return why a part is missing; empty where it is there, or nobody says."""
+    reason = found.get("missing") if isinstance(found, Mapping) else None
+    return reason if isinstance(reason, str) else ""

@@ -17,7 +17,7 @@ GROUPS: Mapping[str, str] = {
     "features": "what the model makes of it",
 }
 """Groups of traits, and what people read where one of them is unusual."""
-TILES = 8
+TILES = 16
 """Tiles whose pixels are looked at for the group "detail"."""
 TILE_OCTAVES, OVERVIEW_OCTAVES = 4, 3
 FLOOR = 1e-6
@@ -51,7 +51,8 @@ def octave_energies(grey: NDArray[np.float64], inside: NDArray[np.bool_], octave
     for _ in range(octaves):
         rows, cols = grey.shape[0] // 2, grey.shape[1] // 2
         blocks = grey[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2)
-        counted = inside[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2).all(axis=(1, 3))
+        squares = inside[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2)
+        counted = np.asarray(squares.all(axis=(1, 3)), np.bool_)
         if not counted.any():
             return None
         means = blocks.mean(axis=(1, 3))

@@ -171,7 +171,7 @@ def looked(
             told(min(done * fabric.world_size, len(examples)))
     logits = gathered(fabric, examples, rows).numpy()
     groups = {name: gathered(fabric, examples, own).numpy() for name, own in parts.items()} if compares else {}
-    there = np.flatnonzero(np.isfinite(logits).all(axis=1)) if logits.size else np.empty(0, np.int64)
+    there: list[int] = np.flatnonzero(np.isfinite(logits).all(axis=1)).tolist() if logits.size else []
     traits = [{name: values[row] for name, values in groups.items() if _known(values[row])} for row in there]
     return Looks(tuple(examples[row] for row in there), logits[there], tuple(traits))
 

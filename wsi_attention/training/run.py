@@ -165,8 +165,8 @@ def train(
         first, state = state.epoch, fit(fabric, model, job, state)
         end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
         model.load_state_dict(dict(state.best))
-        sets = (usable(part, state.failed) for part in (job.train, job.validation))
-        certainty = judged(fabric, model, *sets, recipe, classes, listener)
+        learnt, kept = (usable(part, state.failed) for part in (job.train, job.validation))
+        certainty = judged(fabric, model, learnt, kept, recipe, classes, listener)
         if fabric.is_global_zero:
             save_last(accumulation, folder)
             finish(folder, plan, model.cpu(), state, end, command, certainty)
