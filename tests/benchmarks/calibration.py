@@ -72,7 +72,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     paths = write_set(folder / "fresh", "plain", seeds, LESIONS)
     found = [wsi_attention.predict(path, model, device="cpu", precision="32") for path in paths]
     truth = np.array([seed % 2 for seed in seeds])
-    before = np.array([one.provenance["uncalibrated"]["probabilities"] for one in found])  # type: ignore[index]
+    before = np.array([one.provenance["uncalibrated"]["probabilities"] for one in found])
     after = np.array([one.probabilities for one in found])
     print(f"before  {figures(before, truth)}\nafter   {figures(after, truth)}")
     print(f"ECE after / before {ece(after, truth) / ece(before, truth):.3f}")

@@ -49,7 +49,7 @@ def run(folder: Path, train: int, fresh: int, epochs: int) -> None:
     def timed(*given: object) -> object:
         began = time.perf_counter()
         try:
-            return certainty.judged(*given)  # type: ignore[arg-type]
+            return certainty.judged(*given)
         finally:
             spent["look"] = time.perf_counter() - began
 

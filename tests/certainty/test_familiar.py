@@ -26,6 +26,13 @@ def slides(n: int, seed: int = 0, shift: float = 0.0) -> list[Traits]:
     ]
 
 
+def distance(found: Familiar | None, traits: Traits) -> float:
+    """How far a slide is, of which a group is known."""
+    known = found.distance(traits) if found else None
+    assert known is not None
+    return known[0]
+
+
 def names(n: int) -> list[str]:
     return [f"p{i}" for i in range(n)]
 
@@ -44,11 +51,12 @@ def test_few_fresh_slides_are_called_unlike_and_shifted_ones_are() -> None:
     found, reason = fit_familiar(slides(150), names(150))
     assert found is not None and reason == "" and set(found.groups) == {"stain", "features"}
     fresh, shifted = slides(2_000, 1), slides(200, 2, shift=6.0)
-    alarms = np.mean([found.distance(one)[0] > 1 for one in fresh if found.distance(one)])  # type: ignore[index]
+    alarms = np.mean([distance(found, one) > 1 for one in fresh])
     assert alarms < 2.5 * ALARMS
     far = [found.distance(one) for one in shifted]
     assert all(one is not None and one[0] > 1 and one[1] == "stain" for one in far)
-    (note,) = found.note(*far[0])  # type: ignore[misc]
+    assert far[0] is not None
+    (note,) = found.note(*far[0])
     assert "unlike the slides of the training by its colours" in note
     assert found.note(0.99, "stain") == ()
 
@@ -60,10 +68,8 @@ def test_a_patient_is_left_out_as_a_whole() -> None:
     one, apart = ["p"] * 10, names(30)
     together, _ = fit_familiar([*own, *others], [*one, *apart])
     alone, _ = fit_familiar([*own, *others], [*[f"q{i}" for i in range(10)], *apart])
-    assert together is not None and alone is not None
-    distances = [found.distance({"stain": np.full(3, 25.0)}) for found in (together, alone)]
-    assert distances[0] is not None and distances[1] is not None
-    assert distances[0][0] < 0.7 * distances[1][0]  # the odd patient is an outlier, so the threshold is wide
+    distances = [distance(found, {"stain": np.full(3, 25.0)}) for found in (together, alone)]
+    assert distances[0] < 0.7 * distances[1]  # the odd patient is an outlier, so the threshold is wide
 
 
 def test_features_of_slides_that_were_learnt_by_heart_set_no_threshold() -> None:
@@ -73,11 +79,10 @@ def test_features_of_slides_that_were_learnt_by_heart_set_no_threshold() -> None
     given = [*learnt, *judges], names(120)
     apart, _ = fit_familiar(*given, [False] * 60 + [True] * 60)
     alike, _ = fit_familiar(*given)
-    assert apart is not None and alike is not None
-    alarms = [sum(found.distance({"features": one["features"]})[0] > 1 for one in fresh) for found in (apart, alike)]  # type: ignore[index]
+    alarms = [sum(distance(found, {"features": one["features"]}) > 1 for one in fresh) for found in (apart, alike)]
     assert alarms[0] < 0.06 * 200 and alarms[0] < alarms[1]
     few, _ = fit_familiar(*given, [False] * 101 + [True] * 19)
-    assert few is not None and few.as_dict() == alike.as_dict()
+    assert few is not None and alike is not None and few.as_dict() == alike.as_dict()
 
 
 def test_what_is_not_known_does_not_count() -> None:
@@ -107,7 +112,7 @@ def test_goes_into_a_folder_and_back() -> None:
     again = Familiar.from_dict(json.loads(json.dumps(found.as_dict())))
     assert again.as_dict() == found.as_dict() and again.patients == 40
     at = slides(1, 7)[0]
-    assert again.distance(at)[0] == pytest.approx(found.distance(at)[0], rel=1e-4)  # type: ignore[index]
+    assert distance(again, at) == pytest.approx(distance(found, at), rel=1e-4)
     assert "40 patients" in found.sentence
 
 
