@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.statistics.intervals import DRAWS, LEVEL, NONE, SEED
+from wsi_attention.statistics.bootstrap import DRAWS, SEED
+from wsi_attention.statistics.intervals import LEVEL, NONE
 
 Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Weights (draws, n) of the slides -> the figure (draws,) with these weights."""
