@@ -88,12 +88,10 @@ def area_under_roc(scores: Floats, truth: Bools) -> float:
         scores: (n,), higher for the class.
         truth: (n,), whether each is of the class.
     """
-    from scipy.stats import rankdata
-
     positives, negatives = int(truth.sum()), int((~truth).sum())
     if not positives or not negatives:
         return math.nan
-    above = float(rankdata(scores)[truth].sum()) - positives * (positives + 1) / 2
+    above = float(ranks(scores)[truth].sum()) - positives * (positives + 1) / 2
     return above / (positives * negatives)
 
 
@@ -106,6 +104,13 @@ def average_precision(scores: Floats, truth: Bools) -> float:
     """
     found = precision_recall(scores, truth)
     return math.nan if found is None else float(-np.sum(np.diff(found.recall) * found.precision[:-1]))
+
+
+def ranks(values: Floats) -> Floats:
+    """Return the rank of each of (n,) values from 1, the lowest; equal ones share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    found: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return found
 
 
 def cumulative(scores: Floats, truth: Bools) -> tuple[Floats, Floats, Floats]:

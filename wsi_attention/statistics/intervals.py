@@ -35,6 +35,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_attention.statistics.curves import ranks
+
 LEVEL = 0.95
 METHODS = (
     "95 % intervals: shares by Clopper and Pearson, AUROC by Newcombe (2006), F1 as a share of as many slides as would "
@@ -286,14 +288,12 @@ def newcombe_variance(area: float, positives: float, negatives: float) -> float:
 
 def _area(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> Area | None:
     """Return DeLong's components: how many of the other side each slide ranks correctly against, about their mean."""
-    from scipy.stats import rankdata
-
     m, n = int(truth.sum()), int((~truth).sum())
     if not m or not n:
         return None
-    whole, influence = rankdata(scores), np.zeros(len(scores))
-    above = (whole[truth] - rankdata(scores[truth])) / n
-    below = 1 - (whole[~truth] - rankdata(scores[~truth])) / m
+    whole, influence = ranks(scores), np.zeros(len(scores))
+    above = (whole[truth] - ranks(scores[truth])) / n
+    below = 1 - (whole[~truth] - ranks(scores[~truth])) / m
     value = float(above.mean())
     influence[truth] = (above - value) / math.sqrt(m * max(m - 1, 1))
     influence[~truth] = (below - value) / math.sqrt(n * max(n - 1, 1))
@@ -358,11 +358,11 @@ def _bound(value: float, sizes: Sequence[tuple[int, int]], ratio: float, reach: 
 
 def _exact(hits: float, n: float, level: float) -> tuple[float, float]:
     """Return Clopper and Pearson's interval, for counts that need not be whole."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     tail = (1 - level) / 2
-    low = float(beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return low, high
 
 
@@ -375,12 +375,12 @@ def numbered(groups: NDArray[np.int64] | None, n: int) -> NDArray[np.int64]:
 
 
 def _normal(level: float) -> float:
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    return float(norm.ppf((1 + level) / 2))
+    return float(ndtri((1 + level) / 2))
 
 
 def _student(freedom: float, level: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + level) / 2, max(freedom, 1)))
+    return float(stdtrit(max(freedom, 1), (1 + level) / 2))
