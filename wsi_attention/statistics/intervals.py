@@ -92,7 +92,8 @@ def mean_interval(
     if not n:
         return NONE
     own = numbered(groups, n)
-    totals, slides = np.bincount(own, values), np.bincount(own, np.ones(n))
+    totals = np.bincount(own, values).astype(np.float64)
+    slides = np.bincount(own).astype(np.float64)
     weight, value = PRIOR
     more = np.append(totals, weight * value * slides.mean()), np.append(slides, weight * slides.mean())
     return _mean_end(totals, slides, level)[0], _mean_end(*more, level)[1]
