@@ -27,7 +27,7 @@ from wsi_attention.errors import InputError, ModelError
 from wsi_attention.files import write_folder
 from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import KEY, LearntFrom
-from wsi_attention.methods.ensemble import ensemble_of, repeated_names
+from wsi_attention.methods.ensemble import ensemble_of, repeated_names, share_encoder
 from wsi_attention.methods.method import brief, build_model, find_method
 from wsi_attention.model_card import ModelCard, ModelConfig, readme
 from wsi_attention.model_encoder import KEY as ENCODER_KEY
@@ -219,8 +219,13 @@ def _built(config: ModelConfig) -> nn.Module:
     method, classes, members = config["method"], len(config["classes"]), config.get(MEMBERS)
     if members is None:
         return build_model(method, classes, **config["options"])
-    networks = [build_model(method, classes, **one["options"]) for one in members]
-    return ensemble_of(networks, shared=all(one.get("shared") for one in members))
+    shared = all(one.get("shared") for one in members)
+    networks: list[nn.Module] = []
+    for one in members:
+        networks.append(build_model(method, classes, **one["options"]))
+        if shared and len(networks) > 1:  # at once, so that a large encoder is in memory twice at most
+            share_encoder(networks[-1], networks[0])
+    return ensemble_of(networks, shared=shared)
 
 
 def as_classifier(given: ClassifierLike) -> Classifier:

@@ -119,7 +119,7 @@ def ensemble_of(members: Sequence[nn.Module], shared: bool | None = None) -> Ens
             raise InputError(f"members of an ensemble must have one {name}; found {', '.join(map(str, values))}")
     shared = same_encoder(members) if shared is None else shared
     for member in members[1:] if shared else ():
-        _replace_encoder(member, contract_of(members[0]).encoder)
+        share_encoder(member, members[0])
     kind = EstimatingEnsemble if all(isinstance(member, Estimating) for member in members) else Ensemble
     return kind(members, shared)
 
@@ -131,6 +131,14 @@ def same_encoder(members: Sequence[nn.Module]) -> bool:
         _same(_of(one.encoder), _of(contracts[0].encoder)) and _same(_of(one.preprocess), _of(contracts[0].preprocess))
         for one in contracts[1:]
     )
+
+
+def share_encoder(model: nn.Module, first: nn.Module) -> None:
+    """Put the encoder of another model in place of a model's own, wherever it stands in it."""
+    own, encoder = contract_of(model).encoder, contract_of(first).encoder
+    places = [(module, name) for module in model.modules() for name, part in module.named_children() if part is own]
+    for module, name in places:
+        setattr(module, name, encoder)
 
 
 def repeated_names(model: nn.Module) -> dict[str, str]:
@@ -254,11 +262,3 @@ def _of(module: nn.Module | None) -> Mapping[str, Tensor]:
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def _replace_encoder(model: nn.Module, encoder: nn.Module | None) -> None:
-    """Put another encoder in place of a model's own, wherever it stands in it."""
-    own = contract_of(model).encoder
-    places = [(module, name) for module in model.modules() for name, part in module.named_children() if part is own]
-    for module, name in places:
-        setattr(module, name, encoder)

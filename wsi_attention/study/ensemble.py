@@ -10,7 +10,7 @@ from wsi_attention.certainty.fitted import Certainty
 from wsi_attention.checkpoint import Classifier, load_model, save_model
 from wsi_attention.encoders.origin import NOBODY
 from wsi_attention.learnt_from import LearntFrom
-from wsi_attention.methods.ensemble import Ensemble, ensemble_of
+from wsi_attention.methods.ensemble import Ensemble, ensemble_of, same_encoder, share_encoder
 from wsi_attention.model_card import ModelCard
 
 
@@ -42,8 +42,12 @@ def joined(members: Sequence[Path]) -> Joined:
         ModelError: a model cannot be loaded.
         InputError: the models do not go together.
     """
-    loaded = tuple(load_model(path) for path in members)
-    return Joined(loaded, ensemble_of([one.model for one in loaded]).eval())
+    loaded: list[Classifier] = []
+    for path in members:
+        loaded.append(load_model(path))
+        if len(loaded) > 1 and same_encoder([loaded[0].model, loaded[-1].model]):
+            share_encoder(loaded[-1].model, loaded[0].model)  # at once: a large one is in memory twice at most
+    return Joined(tuple(loaded), ensemble_of([one.model for one in loaded]).eval())
 
 
 def save_ensemble(
