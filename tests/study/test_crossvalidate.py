@@ -237,6 +237,31 @@ def test_another_study_does_not_lie_in_the_same_folder(place: Path, change: dict
         crossvalidate(place / "labels.csv", place / "slides", place / "study", recipe, folds=change.get("folds", 2))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "cpu,warp:1"}, "warp:1"),
+        (
+            {"recipe": Recipe(method="ats", model={"drawz": 3})},
+            r"recipe \[model\] of method ats: .*did you mean 'draws'",
+        ),
+        ({"slides": "labels.csv"}, r"labels\.csv"),
+        ({"folds": 5}, "class 'benign' has 4 patients, fewer than 5 folds; --folds 4 is possible"),
+        ({"site": "hospital"}, "column 'hospital' is missing; found: slide, label, patient"),
+        ({"slides": None}, "no slides are given"),
+    ],
+)
+def test_what_can_be_no_study_is_refused_before_anything_is_written(
+    place: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    given = {"slides": place / "slides", "recipe": load_recipe(place / "recipe.toml"), "folds": 2} | change
+    slides, recipe = given.pop("slides"), given.pop("recipe")
+    slides = place / slides if isinstance(slides, str) else slides
+    with pytest.raises(InputError, match=said):
+        crossvalidate(place / "labels.csv", slides, tmp_path / "study", recipe, **{"device": "cpu", **given})
+    assert not (tmp_path / "study").exists()
+
+
 def test_something_else_in_the_folder_stays(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "study/folds/1-1", tmp_path / "model")
     with pytest.raises(InputError, match="holds something that is no study"):

@@ -13,6 +13,7 @@ from typing import Literal
 from wsi_attention.checkpoint import CONFIG, README, WEIGHTS
 from wsi_attention.config import Recipe, as_recipe
 from wsi_attention.defaults import FEATURE_STORE_GB
+from wsi_attention.devices import device_of
 from wsi_attention.errors import InputError
 from wsi_attention.evaluation.evaluation import Evaluation, evaluate
 from wsi_attention.evaluation.overlap import OUT_OF_FOLD
@@ -29,9 +30,12 @@ from wsi_attention.study.out_of_fold import gather, judged, rows_by_name, write_
 from wsi_attention.study.plan import StudyPlan, make_plan
 from wsi_attention.study.record import FOLDS, MARKDOWN, PAGE, STUDY, write_record
 from wsi_attention.study.side_by_side import do_folds
+from wsi_attention.training.bags import find_bags
 from wsi_attention.training.data import data_fingerprint
 from wsi_attention.training.encoder_choice import settled
+from wsi_attention.training.labels import find_slides
 from wsi_attention.training.listener import Listener, Silent
+from wsi_attention.training.plan import check_options
 
 TABLE = "folds.csv"
 
@@ -106,6 +110,7 @@ def crossvalidate(
     listener = listener or Silent()
     plan = make_plan(table, settled(as_recipe(recipe)), Wanted(folds, repeats, as_recipe(recipe).seed, site))
     _announce(plan, listener)
+    _check(plan, places, features, device)
     with locked(folder):
         _begin(folder, plan, earlier, command)
         jobs = [
@@ -124,6 +129,17 @@ def crossvalidate(
         ]
         do_folds(jobs, processes, listener)
         return _finish(folder, table, plan, command, Sight(places, device, series), listener)
+
+
+def _check(plan: StudyPlan, places: Sequence[str], features: str | Path | None, device: str) -> None:
+    """Raise InputError where no fold could be done, before the folder is touched."""
+    check_options(plan.recipe)
+    for one in device.split(","):
+        device_of(one)
+    if places:
+        find_slides([row.slide for row in plan.rows], places, plan.table.path)
+    if features is not None:
+        find_bags(features, plan.rows, plan.table.path)
 
 
 def _announce(plan: StudyPlan, listener: Listener) -> None:
