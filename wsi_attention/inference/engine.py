@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_attention.checkpoint import Classifier
-from wsi_attention.devices import Precision, Used, openvino_version, precision_on
+from wsi_attention.devices import Precision, Used, openvino_version, placed, precision_on
 from wsi_attention.inference.compiled import (
     CompiledEncoder,
     NotCompiledError,
@@ -76,6 +76,8 @@ def used_on(classifier: Classifier, device: torch.device, wanted: Precision) -> 
         InputError: there is no such precision, or it cannot be had here.
     """
     used = precision_on(device, wanted)
+    if wanted == "openvino" or used == "32":
+        placed(classifier.model, device)  # as it computes: channels last, or torch would look slower than it is
     if wanted == "openvino":
         trial = _convertible(classifier)
     elif wanted == "auto" and used == "32" and device.type == "cpu" and _may_try():
