@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from wsi_attention.export.measures import deciding
-from wsi_attention.export.patients import SlideLine, deciding_figures, patient_columns, patient_row
+from wsi_attention.export.patients import Meaning, SlideLine, deciding_figures, of_classes, patient_columns, patient_row
 from wsi_attention.structures import DEMONSTRATION, purpose_warning
 from wsi_attention.testing.exporters import example_prediction
 
 CLASSES = ("benign", "lesion", "other")
+MEANING = of_classes(CLASSES)
 
 
 def slide(name: str, shares: tuple[float, ...], status: str = "done", reason: str = "", **more: str) -> SlideLine:
@@ -28,26 +29,26 @@ def test_the_mean_decides_and_the_slide_that_speaks_most_for_it_is_named() -> No
         slide("b", (0.10, 0.85, 0.05), deciding_tiles="16 8 8 8; 0 8 8 8"),
         slide("c", (0.50, 0.45, 0.05)),
     ]
-    row = patient_row("p", slides, CLASSES)
+    row = patient_row("p", slides, MEANING)
     assert (row["label"], row["status"], row["reason"]) == ("lesion", "done", "")
     assert [float(row[f"prob_{one}"]) for one in CLASSES] == pytest.approx([0.383333, 0.566667, 0.05], abs=1e-6)
     assert (row["deciding_slide"], row["deciding_tiles"]) == ("b", "16 8 8 8; 0 8 8 8")
     assert (row["slides_used"], row["slides"]) == ("3", "3")
-    assert set(row) <= set(patient_columns(CLASSES))
+    assert set(row) <= set(patient_columns(MEANING))
 
 
 def test_the_mean_scores_no_worse_than_its_slides_do_on_average() -> None:
     random = np.random.default_rng(0)
     for _ in range(20):
         shares = random.dirichlet(np.ones(3), 4)
-        row = patient_row("p", [slide(f"s{n}", tuple(one)) for n, one in enumerate(shares.tolist())], CLASSES)
+        row = patient_row("p", [slide(f"s{n}", tuple(one)) for n, one in enumerate(shares.tolist())], MEANING)
         for truth, name in enumerate(CLASSES):
             assert -np.log(float(row[f"prob_{name}"])) <= -np.log(shares[:, truth]).mean() + 1e-4
 
 
 def test_in_one_bag_the_slide_with_most_of_the_weight_decides() -> None:
     slides = [slide(name, (0.2, 0.8, 0.0), bag_share=share) for name, share in (("a", "0.3"), ("b", "0.7"))]
-    assert patient_row("p", slides, CLASSES)["deciding_slide"] == "b"
+    assert patient_row("p", slides, MEANING)["deciding_slide"] == "b"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_in_one_bag_the_slide_with_most_of_the_weight_decides() -> None:
     ],
 )
 def test_a_label_is_withheld_where_the_sets_of_most_slides_do(sets: list[str], among: str, label: str) -> None:
-    row = patient_row("p", [slide(f"s{n}", (0.3, 0.7, 0.0), set=one) for n, one in enumerate(sets)], CLASSES)
+    row = patient_row("p", [slide(f"s{n}", (0.3, 0.7, 0.0), set=one) for n, one in enumerate(sets)], MEANING)
     assert (row["set"], row["label"], row["prob_lesion"]) == (among, label, "0.700000")
 
 
@@ -72,7 +73,7 @@ def test_the_set_of_most_slides_lacks_the_right_class_in_at_most_twice_alpha() -
     for _ in range(2000):  # each slide's set lacks "lesion" in 10 %, together for some patients
         shared = random.random() < 0.05
         sets = ["benign" if shared or random.random() < (alpha - 0.05) / 0.95 else "lesion" for _ in range(3)]
-        row = patient_row("p", [slide(f"s{n}", (0.3, 0.7, 0.0), set=one) for n, one in enumerate(sets)], CLASSES)
+        row = patient_row("p", [slide(f"s{n}", (0.3, 0.7, 0.0), set=one) for n, one in enumerate(sets)], MEANING)
         missed += "lesion" not in row["set"]
     assert 0.03 < missed / 2000 <= 2 * alpha
 
@@ -88,20 +89,34 @@ def test_the_set_of_most_slides_lacks_the_right_class_in_at_most_twice_alpha() -
     ],
 )
 def test_what_is_missing_is_said(others: list[SlideLine], status: str, reason: str) -> None:
-    row = patient_row("p", [slide("a", (0.2, 0.8, 0.0)), *others], CLASSES)
+    row = patient_row("p", [slide("a", (0.2, 0.8, 0.0)), *others], MEANING)
     assert (row["status"], row["reason"], row["label"]) == (status, reason, "lesion")
     assert (row["slides_used"], row["slides"]) == (str(1 + sum(one.used for one in others)), str(1 + len(others)))
 
 
 @pytest.mark.parametrize(("statuses", "status"), [(("failed",), "failed"), (("no_tissue",) * 2, "no_tissue")])
 def test_without_any_label_there_is_none(statuses: tuple[str, ...], status: str) -> None:
-    row = patient_row("p", [SlideLine(f"s{n}", one, "why") for n, one in enumerate(statuses)], CLASSES)
+    row = patient_row("p", [SlideLine(f"s{n}", one, "why") for n, one in enumerate(statuses)], MEANING)
     assert row["status"] == status and "label" not in row and row["slides_used"] == "0"
+
+
+def test_numbers_that_are_no_classes_have_a_mean_and_no_slide_that_decides() -> None:
+    meaning = Meaning(
+        ("value_size", "twice"), ("value_size",), (), lambda mean: (f"{mean[0]:g} mm", {"twice": 2 * mean[0]})
+    )
+    slides = [SlideLine(f"s{n}", "done", "", {"label": "x", "value_size": text}) for n, text in enumerate(("3", "6"))]
+    row = patient_row("p", slides, meaning)
+    assert (row["label"], row["twice"], row["deciding_slide"]) == ("4.5 mm", "9.000000", "")
+    assert patient_row("p", slides[:1], meaning)["deciding_slide"] == "s0"
+    shared = [
+        SlideLine(one.name, "done", "", {**(one.row or {}), "bag_share": f"0.{n}"}) for n, one in enumerate(slides)
+    ]
+    assert patient_row("p", shared, meaning)["deciding_slide"] == "s1"
 
 
 def test_a_demonstration_says_so_here_too() -> None:
     warning = purpose_warning(DEMONSTRATION)
-    row = patient_row("p", [slide("a", (0.2, 0.8, 0.0), notes=f"{warning}; more")], CLASSES)
+    row = patient_row("p", [slide("a", (0.2, 0.8, 0.0), notes=f"{warning}; more")], MEANING)
     assert row["notes"] == warning
 
 

@@ -12,17 +12,18 @@ other (Gasparin and Ramdas, "Merging uncertainty sets via majority vote", 2024).
 all slides as one bag, it is the set itself, with alpha. The label is undecided unless the set holds the most probable
 class and no other.
 
-*What decides.* The slide that speaks most for the patient's label, by its own probability; where a model saw all slides
-of the patient as one bag, these are equal, and the slide with most of the weight decides. Its tiles are those of
+*What decides.* The slide that speaks most for the most probable class, by its own probability. Where a model saw all
+slides of the patient as one bag, these are equal, and the slide with most of the weight decides. Its tiles are those of
 highest weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_attention.export.measures import clipped, deciding, heaviest
 from wsi_attention.export.table import set_text, share_of
@@ -58,9 +59,36 @@ class SlideLine:
         return bool(self.row and self.row.get("label"))
 
 
-def patient_columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of patients.csv for a model with these classes, in order."""
-    first = ["patient", "status", "label", *map(share_of, classes), SET, "slides_used", "slides"]
+@dataclass(frozen=True)
+class Meaning:
+    """What the numbers of slides are, and what people are told of their mean.
+
+    Attributes:
+        columns: of numbers, in order.
+        measured: those of the columns that are averaged.
+        classes: names that `measured` are the probabilities of; none where they are something else.
+        told: (m,) means in the order of `measured` -> the label, and the number of each column.
+    """
+
+    columns: tuple[str, ...]
+    measured: tuple[str, ...]
+    classes: tuple[str, ...]
+    told: Callable[[NDArray[np.float64]], tuple[str, Mapping[str, float]]]
+
+
+def of_classes(classes: Sequence[str]) -> Meaning:
+    """Return the meaning of one class a slide: probabilities, and the most probable class, the first of equals."""
+    names, columns = tuple(classes), tuple(map(share_of, classes))
+
+    def told(mean: NDArray[np.float64]) -> tuple[str, Mapping[str, float]]:
+        return names[int(np.argmax(mean))], dict(zip(columns, mean.tolist(), strict=True))
+
+    return Meaning(columns, columns, names, told)
+
+
+def patient_columns(meaning: Meaning) -> list[str]:
+    """Return the columns of patients.csv, in order."""
+    first = ["patient", "status", "label", *meaning.columns, SET, "slides_used", "slides"]
     return [*first, "deciding_slide", TILES, "reason", "notes"]
 
 
@@ -80,7 +108,7 @@ def deciding_figures(prediction: Prediction) -> dict[str, str]:
     return {TILES: "; ".join(" ".join(map(str, box)) for box in boxes.tolist()), **share}
 
 
-def patient_row(patient: str, slides: Sequence[SlideLine], classes: Sequence[str]) -> dict[str, str]:
+def patient_row(patient: str, slides: Sequence[SlideLine], meaning: Meaning) -> dict[str, str]:
     """Return a patient's row, by column; numbers have six decimals. The module says by which rule.
 
     `slides_used` of `slides` have a label. `status` is done where all slides are, partial where at least one has a
@@ -90,30 +118,42 @@ def patient_row(patient: str, slides: Sequence[SlideLine], classes: Sequence[str
     Args:
         patient: whose slides they are.
         slides: all slides of the patient.
-        classes: of the model.
+        meaning: of the slides' numbers.
     """
     used = [slide for slide in slides if slide.used]
     reasons = [_reason(slide) for slide in slides if slide.status != "done"]
     counts = {"slides_used": str(len(used)), "slides": str(len(slides))}
     row = {"patient": patient, "status": _status(slides, used), **counts, "reason": "; ".join(reasons)}
-    return row | _joined(used, classes) if used else row
+    return row | _joined(used, meaning) if used else row
 
 
-def _joined(used: Sequence[SlideLine], classes: Sequence[str]) -> dict[str, str]:
-    shares = np.array([[_number(slide, share_of(name)) for name in classes] for slide in used])
-    mean = shares.mean(0)
-    best = int(np.argmax(mean))
-    first = max(range(len(used)), key=lambda n: (shares[n, best], _number(used[n], BAG_SHARE)))
-    warning = warning_in((used[first].row or {}).get("notes", ""))
-    among = _majority([(slide.row or {}).get(SET, "") for slide in used], classes)
+def _joined(used: Sequence[SlideLine], meaning: Meaning) -> dict[str, str]:
+    every = np.array([[_number(slide, column) for column in meaning.measured] for slide in used])
+    mean = every.mean(axis=0)
+    label, numbers = meaning.told(mean)
+    among = _majority([(slide.row or {}).get(SET, "") for slide in used], meaning.classes)
+    decides = _deciding(used, every[:, int(np.argmax(mean))] if meaning.classes else None)
     return {
-        "label": classes[best] if among in (None, (classes[best],)) else UNDECIDED,
-        **{share_of(name): f"{share:.6f}" for name, share in zip(classes, mean, strict=True)},
+        "label": label if among in (None, (label,)) else UNDECIDED,
+        **{column: f"{number:.6f}" for column, number in numbers.items()},
         SET: set_text(among),
-        "deciding_slide": used[first].name,
-        TILES: (used[first].row or {}).get(TILES, ""),
-        "notes": warning,
+        "deciding_slide": decides.name if decides else "",
+        TILES: (decides.row or {}).get(TILES, "") if decides else "",
+        "notes": warning_in((used[0].row or {}).get("notes", "")),
     }
+
+
+def _deciding(used: Sequence[SlideLine], lead: NDArray[np.float64] | None) -> SlideLine | None:
+    """Return the slide that decides; None where a mean of numbers has no such slide.
+
+    Args:
+        used: slides with a label.
+        lead: (n,) how much each speaks for the most probable class; None without classes.
+    """
+    if lead is None and not all((slide.row or {}).get(BAG_SHARE) for slide in used):
+        return used[0] if len(used) == 1 else None
+    first = np.zeros(len(used)) if lead is None else lead
+    return used[max(range(len(used)), key=lambda n: (first[n], _number(used[n], BAG_SHARE)))]
 
 
 def _majority(sets: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ from wsi_attention import registry
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.chosen import exporter_of
 from wsi_attention.export.geojson import rewrite_patient
-from wsi_attention.export.patients import deciding_figures
+from wsi_attention.export.patients import deciding_figures, of_classes
 from wsi_attention.export.table import columns, row
 from wsi_attention.files import publish, remove, remove_unfinished, results_errors, temporary, write_if_new, write_text
 from wsi_attention.inference.batch.names import identity
@@ -200,7 +200,7 @@ class Results:
         start, path = time.monotonic(), self.folder / TABLE
         write_if_new(path, table(self.states, self.run.classes))
         if self.asked or self.states.of_patients:
-            write_if_new(self.folder / PATIENTS, patients_table(self.states, self.run.classes, self.asked))
+            write_if_new(self.folder / PATIENTS, patients_table(self.states, of_classes(self.run.classes), self.asked))
         end = time.monotonic()
         self._table_due = end + max(1.0, TABLE_SHARE * (end - start), TABLE_LAG * (end - self._opened))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from wsi_attention.export.patients import SlideLine, patient_columns, patient_row
+from wsi_attention.export.patients import Meaning, SlideLine, patient_columns, patient_row
 from wsi_attention.inference.results.state import State
 from wsi_attention.plain_text import in_cell
 
@@ -16,18 +16,18 @@ TEXTS = ("patient", "label", "deciding_slide", "reason", "notes")
 """Columns whose text others chose; a spreadsheet must not take it for a formula."""
 
 
-def patients_table(states: Mapping[str, State], classes: Sequence[str], asked: Mapping[str, str]) -> Iterator[str]:
+def patients_table(states: Mapping[str, State], meaning: Meaning, asked: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines of patients.csv: a row for each patient of whom a slide has a state, sorted by patient.
 
     A slide of which nobody says whose it is stands for a patient of its own name, as in training.
 
     Args:
         states: slide -> state.
-        classes: of the model.
+        meaning: of the slides' numbers.
         asked: slide -> patient of the slides that are to be done, also of those without a state.
     """
     line = io.StringIO()
-    writer = csv.DictWriter(line, patient_columns(classes), restval="", lineterminator="\n")
+    writer = csv.DictWriter(line, patient_columns(meaning), restval="", lineterminator="\n")
     writer.writeheader()
     yield line.getvalue()
     for patient, names in sorted(_slides_of(states, asked).items()):
@@ -35,7 +35,7 @@ def patients_table(states: Mapping[str, State], classes: Sequence[str], asked: M
         if any(slide.status for slide in slides):
             line.seek(0)
             line.truncate()
-            cells = patient_row(patient, slides, classes)
+            cells = patient_row(patient, slides, meaning)
             writer.writerow(cells | {column: in_cell(cells.get(column, "")) for column in TEXTS})
             yield line.getvalue()
 
