@@ -73,9 +73,7 @@ def test_the_page_lies_beside_the_predictions_or_where_it_is_wanted(tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(plain.stdout[: plain.stdout.index("page")].rstrip())
     assert "tumour at 0.75 or more (given)" in result.stdout
-    assert (
-        "tumour at 0.25 or more (sensitivity 1 on 2 validation slides of 2 patients, 1 of them tumour)" in result.stdout
-    )
+    assert "tumour at 0.25 or more (sensitivity 1 on 2 validation rows, 1 of them tumour)" in result.stdout
     assert "sensitivity 1.000 (95 % 0.158 to 1.000), specificity 0.000 (95 % 0.000 to 0.842), 4 slides" in result.stdout
     assert "  B: AUROC 1.000 (95 % " in result.stdout
     assert "against results: AUROC 0.833 and 0.833, difference +0.000  (95 % 0.000 to 0.000), p = 1," in result.stdout
@@ -92,7 +90,7 @@ def test_a_threshold_is_never_chosen_on_test_slides(tmp_path: Path) -> None:
         app, ["evaluate", "-p", str(tmp_path), "-l", str(tmp_path / "labels.csv"), "--sensitivity", "0.95"]
     )
     assert isinstance(result.exception, InputError)
-    assert "its column split has 2 test slides and no val" in str(result.exception)
+    assert "its column split has 2 test rows and no val" in str(result.exception)
     assert not (tmp_path / "evaluation").exists()
 
 

@@ -35,7 +35,7 @@ def test_validation_slides_choose_and_the_others_judge(study, split: str | None)
     assert (shares[val & truth] > threshold).mean() < 0.9
     assert point.slides == (~val).sum()
     assert point.found.sensitivity.hits == (shares[~val & truth] >= threshold).sum()
-    assert f"sensitivity 0.9 on {val.sum()} validation slides" in point.origin
+    assert f"sensitivity 0.9 on {val.sum()} validation rows of " in point.origin
     assert not point.note
 
 
@@ -49,7 +49,7 @@ def test_slides_that_chose_the_threshold_and_judge_it_are_told(study) -> None:  
 def test_no_threshold_is_chosen_on_the_slides_that_judge(study) -> None:  # type: ignore[no-untyped-def]
     one = study(parts=("test",))
     with pytest.raises(
-        InputError, match=r"never on those that judge it, and its column split has \d+ test slides and no"
+        InputError, match=r"never on those that judge it, and its column split has \d+ test rows and no"
     ):
         evaluate(one.first, one.labels, sensitivity=0.95)
     text = one.labels.read_text().replace("split", "cohort")
@@ -62,7 +62,7 @@ def test_a_class_that_no_validation_slide_has(study) -> None:  # type: ignore[no
     one = study()
     lines = [line for line in one.labels.read_text().splitlines() if not (",tumour," in line and ",val," in line)]
     one.labels.write_text("\n".join(lines))
-    with pytest.raises(InputError, match=r"sensitivity of tumour on \d+ validation slides: no slide is of the class"):
+    with pytest.raises(InputError, match=r"sensitivity of tumour on \d+ validation rows.*: no slide is of the class"):
         evaluate(one.first, one.labels, sensitivity=0.95)
 
 

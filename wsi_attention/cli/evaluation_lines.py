@@ -18,21 +18,20 @@ def lines(found: Evaluation) -> list[str]:
     from wsi_attention.statistics.intervals import METHODS
 
     scores = found.scores
-    whose = (
-        f"of {scores.patients} patients" if found.patients_given else "(no patients given: each slide counts as one)"
-    )
+    alone = "" if found.unit == "patients" else "(no patients given: each slide counts as one) "
+    whose = f"of {scores.patients} patients " if found.of_patients else alone
     shown = [
         *([f"{found.warning.capitalize()}."] if found.warning else []),
-        f"slides     {scores.n} {whose} (labelled without prediction: {len(found.unpredicted)}, "
+        f"{found.unit:<11}{scores.n} {whose}(labelled without prediction: {len(found.unpredicted)}, "
         f"predicted without label: {len(found.unlabelled)})",
         *([found.split] if found.split else []),
         *found.overlap.lines,
         "",
         _auroc(found),
         f"accuracy   {scores.accuracy:.3f}  {_interval(scores.accuracy_interval)}, "
-        f"{sum(one.right for one in scores.recalls)} of {scores.n} slides",
+        f"{sum(one.right for one in scores.recalls)} of {scores.n} {found.unit}",
         *_recalls(found),
-        f"F1         {scores.f1:.3f}  {_interval(scores.f1_interval)}, mean over the classes, {scores.n} slides",
+        f"F1         {scores.f1:.3f}  {_interval(scores.f1_interval)}, mean over the classes, {scores.n} {found.unit}",
         METHODS,
         "",
         *_confusion(found),
@@ -45,7 +44,7 @@ def lines(found: Evaluation) -> list[str]:
 def _auroc(found: Evaluation) -> str:
     scores, counts = found.scores, [one.slides for one in found.scores.recalls]
     if scores.auroc != scores.auroc:
-        return "AUROC      none: all slides are of one class"
+        return f"AUROC      none: all {found.unit} are of one class"
     if found.positive is None:
         each = ", ".join(f"{count} {name}" for name, count in zip(found.classes, counts, strict=True))
         return f"AUROC      {scores.auroc:.3f}  {_interval(scores.auroc_interval)}, each class against the rest: {each}"
@@ -57,9 +56,9 @@ def _auroc(found: Evaluation) -> str:
 def _recalls(found: Evaluation) -> list[str]:
     """Return a line for each class that occurs: how many of its slides are called right."""
     words = {found.positive: " (sensitivity)", found.negative: " (specificity)"} if found.positive else {}
-    whose = [f" of {one.patients} patients" if found.patients_given else "" for one in found.scores.recalls]
+    whose = [f" of {one.patients} patients" if found.of_patients else "" for one in found.scores.recalls]
     return [
-        f"  {name}{words.get(name, '')}: {one.right} of {one.slides} slides{own} right  {_interval(one.interval)}"
+        f"  {name}{words.get(name, '')}: {one.right} of {one.slides} {found.unit}{own} right  {_interval(one.interval)}"
         for name, one, own in zip(found.classes, found.scores.recalls, whose, strict=True)
         if one.slides
     ]
@@ -95,7 +94,8 @@ def _points(found: Evaluation) -> list[str]:
             "",
             f"{point.name} at {at.threshold:.4g} or more ({point.origin})",
             *([f"  {point.note}"] if point.note else []),
-            f"  sensitivity {_share(at.sensitivity)}, specificity {_share(at.specificity)}, {point.slides} slides",
+            f"  sensitivity {_share(at.sensitivity)}, specificity {_share(at.specificity)}, "
+            f"{point.slides} {found.unit}",
             f"  PPV {_share(at.ppv)}, NPV {_share(at.npv)}",
         ]
     return shown
@@ -103,7 +103,7 @@ def _points(found: Evaluation) -> list[str]:
 
 def _share(share: Share) -> str:
     if not share.slides:
-        return "none: no such slides"
+        return "none: there are none"
     return f"{share.value:.3f} {_interval(share.interval)}"
 
 
@@ -114,9 +114,9 @@ def _groups(found: Evaluation) -> list[str]:
             shown += ["", f"by {group.column}"]
         one = group.scores
         area = f"AUROC {one.auroc:.3f} {_interval(one.auroc_interval)}" if one.auroc == one.auroc else "one class alone"
-        whose = f" of {one.patients} patients" if found.patients_given else ""
+        whose = f" of {one.patients} patients" if found.of_patients else ""
         accuracy = f"accuracy {one.accuracy:.3f} {_interval(one.accuracy_interval)}"
-        shown.append(f"  {visible(group.value)}: {area}, {accuracy}, {one.n} slides{whose}")
+        shown.append(f"  {visible(group.value)}: {area}, {accuracy}, {one.n} {found.unit}{whose}")
     return shown
 
 
@@ -126,7 +126,7 @@ def _against(found: Evaluation) -> list[str]:
         return []
     auroc = other.auroc
     if auroc.value != auroc.value:
-        return ["", f"against {visible(other.other)}: no AUROC to compare, all slides are of one class"]
+        return ["", f"against {visible(other.other)}: no AUROC to compare, all {found.unit} are of one class"]
     areas = f"AUROC {auroc.first:.3f} and {auroc.second:.3f}, difference {auroc.value:+.3f}"
-    ends = f"{_interval(auroc.interval)}, p = {auroc.p:.3g}, {other.slides} slides"
+    ends = f"{_interval(auroc.interval)}, p = {auroc.p:.3g}, {other.slides} {found.unit}"
     return ["", f"against {visible(other.other)}: {areas}  {ends}"]

@@ -20,13 +20,13 @@ from wsi_attention.evaluation.localisation import Localisation, locate
 from wsi_attention.evaluation.operating import OperatingPoint, Wanted, operating_points
 from wsi_attention.evaluation.overlap import NOBODY_KNOWS, Overlap, find_config, find_overlap
 from wsi_attention.evaluation.plain_values import as_plain
-from wsi_attention.evaluation.truth import class_index, shares_in, taken_rows, truth_of
+from wsi_attention.evaluation.truth import class_index, patients_of, shares_in, taken_of, truth_of, unit_of
 from wsi_attention.files import given_path
 from wsi_attention.model_card import ModelConfig
 from wsi_attention.statistics.intervals import METHODS
 from wsi_attention.statistics.metrics import Scores, score
 from wsi_attention.structures import warning_in
-from wsi_attention.training.labels import LabelRow
+from wsi_attention.training.labels import LabelRow, bare_name, read_labels
 from wsi_attention.training.negative import says_nothing_found
 
 PREDICTIONS = "predictions.csv"
@@ -53,6 +53,7 @@ class Evaluation:
         groups: the scores within each value of the columns that were asked for.
         comparison: against other predictions; None where none were given.
         source: the table that was judged.
+        unit: what is counted: "slides", or "patients" of a patients.csv.
     """
 
     classes: tuple[str, ...]
@@ -71,6 +72,12 @@ class Evaluation:
     groups: tuple[Group, ...] = ()
     comparison: Comparison | None = None
     source: Path = Path(PREDICTIONS)
+    unit: str = "slides"
+
+    @property
+    def of_patients(self) -> bool:
+        """True where slides are counted, and it is known whose they are."""
+        return self.patients_given and self.unit == "slides"
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -88,6 +95,7 @@ class Evaluation:
         return {
             "warning": self.warning or None,
             "classes": list(self.classes),
+            "unit": self.unit,
             "patients_given": self.patients_given,
             "positive": self.positive,
             "negative": self.negative,
@@ -134,7 +142,7 @@ def evaluate(
     """Compare predictions.csv with labels, and the tiles that were read with ground truth if there is any.
 
     Args:
-        predictions: the table, or the results folder that holds it.
+        predictions: the table, or the results folder that holds it; a patients.csv is judged by patient.
         labels: CSV slide,label[,patient][,split]; names with or without suffix and folder.
         groundtruth: folder of `<slide>.geojson` with lesions in level-0 pixels.
         results: results folder with tiles/<slide>.csv; that of the table where None.
@@ -155,11 +163,13 @@ def evaluate(
     """
     labels = given_path(labels, "labels", "a CSV")
     outlines = None if groundtruth is None else given_path(groundtruth, "groundtruth", "a folder of GeoJSON")
-    folder, cohort = _folder_of(model), _read(predictions, labels, results)
-    taken, said = taken_rows(cohort.rows, cohort.unpredicted, split, labels)
+    folder, cohort = folder_of(model), _read(predictions, labels, results)
+    if outlines is not None and cohort.unit == "patient":
+        raise InputError(f"{cohort.path} is of patients, and lesions are outlined on slides; give the predictions.csv")
+    taken, said = taken_of(cohort.rows, cohort.unpredicted, split, labels, cohort.unit)
     if not taken:
         raise InputError(
-            f"no slide has both a label in {labels} and a prediction in {cohort.path}{said and '; '}{said}"
+            f"no {cohort.unit} has both a label in {labels} and a prediction in {cohort.path}{said and '; '}{said}"
         )
     config, notes, judged = find_config(cohort.place, folder), cohort.notes, _judged(cohort, taken, labels)
     negative = _negative(cohort.classes, config)
@@ -168,30 +178,32 @@ def evaluate(
     return Evaluation(
         cohort.classes,
         score(torch.from_numpy(judged.probabilities), torch.from_numpy(judged.labels), patients=judged.owners),
-        tuple(row.slide for row in cohort.unpredicted),
+        tuple(cohort.called(row) for row in cohort.unpredicted),
         tuple(sorted(set(cohort.shares) - set(cohort.rows))),
         None if outlines is None else locate(Path(outlines), cohort.place, list(judged.names)),
         negative,
         said,
-        find_overlap({name: taken[name] for name in judged.names}, notes, cohort.place, config),
+        find_overlap(_slides(taken, cohort, labels), notes, cohort.place, config),
         any(row.has_patient for row in taken.values()),
         next(filter(None, (warning_in(notes[name]) for name in judged.names)), ""),
         class_figures(judged),
         label_calibration(judged),
         operating_points(judged, validation, thresholds, sensitivity, positive, labels),
-        _groups(judged, taken, labels, [by] if isinstance(by, str) else list(by)),
-        None if against is None else _compared(judged, taken, against, labels, positive),
+        _groups(judged, taken, cohort, labels, [by] if isinstance(by, str) else list(by)),
+        None if against is None else _compared(judged, cohort, against, labels, positive),
         cohort.path,
+        f"{cohort.unit}s",
     )
 
 
 @dataclass(frozen=True)
 class _Cohort:
-    """A table beside the labels: probabilities by slide, and the row of the labels of each slide that has one."""
+    """A table beside the labels: probabilities by slide, or patient, and the row of the labels of each that has one."""
 
     path: Path
     place: Path
     table: Table
+    unit: str
     classes: tuple[str, ...]
     shares: Mapping[str, Sequence[float]]
     rows: Mapping[str, LabelRow]
@@ -199,64 +211,94 @@ class _Cohort:
 
     @property
     def notes(self) -> dict[str, str]:
-        """What predictions.csv says of each slide."""
-        return {cells["slide"]: cells.get("notes", "") for _, cells in self.table.rows}
+        """What the table says of each slide or patient."""
+        return {cells[self.unit]: cells.get("notes", "") for _, cells in self.table.rows}
+
+    def called(self, row: LabelRow) -> str:
+        """Return what a row of the labels is about, as the labels call it."""
+        return row.patient if self.unit == "patient" else row.slide
 
 
 def _read(predictions: str | Path, labels: str | Path, results: str | Path | None) -> _Cohort:
     path = Path(given_path(predictions, "predictions", f"a results folder, or of its {PREDICTIONS}"))
     path = path / PREDICTIONS if path.is_dir() else path
-    table = read_table(path).known_as(("slide", "status", "notes"))
+    table = read_table(path).known_as(("slide", "patient", "status", "notes"))
     classes, shares = shares_in(path, table)
-    place = Path(results) if results else path.parent
-    rows, unpredicted = truth_of(labels, shares, classes, place)
-    return _Cohort(path, place, table, classes, shares, rows, unpredicted)
+    place, unit = Path(results) if results else path.parent, unit_of(table)
+
+    def meant(row: LabelRow) -> int:
+        return class_index(row.label, classes, labels)
+
+    of_patients = unit == "patient"
+    found = patients_of(labels, shares, meant) if of_patients else truth_of(labels, shares, meant, place)
+    return _Cohort(path, place, table, unit, classes, shares, *found)
 
 
 def _judged(cohort: _Cohort, taken: Mapping[str, LabelRow], labels: str | Path) -> Judged:
-    names = sorted(taken)
+    names, alone = sorted(taken), cohort.unit == "patient"
     return Judged(
         cohort.classes,
         tuple(names),
         np.array([cohort.shares[name] for name in names], np.float64).reshape(-1, len(cohort.classes)),
         np.array([class_index(taken[name].label, cohort.classes, labels) for name in names], np.int64),
-        tuple(taken[name].patient if taken[name].has_patient else name for name in names),
+        tuple(taken[name].patient if taken[name].has_patient and not alone else name for name in names),
         tuple(taken[name].part for name in names),
     )
 
 
+def _slides(taken: Mapping[str, LabelRow], cohort: _Cohort, labels: str | Path) -> dict[str, LabelRow]:
+    """Return the rows of all slides behind those that judge: of patients, every slide of theirs."""
+    if cohort.unit == "slide":
+        return {name: taken[name] for name in sorted(taken)}
+    judging = {row.patient for row in taken.values()}
+    return {bare_name(row.slide): row for row in read_labels(labels) if row.patient in judging}
+
+
 def _groups(
-    judged: Judged, taken: Mapping[str, LabelRow], labels: str | Path, columns: Sequence[str]
+    judged: Judged, taken: Mapping[str, LabelRow], cohort: _Cohort, labels: str | Path, columns: Sequence[str]
 ) -> tuple[Group, ...]:
-    values = group_values(labels, columns) if columns else {}
-    own = {column: {name: found[row.slide] for name, row in taken.items()} for column, found in values.items()}
-    return tuple(group for column in columns for group in groups(judged, column, own[column]))
+    """Return the groups of each column; slides of a patient that differ in it make a group of their own."""
+    if not columns:
+        return ()
+    values, slides = group_values(labels, columns), _slides(taken, cohort, labels)
+    found: list[Group] = []
+    for column in columns:
+        own: dict[str, set[str]] = {name: set() for name in judged.names}
+        names = {cohort.called(row): name for name, row in taken.items()}
+        for row in slides.values():
+            own[names[cohort.called(row)]].add(values[column][row.slide])
+        found += groups(judged, column, {name: " / ".join(sorted(cells)) for name, cells in own.items()})
+    return tuple(found)
 
 
 def _compared(
-    judged: Judged, taken: Mapping[str, LabelRow], against: str | Path, labels: str | Path, positive: str | None
+    judged: Judged, cohort: _Cohort, against: str | Path, labels: str | Path, positive: str | None
 ) -> Comparison:
-    """Return the comparison over the slides of the labels that both tables have.
+    """Return the comparison over what both tables have a prediction of.
 
     Raises:
-        InputError: the others know other classes, or no slide that judges.
+        InputError: the others know other classes, are of patients where these are of slides, or none of them judges.
     """
     others = _read(against, labels, None)
+    if others.unit != cohort.unit:
+        raise InputError(f"{others.path} is of {others.unit}s, {cohort.path} of {cohort.unit}s; compare like with like")
     if set(others.classes) != set(judged.classes):
         raise InputError(
             f"{others.path} has the classes {', '.join(others.classes)}, the predictions {', '.join(judged.classes)}; "
             "two models are compared by the same classes"
         )
-    called = {row.slide: name for name, row in others.rows.items()}
-    both = np.array([taken[name].slide in called for name in judged.names])
+    theirs = {others.called(row): name for name, row in others.rows.items()}
+    called = [cohort.called(cohort.rows[name]) for name in judged.names]
+    both = np.array([one in theirs for one in called])
     if not both.any():
-        raise InputError(f"{others.path} has none of the {len(judged.names)} slides that judge")
+        raise InputError(f"{others.path} has none of the {len(judged.names)} {cohort.unit}s that judge")
     ours, order = judged.taken(both), [others.classes.index(name) for name in judged.classes]
-    shares = np.array([others.shares[called[taken[name].slide]] for name in ours.names], np.float64)[:, order]
-    theirs = Judged(ours.classes, ours.names, shares, ours.labels, ours.owners, ours.parts)
+    shares = np.array([others.shares[theirs[one]] for one in called if one in theirs], np.float64)[:, order]
+    other = Judged(ours.classes, ours.names, shares, ours.labels, ours.owners, ours.parts)
     left = tuple(name for name, there in zip(judged.names, both, strict=True) if not there)
-    name = others.path.parent.name if others.path.name == PREDICTIONS else others.path.name
-    return compare(ours, theirs, name or str(others.path), left, positive)
+    usual = others.path.name in (PREDICTIONS, "patients.csv")
+    name = others.path.parent.name if usual else others.path.name
+    return compare(ours, other, name or str(others.path), left, positive)
 
 
 def _positive(classes: tuple[str, ...], negative: str | None) -> str | None:
@@ -265,7 +307,7 @@ def _positive(classes: tuple[str, ...], negative: str | None) -> str | None:
     return classes[0] if negative == classes[1] else classes[1]
 
 
-def _folder_of(model: ClassifierLike | None) -> str | Path | None:
+def folder_of(model: ClassifierLike | None) -> str | Path | None:
     """Return the folder or the shipped name of a model that was given as such, or loaded."""
     if model is None:
         return None

@@ -122,7 +122,7 @@ def _check_validation(judged: Judged, validation: Judged, labels: str | Path) ->
     if validation.names:
         return
     tests = sum(part == "test" for part in judged.parts)
-    found = f"its column split has {tests} test slides and no val" if tests else "it has no rows with split = val"
+    found = f"its column split has {tests} test rows and no val" if tests else "it has no rows with split = val"
     raise InputError(
         f"{labels}: a threshold is chosen on validation slides, never on those that judge it, and {found}; mark "
         "validation slides there, or give a threshold that was chosen elsewhere (--threshold)"
@@ -134,17 +134,19 @@ def _chosen(judged: Judged, validation: Judged, name: str, wanted: float, labels
     try:
         threshold = threshold_for_sensitivity(validation.probabilities[:, index], validation.labels == index, wanted)
     except InputError as error:
-        raise InputError(
-            f"{labels}: sensitivity of {name} on {len(validation.names)} validation slides: {error}"
-        ) from None
+        raise InputError(f"{labels}: sensitivity of {name} on {_counted(validation)}: {error}") from None
     origin = (
-        f"sensitivity {wanted:g} on {len(validation.names)} validation slides of {validation.n_patients} patients, "
-        f"{int((validation.labels == index).sum())} of them {name}"
+        f"sensitivity {wanted:g} on {_counted(validation)}, {int((validation.labels == index).sum())} of them {name}"
     )
     others = judged.taken(np.array([part != "val" for part in judged.parts]))
     if others.names:
         return _point(others, name, threshold, origin)
-    return _point(judged, name, threshold, origin, "chosen on these slides themselves: too kind; judge it by others")
+    return _point(judged, name, threshold, origin, "chosen on those that judge it: too kind; judge it by others")
+
+
+def _counted(validation: Judged) -> str:
+    slides, patients = len(validation.names), validation.n_patients
+    return f"{slides} validation rows" + (f" of {patients} patients" if patients < slides else "")
 
 
 def _point(judged: Judged, name: str, threshold: float, origin: str, note: str = "") -> OperatingPoint:

@@ -155,7 +155,7 @@ def plots(found: Evaluation) -> list[Plot]:
 def counted(found: Evaluation, slides: int | None = None, patients: int | None = None) -> str:
     """Return how many slides and patients a figure rests on, in words."""
     n, m = found.scores.n if slides is None else slides, found.scores.patients if patients is None else patients
-    return f"n = {n} slides of {m} patients" if found.patients_given else f"n = {n} slides"
+    return f"n = {n} slides of {m} patients" if found.of_patients else f"n = {n} {found.unit}"
 
 
 def interval_text(ends: tuple[float, float]) -> str:
@@ -171,7 +171,7 @@ def _roc(found: Evaluation, shown: Sequence[ClassFigures]) -> Plot:
             lines.append(Line(text, f"curve c{number}", _pairs(one.roc.false_alarms, one.roc.sensitivity)))
     other = found.comparison
     if other is not None and other.roc is not None:
-        text = f"{shortened(other.other)}: AUROC {other.auroc.second:.3f}, {other.slides} slides"
+        text = f"{shortened(other.other)}: AUROC {other.auroc.second:.3f}, {other.slides} {found.unit}"
         lines.append(Line(text, "curve other c1", _pairs(other.roc.false_alarms, other.roc.sensitivity)))
     names = [one.name for one in shown]
     drawn = [point for point in found.points if point.name in names and _has_both_sides(point)]
@@ -234,17 +234,17 @@ def _reliability(of: str, bins: Sequence[Bin], found: Evaluation, name: str, ece
             one.probability,
             one.share,
             "c0",
-            f"{one.share:.3f} of {one.slides} slides ({interval_text(one.interval)})",
+            f"{one.share:.3f} of {one.slides} {found.unit} ({interval_text(one.interval)})",
             along=one.interval,
         )
         for one in bins
     ]
-    bars = [Bar(one.low, one.high, one.slides / most, f"{one.slides} slides") for one in bins]
+    bars = [Bar(one.low, one.high, one.slides / most, f"{one.slides} {found.unit}") for one in bins]
     points = tuple((one.probability, one.share) for one in bins)
     return Plot(
         name,
         f"Reliability: {of}",
-        f"{counted(found)}. Bars: slides in each bin, {most} in the fullest; lines: 95 % intervals.",
+        f"{counted(found)}. Bars: {found.unit} in each bin, {most} in the fullest; lines: 95 % intervals.",
         f"mean probability of {shortened(of)}",
         "share that came true",
         (Line("", "reference", ((0.0, 0.0), (1.0, 1.0))), Line(f"ECE {ece:.3f}, {len(bins)} bins", "curve c0", points)),

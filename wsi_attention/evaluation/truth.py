@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wsi_attention.csv_table import Table
@@ -20,14 +20,19 @@ SUM_TOLERANCE = 0.01
 """How far the probabilities of a slide may sum to something else than 1: they are written rounded."""
 
 
+def unit_of(table: Table) -> str:
+    """Return what a row of a table is: a "patient" in patients.csv, otherwise a "slide"."""
+    return "patient" if "patient" in table.columns and "slide" not in table.columns else "slide"
+
+
 def shares_in(path: Path, table: Table) -> tuple[tuple[str, ...], dict[str, list[float]]]:
-    """Return the classes of a table, and the probabilities of each slide that has a prediction.
+    """Return the classes of a table, and the probabilities of each slide, or patient, that has a prediction.
 
     Raises:
         InputError: there are no such columns, a slide stands twice, or numbers are no probabilities.
     """
-    columns = [column for column in table.columns if column.startswith("prob_")]
-    if "slide" not in table.columns or len(columns) < 2:
+    columns, unit = [column for column in table.columns if column.startswith("prob_")], unit_of(table)
+    if unit not in table.columns or len(columns) < 2:
         raise InputError(
             f"{path}: needs a column slide and two columns prob_<class>; found: {', '.join(table.columns)}"
         )
@@ -35,9 +40,9 @@ def shares_in(path: Path, table: Table) -> tuple[tuple[str, ...], dict[str, list
     shares: dict[str, list[float]] = {}
     for line, cells in table.rows:
         if cells.get("status", "done") in JUDGED:
-            if cells["slide"] in shares:
-                raise InputError(f"{path}, line {line}: slide {cells['slide']!r} stands there twice; keep one row")
-            shares[cells["slide"]] = _row_shares(f"{path}, line {line}", [cells[column] for column in columns])
+            if cells[unit] in shares:
+                raise InputError(f"{path}, line {line}: {unit} {cells[unit]!r} stands there twice; keep one row")
+            shares[cells[unit]] = _row_shares(f"{path}, line {line}", [cells[column] for column in columns])
     return tuple(column.removeprefix("prob_") for column in columns), shares
 
 
@@ -52,9 +57,19 @@ def _row_shares(where: str, cells: Sequence[str]) -> list[float]:
 
 
 def truth_of(
-    labels: str | Path, shares: Mapping[str, object], classes: tuple[str, ...], results: Path
+    labels: str | Path, shares: Mapping[str, object], meant: Callable[[LabelRow], object], results: Path
 ) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
-    """Return the row of the labels by the predictions' slide names, and the rows that have no prediction."""
+    """Return the row of the labels by the predictions' slide names, and the rows that have no prediction.
+
+    Args:
+        labels: the CSV.
+        shares: by the slides that have a prediction.
+        meant: what a row says; two rows of a slide must say the same.
+        results: the results folder.
+
+    Raises:
+        InputError: the labels cannot be read, or contradict themselves.
+    """
     index = SlideNames(labels, "write its relative path")
     written = read_labels(labels)
     files = _files_inside(shares, results) if any(_may_be_inside(row.slide) for row in written) else {}
@@ -63,16 +78,52 @@ def truth_of(
     truth: dict[str, LabelRow] = {}
     unpredicted = []
     for row in written:
-        found, label = index.find(row.slide), class_index(row.label, classes, labels)
+        found, said = index.find(row.slide), meant(row)
         if found is None:
             unpredicted.append(row)
             continue
         first = truth.setdefault(found, row)
-        if class_index(first.label, classes, labels) != label:
+        if meant(first) != said:
             raise InputError(f"{labels}: two rows give slide {found} different labels; keep one of them")
         if first.part != row.part:
             raise InputError(f"{labels}: two rows put slide {found} into different parts; keep one of them")
     return truth, tuple(unpredicted)
+
+
+def patients_of(
+    labels: str | Path, shares: Mapping[str, object], meant: Callable[[LabelRow], object]
+) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
+    """Return the first row of the labels of each patient with a prediction, and one of each patient without.
+
+    Args:
+        labels: the CSV; a slide without a patient is one of its own name.
+        shares: by the patients that have a prediction.
+        meant: what a row says; all rows of a patient must say the same.
+
+    Raises:
+        InputError: the labels cannot be read, name no patients, or slides of a patient contradict each other.
+    """
+    written = read_labels(labels)
+    if not any(row.has_patient for row in written):
+        raise InputError(
+            f"{labels}: the predictions are of patients, and no column patient says whose a slide is; add it"
+        )
+    first: dict[str, LabelRow] = {}
+    for row in written:
+        known = first.setdefault(row.patient, row)
+        if meant(known) != meant(row):
+            raise InputError(
+                f"{labels}: slides of patient {row.patient} are labelled {known.label} and {row.label}; a row of "
+                "patients.csv is judged by one label"
+            )
+        if known.part != row.part:
+            raise InputError(
+                f"{labels}: patient {row.patient} is in the parts {known.part} and {row.part}; put all slides of a "
+                "patient into one"
+            )
+    named = {unicodedata.normalize("NFC", name): name for name in shares}
+    truth = {named[patient]: row for patient, row in first.items() if patient in named}
+    return truth, tuple(row for patient, row in first.items() if patient not in named)
 
 
 def _may_be_inside(name: str) -> bool:
@@ -91,21 +142,36 @@ def _files_inside(names: Iterable[str], results: Path) -> dict[str, list[str]]:
     return found
 
 
-def taken_rows(
-    rows: Mapping[str, LabelRow], unpredicted: Sequence[LabelRow], split: str | None, labels: str | Path
+def taken_of(
+    rows: Mapping[str, LabelRow],
+    unpredicted: Sequence[LabelRow],
+    split: str | None,
+    labels: str | Path,
+    unit: str = "slide",
 ) -> tuple[dict[str, LabelRow], str]:
-    """Return the rows to judge by, and a sentence on those that are left out."""
+    """Return the rows to judge by, and a sentence on those that are left out.
+
+    Args:
+        rows: of the labels, by the slide or patient that has a prediction.
+        unpredicted: of the labels, without a prediction.
+        split: one of `PARTS`, "all", or None for all but "train".
+        labels: the file, for messages.
+        unit: "slide" or "patient".
+
+    Raises:
+        InputError: there is no such part.
+    """
     if split not in (None, "all", *PARTS):
         raise InputError(f"split is {split!r}; possible: all, {', '.join(PARTS)}")
     if not any(row.part for row in (*rows.values(), *unpredicted)):
         if split not in (None, "all"):
-            raise InputError(f"{labels} has no column split, so there are no {split} slides in it")
+            raise InputError(f"{labels} has no column split, so there are no {split} {unit}s in it")
         return dict(rows), ""
     wanted = {None: ("val", "test"), "all": PARTS}.get(split, (split,))
     taken = {name: row for name, row in rows.items() if row.part in wanted}
     counts = [f"{sum(row.part == part for row in rows.values())} {part}" for part in PARTS if part in wanted]
-    left = f"{len(rows) - len(taken)} slides of other parts are left out"
-    return taken, f"column split: {', '.join(counts)} slides judge, {left} (--split chooses)"
+    left = f"{len(rows) - len(taken)} {unit}s of other parts are left out"
+    return taken, f"column split: {', '.join(counts)} {unit}s judge, {left} (--split chooses)"
 
 
 def class_index(label: str, classes: tuple[str, ...], labels: str | Path) -> int:

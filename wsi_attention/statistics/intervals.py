@@ -92,10 +92,10 @@ def mean_interval(
     if not n:
         return NONE
     own = numbered(groups, n)
-    totals = np.bincount(own, values).astype(np.float64)
-    slides = np.bincount(own).astype(np.float64)
+    totals, slides = (np.bincount(own, each).astype(np.float64) for each in (values, np.ones(n)))
     weight, value = PRIOR
-    more = np.append(totals, weight * value * slides.mean()), np.append(slides, weight * slides.mean())
+    extra = weight * float(slides.mean())
+    more = np.concatenate([totals, [value * extra]]), np.concatenate([slides, [extra]])
     return _mean_end(totals, slides, level)[0], _mean_end(*more, level)[1]
 
 
