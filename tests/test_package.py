@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = {
     "dask", "fsspec", "imagecodecs", "jinja2", "lightning-fabric", "markupsafe", "numcodecs", "numpy", "openslide-bin",
     "openslide-python", "pillow", "rich", "safetensors", "scikit-image", "scipy", "shapely", "tifffile", "tiffslide",
-    "torch", "torchmetrics", "typer", "zarr",
+    "torch", "typer", "zarr",
 }  # fmt: skip
 EXTRAS = {
     "cluster": {"distributed"},

@@ -13,6 +13,7 @@ from torch.nn import functional
 from wsi_attention.config import Augmentation
 from wsi_attention.nn.encoders import SmallEncoder
 from wsi_attention.nn.preprocess import Normalise
+from wsi_attention.statistics.curves import area_under_roc
 from wsi_attention.training.augment import draw_change
 
 WIDTHS = (32, 64, 128, 160)
@@ -75,9 +76,7 @@ def augmented(pixels: Tensor, noise: torch.Generator) -> Tensor:
 @torch.no_grad()
 def judged(encoder: nn.Module, head: nn.Module, pixels: Tensor, labels: Tensor) -> float:
     """AUROC of tile labels."""
-    from torchmetrics.functional.classification import binary_auroc
-
     encoder.eval()
     features = torch.cat([encoder(Normalise()(part)) for part in pixels.split(256)])
     scores = head(features)
-    return float(binary_auroc(scores[:, 1] - scores[:, 0], labels))
+    return area_under_roc((scores[:, 1] - scores[:, 0]).double().cpu().numpy(), labels.cpu().numpy() == 1)

@@ -17,6 +17,7 @@ from needle_tiles import SIDE
 from numpy.typing import NDArray
 
 from wsi_attention.slide.slide import Slide, open_slide
+from wsi_attention.statistics.curves import average_precision
 from wsi_attention.statistics.intervals import auroc_interval
 from wsi_attention.statistics.metrics import score
 from wsi_attention.structures import Prediction
@@ -155,10 +156,7 @@ def _in(index: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
 
 def _precision(cells: NDArray[np.float64], truth: Truth) -> float:
     """Average precision of the map over the tissue; a constant map gets the tumour's share."""
-    from torchmetrics.functional.classification import binary_average_precision
-
-    scores = torch.from_numpy(cells[truth.tissue] / max(cells.max(), 1e-300))
-    return float(binary_average_precision(scores, torch.from_numpy(truth.tumour[truth.tissue]).long()))
+    return average_precision(cells[truth.tissue].astype(np.float64), truth.tumour[truth.tissue].astype(bool))
 
 
 def _read(prediction: Prediction) -> float:

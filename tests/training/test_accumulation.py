@@ -268,7 +268,7 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent / "support")]
 from test_accumulation import trained
-import torch, wsi_attention.training.run, lightning_fabric, torchmetrics, zarr, tiffslide
+import torch, wsi_attention.training.run, lightning_fabric, zarr, tiffslide
 slides, output = Path(sys.argv[2]), Path(sys.argv[3])
 while True:
     pid = os.fork()

@@ -45,7 +45,6 @@ NEEDED = (
     "lightning_fabric",
     "rich.progress",
     "skimage.transform",
-    "torchmetrics",
 )
 OPTIONAL = ("psutil", "typer._adapters")
 """What some of those import where it is installed."""
