@@ -7,6 +7,7 @@ import pytest
 
 from wsi_attention.errors import InputError
 from wsi_attention.evaluation.evaluation import evaluate
+from wsi_attention.evaluation.groups import group_values
 from wsi_attention.statistics.curves import area_under_roc
 
 
@@ -28,6 +29,10 @@ def test_columns_that_make_no_groups(study) -> None:  # type: ignore[no-untyped-
     one = study(patients=60)
     with pytest.raises(InputError, match=r"labels.csv: column 'scanner' is missing; found: .*Site"):
         evaluate(one.first, one.labels, by="scanner")
+    doubled = one.labels.with_name("doubled.csv")
+    doubled.write_text(one.labels.read_text().replace("Slide,label", "Site,label").replace("split,Site", "Slide,Site"))
+    with pytest.raises(InputError, match="column 'Site' stands there twice"):
+        group_values(doubled, ["Site"])
     with pytest.raises(InputError, match=r"column 'patient' has 60 values, 50 at most"):
         evaluate(one.first, one.labels, by="patient")
 

@@ -39,13 +39,14 @@ def group_values(labels: str | Path, columns: Sequence[str]) -> dict[str, dict[s
     """Return the value of each slide of the labels, by column and then by the slide's name there.
 
     Raises:
-        InputError: there is no such column.
+        InputError: there is no such column, or it stands there twice.
     """
     table = read_table(labels).known_as(("slide",))
     return {column: _values(table, _column(table, column, labels)) for column in columns}
 
 
 def _column(table: Table, column: str, labels: str | Path) -> str:
+    table.check_once((column,))
     folded = [name for name in table.columns if name.casefold() == column.strip().casefold()]
     if column in table.columns:
         return column
