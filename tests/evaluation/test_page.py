@@ -124,11 +124,13 @@ def test_names_that_a_spreadsheet_or_a_browser_would_run(study) -> None:  # type
     assert "<script>" not in page.read_text(encoding="utf-8")
 
 
-def test_one_class_alone_has_a_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slides", ["x", "xy"])
+def test_one_class_or_one_slide_alone_has_a_page(tmp_path: Path, slides: str) -> None:
     (tmp_path / "predictions.csv").write_text("slide,prob_a,prob_b\nx,0.2,0.8\ny,0.4,0.6\n")
-    (tmp_path / "labels.csv").write_text("slide,label\nx,b\ny,b\n")
-    page = evaluate(tmp_path, tmp_path / "labels.csv").write(tmp_path / "out")
-    assert "2 of 2 slides" in page.read_text(encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("slide,label\n" + "".join(f"{name},b\n" for name in slides))
+    page = evaluate(tmp_path, tmp_path / "labels.csv", against=tmp_path).write(tmp_path / "out")
+    assert f"{len(slides)} of {len(slides)} slides" in page.read_text(encoding="utf-8")
+    assert "there is no AUROC to compare" in page.read_text(encoding="utf-8")
     assert "nan" not in (tmp_path / "out" / "evaluation.csv").read_text()
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page.read_text(encoding="utf-8"), flags=re.S)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,9 +123,10 @@ class Plot:
         """Return a line as the path of an SVG; points on the way that change nothing are left out."""
         places = [(self.px(x), self.py(y)) for x, y in line.points]
         kept = places[:1]
-        for here, after in zip(places[1:], [*places[2:], None], strict=True):
-            if after is None or not _on_the_way(kept[-1], here, after):
+        for here, after in pairwise(places[1:]):
+            if not _on_the_way(kept[-1], here, after):
                 kept.append(here)
+        kept += places[1:][-1:]
         return "M" + " ".join(f"{x:g},{y:g}" for x, y in kept)
 
     @property
