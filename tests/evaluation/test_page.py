@@ -52,7 +52,7 @@ def test_the_page_needs_nothing_else(study) -> None:  # type: ignore[no-untyped-
     assert not re.search(r"(src|href)=|url\(|@import|<script", text)
 
 
-@pytest.mark.parametrize("classes", [("normal", "tumour"), ("a/b", "<b>&", "c.d")])
+@pytest.mark.parametrize("classes", [("normal", "tumour"), ("a/b", "<b>&", "c.d"), ("X", "x?", "x*")])
 def test_plots_stand_alone(study, classes: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     found, page = everything(study, classes=classes)
     files = sorted(page.parent.rglob("*.svg"))

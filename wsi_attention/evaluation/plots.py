@@ -147,11 +147,18 @@ def plots(found: Evaluation) -> list[Plot]:
     drawn = [_roc(found, shown), _precision_recall(found, shown)]
     if positive is None and found.calibration is not None:
         drawn.append(_reliability("the label", found.calibration.bins, found, "reliability", found.calibration.ece))
-    for one in shown:
-        end = "" if positive else f"_{safe_name(one.name).replace('/', '_')}"
+    for one, own in zip(shown, _file_names([one.name for one in shown]), strict=True):
+        end = "" if positive else f"_{own}"
         drawn.append(_reliability(one.name, one.bins, found, f"reliability{end}", one.ece))
         drawn.append(_decision(found, one, f"decision_curve{end}"))
     return drawn
+
+
+def _file_names(classes: Sequence[str]) -> list[str]:
+    """Return a part of a file name for each class: the class, or its number where two would have the same."""
+    names = [safe_name(name.replace("/", "_")) for name in classes]
+    clear = len({name.casefold() for name in names}) == len(names)
+    return names if clear else [str(number) for number in range(1, len(names) + 1)]
 
 
 def counted(found: Evaluation, slides: int | None = None, patients: int | None = None) -> str:
