@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.evaluation.overlap import OUT_OF_FOLD
 from wsi_attention.export.chosen import exporters_of
+from wsi_attention.export.patients import deciding_figures
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.files import write_text
@@ -158,7 +159,7 @@ def _stated(name: str, own: Sequence[tuple[str, Path, str]], run: RunKey, folder
         run=run,
         status=mean.status,
         reason="; ".join(mean.shortfalls),
-        row=figures(mean),
+        row=figures(mean) | deciding_figures(mean),
         seconds=0.0,
         exports=tuple(_exported(mean, name, folder)),
         options={},
