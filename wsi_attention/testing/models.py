@@ -22,7 +22,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, TileReadError
-from wsi_attention.protocols import Estimating, contract_of
+from wsi_attention.protocols import Certifying, Estimating, contract_of
 from wsi_attention.structures import Output, TileBatch, TileSet
 from wsi_attention.tiles.tensors import TensorSource
 
@@ -300,6 +300,33 @@ class ModelContract:
         drawn = torch.stack([_look(model, TensorSource(self.images()), seed).logits for seed in range(100)])
         error = drawn.std(dim=0)
         assert bool(((drawn.mean(dim=0) - exact).abs() <= 0.5 * error + 1e-6).all())
+
+    def test_certificates_are_what_is_promised(self) -> None:
+        """Check that a certified label is that of `exact`, where there is such, and that the budget is kept."""
+        model = self.model()
+        if not isinstance(model, Certifying):
+            return
+        with torch.no_grad():
+            counts = not model.uncertifiable
+            whole = model.exact(TensorSource(self.images())) if counts and isinstance(model, Estimating) else None
+        for level, budget in ((1.0, 64), (0.99, 12)):
+            source = TensorSource(self.images())
+            try:
+                with torch.no_grad():
+                    output = model.certified(source, level, budget, Generator().manual_seed(0))
+            except InputError:
+                assert model.uncertifiable, "a model that says nothing against a certificate refuses one"
+                continue
+            found = output.certificate
+            assert not model.uncertifiable and found is not None
+            assert found.level in (None, 1.0, level)
+            assert found.lead[0] <= found.lead[1] and (found.level is None or found.lead[0] > 0)
+            assert int(output.logits[0].argmax()) == found.classes[0] != found.classes[1]
+            assert source.counters.tiles == _tiles(output) and (whole is None or source.counters.tiles <= budget)
+            if whole is not None and found.level == 1.0:
+                lead = whole.logits[0, found.classes[0]] - whole.logits[0, found.classes[1]]
+                assert found.lead[0] - 1e-3 <= float(lead) <= found.lead[1] + 1e-3
+                assert int(whole.logits[0].argmax()) == found.classes[0]
 
     def test_modes_are_left_alone(self) -> None:
         """Check that a pass changes no mode of any part, and no weight."""
