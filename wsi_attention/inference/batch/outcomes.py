@@ -36,6 +36,7 @@ class BatchRun:
         self._report = report
         self._watch = watch
         self._running: dict[Future[Any], Job] = {}
+        self._finished: dict[Future[Any], Job] = {}
         self._alone: list[Job] = []
         self.told: list[str] = []
 
@@ -56,6 +57,7 @@ class BatchRun:
                 self._run(iter([self._alone.pop(0)]), runner)
         except KeyboardInterrupt:
             self._report.interrupted = True
+            self._note_finished()
             self._take_finished(runner)
         finally:
             for future in self._running:
@@ -63,18 +65,25 @@ class BatchRun:
             self._report.threads_left |= runner.end(bool(self._running), self._report.interrupted)
 
     def _run(self, jobs: Iterator[Job], runner: Runner) -> None:
-        while True:
-            for job in islice(jobs, max(0, runner.window - len(self._running))):
-                self._running[runner.start(job)] = job
-            if not self._running:
-                return
+        self._start(jobs, runner)
+        while self._running:
             wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
+            self._note_finished()
+            self._start(jobs, runner)  # first, so that no worker waits until what it has done is written
             self._take_finished(runner)
             runner.check()
 
-    def _take_finished(self, runner: Runner) -> None:
+    def _start(self, jobs: Iterator[Job], runner: Runner) -> None:
+        for job in islice(jobs, max(0, runner.window - len(self._running))):
+            self._running[runner.start(job)] = job
+
+    def _note_finished(self) -> None:
         for future in [future for future in self._running if future.done()]:
-            job = self._running.pop(future)
+            self._finished[future] = self._running.pop(future)
+
+    def _take_finished(self, runner: Runner) -> None:
+        while self._finished:
+            future, job = self._finished.popitem()
             outcome = _outcome(future, job, runner)
             if outcome is None:
                 self._alone.append(job)
