@@ -8,9 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wsi_attention import cli
+from wsi_attention.certainty.calibration import Calibration
+from wsi_attention.certainty.fitted import Certainty
 from wsi_attention.checkpoint import Classifier, build_model
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.geojson import GeoJSONExporter
@@ -140,6 +143,33 @@ def test_models_whose_sum_cannot_be_certified_say_why(tiny: Classifier) -> None:
     Effort(certify=1.0).check(pooled)
     with pytest.raises(InputError, match="method 'mil' reads every tile, whatever the budget: leave the budget out"):
         Effort(certify=1.0, budget=100).check(pooled)
+
+
+def test_the_label_is_that_after_calibration(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    slide = write_slide(tmp_path / "x.tif")
+    exact = predict(slide, tiny, exact=True)
+    first, second = (float(one) for one in np.log(exact.probabilities))
+    turned = Calibration("platt", 0.5, (second - first, first - second))  # the other class leads after it
+    calibrated = replace(tiny, certainty=Certainty(calibration=turned))
+    prediction = predict(slide, calibrated, certify=True)
+    assert prediction.certified == "proof"
+    facts = prediction.provenance["certificate"]
+    assert isinstance(facts, dict)
+    assert prediction.label == facts["label"] == predict(slide, calibrated, exact=True).label != exact.label
+    lead = 1.5 * abs(second - first)
+    assert facts["lead"][0] - 1e-4 <= lead <= facts["lead"][1] + 1e-4
+
+
+def test_labels_that_are_of_no_sum_say_so(tiny: Classifier) -> None:
+    curves = (((-1.0, 1.0), (0.2, 0.9)),)
+    isotonic = replace(tiny, certainty=Certainty(calibration=Calibration("isotonic", 1.0, (), curves)))
+    survival = replace(tiny, config={**tiny.config, "target": {"kind": "survival"}})
+    for model, text in (
+        (isotonic, "isotonic"),
+        (survival, "something else than one label"),
+    ):
+        with pytest.raises(InputError, match=f"model tiny .*{text}.*no sum over all tiles has its label"):
+            predict("not there.tif", model, certify=True)
 
 
 def test_results_with_and_without_certificates_do_not_lie_in_one_folder(

@@ -16,7 +16,7 @@ from wsi_attention.bags.source import BagSource, StoredTiles, notes_of
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError
-from wsi_attention.inference.certify import certificate_facts, certificate_notes, certified_in
+from wsi_attention.inference.certify import calibration_of, certificate_facts, certificate_notes, certified_in
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.predict import (
     USUAL,
@@ -154,7 +154,8 @@ def look_alone(
     torch.set_num_threads(torch.get_num_threads())  # as for slides: new threads take it over only when asked
     model = placed(classifier.model, where)
     with torch.inference_mode(), autocast(where, used):
-        output = looked(effort, model, source, torch.Generator().manual_seed(seed), (source.failures,))
+        chance, label = torch.Generator().manual_seed(seed), calibration_of(classifier)
+        output = looked(effort, model, source, chance, (source.failures,), label)
     judged = judged_of(output, classifier, opened.path)
     unread = None if output.unread_mass is None else number_of(output.unread_mass)
     mask, downsample = source.covered()

@@ -51,6 +51,8 @@ def check_certify(classifier: Classifier, level: float, budget: int | None) -> N
             f"model {classifier.name} is an ensemble: the label of a mean of probabilities cannot be certified; certify"
             " one of its members, such as folds/1-1 of a study"
         )
+    if why := _no_sum(classifier):
+        raise InputError(f"model {classifier.name} {why}, so that no sum over all tiles has its label to certify")
     if not isinstance(model, Certifying):
         raise InputError(
             f"method {method!r} predicts from the regions that it chose, and not a sum over all tiles whose label could"
@@ -60,6 +62,25 @@ def check_certify(classifier: Classifier, level: float, budget: int | None) -> N
         raise InputError(f"model {classifier.name}: {model.uncertifiable}: no label of it can be certified")
     if budget is not None and not isinstance(model, Estimating):
         raise InputError(f"method {method!r} reads every tile, whatever the budget: leave the budget out")
+
+
+def _no_sum(classifier: Classifier) -> str:
+    """Say why the label is not that of one sum of logits, as what the model does; empty where it may be."""
+    calibration = classifier.certainty.calibration
+    if dict(classifier.config).get("target") is not None:
+        return "predicts something else than one label of several"
+    if calibration is not None and calibration.affine is None:
+        return "has isotonic calibration, whose label is not that of logits scaled and shifted"
+    return ""
+
+
+def calibration_of(classifier: Classifier) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return factor and shift of each class's logit, after which the label is read off; None for the logits."""
+    calibration = classifier.certainty.calibration
+    if calibration is None or calibration.affine is None:
+        return None
+    scale, bias = calibration.affine
+    return [scale] * len(bias), bias.tolist()
 
 
 def facts_of(certificate: Certificate, classes: Sequence[str]) -> dict[str, object]:

@@ -29,6 +29,7 @@ from wsi_attention.errors import InputError, ModelError, NoTissueError, TileRead
 from wsi_attention.feature_store.store import FeatureStore
 from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.inference.certify import (
+    calibration_of,
     certificate_facts,
     certificate_notes,
     certified_in,
@@ -114,13 +115,20 @@ class Effort:
         wishes["certify"] = None if self.certify is None else word_of(self.certify)
         return {name: value for name, value in wishes.items() if value is not None}
 
-    def look(self, model: Any, source: TileSource, generator: Generator) -> Output:
+    def look(
+        self,
+        model: Any,
+        source: TileSource,
+        generator: Generator,
+        calibration: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Output:
         """Run the model once over the source.
 
         Args:
             model: in eval mode, and checked.
             source: one image.
             generator: of what is drawn.
+            calibration: factor and shift of each class's logit, for the label of a certificate.
         """
         output: Output
         if self.exact:
@@ -128,7 +136,7 @@ class Effort:
         elif self.tolerance is not None:
             output = model.until(source, self.tolerance, self._most, generator, self.unread)
         elif self.certify is not None:
-            output = model.certified(source, self.certify, self._most, generator)
+            output = model.certified(source, self.certify, self._most, generator, calibration)
         else:
             output = model(source, generator)
         return output
@@ -298,7 +306,8 @@ def look(
     engine = computing_with(engine_for(classifier, used))
     with known_to(source, kept, classifier, used, where), torch.inference_mode(), autocast(where, used), engine:
         kinds = (source.failures, *([known.failures] if known else []))
-        output = looked(effort, model, known or source, torch.Generator().manual_seed(seed), kinds)
+        chance, label = torch.Generator().manual_seed(seed), calibration_of(classifier)
+        output = looked(effort, model, known or source, chance, kinds, label)
     glimpses = output.glimpses[0]
     judged = judged_of(output, classifier, slide.path)
     unread = None if output.unread_mass is None else number_of(output.unread_mass)
@@ -346,6 +355,7 @@ def looked(
     source: TileSource,
     generator: torch.Generator,
     failures: Sequence[Sequence[str]],
+    calibration: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Output:
     """Return the model's output; where nothing could be read, the error also says why the first tile could not.
 
@@ -355,12 +365,13 @@ def looked(
         source: one image.
         generator: of what is drawn.
         failures: lists that the source adds a line to for each tile that fails.
+        calibration: as in `Effort.look`.
 
     Raises:
         TileReadError: nothing could be read.
     """
     try:
-        return effort.look(model, source, generator)
+        return effort.look(model, source, generator, calibration)
     except TileReadError as error:
         first = next(iter(chain(*failures)), "")
         if not first or first in str(error):

@@ -321,6 +321,7 @@ class ZoomIn(nn.Module):
             terms={"attention": descent.attention, "features": features, "mean": mean},
             tile_evidence=tile_evidence(self.classifier, features),
             certificate=read.certificate,
+            pooled=mean,
         )
 
     def _descent(self, source: TileSource) -> Descent:
