@@ -36,12 +36,12 @@ def log_loss(found: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     [(2, "temperature", (0.0, 0.0)), (2, "platt", (0.5, -0.5)), (4, "platt", (1.0, -0.5, 0.0, -0.5))],
 )
 def test_finds_the_planted_map(classes: int, kind: str, bias: tuple[float, ...]) -> None:
-    found, reason = fit_calibration(*cohort(20_000, 0.3, bias, classes=classes), kind)
+    found, reason = fit_calibration(*cohort(6_000, 0.3, bias, classes=classes), kind)
     assert found is not None and reason == "" and found.kind == kind
     assert found.affine is not None
     scale, shifts = found.affine
-    assert scale == pytest.approx(0.3, abs=0.02)
-    assert shifts == pytest.approx(bias, abs=0.1)
+    assert scale == pytest.approx(0.3, abs=0.03)
+    assert shifts == pytest.approx(bias, abs=0.15)
     assert shifts.sum() == pytest.approx(0, abs=1e-12)
 
 

@@ -27,19 +27,19 @@ def test_the_quantile_by_hand() -> None:
 
 @pytest.mark.parametrize("by_class", [False, True])
 def test_sets_hold_the_right_class_as_often_as_promised(by_class: bool) -> None:
-    """1,200 cohorts of 39 patients (19 and 29 of the classes where by class), each with twenty new patients."""
+    """600 cohorts of 39 patients (19 and 29 of the classes where by class), each with forty new patients."""
     random = np.random.default_rng(1)
     sizes = (19, 29) if by_class else (20, 19)
     hits = np.zeros(2)
     tried = np.zeros(2)
-    for _ in range(1_200):
+    for _ in range(600):
         known = np.repeat([0, 1], sizes) if by_class else random.integers(0, 2, 39)
-        labels = np.concatenate([known, random.integers(0, 2, 20)])
+        labels = np.concatenate([known, random.integers(0, 2, 40)])
         logits = 1.2 * np.eye(2)[labels] + random.normal(size=(len(labels), 2))
         n = len(known)
         found, reason = fit_conformal(logits[:n], labels[:n], names(n), 0.1, by_class)
         assert found is not None and reason == "" and found.by_class is by_class
-        inside = found.sets(logits[n:])[np.arange(20), labels[n:]]
+        inside = found.sets(logits[n:])[np.arange(40), labels[n:]]
         hits += np.bincount(labels[n:], inside, 2)
         tried += np.bincount(labels[n:], minlength=2)
     shares = hits / tried if by_class else [hits.sum() / tried.sum()]
