@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wsi_attention import registry
-from wsi_attention.cli.evaluate import _page
+from wsi_attention.cli.evaluation_lines import lines
 from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.errors import InputError
 from wsi_attention.evaluation.evaluation import evaluate
@@ -66,7 +66,7 @@ def test_method(method: str, tmp_path: Path, write_slide, small_model) -> None:
         list(export_again(out, what))
     assert contents(out) == before
     (tmp_path / "labels.csv").write_text("slide,label\nx,benign\n")
-    assert "slides     1" in "\n".join(_page(evaluate(out, tmp_path / "labels.csv")))
+    assert "slides     1" in "\n".join(lines(evaluate(out, tmp_path / "labels.csv")))
 
 
 @pytest.mark.parametrize("method", METHODS)
