@@ -39,31 +39,35 @@ ALLOWED = {
     "model_encoder": BASE | {"encoders", "nn"},
     "attention": BASE,
     "statistics": BASE,
+    "targets": BASE | {"statistics"},
     "bags": BASE,
     "certificate": BASE | {"attention"},
     "slide": BASE,
     "export": BASE,
     "encoders": BASE | {"files"},
     "nn": BASE | {"attention", "encoders"},
-    "methods": BASE | {"attention", "certificate", "encoders", "nn"},
+    "methods": BASE | {"attention", "certificate", "encoders", "nn", "targets"},
     "feature_store": BASE | {"files", "nn"},
-    "checkpoint": BASE | {"certainty", "encoders", "files", "learnt_from", "methods", "model_card", "model_encoder"},
+    "checkpoint": BASE
+    | {"certainty", "encoders", "files", "learnt_from", "methods", "model_card", "model_encoder", "targets"},
     "tiles": BASE | {"slide"},
     "inference": BASE
     | MODELS
     | {"bags", "certainty", "certificate", "csv_table", "encoders", "export", "feature_store", "methods", "nn"}
-    | {"slide", "tiles"},
+    | {"slide", "targets", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
     "viewer": BASE | {"export", "inference", "slide"},
     "training": BASE
     | MODELS
     | {"attention", "bags", "certainty", "config", "csv_table", "encoders", "feature_store", "inference", "methods"}
-    | {"nn", "slide", "statistics", "tiles"},
+    | {"nn", "slide", "statistics", "targets", "tiles"},
     "study": BASE
     | MODELS
     | {"attention", "bags", "certainty", "config", "csv_table", "encoders", "evaluation", "export", "feature_store"}
-    | {"inference", "methods", "nn", "slide", "statistics", "tiles", "training"},
-    "evaluation": BASE | MODELS | {"certainty", "csv_table", "export", "inference", "statistics", "training"},
+    | {"inference", "methods", "nn", "slide", "statistics", "targets", "tiles", "training"},
+    "evaluation": BASE
+    | MODELS
+    | {"certainty", "csv_table", "export", "inference", "statistics", "targets", "training"},
 }
 PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
@@ -80,6 +84,7 @@ TORCH_ROOMS = {
     "evaluation",
     "study",
     "statistics",
+    "targets",
     "inference",
     "testing",
     "cli",

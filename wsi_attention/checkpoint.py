@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final, cast
 
@@ -34,6 +35,8 @@ from wsi_attention.model_encoder import KEY as ENCODER_KEY
 from wsi_attention.model_encoder import EncoderPart, encoder_part, fill_from_pointer, own_weights
 from wsi_attention.protocols import Stated, contract_of
 from wsi_attention.structures import DEMONSTRATION, purpose_warning
+from wsi_attention.targets.find import aim, target_of
+from wsi_attention.targets.target import Target
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
 
@@ -76,6 +79,11 @@ class Classifier:
     def seen(self) -> LearntFrom | None:
         """Which slides it has learnt from, None where its folder does not say."""
         return LearntFrom.from_config(self.config)
+
+    @cached_property
+    def target(self) -> Target:
+        """What its logits mean: one label, or what config.json says under `target`."""
+        return target_of(self.config)
 
     @property
     def purpose(self) -> str:
@@ -132,7 +140,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in own.items()})
     sha256 = hashlib.sha256(weights).hexdigest()
     config: ModelConfig = {
-        "format": FORMAT,
+        "format": FORMAT if card.target is None else FORMAT_OF_TARGETS,
         "package_version": __version__,
         "method": card.method,
         "options": options,
@@ -149,6 +157,8 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
     }
     if card.purpose:
         config["purpose"] = card.purpose
+    if card.target is not None:
+        config["target"] = dict(card.target)
     if part:
         config["encoder_weights"] = part.as_dict()
     if card.members:
@@ -189,7 +199,9 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     weights, sha256 = read_weights(folder, config)
     try:
         with torch.random.fork_rng(devices=[]):  # what the layers draw is thrown away, the caller's generator is not
-            model = _built(config)
+            target = target_of(config)
+            model = _built(config, target.outputs)
+            aim(model, target)
     except InputError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     mpp = contract_of(model).tile_mpp
@@ -214,15 +226,15 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     return Classifier(model, classes, config, sha256, name, folder.resolve(), certainty_of(config, folder / CONFIG))
 
 
-def _built(config: ModelConfig) -> nn.Module:
+def _built(config: ModelConfig, outputs: int) -> nn.Module:
     """Return the network of a configuration with fresh weights, of an ensemble with all its members."""
-    method, classes, members = config["method"], len(config["classes"]), config.get(MEMBERS)
+    method, members = config["method"], config.get(MEMBERS)
     if members is None:
-        return build_model(method, classes, **config["options"])
+        return build_model(method, outputs, **config["options"])
     shared = all(one.get("shared") for one in members)
     networks: list[nn.Module] = []
     for one in members:
-        networks.append(build_model(method, classes, **one["options"]))
+        networks.append(build_model(method, outputs, **one["options"]))
         if shared and len(networks) > 1:  # at once, so that a large encoder is in memory twice at most
             share_encoder(networks[-1], networks[0])
     return ensemble_of(networks, shared=shared)
@@ -288,6 +300,8 @@ FORMAT = 2
 is read too, had the options under "arguments", those of the encoder among them."""
 MEMBERS: Final = "members"
 """Where config.json of an ensemble keeps a table for each member: its `options`, whether its encoder is `shared`."""
+FORMAT_OF_TARGETS = 3
+"""Of a model for a target beyond one label: versions that know one label alone must not take its logits for classes."""
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 PURPOSE = re.compile(r"[A-Za-z0-9 -]{0,40}")
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -318,11 +332,12 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(f"{file} is no configuration of this package: it names no format; expected format {FORMAT}")
     if config["format"] == 1:
         config |= {"format": FORMAT, "options": config.pop("arguments", None)}
-    if config["format"] != FORMAT:
+    wanted = FORMAT if config.get("target") is None else FORMAT_OF_TARGETS
+    if config["format"] != wanted:
         made = config.get("package_version", "an unknown version")
         raise ModelError(
             f"{file} has format {config['format']!r}, written by wsi-attention {made}; version {__version__} reads "
-            f"format {FORMAT}: install the version that wrote it, or train again"
+            f"format {wanted}: install the version that wrote it, or train again"
         )
     for key, kind in REQUIRED.items():
         if not isinstance(config.get(key), kind):

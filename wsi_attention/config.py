@@ -39,6 +39,11 @@ class Augmentation(Options):
     brightness: float = option(0.05, "largest relative change of the light", low=0.0, high=0.9)
 
 
+KINDS = ("label", "ordinal")
+"""What `target` may be."""
+OF_TARGETS = ("target", "order", "columns")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Options):
     """All that decides a training run besides the labels and the slides."""
@@ -115,10 +120,23 @@ class Recipe(Options):
         'class that means that nothing was found; "none" where every class is a finding. Where empty, the one whose '
         "name says so",
     )
+    target: str = option(
+        "label",
+        "what the model is asked for: one label a slide, or see docs/how-to/targets.md",
+        choices=KINDS,
+    )
+    order: tuple[str, ...] = option((), 'the grades of target = "ordinal", lowest first')
+    columns: tuple[str, ...] = option((), "columns of the labels CSV that hold the target, where it is not one label")
     maps: str = option("", "model folder whose accumulated maps a method such as oaa-plus learns")
     snap: bool = option(True, "true: sampled tiles move to the file's own tile grid, as classify does by default")
     optimiser: Optimiser = option(Optimiser(), "the optimiser's options")
     augmentation: Augmentation = option(Augmentation(), "how training slides are varied")
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all options as plain values; those of targets only where there is more to say than one label."""
+        values = super().as_dict()
+        plain = not (self.order or self.columns or self.target != KINDS[0])
+        return {name: value for name, value in values.items() if not (plain and name in OF_TARGETS)}
 
 
 def load_recipe(path: str | Path) -> Recipe:

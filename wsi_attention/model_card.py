@@ -38,6 +38,7 @@ class ModelConfig(TypedDict):
     weights_sha256: str
     learnt_from: object
     purpose: NotRequired[str]
+    target: NotRequired[dict[str, object]]
     encoder_weights: NotRequired[object]
     calibration: NotRequired[object]
     conformal: NotRequired[object]
@@ -65,6 +66,7 @@ class ModelCard:
         certainty: what is fitted to its predictions, and why something is not.
         members: of an ensemble, a table for each member: its `options`, whether its encoder is `shared`, and more that
             people want to know; empty for a single model.
+        target: what it was asked for beyond one label (`targets`); None for one label.
     """
 
     method: str
@@ -81,6 +83,7 @@ class ModelCard:
     encoder: Origin = NOBODY
     certainty: Certainty = NOTHING
     members: Sequence[Mapping[str, object]] = ()
+    target: Mapping[str, object] | None = None
 
 
 def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Sequence[str] = ()) -> str:
@@ -103,7 +106,8 @@ def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Se
         f"## What it estimates\n{quantity or 'Nothing is drawn at random at prediction; there is no sum to estimate.'}",
         "## Limits\n" + "\n".join(f"* {line}" for line in LIMITS),
         "## Encoder\n" + "\n".join(f"* {line}" for line in encoder) if encoder else "",
-        "## Classes\n" + "\n".join(f"{i}. {_class(name, card)}" for i, name in enumerate(card.classes, 1)),
+        f"## {_heading(card)}\n" + "\n".join(f"{i}. {_class(name, card)}" for i, name in enumerate(card.classes, 1)),
+        f"## Target\n\n```json\n{_json(card.target)}\n```" if card.target else "",
         "## Probabilities\n" + "\n".join(f"* {line}" for line in card.certainty.sentences),
         _metrics(card.metrics),
         "## Training\n" + _command(card.command),
@@ -112,6 +116,13 @@ def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Se
         f"Options of `{card.method}`:\n\n```json\n{_json(config['options'])}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _heading(card: ModelCard) -> str:
+    """Return what the names are."""
+    kind = card.target.get("kind") if card.target else None
+    kinds = {"ordinal": "Grades, lowest first", "labels": "Labels", "regression": "Values"}
+    return {**kinds, "survival": "Ends of the intervals"}.get(str(kind), "Classes")
 
 
 def _class(name: str, card: ModelCard) -> str:

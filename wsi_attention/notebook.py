@@ -77,6 +77,7 @@ def prediction_html(prediction: Prediction) -> str:
     facts = [("tiles read", f"{tiles}, {area_read(prediction):.1%} of the tissue")]
     if prediction.unread_mass is not None:
         facts.append(("attention unread", f"{prediction.unread_mass:.1%}"))
+    facts += [(name.replace("_", " "), f"{value:.4g}") for name, value in prediction.values]
     facts.append(("status", prediction.status))
     return Card(
         prediction.verdict,

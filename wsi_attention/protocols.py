@@ -317,6 +317,42 @@ class LabelAware(Protocol):
         ...
 
 
+class Aim(Protocol):
+    """What the logits of a model mean; see `targets.target.Target`, which says all of it."""
+
+    @property
+    def kind(self) -> str:
+        """The target, such as "label"."""
+        ...
+
+    @property
+    def unknown(self) -> float:
+        """The standard error of what rests on a single draw."""
+        ...
+
+    def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the mean loss of logits (b, k), a scalar."""
+        ...
+
+    def read(self, logits: Tensor) -> Tensor:
+        """Map logits (..., k) to the numbers that stand for them, (..., m), such as probabilities."""
+        ...
+
+    def headline(self, numbers: Tensor) -> Tensor:
+        """Map the numbers (..., m) to those (..., h) of which the greatest is what the spread is of."""
+        ...
+
+
+@runtime_checkable
+class AnyTarget(Protocol):
+    """A model that may learn other things than one label: its loss takes what stands for cross-entropy from here.
+
+    `Method.any_target` is to say so too, because a recipe is checked before a model is built.
+    """
+
+    target: Aim
+
+
 @runtime_checkable
 class Guided(Protocol):
     """A model that learns the maps which an earlier training accumulated, such as OAA+."""

@@ -326,8 +326,8 @@ class Prediction:
         extent: (w, h) of level 0.
         mpp: µm per level-0 pixel.
         bounds: (x, y) of the bounds that QuPath crops to; (0, 0) where the file names none.
-        classes: class names in the order of `probabilities`.
-        probabilities: (classes,) float64, sum 1.
+        classes: class names in the order of `probabilities`; none for a target without classes, such as a number.
+        probabilities: (classes,) float64; sum 1, unless a slide may have several labels.
         spread: standard error of the winning probability under the sampling of tiles; None where nothing was drawn at
             random. It cannot know of tissue that no draw has shown: see `unread_mass`.
         glimpses: what was read, first glimpse first.
@@ -348,6 +348,9 @@ class Prediction:
             unlike them. None where the model does not know.
         certified: whether the label is that of the sum over all tiles: "proof", a confidence such as "0.99", or "no";
             empty where nobody asked. It says nothing on whether that label is true.
+        target: what the model was asked for, "label" for one class a slide.
+        values: (column of predictions.csv, number) of a target beyond one label; the spread is of the same unit.
+        called: the label, where it is not simply the most probable class.
     """
 
     slide: str
@@ -371,6 +374,9 @@ class Prediction:
     among: tuple[str, ...] | None = None
     unlike: float | None = None
     certified: str = ""
+    target: str = "label"
+    values: tuple[tuple[str, float], ...] = ()
+    called: str = ""
 
     @property
     def label(self) -> str:
@@ -379,8 +385,19 @@ class Prediction:
 
     @property
     def highest(self) -> str:
-        """The class with the highest probability, decided or not; the first of equals."""
-        return self.classes[int(np.argmax(self.probabilities))]
+        """The class with the highest probability, decided or not, the first of equals; other targets may say more."""
+        return self.called or self.classes[int(np.argmax(self.probabilities))]
+
+    @property
+    def probability(self) -> float | None:
+        """The highest probability, decided or not; None where the label is not one class."""
+        return float(self.probabilities.max()) if not self.called and self.classes else None
+
+    @property
+    def numbers(self) -> tuple[tuple[str, float], ...]:
+        """All there is to show, (name, number): classes with their probabilities, most probable first, then values."""
+        shares = zip(self.classes, self.probabilities.tolist(), strict=True)
+        return (*sorted(shares, key=lambda one: -one[1]), *self.values)
 
     @property
     def decided(self) -> bool:
@@ -421,7 +438,8 @@ class Prediction:
     @property
     def verdict(self) -> str:
         """Label, probability and error on one line, e.g. "benign 0.912 ± 0.031"; no error where nothing was drawn."""
-        return f"{self.shown_lead} {float(self.probabilities.max()):.3f}{error_text(self.spread)}"
+        probability = "" if self.probability is None else f" {self.probability:.3f}"
+        return f"{self.shown_lead}{probability}{error_text(self.spread)}"
 
     def __repr__(self) -> str:
         tiles = sum(int(glimpse.valid.sum()) for glimpse in self.glimpses)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from wsi_attention.training.label_values import check_classes
 
 from wsi_attention.errors import InputError
+from wsi_attention.targets.label_values import check_classes
 from wsi_attention.training.labels import read_labels
 
 MISSING = ["NaN", "nan", "NA", "N/A", "None", "null", "NULL", "<NA>", "#N/A", "n.a.", "?", "-", "missing", "Unknown"]

@@ -16,6 +16,7 @@ from wsi_attention.config import Recipe
 from wsi_attention.errors import NoTissueError, SlideOpenError
 from wsi_attention.slide.fingerprint import seen_otherwise
 from wsi_attention.structures import TileSet, TissueMask
+from wsi_attention.targets.one_label import OneLabel
 from wsi_attention.testing.slides import SlideSpec, write_slide
 from wsi_attention.training.data import (
     Example,
@@ -95,7 +96,7 @@ def test_a_survey_tells_usable_slides_from_others(slide_file: Path, tmp_path: Pa
     found = survey(slides, rows)
     assert found.fingerprints["a"] == found.fingerprints["copy"]
     assert list(found.failed) == ["broken"]
-    examples = slide_examples(rows, slides, found, ("w", "x"), OverviewMemory(), 16.0)
+    examples = slide_examples(rows, slides, found, OneLabel(("w", "x")), OverviewMemory(), 16.0)
     assert [(example.name, example.label) for example in examples] == [("a", 1), ("copy", 1)]
     with examples[0].open() as source:
         assert source.extent == (700, 900)

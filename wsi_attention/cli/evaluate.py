@@ -47,20 +47,30 @@ def evaluate(
 ) -> None:
     """Show AUROC, accuracy and each class's share with 95 % intervals; with -g, how often the top tile hits a lesion.
 
-    evaluation.html shows the curves, calibration, operating points, groups; evaluation.csv holds every figure.
+    evaluation.html shows the curves, calibration, operating points, groups; evaluation.csv holds every figure. The page
+    is for one label a slide: of another target the figures are shown alone.
 
     Example: wsi-attention evaluate -p results/predictions.csv -l labels.csv -g groundtruth/
     """
     import json
 
-    from wsi_attention.cli.evaluation_lines import lines
-    from wsi_attention.evaluation import evaluation
+    from wsi_attention.cli.evaluation_lines import lines, target_lines
+    from wsi_attention.evaluation import evaluation, targets
     from wsi_attention.evaluation.operating import read_wanted
     from wsi_attention.files import write_text
     from wsi_attention.inference.results.mirror import check_folder
 
     for given in (predictions, results, against, output):
         check_folder(given or ".")
+    target = targets.target_in(predictions, results, model)
+    if target is not None:
+        of_classes = {"-g": groundtruth, "-o": output, "--threshold": threshold, "--sensitivity": sensitivity}
+        targets.check_asked(target, of_classes | {"--by": by, "--against": against})
+        beyond = targets.evaluate_target(predictions, labels, target, results, split=split, model=model)
+        say(*target_lines(beyond))
+        if as_json:
+            write_text(as_json, json.dumps(beyond.as_dict(), indent=2) + "\n")
+        return
     found = evaluation.evaluate(
         predictions,
         labels,

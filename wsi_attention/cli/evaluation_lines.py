@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from wsi_attention.evaluation.operating import MOST_PROBABLE
@@ -10,6 +11,7 @@ from wsi_attention.plain_text import visible
 if TYPE_CHECKING:
     from wsi_attention.evaluation.evaluation import Evaluation
     from wsi_attention.evaluation.localisation import Localisation
+    from wsi_attention.evaluation.targets import TargetEvaluation
     from wsi_attention.statistics.thresholds import Share
 
 
@@ -130,3 +132,27 @@ def _against(found: Evaluation) -> list[str]:
     areas = f"AUROC {auroc.first:.3f} and {auroc.second:.3f}, difference {auroc.value:+.3f}"
     ends = f"{_interval(auroc.interval)}, p = {auroc.p:.3g}, {other.slides} {found.unit}"
     return ["", f"against {visible(other.other)}: {areas}  {ends}"]
+
+
+def target_lines(found: TargetEvaluation) -> list[str]:
+    """Return what the terminal shows of predictions of a target beyond one label, line by line."""
+    judged = found.judgement
+    whose = (
+        f"of {judged.patients} patients" if found.patients_given else "(no patients given: each slide counts as one)"
+    )
+    width = max(len(one.name) for one in judged.figures) + 2
+    return [
+        *([f"{found.warning.capitalize()}."] if found.warning else []),
+        f"slides     {judged.n} {whose} (labelled without prediction: {len(found.unpredicted)}, "
+        f"predicted without label: {len(found.unlabelled)})",
+        *([found.split] if found.split else []),
+        *found.overlap.lines,
+        "",
+        *(f"{one.name.ljust(width)}{_figure(one.value)}  {_interval(one.interval)}" for one in judged.figures),
+        "95 % intervals by a Bayesian bootstrap over patients (Rubin 1981; Hesterberg 2015)",
+        f"no page: it is for one label a slide, and the model was asked for {found.target.kind}",
+    ]
+
+
+def _figure(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.3f}"

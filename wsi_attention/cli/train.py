@@ -122,6 +122,15 @@ def train(
     best = result.best
     judged = f"{best.val_slides} slides of {best.val_patients} patients"
     judged = judged if recipe.bag == "slide" else f"{best.val_patients} patients"
+    if best.figures:
+        figures = ", ".join(
+            f"{one.name} {one.value:.3f} (95 % {one.interval[0]:.3f} to {one.interval[1]:.3f})" for one in best.figures
+        )
+        say(
+            f"{output}: best of {result.epochs} epochs is {best.epoch}: validation {figures} on {judged}, which chose "
+            f"the epoch too; {len(result.failed)} slides left out"
+        )
+        return
     say(
         f"{output}: best of {result.epochs} epochs is {best.epoch}: validation AUROC {best.val_auroc:.3f} "
         f"(95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy {best.val_accuracy:.3f} "

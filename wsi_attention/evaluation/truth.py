@@ -12,6 +12,8 @@ from wsi_attention.inference.batch.discovery import files_of
 from wsi_attention.inference.batch.matching import DICOM, SlideNames, file_name
 from wsi_attention.inference.batch.names import suffix_of
 from wsi_attention.inference.results.state import FOLDER, read_state
+from wsi_attention.targets.one_label import LABEL
+from wsi_attention.targets.target import Wanted
 from wsi_attention.training.labels import PARTS, LabelRow, read_labels
 
 JUDGED = ("done", "partial")
@@ -57,7 +59,11 @@ def _row_shares(where: str, cells: Sequence[str]) -> list[float]:
 
 
 def truth_of(
-    labels: str | Path, shares: Mapping[str, object], meant: Callable[[LabelRow], object], results: Path
+    labels: str | Path,
+    shares: Mapping[str, object],
+    meant: Callable[[LabelRow], object],
+    results: Path,
+    wanted: Wanted = LABEL,
 ) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
     """Return the row of the labels by the predictions' slide names, and the rows that have no prediction.
 
@@ -66,12 +72,13 @@ def truth_of(
         shares: by the slides that have a prediction.
         meant: what a row says; two rows of a slide must say the same.
         results: the results folder.
+        wanted: what the model was asked for.
 
     Raises:
         InputError: the labels cannot be read, or contradict themselves.
     """
     index = SlideNames(labels, "write its relative path")
-    written = read_labels(labels)
+    written = read_labels(labels, wanted)
     files = _files_inside(shares, results) if any(_may_be_inside(row.slide) for row in written) else {}
     for name in shares:
         index.add(name, (name, *files.get(name, ())))

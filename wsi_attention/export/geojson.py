@@ -280,7 +280,7 @@ def _region(
     tiles: NDArray[np.int64],
     colours: tuple[Colour, ...],
 ) -> dict[str, object]:
-    at = prediction.classes.index(prediction.highest)
+    at = prediction.classes.index(prediction.highest) if prediction.highest in prediction.classes else 0
     colour = list(colours[at % len(colours)]) if prediction.decided else list(UNDECIDED_COLOUR)
     number = next(n for n, one in enumerate(prediction.glimpses) if one is deciding(prediction))
     glimpse = prediction.glimpses[number]
@@ -352,6 +352,7 @@ def _metadata(prediction: Prediction, offset: tuple[int, int]) -> dict[str, obje
         "patient": prediction.patient,
         "label": prediction.label,
         "probabilities": dict(zip(prediction.classes, probabilities, strict=True)),
+        **({"values": dict(prediction.values)} if prediction.values else {}),
         "status": prediction.status,
         "spread": prediction.spread,
         "unread_mass": prediction.unread_mass,

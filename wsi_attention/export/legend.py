@@ -25,8 +25,8 @@ def title(pen: ImageDraw.ImageDraw, prediction: Prediction, frame: Frame) -> Non
     use, tiles = prediction.warning.capitalize() or "Research use only", _tiles_read(prediction)
     room, below = (right - MARGIN - width_of(text, size) - 24 for text, size in ((use, 18), (tiles, 16)))
     name = prediction.slide.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    probability = f"{float(prediction.probabilities.max()):.3f}{error_text(prediction.spread)}"
-    label = f"{prediction.shown_lead}   probability {probability}"
+    probability = "" if prediction.probability is None else f"   probability {prediction.probability:.3f}"
+    label = f"{prediction.shown_lead}{probability}{error_text(prediction.spread)}"
     write(pen, (MARGIN, 18), fitted(name, 24, room), 24)
     write(pen, (MARGIN, 54), fitted(label, 19, below), 19)
     write(pen, (right, 22), use, 18, MARK, "ra")

@@ -61,6 +61,9 @@ def to_record(prediction: Prediction) -> dict[str, object]:
         **_judgement(prediction),
     }
     record |= {"patient": prediction.patient} if prediction.patient else {}
+    if prediction.target != "label":
+        record |= {"target": prediction.target, "called": prediction.called}
+        record["values"] = [[name, _plain(value)] for name, value in prediction.values]
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -136,7 +139,8 @@ class _Reader:
     def prediction(self, record: dict[str, object]) -> Prediction:
         classes = tuple(_text(name, "classes") for name in _list(record, "classes"))
         probabilities = self._array(record, "probabilities", "float64", (len(classes),))
-        if not classes or not np.isfinite(probabilities).all():
+        values = tuple(_named_number(one) for one in _list(record, "values")) if "values" in record else ()
+        if not (classes or values) or not np.isfinite(probabilities).all():
             raise ValueError(f"probabilities of {len(classes)} classes are not all finite numbers")
         return Prediction(
             slide=_text(record["slide"], "slide"),
@@ -163,6 +167,9 @@ class _Reader:
             among=None if record.get("among") is None else _texts(record, "among"),
             unlike=None if record.get("unlike") is None else _float(record["unlike"], "unlike"),
             certified=_text(record.get("certified", ""), "certified"),
+            target=_text(record.get("target", "label"), "target"),
+            values=values,
+            called=_text(record.get("called", ""), "called"),
         )
 
     def _glimpse(self, record: dict[str, object], drawn: bool) -> Glimpse:
@@ -238,6 +245,12 @@ def _list(record: dict[str, object], name: str) -> list[object]:
 
 def _texts(record: dict[str, object], name: str) -> tuple[str, ...]:
     return tuple(_text(value, name) for value in _list(record, name))
+
+
+def _named_number(value: object) -> tuple[str, float]:
+    if not isinstance(value, list) or len(value) != 2 or not math.isfinite(number := _float(value[1], "values")):
+        raise ValueError(f"values: expected a name and a finite number, found {str(value)[:40]}")
+    return _text(value[0], "values"), number
 
 
 def _text(value: object, name: str) -> str:

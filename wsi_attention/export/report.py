@@ -7,7 +7,7 @@ import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,8 @@ class Part(TypedDict):
     height: int
     mpp: float
     label: str
+    called: NotRequired[bool]
+    values: NotRequired[list[tuple[str, float]]]
     classes: list[str]
     probabilities: list[float]
     spread: float | None
@@ -120,6 +122,8 @@ class ReportExporter:
             tiles: pixels (h, w, 3) of each of `shown_boxes`, None where they could not be read.
         """
         part = _part(prediction, overview, tiles)
+        if prediction.target != "label":
+            part |= {"called": bool(prediction.called), "values": list(prediction.values)}
         Path(path).write_text(json.dumps(part, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -219,9 +223,17 @@ def read_part(path: Path) -> Part | None:
         if path.is_symlink() or path.stat().st_size > LARGEST:
             return None
         values = json.loads(path.read_text(encoding="utf-8"))
-        return _checked(values) if values["format"] == FORMAT else None
+        return _with_values(_checked(values), values) if values["format"] == FORMAT else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _with_values(part: Part, values: JsonObject) -> Part:
+    """Return the part with what it says of a target beyond one label."""
+    if "values" in values:
+        part["called"] = values["called"] is True
+        part["values"] = [(str(name), _number(value)) for name, value in values["values"]]
+    return part
 
 
 def _checked(values: JsonObject) -> Part:

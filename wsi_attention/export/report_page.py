@@ -78,6 +78,7 @@ class Row:
         warning: what a label of a model with this purpose is worth.
         unread: share of the attention on tiles that were not read.
         patient: whose it is, where patients are known; the slides of one stand together.
+        counted: whether several slides may have this label, which a number is not.
     """
 
     number: int
@@ -93,6 +94,7 @@ class Row:
     warning: str = ""
     unread: float | None = None
     patient: Patient | None = None
+    counted: bool = True
 
     @property
     def kind(self) -> str:
@@ -138,15 +140,20 @@ class Section:
         return "calibrated" if "uncalibrated" in self.part["provenance"] else "not calibrated"
 
     @property
-    def probability(self) -> float:
-        """Of the most probable class, which the label is unless it is undecided."""
-        return max(self.part["probabilities"], default=0.0)
+    def probability(self) -> float | None:
+        """Of the most probable class, which the label is unless it is undecided; None where it is not one class."""
+        return None if self.part.get("called") else max(self.part["probabilities"], default=0.0)
 
     @property
     def classes(self) -> list[tuple[str, float]]:
         """(name, probability), most probable first."""
         pairs = zip(self.part["classes"], self.part["probabilities"], strict=False)
         return sorted(pairs, key=lambda pair: -pair[1])
+
+    @property
+    def values(self) -> list[tuple[str, float]]:
+        """(name, number) of a target beyond one label."""
+        return self.part.get("values", [])
 
     @property
     def boxes(self) -> list[ShownBox]:
@@ -189,7 +196,7 @@ def page(
 
     script = template_text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    labels = Counter(row.label for row in rows if row.label)
+    labels = Counter(row.label for row in rows if row.label and row.counted)
     without = Counter(row.status for row in rows if not row.label)
     patients = list(dict.fromkeys(row.patient for row in rows if row.patient))
     yield from (

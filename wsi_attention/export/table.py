@@ -46,9 +46,15 @@ training, empty where the model does not know. `area_read` is the share of the t
 """
 
 
-def columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of predictions.csv for a model with these classes, in order."""
-    return ["slide", "status", "label", *map(share_of, classes), *FIGURES, "seconds", "reason", "notes"]
+def columns(classes: Sequence[str], others: Sequence[str] = ()) -> list[str]:
+    """Return the columns of predictions.csv for a model with these classes, in order.
+
+    Args:
+        classes: one probability each.
+        others: columns that stand in their place, for a target beyond one label.
+    """
+    shares = [*others] or [*map(share_of, classes)]
+    return ["slide", "status", "label", *shares, *FIGURES, "seconds", "reason", "notes"]
 
 
 def row(slide: str, status: str, seconds: float, reason: str, known: Mapping[str, str]) -> dict[str, str]:
@@ -73,6 +79,7 @@ def figures(prediction: Prediction) -> dict[str, str]:
     return {
         "label": prediction.label,
         **{share_of(name): _decimals(share) for name, share in shares},
+        **{name: _decimals(value) for name, value in prediction.values},
         **{name: figure(prediction) for name, figure in FIGURES.items()},
         "notes": "; ".join(filter(None, (prediction.warning, *prediction.notes))),
     }

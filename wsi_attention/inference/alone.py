@@ -28,6 +28,7 @@ from wsi_attention.inference.predict import (
     notes_of_members,
     number_of,
     seed_of,
+    shown_of,
     unread_of,
     versions,
 )
@@ -156,7 +157,8 @@ def look_alone(
     with torch.inference_mode(), autocast(where, used):
         chance, label = torch.Generator().manual_seed(seed), calibration_of(classifier)
         output = looked(effort, model, source, chance, (source.failures,), label)
-    judged = judged_of(output, classifier, opened.path)
+    shown = shown_of(classifier, output.logits[0], opened.path)
+    judged = judged_of(output, classifier, shown)
     unread = None if output.unread_mass is None else number_of(output.unread_mass)
     mask, downsample = source.covered()
     found = Prediction(
@@ -164,7 +166,7 @@ def look_alone(
         extent=source.extent,
         mpp=opened.bag.mpp or source.mpp,
         bounds=(0, 0),
-        classes=tuple(classifier.classes),
+        classes=shown.classes,
         probabilities=judged.probabilities,
         spread=judged.spread,
         glimpses=output.glimpses[0],
@@ -189,6 +191,9 @@ def look_alone(
         purpose=classifier.purpose,
         among=judged.among,
         certified=certified_in(output),
+        target=classifier.target.kind,
+        values=shown.values,
+        called=shown.label,
         shortfalls=unread_of(opened.path, source.failures, output.glimpses[0]),
     )
     return compared(found, classifier, source, output)

@@ -49,6 +49,8 @@ from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
+from wsi_attention.targets.one_label import KIND
+from wsi_attention.targets.target import Shown
 from wsi_attention.tiles.side_by_side import SideBySide
 from wsi_attention.tiles.source import SlideSource
 from wsi_attention.timing import spent_on
@@ -309,7 +311,8 @@ def look(
         chance, label = torch.Generator().manual_seed(seed), calibration_of(classifier)
         output = looked(effort, model, known or source, chance, kinds, label)
     glimpses = output.glimpses[0]
-    judged = judged_of(output, classifier, slide.path)
+    shown = shown_of(classifier, output.logits[0], slide.path)
+    judged = judged_of(output, classifier, shown)
     unread = None if output.unread_mass is None else number_of(output.unread_mass)
     failures = [*source.failures, *(known.failures if known else ())]
     found = Prediction(
@@ -317,7 +320,7 @@ def look(
         extent=slide.dimensions,
         mpp=slide.mpp,
         bounds=(slide.facts.bounds.x, slide.facts.bounds.y) if slide.facts.bounds else (0, 0),
-        classes=tuple(classifier.classes),
+        classes=shown.classes,
         probabilities=judged.probabilities,
         spread=judged.spread,
         glimpses=glimpses,
@@ -344,6 +347,9 @@ def look(
         purpose=classifier.purpose,
         among=judged.among,
         certified=certified_in(output),
+        target=classifier.target.kind,
+        values=shown.values,
+        called=shown.label,
         shortfalls=(*source.shortfalls, *unread_of(slide.path, failures, glimpses)),
     )
     return compared(found, classifier, known if isinstance(known, SideBySide) else source, output)
@@ -432,16 +438,15 @@ def number_of(values: torch.Tensor) -> float | None:
     return None if math.isnan(value) else value
 
 
-def probabilities_of(logits: torch.Tensor, path: str) -> NDArray[np.float64]:
-    """Return the probabilities of the classes.
+def shown_of(classifier: Classifier, logits: torch.Tensor, path: str) -> Shown:
+    """Return what people see of logits (k,): probabilities of the classes, or what else the target says.
 
     Raises:
         ModelError: the logits are not finite.
     """
     if not torch.isfinite(logits).all():
         raise ModelError(f"{path}: the model's logits are not finite ({logits.tolist()}); its weights cannot be right")
-    values: NDArray[np.float64] = torch.softmax(logits.double(), -1).cpu().numpy()
-    return values
+    return classifier.target.shown(classifier.target.read(logits.double()).cpu().numpy())
 
 
 def compared(prediction: Prediction, classifier: Classifier, source: TileSource, output: Output) -> Prediction:
@@ -461,19 +466,19 @@ def compared(prediction: Prediction, classifier: Classifier, source: TileSource,
     return replace(prediction, unlike=distance, notes=(*prediction.notes, *familiar.note(distance, known[1])))
 
 
-def judged_of(output: Output, classifier: Classifier, path: str) -> Judged:
+def judged_of(output: Output, classifier: Classifier, shown: Shown) -> Judged:
     """Return what to say of a slide: the model's own probabilities, or what its folder makes of them.
 
     Args:
         output: of one image.
-        classifier: whose output it is.
-        path: of the slide, for errors.
-
-    Raises:
-        ModelError: the logits are not finite.
+        classifier: whose output it is; nothing is fitted to another target than one label.
+        shown: what the output says by itself.
     """
-    own, spread = probabilities_of(output.logits[0], path), number_of(output.spread)
-    return classifier.certainty.judge(output.logits[0].double().cpu().numpy(), own, spread, classifier.classes)
+    spread = number_of(output.spread)
+    if classifier.target.kind != KIND:
+        return Judged(shown.probabilities, spread, None, {})
+    logits = output.logits[0].double().cpu().numpy()
+    return classifier.certainty.judge(logits, shown.probabilities, spread, classifier.classes)
 
 
 def unread_of(path: str, failures: Sequence[str], glimpses: tuple[Glimpse, ...]) -> tuple[str, ...]:

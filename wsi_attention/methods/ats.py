@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from wsi_attention.attention.expectation import (
     ESTIMATORS,
@@ -58,8 +57,9 @@ from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import Normalise, PixelOptions, in_float32
 from wsi_attention.options import option, other_default
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import Aim, TileSource
 from wsi_attention.structures import Output, TileSet
+from wsi_attention.targets.one_label import KIND, OneLabel
 
 INFERENCE = ("sample", "top")
 _TOP = "the mean feature of the {} most attended tiles, weighted by attention"
@@ -192,6 +192,7 @@ class AttentionSampling(nn.Module):
         self.options, self.evidence = options, evidence
         self.tile_mpp, self.overview_mpp, self.draws = options.tile_mpp, options.overview_mpp, options.draws
         self.overview_pixels = options.overview_pixels
+        self.target: Aim = OneLabel()
         check_overview(options.overview_pixels, attention)
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
@@ -288,7 +289,9 @@ class AttentionSampling(nn.Module):
         draw = draw_without_replacement(seen.attention, most, seeded(generator))
         tiles = self._tiles(source, seen.grid, draw.cells)
         reading = self._reading(source, tiles)
-        drawn, features, valid = read_until(reading, seen.attention, draw, self.classifier, self.draws, stop)
+        drawn, features, valid = read_until(
+            reading, seen.attention, draw, self.classifier, self.draws, stop, self.target
+        )
         read = tiles.select(slice(features.shape[1]))
         return self._output(seen, read, drawn, features, valid, mean_of(features, drawn.coefficients))
 
@@ -342,7 +345,8 @@ class AttentionSampling(nn.Module):
         random: bool = True,
     ) -> Output:
         """Return the output; `random` is False where tiles that were drawn stand beside others that were not."""
-        spread, at_cells = spread_of(self.classifier, features, drawn.coefficients, drawn.chance), drawn.cells
+        spread = spread_of(self.classifier, features, drawn.coefficients, drawn.chance, self.target)
+        at_cells = drawn.cells
         return Output(
             logits=in_float32(self.classifier, mean.to(features.dtype)),
             glimpses=glimpses(
@@ -351,7 +355,7 @@ class AttentionSampling(nn.Module):
             maps=maps(seen.attention, seen.logits, seen.grid),
             spread=spread,
             unread_mass=unread_mass(seen.attention, drawn.cells, valid),
-            tile_evidence=tile_evidence(self.classifier, features),
+            tile_evidence=tile_evidence(self.classifier, features) if self.target.kind == KIND else None,
             pooled=mean,
             terms={
                 "attention": seen.attention,
@@ -395,12 +399,12 @@ class AttentionSampling(nn.Module):
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """Return cross-entropy + ρ·(1/b) Σ a log(a + 1e-6) + the cross-entropy on the overview, a scalar; target (b,).
 
-        See docs/methods/ats.md §4.
+        Another target than one label has its own loss in place of both cross-entropies. See docs/methods/ats.md §4.
         """
-        total = functional.cross_entropy(output.logits.float(), target)
+        total = self.target.loss(output.logits.float(), target)
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:
-            total = total + self.options.overview_weight * functional.cross_entropy(overview, target)
+            total = total + self.options.overview_weight * self.target.loss(overview, target)
         return total + self.options.entropy_weight * negative_entropy(output.terms["attention"])
 
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
@@ -428,5 +432,9 @@ PAPER = (
     'Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, '
     "https://arxiv.org/abs/1905.03711"
 )
-ats = Method(AtsOptions, _ats, "ATS for stained tissue: one look at the overview, a few tiles drawn from it.", PAPER)
-ats_mnist = Method(AtsMnistOptions, _ats_mnist, "ATS with the paper's networks and numbers for Megapixel MNIST.", PAPER)
+ats = Method(
+    AtsOptions, _ats, "ATS for stained tissue: one look at the overview, a few tiles drawn from it.", PAPER, True
+)
+ats_mnist = Method(
+    AtsMnistOptions, _ats_mnist, "ATS with the paper's networks and numbers for Megapixel MNIST.", PAPER, True
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import nn
 
@@ -30,12 +30,14 @@ class Method(Generic[O]):
         build: (number of classes, options) -> a model with fresh weights.
         summary: what it does, in a sentence.
         paper: authors, title, venue, address.
+        any_target: whether its models are `protocols.AnyTarget`.
     """
 
     options: type[O]
     build: Callable[[int, O], nn.Module]
     summary: str
     paper: str = ""
+    any_target: bool = False
 
     def __call__(self, classes: int, /, **arguments: object) -> nn.Module:
         """Return a model with fresh weights; errors as in `complete`."""
@@ -91,6 +93,7 @@ class FunctionMethod:
 
     function: Callable[..., nn.Module]
     paper: str = ""
+    any_target: ClassVar[bool] = False
 
     def __call__(self, classes: int, /, **arguments: object) -> nn.Module:
         """Return what the function builds."""

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
 from wsi_attention.methods.certifying import all_read, check_certifiable, prepared, uncertifiable
@@ -29,8 +28,9 @@ from wsi_attention.nn.heads import ScaledLinear, tile_evidence
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
 from wsi_attention.options import Options, option
-from wsi_attention.protocols import Listed, TileSource
+from wsi_attention.protocols import Aim, Listed, TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
+from wsi_attention.targets.one_label import KIND, OneLabel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,7 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.attention, self.encoder, self.classifier, self.preprocess = attention, encoder, classifier, preprocess
         self.options, self.tile_mpp, self.overview_mpp = options, options.tile_mpp, options.overview_mpp
+        self.target: Aim = OneLabel()
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """Read all tiles in parts, weigh them, classify their mean. Nothing is random in eval mode.
@@ -190,8 +191,8 @@ class AttentionPooling(nn.Module):
         )
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Return the cross-entropy, a scalar; target (b,)."""
-        return functional.cross_entropy(output.logits.float(), target)
+        """Return the cross-entropy, or the loss of another target, a scalar; target (b,)."""
+        return self.target.loss(output.logits.float(), target)
 
     def _places(self, source: TileSource) -> _Places:
         size, downsample = (self.options.tile_size, self.options.tile_size), source.downsample(self.tile_mpp)
@@ -217,7 +218,7 @@ class AttentionPooling(nn.Module):
             maps=tuple((_map(places, i, each[i]),) for i in images),
             spread=mean.new_full((len(weights),), torch.nan, dtype=torch.float32),
             unread_mass=(1 - known).clamp(min=0).to(mean.device),
-            tile_evidence=tile_evidence(self.classifier, features),
+            tile_evidence=tile_evidence(self.classifier, features) if self.target.kind == KIND else None,
             pooled=mean,
             terms={"attention": attention, "features": features, "valid": valid, "mean": mean},
         )
@@ -279,4 +280,6 @@ PAPER = (
     'Ilse, Tomczak & Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018, '
     "https://arxiv.org/abs/1802.04712"
 )
-mil = Method(MilOptions, _mil, "Gated attention MIL: reads every tile of the tissue, or takes bags of features.", PAPER)
+mil = Method(
+    MilOptions, _mil, "Gated attention MIL: reads every tile of the tissue, or takes bags of features.", PAPER, True
+)

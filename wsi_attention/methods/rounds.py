@@ -15,12 +15,14 @@ from wsi_attention.errors import InputError
 from wsi_attention.methods.outputs import require_tiles
 from wsi_attention.methods.reading import encoded
 from wsi_attention.nn.preprocess import in_float32
-from wsi_attention.protocols import Estimating, TileSource
+from wsi_attention.protocols import Aim, Estimating, TileSource
 from wsi_attention.structures import TileSet
+from wsi_attention.targets.one_label import OneLabel
 
 PART = 256
 """Tiles whose pixels are in memory at once where all tiles of a slide are read."""
-UNKNOWN = 0.5
+ONE_LABEL = OneLabel()
+UNKNOWN = ONE_LABEL.unknown
 """The standard error of a probability that rests on one draw: as large as that of a probability can be."""
 LEAST_ROUNDS = 2
 """Rounds before the standard error is believed; one small round can agree with itself by chance."""
@@ -136,24 +138,29 @@ def mean_of(features: Tensor, weights: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def spread_of(classifier: nn.Module, features: Tensor, weights: Tensor, chance: Tensor) -> Tensor:
+def spread_of(
+    classifier: nn.Module, features: Tensor, weights: Tensor, chance: Tensor, target: Aim = ONE_LABEL
+) -> Tensor:
     """Return the standard error (b,) of the winning class's probability, by the jackknife over the entries of a bag.
 
-    NaN where nothing was drawn at random; `UNKNOWN` where a single entry was drawn, as no other can contradict it.
+    NaN where nothing was drawn at random; `target.unknown` where a single entry was drawn, as no other can contradict
+    it.
 
     Args:
         classifier: (..., d) -> (..., classes).
         features: (b, n, d).
         weights: (b, n), 0 where an entry failed.
         chance: (b, n), as in `attention.spread.jackknife_error`.
+        target: what the logits mean; the error is of the greatest number of its headline.
     """
-    probabilities = in_float32(classifier, mean_of(features, weights)).softmax(dim=-1)
-    best = probabilities.argmax(dim=-1, keepdim=True)
+    numbers = target.headline(target.read(in_float32(classifier, mean_of(features, weights))))
+    best = numbers.argmax(dim=-1, keepdim=True)
     without = leave_one_out(features, weights)
-    each = in_float32(classifier, without).softmax(dim=-1).gather(-1, best[:, None].expand(-1, without.shape[1], -1))
-    error = jackknife_error(each.squeeze(-1), probabilities.gather(-1, best).squeeze(-1), chance)
+    every = target.headline(target.read(in_float32(classifier, without)))
+    each = every.gather(-1, best[:, None].expand(-1, without.shape[1], -1))
+    error = jackknife_error(each.squeeze(-1), numbers.gather(-1, best).squeeze(-1), chance)
     alone = ((weights > 0).sum(dim=-1) == 1) & ~error.isnan()
-    return error.masked_fill(alone, UNKNOWN)
+    return error.masked_fill(alone, target.unknown)
 
 
 class Reading:
@@ -202,7 +209,13 @@ class Reading:
 
 
 def read_until(
-    reading: Reading, attention: Tensor, draw: Draw, classifier: nn.Module, draws: int, until: Limits
+    reading: Reading,
+    attention: Tensor,
+    draw: Draw,
+    classifier: nn.Module,
+    draws: int,
+    until: Limits,
+    target: Aim = ONE_LABEL,
 ) -> tuple[DrawnCells, Tensor, Tensor]:
     """Read one long draw without replacement, `draws` more tiles a round, until the limits are met.
 
@@ -223,6 +236,7 @@ def read_until(
         classifier: (..., d) -> (..., classes).
         draws: cells a round; the last one may have fewer.
         until: when to stop.
+        target: what the logits mean.
 
     Returns:
         cells, coefficients and chances (1, n) of what was read, 0 where a tile failed; features (1, n, d); which tiles
@@ -234,7 +248,7 @@ def read_until(
         features, valid = reading.first(n)
         drawn = counted(attention, first_of(draw, n), "normalised-threshold")
         drawn = drawn._replace(coefficients=without_failed(drawn.coefficients, valid), chance=drawn.chance * valid)
-        spread = spread_of(classifier, features, drawn.coefficients, drawn.chance)
+        spread = spread_of(classifier, features, drawn.coefficients, drawn.chance, target)
         if until.met(spread, unread_mass(attention, drawn.cells, valid), done):
             break
     return drawn, features, valid

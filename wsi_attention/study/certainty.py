@@ -17,6 +17,7 @@ from wsi_attention.errors import ModelError
 from wsi_attention.protocols import contract_of
 from wsi_attention.study.out_of_fold import Judged
 from wsi_attention.study.plan import StudyPlan
+from wsi_attention.targets.one_label import OneLabel
 from wsi_attention.training.certainty import MOST, Looks, fitted, looked, with_familiar
 from wsi_attention.training.data import OverviewMemory, slide_examples, survey
 from wsi_attention.training.labels import find_slides, with_series
@@ -94,7 +95,8 @@ def look_again(model: nn.Module, plan: StudyPlan, sight: Sight, listener: Listen
     doors, views = OpenSlides(), OverviewMemory()
     try:
         seen, mpp = survey(slides, rows, doors), contract_of(model).overview_mpp
-        examples = slide_examples(rows, slides, seen, plan.classes, views, mpp, plan.recipe.snap, doors=doors)
+        target = OneLabel(plan.classes)
+        examples = slide_examples(rows, slides, seen, target, views, mpp, plan.recipe.snap, doors=doors)
         model = model.to(fabric.device).eval()
         found = looked(fabric, model, examples, True, lambda done: listener.progress("all folds", done, len(rows)))
     finally:

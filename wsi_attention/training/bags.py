@@ -26,6 +26,7 @@ from wsi_attention.methods.encoder_facts import ENCODER
 from wsi_attention.methods.method import FLAT, find_method
 from wsi_attention.nn.known_features import PREFIX, can_read
 from wsi_attention.protocols import TileSource, contract_of
+from wsi_attention.targets.target import Target
 from wsi_attention.training.data import Example, RememberingSource, Survey
 from wsi_attention.training.labels import LabelRow
 from wsi_attention.training.start import PRETRAINED, start_file
@@ -330,14 +331,12 @@ def with_features(example: Example, stored: Stored) -> Example:
     return replace(example, open=opened)
 
 
-def bag_examples(
-    rows: Sequence[LabelRow], surveyed: Survey, classes: Sequence[str], stored: Stored
-) -> tuple[Example, ...]:
+def bag_examples(rows: Sequence[LabelRow], surveyed: Survey, target: Target, stored: Stored) -> tuple[Example, ...]:
     """Return the usable rows as examples, each a bag without its slide."""
-    return tuple(_bag_example(row, surveyed, classes, stored) for row in rows if row.slide in surveyed.fingerprints)
+    return tuple(_bag_example(row, surveyed, target, stored) for row in rows if row.slide in surveyed.fingerprints)
 
 
-def _bag_example(row: LabelRow, surveyed: Survey, classes: Sequence[str], stored: Stored) -> Example:
+def _bag_example(row: LabelRow, surveyed: Survey, target: Target, stored: Stored) -> Example:
     path = stored.given.files[row.slide]
 
     @contextmanager
@@ -347,7 +346,8 @@ def _bag_example(row: LabelRow, surveyed: Survey, classes: Sequence[str], stored
             tiles = stored.tiles(bag, path)
         yield cast(TileSource, BagSource(bag, tiles, stored.expected.tile_mpp))
 
-    return Example(row.slide, classes.index(row.label), surveyed.fingerprints[row.slide], opened, row.patient)
+    truth, key = target.known(row.label), surveyed.fingerprints[row.slide]
+    return Example(row.slide, target.index(truth), key, opened, row.patient, truth=truth)
 
 
 @contextmanager

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from wsi_attention.certainty.calibration import fit_calibration
 from wsi_attention.certainty.conformal import fit_conformal
 from wsi_attention.certainty.familiar import fit_familiar
-from wsi_attention.certainty.fitted import Certainty
+from wsi_attention.certainty.fitted import PARTS, Certainty
 from wsi_attention.certainty.logits import too_few
 from wsi_attention.certainty.traits import GROUPS, Traits, spaced
 from wsi_attention.config import Recipe
 from wsi_attention.errors import SlideError
 from wsi_attention.inference.traits import traits_of
 from wsi_attention.structures import UNDECIDED
+from wsi_attention.targets.one_label import KIND
+from wsi_attention.targets.target import Target
 from wsi_attention.training.data import Example, ahead
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.processes import gathered
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 MOST = 200
 """Training slides that are looked at once more to know what slides look like; more would tell little."""
+
+ONLY = "and this is for one label a slide"
+"""Why nothing is fitted to another target, after what it is."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,10 @@ def judged(
     training: Sequence[Example],
     validation: Sequence[Example],
     recipe: Recipe,
-    classes: Sequence[str],
+    target: Target,
     listener: Listener,
 ) -> Certainty:
-    """Look at the slides once more, as prediction does, and fit what the recipe asks for.
+    """Look at the slides once more, as prediction does, and fit what the recipe asks for; to one label a slide alone.
 
     Calibration and sets rest on the validation slides. These chose the epoch too, so the model looks a little better on
     them than on others; what that may cost is in docs/uncertainty.md, and out-of-fold predictions are freer of it.
@@ -74,9 +79,14 @@ def judged(
         training: the training slides that can be used.
         validation: the validation slides that can be used.
         recipe: says what to fit.
-        classes: names in the order of the logits.
+        target: what the model was asked for.
         listener: told how it goes, and what was fitted.
     """
+    if target.kind != KIND:
+        return _told(
+            Certainty(missing=dict.fromkeys(PARTS, f"the model was asked for {target.kind}, {ONLY}")), listener
+        )
+    classes = target.names
     fits = (recipe.calibration != "none" or recipe.conformal > 0) and not too_few([*map(patient_of, validation)])
     compares = recipe.familiar and not too_few([*map(patient_of, (*training, *validation))])
     some = [training[i] for i in spaced(len(training), MOST)] if compares else []
@@ -89,6 +99,10 @@ def judged(
     own = [seen.examples[row] for row in known] if fits else validation
     found = fitted(logits, [one.label for one in own], [*map(patient_of, own)], recipe, classes)
     found = with_familiar(found, seen if compares else Looks((*training, *validation)), kept, recipe)
+    return _told(found, listener)
+
+
+def _told(found: Certainty, listener: Listener) -> Certainty:
     for line in found.sentences:
         listener.line(f"note: {line}")
     return found

@@ -21,6 +21,7 @@ from wsi_attention.slide.fingerprint import seen_in
 from wsi_attention.slide.seen import Seen
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Counters, TileBatch, TileSet, TissueMask
+from wsi_attention.targets.target import Target, Truth
 from wsi_attention.tiles.source import SlideSource
 from wsi_attention.training.labels import LabelRow
 from wsi_attention.training.open_slides import OpenSlides
@@ -184,7 +185,7 @@ def slide_examples(
     rows: Sequence[LabelRow],
     slides: Mapping[str, str | Path],
     surveyed: Survey,
-    classes: Sequence[str],
+    target: Target,
     memory: OverviewMemory,
     overview_mpp: float,
     snap: bool = True,
@@ -197,7 +198,7 @@ def slide_examples(
         rows: of the labels.
         slides: slide name -> file or URL.
         surveyed: what was found when each was opened.
-        classes: class names in the order of the model's outputs.
+        target: what the model is asked for.
         memory: keeps overviews.
         overview_mpp: µm per pixel of the overview that the model looks at.
         snap: whether tiles move to the file's own grid.
@@ -207,14 +208,15 @@ def slide_examples(
     doors = doors or OpenSlides()
 
     def example(row: LabelRow) -> Example:
-        key = surveyed.fingerprints[row.slide]
+        key, truth = surveyed.fingerprints[row.slide], target.known(row.label)
         return Example(
             row.slide,
-            classes.index(row.label),
+            target.index(truth),
             key,
             lambda: opened(slides[row.slide], row, key, memory, overview_mpp, snap, known, doors),
             row.patient,
             surveyed.seen[row.slide],
+            truth,
         )
 
     return tuple(example(row) for row in rows if row.slide in surveyed.fingerprints)
@@ -272,11 +274,12 @@ class Example:
 
     Attributes:
         name: what reports call it.
-        label: class index.
+        label: class index; 0 for a target without classes.
         key: what its chance is seeded with; the slide's fingerprint.
         patient: whose it is, for intervals; its own where empty.
         seen: what its reader sees of it besides pixels (`slide.fingerprint.seen_in`); maps of it stand for no other.
         open: gives its pixels for the time of a `with` block; a `SlideError` drops it from training.
+        truth: what the target says of it; the class index where it is empty.
     """
 
     name: str
@@ -285,6 +288,12 @@ class Example:
     open: Callable[[], AbstractContextManager[TileSource]]
     patient: str = ""
     seen: Mapping[str, str] = field(default_factory=dict)
+    truth: Truth = ()
+
+    @property
+    def known(self) -> Truth:
+        """What is known of it, as numbers."""
+        return self.truth or (float(self.label),)
 
 
 def usable(examples: Sequence[Example], failed: Mapping[str, str]) -> tuple[Example, ...]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from wsi_attention.files import remove_unfinished, write_text
 from wsi_attention.model_card import ModelCard
 from wsi_attention.plain_text import in_cell
 from wsi_attention.training.accumulation import tidy as tidy_epochs
-from wsi_attention.training.labels import Split
+from wsi_attention.training.labels import LabelRow, Split
 from wsi_attention.training.map_store import STORE
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan
 from wsi_attention.training.state import METRICS, STATE, TrainingState, write_metrics
@@ -90,6 +91,7 @@ def finish(
         seen=plan.seen,
         encoder=plan.origin,
         certainty=certainty,
+        target=plan.target.as_dict() or None,
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)
@@ -108,12 +110,22 @@ def tidy(folder: Path) -> None:
 
 def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, object]:
     usable = [row for row in plan.split.validation if not {row.slide, plan.name_of(row)} & end.failed.keys()]
+    if end.best.figures:
+        figures = {f"validation {one.name}": one.value for one in end.best.figures}
+        figures |= {f"validation {one.name}, 95 %": list(one.interval) for one in end.best.figures}
+        return {**figures, **_counts(plan, usable, state, end)}
     return {
         "validation AUROC": end.best.val_auroc,
         "validation AUROC, 95 %": [end.best.val_auroc_low, end.best.val_auroc_high],
         "validation accuracy": end.best.val_accuracy,
         "validation accuracy, 95 %": [end.best.val_accuracy_low, end.best.val_accuracy_high],
         "validation F1": end.best.val_f1,
+        **_counts(plan, usable, state, end),
+    }
+
+
+def _counts(plan: Plan, usable: Sequence[LabelRow], state: TrainingState, end: Finished) -> dict[str, object]:
+    return {
         "validation slides": len(usable),
         "validation patients": len({row.patient for row in usable}),
         f"training {plan.recipe.bag}s": end.best.slides,

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_attention.csv_table import read_table
+from wsi_attention.csv_table import Table, read_table
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.matching import SlideNames, bare_name
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.urls import is_url, last_part
-from wsi_attention.training.label_values import check_classes, check_values
+from wsi_attention.targets import one_label
+from wsi_attention.targets.one_label import LABEL
+from wsi_attention.targets.target import Target, Wanted
 
 __all__ = ["COLUMNS", "PARTS", "LabelRow", "bare_name", "find_slides", "read_labels", "with_series"]
 
@@ -32,7 +34,7 @@ class LabelRow:
 
     Attributes:
         slide: file name with or without suffix, or path below the slides folder.
-        label: class name.
+        label: class name; for another target what is known of the slide, as its `Wanted.text` writes it.
         patient: whose slide it is; the slide itself where the CSV has no patient.
         mpp: µm per level-0 pixel where the CSV gives it.
         part: one of `PARTS`, None where the CSV has no split.
@@ -52,21 +54,25 @@ class LabelRow:
         return self.patient != self.slide
 
 
-def read_labels(path: str | Path) -> tuple[LabelRow, ...]:
+def read_labels(path: str | Path, wanted: Wanted = LABEL) -> tuple[LabelRow, ...]:
     """Read `slide,label[,patient][,mpp][,split][,series]`, written as `csv_table.read_table` takes it.
+
+    Args:
+        path: the CSV.
+        wanted: what the model is asked for; its columns stand in place of `label`.
 
     Raises:
         InputError: no such file, no text, a column or a value is missing, a slide stands twice, a number is none, or a
             label is none, such as NaN.
     """
-    table = read_table(path).known_as(COLUMNS)
-    for column in ("slide", "label"):
+    table = _called(read_table(path).known_as(COLUMNS), wanted.columns)
+    for column in ("slide", *wanted.columns):
         if column not in table.columns:
             raise InputError(f"{path}: column {column!r} is missing; found: {', '.join(table.columns) or 'nothing'}")
-    rows = tuple(_row(path, line, cells) for line, cells in table.rows)
+    rows = tuple(_row(path, line, cells, wanted) for line, cells in table.rows)
     if not rows:
         raise InputError(f"{path}: no rows below the header")
-    check_values({line: row.label for (line, _), row in zip(table.rows, rows, strict=True)}, path)
+    wanted.check({line: row.label for (line, _), row in zip(table.rows, rows, strict=True)}, path)
     _no_duplicates(path, [row.slide for row in rows])
     return rows
 
@@ -103,11 +109,22 @@ def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: st
     return found
 
 
-def _row(path: str | Path, line: int, cells: Mapping[str, str]) -> LabelRow:
+def _called(table: Table, columns: Sequence[str]) -> Table:
+    """Return the table with these columns named exactly so, in whatever case and spacing they are written."""
+    alike = {" ".join(name.split()).casefold(): name for name in columns if name not in table.columns}
+    if not alike:
+        table.check_once(columns)
+        return table
+    known = table.known_as(alike)
+    rows = tuple((line, {alike.get(name, name): cell for name, cell in cells.items()}) for line, cells in known.rows)
+    return replace(known, columns=tuple(alike.get(name, name) for name in known.columns), rows=rows)
+
+
+def _row(path: str | Path, line: int, cells: Mapping[str, str], wanted: Wanted) -> LabelRow:
     slide, part = cells["slide"].replace("\\", "/"), cells.get("split")
-    label = unicodedata.normalize("NFC", cells["label"])
-    if not slide or not label:
-        raise InputError(f"{path}, line {line}: {'slide' if not slide else 'label'} is empty")
+    if not slide:
+        raise InputError(f"{path}, line {line}: slide is empty")
+    label = wanted.text(cells, f"{path}, line {line}")
     if part is not None and part.lower() not in _PARTS:
         raise InputError(f"{path}, line {line}: split is {part!r}; possible: {', '.join(PARTS)}")
     mpp = given_mpp(cells.get("mpp"), f"{path}, line {line}")
@@ -149,19 +166,22 @@ class Split:
     """Rows that train and rows that validate, each sorted by slide name.
 
     Attributes:
-        classes: class names in the order of the model's outputs; of two, the second is the positive one.
+        classes: class names in the order of the model's outputs; of two, the second is the positive one. For another
+            target its names.
         train: rows the weights learn from.
         validation: rows that decide when to stop.
         notes: what is less than ideal about it, one sentence each.
+        target: fitted to the rows that train; None for classes alone.
     """
 
     classes: tuple[str, ...]
     train: tuple[LabelRow, ...]
     validation: tuple[LabelRow, ...]
     notes: tuple[str, ...] = ()
+    target: Target | None = None
 
 
-def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Path) -> Split:
+def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Path, wanted: Wanted = LABEL) -> Split:
     """Follow the column `split` where there is one, otherwise draw patients; `name` is what errors call the CSV.
 
     Raises:
@@ -169,27 +189,25 @@ def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Pa
             split that lacks a part or class.
     """
     given, rows = rows, sorted((row for row in rows if row.part != "test"), key=lambda row: row.slide)
-    check_classes([row.label for row in rows], name)
-    classes = class_names(rows)
-    _enough(rows, classes, name)
+    strata = wanted.strata([row.label for row in rows], name)
     if any(row.part for row in rows):
         parts = {row.slide: row.part for row in rows}
         held = {slide for slide, part in parts.items() if part == "val"}
     else:
-        patients = _draw(rows, share, seed)
+        patients = _draw([replace(row, label=stratum) for row, stratum in zip(rows, strata, strict=True)], share, seed)
         held = {row.slide for row in rows if row.patient in patients}
     train = tuple(row for row in rows if row.slide not in held)
     validation = tuple(row for row in rows if row.slide in held)
-    _both_parts(train, validation, classes, name)
+    _both_parts(train, validation, name)
+    target, notes = wanted.fitted([row.label for row in train], [row.label for row in validation], name)
     tested = {row.patient for row in given if row.part == "test"}
-    return Split(classes, train, validation, (*_notes(train, validation, classes), *_patient_notes(rows, tested)))
+    told = (*notes, *_shared(train, validation), *_patient_notes(rows, tested))
+    return Split(target.names, train, validation, told, target)
 
 
 def class_names(rows: Sequence[LabelRow]) -> tuple[str, ...]:
     """Return the labels that occur, sorted; numbers by value."""
-    labels = {row.label for row in rows}
-    numeric = all(label.lstrip("+-").isdigit() for label in labels)
-    return tuple(sorted(labels, key=lambda label: (int(label) if numeric else 0, label)))
+    return one_label.class_names([row.label for row in rows])
 
 
 def class_weights(labels: Sequence[int], classes: int) -> tuple[float, ...]:
@@ -197,18 +215,6 @@ def class_weights(labels: Sequence[int], classes: int) -> tuple[float, ...]:
     counts = np.bincount(np.asarray(labels, np.int64), minlength=classes)
     present = int((counts > 0).sum())
     return tuple(len(labels) / (present * int(count)) if count else 0.0 for count in counts)
-
-
-def _enough(rows: Sequence[LabelRow], classes: tuple[str, ...], name: str | Path) -> None:
-    if len(classes) < 2:
-        found = f"only {classes[0]!r}" if classes else "none"
-        raise InputError(f"{name}: training needs two classes or more; found {found}")
-    counts = Counter(row.label for row in rows)
-    single = [label for label in classes if counts[label] == 1]
-    if single:
-        raise InputError(
-            f"{name}: class {single[0]!r} has one slide; training and validation need one each, so at least two"
-        )
 
 
 def _draw(rows: Sequence[LabelRow], share: float, seed: int) -> set[str]:
@@ -248,27 +254,17 @@ def _excess(slides: Counter[str], room: Counter[str]) -> int:
     return sum(max(0, count - max(0, room[label])) for label, count in slides.items())
 
 
-def _both_parts(
-    train: Sequence[LabelRow], validation: Sequence[LabelRow], classes: tuple[str, ...], name: str | Path
-) -> None:
+def _both_parts(train: Sequence[LabelRow], validation: Sequence[LabelRow], name: str | Path) -> None:
     if not validation or not train:
         part = "validation" if not validation else "training"
         raise InputError(f"{name}: no slides are left for {part}; more patients, or a column split (train/val), help")
-    missing = set(classes) - {row.label for row in train}
-    if missing:
-        raise InputError(f"{name}: no training slide has the label {min(missing)!r}; change the column split")
 
 
-def _notes(train: Sequence[LabelRow], validation: Sequence[LabelRow], classes: tuple[str, ...]) -> tuple[str, ...]:
-    notes = []
-    absent = [label for label in classes if label not in {row.label for row in validation}]
-    if absent:
-        judged = "the AUROC leaves it out" if len(classes) - len(absent) > 1 else "there is no AUROC, the loss decides"
-        notes.append(f"no validation slide has the label {', '.join(absent)}: {judged}")
+def _shared(train: Sequence[LabelRow], validation: Sequence[LabelRow]) -> tuple[str, ...]:
     shared = {row.patient for row in train} & {row.patient for row in validation}
-    if shared:
-        notes.append(f"{len(shared)} patients have slides in both parts of the given split: the AUROC is too kind")
-    return tuple(notes)
+    if not shared:
+        return ()
+    return (f"{len(shared)} patients have slides in both parts of the given split: the AUROC is too kind",)
 
 
 def several_labels(rows: Iterable[LabelRow]) -> dict[str, tuple[str, ...]]:

@@ -21,6 +21,7 @@ from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.protocols import EpochAware, LabelAware, TileSource, contract_of
 from wsi_attention.structures import Output
+from wsi_attention.targets.target import Target
 from wsi_attention.training.accumulation import Accumulation
 from wsi_attention.training.augment import AugmentedSource, draw_change
 from wsi_attention.training.data import Example, ahead
@@ -32,13 +33,18 @@ from wsi_attention.training.state import (
     TrainingState,
     copied,
     optimiser_tensors,
+    recorded,
     restore_optimiser,
     seed_of,
 )
-from wsi_attention.training.validation import DivergedError, diverging, scores_of, validate
+from wsi_attention.training.validation import ONE_LABEL, DivergedError, diverging, scores_of, validate
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+LOWEST = -math.inf
+"""The merit of an epoch that has none: every other is better."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Job:
         listener: told how it goes.
         accumulation: takes in the maps of every pass; None where none are kept.
         guide: maps of an earlier training, for a `Guided` model.
+        target: what the model is asked for.
     """
 
     train: tuple[Example, ...]
@@ -64,6 +71,7 @@ class Job:
     listener: Listener
     accumulation: Accumulation | None = None
     guide: Guide | None = None
+    target: Target = ONE_LABEL
 
 
 def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> TrainingState:
@@ -95,31 +103,18 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
     failed = {**state.failed, **failed}
     judges = [example for example in job.validation if example.name not in failed]
     stage = f"validation {number}"
-    probabilities, lost = validate(
+    numbers, lost = validate(
         fabric,
         model,
         judges,
         job.recipe.validation_passes,
         lambda done: job.listener.progress(stage, done, len(judges)),
+        job.target,
     )
     failed |= lost
     _report_failures(job, state.failed, failed)
-    scores = scores_of(probabilities, judges, job.class_weights)
-    record = EpochRecord(
-        number,
-        optimiser.param_groups[0]["lr"],
-        loss,
-        scores.loss,
-        scores.auroc,
-        scores.accuracy,
-        scores.f1,
-        len(train),
-        len(failed),
-        *scores.auroc_interval,
-        *scores.accuracy_interval,
-        scores.n,
-        scores.patients,
-    )
+    scores = scores_of(numbers, judges, job.class_weights, job.target)
+    record = recorded(number, optimiser.param_groups[0]["lr"], loss, scores, len(train), len(failed))
     weights = {name: copied(value) for name, value in model.state_dict().items()}
     state = replace(
         state,
@@ -191,7 +186,7 @@ def _loss(
     contract = contract_of(model)
     downsample = source.overview_downsample(contract.overview_mpp)
     augmented = AugmentedSource(source, change, downsample, contract.map_stride)
-    target = torch.tensor([example.label])
+    target = job.target.tensor([example.known])
     with fabric.autocast():
         with diverging(f"epoch {epoch}, slide {example.name}"):
             if isinstance(model, LabelAware):
@@ -242,9 +237,12 @@ def too_many_failed(failed: Mapping[str, str], total: int) -> None:
 
 def _summary(record: EpochRecord, best: int, bag: str) -> str:
     mark = "  (best)" if best == record.epoch else f"  (best: {best})"
+    shown = f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f}"
+    if record.figures:
+        shown = ", ".join(f"{one.name} {one.value:.4f}" for one in record.figures)
     return (
         f"epoch {record.epoch}: loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, "
-        f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f} of {record.val_slides} {bag}s{mark}"
+        f"{shown} of {record.val_slides} {bag}s{mark}"
     )
 
 
@@ -258,10 +256,13 @@ def finished(state: TrainingState, recipe: Recipe) -> bool:
 
 
 def better(new: EpochRecord, old: EpochRecord, best: str = "auroc") -> bool:
-    """Return True for a higher validation AUROC, or an equal one (or none) with a lower loss; or by that loss alone."""
+    """Return True for a higher validation AUROC, or an equal one (or none) with a lower loss; or by that loss alone.
+
+    For another target its own first figure stands for the AUROC (`statistics.figures.Judgement`).
+    """
     if best == "loss":
         return new.val_loss < old.val_loss
-    first, second = (-1.0 if math.isnan(record.val_auroc) else record.val_auroc for record in (new, old))
+    first, second = (LOWEST if math.isnan(record.merit) else record.merit for record in (new, old))
     return (first, -new.val_loss) > (second, -old.val_loss)
 
 

@@ -110,4 +110,4 @@ def _together(patient: str, slides: Sequence[Example], overview_mpp: float, stri
             yield SideBySide([stack.enter_context(slide.open()) for slide in slides], overview_mpp, stride)
 
     key, seen = key_of([slide.key for slide in slides]), seen_of([slide.seen for slide in slides])
-    return Example(patient, slides[0].label, key, opened, patient, seen)
+    return Example(patient, slides[0].label, key, opened, patient, seen, slides[0].truth)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from wsi_attention import registry
 from wsi_attention.checkpoint import CONFIG
 from wsi_attention.config import Recipe
 from wsi_attention.encoders.origin import NOBODY, Origin
@@ -17,6 +17,9 @@ from wsi_attention.json_values import parse
 from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.methods.method import encoder_options, find_method
 from wsi_attention.nn.known_features import PREFIX
+from wsi_attention.targets.find import wanted_of
+from wsi_attention.targets.one_label import KIND, OneLabel
+from wsi_attention.targets.target import Target, Wanted
 from wsi_attention.training.bags import Facts, Given, facts_of, find_bags, given, survey_bags, without_changes
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, Split, find_slides, read_labels, split_rows, with_series
@@ -50,6 +53,8 @@ class Plan:
         told: options that tell the method which one it is.
         features: files with features of the slides' tiles, None where all tiles are read.
         origin: where the encoder's weights come from; empty where nobody published them.
+
+    `target` is what the model is asked for.
     """
 
     recipe: Recipe
@@ -62,6 +67,11 @@ class Plan:
     told: Mapping[str, object] = field(default_factory=dict)
     features: Given | None = None
     origin: Origin = NOBODY
+
+    @property
+    def target(self) -> Target:
+        """What the model is asked for, fitted to the rows that train."""
+        return self.split.target or OneLabel(self.split.classes)
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -154,8 +164,16 @@ class Finished:
 
     def as_dict(self) -> dict[str, object]:
         """Return plain JSON values; NaN is None."""
-        best = {name: value if math.isfinite(value) else None for name, value in vars(self.best).items()}
-        return {"best": best, "epochs": self.epochs, "failed": dict(self.failed)}
+        return {"best": _finite(self.best.as_dict()), "epochs": self.epochs, "failed": dict(self.failed)}
+
+
+def _finite(value: object) -> object:
+    """Return plain values with None for NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def make_plan(
@@ -174,12 +192,18 @@ def make_plan(
     """
     recipe = recipe if features is None else without_changes(recipe)
     check_options(recipe)
+    wanted = wanted_by(recipe)
     origin = encoder_origin(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
-    split = split_rows(with_series(read_labels(labels), series), recipe.validation_share, recipe.seed, labels)
+    read = with_series(read_labels(labels, wanted), series)
+    split = split_rows(read, recipe.validation_share, recipe.seed, labels, wanted)
     check_bags(recipe, split, labels, features)
-    negative, told = negative_arguments(recipe.method, recipe.model, split.classes, recipe.negative)
+    negative, told = (
+        negative_arguments(recipe.method, recipe.model, split.classes, recipe.negative)
+        if wanted.kind == KIND
+        else (None, {})
+    )
     rows = (*split.train, *split.validation)
     found, surveyed, stored = _looked_at(rows, slides, features, recipe, labels, listener, doors)
     for name, reason in surveyed.failed.items():
@@ -191,10 +215,35 @@ def make_plan(
     notes = (*split.notes, *plan.copies, *_encoder_notes(plan), *_feature_notes(plan), *_negative_notes(plan))
     for note in notes:
         listener.line(f"note: {note}")
-    for label in split.classes:
+    for label in split.classes if plan.target.weighed > 1 else ():
         counts = [sum(row.label == label for row in part) for part in (split.train, split.validation)]
         listener.line(f"class {label}: {counts[0]} slides to train, {counts[1]} to validate")
     return plan
+
+
+def wanted_by(recipe: Recipe) -> Wanted:
+    """Return what a recipe asks for.
+
+    Raises:
+        InputError: it does not go together, or the method or another key of the recipe is for one label alone.
+    """
+    try:
+        wanted = wanted_of(recipe.target, recipe.order, recipe.columns)
+    except InputError as error:
+        raise InputError(f"recipe: {error}") from error
+    if wanted.kind == KIND:
+        return wanted
+    if not find_method(recipe.method).any_target:
+        able = [name for name in registry.names(registry.MODELS) if find_method(name).any_target]
+        raise InputError(
+            f"method {recipe.method} learns one label a slide, not target = {recipe.target!r}; methods that do: "
+            f"{', '.join(able)}"
+        )
+    of_classes = {"negative": recipe.negative, "maps": recipe.maps, "accumulate": recipe.accumulate.replace("none", "")}
+    asked = [key for key, value in of_classes.items() if value]
+    if asked:
+        raise InputError(f"{asked[0]} is about the classes of target = 'label'; leave it out with {recipe.target!r}")
+    return wanted
 
 
 def _looked_at(
@@ -277,8 +326,7 @@ def finished_before(folder: Path, plan: Plan) -> Finished | None:
         return None
     try:
         content = parse(path.read_text(encoding="utf-8"))
-        values: dict[str, Any] = {name: math.nan if x is None else x for name, x in content["best"].items()}
-        best = EpochRecord(**values)
+        best = EpochRecord.from_dict(content["best"])
         stored, found = content["plan"], Finished(best, content["epochs"], content["failed"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); train with --overwrite to begin anew") from error

@@ -19,6 +19,7 @@ from wsi_attention.files import given_path, given_paths
 from wsi_attention.methods.method import build_model
 from wsi_attention.protocols import contract_of
 from wsi_attention.slide.readers.remote.cache import by_default
+from wsi_attention.targets.find import aim
 from wsi_attention.training.accumulation import Accumulation, begin, save_epoch, save_last
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.bags import Stored, bag_examples, stored_for, with_features
@@ -145,7 +146,8 @@ def train(
             listener.line(f"going on after epoch {begun.epoch}")
         state = begun or _new_state(plan, precision, views)
         classes = plan.split.classes
-        model = build_model(recipe.method, len(classes), **state.arguments)
+        model = build_model(recipe.method, plan.target.outputs, **state.arguments)
+        aim(model, plan.target)
         guide = guide_for(model, recipe, classes, plan.training_slides, folder, listener)
         if earlier == "replace":
             forget(folder)
@@ -166,7 +168,7 @@ def train(
         end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
         model.load_state_dict(dict(state.best))
         learnt, kept = (usable(part, state.failed) for part in (job.train, job.validation))
-        certainty = judged(fabric, model, learnt, kept, recipe, classes, listener)
+        certainty = judged(fabric, model, learnt, kept, recipe, plan.target, listener)
         if fabric.is_global_zero:
             save_last(accumulation, folder)
             finish(folder, plan, model.cpu(), state, end, command, certainty)
@@ -179,12 +181,12 @@ def train(
 
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:
     arguments = plan.arguments
-    method, classes = plan.recipe.method, len(plan.split.classes)
+    method, outputs = plan.recipe.method, plan.target.outputs
     if plan.recipe.statistics != "builder":
-        arguments |= _colours(plan, build_model(method, classes, **arguments), views)
+        arguments |= _colours(plan, build_model(method, outputs, **arguments), views)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(plan.recipe.seed, "weights"))
-        model = build_model(method, classes, **arguments)
+        model = build_model(method, outputs, **arguments)
     if plan.recipe.start:
         take_weights(model, plan.recipe.start)
     if plan.recipe.encoder_start:
@@ -216,7 +218,7 @@ def _job(
         tidy_epochs(folder, state.epoch)
 
     train_set = examples(plan.split.train)
-    classes = len(plan.split.classes)
+    classes = plan.target.weighed
     balanced = plan.recipe.class_weights == "balanced"
     weights = class_weights([example.label for example in train_set], classes) if balanced else (1.0,) * classes
     return Job(
@@ -228,6 +230,7 @@ def _job(
         listener,
         accumulation,
         guide,
+        plan.target,
     )
 
 
@@ -241,12 +244,12 @@ def _examples(
     stored: Stored | None = None,
     stride: int = 1,
 ) -> tuple[Example, ...]:
-    surveyed, classes, snap = plan.surveyed, plan.split.classes, plan.recipe.snap
+    surveyed, target, snap = plan.surveyed, plan.target, plan.recipe.snap
     if plan.features and plan.features.alone:
         if stored is None:
             raise InputError('statistics = "tissue" are of slides, and there are features alone; leave it out')
-        return bag_examples(rows, surveyed, classes, stored)
-    found = slide_examples(rows, plan.slides, surveyed, classes, views, mpp, snap, known, doors)
+        return bag_examples(rows, surveyed, target, stored)
+    found = slide_examples(rows, plan.slides, surveyed, target, views, mpp, snap, known, doors)
     if plan.recipe.bag == PATIENT:
         return patient_examples(found, mpp, stride)
     return found if stored is None else tuple(with_features(one, stored) for one in found)

@@ -11,9 +11,11 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -21,6 +23,8 @@ from torch.optim import Optimizer
 from wsi_attention.errors import InputError
 from wsi_attention.files import publish, results_errors, temporary, write_text
 from wsi_attention.json_values import parse
+from wsi_attention.statistics.figures import Figure, Judgement
+from wsi_attention.statistics.metrics import Scores
 
 FORMAT = 1
 STATE = "state.safetensors"
@@ -31,7 +35,8 @@ METRICS = "metrics.csv"
 class EpochRecord:
     """A row of metrics.csv; NaN where a value does not exist.
 
-    `val_auroc_low` and so on are the ends of 95 % intervals (`statistics.intervals`), over patients where they repeat.
+    A target beyond one label has `figures` in place of AUROC, accuracy and F1. `val_auroc_low` and so on are the ends
+    of 95 % intervals (`statistics.intervals`), over patients where they repeat.
     """
 
     epoch: int
@@ -49,6 +54,59 @@ class EpochRecord:
     val_accuracy_high: float = math.nan
     val_slides: int = 0
     val_patients: int = 0
+    figures: tuple[Figure, ...] = ()
+
+    @property
+    def merit(self) -> float:
+        """What tells the best epoch: the AUROC, or the first figure of another target."""
+        return self.figures[0].value if self.figures else self.val_auroc
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values, the figures only where there are some."""
+        values: dict[str, object] = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "figures"}
+        return values | ({"figures": [asdict(one) for one in self.figures]} if self.figures else {})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EpochRecord:
+        """Return the record that `as_dict` made plain, NaN for None."""
+        plain = {name: math.nan if value is None else value for name, value in values.items()}
+        figures = tuple(
+            Figure(one["name"], _or_nan(one["value"]), (_or_nan(one["interval"][0]), _or_nan(one["interval"][1])))
+            for one in plain.pop("figures", ())
+        )
+        return cls(**plain, figures=figures)
+
+
+def recorded(epoch: int, rate: float, loss: float, scores: Scores | Judgement, slides: int, failed: int) -> EpochRecord:
+    """Return the record of an epoch.
+
+    Args:
+        epoch: its number, from 1.
+        rate: the learning rate at its end.
+        loss: of training.
+        scores: of validation.
+        slides: that it trained on.
+        failed: slides that are left out.
+    """
+    if isinstance(scores, Judgement):
+        nothing = math.nan, math.nan, math.nan
+        judged = {"val_slides": scores.n, "val_patients": scores.patients}
+        return EpochRecord(epoch, rate, loss, scores.loss, *nothing, slides, failed, **judged, figures=scores.figures)
+    return EpochRecord(
+        epoch,
+        rate,
+        loss,
+        scores.loss,
+        scores.auroc,
+        scores.accuracy,
+        scores.f1,
+        slides,
+        failed,
+        *scores.auroc_interval,
+        *scores.accuracy_interval,
+        scores.n,
+        scores.patients,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +157,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
         "plan": dict(state.plan),
         "precision": state.precision,
         "best_epoch": state.best_epoch,
-        "history": [asdict(record) for record in state.history],
+        "history": [record.as_dict() for record in state.history],
         "failed": dict(state.failed),
         "arguments": dict(state.arguments),
     }
@@ -131,7 +189,7 @@ def load_state(folder: Path) -> TrainingState | None:
                 f"{path} has format {facts['format']}, this version writes {FORMAT}; train with --overwrite"
             )
         del facts["format"]
-        history = tuple(EpochRecord(**record) for record in facts.pop("history"))
+        history = tuple(EpochRecord.from_dict(record) for record in facts.pop("history"))
         groups = {key: _group(tensors, key) for key in ("weights", "best", "optimiser")}
         state = TrainingState(**facts, history=history, **groups)  # type: ignore[arg-type]
         return replace(state, best=state.weights) if state.best_epoch == state.epoch else state
@@ -145,9 +203,10 @@ def write_metrics(folder: Path, history: tuple[EpochRecord, ...]) -> None:
     """Replace metrics.csv, a row an epoch."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in fields(EpochRecord)])
-    for record in history:
-        writer.writerow([_cell(getattr(record, column.name)) for column in fields(EpochRecord)])
+    rows = [_columns(record) for record in history]
+    writer.writerow(rows[0] if rows else _columns(_NOTHING))
+    for row in rows:
+        writer.writerow(map(_cell, row.values()))
     write_text(folder / METRICS, text.getvalue())
 
 
@@ -185,6 +244,26 @@ def plan_of(**parts: object) -> dict[str, str]:
 
 def _group(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
     return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{group}/")}
+
+
+_NOTHING = EpochRecord(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+_OF_ONE_LABEL = re.compile("val_(auroc|accuracy|f1).*")
+
+
+def _columns(record: EpochRecord) -> dict[str, float]:
+    """Return a row of metrics.csv, by column."""
+    values = {one.name: getattr(record, one.name) for one in fields(record) if one.name != "figures"}
+    if not record.figures:
+        return values
+    kept = {name: value for name, value in values.items() if not _OF_ONE_LABEL.fullmatch(name)}
+    for one in record.figures:
+        low, high = one.interval
+        kept |= {f"val_{one.key}": one.value, f"val_{one.key}_low": low, f"val_{one.key}_high": high}
+    return kept
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _cell(value: float) -> str:

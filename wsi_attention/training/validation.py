@@ -11,7 +11,10 @@ from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, SlideError, WsiAttentionError
 from wsi_attention.protocols import TileSource
+from wsi_attention.statistics.figures import Judgement
 from wsi_attention.statistics.metrics import Scores, score
+from wsi_attention.targets.one_label import KIND, OneLabel
+from wsi_attention.targets.target import Target
 from wsi_attention.training.data import Example, ahead
 from wsi_attention.training.processes import agreed, gathered
 from wsi_attention.training.state import seed_of
@@ -19,11 +22,20 @@ from wsi_attention.training.state import seed_of
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+ONE_LABEL = OneLabel()
+
 
 def validate(
-    fabric: Fabric, model: nn.Module, examples: Sequence[Example], passes: int, told: Callable[[int], None]
+    fabric: Fabric,
+    model: nn.Module,
+    examples: Sequence[Example],
+    passes: int,
+    told: Callable[[int], None],
+    target: Target = ONE_LABEL,
 ) -> tuple[Tensor, dict[str, str]]:
     """Return probabilities (n, classes) of every image from repeatable draws; NaN rows, and why, where there are none.
+
+    For another target these are the numbers (n, m) that stand for its logits (`Target.read`).
 
     Raises:
         DivergedError: the model's output is not finite; no such image is passed over in silence.
@@ -34,15 +46,17 @@ def validate(
     with evaluating(model), torch.no_grad(), closing(ahead(mine)) as opened:
         for done, (example, source) in enumerate(opened, start=1):
             try:
-                rows[example.name] = _probabilities(fabric, model, example, source, passes)
+                rows[example.name] = _numbers(fabric, model, example, source, passes, target)
             except SlideError as error:
                 failed[example.name] = str(error)
             told(min(done * fabric.world_size, len(examples)))
     return gathered(fabric, examples, rows), agreed(fabric, examples, failed)
 
 
-def scores_of(probabilities: Tensor, examples: Sequence[Example], weights: Sequence[float]) -> Scores:
-    """Return scores over the rows that have probabilities.
+def scores_of(
+    probabilities: Tensor, examples: Sequence[Example], weights: Sequence[float], target: Target = ONE_LABEL
+) -> Scores | Judgement:
+    """Return scores over the rows that have probabilities, or other numbers of a target.
 
     Raises:
         InputError: none has.
@@ -52,17 +66,20 @@ def scores_of(probabilities: Tensor, examples: Sequence[Example], weights: Seque
     if not bool(known.any()):
         raise InputError("no validation slide can be used; the lines above say why")
     patients = [example.patient or example.name for example, use in zip(examples, known.tolist(), strict=True) if use]
-    return score(probabilities[known], labels[known], weights, patients)
+    if target.kind == KIND:
+        return score(probabilities[known], labels[known], weights, patients)
+    truths = [example.known for example, use in zip(examples, known.tolist(), strict=True) if use]
+    return target.judged(probabilities[known], truths, patients)
 
 
-def _probabilities(
-    fabric: Fabric, model: nn.Module, example: Example, source: TileSource | SlideError, passes: int
+def _numbers(
+    fabric: Fabric, model: nn.Module, example: Example, source: TileSource | SlideError, passes: int, target: Target
 ) -> Tensor:
     if isinstance(source, SlideError):
         raise source
     with fabric.autocast(), diverging(f"validation, slide {example.name}"):
         outputs = [model(source, draws_of(example, i)) for i in range(passes)]
-    mean = torch.stack([output.logits[0].double().softmax(-1) for output in outputs]).mean(0).cpu()
+    mean = torch.stack([target.read(output.logits[0].double()) for output in outputs]).mean(0).cpu()
     if not bool(mean.isfinite().all()):
         raise DivergedError(f"the model's output is not finite at validation, slide {example.name}")
     return mean

@@ -164,6 +164,8 @@ class Content:
             "calibrated": prediction.calibrated,
             "set": None if prediction.among is None else list(prediction.among),
             "unlike": prediction.unlike,
+            "probability": prediction.probability,
+            "values": [list(one) for one in prediction.values],
             "warning": prediction.warning,
             "classes": sorted(([name, share] for name, share in shares), key=lambda pair: -pair[1]),
             "spread": prediction.spread,

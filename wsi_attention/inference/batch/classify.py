@@ -365,6 +365,8 @@ def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap
     settings |= {CERTAINTY: list(known.sentences), CERTAINTY_DIGEST: known.digest} if known.digest else {}
     members = classifier.config.get("members")
     settings |= {"members": [one["options"] for one in members]} if members else {}
+    if target := classifier.target.as_dict():
+        settings |= {"target": target, "columns": list(classifier.target.columns)}
     return RunKey(classifier.name, classifier.weights_sha256, settings)
 
 

@@ -20,12 +20,12 @@ from wsi_attention import registry
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.chosen import exporter_of
 from wsi_attention.export.geojson import rewrite_patient
-from wsi_attention.export.patients import deciding_figures, of_classes
+from wsi_attention.export.patients import deciding_figures
 from wsi_attention.export.table import columns, row
 from wsi_attention.files import publish, remove, remove_unfinished, results_errors, temporary, write_if_new, write_text
 from wsi_attention.inference.batch.names import identity
 from wsi_attention.inference.results.packed_states import PackedStates
-from wsi_attention.inference.results.patients import PATIENTS, patients_table
+from wsi_attention.inference.results.patients import PATIENTS, meaning_of, patients_table
 from wsi_attention.inference.results.state import (
     FOLDER,
     RunKey,
@@ -198,9 +198,9 @@ class Results:
         """
         self._check_there()
         start, path = time.monotonic(), self.folder / TABLE
-        write_if_new(path, table(self.states, self.run.classes))
+        write_if_new(path, table(self.states, self.run.classes, self.run.columns))
         if self.asked or self.states.of_patients:
-            write_if_new(self.folder / PATIENTS, patients_table(self.states, of_classes(self.run.classes), self.asked))
+            write_if_new(self.folder / PATIENTS, patients_table(self.states, meaning_of(self.run), self.asked))
         end = time.monotonic()
         self._table_due = end + max(1.0, TABLE_SHARE * (end - start), TABLE_LAG * (end - self._opened))
 
@@ -287,10 +287,10 @@ def open_results(
         yield Results(root, run, states, mirror, lock)
 
 
-def table(states: Mapping[str, State], classes: Sequence[str]) -> Iterator[str]:
+def table(states: Mapping[str, State], classes: Sequence[str], others: Sequence[str] = ()) -> Iterator[str]:
     """Yield the lines of predictions.csv: a row for each slide, sorted by name."""
     line = io.StringIO()
-    writer = csv.DictWriter(line, columns(classes), restval="", extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(line, columns(classes, others), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     yield line.getvalue()
     for name in sorted(states):

@@ -153,6 +153,7 @@ def _row(number: int, state: State, shown: bool) -> Row:
         shown,
         warning_in(row.get("notes", "")),
         _number(row.get("unread_mass")),
+        counted=state.run.counted,
     )
 
 

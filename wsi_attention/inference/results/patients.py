@@ -7,13 +7,41 @@ import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from wsi_attention.export.patients import Meaning, SlideLine, patient_columns, patient_row
-from wsi_attention.inference.results.state import State
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_attention.export.patients import Meaning, SlideLine, of_classes, patient_columns, patient_row
+from wsi_attention.export.table import share_of
+from wsi_attention.inference.results.state import RunKey, State
 from wsi_attention.plain_text import in_cell
+from wsi_attention.targets.find import target_of
+from wsi_attention.targets.target import Target
 
 PATIENTS = "patients.csv"
 TEXTS = ("patient", "label", "deciding_slide", "reason", "notes")
 """Columns whose text others chose; a spreadsheet must not take it for a formula."""
+
+
+def meaning_of(run: RunKey) -> Meaning:
+    """Return what the numbers of a run's slides are.
+
+    Raises:
+        InputError: the target of the run's model is none of this version's.
+    """
+    return of_target(target_of(run.settings)) if run.settings.get("target") else of_classes(run.classes)
+
+
+def of_target(target: Target) -> Meaning:
+    """Return the meaning of the numbers of a target beyond one label; the label is that of the mean numbers."""
+    shares = tuple(map(share_of, target.names))
+
+    def told(mean: NDArray[np.float64]) -> tuple[str, Mapping[str, float]]:
+        shown = target.shown(mean)
+        numbers = dict(zip(map(share_of, shown.classes), shown.probabilities.tolist(), strict=True))
+        label = shown.label or shown.classes[int(np.argmax(shown.probabilities))]
+        return label, {**numbers, **dict(shown.values)}
+
+    return Meaning(target.columns, target.measured, target.names if target.measured == shares else (), told)
 
 
 def patients_table(states: Mapping[str, State], meaning: Meaning, asked: Mapping[str, str]) -> Iterator[str]:

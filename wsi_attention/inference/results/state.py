@@ -43,6 +43,18 @@ class RunKey:
         return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of predictions.csv in place of the classes' probabilities, for a target beyond one label."""
+        names = self.settings.get("columns")
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+    @property
+    def counted(self) -> bool:
+        """Whether several slides may have the same label; False where the label is a number."""
+        target = self.settings.get("target")
+        return not isinstance(target, dict) or target.get("kind") not in ("regression", "survival")
+
+    @property
     def purpose(self) -> str:
         """What the model is for, where that is not to label slides."""
         return str(self.settings.get("purpose", ""))

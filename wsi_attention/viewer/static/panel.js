@@ -17,7 +17,7 @@ export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 export function listSlides(slides, choose) {
   by("slides").replaceChildren(...slides.map((slide) => {
     const button = made("button", slide.name, { type: "button", disabled: !slide.label, title: slide.reason });
-    const about = slide.label ? `${slide.label} ${Number(slide.probability).toFixed(3)}` : slide.status;
+    const about = slide.label ? `${slide.label}${slide.probability === "" ? "" : ` ${Number(slide.probability).toFixed(3)}`}` : slide.status;
     button.append(made("small", slide.status === "done" || !slide.label ? about : `${about}, ${slide.status}`));
     button.dataset.number = slide.number;
     button.addEventListener("click", () => choose(slide.number));
@@ -51,10 +51,10 @@ export function describe(facts) {
   by("name").textContent = facts.name;
   const spread = facts.spread === null ? "" : ` ± ${facts.spread < 0.0005 ? "<0.001" : facts.spread.toFixed(3)}`;
   const unread = facts.unread === null ? "" : `, ${percent(facts.unread)} of the attention unread`;
-  by("verdict").replaceChildren(made("b", facts.label), ` probability ${facts.classes[0][1].toFixed(3)}${spread}, ${facts.calibrated ? "calibrated" : "not calibrated"}${unread}${among(facts.set)}`);
+  by("verdict").replaceChildren(made("b", facts.label), `${facts.probability === null ? "" : ` probability ${facts.probability.toFixed(3)}`}${spread}, ${facts.calibrated ? "calibrated" : "not calibrated"}${unread}${among(facts.set)}`);
   by("warning").textContent = facts.warning;
   by("warning").hidden = !facts.warning;
-  by("classes").replaceChildren(...facts.classes.map(([name, share]) => {
+  by("classes").replaceChildren(...[...facts.classes, ...facts.values].map(([name, share]) => {
     const row = made("tr", null);
     row.append(made("th", name, { scope: "row" }), made("td", share.toFixed(3)));
     return row;

@@ -1,0 +1,108 @@
+"""The targets there are: by what a recipe asks for, and by what a model folder says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from wsi_attention.errors import InputError
+from wsi_attention.protocols import AnyTarget
+from wsi_attention.targets import one_label, ordinal
+from wsi_attention.targets.one_label import LABEL, OneLabel
+from wsi_attention.targets.ordinal import Grades, WantedGrade
+from wsi_attention.targets.target import Target, Wanted
+
+KINDS = (one_label.KIND, ordinal.KIND)
+"""What a recipe's key `target` may say."""
+TAKEN = ("slide", "patient", "mpp", "split", "series")
+"""Columns of the labels CSV that say something else."""
+
+
+def wanted_of(kind: str, order: Sequence[str] = (), columns: Sequence[str] = ()) -> Wanted:
+    """Return what a recipe asks for.
+
+    Args:
+        kind: one of `KINDS`.
+        order: the grades, lowest first.
+        columns: of the labels CSV, where they are not the usual ones.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    _check_names(kind, order, columns)
+    if kind == ordinal.KIND:
+        if len(order) < 2:
+            raise InputError('target = "ordinal" needs order = [...], two grades or more, lowest first')
+        return WantedGrade(tuple(order), _columns(kind, columns, ("label",)))
+    if columns:
+        raise InputError('columns are of targets beyond one label; target = "label" reads the column label')
+    return LABEL
+
+
+def target_of(config: Mapping[str, object]) -> Target:
+    """Return the target of a model from its config.json.
+
+    Raises:
+        InputError: it is none of this version's.
+    """
+    said, names = config.get("target"), config["classes"]
+    assert isinstance(names, Sequence)
+    if said is None:
+        return OneLabel(tuple(map(str, names)))
+    kind = said.get("kind") if isinstance(said, Mapping) else None
+    if not isinstance(said, Mapping) or kind not in _READERS:
+        raise InputError(f"'target' is {str(said)[:80]}, which this version does not know; it knows {', '.join(KINDS)}")
+    try:
+        return _READERS[kind](said)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"'target' is damaged ({error}): {str(said)[:80]}") from error
+
+
+def aim(model: nn.Module, target: Target) -> None:
+    """Tell a model what its logits mean, in place; a model for one label knows it.
+
+    Raises:
+        InputError: it can be asked for one label alone.
+    """
+    if target.kind == one_label.KIND:
+        return
+    if not isinstance(model, AnyTarget):
+        raise InputError(f"a {type(model).__name__} can be asked for one label a slide alone, not for {target.kind!r}")
+    model.target = target
+
+
+def _grades(said: Mapping[str, object]) -> Target:
+    wanted = wanted_of(ordinal.KIND, _texts(said["order"]), _texts(said["columns"]))
+    assert isinstance(wanted, WantedGrade)
+    return Grades(wanted.order, wanted)
+
+
+_READERS: Mapping[object, Callable[[Mapping[str, object]], Target]] = {ordinal.KIND: _grades}
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"expected a list of names, found {str(value)[:40]}")
+    return tuple(value)
+
+
+def _columns(kind: str, columns: Sequence[str], usual: tuple[str, ...]) -> tuple[str, ...]:
+    if columns and len(columns) != len(usual):
+        raise InputError(
+            f'target = "{kind}" needs {len(usual)} column{"s" * (len(usual) > 1)}, such as {", ".join(usual)};'
+            f" columns names {len(columns)}"
+        )
+    return tuple(columns) or usual
+
+
+def _check_names(kind: str, order: Sequence[str], columns: Sequence[str]) -> None:
+    for key, names in (("order", order), ("columns", columns)):
+        folded = [" ".join(name.split()).casefold() for name in names]
+        if not all(folded) or len(set(folded)) < len(folded):
+            raise InputError(f"{key} must be different names, found {', '.join(map(repr, names))}")
+    if order and kind != ordinal.KIND:
+        raise InputError(f'order is for target = "ordinal", not for {kind!r}; leave it out')
+    taken = [name for name in columns if name.casefold() in TAKEN]
+    if taken:
+        raise InputError(f"columns names {taken[0]!r}, which says something else; possible: any but {', '.join(TAKEN)}")
