@@ -39,9 +39,9 @@ class Augmentation(Options):
     brightness: float = option(0.05, "largest relative change of the light", low=0.0, high=0.9)
 
 
-KINDS = ("label", "ordinal")
+KINDS = ("label", "ordinal", "labels", "regression", "survival")
 """What `target` may be."""
-OF_TARGETS = ("target", "order", "columns")
+OF_TARGETS = ("target", "order", "columns", "intervals")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,7 @@ class Recipe(Options):
     )
     order: tuple[str, ...] = option((), 'the grades of target = "ordinal", lowest first')
     columns: tuple[str, ...] = option((), "columns of the labels CSV that hold the target, where it is not one label")
+    intervals: int = option(4, 'intervals of time of target = "survival"', low=1, high=100)
     maps: str = option("", "model folder whose accumulated maps a method such as oaa-plus learns")
     snap: bool = option(True, "true: sampled tiles move to the file's own tile grid, as classify does by default")
     optimiser: Optimiser = option(Optimiser(), "the optimiser's options")

@@ -63,7 +63,7 @@ def test_figures_of_known_answers() -> None:
 def test_config_there_and_back() -> None:
     assert target_of({"classes": list(ORDER), "target": GRADES.as_dict()}) == GRADES
     assert target_of({"classes": ["a", "b"]}) == OneLabel(("a", "b"))
-    with pytest.raises(InputError, match="does not know; it knows label, ordinal"):
+    with pytest.raises(InputError, match="does not know; it knows label, ordinal, "):
         target_of({"classes": ["a"], "target": {"kind": "else"}})
     with pytest.raises(InputError, match="'target' is damaged"):
         target_of({"classes": ["a"], "target": {"kind": "ordinal", "order": "G1"}})

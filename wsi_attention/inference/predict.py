@@ -96,6 +96,11 @@ class Effort:
         if self.tolerance is not None:
             draws = classifier.model.draws if isinstance(classifier.model, Estimating) else 1
             limits(self.tolerance, self.unread, self._most, draws)
+            if classifier.target.kind == "regression":
+                raise InputError(
+                    f"model {classifier.name} predicts a number, a tolerance is the standard error of a probability: "
+                    "leave it out, or read every tile (exact)"
+                )
         if self.facts() and not isinstance(classifier.model, Estimating):
             method = classifier.config.get("method", classifier.name)
             raise InputError(

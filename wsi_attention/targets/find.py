@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
 from wsi_attention.errors import InputError
 from wsi_attention.protocols import AnyTarget
-from wsi_attention.targets import one_label, ordinal
+from wsi_attention.targets import one_label, ordinal, regression, several_labels, survival
 from wsi_attention.targets.one_label import LABEL, OneLabel
 from wsi_attention.targets.ordinal import Grades, WantedGrade
+from wsi_attention.targets.regression import Numbers, WantedNumbers
+from wsi_attention.targets.several_labels import JOINT, SeveralLabels, WantedLabels
+from wsi_attention.targets.survival import Survival, WantedSurvival
 from wsi_attention.targets.target import Target, Wanted
 
-KINDS = (one_label.KIND, ordinal.KIND)
+KINDS = (one_label.KIND, ordinal.KIND, several_labels.KIND, regression.KIND, survival.KIND)
 """What a recipe's key `target` may say."""
 TAKEN = ("slide", "patient", "mpp", "split", "series")
 """Columns of the labels CSV that say something else."""
 
 
-def wanted_of(kind: str, order: Sequence[str] = (), columns: Sequence[str] = ()) -> Wanted:
+def wanted_of(kind: str, order: Sequence[str] = (), columns: Sequence[str] = (), intervals: int = 4) -> Wanted:
     """Return what a recipe asks for.
 
     Args:
         kind: one of `KINDS`.
         order: the grades, lowest first.
         columns: of the labels CSV, where they are not the usual ones.
+        intervals: that survival is cut into.
 
     Raises:
         InputError: they do not go together.
@@ -35,6 +40,14 @@ def wanted_of(kind: str, order: Sequence[str] = (), columns: Sequence[str] = ())
         if len(order) < 2:
             raise InputError('target = "ordinal" needs order = [...], two grades or more, lowest first')
         return WantedGrade(tuple(order), _columns(kind, columns, ("label",)))
+    if kind == several_labels.KIND:
+        return _several(columns)
+    if kind == regression.KIND:
+        if not columns:
+            raise InputError('target = "regression" needs columns = [...], the columns of the labels with the numbers')
+        return WantedNumbers(tuple(columns))
+    if kind == survival.KIND:
+        return WantedSurvival(intervals, _columns(kind, columns, survival.COLUMNS))
     if columns:
         raise InputError('columns are of targets beyond one label; target = "label" reads the column label')
     return LABEL
@@ -78,7 +91,52 @@ def _grades(said: Mapping[str, object]) -> Target:
     return Grades(wanted.order, wanted)
 
 
-_READERS: Mapping[object, Callable[[Mapping[str, object]], Target]] = {ordinal.KIND: _grades}
+def _several(columns: Sequence[str]) -> WantedLabels:
+    joined = [name for name in columns if JOINT in name]
+    if joined:
+        raise InputError(f"column {joined[0]!r} cannot be a label: {JOINT!r} stands between labels; rename it")
+    return WantedLabels(tuple(columns), False) if columns else WantedLabels()
+
+
+def _labels(said: Mapping[str, object]) -> Target:
+    names = _texts(said["names"])
+    wanted = WantedLabels(_texts(said["columns"]), said["listed"] is True)
+    if not names or any(JOINT in name for name in names):
+        raise ValueError("'names' must be labels")
+    return SeveralLabels(names, wanted)
+
+
+def _values(said: Mapping[str, object]) -> Target:
+    names, mean, deviation = _texts(said["columns"]), _numbers(said["mean"]), _numbers(said["deviation"])
+    if not len(names) == len(mean) == len(deviation) > 0 or min(deviation) <= 0:
+        raise ValueError("each column needs a mean, and a deviation above 0")
+    return Numbers(names, mean, deviation, WantedNumbers(names))
+
+
+def _survival(said: Mapping[str, object]) -> Target:
+    ends, intervals = _numbers(said["ends"]), said["intervals"]
+    if not ends or list(ends) != sorted(set(ends)) or ends[0] <= 0 or not isinstance(intervals, int):
+        raise ValueError("'ends' must be times that rise, 'intervals' a whole number")
+    wanted = wanted_of(survival.KIND, (), _texts(said["columns"]), intervals)
+    assert isinstance(wanted, WantedSurvival)
+    return Survival(ends, wanted)
+
+
+_READERS: Mapping[object, Callable[[Mapping[str, object]], Target]] = {
+    ordinal.KIND: _grades,
+    several_labels.KIND: _labels,
+    regression.KIND: _values,
+    survival.KIND: _survival,
+}
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, int | float) for one in value):
+        raise TypeError(f"expected a list of numbers, found {str(value)[:40]}")
+    found = tuple(map(float, value))
+    if not all(map(math.isfinite, found)):
+        raise ValueError("a number is not finite")
+    return found
 
 
 def _texts(value: object) -> tuple[str, ...]:

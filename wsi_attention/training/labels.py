@@ -111,9 +111,8 @@ def find_slides(names: Iterable[str], inputs: Sequence[str | Path], asked_by: st
 
 def _called(table: Table, columns: Sequence[str]) -> Table:
     """Return the table with these columns named exactly so, in whatever case and spacing they are written."""
-    alike = {" ".join(name.split()).casefold(): name for name in columns if name not in table.columns}
+    alike = {" ".join(name.split()).casefold(): name for name in columns if name not in COLUMNS}
     if not alike:
-        table.check_once(columns)
         return table
     known = table.known_as(alike)
     rows = tuple((line, {alike.get(name, name): cell for name, cell in cells.items()}) for line, cells in known.rows)

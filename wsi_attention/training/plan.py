@@ -228,7 +228,7 @@ def wanted_by(recipe: Recipe) -> Wanted:
         InputError: it does not go together, or the method or another key of the recipe is for one label alone.
     """
     try:
-        wanted = wanted_of(recipe.target, recipe.order, recipe.columns)
+        wanted = wanted_of(recipe.target, recipe.order, recipe.columns, recipe.intervals)
     except InputError as error:
         raise InputError(f"recipe: {error}") from error
     if wanted.kind == KIND:
