@@ -82,7 +82,7 @@ class Classifier:
 
     @cached_property
     def target(self) -> Target:
-        """What its logits mean: one label, or what config.json says under `target`."""
+        """Return what its logits mean: one label, or what config.json says under `target`."""
         return target_of(self.config)
 
     @property

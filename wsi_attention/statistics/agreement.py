@@ -69,7 +69,7 @@ def macro_auroc(truth: NDArray[np.bool_], scores: Floats) -> Weighted:
 
 
 def _above(has: NDArray[np.bool_], scores: Floats) -> Floats:
-    """Return, for each slide with the label and each without, 1 where the first has the higher score, ½ where equal."""
+    """Return 1 where a slide with the label has a higher score than one without, ½ where equal, for each such pair."""
     one, other = scores[has][:, None], scores[~has][None, :]
     return np.asarray((one > other) + 0.5 * (one == other))
 

@@ -111,7 +111,7 @@ def tidy(folder: Path) -> None:
 def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, object]:
     usable = [row for row in plan.split.validation if not {row.slide, plan.name_of(row)} & end.failed.keys()]
     if end.best.figures:
-        figures = {f"validation {one.name}": one.value for one in end.best.figures}
+        figures: dict[str, object] = {f"validation {one.name}": one.value for one in end.best.figures}
         figures |= {f"validation {one.name}, 95 %": list(one.interval) for one in end.best.figures}
         return {**figures, **_counts(plan, usable, state, end)}
     return {

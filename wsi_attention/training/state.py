@@ -69,7 +69,7 @@ class EpochRecord:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpochRecord:
         """Return the record that `as_dict` made plain, NaN for None."""
-        plain = {name: math.nan if value is None else value for name, value in values.items()}
+        plain: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
         figures = tuple(
             Figure(one["name"], _or_nan(one["value"]), (_or_nan(one["interval"][0]), _or_nan(one["interval"][1])))
             for one in plain.pop("figures", ())
