@@ -100,8 +100,8 @@ def test_the_same_commands_tables_and_reports(slides: Path, tmp_path: Path, kind
     ("recipe", "words"),
     [
         (
-            'method = "zoom-in"\ntarget = "survival"',
-            "zoom-in learns one label a slide, not target = 'survival'; .*ats, ",
+            'method = "tnet"\ntarget = "survival"',
+            "tnet learns one label a slide, not target = 'survival'; .*ats, ",
         ),
         ('method = "ats"\ntarget = "survival"\nnegative = "x"', "negative is about the classes of target = 'label'"),
         ('method = "ats"\ntarget = "ordinal"', 'recipe: target = "ordinal" needs order'),

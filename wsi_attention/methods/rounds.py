@@ -43,9 +43,13 @@ class Rounds:
     would stay, however many rounds there are.
 
     An entry is what was drawn independently of the others: a tile, or all that was read inside a region.
+
+    Args:
+        target: what the logits mean.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, target: Aim = ONE_LABEL) -> None:
+        self._target = target
         self._features: list[Tensor] = []
         self._weights: list[Tensor] = []
         self._chance: list[Tensor] = []
@@ -79,7 +83,8 @@ class Rounds:
 
     def spread(self, classifier: nn.Module) -> Tensor:
         """Return the standard error of the winning class's probability, (b,), from all draws of all rounds."""
-        return spread_of(classifier, torch.cat(self._features, dim=1), self.weights, torch.cat(self._chance, dim=1))
+        features, chance = torch.cat(self._features, dim=1), torch.cat(self._chance, dim=1)
+        return spread_of(classifier, features, self.weights, chance, self._target)
 
 
 class Limits(NamedTuple):

@@ -241,6 +241,7 @@ def wanted_by(recipe: Recipe) -> Wanted:
         )
     of_classes = {"negative": recipe.negative, "maps": recipe.maps, "accumulate": recipe.accumulate.replace("none", "")}
     asked = [key for key, value in of_classes.items() if value]
+    asked += ["background"] if "background" in recipe.model else []
     if asked:
         raise InputError(f"{asked[0]} is about the classes of target = 'label'; leave it out with {recipe.target!r}")
     return wanted

@@ -39,8 +39,9 @@ from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
 from wsi_attention.nn.vit import STEMS, ConvStem, VisionTransformer
 from wsi_attention.options import option
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import Aim, TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, Output
+from wsi_attention.targets.one_label import OneLabel
 
 TOKENS = ("own", "as-released")
 ROWS = ("class", "as-released")
@@ -169,6 +170,7 @@ class RamsTrans(nn.Module):
         self.scales = len(transformer.class_tokens)
         self.cells = int(transformer.positions.shape[-1])
         self.size = self.cells * transformer.patch
+        self.target: Aim = OneLabel()
 
     def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
         """Look at the whole image, then at each scale read what the scale before looked at most.
@@ -212,12 +214,14 @@ class RamsTrans(nn.Module):
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """Return the cross-entropy of each scale with its weight, summed, a scalar (docs/methods/rams_trans.md §4).
 
+        Another target than one label has its own loss in place of cross-entropy.
+
         Args:
             output: of `forward`.
             target: (b,) class indices.
         """
         scores: Tensor = output.terms["scales"]
-        parts = [functional.cross_entropy(one.float(), target) for one in scores.unbind(dim=1)]
+        parts = [self.target.loss(one.float(), target) for one in scores.unbind(dim=1)]
         weights = [self.options.first_weight] + [self.options.later_weight] * (len(parts) - 1)
         return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
 
@@ -313,4 +317,5 @@ rams_trans = Method(
     _rams_trans,
     "RAMS-Trans: a transformer sees the whole slide, then reads again the region it looked at most.",
     PAPER,
+    any_target=True,
 )

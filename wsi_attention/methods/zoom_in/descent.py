@@ -16,13 +16,13 @@ from wsi_attention.attention.sampling import smoothed_softmax
 from wsi_attention.methods.outputs import require_tissue
 from wsi_attention.methods.overview import look_over
 from wsi_attention.methods.reading import encoded
-from wsi_attention.methods.rounds import Limits, Rounds
+from wsi_attention.methods.rounds import ONE_LABEL, Limits, Rounds
 from wsi_attention.methods.zoom_in.estimator import Choice, Stage, at_random, leaf_attention, without_failed_entries
 from wsi_attention.methods.zoom_in.views import Inside, Look, Reader, Zoomed, zoom_levels, zoom_unread
 from wsi_attention.nn.bags import in_chunks
 from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.nn.preprocess import in_float32
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import Aim, TileSource
 from wsi_attention.structures import TileSet
 
 MOST_ROUNDS = 256
@@ -172,7 +172,13 @@ class Descent:
 
 
 def random_rounds(
-    descent: Descent, classifier: nn.Module, draws: int, until: Limits, budget: int, generator: Generator
+    descent: Descent,
+    classifier: nn.Module,
+    draws: int,
+    until: Limits,
+    budget: int,
+    generator: Generator,
+    target: Aim = ONE_LABEL,
 ) -> tuple[Sequence[Zoomed], Tensor, Tensor]:
     """Average independent passes until the limits are met; nothing that an earlier pass has read is read again.
 
@@ -183,12 +189,13 @@ def random_rounds(
         until: when to stop.
         budget: views and sub-tiles together; a round that might exceed it is not begun. Must allow one round.
         generator: of the draws.
+        target: what the logits mean.
 
     Returns:
         The passes, the mean feature (1, d), and the standard error (1,) of the winning class's probability.
     """
     most, choose = draws * len(descent.reader.levels), at_random(generator)
-    rounds, passes = Rounds(), list[Zoomed]()
+    rounds, passes = Rounds(target), list[Zoomed]()
     while not passes or (len(rounds) < MOST_ROUNDS and descent.reader.tiles_read + most <= budget):
         passes.append(descent.down(choose, draws))
         steps, weights = passes[-1].draws(1)

@@ -56,8 +56,9 @@ from wsi_attention.nn.blocks import Encoder, ModulesOf, OverviewNet
 from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import in_float32
-from wsi_attention.protocols import TileSource
+from wsi_attention.protocols import Aim, TileSource
 from wsi_attention.structures import Output
+from wsi_attention.targets.one_label import KIND, OneLabel
 
 
 class Contrast(NamedTuple):
@@ -111,6 +112,7 @@ class ZoomIn(nn.Module):
         self.options, self.evidence = options, evidence
         self.tile_mpp, self.overview_mpp, self.draws = options.tile_mpp, options.overview_mpp, options.draws
         self.overview_pixels = options.overview_pixels
+        self.target: Aim = OneLabel()
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("positive_share", torch.tensor(0.5))
 
@@ -200,16 +202,21 @@ class ZoomIn(nn.Module):
         return ESTIMATES[name](zoomed.features, zoomed.stages)
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
-        """Return the loss of docs/methods/zoom_in.md §5, a scalar, with the loss on the overview; target (b,)."""
+        """Return the loss of docs/methods/zoom_in.md §5, a scalar, with the loss on the overview; target (b,).
+
+        Another target than one label has its own loss in place of cross-entropy, and no contrastive loss.
+        """
         weight, entropy = self.options.entropy_weight, output.terms["negative_entropy"]
         total: Tensor = self._classification(output, target) + weight * entropy
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:
-            total = total + self.options.overview_weight * functional.cross_entropy(overview, target)
+            total = total + self.options.overview_weight * self.target.loss(overview, target)
         return total
 
     def _classification(self, output: Output, target: Tensor) -> Tensor:
         """Return π·L_pos + (1 − π)·(…) with each image as its part of the epoch's means: a batch may hold one image."""
+        if self.target.kind != KIND:
+            return self.target.loss(output.logits.float(), target)
         each = functional.cross_entropy(output.logits.float(), target, reduction="none")
         contrast: Contrast | None = output.terms["contrast"]
         background = self.options.background
@@ -225,7 +232,7 @@ class ZoomIn(nn.Module):
     def _contrasting(self) -> bool:
         """True in training after the warm-up, where the contrastive loss counts."""
         wanted = self.options.background is not None and self.options.contrastive_weight > 0
-        return self.training and wanted and int(self.epoch) > self.options.warm_up
+        return self.training and wanted and self.target.kind == KIND and int(self.epoch) > self.options.warm_up
 
     def _contrast(self, descent: Descent, generator: Generator | None, images: Tensor) -> Contrast:
         """Look at tissue that attention passes over, in those of the images (p,) that have some."""
@@ -278,7 +285,9 @@ class ZoomIn(nn.Module):
         check_one_image(source)
         stop = limits(tolerance, unread, budget, self.draws * len(self.attentions))
         descent = self._descent(source)
-        passes, mean, spread = random_rounds(descent, self.classifier, self.draws, stop, budget, seeded(generator))
+        passes, mean, spread = random_rounds(
+            descent, self.classifier, self.draws, stop, budget, seeded(generator), self.target
+        )
         return self._output(descent, passes, mean, spread)
 
     @property
@@ -348,7 +357,7 @@ class ZoomIn(nn.Module):
                 "overview_logits": None if descent.scores is None else attended(descent.scores, attention),
                 "contrast": None,
             },
-            tile_evidence=evidence_of(self.classifier, reader.batch, passes),
+            tile_evidence=evidence_of(self.classifier, reader.batch, passes) if self.target.kind == KIND else None,
         )
 
     def _spread(self, descent: Descent, zoomed: Zoomed) -> Tensor:
@@ -356,7 +365,7 @@ class ZoomIn(nn.Module):
         steps, weights = zoomed.draws(descent.reader.batch)
         random = zoomed.chance(descent.attention).unsqueeze(-1)
         chance = (weights > 0) & (self.options.inference != "top") & random
-        return spread_of(self.classifier, steps, weights, chance.to(weights.dtype))
+        return spread_of(self.classifier, steps, weights, chance.to(weights.dtype), self.target)
 
 
 def _zoom_in(classes: int, options: ZoomInOptions) -> ZoomIn:
@@ -382,4 +391,6 @@ PAPER = (
     'Kong & Henao, "Efficient Classification of Very Large Images with Tiny Objects", CVPR 2022, '
     "https://arxiv.org/abs/2106.02694"
 )
-zoom_in = Method(ZoomInOptions, _zoom_in, "A coarse overview, closer views of a few regions, tiles inside them.", PAPER)
+zoom_in = Method(
+    ZoomInOptions, _zoom_in, "A coarse overview, closer views of a few regions, tiles inside them.", PAPER, True
+)
