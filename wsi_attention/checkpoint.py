@@ -83,7 +83,19 @@ class Classifier:
     @cached_property
     def target(self) -> Target:
         """Return what its logits mean: one label, or what config.json says under `target`."""
-        return target_of(self.config)
+        return target_of(self.config.get("target"), self.classes)
+
+    def check_one_class(self, whom: str) -> None:
+        """Raise ModelError unless the model says one class a slide, which is all that somebody takes.
+
+        Args:
+            whom: who that is, such as "TIAToolbox".
+        """
+        if self.target.kind not in ("label", "ordinal"):
+            raise ModelError(
+                f"model {self.name} was asked for {self.target.kind!r}, and {whom} takes one class a slide; use "
+                "wsi-attention classify, or a model for one label"
+            )
 
     @property
     def purpose(self) -> str:
@@ -199,7 +211,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     weights, sha256 = read_weights(folder, config)
     try:
         with torch.random.fork_rng(devices=[]):  # what the layers draw is thrown away, the caller's generator is not
-            target = target_of(config)
+            target = target_of(config.get("target"), config["classes"])
             model = _built(config, target.outputs)
             aim(model, target)
     except InputError as error:

@@ -112,8 +112,9 @@ def classifier_html(classifier: Classifier) -> str:
     from wsi_attention.structures import purpose_warning
 
     config, seen = classifier.config, classifier.seen
-    mpp, negative = config.get("mpp"), config.get("negative")
-    facts = [("method", str(config.get("method", "unknown"))), ("classes", ", ".join(classifier.classes))]
+    mpp, negative, kind = config.get("mpp"), config.get("negative"), classifier.target.kind
+    classes = "classes" if kind == "label" else kind
+    facts = [("method", str(config.get("method", "unknown"))), (classes, ", ".join(classifier.classes))]
     facts += [("class without a finding", str(negative))] if negative else []
     facts += [("purpose", classifier.purpose)] if classifier.purpose else []
     facts += [("finest scale read", f"{mpp:g} µm/px")] if isinstance(mpp, int | float) else []

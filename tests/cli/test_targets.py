@@ -73,6 +73,8 @@ def test_the_same_commands_tables_and_reports(slides: Path, tmp_path: Path, kind
     assert load_model(tmp_path / "model").target.kind == kind
     assert json.loads((tmp_path / "model" / "config.json").read_text())["format"] == 3
 
+    assert f"columns      {', '.join(COLUMNS[kind])}" in run("info", tmp_path / "model")
+
     place = tmp_path / "results"
     run("classify", "-i", slides, "-m", tmp_path / "model", "-o", place, "--device", "cpu", "--in-process")
     with (place / "predictions.csv").open() as file:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from wsi_attention.errors import InputError
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.errors import InputError, ModelError
 from wsi_attention.methods.method import build_model, find_method
 from wsi_attention.protocols import AnyTarget
 from wsi_attention.targets.find import aim
@@ -76,3 +77,13 @@ def test_the_spread_of_a_number_is_in_its_unit(method: str, small_arguments: dic
         spreads.append(float(model(source(), torch.Generator().manual_seed(1)).spread))
     assert spreads[0] > 0
     assert spreads[1] == pytest.approx(10 * spreads[0], rel=1e-3)
+
+
+def test_what_takes_one_class_a_slide_refuses_other_models() -> None:
+    config: Any = {"target": Survival((10.0, 20.0), WantedSurvival()).as_dict()}
+    model = Classifier(torch.nn.Identity(), ("10", "20"), config, "0" * 64, "months")
+    with pytest.raises(
+        ModelError, match="model months was asked for 'survival', and TIAToolbox takes one class a slide"
+    ):
+        model.check_one_class("TIAToolbox")
+    Classifier(torch.nn.Identity(), ("a", "b"), {}, "0" * 64, "plain").check_one_class("TIAToolbox")  # type: ignore[typeddict-item]

@@ -61,12 +61,12 @@ def test_figures_of_known_answers() -> None:
 
 
 def test_config_there_and_back() -> None:
-    assert target_of({"classes": list(ORDER), "target": GRADES.as_dict()}) == GRADES
-    assert target_of({"classes": ["a", "b"]}) == OneLabel(("a", "b"))
+    assert target_of(GRADES.as_dict(), list(ORDER)) == GRADES
+    assert target_of(None, ["a", "b"]) == OneLabel(("a", "b"))
     with pytest.raises(InputError, match="does not know; it knows label, ordinal, "):
-        target_of({"classes": ["a"], "target": {"kind": "else"}})
+        target_of({"kind": "else"}, ["a"])
     with pytest.raises(InputError, match="'target' is damaged"):
-        target_of({"classes": ["a"], "target": {"kind": "ordinal", "order": "G1"}})
+        target_of({"kind": "ordinal", "order": "G1"}, ["a"])
 
 
 def labels(folder: Path, grades: str, header: str = "slide,Grade") -> Path:

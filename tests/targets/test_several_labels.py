@@ -42,7 +42,7 @@ def test_what_is_shown_and_judged() -> None:
         "auroc_of_pr": 1.0,
         "all_labels_right": pytest.approx(2 / 3),
     }
-    assert target_of({"classes": ["ER", "PR"], "target": TARGET.as_dict()}) == TARGET
+    assert target_of(TARGET.as_dict(), ["ER", "PR"]) == TARGET
 
 
 def rows(folder: Path, header: str, *cells: str) -> Path:

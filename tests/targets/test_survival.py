@@ -77,10 +77,10 @@ def test_intervals_end_at_equal_shares_of_the_events_of_training() -> None:
 
 
 def test_config_there_and_back() -> None:
-    assert target_of({"classes": list(TARGET.names), "target": TARGET.as_dict()}) == TARGET
+    assert target_of(TARGET.as_dict(), list(TARGET.names)) == TARGET
     for wrong in ({"ends": [2.0, 1.0]}, {"ends": [float("nan")]}, {"columns": ["a"]}, {"intervals": "4"}):
         with pytest.raises(InputError, match=r"'target' is damaged|needs 2 columns"):
-            target_of({"classes": ["a"], "target": TARGET.as_dict() | wrong})
+            target_of(TARGET.as_dict() | wrong, ["a"])
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_attention.plain_text import visible
+
+if TYPE_CHECKING:
+    from wsi_attention.model_card import ModelConfig
 
 
 def is_model(path: str) -> bool:
@@ -33,7 +37,7 @@ def page(path: str, as_json: bool) -> str:
         ("model", path),
         ("method", config["method"]),
         *([("ensemble", f"{len(members)} members, the mean of their probabilities")] if members else []),
-        ("classes", ", ".join(config["classes"])),
+        *_asked(config),
         ("mpp", f"{config['mpp']:g} µm/px, the finest scale read"),
         ("purpose", config.get("purpose") or "not said"),
         ("encoder", encoder),
@@ -42,3 +46,14 @@ def page(path: str, as_json: bool) -> str:
         ("weights", f"sha256 {config['weights_sha256']}"),
     ]
     return "\n".join(f"{name:<12} {visible(str(value))}" for name, value in rows) + "\n"
+
+
+def _asked(config: ModelConfig) -> list[tuple[str, str]]:
+    """Return the classes of a model for one label; of another target which one it is, and what classify writes."""
+    from wsi_attention.targets.find import target_of
+    from wsi_attention.targets.one_label import KIND
+
+    target = target_of(config.get("target"), config["classes"])
+    if target.kind == KIND:
+        return [("classes", ", ".join(config["classes"]))]
+    return [("target", f"{target.kind}: {', '.join(target.names)}"), ("columns", ", ".join(target.columns))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from wsi_attention.inference.results.state import read_states
 from wsi_attention.statistics.figures import Judgement
 from wsi_attention.structures import warning_in
 from wsi_attention.targets.find import target_of
-from wsi_attention.targets.one_label import KIND
 from wsi_attention.targets.target import Target
 
 
@@ -76,14 +74,13 @@ def target_in(predictions: str | Path, results: str | Path | None, model: Classi
     """
     path = Path(given_path(predictions, "predictions", "a results folder, or of its predictions.csv"))
     place = Path(results) if results else path if path.is_dir() else path.parent
-    config: Mapping[str, object] | None = find_config(place, folder_of(model))
-    if config is None:
+    config = find_config(place, folder_of(model))
+    if config is not None:
+        said, names = config.get("target"), config["classes"]
+    else:
         state = next(iter(read_states(place)), None)
-        config = state.run.settings if state else None
-    if config is None or config.get("target") is None:
-        return None
-    target = target_of(config)
-    return None if target.kind == KIND else target
+        said, names = (state.run.settings.get("target"), list(state.run.classes)) if state else (None, [])
+    return None if said is None else target_of(said, names)
 
 
 def check_asked(target: Target, asked: Mapping[str, object]) -> None:

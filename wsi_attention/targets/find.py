@@ -53,16 +53,18 @@ def wanted_of(kind: str, order: Sequence[str] = (), columns: Sequence[str] = (),
     return LABEL
 
 
-def target_of(config: Mapping[str, object]) -> Target:
+def target_of(said: object, classes: Sequence[str]) -> Target:
     """Return the target of a model from its config.json.
+
+    Args:
+        said: what stands there under `target`; None for one label.
+        classes: what stands there under `classes`.
 
     Raises:
         InputError: it is none of this version's.
     """
-    said, names = config.get("target"), config["classes"]
-    assert isinstance(names, Sequence)
     if said is None:
-        return OneLabel(tuple(map(str, names)))
+        return OneLabel(tuple(classes))
     kind = said.get("kind") if isinstance(said, Mapping) else None
     if not isinstance(said, Mapping) or kind not in _READERS:
         raise InputError(f"'target' is {str(said)[:80]}, which this version does not know; it knows {', '.join(KINDS)}")

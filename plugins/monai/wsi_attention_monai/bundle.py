@@ -36,6 +36,7 @@ class SlideNetwork(nn.Module):
         if not str(model):
             raise InputError("no model was given; name the folder that wsi-attention train wrote: --model FOLDER")
         self.classifier: Classifier = load_model(model)
+        self.classifier.check_one_class("a bundle of MONAI")
         self.model = self.classifier.model
         self.device = str(device)
 

@@ -78,6 +78,7 @@ class AttentionClassify(Transform):
             InputError: no path.
             SlideError: the slide cannot be opened or read, has no tissue, or does not say its mpp.
         """
+        self.classifier.check_one_class("a transform of MONAI")
         with open_slide(path_of(data), mpp=self.mpp) as slide:
             return predict(slide, self.classifier, tissue=tissue, device=self.device, batch=self.batch)
 

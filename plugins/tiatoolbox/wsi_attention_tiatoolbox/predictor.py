@@ -39,6 +39,7 @@ class AttentionPredictor:
         self, model: Classifier | str | Path, batch_size: int = 32, *, device: str = "cpu", verbose: bool = True
     ) -> None:
         self.model = model if isinstance(model, Classifier) else load_model(model)
+        self.model.check_one_class("TIAToolbox")
         self.batch_size, self.device, self.verbose = batch_size, device, verbose
         self.predictions: dict[Path, Prediction] = {}
         self.failures: dict[Path, str] = {}

@@ -28,7 +28,8 @@ def meaning_of(run: RunKey) -> Meaning:
     Raises:
         InputError: the target of the run's model is none of this version's.
     """
-    return of_target(target_of(run.settings)) if run.settings.get("target") else of_classes(run.classes)
+    said = run.settings.get("target")
+    return of_target(target_of(said, run.classes)) if said else of_classes(run.classes)
 
 
 def of_target(target: Target) -> Meaning:
