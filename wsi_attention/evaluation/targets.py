@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +77,12 @@ def target_in(predictions: str | Path, results: str | Path | None, model: Classi
     place = Path(results) if results else path if path.is_dir() else path.parent
     config = find_config(place, folder_of(model))
     if config is not None:
-        said, names = config.get("target"), config["classes"]
-    else:
-        state = next(iter(read_states(place)), None)
-        said, names = (state.run.settings.get("target"), list(state.run.classes)) if state else (None, [])
+        return _beyond(config.get("target"), config["classes"])
+    state = next(iter(read_states(place)), None)
+    return _beyond(state.run.settings.get("target"), state.run.classes) if state else None
+
+
+def _beyond(said: object, names: Sequence[str]) -> Target | None:
     return None if said is None else target_of(said, names)
 
 
