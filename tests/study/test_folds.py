@@ -153,3 +153,12 @@ def test_inner_validation_takes_no_patient_that_trains(tmp_path: Path) -> None:
 def test_labels_that_make_no_study(tmp_path: Path, site: str | None, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         make_plan(table(tmp_path, text), Recipe(), Wanted(2, site=site))
+
+
+def test_a_study_is_of_one_label_a_slide(tmp_path: Path) -> None:
+    class Other(Recipe):
+        def as_dict(self) -> dict[str, object]:
+            return {**super().as_dict(), "target": "survival"}
+
+    with pytest.raises(InputError, match="crossvalidate is for one label a slide, not for target = 'survival'"):
+        make_plan(table(tmp_path, HEADER + "\n".join(LINES)), Other(), Wanted(2))

@@ -19,6 +19,8 @@ from wsi_attention.training.state import plan_of
 
 SPLIT = "split"
 """Column of the labels that says what a slide is for."""
+ONE_LABEL = "label"
+"""What models of a study are asked for."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,12 @@ def make_plan(labels: str | Path, recipe: Recipe, wanted: Wanted) -> StudyPlan:
     Raises:
         InputError: as `read_labels`, `divided` and `split_rows`; or a site is asked for and missing.
     """
+    target = recipe.as_dict().get("target", ONE_LABEL)
+    if target != ONE_LABEL:
+        raise InputError(
+            f"crossvalidate is for one label a slide, not for target = {target!r}; train models for that with train,"
+            " with a column split of your own for each"
+        )
     every = read_labels(labels)
     rows = tuple(sorted((row for row in every if row.part != "test"), key=lambda row: row.slide))
     if len(class_names(rows)) < 2:
