@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_attention.errors import InputError
+from wsi_attention.statistics.figures import Figure
 from wsi_attention.training.state import (
     METRICS,
     STATE,
@@ -53,6 +55,21 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert torch.equal(back.optimiser["0.step"], torch.tensor(3.0))
     assert back.history[0].train_loss == 0.5 and math.isnan(back.history[0].val_auroc)
     assert sorted(path.name for path in tmp_path.iterdir()) == [METRICS, STATE]
+
+
+def test_figures_of_another_target_come_back_and_have_columns(tmp_path: Path) -> None:
+    figures = (Figure("C-index", 0.75, (0.5, 0.875)), Figure("other one", math.nan))
+    nothing = replace(RECORD, val_accuracy=math.nan, val_f1=math.nan, figures=figures)
+    save_state(tmp_path, replace(state(), history=(nothing, nothing)))
+    back = load_state(tmp_path)
+    assert back is not None
+    assert back.history[0].figures[0] == figures[0]
+    assert back.history[0].merit == 0.75
+    assert math.isnan(back.history[0].figures[1].value)
+    with (tmp_path / METRICS).open() as file:
+        row = next(csv.DictReader(file))
+    assert (row["val_c_index"], row["val_c_index_high"], row["val_other_one"]) == ("0.75", "0.875", "nan")
+    assert "val_auroc" not in row
 
 
 def test_the_best_epoch_is_not_stored_twice(tmp_path: Path) -> None:
