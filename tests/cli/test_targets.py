@@ -53,6 +53,8 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
         truth = f"G{seed % 2 + 1},{seed % 2},{1 - seed % 2},{50 + 3 * seed},{5 + 4 * (seed % 2)},1"
         rows.append(f"s{seed},{part},{truth}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    listed = [f"s{seed},Smith" for seed in range(4)]
+    (folder / "patients.csv").write_text("\n".join(["slide,patient", *listed]) + "\n")
     return folder
 
 
@@ -75,12 +77,20 @@ def test_the_same_commands_tables_and_reports(slides: Path, tmp_path: Path, kind
 
     assert f"columns      {', '.join(COLUMNS[kind])}" in run("info", tmp_path / "model")
 
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for part in ("calibration", "conformal", "familiar"):
+        assert config[part] == {"missing": f"the model was asked for {kind}, and this is for one label a slide"}
+    with pytest.raises(InputError, match=f"asked for {kind}, and a certificate is of one label a slide"):
+        run("classify", "-i", slides, "-m", tmp_path / "model", "-o", tmp_path / "no", "--certify", "proof")
+
     place = tmp_path / "results"
-    run("classify", "-i", slides, "-m", tmp_path / "model", "-o", place, "--device", "cpu", "--in-process")
+    table = slides / "patients.csv"
+    inputs = ("-i", slides, "--slides-csv", table)
+    run("classify", *inputs, "-m", tmp_path / "model", "-o", place, "--device", "cpu", "--in-process")
     with (place / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[3 : 3 + len(COLUMNS[kind])] == COLUMNS[kind]
-    assert list(rows[0])[3 + len(COLUMNS[kind])] == "spread"
+    assert list(rows[0])[3 + len(COLUMNS[kind])] == "set"
     for name, prediction in stored_predictions(place):
         row = next(row for row in rows if row["slide"] == name)
         assert row["label"] == prediction.label
@@ -89,13 +99,24 @@ def test_the_same_commands_tables_and_reports(slides: Path, tmp_path: Path, kind
         )
         again = from_record(json.loads(json.dumps(to_record(prediction))))
         assert (again.verdict, again.values) == (prediction.verdict, prediction.values)
+    with (place / "patients.csv").open() as file:
+        (patient,) = csv.DictReader(file)
+    assert list(patient)[3 : 3 + len(COLUMNS[kind])] == COLUMNS[kind]
+    for column in COLUMNS[kind][kind == "survival" :]:
+        assert float(patient[column]) == pytest.approx(sum(float(row[column]) for row in rows) / 4, abs=2e-6)
+    assert (patient["label"] != "", patient["set"], patient["slides_used"]) == (True, "", "4")
     page = (place / "report.html").read_text()
     assert all(f"<b>{row['label']}</b>" in page for row in rows)
 
     shutil.rmtree(tmp_path / "model")
     shown = run("evaluate", "-p", place, "-l", slides / "labels.csv", "--json", tmp_path / "out.json")
     assert f"{figure}  " in shown
+    assert f"no page: it is for one label a slide, and the model was asked for {kind}" in shown
     assert json.loads((tmp_path / "out.json").read_text())["n"] == 2
+    with pytest.raises(InputError, match="--threshold, --by: only for one label a slide"):
+        run("evaluate", "-p", place, "-l", slides / "labels.csv", "--threshold", "0.5", "--by", "PR")
+    with pytest.raises(InputError, match=f"is of patients, and a {kind} is judged by slide"):
+        run("evaluate", "-p", place / "patients.csv", "-r", place, "-l", slides / "labels.csv")
 
 
 @pytest.mark.parametrize(
