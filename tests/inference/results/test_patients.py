@@ -20,6 +20,8 @@ from wsi_attention.export.geojson import GeoJSONExporter, rewrite_patient
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.slides_csv import read_slides_csv
 from wsi_attention.inference.batch.summary import Report
+from wsi_attention.inference.results.patients import meaning_of, patients_table
+from wsi_attention.inference.results.state import RunKey, SlideKey, State
 from wsi_attention.testing.exporters import example_prediction
 
 COMMAND_LINE = """
@@ -171,3 +173,35 @@ def test_the_slides_csv_reads_patients(tmp_path: Path, write_slide: Any) -> None
     (tmp_path / "t.csv").write_text("slide,Patient,patient\na,p1,p2\n")
     with pytest.raises(InputError, match="'patient' stands there twice"):
         read_slides_csv(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("said", "names", "slides", "wanted"),
+    [
+        (
+            {"kind": "ordinal", "order": ["g1", "g2", "g3"], "columns": ["label"]},
+            ("g1", "g2", "g3"),
+            (
+                {"prob_g1": "0.6", "prob_g2": "0.3", "prob_g3": "0.1"},
+                {"prob_g1": "0.1", "prob_g2": "0.2", "prob_g3": "0.7"},
+            ),
+            {"label": "g3", "prob_g3": "0.400000", "deciding_slide": "s1"},
+        ),
+        (
+            {"kind": "regression", "columns": ["size"], "mean": [1.0], "deviation": [2.0]},
+            ("size",),
+            ({"value_size": "3"}, {"value_size": "6"}),
+            {"label": "4.5", "value_size": "4.500000", "deciding_slide": ""},
+        ),
+    ],
+)
+def test_other_targets_have_rows_of_patients_too(
+    said: dict[str, Any], names: tuple[str, ...], slides: tuple[dict[str, str], ...], wanted: dict[str, str]
+) -> None:
+    run = RunKey("m", "ab" * 32, {"classes": list(names), "target": said})
+    states = {
+        f"s{n}": State(f"s{n}", f"/in/s{n}", "done", "", run, SlideKey("f"), {"label": "x", **row}, patient="p")
+        for n, row in enumerate(slides)
+    }
+    (row,) = csv.DictReader(patients_table(states, meaning_of(run), {}))
+    assert {name: row[name] for name in wanted} == wanted and next(iter(row)) == "patient"
