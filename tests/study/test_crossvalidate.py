@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from wsi_attention import classify, evaluate, load_model, predict
 from wsi_attention.checkpoint import CONFIG
 from wsi_attention.cli.app import app
 from wsi_attention.config import Recipe, load_recipe
-from wsi_attention.errors import InputError, WsiAttentionError
+from wsi_attention.errors import InputError, ResultsError, WsiAttentionError
 from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.study import crossvalidate as module
 from wsi_attention.study.certainty import Sight, known_before, look_again
 from wsi_attention.study.crossvalidate import crossvalidate
 from wsi_attention.study.ensemble import joined
 from wsi_attention.study.folds import Wanted
-from wsi_attention.study.out_of_fold import judged, mean_prediction
+from wsi_attention.study.out_of_fold import gather, judged, mean_prediction
 from wsi_attention.study.plan import make_plan
 from wsi_attention.testing.slides import SlideSpec, write_slide
 from wsi_attention.training.listener import Silent
@@ -181,16 +182,34 @@ def test_a_fold_that_fails_in_its_process_is_named(place: Path, tmp_path: Path, 
         done(place, study, processes=2)
 
 
+def test_predictions_of_several_models_are_averaged(place: Path) -> None:
+    own = [predict(place / "slides/p0_0.svs", place / f"study/folds/1-{fold}", device="cpu") for fold in (1, 2)]
+    found = mean_prediction(own)
+    np.testing.assert_allclose(found.probabilities, np.mean([one.probabilities for one in own], 0), atol=1e-12)
+    assert own[0].spread is not None and own[1].spread is not None and found.spread is not None
+    assert found.spread == pytest.approx((own[0].spread ** 2 + own[1].spread ** 2) ** 0.5 / 2)
+    assert found.provenance["model"] == "1-1+1-2" and len(found.glimpses[0].tiles) == 8
+    sets = [replace(own[0], among=("lesion",)), replace(own[1], among=("benign",)), replace(own[1], among=None)]
+    assert mean_prediction(sets[:2]).among == ("benign", "lesion") and mean_prediction(sets).among is None
+    told = {**own[0].provenance, "uncalibrated": {"probabilities": [0.5, 0.5], "spread": 0.1}}
+    mean = mean_prediction([replace(own[0], provenance=told), own[1]]).provenance["uncalibrated"]
+    np.testing.assert_allclose(mean["probabilities"], (own[1].probabilities + 0.5) / 2)  # type: ignore[index]
+
+
 def test_repeats_are_averaged(place: Path, tmp_path: Path) -> None:
-    result = done(place, tmp_path, repeats=2)
-    assert result.folds == ("1-1", "1-2", "2-1", "2-2")
-    for name, found in stored_predictions(result.predictions):
-        own = [dict(stored_predictions(tmp_path / f"folds/{fold}/held_out")).get(name) for fold in result.folds]
-        there = [one for one in own if one is not None]
-        assert len(there) == 2
-        np.testing.assert_allclose(found.probabilities, np.mean([one.probabilities for one in there], 0), atol=1e-12)
-        assert mean_prediction(there).spread == pytest.approx(found.spread)
-        assert found.provenance["model"] in {f"1-{i}+2-{k}" for i in (1, 2) for k in (1, 2)}
+    study = copied(place / "study", tmp_path / "study")
+    for fold in (1, 2):
+        shutil.copytree(study / f"folds/1-{fold}", study / f"folds/2-{fold}")
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    twice = replace(plan, folds=(*plan.folds, *(replace(fold, repeat=2) for fold in plan.folds)))
+    before = dict(stored_predictions(study / "out_of_fold"))
+    assert len(gather(study, twice)) == 9
+    for name, found in stored_predictions(study / "out_of_fold"):
+        np.testing.assert_allclose(found.probabilities, before[name].probabilities, atol=1e-12)
+        assert len(found.glimpses[0].tiles) == 2 * len(before[name].glimpses[0].tiles)
+    shutil.rmtree(study / "folds/2-2/held_out")
+    with pytest.raises(ResultsError, match=r"2-2/held_out has 0 of \d slides; crossvalidate again"):
+        gather(study, twice)
 
 
 def test_predictions_beside_the_truth(place: Path) -> None:

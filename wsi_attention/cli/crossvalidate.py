@@ -94,11 +94,13 @@ def _page(result: StudyResult, labels: Path) -> list[str]:
     """Return the figures of slides that were predicted by models that had not seen them, and what to type next."""
     scores = result.evaluation.scores
     low, high = scores.auroc_interval
+    known = scores.auroc == scores.auroc
+    auroc = f"{scores.auroc:.3f}  (95 % {low:.3f} to {high:.3f})" if known else "none: all slides are of one class"
     least, most = scores.accuracy_interval
     split = " --split all" if result.evaluation.split else ""
     return [
         f"out of fold, {scores.n} slides of {scores.patients} patients, {len(result.folds)} models:",
-        f"AUROC      {scores.auroc:.3f}  (95 % {low:.3f} to {high:.3f})",
+        f"AUROC      {auroc}",
         f"accuracy   {scores.accuracy:.3f}  (95 % {least:.3f} to {most:.3f})",
         f"ensemble   {result.folder}, for classify -m",
         f"record     {result.folder / 'record.html'}",
