@@ -44,6 +44,6 @@ def test_its_row_its_line_and_its_card() -> None:
     prediction = measured()
     row = figures(prediction)
     assert (row["value_age"], row["value_size"], row["label"]) == ("53.219870", "2.500000", "age 53.22, size 2.5")
-    assert columns((), ("value_age", "value_size"))[2:6] == ["label", "value_age", "value_size", "spread"]
+    assert columns((), ("value_age", "value_size"))[2:6] == ["label", "value_age", "value_size", "set"]
     assert prediction.verdict == "age 53.22, size 2.5 ± 0.021"
     assert "53.22" in prediction_html(prediction)

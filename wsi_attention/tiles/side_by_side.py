@@ -201,15 +201,15 @@ class SideBySide:
 
         A tile that reaches over two slides is put together of both, and valid where both parts could be read.
         """
-        batch: TileBatch | None = None
+        joined: TileBatch | None = None
         for number, source in enumerate(self.sources):
             index = np.flatnonzero(self.layout.reach(tiles, number))
             if index.size:
                 part = source.read(self.layout.local(tiles, number, index))
-                batch = batch or _blank(part, len(tiles))
+                joined = joined or _blank(part, len(tiles))
                 mine = torch.from_numpy(self.layout.columns(tiles, number)[index]).to(part.pixels.device)
-                _paste(batch, part, torch.from_numpy(index).to(part.pixels.device), mine)
-        return batch if batch is not None else self.sources[0].read(tiles)
+                _paste(joined, part, torch.from_numpy(index).to(part.pixels.device), mine)
+        return joined if joined is not None else self.sources[0].read(tiles)
 
     def remembered(self, tiles: TileSet) -> tuple[Tensor, Tensor] | None:
         """Return what the slides know of tiles, see `protocols.Remembering`; None where none knows any."""

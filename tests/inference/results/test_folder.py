@@ -39,8 +39,11 @@ def test_table_is_sorted_and_survives_reopening(tmp_path: Path) -> None:
         results.add(a_state("b"))
         results.add(replace(a_state("a", "failed", reason="broken, sadly"), row={}))
         results.write_table()
-    header = "slide,status,label,prob_benign,prob_lesion,spread,unread_mass,tiles_read,area_read,seconds,reason,notes"
-    lines = [header, 'a,failed,,,,,,,,1.000,"broken, sadly",', "b,done,lesion,,,,,,,1.000,,"]
+    header = (
+        "slide,status,label,prob_benign,prob_lesion,set,spread,unread_mass,certified,unlike_training,"
+        "tiles_read,area_read,seconds,reason,notes"
+    )
+    lines = [header, 'a,failed,,,,,,,,,,,1.000,"broken, sadly",', "b,done,lesion,,,,,,,,,,1.000,,"]
     assert (tmp_path / "predictions.csv").read_text().splitlines() == lines
     with open_results(tmp_path, RUN) as results:
         assert sorted(results.states) == ["a", "b"]

@@ -69,30 +69,6 @@ def patients_table(states: Mapping[str, State], meaning: Meaning, asked: Mapping
             yield line.getvalue()
 
 
-def meaning_of(run: RunKey) -> Meaning:
-    """Return what the numbers of a run's slides are; for a target beyond one label, as the target itself says it.
-
-    The mean is taken over the numbers that passes of one slide are averaged over too (`targets.target.Target.read`).
-
-    Raises:
-        InputError: the target is none of this version's.
-    """
-    said = run.settings.get("target")
-    if said is None:
-        return of_classes(run.classes)
-    from wsi_attention.targets.find import target_of
-
-    target = target_of(said, run.classes)
-    classes = target.names if target.measured == tuple(map(share_of, target.names)) else ()
-
-    def told(mean: NDArray[np.float64]) -> tuple[str, Mapping[str, float]]:
-        shown = target.shown(mean)
-        label = shown.label or shown.classes[int(np.argmax(shown.probabilities))]
-        return label, {**dict(zip(target.measured, mean.tolist(), strict=True)), **dict(shown.values)}
-
-    return Meaning(target.columns, target.measured, classes, told)
-
-
 def _slides_of(states: Mapping[str, State], asked: Mapping[str, str]) -> Mapping[str, set[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for name, state in states.items():
