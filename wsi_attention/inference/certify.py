@@ -10,7 +10,6 @@ from wsi_attention.errors import InputError
 from wsi_attention.methods.certifying import check_level
 from wsi_attention.protocols import Certifying, Estimating
 from wsi_attention.structures import Certificate, Output
-from wsi_attention.targets.one_label import KIND
 
 PROOF_WORD = "proof"
 """What the level of a proof is called."""
@@ -47,11 +46,6 @@ def check_certify(classifier: Classifier, level: float, budget: int | None) -> N
     """
     check_level(level, 1 if budget is None else budget)
     model, method = classifier.model, classifier.config.get("method", classifier.name)
-    if classifier.target.kind != KIND:
-        raise InputError(
-            f"model {classifier.name} is asked for {classifier.target.kind}, and a certificate is of one label a slide:"
-            " leave certify out"
-        )
     if classifier.config.get(MEMBERS):
         raise InputError(
             f"model {classifier.name} is an ensemble: the label of a mean of probabilities cannot be certified; certify"

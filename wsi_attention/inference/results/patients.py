@@ -15,34 +15,10 @@ from wsi_attention.export.table import share_of
 from wsi_attention.inference.results.state import RunKey, State
 from wsi_attention.plain_text import in_cell
 from wsi_attention.targets.find import target_of
-from wsi_attention.targets.target import Target
 
 PATIENTS = "patients.csv"
 TEXTS = ("patient", "label", "deciding_slide", "reason", "notes")
 """Columns whose text others chose; a spreadsheet must not take it for a formula."""
-
-
-def meaning_of(run: RunKey) -> Meaning:
-    """Return what the numbers of a run's slides are.
-
-    Raises:
-        InputError: the target of the run's model is none of this version's.
-    """
-    said = run.settings.get("target")
-    return of_target(target_of(said, run.classes)) if said else of_classes(run.classes)
-
-
-def of_target(target: Target) -> Meaning:
-    """Return the meaning of the numbers of a target beyond one label; the label is that of the mean numbers."""
-    shares = tuple(map(share_of, target.names))
-
-    def told(mean: NDArray[np.float64]) -> tuple[str, Mapping[str, float]]:
-        shown = target.shown(mean)
-        numbers = dict(zip(map(share_of, shown.classes), shown.probabilities.tolist(), strict=True))
-        label = shown.label or shown.classes[int(np.argmax(shown.probabilities))]
-        return label, {**numbers, **dict(shown.values)}
-
-    return Meaning(target.columns, target.measured, target.names if target.measured == shares else (), told)
 
 
 def patients_table(states: Mapping[str, State], meaning: Meaning, asked: Mapping[str, str]) -> Iterator[str]:
@@ -67,6 +43,28 @@ def patients_table(states: Mapping[str, State], meaning: Meaning, asked: Mapping
             cells = patient_row(patient, slides, meaning)
             writer.writerow(cells | {column: in_cell(cells.get(column, "")) for column in TEXTS})
             yield line.getvalue()
+
+
+def meaning_of(run: RunKey) -> Meaning:
+    """Return what the numbers of a run's slides are; for a target beyond one label, as the target itself says it.
+
+    The mean is taken over the numbers that passes of one slide are averaged over too (`targets.target.Target.read`).
+
+    Raises:
+        InputError: the target is none of this version's.
+    """
+    said = run.settings.get("target")
+    if said is None:
+        return of_classes(run.classes)
+    target = target_of(said, run.classes)
+    classes = target.names if target.measured == tuple(map(share_of, target.names)) else ()
+
+    def told(mean: NDArray[np.float64]) -> tuple[str, Mapping[str, float]]:
+        shown = target.shown(mean)
+        label = shown.label or shown.classes[int(np.argmax(shown.probabilities))]
+        return label, {**dict(zip(target.measured, mean.tolist(), strict=True)), **dict(shown.values)}
+
+    return Meaning(target.columns, target.measured, classes, told)
 
 
 def _slides_of(states: Mapping[str, State], asked: Mapping[str, str]) -> Mapping[str, set[str]]:
