@@ -39,6 +39,17 @@ def test_validation_slides_choose_and_the_others_judge(study, split: str | None)
     assert not point.note
 
 
+def test_other_slides_of_patients_that_chose_the_threshold_do_not_judge_it(study) -> None:  # type: ignore[no-untyped-def]
+    one = study()
+    rows = [line.split(",") for line in one.labels.read_text().splitlines()]
+    chose = next(row for row in rows if row[3] == "val")[2]
+    judge = next(row for row in rows if row[3] == "test")
+    judge[2] = chose
+    one.labels.write_text("".join(",".join(row) + "\n" for row in rows))
+    (point,) = evaluate(one.first, one.labels, split="all", sensitivity=0.9).points
+    assert point.slides == (one.parts != "val").sum() - 1
+
+
 def test_slides_that_chose_the_threshold_and_judge_it_are_told(study) -> None:  # type: ignore[no-untyped-def]
     one = study()
     (point,) = evaluate(one.first, one.labels, split="val", sensitivity=0.9).points

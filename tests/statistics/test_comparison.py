@@ -84,6 +84,17 @@ def test_the_same_model_twice_and_two_perfect_ones() -> None:
     assert both.interval[0] < -0.05 < 0.05 < both.interval[1]
 
 
+@pytest.mark.parametrize("patients", [None, np.arange(20) // 2])
+def test_one_perfect_model_beside_another(patients: NDArray[np.int64] | None) -> None:
+    _, other, labels = pair(20, 1.0, 0.3)
+    labels = np.sort(labels)
+    perfect = two(3.0 * labels + np.linspace(0, 1, 20))
+    better, worse = (auroc_difference(*models, labels, patients) for models in ((perfect, other), (other, perfect)))
+    assert better.value == -worse.value > 0
+    assert better.p == pytest.approx(worse.p)
+    assert better.interval[0] <= better.value <= better.interval[1]
+
+
 def test_one_class_alone_compares_nothing() -> None:
     found = auroc_difference(two(np.array([0.1, 0.2])), two(np.array([0.3, 0.1])), np.array([1, 1]))
     assert math.isnan(found.value)

@@ -11,7 +11,7 @@ from wsi_attention.errors import ResultsError
 from wsi_attention.evaluation.page import drawing, page
 from wsi_attention.evaluation.plots import plots
 from wsi_attention.evaluation.rows import COLUMNS, TEXTS, figure_rows
-from wsi_attention.files import write_text
+from wsi_attention.files import remove, write_text
 from wsi_attention.plain_text import in_cell
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ def write_evaluation(found: Evaluation, folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder} is a file; the evaluation takes a folder")
     drawn = plots(found)
+    names = {f"{plot.name}.svg" for plot in drawn}
+    for path in [*folder.glob("reliability*.svg"), *folder.glob("decision_curve*.svg")]:
+        if path.name not in names:  # of an earlier evaluation with other classes
+            remove(path)
     for plot in drawn:
         write_text(folder / f"{plot.name}.svg", drawing(plot))
     write_text(folder / TABLE, _table(found))

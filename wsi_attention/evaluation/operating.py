@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from wsi_attention.errors import InputError
 from wsi_attention.evaluation.judged import Judged
 from wsi_attention.statistics.thresholds import AtThreshold, at_threshold, threshold_for_sensitivity
@@ -138,7 +136,8 @@ def _chosen(judged: Judged, validation: Judged, name: str, wanted: float, labels
     origin = (
         f"sensitivity {wanted:g} on {_counted(validation)}, {int((validation.labels == index).sum())} of them {name}"
     )
-    others = judged.taken(np.array([part != "val" for part in judged.parts]))
+    known = set(validation.owners)
+    others = judged.taken([owner not in known for owner in judged.owners])
     if others.names:
         return _point(others, name, threshold, origin)
     return _point(judged, name, threshold, origin, "chosen on those that judge it: too kind; judge it by others")

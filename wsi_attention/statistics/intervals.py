@@ -354,7 +354,8 @@ def _bound(value: float, sizes: Sequence[tuple[int, int]], ratio: float, reach: 
         variance = float(np.mean([newcombe_variance(area, m, n) for m, n in sizes]))
         return abs(area - value) - reach * math.sqrt(max(ratio * variance, 0.0))
 
-    return float(brentq(excess, value + side * 1e-12, end))
+    start = value + side * 1e-12
+    return value if excess(start) >= 0 else float(brentq(excess, start, end))
 
 
 def _exact(hits: float, n: float, level: float) -> tuple[float, float]:
