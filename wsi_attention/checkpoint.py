@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Final, cast
 
@@ -33,6 +32,7 @@ from wsi_attention.methods.method import brief, build_model, find_method
 from wsi_attention.model_card import ModelCard, ModelConfig, readme
 from wsi_attention.model_encoder import KEY as ENCODER_KEY
 from wsi_attention.model_encoder import EncoderPart, encoder_part, fill_from_pointer, own_weights
+from wsi_attention.once import once
 from wsi_attention.protocols import Stated, contract_of
 from wsi_attention.structures import DEMONSTRATION, purpose_warning
 from wsi_attention.targets.find import aim, target_of
@@ -80,7 +80,7 @@ class Classifier:
         """Which slides it has learnt from, None where its folder does not say."""
         return LearntFrom.from_config(self.config)
 
-    @cached_property
+    @once
     def target(self) -> Target:
         """Return what its logits mean: one label, or what config.json says under `target`."""
         return target_of(self.config.get("target"), self.classes)

@@ -120,7 +120,7 @@ def rows_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[i
     def after(slides: int, cost: float) -> list[tuple[float, int]]:
         key, clock[0], written = RunKey("demo", "ab" * 32, {"classes": []}), 0.0, []
 
-        def table(states: Mapping[str, State], classes: list[str]) -> str:
+        def table(states: Mapping[str, State], *columns: object) -> str:
             written.append((clock[0], len(states)))
             clock[0] += cost * len(states)
             return str(len(states))

@@ -16,13 +16,14 @@ ENVIRONMENT = dict(os.environ)
 """The environment in which the warm process imports everything."""
 CODING = "PYTHONIOENCODING"
 FREE = {
-    "HF_HOME", "HF_HUB_CACHE", "HOME", "PATH", "PYTEST_CURRENT_TEST", "PYTHONPATH", "PYTORCH_NVML_BASED_CUDA_CHECK",
-    "QT_QPA_PLATFORM", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "WSI_ATTENTION_CACHE", "WSI_ATTENTION_CACHE_GB",
-    "WSI_ATTENTION_ENCODERS", "WSI_ATTENTION_ENGINE", "WSI_ATTENTION_WORK", "XDG_CACHE_HOME", CODING,
+    "HF_HOME", "HF_HUB_CACHE", "HOME", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "PATH", "PYTEST_CURRENT_TEST",
+    "PYTHONPATH", "PYTORCH_NVML_BASED_CUDA_CHECK", "QT_QPA_PLATFORM", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR",
+    "WSI_ATTENTION_CACHE", "WSI_ATTENTION_CACHE_GB", "WSI_ATTENTION_ENCODERS", "WSI_ATTENTION_ENGINE",
+    "WSI_ATTENTION_WORK", "XDG_CACHE_HOME", CODING,
 }  # fmt: skip
 """Variables that no module of the warm process reads while it is imported, so that they may differ from its own.
 
-Those of torch are set by lightning and by torch itself in a process that has trained.
+Those of torch are set by lightning and by torch itself in a process that has trained, those of KMP by scikit-learn.
 """
 UNUSUAL = ("executable", "preexec_fn", "startupinfo", "creationflags", "shell", "gid", "gids", "uid")
 """Arguments of `Popen` that nothing here understands."""
