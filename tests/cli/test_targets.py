@@ -64,7 +64,13 @@ def run(*arguments: object) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("kind", KINDS)
+USUAL = ("ordinal", "survival")
+"""Kinds that every run of the suite trains; the others take part with `-m slow`."""
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in USUAL else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_the_same_commands_tables_and_reports(slides: Path, tmp_path: Path, kind: str) -> None:
     asked, figure = KINDS[kind]
     (tmp_path / "recipe.toml").write_text(f"{asked}\n{COMMON}")

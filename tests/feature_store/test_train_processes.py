@@ -152,6 +152,7 @@ def test_killed_at_random_moments_it_ends_as_if_nobody_had(trainings: Trainings)
         trainings.check_as(name, "plain")
 
 
+@pytest.mark.slow
 def test_two_at_once_share_a_store_and_end_as_each_alone(trainings: Trainings) -> None:
     first = trainings.start("first", "shared-store")
     while trainings.epochs("first") == 0:
