@@ -197,6 +197,9 @@ def test_a_class_of_that_name_gets_no_sets() -> None:
     logits, labels = random.normal(size=(40, 2)), random.integers(0, 2, 40).tolist()
     found = fitted(logits, labels, [str(n) for n in range(40)], Recipe(), ("undecided", "lesion"))
     assert found.conformal is None and "a class is called 'undecided'" in " ".join(found.sentences)
+    several = fitted(logits, labels, [str(n) for n in range(40)], Recipe(), ("ER", "ER|PR"))
+    assert several.conformal is None and several.calibration
+    assert "a class is called 'ER|PR', and | stands between the classes of a set" in " ".join(several.sentences)
     strict = fitted(logits, labels, [str(n) for n in range(40)], Recipe(conformal=0.01), ("a", "b"))
     told = "No label is withheld: 40 patients were kept for it, at least 99 are needed for 0.01."
     assert strict.calibration and told in strict.sentences

@@ -133,6 +133,8 @@ def fitted(
     conformal, bare = None, "the recipe says conformal = 0"
     if recipe.conformal and UNDECIDED in classes:
         bare = f"a class is called {UNDECIDED!r}, as a withheld label would be"
+    elif recipe.conformal and (odd := next((one for one in classes if "|" in one), None)):
+        bare = f"a class is called {odd!r}, and | stands between the classes of a set"
     elif recipe.conformal:
         by_class = recipe.conformal_by == "class"
         conformal, bare = fit_conformal(logits, labels, patients, recipe.conformal, by_class, classes)

@@ -8,21 +8,26 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from wsi_attention.checkpoint import load_model
 from wsi_attention.cli.app import app
-from wsi_attention.errors import InputError
-from wsi_attention.inference.batch import patient_subject
+from wsi_attention.errors import InputError, SlideError
+from wsi_attention.inference.batch import patient_subject, subjects
 from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.summary import Report
 from wsi_attention.inference.patient_bag import NOBODY
+from wsi_attention.inference.results.slide_key import first_look
 from wsi_attention.inference.results.state import stored_predictions
+from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
 RECIPE = """
@@ -72,7 +77,6 @@ def trained(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(cohort: Path, results: Path, model: Path, table: str = "labels.csv", **more: Any) -> Report:
-    patient_subject._LAST.clear()
     classifier = load_model(model)
     return classify(cohort, results, classifier, slides_csv=cohort / table, in_process=True, what="geojson", **more)
 
@@ -147,6 +151,64 @@ def test_another_slide_of_the_patient_decides_too(cohort: Path, trained: Path, t
     (own / "t.csv").write_text("slide,patient\np0-0,p0\n")
     with pytest.raises(InputError, match=r"patient p0 has a slide in .* that is not asked for now \(p0-1\)"):
         run(own, tmp_path / "out", trained, "t.csv")
+
+
+def test_what_is_asked_of_another_slide_decides_too(cohort: Path, trained: Path, tmp_path: Path) -> None:
+    table, mask = tmp_path / "t.csv", tmp_path / "mask.png"
+    table.write_text("slide,patient,mask\np0-0,p0,\np0-1,p0,mask.png\n")
+    pixels = np.full((64, 64), 255, np.uint8)
+    Image.fromarray(pixels).save(mask)
+    run(cohort, tmp_path / "out", trained, str(table))
+    first = rows(tmp_path / "out/patients.csv", "patient")["p0"]
+    pixels[:, 24:] = 0
+    Image.fromarray(pixels).save(mask)
+    report = run(cohort, tmp_path / "out", trained, str(table))
+    assert {name for name, _ in report.again} == {"p0-0", "p0-1"}
+    both = rows(tmp_path / "out/predictions.csv", "slide")
+    assert both["p0-0"]["prob_lesion"] == both["p0-1"]["prob_lesion"] != first["prob_lesion"]
+    other = SlideFile(str(cohort / "p0-1.svs"), "p0-1.svs", patient="p0")
+    asked = [other, replace(other, mpp=0.3), replace(other, series="1"), replace(other, mask=str(mask))]
+    own = replace(other, path=str(cohort / "p0-0.svs"), relative="p0-0.svs")
+    assert len({first_look(replace(own, beside=(one,))).beside_changed for one in asked}) == len(asked)
+
+
+def test_a_slide_that_can_be_opened_at_last_joins_the_bag(
+    cohort: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(path: str, **more: Any) -> Slide:
+        if "p0-1" in path:
+            raise SlideError(f"{path}: the disk is away")
+        return open_slide(path, **more)
+
+    (tmp_path / "t.csv").write_text("slide,patient\np0-0,p0\np0-1,p0\n")
+    with monkeypatch.context() as patched:
+        for module in (patient_subject, subjects):
+            patched.setattr(module, "open_slide", away)
+        assert run(cohort, tmp_path / "out", trained, str(tmp_path / "t.csv")).statuses == {"partial": 1, "failed": 1}
+    assert run(cohort, tmp_path / "out", trained, str(tmp_path / "t.csv")).statuses == {"done": 2}
+    both = rows(tmp_path / "out/predictions.csv", "slide")
+    assert both["p0-0"]["prob_lesion"] == both["p0-1"]["prob_lesion"] and both["p0-0"]["status"] == "done"
+
+
+def test_a_slide_that_goes_to_another_patient_or_name(cohort: Path, trained: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("slide,patient\np0-0,p0\np0-1,p0\n")
+    run(cohort, tmp_path / "out", trained, str(table))
+    before = (tmp_path / "out/states/p0-0.json").read_bytes()
+    table.write_text("slide,patient\np0-0,other\n")
+    with pytest.raises(InputError, match=r"patient p0 has a slide in .* that is not asked for now \(p0-1\)"):
+        run(cohort, tmp_path / "out", trained, str(table))
+    assert (tmp_path / "out/states/p0-0.json").read_bytes() == before
+    table.write_text("slide,patient\np0-0,other\np0-1,other\n")
+    report = run(cohort, tmp_path / "out", trained, str(table))
+    assert len(report.again) == 2 and all("the patient has another name" in why for _, why in report.again)
+    for _, found in stored_predictions(tmp_path / "out"):
+        assert found.provenance["bag"]["patient"] == "other" and not any("patient p0" in one for one in found.notes)
+    assert run(cohort, tmp_path / "out", trained, str(table)).kept == 2
+    table.write_text("slide,patient\np0-0,other\np0-1,p0\n")
+    run(cohort, tmp_path / "out", trained, str(table))
+    alone = rows(tmp_path / "out/predictions.csv", "slide")
+    assert alone["p0-0"]["prob_lesion"] != alone["p0-1"]["prob_lesion"]
 
 
 def test_one_scale_a_bag_and_no_features(cohort: Path, trained: Path, tmp_path: Path) -> None:

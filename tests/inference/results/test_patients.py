@@ -20,6 +20,7 @@ from wsi_attention.export.geojson import GeoJSONExporter, rewrite_patient
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.slides_csv import read_slides_csv
 from wsi_attention.inference.batch.summary import Report
+from wsi_attention.inference.results.export_again import export_results
 from wsi_attention.inference.results.patients import meaning_of, patients_table
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
 from wsi_attention.testing.exporters import example_prediction
@@ -118,6 +119,17 @@ def test_patients_named_later_need_no_second_look_and_give_the_same_bytes(
     assert {name: row["slides"] for name, row in patients(later).items()} == {"p1": "1", "p2": "2"}
     run(slides, None, later, tiny, existing="overwrite")
     assert not (later / "patients.csv").exists()
+
+
+def test_a_compressed_geojson_in_place_of_the_plain_one_names_the_new_patient(
+    slides: Path, tmp_path: Path, tiny: Classifier
+) -> None:
+    run(slides, listed(tmp_path / "t.csv", "a,p1"), tmp_path / "out", tiny, what="geojson")
+    (packed,) = export_results(tmp_path / "out", GeoJSONExporter(gzip=True))
+    assert packed.suffix == ".gz" and not (tmp_path / "out/geojson/a.geojson").exists()
+    report = run(slides, listed(tmp_path / "t.csv", "a,p2"), tmp_path / "out", tiny, what="geojson")
+    assert report.kept == 1
+    assert json.loads(gzip.decompress(packed.read_bytes()))["metadata"]["patient"] == "p2"
 
 
 def test_a_geojson_that_is_damaged_is_made_again(slides: Path, tmp_path: Path, tiny: Classifier) -> None:

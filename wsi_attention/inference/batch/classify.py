@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import torch
 
@@ -228,7 +229,7 @@ def _prepared(
     run = run_key(classifier, precision, wishes.effort, wishes.snap)
     here = device == "cpu" and not runner.name
     _, why = used_on(classifier, torch.device("cpu"), wishes.precision) if here else ("", "")
-    wishes = replace(wishes, device=device, precision=precision, chosen=why)
+    wishes = replace(wishes, device=device, precision=precision, chosen=why, run=uuid4().hex)
     return Settings(classifier, results, run, wishes, torch.get_num_threads())
 
 
@@ -243,9 +244,10 @@ def _do_jobs(
     """Do what is missing in the folder; return the names of the slides that are done, or were kept."""
     folder.clean(exporter.suffix.split("/")[0] for exporter in settings.wishes.what)
     names = _names(folder, slides)
-    folder.assign({name: slide.patient for name, slide in zip(names, slides, strict=True) if slide.patient})
+    patient_of = {name: slide.patient for name, slide in zip(names, slides, strict=True) if slide.patient}
     if settings.classifier.bag == "patient":
         slides, names = together(slides, names, folder)
+    folder.assign(patient_of)
     waiting, kept = _waiting(folder, slides, names, settings)
     report.gone = tuple(sorted(folder.states.keys() - waiting.keys() - {*kept}))
     jobs = (_job(folder, slide, name, settings) for name, slide in waiting.items())
@@ -309,15 +311,22 @@ def _waiting(
 ) -> tuple[dict[str, SlideFile], list[str]]:
     """Return what is to do, by name, and the names of finished slides whose files are untouched since."""
     waiting, kept = {}, []
+    unfinished = {slide.patient for name, slide in zip(names, slides, strict=True) if not _is_finished(folder, name)}
     for name, given in zip(names, slides, strict=True):
         earlier = folder.states.get(name)  # whose slide it is stays known where the call does not say it
         slide = replace(given, patient=given.patient or (earlier.patient if earlier else None))
         job = _job(folder, slide, name, settings)
-        if job.finished is not None and _untouched(job, folder.states[name]):
+        alone = not slide.beside or slide.patient not in unfinished
+        if job.finished is not None and alone and _untouched(job, folder.states[name]):
             kept.append(name)
         else:
             waiting[name] = slide
     return waiting, kept
+
+
+def _is_finished(folder: Results, name: str) -> bool:
+    earlier = folder.states.get(name)
+    return earlier is not None and earlier.finished
 
 
 def _untouched(job: Job, earlier: State) -> bool:

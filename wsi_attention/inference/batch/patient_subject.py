@@ -45,25 +45,23 @@ class OfPatient(OfSlide):
         self._own = own
         self._others: dict[SlideFile, Slide] = {}
         self._left_out: dict[SlideFile, str] = {}
+        self._said: list[str] = []
 
     def open(self) -> SlideKey:
-        """Open the slide and the others; the result depends on what all of them are."""
+        """Open the slide and the others; the result depends on what all of them are, and on whose."""
         key = super().open()
+        assert self._slide is not None
         with spent_on("open"):
-            said = [self._opened(file) for file in self._given.beside]
-        return replace(key, beside=hashlib.sha256(json.dumps(sorted(said)).encode()).hexdigest())
+            said = {file: self._opened(file) for file in self._given.beside}
+            self._said = [said.get(file) or _told(file, self._slide) for file in self._files]
+        text = json.dumps([self._own.patient, sorted(said.values())])
+        return replace(key, beside=hashlib.sha256(text.encode()).hexdigest())
 
     def look(self) -> Prediction:
         """Run the model over the bag, unless it did so for another slide of it just now."""
-        assert self._slide is not None
-        prints = tuple(
-            self._slide.fingerprint if file == self._own else self._others[file].fingerprint
-            for file in self._files
-            if file == self._own or file in self._others
-        )
-        wishes = self._wishes
-        asked = wishes.effort, wishes.snap, wishes.device, wishes.precision, wishes.batch
-        key = (self._classifier.weights_sha256, *asked, tuple(self._files), prints)
+        wishes, model = self._wishes, self._classifier
+        asked = wishes.run, wishes.effort, wishes.snap, wishes.device, wishes.precision, wishes.batch
+        key = (model.weights_sha256, model.certainty.digest, *asked, tuple(self._files), tuple(self._said))
         with _LOCK:
             found = _LAST.get(key)
         if found is None or self._own not in found:
@@ -83,7 +81,7 @@ class OfPatient(OfSlide):
         """Open another slide; return what it is, in a text that changes with it."""
         try:
             self._others[file] = slide = open_slide(file.path, mpp=file.mpp, options={"series": file.series})
-            return json.dumps([slide.fingerprint, seen_in(slide), as_written(file), file.mpp])
+            return _told(file, slide)
         except (SlideError, InputError, OSError) as error:
             self._left_out[file] = str(error)
             return "cannot be opened"
@@ -118,3 +116,8 @@ class OfPatient(OfSlide):
         except (SlideError, InputError, OSError) as error:
             self._left_out[file] = str(error)
             return None
+
+
+def _told(file: SlideFile, slide: Slide) -> str:
+    """Return what a slide is, with its mask and scale, in a text that changes with it."""
+    return json.dumps([slide.fingerprint, seen_in(slide), as_written(file), file.mpp], sort_keys=True)

@@ -34,10 +34,11 @@ def together(
     Args:
         slides: of the call.
         names: of the slides in the results folder.
-        folder: whose results know the patients of slides that this call says nothing of.
+        folder: whose results know the patients of slides that this call says nothing of, and those that slides had
+            before it.
 
     Raises:
-        InputError: the results hold another slide of a patient, which this call does not ask for.
+        InputError: the results hold another slide of a patient, now or before, which this call does not ask for.
     """
     asked = dict(zip(names, slides, strict=True))
     states = folder.states
@@ -46,8 +47,9 @@ def together(
     for name, patient in whose.items():
         own[patient or f"\0{name}"].append(name)
     if states.of_patients:
+        before = {_known(folder, name) for name in asked} - {None}
         for name, state in states.items():
-            if name not in asked and state.patient in own:
+            if name not in asked and (state.patient in own or state.patient in before):
                 raise InputError(
                     f"patient {state.patient} has a slide in {folder.folder} that is not asked for now ({name}), and"
                     " this model looks at all of a patient's slides together: ask for all, or give another folder"

@@ -38,6 +38,7 @@ class Wishes:
         feature_store: folder that keeps what the encoder says of tiles; None for none.
         feature_store_gb: limit of its size.
         features: folder of files with features of the slides' tiles, which are then not read; None reads all.
+        run: what tells this run from others that the same process does.
     """
 
     what: tuple[Exporter, ...] = ()
@@ -53,6 +54,7 @@ class Wishes:
     feature_store_gb: float = FEATURE_STORE_GB
     features: str | None = None
     chosen: str = ""
+    run: str = ""
 
     def checked(self, classifier: Classifier) -> Wishes:
         """Return the wishes as this model fulfils them.

@@ -165,7 +165,8 @@ class Results:
         state = read_state(file)
         if state is None:
             return
-        shown = [export for export in state.exports if export.startswith("geojson/")]
+        named = [export for export in state.exports if export.startswith("geojson/")]
+        shown = [*named, *map(twin, named)]  # `export` may have replaced one by the other
         self.fetch(shown)
         for path in (self.folder / export for export in shown):
             self._tell_patient(path, patient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def first_look(slide: SlideFile) -> SlideKey:
         written=times,
         changed=changes,
         features=_written(slide.features),
-        beside_changed=" ".join(sorted(own_files.written(one.path)[1] or "not there" for one in slide.beside)),
+        beside_changed=_together(slide),
     )
 
 
@@ -62,6 +63,22 @@ def look_at_bag(first: SlideKey, bag: Bag, fingerprint: str) -> SlideKey:
     """
     said = {"mpp": f"{bag.mpp:.6g}" if bag.mpp else "none", "tiles": str(len(bag)), "encoder": bag.encoder or "none"}
     return replace(first, fingerprint=fingerprint, seen=said)
+
+
+def _together(slide: SlideFile) -> str:
+    """Return what can be said of the other slides of the patient without opening them, and whose they are."""
+    if not slide.beside:
+        return ""
+    found = [[own_files.written(one.path)[1], _mask_of(one), one.mpp, one.series] for one in slide.beside]
+    return hashlib.sha256(json.dumps([slide.patient, sorted(map(json.dumps, found))]).encode()).hexdigest()
+
+
+def _mask_of(other: SlideFile) -> str | None:
+    """Return the hash of another slide's mask; one that cannot be read is the failure of that slide alone."""
+    try:
+        return _sha256(other.mask)
+    except InputError:
+        return "cannot be read"
 
 
 def _written(path: str | None) -> str:

@@ -20,6 +20,8 @@ CERTAINTY, CERTAINTY_DIGEST = "certainty", "certainty_sha256"
 """Settings of a run: sentences on what is fitted to the model's predictions, and what tells one such fit from another;
 there are none where nothing is."""
 FINISHED = ("done", "partial", "no_tissue")
+OTHER_BAG = "another slide of the patient has changed, come or gone, or the patient has another name"
+"""Why the result of a slide that was looked at with the others of its patient does not stand."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class SlideKey:
         changed: the same with the times of any change.
         content: sha256 of all bytes, where it was taken.
         features: size and time of the file that features of its tiles came from; empty where all were read.
-        beside: what the other slides of the patient were, where the model looked at all of them together.
-        beside_changed: sizes and times of any change of their files.
+        beside: of whose other slides, and what they were, where the model looked at all of a patient together.
+        beside_changed: the same without opening them: whose, times of any change of their files, and what was asked.
     """
 
     fingerprint: str = ""
@@ -125,7 +127,7 @@ class SlideKey:
             return "its result is of an earlier version, which did not record what the file was like"
         if not self._same_content(now):
             return seen_otherwise(self.seen, now.seen) or self._other_content(now)
-        other = None if self.beside == now.beside else "another slide of the patient has changed, come or gone"
+        other = None if self.beside == now.beside else OTHER_BAG
         return seen_otherwise(self.seen, now.seen) or other
 
     def _same_content(self, now: SlideKey) -> bool:
