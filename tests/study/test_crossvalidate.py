@@ -231,10 +231,30 @@ def test_the_slides_are_seen_once_more_by_all_folds(place: Path) -> None:
 
 def test_what_was_fitted_is_fitted_once(place: Path, tmp_path: Path) -> None:
     ensemble = joined([place / f"study/folds/1-{fold}" for fold in (1, 2)])
-    known = known_before(place / "study", ensemble.weights)
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    found = judged(place / "study", plan)
+    known = known_before(place / "study", ensemble.weights, found.sha256)
     assert known is not None and "8 patients" in known.missing["calibration"]
-    assert known_before(place / "study", ensemble.weights[::-1]) is None
-    assert known_before(tmp_path, ensemble.weights) is None
+    assert known_before(place / "study", ensemble.weights[::-1], found.sha256) is None
+    assert known_before(tmp_path, ensemble.weights, found.sha256) is None
+
+
+def test_what_was_fitted_to_other_predictions_is_fitted_again(place: Path) -> None:
+    ensemble = joined([place / f"study/folds/1-{fold}" for fold in (1, 2)])
+    found = judged(place / "study", make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2)))
+    fewer = replace(
+        found,
+        slides=found.slides[1:],
+        patients=found.patients[1:],
+        labels=found.labels[1:],
+        probabilities=found.probabilities[1:],
+    )
+    for other in (
+        fewer,
+        replace(found, labels=1 - found.labels),
+        replace(found, probabilities=found.probabilities / 2),
+    ):
+        assert known_before(place / "study", ensemble.weights, other.sha256) is None
 
 
 def test_a_row_a_patient(place: Path) -> None:

@@ -15,6 +15,7 @@ from wsi_attention.checkpoint import CONFIG, certainty_of, read_config
 from wsi_attention.devices import device_of, fabric_on, precision_on
 from wsi_attention.errors import ModelError
 from wsi_attention.protocols import contract_of
+from wsi_attention.study.ensemble import JUDGED
 from wsi_attention.study.out_of_fold import Judged
 from wsi_attention.study.plan import StudyPlan
 from wsi_attention.targets.one_label import OneLabel
@@ -68,18 +69,20 @@ def study_certainty(model: nn.Module, found: Judged, plan: StudyPlan, sight: Sig
     return with_familiar(fits, look_again(model, plan, sight, listener), set(), recipe)
 
 
-def known_before(study: Path, members: Sequence[str]) -> Certainty | None:
-    """Return what was fitted for an ensemble of the same members; None where it was not.
+def known_before(study: Path, members: Sequence[str], judged_sha256: str) -> Certainty | None:
+    """Return what was fitted for an ensemble of the same members on the same predictions; None where it was not.
 
     Args:
         study: the folder of the ensemble.
         members: the sha256 of the weights of each.
+        judged_sha256: of the out-of-fold predictions (`Judged.sha256`).
     """
     if not (study / CONFIG).is_file():
         return None
     try:
         config = read_config(study)
-        same = [one.get("weights_sha256") for one in config.get("members", [])] == list(members)
+        found = [(one.get("weights_sha256"), one.get(JUDGED)) for one in config.get("members", [])]
+        same = found == [(member, judged_sha256) for member in members]
         return certainty_of(config, study / CONFIG) if same else None
     except ModelError:
         return None

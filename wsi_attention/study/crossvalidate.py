@@ -205,8 +205,9 @@ def _finish(folder: Path, table: Path, plan: StudyPlan, command: str, sight: Sig
     states = gather(folder, plan)
     found = evaluate(folder / OUT_OF_FOLD, table, split="all" if any(row.part for row in plan.rows) else None)
     ensemble = joined([folder / FOLDS / fold.name for fold in plan.folds])
-    certainty = known_before(folder, ensemble.weights) or study_certainty(
-        ensemble.model, judged(folder, plan), plan, sight, listener
+    seen = judged(folder, plan)
+    certainty = known_before(folder, ensemble.weights, seen.sha256) or study_certainty(
+        ensemble.model, seen, plan, sight, listener
     )
     for sentence in certainty.sentences:
         listener.line(f"note: {sentence}")
@@ -218,6 +219,7 @@ def _finish(folder: Path, table: Path, plan: StudyPlan, command: str, sight: Sig
         fingerprint=_fingerprint(folder, states, plan),
         command=command,
         certainty=certainty,
+        judged_sha256=seen.sha256,
     )
     write_run(folder, weights)
     write_record(folder)

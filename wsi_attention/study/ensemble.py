@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from wsi_attention.certainty.fitted import Certainty
 from wsi_attention.checkpoint import Classifier, load_model, save_model
@@ -12,6 +13,9 @@ from wsi_attention.encoders.origin import NOBODY
 from wsi_attention.learnt_from import LearntFrom
 from wsi_attention.methods.ensemble import Ensemble, ensemble_of, same_encoder, share_encoder
 from wsi_attention.model_card import ModelCard
+
+JUDGED: Final = "judged_sha256"
+"""Key in the table of a member: digest of the out-of-fold predictions that calibration and sets were fitted to."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def save_ensemble(
     fingerprint: str,
     command: str,
     certainty: Certainty,
+    judged_sha256: str = "",
 ) -> str:
     """Write an ensemble as a model folder, beside what is there already.
 
@@ -70,6 +75,7 @@ def save_ensemble(
         fingerprint: sha256 over slides and labels.
         command: the command line.
         certainty: what was fitted to predictions of such slides.
+        judged_sha256: digest of these predictions, to know later whether they are still the same.
 
     Returns:
         The sha256 of the weights.
@@ -92,7 +98,7 @@ def save_ensemble(
         purpose=first.purpose,
         encoder=first.encoder.origin if first.encoder else NOBODY,
         certainty=certainty,
-        members=[_told(one, ensemble.model.shared) for one in ensemble.members],
+        members=[{**_told(one, ensemble.model.shared), JUDGED: judged_sha256} for one in ensemble.members],
     )
     return save_model(folder, ensemble.model, card)
 

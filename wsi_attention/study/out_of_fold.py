@@ -57,6 +57,12 @@ class Judged:
         """(n, classes), the logarithms of the probabilities."""
         return np.asarray(np.log(np.maximum(self.probabilities, np.finfo(np.float64).tiny)))
 
+    @property
+    def sha256(self) -> str:
+        """Tell these predictions and labels from others."""
+        told = [self.slides, self.patients, self.classes, self.labels.tolist(), self.probabilities.tolist()]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
 
 def gather(study: Path, plan: StudyPlan) -> tuple[State, ...]:
     """Write `out_of_fold/` anew from the results of the folds; return its states, without their records.
