@@ -104,7 +104,12 @@ class _Crew:
     def _start(self, job: FoldJob) -> None:
         self._listener.line(f"fold {job.name} begins")
         process = subprocess.Popen(
-            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         self._running[job.name] = process, job.device
         assert process.stdin is not None and process.stdout is not None
@@ -113,9 +118,11 @@ class _Crew:
         threading.Thread(target=self._listen, args=(job.name, process.stdout), daemon=True).start()
 
     def _listen(self, name: str, lines: IO[str]) -> None:
-        for line in lines:
-            self._news.put((name, dict(parse_json(line))))
-        self._news.put((name, {}))
+        try:
+            for said in filter(None, map(_news_in, lines)):
+                self._news.put((name, said))
+        finally:
+            self._news.put((name, {}))
 
     def _hear(self) -> None:
         try:
@@ -141,6 +148,15 @@ class _Crew:
             self._error = (
                 f"fold {name}: its process ended with status {status} and said no reason; what it printed says"
             )
+
+
+def _news_in(line: str) -> dict[str, str]:
+    """Return the news of a line, nothing of one that is no news, such as what a library printed."""
+    try:
+        said = dict(parse_json(line))
+    except (ValueError, TypeError):
+        return {}
+    return said if said.keys() & {"line", "progress", "error"} else {}
 
 
 class _Told:
