@@ -162,3 +162,12 @@ def test_a_study_is_of_one_label_a_slide(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="crossvalidate is for one label a slide, not for target = 'survival'"):
         make_plan(table(tmp_path, HEADER + "\n".join(LINES)), Other(), Wanted(2))
+
+
+def test_a_patient_kept_for_the_test_takes_no_part_with_any_slide(tmp_path: Path) -> None:
+    lines = [f"{row.slide},{row.label},{row.patient},{'test' if row.slide == '0_0' else 'train'}" for row in rows(5, 5)]
+    (tmp_path / "labels.csv").write_text("\n".join(["slide,label,patient,split", *lines]))
+    plan = make_plan(tmp_path / "labels.csv", Recipe(validation_share=0.3), Wanted(2))
+    assert plan.left_out == ("0_0",) and [row.slide for row in plan.related] == ["0_1"]
+    assert len(plan.rows) == 18 and all(row.patient != "P0" for row in plan.rows)
+    assert all("0_1" not in fold.parts for fold in plan.folds)

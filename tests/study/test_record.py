@@ -47,7 +47,12 @@ def study(tmp_path: Path) -> Path:
         for i, label in enumerate(["", "benign", "benign", EVIL]):
             status, reason = ("done", "") if label else ("failed", "no scale")
             results.add(State(f"a/s{i}", f"/a/s{i}.svs", status, reason, run, SlideKey(), {"label": label}))
-    about = {"command": "wsi-attention crossvalidate -l labels.csv", "labels": "labels.csv", "left_out": ["s9"]}
+    about = {
+        "command": "wsi-attention crossvalidate -l labels.csv",
+        "labels": "labels.csv",
+        "left_out": ["s9"],
+        "related": ["s8"],
+    }
     about |= {"wanted": {"folds": 2, "repeats": 1, "seed": 7, "site": "hospital"}, "folds": ["1-1", "1-2"]}
     about |= {"patients_given": True, "versions": {"torch": "2.0", "Python": "3.11"}}
     (folder / "study.json").write_text(json.dumps(about))
@@ -59,8 +64,12 @@ def test_the_record_says_what_the_files_say(study: Path) -> None:
     assert ran.exit_code == 0 and ran.output.strip() == str(study / "record.html")
     text = (study / "record.md").read_text()
     for said in (
-        "| 5 in the labels |  |  |\n| 1 left out, as their split is test |  |  |\n| 4 take part | 4 | 2 benign, 2 ",
-        "| s9 | the study | split is test |\n| a/s0.svs | training or validation of fold 1-1 | no scale |",
+        "| 6 in the labels |  |  |\n| 1 left out, as their split is test |  |  |\n",
+        "| 1 left out, as other slides of their patients are kept for the test |  |  |\n",
+        "| 4 take part | 4 | 2 benign, 2 ",
+        "| s9 | the study | split is test |\n",
+        "| s8 | the study | as other slides of their patients are kept for the test |\n",
+        "| a/s0.svs | training or validation of fold 1-1 | no scale |",
         "| a/s0 | prediction | failed: no scale |",
         "| 1-2 | 1 slides of 1 patients (1 benign) | 1 slides of 1 patients (1 <b>",
         "Slides of a patient or a value of hospital are never in two folds",
@@ -113,3 +122,23 @@ def test_what_is_no_finished_study(study: Path, gone: str, said: str) -> None:
     (study / gone).unlink()
     with pytest.raises(InputError, match=said):
         write_record(study)
+
+
+def test_an_undecided_label_is_not_a_wrong_one_and_letters_may_be_composed_or_not(study: Path) -> None:
+    for file in study.glob("folds/*/labels.csv"):
+        file.write_text(file.read_text().replace("benign", "be\u0301nigne"))
+    run = RunKey("m", "00", {})
+    with open_results(study / "out_of_fold", run, "overwrite") as results:
+        for i, label in enumerate(["undecided", EVIL, "b\u00e9nigne", "b\u00e9nigne"]):
+            results.add(State(f"a/s{i}", f"/a/s{i}.svs", "done", "", run, SlideKey(), {"label": label}))
+    failures = guideline_facts(facts_of(study))["failures"]
+    assert failures.endswith("1 of 3 have another label than the one given: a/s3; 1 of 4 are undecided.")
+
+
+def test_no_secret_of_a_url_stands_in_the_record(study: Path) -> None:
+    about = json.loads((study / "study.json").read_text())
+    about["command"] = "wsi-attention crossvalidate -i https://me:pw@host/a 'https://host/b?sv=1&sig=SECRET'"
+    (study / "study.json").write_text(json.dumps(about))
+    write_record(study)
+    text = (study / "record.md").read_text() + (study / "record.html").read_text()
+    assert "https://***@host/a" in text and "SECRET" not in text and "me:pw" not in text

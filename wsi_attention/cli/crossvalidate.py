@@ -61,6 +61,7 @@ def crossvalidate(
 
     with starting():
         from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
+        from wsi_attention.slide.urls import masked
         from wsi_attention.study.crossvalidate import crossvalidate as do_study
         from wsi_attention.training.encoder_choice import with_encoder
 
@@ -84,7 +85,7 @@ def crossvalidate(
             feature_store=feature_store,
             feature_store_gb=feature_store_gb,
             features=features,
-            command=shlex.join(["wsi-attention", *sys.argv[1:]]),
+            command=shlex.join(["wsi-attention", *map(masked, sys.argv[1:])]),
             listener=listener,
         )
     say(*_page(result, labels))

@@ -22,6 +22,7 @@ from wsi_attention.inference.predict import versions
 from wsi_attention.inference.results.folder import locked
 from wsi_attention.inference.results.state import State
 from wsi_attention.json_values import parse
+from wsi_attention.slide.urls import masked
 from wsi_attention.study.certainty import Sight, known_before, study_certainty
 from wsi_attention.study.ensemble import joined, save_ensemble
 from wsi_attention.study.fold import LABELS, FoldJob
@@ -81,7 +82,8 @@ def crossvalidate(
     An interrupted call, repeated, goes on where it was and ends with the same files.
 
     Args:
-        labels: CSV `slide,label[,patient][,mpp][,split][,series]`; slides whose split is "test" take no part.
+        labels: CSV `slide,label[,patient][,mpp][,split][,series]`; patients with a slide of
+            split "test" take no part.
         slides: as in `training.train`.
         output: the study's folder. It is a model folder, of the ensemble; `out_of_fold/` in it is a results folder,
             `folds/1-2/` the model of fold 2 in repeat 1.
@@ -107,7 +109,7 @@ def crossvalidate(
     places = () if slides is None else tuple(map(str, given_paths(slides, "slides", "a folder or a slide")))
     if features is None and not places:
         raise InputError("no slides are given (-i), and no features of them (--features): give one, or both")
-    listener = listener or Silent()
+    listener, command = listener or Silent(), masked(command)
     plan = make_plan(table, settled(as_recipe(recipe)), Wanted(folds, repeats, as_recipe(recipe).seed, site))
     _announce(plan, listener)
     _check(plan, places, features, device)
@@ -149,6 +151,13 @@ def _announce(plan: StudyPlan, listener: Listener) -> None:
     listener.line(f"{len(plan.rows)} slides {whose} in {plan.wanted.folds} folds{repeats}{site}")
     if plan.left_out:
         listener.line(f"note: {len(plan.left_out)} slides take no part, as their split is test")
+    if plan.related:
+        patients = sorted({row.patient for row in plan.related})
+        names = ", ".join(patients[:10]) + (", …" if len(patients) > 10 else "")
+        listener.line(
+            f"note: {len(plan.related)} more slides take no part, as other slides of their patients are kept for the"
+            f" test: {names}"
+        )
 
 
 def _begin(folder: Path, plan: StudyPlan, earlier: str, command: str) -> None:
@@ -173,6 +182,7 @@ def _begin(folder: Path, plan: StudyPlan, earlier: str, command: str) -> None:
         "wanted": asdict(plan.wanted),
         "folds": [fold.name for fold in plan.folds],
         "left_out": list(plan.left_out),
+        "related": [row.slide for row in plan.related],
         "patients_given": plan.patients_given,
         "versions": {**versions(), "Python": platform.python_version()},
     }

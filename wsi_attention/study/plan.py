@@ -59,6 +59,7 @@ class StudyPlan:
         wanted: how patients are divided.
         recipe: of every training.
         folds: in the order in which they are done.
+        related: rows that take no part either, as other slides of their patients are kept for the test.
     """
 
     table: Table
@@ -68,6 +69,7 @@ class StudyPlan:
     wanted: Wanted
     recipe: Recipe
     folds: tuple[Fold, ...]
+    related: tuple[LabelRow, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -119,7 +121,7 @@ class StudyPlan:
 
 
 def make_plan(labels: str | Path, recipe: Recipe, wanted: Wanted) -> StudyPlan:
-    """Read the labels and divide them; slides whose column split is "test" take no part.
+    """Read the labels and divide them; patients with a slide whose column split is "test" take no part.
 
     Raises:
         InputError: as `read_labels`, `divided` and `split_rows`; or a site is asked for and missing.
@@ -131,7 +133,9 @@ def make_plan(labels: str | Path, recipe: Recipe, wanted: Wanted) -> StudyPlan:
             " with a column split of your own for each"
         )
     every = read_labels(labels)
-    rows = tuple(sorted((row for row in every if row.part != "test"), key=lambda row: row.slide))
+    tested = {row.patient for row in every if row.part == "test"}
+    rows = tuple(sorted((row for row in every if row.patient not in tested), key=lambda row: row.slide))
+    related = tuple(row for row in every if row.patient in tested and row.part != "test")
     if len(class_names(rows)) < 2:
         found = f"only {rows[0].label!r}" if rows else "none"
         raise InputError(f"{labels}: a study needs two classes or more; found {found}")
@@ -144,7 +148,7 @@ def make_plan(labels: str | Path, recipe: Recipe, wanted: Wanted) -> StudyPlan:
         for number in range(1, wanted.folds + 1)
     )
     left_out = tuple(row.slide for row in every if row.part == "test")
-    return StudyPlan(table, rows, left_out, sites, wanted, recipe, folds)
+    return StudyPlan(table, rows, left_out, sites, wanted, recipe, folds, related)
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from wsi_attention.inference.results.state import State, read_states
 from wsi_attention.json_values import JsonObject, parse
 from wsi_attention.model_card import ModelConfig
 from wsi_attention.model_encoder import KEY, EncoderPart, named_encoder
+from wsi_attention.slide.urls import masked
 from wsi_attention.statistics.intervals import METHODS
+from wsi_attention.structures import UNDECIDED
 from wsi_attention.study.fold import LABELS
 from wsi_attention.study.guidelines import CLAIM, TRIPOD, filled
 from wsi_attention.study.out_of_fold import names_of
@@ -30,6 +33,7 @@ STUDY = "study.json"
 FOLDS = "folds"
 MARKDOWN, PAGE = "record.md", "record.html"
 PARTS = {"train": "training", "val": "validation", "test": "held out"}
+RELATED = "as other slides of their patients are kept for the test"
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def facts_of(study: Path) -> StudyFacts:
 def _fold(folder: Path) -> FoldFacts:
     parts: dict[str, list[Mapping[str, str]]] = {part: [] for part in PARTS}
     for _, cells in read_table(folder / LABELS).rows:
-        parts[cells["split"]].append(cells)
+        parts[cells["split"]].append({key: unicodedata.normalize("NFC", cell) for key, cell in cells.items()})
     finished = parse((folder / TRAINING / FINISHED).read_text(encoding="utf-8"))
     return FoldFacts(folder.name, parts, finished, read_config(folder))
 
@@ -123,7 +127,7 @@ def _fold(folder: Path) -> FoldFacts:
 def _sections(found: StudyFacts) -> Iterator[Section]:
     facts = guideline_facts(found)
     yield Section("What was done", (facts["model"], facts["division"], facts["ensemble"], facts["choice"]))
-    yield Section("Command", (), code=str(found.about.get("command") or "The command was not recorded."))
+    yield Section("Command", (), code=masked(str(found.about.get("command") or "The command was not recorded.")))
     yield Section("Data flow", (facts["flow"],), ("slides", "patients", "classes"), _flow(found))
     yield Section("Slides that were left out, and why", (), ("slide", "where", "why"), _left_out(found))
     yield Section("Splits", (facts["apart"],), ("fold", *PARTS.values()), _splits(found))
@@ -190,7 +194,7 @@ def guideline_facts(found: StudyFacts) -> dict[str, str]:
             if site
             else "Folds were not kept apart by hospital; crossvalidate --site COLUMN does."
         ),
-        "measures": f"AUROC, accuracy, recall of each class and F1. {METHODS}.",
+        "measures": f"AUROC and accuracy. {METHODS}.",
         "availability": f"The model folder holds all weights and options; sha256 {config['weights_sha256']}.",
         "balance": (
             "Each class counts the same in the loss." if recipe["class_weights"] == "balanced" else "Nothing was done."
@@ -229,10 +233,11 @@ def _start(recipe: Mapping[str, Any]) -> str:
 def _flow(found: StudyFacts) -> list[tuple[str, str, str]]:
     rows = found.rows
     counts = Counter(row["label"] for row in rows)
-    left = len(found.about["left_out"])
+    left, related = len(found.about["left_out"]), len(_related(found))
     done = [state for state in found.states if state.status in ("done", "partial")]
-    lines = [(f"{len(rows) + left} in the labels", "", "")]
+    lines = [(f"{len(rows) + left + related} in the labels", "", "")]
     lines += [(f"{left} left out, as their split is test", "", "")] if left else []
+    lines += [(f"{related} left out, {RELATED}", "", "")] if related else []
     classes = ", ".join(f"{counts[name]} {name}" for name in found.config["classes"])
     lines.append((f"{len(rows)} take part", str(len({_patient(row) for row in rows})), classes))
     labels = ", ".join(f"{n} predicted {name}" for name, n in sorted(Counter(s.row["label"] for s in done).items()))
@@ -248,6 +253,7 @@ def _flow_text(found: StudyFacts) -> str:
 
 def _left_out(found: StudyFacts) -> list[tuple[str, str, str]]:
     test = [(slide, "the study", "split is test") for slide in found.about["left_out"]]
+    test += [(slide, "the study", RELATED) for slide in _related(found)]
     training = [
         (slide, f"training or validation of fold {fold.name}", str(reason))
         for fold in found.folds
@@ -259,6 +265,10 @@ def _left_out(found: StudyFacts) -> list[tuple[str, str, str]]:
         if state.status not in ("done", "partial")
     ]
     return [*test, *training, *held] or [("none", "", "")]
+
+
+def _related(found: StudyFacts) -> Sequence[str]:
+    return list(found.about.get("related", ()))
 
 
 def _splits(found: StudyFacts) -> list[tuple[str, ...]]:
@@ -305,9 +315,14 @@ def _wrong(found: StudyFacts) -> str:
     labels = {row["slide"].replace("\\", "/"): row["label"] for row in found.rows}
     names = {name: slide for slide, name in names_of(found.states, labels, str(found.about["labels"])).items()}
     known = [state for state in found.states if state.name in names and state.row.get("label")]
-    wrong = [state.name for state in known if state.row["label"] != labels[names[state.name]]]
+    withheld = [s for s in known if s.row["label"] == UNDECIDED and UNDECIDED not in found.config["classes"]]
+    called = [state for state in known if state not in withheld]
+    wrong = [state.name for state in called if state.row["label"] != labels[names[state.name]]]
     some = ", ".join(wrong[:10]) + (", …" if len(wrong) > 10 else "")
-    return f"{len(wrong)} of {len(known)} have another label than the one given{f': {some}' if wrong else ''}"
+    open_ones = f"; {len(withheld)} of {len(known)} are undecided" if withheld else ""
+    return (
+        f"{len(wrong)} of {len(called)} have another label than the one given{f': {some}' if wrong else ''}{open_ones}"
+    )
 
 
 def _patient(row: Mapping[str, str]) -> str:
