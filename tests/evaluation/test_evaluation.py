@@ -275,6 +275,26 @@ def test_a_name_counts_where_contents_tell_nothing(results: Path, tmp_path: Path
     assert (found.trained, found.named) == (("e",), ("c",) if kind == "hashed_names" else ("b", "c"))
 
 
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"patients_given": True, "earlier_weights": False}, "models that had seen neither it nor its patient"),
+        ({"patients_given": False, "earlier_weights": False}, "had not seen it; other slides of its patient they may"),
+        ({"patients_given": True, "earlier_weights": True}, "nor its patient; which slides trained the weights"),
+        ({"patients_given": False, "earlier_weights": True}, "a slide that it predicted; which slides trained"),
+        ({}, "which slides trained the weights that they began with is not known"),
+    ],
+)
+def test_out_of_fold_says_no_more_than_is_known(
+    results: Path, tmp_path: Path, known: dict[str, bool], said: str
+) -> None:
+    run = {"model": {"name": "study", "weights_sha256": "", "out_of_fold": True, **known}}
+    (results / "run_out_of_fold.json").write_text(json.dumps(run))
+    found = evaluate(results, labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\n")).overlap
+    assert len(found.lines) == 1 and said in found.lines[0]
+    assert found.remarks == (() if said.startswith("models") else found.lines)
+
+
 def test_what_is_not_known_is_said(results: Path, tmp_path: Path) -> None:
     labels = labels_csv(tmp_path, "slide,label\na,lesion\nb,benign\n")
     assert "is not known; -m names its folder" in evaluate(results, labels).overlap.lines[0]

@@ -151,6 +151,7 @@ def test_started_again_it_has_nothing_to_do_and_after_a_loss_the_same_bytes(plac
     (study / "model.safetensors").unlink()
     shutil.rmtree(study / "out_of_fold")
     without_model(study / "folds/1-2")
+    assert (study / "labels.csv").read_text() == (place / "labels.csv").read_text()
     ran = CliRunner().invoke(app, arguments(place, study), catch_exceptions=False)
     assert ran.exit_code == 0
     after = contents(study)
@@ -288,6 +289,7 @@ def test_another_study_does_not_lie_in_the_same_folder(place: Path, change: dict
         ({"folds": 5}, "class 'benign' has 4 patients, fewer than 5 folds; --folds 4 is possible"),
         ({"site": "hospital"}, "column 'hospital' is missing; found: slide, label, patient"),
         ({"slides": None}, "no slides are given"),
+        ({"recipe": Recipe(method="ats", bag="patient"), "features": "x"}, "reads slides, and --features were given"),
     ],
 )
 def test_what_can_be_no_study_is_refused_before_anything_is_written(
@@ -299,6 +301,22 @@ def test_what_can_be_no_study_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=said):
         crossvalidate(place / "labels.csv", slides, tmp_path / "study", recipe, **{"device": "cpu", **given})
     assert not (tmp_path / "study").exists()
+
+
+def test_labels_of_others_in_the_folder_stay(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("mine")
+    with pytest.raises(InputError, match="holds something that is no study"):
+        done(place, tmp_path)
+    assert (tmp_path / "labels.csv").read_text() == "mine"
+
+
+def test_labels_edited_in_between_change_nothing(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, study = tmp_path / "labels.csv", copied(place / "study", tmp_path / "study")
+    shutil.copy(place / "labels.csv", labels)
+    monkeypatch.setattr(module, "do_folds", lambda *_: labels.write_text("slide,label\np0_0,lesion\np1_0,benign\n"))
+    recipe = load_recipe(place / "recipe.toml")
+    found = crossvalidate(labels, place / "slides", study, recipe, folds=2, device="cpu").evaluation
+    assert found.scores.n == 9 and found.scores.patients == 8
 
 
 def test_something_else_in_the_folder_stays(place: Path, tmp_path: Path) -> None:

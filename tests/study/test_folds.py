@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from wsi_attention.config import Recipe
-from wsi_attention.csv_table import read_table
+from wsi_attention.csv_table import Table, read_table
 from wsi_attention.errors import InputError
+from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.study.folds import Wanted, divided
-from wsi_attention.study.plan import make_plan
+from wsi_attention.study.out_of_fold import check_names
+from wsi_attention.study.plan import Fold, StudyPlan, make_plan
 from wsi_attention.training.labels import LabelRow
 
 
@@ -162,6 +164,20 @@ def test_a_study_is_of_one_label_a_slide(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="crossvalidate is for one label a slide, not for target = 'survival'"):
         make_plan(table(tmp_path, HEADER + "\n".join(LINES)), Other(), Wanted(2))
+
+
+def test_two_slides_of_one_name_in_different_folds_are_refused() -> None:
+    given = tuple(LabelRow(name, "benign", name) for name in ("x.svs", "X.tif", "y.svs"))
+    files = {row.slide: SlideFile(f"/a/{row.slide}", row.slide) for row in given}
+
+    def plan(*held: str) -> StudyPlan:
+        folds = (Fold(1, 1, {row.slide: "test" if row.slide in held else "train" for row in given}),)
+        rest = (Fold(1, 2, {row.slide: "train" if row.slide in held else "test" for row in given}),)
+        return StudyPlan(Table("labels.csv", (), ()), given, (), {}, Wanted(2), Recipe(), (*folds, *rest))
+
+    check_names(plan("x.svs", "X.tif"), files)
+    with pytest.raises(InputError, match=r"labels\.csv: /a/x\.svs and /a/X\.tif are both called X; rename one of them"):
+        check_names(plan("x.svs", "y.svs"), files)
 
 
 def test_a_patient_kept_for_the_test_takes_no_part_with_any_slide(tmp_path: Path) -> None:

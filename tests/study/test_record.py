@@ -135,6 +135,13 @@ def test_an_undecided_label_is_not_a_wrong_one_and_letters_may_be_composed_or_no
     assert failures.endswith("1 of 3 have another label than the one given: a/s3; 1 of 4 are undecided.")
 
 
+def test_slides_that_a_model_had_seen_are_told_beside_the_results(study: Path) -> None:
+    run = {"model": {}, "seen_in_training": ["1 of these 3 slides trained this model: a/s1"]}
+    (study / "out_of_fold/run_out_of_fold.json").write_text(json.dumps(run))
+    write_record(study)
+    assert "\n\n1 of these 3 slides trained this model: a/s1\n\n| measure |" in (study / "record.md").read_text()
+
+
 def test_no_secret_of_a_url_stands_in_the_record(study: Path) -> None:
     about = json.loads((study / "study.json").read_text())
     about["command"] = "wsi-attention crossvalidate -i https://me:pw@host/a 'https://host/b?sv=1&sig=SECRET'"

@@ -101,6 +101,7 @@ def _page(result: StudyResult, labels: Path) -> list[str]:
     split = " --split all" if result.evaluation.split else ""
     return [
         f"out of fold, {scores.n} slides of {scores.patients} patients, {len(result.folds)} models:",
+        *result.evaluation.overlap.remarks,
         f"AUROC      {auroc}",
         f"accuracy   {scores.accuracy:.3f}  (95 % {least:.3f} to {most:.3f})",
         f"ensemble   {result.folder}, for classify -m",

@@ -18,6 +18,11 @@ from wsi_attention.training.labels import LabelRow
 
 OUT_OF_FOLD: Final = "out_of_fold"
 """Says in the record of a run, of its model, that each slide was predicted by a part of it that had not seen it."""
+PATIENTS_GIVEN: Final = "patients_given"
+"""Says there whether the labels told of every slide whose it is, so that patients were kept apart too."""
+EARLIER_WEIGHTS: Final = "earlier_weights"
+"""Says there whether training began with weights of an earlier model, of which nobody knows what it had seen."""
+APART: Final = "out of fold: each slide was predicted by models that had seen neither it nor its patient"
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,9 @@ class Overlap:
         chosen: their content chose its best epoch (validation).
         named: they are called as slides that trained it or chose its epoch, and contents do not tell them apart.
         related: other slides of their patients did.
-        out_of_fold: each was predicted by models of a cross-validation that had seen neither it nor its patient.
+        out_of_fold: each was predicted by models of a cross-validation whose training left it out.
+        patients_given: then also other slides of its patient were left out.
+        earlier_weights: these models began with weights of an earlier model, and what it had seen is not known.
     """
 
     slides: int
@@ -41,6 +48,8 @@ class Overlap:
     named: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
     out_of_fold: bool = False
+    patients_given: bool = False
+    earlier_weights: bool = False
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -55,10 +64,31 @@ class Overlap:
         if lines:
             return (*lines, "the figures are too kind: judge a model by slides and patients that it has not seen")
         if self.out_of_fold:
-            return ("out of fold: each slide was predicted by models that had seen neither it nor its patient",)
+            return (self._apart,)
         if not self.known:
             return ("whether some of these slides trained the model is not known; -m names its folder",)
         return ("none of these slides is known to have trained this model",)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The lines; none where slides were held out with their patients, as they should be."""
+        return tuple(line for line in self.lines if line != APART)
+
+    @property
+    def _apart(self) -> str:
+        """Return what is known of models that were trained without the slides that they judge."""
+        patient = " or its patient" if self.patients_given else ""
+        if self.earlier_weights:
+            return (
+                f"out of fold: no model was trained here on a slide that it predicted{patient and ', nor its patient'};"
+                " which slides trained the weights that they began with is not known"
+            )
+        if self.patients_given:
+            return APART
+        return (
+            "out of fold: each slide was predicted by models that had not seen it; other slides of its patient they may"
+            " have seen, as the labels do not say of every slide whose it is"
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Return plain JSON values."""
@@ -109,7 +139,8 @@ def find_overlap(
         results: the results folder, whose states know the contents.
         config: of the model, None where it is not at hand.
     """
-    apart = bool(_last_run(results).get(OUT_OF_FOLD))
+    run = _last_run(results)
+    apart = bool(run.get(OUT_OF_FOLD))
     seen = LearntFrom.from_config(config) if config and not apart else None
     found: dict[str, list[str]] = {kind: [] for kind in ("train", "val", "named", "related")}
     for name, row in rows.items():
@@ -118,7 +149,8 @@ def find_overlap(
             found[kind].append(name)
     known = apart or seen is not None or any(found.values())
     trained, chosen, named, related = (tuple(found[kind]) for kind in ("train", "val", "named", "related"))
-    return Overlap(len(rows), known, trained, chosen, named, related, apart)
+    patients, earlier = bool(run.get(PATIENTS_GIVEN)), apart and bool(run.get(EARLIER_WEIGHTS, True))
+    return Overlap(len(rows), known, trained, chosen, named, related, apart, patients, earlier)
 
 
 def _kind(name: str, row: LabelRow, note: str, results: Path, seen: LearntFrom | None) -> str | None:

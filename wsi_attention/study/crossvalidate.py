@@ -25,17 +25,18 @@ from wsi_attention.json_values import parse
 from wsi_attention.slide.urls import masked
 from wsi_attention.study.certainty import Sight, known_before, study_certainty
 from wsi_attention.study.ensemble import joined, save_ensemble
-from wsi_attention.study.fold import LABELS, FoldJob
+from wsi_attention.study.fold import LABELS, FoldJob, HeldOut
 from wsi_attention.study.folds import Wanted
-from wsi_attention.study.out_of_fold import gather, judged, rows_by_name, write_run
+from wsi_attention.study.out_of_fold import check_names, gather, judged, rows_by_name, write_run
 from wsi_attention.study.plan import StudyPlan, make_plan
 from wsi_attention.study.record import FOLDS, MARKDOWN, PAGE, STUDY, write_record
 from wsi_attention.study.side_by_side import do_folds
 from wsi_attention.training.bags import find_bags
 from wsi_attention.training.data import data_fingerprint
 from wsi_attention.training.encoder_choice import settled
-from wsi_attention.training.labels import find_slides
+from wsi_attention.training.labels import Split
 from wsi_attention.training.listener import Listener, Silent
+from wsi_attention.training.patients import check_bags
 from wsi_attention.training.plan import check_options
 
 TABLE = "folds.csv"
@@ -112,7 +113,7 @@ def crossvalidate(
     listener, command = listener or Silent(), masked(command)
     plan = make_plan(table, settled(as_recipe(recipe)), Wanted(folds, repeats, as_recipe(recipe).seed, site))
     _announce(plan, listener)
-    _check(plan, places, features, device)
+    _check(plan, folder, places, features, device)
     with locked(folder):
         _begin(folder, plan, earlier, command)
         jobs = [
@@ -130,18 +131,22 @@ def crossvalidate(
             for fold in plan.folds
         ]
         do_folds(jobs, processes, listener)
-        return _finish(folder, table, plan, command, Sight(places, device, series), listener)
+        return _finish(folder, plan, command, Sight(places, device, series), listener)
 
 
-def _check(plan: StudyPlan, places: Sequence[str], features: str | Path | None, device: str) -> None:
+def _check(plan: StudyPlan, folder: Path, places: Sequence[str], features: str | Path | None, device: str) -> None:
     """Raise InputError where no fold could be done, before the folder is touched."""
     check_options(plan.recipe)
     for one in device.split(","):
         device_of(one)
-    if places:
-        find_slides([row.slide for row in plan.rows], places, plan.table.path)
+    check_bags(plan.recipe, Split(plan.classes, plan.rows, ()), plan.table.path, features)
+    rows = plan.rows
     if features is not None:
-        find_bags(features, plan.rows, plan.table.path)
+        known = find_bags(features, rows, plan.table.path)
+        rows = rows if places else tuple(row for row in rows if row.slide in known)
+    order = HeldOut(tuple(places), rows=rows, labels=plan.table.path)
+    found = order.found(folder / FOLDS) if places else order.bags(str(features))
+    check_names(plan, {row.slide: slide for row, slide in zip(rows, found.slides, strict=True)})
 
 
 def _announce(plan: StudyPlan, listener: Listener) -> None:
@@ -164,7 +169,7 @@ def _begin(folder: Path, plan: StudyPlan, earlier: str, command: str) -> None:
     """Make the folder ready for the plan: what is there must be the same study, or be replaced."""
     path = folder / STUDY
     if path.is_file() and earlier == "replace":
-        _forget(folder)
+        _forget(folder, [LABELS] if _others_labels(folder, plan) else [])
     elif path.is_file():
         stored = _stored(path)
         other = [name for name, digest in plan.digests.items() if stored.get(name) != digest]
@@ -173,7 +178,7 @@ def _begin(folder: Path, plan: StudyPlan, earlier: str, command: str) -> None:
                 f"{folder} holds a study with different {' and '.join(other)}; choose another output folder, or"
                 " --overwrite to begin anew"
             )
-    elif (folder / CONFIG).exists() or (folder / FOLDS).exists():
+    elif any((folder / name).exists() for name in (CONFIG, FOLDS)) or _others_labels(folder, plan):
         raise InputError(f"{folder} holds something that is no study; choose another output folder")
     about = {
         "plan": plan.digests,
@@ -188,11 +193,19 @@ def _begin(folder: Path, plan: StudyPlan, earlier: str, command: str) -> None:
     }
     write_text(path, json.dumps(about, indent=2, sort_keys=True) + "\n")
     write_if_new(folder / TABLE, [plan.table_of_folds()])
+    if _others_labels(folder, plan) or not (folder / LABELS).exists():
+        write_if_new(folder / LABELS, [plan.labels()])
     for fold in plan.folds:
         own = folder / FOLDS / fold.name
         with results_errors(own):
             own.mkdir(parents=True, exist_ok=True)
         write_if_new(own / LABELS, [plan.labels_of(fold)])
+
+
+def _others_labels(folder: Path, plan: StudyPlan) -> bool:
+    """Tell whether the folder has labels that are not the very file that was given."""
+    own = folder / LABELS
+    return own.exists() and not own.samefile(plan.table.path)
 
 
 def _stored(path: Path) -> Mapping[str, str]:
@@ -202,18 +215,19 @@ def _stored(path: Path) -> Mapping[str, str]:
         raise InputError(f"{path} cannot be read ({error}); --overwrite begins anew") from error
 
 
-def _forget(folder: Path) -> None:
-    """Remove an earlier study from its folder, and nothing else; what it is known by goes last."""
+def _forget(folder: Path, more: Sequence[str]) -> None:
+    """Remove an earlier study from its folder, `more` files of it too; what it is known by goes last."""
     for name in (FOLDS, OUT_OF_FOLD):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (MARKDOWN, PAGE, README, WEIGHTS, CONFIG, TABLE, STUDY):
+    for name in (*more, MARKDOWN, PAGE, README, WEIGHTS, CONFIG, TABLE, STUDY):
         (folder / name).unlink(missing_ok=True)
 
 
-def _finish(folder: Path, table: Path, plan: StudyPlan, command: str, sight: Sight, listener: Listener) -> StudyResult:
+def _finish(folder: Path, plan: StudyPlan, command: str, sight: Sight, listener: Listener) -> StudyResult:
     """Gather what the folds found, judge it, and write the ensemble."""
     states = gather(folder, plan)
-    found = evaluate(folder / OUT_OF_FOLD, table, split="all" if any(row.part for row in plan.rows) else None)
+    write_run(folder, plan)
+    found = evaluate(folder / OUT_OF_FOLD, folder / LABELS, split="all" if any(row.part for row in plan.rows) else None)
     ensemble = joined([folder / FOLDS / fold.name for fold in plan.folds])
     seen = judged(folder, plan)
     certainty = known_before(folder, ensemble.weights, seen.sha256) or study_certainty(
@@ -231,7 +245,7 @@ def _finish(folder: Path, table: Path, plan: StudyPlan, command: str, sight: Sig
         certainty=certainty,
         judged_sha256=seen.sha256,
     )
-    write_run(folder, weights)
+    write_run(folder, plan, weights, found.overlap.remarks)
     write_record(folder)
     return StudyResult(folder, folder / OUT_OF_FOLD, found, tuple(fold.name for fold in plan.folds))
 

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_attention.errors import InputError, ResultsError
-from wsi_attention.evaluation.overlap import OUT_OF_FOLD
+from wsi_attention.evaluation.overlap import EARLIER_WEIGHTS, OUT_OF_FOLD, PATIENTS_GIVEN
 from wsi_attention.export.chosen import exporters_of
 from wsi_attention.export.patients import deciding_figures
 from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.files import write_text
+from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.matching import SlideNames
+from wsi_attention.inference.batch.names import assign_names
 from wsi_attention.inference.pictures import write_unfinished
 from wsi_attention.inference.results.folder import open_results
 from wsi_attention.inference.results.state import FOLDER, RunKey, State, prediction_of, read_state, read_states
@@ -31,6 +33,8 @@ from wsi_attention.training.labels import LabelRow
 
 RUN = "run_out_of_fold.json"
 """What says whose results they are; without a time, so that the same study has the same files."""
+REMARKS = "seen_in_training"
+"""Key in it of sentences on slides that judge although a model had seen them, or may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +91,23 @@ def gather(study: Path, plan: StudyPlan) -> tuple[State, ...]:
         return tuple(results.states[name] for name in sorted(found))
 
 
-def write_run(study: Path, weights_sha256: str) -> None:
-    """Say in `out_of_fold/` which ensemble the models belong to that made it.
+def write_run(study: Path, plan: StudyPlan, weights_sha256: str = "", remarks: Sequence[str] = ()) -> None:
+    """Say in `out_of_fold/` which ensemble the models belong to that made it, and what they had seen before.
 
     Args:
         study: the folder, which is the ensemble's too.
-        weights_sha256: of the ensemble.
+        plan: what it is about.
+        weights_sha256: of the ensemble; empty where there is none yet.
+        remarks: what people should know of slides that judge although a model had seen them.
 
     Raises:
         ResultsError: it cannot be written.
     """
     model = {"name": study.name, "folder": str(study.resolve()), "weights_sha256": weights_sha256, OUT_OF_FOLD: True}
-    write_text(study / OUT_OF_FOLD / RUN, json.dumps({"model": model}, indent=2) + "\n")
+    model[PATIENTS_GIVEN] = all(row.has_patient for row in plan.rows)
+    model[EARLIER_WEIGHTS] = bool(plan.recipe.start or plan.recipe.encoder_start)
+    content = {"model": model, REMARKS: list(remarks)}
+    write_text(study / OUT_OF_FOLD / RUN, json.dumps(content, indent=2) + "\n")
 
 
 def judged(study: Path, plan: StudyPlan) -> Judged:
@@ -129,6 +138,22 @@ def names_of(states: Iterable[State], slides: Iterable[str], labels: str) -> dic
         index.add(state.name, (state.name, Path(state.path).name, state.path))
     found = {slide: index.find(slide) for slide in slides}
     return {slide: name for slide, name in found.items() if name is not None}
+
+
+def check_names(plan: StudyPlan, slides: Mapping[str, SlideFile]) -> None:
+    """Raise InputError where two slides would have one name in the results, as they lie in different folds.
+
+    Args:
+        plan: of the study.
+        slides: slide of the labels -> its file, of those that there are.
+    """
+    owners: dict[str, str] = {}
+    for fold in plan.folds:
+        own = [slides[row.slide] for row in plan.held_out(fold) if row.slide in slides]
+        for key, name in assign_names([(one.key, one.place) for one in own], {}).items():
+            first = owners.setdefault(name.casefold(), key)
+            if first != key:
+                raise InputError(f"{plan.table.path}: {first} and {key} are both called {name}; rename one of them")
 
 
 def _held_out(study: Path, plan: StudyPlan) -> dict[str, list[tuple[str, Path, str]]]:

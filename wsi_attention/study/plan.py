@@ -93,6 +93,10 @@ class StudyPlan:
         folds = [[fold.name, dict(fold.parts)] for fold in self.folds]
         return plan_of(recipe=self.recipe.as_dict(), labels=labels, folds=folds)
 
+    def labels(self) -> str:
+        """Return the labels as CSV, as they were when the study began."""
+        return as_csv(self.table.columns, ([row[name] for name in self.table.columns] for _, row in self.table.rows))
+
     def labels_of(self, fold: Fold) -> str:
         """Return the labels of a fold's training as CSV: the columns that were given, and the split of this fold."""
         columns = [column for column in self.table.columns if column != SPLIT]

@@ -13,6 +13,7 @@ from typing import Any
 from wsi_attention.checkpoint import CONFIG, certainty_of, read_config
 from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
+from wsi_attention.evaluation.overlap import OUT_OF_FOLD
 from wsi_attention.files import write_text
 from wsi_attention.inference.results.state import State, read_states
 from wsi_attention.json_values import JsonObject, parse
@@ -23,7 +24,7 @@ from wsi_attention.statistics.intervals import METHODS
 from wsi_attention.structures import UNDECIDED
 from wsi_attention.study.fold import LABELS
 from wsi_attention.study.guidelines import CLAIM, TRIPOD, filled
-from wsi_attention.study.out_of_fold import names_of
+from wsi_attention.study.out_of_fold import REMARKS, RUN, names_of
 from wsi_attention.study.record_page import Section, as_html, as_markdown
 from wsi_attention.training.plan import FINISHED
 from wsi_attention.training.plan import FOLDER as TRAINING
@@ -63,6 +64,7 @@ class StudyFacts:
         folds: each fold.
         config: of the ensemble.
         states: of the held-out slides, without their records.
+        remarks: on slides that judge although a model had seen them, or may have.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class StudyFacts:
     folds: tuple[FoldFacts, ...]
     config: ModelConfig
     states: tuple[State, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[Mapping[str, str]]:
@@ -110,10 +113,12 @@ def facts_of(study: Path) -> StudyFacts:
     try:
         about = parse((study / STUDY).read_text(encoding="utf-8"))
         folds = tuple(_fold(study / FOLDS / name) for name in about["folds"])
+        run = study / OUT_OF_FOLD / RUN
+        remarks = parse(run.read_text(encoding="utf-8")).get(REMARKS, []) if run.is_file() else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{study}: its record cannot be made ({error}); crossvalidate again") from error
-    states = tuple(state.without_record() for state in read_states(study / "out_of_fold"))
-    return StudyFacts(study, about, folds, read_config(study), states)
+    states = tuple(state.without_record() for state in read_states(study / OUT_OF_FOLD))
+    return StudyFacts(study, about, folds, read_config(study), states, tuple(map(str, remarks)))
 
 
 def _fold(folder: Path) -> FoldFacts:
@@ -131,7 +136,7 @@ def _sections(found: StudyFacts) -> Iterator[Section]:
     yield Section("Data flow", (facts["flow"],), ("slides", "patients", "classes"), _flow(found))
     yield Section("Slides that were left out, and why", (), ("slide", "where", "why"), _left_out(found))
     yield Section("Splits", (facts["apart"],), ("fold", *PARTS.values()), _splits(found))
-    yield Section("Results out of fold", (METHODS + ".",), ("measure", "value"), _results(found))
+    yield Section("Results out of fold", (METHODS + ".", *found.remarks), ("measure", "value"), _results(found))
     yield Section("How far to believe a label", _certainty(found))
     yield Section("Models", (), ("model", "best epoch", "validation AUROC", "sha256 of the weights"), _models(found))
     yield Section("Encoder", _encoder(found))
