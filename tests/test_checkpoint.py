@@ -161,6 +161,17 @@ def test_pickles_as_its_folder(folder: Path) -> None:
         pickle.loads(raw)
 
 
+def test_other_rules_for_the_same_weights_are_another_model(folder: Path) -> None:
+    raw = pickle.dumps(loaded := load_model(folder))
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(dict(reversed(config.items()))))
+    assert pickle.loads(raw).config_sha256 == loaded.config_sha256
+    (folder / CONFIG).write_text(json.dumps(config | {"classes": config["classes"][::-1]}))
+    assert load_model(folder).weights_sha256 == loaded.weights_sha256
+    with pytest.raises(ModelError, match="has changed since"):
+        pickle.loads(raw)
+
+
 def test_survives_a_new_process_elsewhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     (tmp_path / "it").write_bytes(pickle.dumps(load_model("mine")))

@@ -113,11 +113,16 @@ class Classifier:
         """What config.json says of a published encoder in it: origin, licence, whether the folder contains it."""
         return EncoderPart.of(self.config.get(ENCODER_KEY))
 
-    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[str, str, str]]:
+    @property
+    def config_sha256(self) -> str:
+        """What tells one configuration from another, sha256 (hex): the same weights may be judged by other rules."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[str, str, str, str]]:
         if self.folder is None:
             raise ModelError(f"model {self.name} has no folder, so it cannot go to another process; save it first")
         device = next(self.model.parameters()).device
-        return _load_again, (str(self.folder), str(device), self.weights_sha256)
+        return _load_again, (str(self.folder), str(device), self.weights_sha256, self.config_sha256)
 
 
 ClassifierLike = Classifier | str | os.PathLike[str]
@@ -267,9 +272,9 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")))
 
 
-def _load_again(folder: str, device: str, sha256: str) -> Classifier:
+def _load_again(folder: str, device: str, weights: str, config: str) -> Classifier:
     classifier = load_model(folder, device)
-    if classifier.weights_sha256 != sha256:
+    if (classifier.weights_sha256, classifier.config_sha256) != (weights, config):
         raise ModelError(f"model {folder} has changed since it was loaded first; start again")
     return classifier
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import hashlib
+import json
 import os
 import pickle
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from wsi_attention.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier, load_model
 from wsi_attention.cli import main
 from wsi_attention.errors import ClusterError, InputError, ModelError
 from wsi_attention.export.chosen import exporters_of
@@ -25,6 +27,7 @@ from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.job import Job, Settings
 from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.cluster import open as module
+from wsi_attention.inference.cluster import worker
 from wsi_attention.inference.cluster.open import open_cluster, quiet
 from wsi_attention.inference.cluster.runner import Cluster, _agreed
 from wsi_attention.inference.cluster.worker import ModelSource, Survey, task_of
@@ -106,9 +109,29 @@ def test_workers_keep_memory_that_they_need_again(two: Cluster) -> None:
 def test_a_task_is_coordinates_and_paths(tiny: Classifier, tmp_path: Path) -> None:
     settings = Settings(tiny, tmp_path, run_key(tiny, "32"), Wishes(exporters_of(WHAT)))
     job = Job(SlideFile("/slides/a.svs", "a.svs"), "a", settings)
-    assert tiny.folder is not None
-    task = task_of(job, ModelSource(str(tiny.folder), tiny.weights_sha256))
+    task = task_of(job, ModelSource.of(tiny))
     assert len(pickle.dumps(task)) < 3000
+
+
+def test_a_worker_never_judges_by_the_rules_of_an_earlier_model(
+    tiny: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_loaded", {})
+    monkeypatch.setattr(worker, "_carried", {})
+    assert tiny.folder is not None
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder, folder)
+    first = ModelSource.of(load_model(folder))
+    assert first.load().classes == ("benign", "lesion")
+    carried = first.files()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"classes": ["lesion", "benign"]}))
+    second = ModelSource.of(load_model(folder))
+    assert second.load().classes == ("lesion", "benign")
+    with pytest.raises(ModelError, match="has changed since"):
+        first.load()
+    worker.carry(first.key, carried)
+    assert (first.load().classes, second.load().classes) == (("benign", "lesion"), ("lesion", "benign"))
 
 
 def test_workers_that_cannot_see_the_model_are_brought_it(

@@ -91,7 +91,7 @@ class Cluster:
             raise ModelError(
                 f"model {classifier.name} has no folder, so it cannot go to another process; save it first"
             )
-        self._model = remote.ModelSource(str(classifier.folder), classifier.weights_sha256)
+        self._model = remote.ModelSource.of(classifier)
         self._results = results
         self._wait_for_workers(device)
         found = self._survey(device, precision, slide)
@@ -219,7 +219,7 @@ class Cluster:
         assert self._model is not None
         from wsi_attention.inference.cluster.worker_plugin import ModelPlugin
 
-        self._plugin = ModelPlugin(self._model.sha256, self._model.files())
+        self._plugin = ModelPlugin(self._model.key, self._model.files())
         self._client.register_plugin(self._plugin)
 
     def _blame(self, job: Job, error: KilledWorker) -> None:

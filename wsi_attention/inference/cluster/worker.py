@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
+from typing import Self
 
 import torch
 
@@ -22,17 +23,30 @@ from wsi_attention.inference.batch.job import Job, Outcome, Settings, classify_s
 from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.results.state import RunKey, SlideKey
 
+ModelKey = tuple[str, str]
+"""The sha256 of a model's weights, and of its configuration."""
 _loading = Lock()
-_loaded: dict[str, Classifier] = {}
-_carried: dict[str, dict[str, bytes]] = {}
+_loaded: dict[ModelKey, Classifier] = {}
+_carried: dict[ModelKey, dict[str, bytes]] = {}
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a worker finds the model: a folder, and the sha256 that its weights must have."""
+    """Where a worker finds the model: a folder, and the sha256 that its weights and its configuration must have."""
 
     folder: str
-    sha256: str
+    weights: str
+    config: str
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> Self:
+        """Return where another process finds a loaded model."""
+        return cls(str(classifier.folder), classifier.weights_sha256, classifier.config_sha256)
+
+    @property
+    def key(self) -> ModelKey:
+        """What tells it from other models, wherever it lies."""
+        return self.weights, self.config
 
     def load(self) -> Classifier:
         """Return the model, loaded once in each process and kept until another is asked for.
@@ -41,24 +55,24 @@ class ModelSource:
             ModelError: this worker cannot see the folder, or it holds another model.
         """
         with _loading:
-            if self.sha256 not in _loaded:
+            if self.key not in _loaded:
                 _loaded.clear()
-                _loaded[self.sha256] = self._read()
-            return _loaded[self.sha256]
+                _loaded[self.key] = self._read()
+            return _loaded[self.key]
 
     def files(self) -> dict[str, bytes]:
         """Return the model's files by name, for workers that cannot see the folder."""
         return {name: (Path(self.folder) / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
     def _read(self) -> Classifier:
-        files = _carried.get(self.sha256)
+        files = _carried.get(self.key)
         if files is None:
             classifier = load_model(self.folder)
         else:
             with TemporaryDirectory(prefix="wsi-attention-model-") as folder:
                 _write_all(Path(folder), files)
                 classifier = replace(load_model(folder), name=Path(self.folder).name, folder=None)
-        if classifier.weights_sha256 != self.sha256:
+        if (classifier.weights_sha256, classifier.config_sha256) != self.key:
             raise ModelError(f"model {self.folder} has changed since it was loaded first; start again")
         return classifier
 
@@ -183,12 +197,12 @@ def keep(source: ModelSource, packed: bytes) -> None:
             f"the model has no folder and cannot be handed to a worker process ({type(error).__name__}: {error}); save"
             " it first, or do the slides in this process (in_process=True)"
         ) from error
-    _loaded[source.sha256] = Classifier(**facts)
+    _loaded[source.key] = Classifier(**facts)
 
 
-def carry(sha256: str, files: dict[str, bytes]) -> None:
+def carry(key: ModelKey, files: dict[str, bytes]) -> None:
     """Keep a model's files in this process, for `ModelSource.load`."""
-    _carried[sha256] = files
+    _carried[key] = files
 
 
 def _own_folder() -> str | None:

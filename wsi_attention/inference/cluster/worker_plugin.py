@@ -6,21 +6,21 @@ import signal
 
 from distributed import Worker, WorkerPlugin
 
-from wsi_attention.inference.cluster.worker import carry
+from wsi_attention.inference.cluster.worker import ModelKey, carry
 
 
 class ModelPlugin(WorkerPlugin):
     """Brings a model once to each worker that cannot see its folder, also to those that join or restart later."""
 
-    def __init__(self, sha256: str, files: dict[str, bytes]) -> None:
-        """Take the files of the model whose weights have this sha256."""
-        self.name = f"wsi-attention-model-{sha256}"
-        self._sha256 = sha256
+    def __init__(self, key: ModelKey, files: dict[str, bytes]) -> None:
+        """Take the files of the model with this key."""
+        self.name = f"wsi-attention-model-{'-'.join(key)}"
+        self._key = key
         self._files = files
 
     def setup(self, worker: Worker) -> None:
         """Keep the files; called in each worker."""
-        carry(self._sha256, self._files)
+        carry(self._key, self._files)
 
 
 def dask_setup(worker: Worker) -> None:

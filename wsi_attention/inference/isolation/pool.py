@@ -144,7 +144,7 @@ class Processes:
             ModelError: the model cannot be handed to another process, or not be loaded there.
             ClusterError: no process can be started here.
         """
-        source = ModelSource(str(classifier.folder), classifier.weights_sha256)
+        source = ModelSource.of(classifier)
         changed = classifier.folder is None or read_config(classifier.folder) != classifier.config
         self._devices = self._devices or (device,)
         self._setup = Setup(
