@@ -16,7 +16,7 @@ from wsi_attention.export.table import interval
 from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.inference.batch.classify import classify, run_key
 from wsi_attention.inference.predict import Effort, predict
-from wsi_attention.inference.results.state import stored_predictions
+from wsi_attention.inference.results.state import RunKey, stored_predictions
 from wsi_attention.slide.slide import open_slide
 
 
@@ -173,6 +173,20 @@ def test_run_keys_of_ordinary_results_stay_as_they_were(tiny: Classifier) -> Non
     assert not {"exact", "tolerance", "budget"} & run_key(tiny, "32").settings.keys()
     keys = [run_key(tiny, "32", Effort(*wishes)) for wishes in ((False, 0.1), (False, 0.1, 64), (False, 0.2), (True,))]
     assert all(a.difference(b) for a in keys for b in keys if a is not b)
+
+
+def test_run_keys_tell_bags_and_encoders_outside_the_folder(tiny: Classifier) -> None:
+    plain = run_key(tiny, "32")
+    assert not {"bag", "encoder_sha256"} & plain.settings.keys()
+
+    def keyed(**said: object) -> RunKey:
+        return run_key(replace(tiny, config={**tiny.config, **said}), "32")
+
+    part = {"name": "uni", "repository": "MahmoodLab/UNI", "sha256": "ab", "contained": False}
+    assert keyed(recipe={"bag": "slide"}, encoder_weights={**part, "contained": True}) == plain
+    assert plain.difference(keyed(recipe={"bag": "patient"})) == 'bag none, asked for "patient"'
+    outside = keyed(encoder_weights=part)
+    assert outside.difference(keyed(encoder_weights={**part, "sha256": "cd"})) == 'encoder_sha256 "ab", asked for "cd"'
 
 
 def test_the_interval_is_symmetric_in_log_odds() -> None:

@@ -11,6 +11,8 @@ import pytest
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.record import to_record
 from wsi_attention.inference.results.state import (
+    CERTAINTY,
+    CERTAINTY_DIGEST,
     RunKey,
     SlideKey,
     State,
@@ -86,6 +88,10 @@ def test_differences_name_both_sides() -> None:
     exact = replace(RUN, settings={**RUN.settings, "exact": True})
     assert RUN.difference(exact) == "exact none, asked for yes"
     assert RUN.difference(replace(RUN, settings={**RUN.settings, "classes": ("benign", "lesion")})) is None
+    fitted = replace(RUN, settings={**RUN.settings, CERTAINTY: ["a sentence"], CERTAINTY_DIGEST: "ab"})
+    assert fitted.difference(replace(fitted, settings={**fitted.settings, CERTAINTY: ["in other words"]})) is None
+    again = replace(fitted, settings={**fitted.settings, CERTAINTY_DIGEST: "cd"})
+    assert fitted.difference(again) == 'certainty_sha256 "ab", asked for "cd"'
 
 
 def test_a_damaged_prediction_is_named(tmp_path: Path) -> None:

@@ -372,6 +372,9 @@ def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap
     settings |= {"purpose": classifier.purpose} if classifier.purpose else {}
     known = classifier.certainty
     settings |= {CERTAINTY: list(known.sentences), CERTAINTY_DIGEST: known.digest} if known.digest else {}
+    settings |= {"bag": classifier.bag} if classifier.bag != "slide" else {}
+    part = classifier.encoder
+    settings |= {"encoder_sha256": part.sha256} if part and not part.contained else {}
     members = classifier.config.get("members")
     settings |= {"members": [one["options"] for one in members]} if members else {}
     if target := classifier.target.as_dict():

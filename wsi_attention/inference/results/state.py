@@ -64,12 +64,13 @@ class RunKey:
     def difference(self, other: RunKey) -> str | None:
         """Return how this key differs from another, in a few words; None where results may lie in one folder.
 
-        A purpose alone changes no number: slides whose results do not tell it are done again.
+        A purpose alone changes no number: slides whose results do not tell it are done again. Nor do sentences on what
+        is fitted to the model's predictions, which releases may word anew: the digest tells one fit from another.
         """
         if self.weights_sha256 != other.weights_sha256:
             mine, theirs = self.weights_sha256[:12], other.weights_sha256[:12]
             return f"model {self.model} (weights {mine}), asked for {other.model} (weights {theirs})"
-        for name in sorted((self.settings.keys() | other.settings.keys()) - {"purpose"}):
+        for name in sorted((self.settings.keys() | other.settings.keys()) - {"purpose", CERTAINTY}):
             here, there = _told(self.settings.get(name)), _told(other.settings.get(name))
             if here != there:
                 return f"{name} {here:.200}, asked for {there:.200}"
