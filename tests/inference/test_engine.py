@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -43,6 +44,12 @@ def encoder_of(classifier: Classifier) -> torch.nn.Module:
     return encoder
 
 
+def kept() -> Path:
+    folder = cache_folder()
+    assert folder is not None
+    return folder
+
+
 class Odd(torch.nn.Module):
     """An encoder that OpenVINO cannot convert."""
 
@@ -64,7 +71,7 @@ def test_without_the_package_nothing_is_tried_and_asking_for_it_says_what_to_ins
     with pytest.raises(InputError, match=r"pip install 'wsi-attention\[openvino\]'"):
         used_on(tiny, CPU, "openvino")
     assert engine_for(tiny, "32") is None
-    assert not cache_folder().exists()
+    assert not kept().exists()
 
 
 def test_only_the_processor_and_only_where_it_is_asked_or_left_open(
@@ -121,7 +128,7 @@ def test_a_trial_is_kept_and_made_again_where_its_record_is_damaged(
     assert used_on(tiny, CPU, "auto") == ("32", why)
     engine._TRIALS.clear()
     assert used_on(tiny, CPU, "auto") == ("32", why)
-    (record,) = cache_folder().glob("*.json")
+    (record,) = kept().glob("*.json")
     for damaged in (b"", b"[]", b'{"better": 1, "why": "x"}', b"\xff{"):
         record.write_bytes(damaged)
         assert engine._read(record) is None
@@ -151,7 +158,7 @@ def test_a_compiled_encoder_is_loaded_from_disk_unless_it_is_damaged(
         expected = encoder(tiles)
         first = CompiledEncoder(encoder)(encoder, tiles)
         torch.testing.assert_close(first, expected, rtol=0, atol=1e-5)
-        (blob,) = cache_folder().glob("*.blob")
+        (blob,) = kept().glob("*.blob")
         content = blob.read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(compiled, "_converted", lambda *given: pytest.fail("converted again"))
@@ -191,6 +198,77 @@ def test_an_encoder_that_cannot_be_converted_stays_in_torch_with_the_reason(
     assert used_on(odd, CPU, "openvino") == ("32", why)
 
 
+@needs_openvino
+def test_features_that_differ_leave_a_model_or_a_size_of_tiles_to_torch(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder, tiles = encoder_of(tiny), torch.rand(3, 3, 40, 40)
+    compiled_one = CompiledEncoder(encoder)
+    compiled_one.model((3, 32, 32))
+    monkeypatch.setattr(compiled, "EQUAL", -1.0)
+    with torch.inference_mode():
+        assert torch.equal(compiled_one(encoder, tiles), encoder(tiles))
+    assert "tiles of 3 x 40 x 40 are encoded by torch, not OpenVINO: features of OpenVINO differ" in caplog.text
+    used, why = used_on(tiny, CPU, "openvino")
+    assert used == "32" and why.startswith("features of OpenVINO differ by ")
+    assert engine.used_by_all(tiny, CPU, "openvino") == "32"
+    still = engine._still(Trial(True, "faster"), CompiledEncoder(encoder), (3, 32, 32))
+    assert not still.better and "differ" in still.why
+
+
+@needs_openvino
+def test_a_blob_of_another_encoder_is_not_believed(tiny: Classifier) -> None:
+    encoder, shape = encoder_of(tiny), (3, 32, 32)
+    other = copy.deepcopy(encoder)
+    with torch.no_grad():
+        next(other.parameters()).mul_(-1)
+    CompiledEncoder(other).model(shape)
+    (blob,) = kept().glob("*.blob")
+    own = blob.with_name(f"{key_of(encoder, shape)}.blob")
+    blob.rename(own)
+    tiles = torch.rand(5, *shape)
+    with torch.inference_mode():
+        torch.testing.assert_close(CompiledEncoder(encoder)(encoder, tiles), encoder(tiles), rtol=0, atol=1e-5)
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache_folder() == tmp_path / ".cache/wsi-attention/openvino"
+
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    assert cache_folder() is None and compiled.kept_at("x") is None
+    compiled.write_kept(None, b"1")
+    assert compiled._stored(None) is None and engine._read(None) is None
+
+
+def test_a_folder_that_can_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled.write_kept(tmp_path / "a.blob", hashlib.sha256(b"body").digest() + b"body")
+
+    def refuse(*given: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert compiled._stored(tmp_path / "a.blob") == b"body"
+
+
+def test_links_and_folders_stop_nothing_and_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, victim = tmp_path / "kept", tmp_path / "victim"
+    victim.write_text("mine")
+    (folder / "inner").mkdir(parents=True)
+    (folder / "broken").symlink_to(tmp_path / "gone")
+    (folder / ".tmp-b").symlink_to(victim)
+    monkeypatch.setattr(compiled, "MOST_KEPT", 3)
+    compiled.write_kept(folder / "a", b"12")
+    os.utime(folder / "a", (0, 0))
+    compiled.write_kept(folder / "b", b"34")
+    assert sorted(path.name for path in folder.iterdir()) == [".tmp-b", "b", "broken", "inner"]
+    assert (victim.read_text(), (folder / "b").read_bytes()) == ("mine", b"34")
+
+
 def test_methods_that_look_inside_the_encoder_and_encoders_with_listeners_stay_in_torch(tiny: Classifier) -> None:
     assert engine._hindrance(replace(tiny, config={**tiny.config, "method": "tnet"}), encoder_of(tiny))
     assert not engine._hindrance(tiny, encoder_of(tiny))
@@ -202,6 +280,9 @@ def test_methods_that_look_inside_the_encoder_and_encoders_with_listeners_stay_i
 def test_what_a_compiled_encoder_depends_on(tiny: Classifier) -> None:
     encoder = copy.deepcopy(encoder_of(tiny))
     before = key_of(encoder, (3, 32, 32))
+    pooled = [key_of(encoder, (3, 32, 32), {"name": "vit", "pooling": one}) for one in ("cls", "mean")]
+    assert len({before, *pooled}) == 3
+    assert key_of(encoder, (3, 32, 32), {"name": "vit", "pooling": "cls", "frozen": True}) == pooled[0]
     assert before == key_of(encoder, (3, 32, 32)) != key_of(encoder, (3, 64, 64))
     with torch.no_grad():
         next(encoder.parameters()).add_(1)

@@ -50,18 +50,23 @@ def kind_of(
         device: where it computes; processors of one kind differ in the last bits at most.
     """
     encoder = bare(encoder)
-    if isinstance(options, Mapping):
-        options = {name: value for name, value in options.items() if name not in WITHOUT_EFFECT}
     about: dict[str, object] = {
         "encoder_sha256": weights_sha256(encoder),
         "preprocess": {name: value.flatten().tolist() for name, value in preprocess.state_dict().items()},
-        "options": options,
+        "options": with_effect(options),
         "precision": precision,
         "device": torch.device(device).type,
     }
     layers = [ADDRESS.sub("", repr(module)) for module in (encoder, preprocess)]
     text = json.dumps([about, layers], sort_keys=True, default=str)
     return Kind(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(), about)
+
+
+def with_effect(options: object) -> object:
+    """Return an encoder's options without those that change nothing of what it says."""
+    if isinstance(options, Mapping):
+        return {name: value for name, value in options.items() if name not in WITHOUT_EFFECT}
+    return options
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
+import stat
 import sys
 import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from tempfile import mkstemp
 from threading import Lock, local
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -24,8 +27,8 @@ from torch import Tensor, nn
 
 from wsi_attention.devices import openvino_version
 from wsi_attention.errors import WsiAttentionError
-from wsi_attention.feature_store.kind import ADDRESS, weights_sha256
-from wsi_attention.files import publish, temporary
+from wsi_attention.feature_store.kind import ADDRESS, weights_sha256, with_effect
+from wsi_attention.files import PREFIX
 from wsi_attention.nn.encoders import bare
 
 if TYPE_CHECKING:
@@ -35,27 +38,53 @@ MOST_KEPT = 2**31
 """Bytes of the folder; what was used longest ago leaves first."""
 DIGEST = 32
 """Bytes of a sha256."""
+EQUAL = 1e-6
+"""Largest difference of a feature, relative to the largest feature."""
+NOISE = 2
+"""Tiles that each compiled encoder is compared with torch on before it is used."""
 Shape = tuple[int, ...]
 
 _COMPILING = Lock()
+_LOG = logging.getLogger(__name__)
 
 
 class NotCompiledError(WsiAttentionError):
-    """OpenVINO cannot convert or compile an encoder; the text says why."""
+    """OpenVINO cannot convert or compile an encoder, or not equally; the text says why."""
 
 
-def cache_folder() -> Path:
-    """Return the folder for compiled encoders; it need not exist."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "wsi-attention" / "openvino"
+def cache_folder() -> Path | None:
+    """Return the folder for compiled encoders, which need not exist; None where there is no home, as in containers.
+
+    A relative XDG_CACHE_HOME is ignored, as its specification says.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():
+        try:
+            cache = Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return cache / "wsi-attention" / "openvino" if cache.is_absolute() else None
 
 
-def key_of(encoder: nn.Module, shape: Shape) -> str:
-    """Return what a compiled encoder depends on: weights, layers, input (c, h, w), versions and the processor."""
+def kept_at(name: str) -> Path | None:
+    """Return the path of a file of the folder; None where nothing can be kept."""
+    folder = cache_folder()
+    return None if folder is None else folder / name
+
+
+def key_of(encoder: nn.Module, shape: Shape, options: object = None) -> str:
+    """Return what a compiled encoder depends on: weights, layers, options, input, versions and the processor.
+
+    Args:
+        encoder: (m, c, h, w) -> (m, d).
+        shape: of its input, (c, h, w).
+        options: it was built with, plain values; layers alone do not tell all, such as how a library pools.
+    """
     encoder = bare(encoder)
     layers = ADDRESS.sub("", repr(encoder))
     parts = [weights_sha256(encoder), layers, list(shape), openvino_version(), torch.__version__, processor()]
-    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogateescape")).hexdigest()[:40]
+    text = json.dumps([*parts, with_effect(options)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def processor() -> str:
@@ -68,42 +97,60 @@ class _Requests(local):
     """What a thread computes with; one that another uses too would mix up their tiles."""
 
     def __init__(self) -> None:
-        self.by_shape: dict[Shape, InferRequest] = {}
+        self.by_shape: dict[Shape, InferRequest | None] = {}
 
 
 class CompiledEncoder:
     """An encoder in OpenVINO, in float32 and with as many threads as torch has. Thread-safe."""
 
-    def __init__(self, encoder: nn.Module) -> None:
-        """Compile nothing yet."""
+    def __init__(self, encoder: nn.Module, options: object = None) -> None:
+        """Compile nothing yet; arguments as in `key_of`."""
         self._encoder = ref(encoder)
-        self._models: dict[Shape, CompiledModel] = {}
+        self._options = options
+        self._models: dict[Shape, CompiledModel | str] = {}
         self._requests = _Requests()
 
     def __call__(self, encoder: nn.Module, tiles: Tensor) -> Tensor:
-        """Return the features (m, d) of tiles (m, c, h, w); those of another encoder are left to torch.
+        """Return the features (m, d) of tiles (m, c, h, w).
 
-        Raises:
-            NotCompiledError: OpenVINO cannot do it.
+        Those of another encoder are left to torch; so are tiles of a size that OpenVINO cannot do, with a warning.
         """
-        if encoder is not self._encoder():
+        request = self._request(tuple(tiles.shape[1:])) if encoder is self._encoder() else None
+        if request is None:
             features: Tensor = encoder(tiles)
             return features
-        shape = tuple(tiles.shape[1:])
-        requests = self._requests.by_shape
-        if shape not in requests:
-            requests[shape] = self.model(shape).create_infer_request()
-        found = requests[shape].infer([tiles.float().contiguous().numpy()], share_inputs=True)
-        return torch.from_numpy(found[0].copy())
+        return _inferred(request, tiles)
 
     def model(self, shape: Shape) -> CompiledModel:
-        """Return the compiled model for inputs (c, h, w): from this process, from disk, or new."""
+        """Return the compiled model for inputs (c, h, w): from this process, from disk, or new; compared with torch.
+
+        Raises:
+            NotCompiledError: OpenVINO cannot do it, or its features differ from those of torch.
+        """
         with _COMPILING:
             if shape not in self._models:
                 encoder = self._encoder()
                 assert encoder is not None, "whoever asks holds the model"
-                self._models[shape] = _compiled(encoder, shape)
-            return self._models[shape]
+                try:
+                    self._models[shape] = _compiled(encoder, shape, self._options)
+                except NotCompiledError as error:
+                    self._models[shape] = str(error)
+            found = self._models[shape]
+        if isinstance(found, str):
+            raise NotCompiledError(found)
+        return found
+
+    def _request(self, shape: Shape) -> InferRequest | None:
+        """Return what this thread computes with; None where torch has to."""
+        requests = self._requests.by_shape
+        if shape not in requests:
+            try:
+                requests[shape] = self.model(shape).create_infer_request()
+            except NotCompiledError as error:
+                size = " x ".join(map(str, shape))
+                _LOG.warning("tiles of %s are encoded by torch, not OpenVINO: %s", size, error)
+                requests[shape] = None
+        return requests[shape]
 
 
 def without_telemetry() -> ModuleType:
@@ -121,15 +168,50 @@ def without_telemetry() -> ModuleType:
         del sys.modules[telemetry]
 
 
-def _compiled(encoder: nn.Module, shape: Shape) -> CompiledModel:
-    core, path = without_telemetry().Core(), cache_folder() / f"{key_of(encoder, shape)}.blob"
+def _compiled(encoder: nn.Module, shape: Shape, options: object) -> CompiledModel:
+    core, path = without_telemetry().Core(), kept_at(f"{key_of(encoder, shape, options)}.blob")
     stored = _stored(path)
     if stored is not None:
-        with suppress(RuntimeError):  # of another build of the same version; it is compiled anew
-            return core.import_model(stored, "CPU", _settings())
-    model = _converted(encoder, shape, core)
+        with suppress(RuntimeError, NotCompiledError):  # of another build of the same version; it is compiled anew
+            return _compared(core.import_model(stored, "CPU", _settings()), encoder, shape)
+    model = _compared(_converted(encoder, shape, core), encoder, shape)
     _keep(path, model)
     return model
+
+
+def _compared(model: CompiledModel, encoder: nn.Module, shape: Shape) -> CompiledModel:
+    """Return a compiled model whose features of noise, uniform from -2 to 2, are those of torch.
+
+    Raises:
+        NotCompiledError: they are not.
+    """
+    noise = torch.rand(NOISE, *shape, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    try:
+        found = _inferred(model.create_infer_request(), noise)
+        with torch.inference_mode():
+            off = difference(found, encoder(noise))
+    except RuntimeError as error:
+        raise NotCompiledError(f"OpenVINO cannot compute the encoder: {_first_line(error)}") from error
+    if not off <= EQUAL:
+        raise NotCompiledError(unequal(off))
+    return model
+
+
+def _inferred(request: InferRequest, tiles: Tensor) -> Tensor:
+    found = request.infer([tiles.float().contiguous().numpy()], share_inputs=True)
+    return torch.from_numpy(found[0].copy())
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of a feature, relative to the largest feature; infinite for another shape."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def unequal(off: float) -> str:
+    """Return why features with such a difference are not used."""
+    return f"features of OpenVINO differ by {off:.1g} of the largest; {EQUAL:g} is allowed"
 
 
 def _settings() -> dict[str, str | int]:
@@ -160,22 +242,28 @@ def _converted(encoder: nn.Module, shape: Shape, core: Core) -> CompiledModel:
             model.reshape(openvino.PartialShape([-1, *shape]))
             return core.compile_model(model, "CPU", _settings())
     except Exception as error:  # tracing runs the encoder's own code, and the converter raises whatever it meets
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise NotCompiledError(f"OpenVINO cannot convert the encoder: {line[:200]}") from error
+        raise NotCompiledError(f"OpenVINO cannot convert the encoder: {_first_line(error)}") from error
 
 
-def _stored(path: Path) -> bytes | None:
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def _stored(path: Path | None) -> bytes | None:
     """Return a compiled model from disk, None where there is none or it is damaged."""
+    if path is None:
+        return None
     try:
         content = path.read_bytes()
-        os.utime(path)
     except OSError:
         return None
+    with suppress(OSError):  # a folder that can only be read keeps its times
+        os.utime(path)
     body = content[DIGEST:]
     return body if hashlib.sha256(body).digest() == content[:DIGEST] else None
 
 
-def _keep(path: Path, model: CompiledModel) -> None:
+def _keep(path: Path | None, model: CompiledModel) -> None:
     """Write a compiled model; a folder that cannot be written is no matter."""
     try:
         body = model.export_model()
@@ -185,19 +273,41 @@ def _keep(path: Path, model: CompiledModel) -> None:
         return
 
 
-def write_kept(path: Path, content: bytes) -> None:
+def write_kept(path: Path | None, content: bytes) -> None:
     """Write a file of the folder whole, and make room; nothing is raised where that is impossible."""
-    with suppress(OSError, WsiAttentionError):
+    if path is None:
+        return
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary(path).write_bytes(content)
-        publish(path)
+        _replace(path, content)
         _make_room(path.parent)
 
 
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file under a name that no other process has, never through a link, and rename it."""
+    number, name = mkstemp(prefix=PREFIX, dir=path.parent)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(number)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 def _make_room(folder: Path) -> None:
-    files = sorted(((file.stat().st_mtime, file.stat().st_size, file) for file in folder.iterdir()), reverse=True)
+    """Remove what was used longest ago; folders and links, which are not ours, stay and count for nothing."""
+    files: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process makes room too
+            facts = path.lstat()
+            if stat.S_ISREG(facts.st_mode):
+                files.append((facts.st_mtime, facts.st_size, path))
     held = 0
-    for _, size, file in files:
+    for _, size, path in sorted(files, reverse=True):
         held += size
         if held > MOST_KEPT:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()

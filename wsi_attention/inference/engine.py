@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.devices import Precision, Used, openvino_version, placed, precision_on
 from wsi_attention.inference.compiled import (
+    EQUAL,
     CompiledEncoder,
     NotCompiledError,
-    cache_folder,
+    difference,
+    kept_at,
     key_of,
+    unequal,
     write_kept,
 )
 from wsi_attention.methods.encoder_facts import SIDES
@@ -36,8 +39,6 @@ FASTER = 1.1
 """Times by which OpenVINO must be faster; less is not worth loading it."""
 LEAST = 0.005
 """Seconds that a tile takes in torch, below which nothing is gained."""
-EQUAL = 1e-6
-"""Largest difference of a feature, relative to the largest feature."""
 ROUNDS, TILES = 5, 8
 """Of a trial: how often both encode, and how many tiles."""
 LOOKS_INSIDE = frozenset({"tnet"})
@@ -65,7 +66,7 @@ _LOCK = Lock()
 def used_on(classifier: Classifier, device: torch.device, wanted: Precision) -> tuple[Used, str]:
     """Return what a model computes in on a device, and why it is OpenVINO or why not; empty where nobody asked.
 
-    An encoder that OpenVINO cannot convert stays in torch, even where it was asked for.
+    An encoder that OpenVINO cannot convert, or not equally, stays in torch, even where it was asked for.
 
     Args:
         classifier: the model.
@@ -87,12 +88,21 @@ def used_on(classifier: Classifier, device: torch.device, wanted: Precision) -> 
     return "openvino" if trial.better else "32", trial.why
 
 
+def used_by_all(classifier: Classifier, device: torch.device, wanted: Precision) -> Used:
+    """Return what one of several processes computes in, as `used_on` but without trials, which might end differently.
+
+    Raises:
+        InputError: there is no such precision, or it cannot be had here.
+    """
+    return used_on(classifier, device, wanted)[0] if wanted == "openvino" else precision_on(device, wanted)
+
+
 def engine_for(classifier: Classifier, used: Used) -> Engine | None:
     """Return what computes the model's encoder; None for torch."""
     encoder = contract_of(classifier.model).encoder
     if used != "openvino" or encoder is None:
         return None
-    return _engine(encoder)
+    return _engine(classifier, encoder)
 
 
 def facts_of(why: str) -> dict[str, object]:
@@ -105,13 +115,13 @@ def _may_try() -> bool:
 
 
 def _convertible(classifier: Classifier) -> Trial:
-    """Return whether OpenVINO can do what was asked of it."""
+    """Return whether OpenVINO can do what was asked of it, with the features of torch."""
     encoder = contract_of(classifier.model).encoder
     reason = _hindrance(classifier, encoder)
     if reason or encoder is None:
         return Trial(False, reason)
     try:
-        _engine(encoder).model(tuple(_tiles_for(classifier, 1).shape[1:]))
+        _engine(classifier, encoder).model(tuple(_tiles_for(classifier, 1).shape[1:]))
     except NotCompiledError as error:
         return Trial(False, str(error))
     return Trial(True, "as asked")
@@ -124,13 +134,30 @@ def _tried(classifier: Classifier) -> Trial:
     if reason or encoder is None:
         return Trial(False, reason)
     tiles = _tiles_for(classifier, TILES)
-    key = f"{key_of(encoder, tuple(tiles.shape[1:]))}-{torch.get_num_threads()}"
+    shape = tuple(tiles.shape[1:])
+    key = f"{key_of(encoder, shape, _options(classifier))}-{torch.get_num_threads()}"
     with _LOCK:
         known = _TRIALS.setdefault(encoder, {})
         if key not in known:
-            path = cache_folder() / f"{key}.json"
-            known[key] = _read(path) or _written(path, _trial(encoder, tiles))
+            path, engine = kept_at(f"{key}.json"), _engine(classifier, encoder)
+            found = _read(path)
+            known[key] = _still(found, engine, shape) if found else _written(path, _trial(encoder, engine, tiles))
         return known[key]
+
+
+def _still(found: Trial, engine: CompiledEncoder, shape: tuple[int, ...]) -> Trial:
+    """Return what was found on this machine before, unless OpenVINO is no longer equal in this process."""
+    if found.better:
+        try:
+            engine.model(shape)
+        except NotCompiledError as error:
+            return Trial(False, str(error))
+    return found
+
+
+def _options(classifier: Classifier) -> object:
+    """Return the options of the encoder."""
+    return classifier.config["options"].get("encoder")
 
 
 def _tiles_for(classifier: Classifier, count: int) -> Tensor:
@@ -156,31 +183,24 @@ def _hindrance(classifier: Classifier, encoder: nn.Module | None) -> str:
     return ""
 
 
-def _trial(encoder: nn.Module, tiles: Tensor) -> Trial:
+def _trial(encoder: nn.Module, engine: CompiledEncoder, tiles: Tensor) -> Trial:
     """Encode tiles in torch and in OpenVINO, in turns, and compare time and features."""
     with torch.inference_mode():
         expected: Tensor = encoder(tiles)
         if _seconds(lambda: encoder(tiles)) < LEAST * len(tiles):
             return Trial(False, f"a tile takes less than {LEAST * 1000:g} ms in torch, too little to gain by OpenVINO")
-        engine = _engine(encoder)
         try:
-            difference = _difference(engine(encoder, tiles), expected)
+            engine.model(tuple(tiles.shape[1:]))
         except NotCompiledError as error:
             return Trial(False, str(error))
-        if difference > EQUAL:
-            told = f"features of OpenVINO differ by {difference:.1g} of the largest"
-            return Trial(False, f"{told}; {EQUAL:g} is allowed")
+        off = difference(engine(encoder, tiles), expected)
+        if not off <= EQUAL:
+            return Trial(False, unequal(off))
         turns = [[_seconds(lambda: encoder(tiles)), _seconds(lambda: engine(encoder, tiles))] for _ in range(ROUNDS)]
     eager, compiled = (min(each) for each in zip(*turns, strict=True))
-    told = f"OpenVINO is {eager / compiled:.2f} times as fast as torch, features within {difference:.1g} of the largest"
+    told = f"OpenVINO is {eager / compiled:.2f} times as fast as torch, features within {off:.1g} of the largest"
     better = eager >= FASTER * compiled
     return Trial(better, told if better else f"{told}; {FASTER:g} times is worth it")
-
-
-def _difference(found: Tensor, expected: Tensor) -> float:
-    if found.shape != expected.shape:
-        return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
 def _seconds(do: Callable[[], object]) -> float:
@@ -189,16 +209,19 @@ def _seconds(do: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def _engine(encoder: nn.Module) -> CompiledEncoder:
+def _engine(classifier: Classifier, encoder: nn.Module) -> CompiledEncoder:
     """Return the encoder's engine in this process; a new one where its weights have changed."""
-    key, known = key_of(encoder, ()), _ENGINES.get(encoder)
+    options = _options(classifier)
+    key, known = key_of(encoder, (), options), _ENGINES.get(encoder)
     if known is None or known[0] != key:
-        known = _ENGINES[encoder] = (key, CompiledEncoder(encoder))
+        known = _ENGINES[encoder] = (key, CompiledEncoder(encoder, options))
     return known[1]
 
 
-def _read(path: Path) -> Trial | None:
+def _read(path: Path | None) -> Trial | None:
     """Return what was found before; None where nothing was, or the file is damaged."""
+    if path is None:
+        return None
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         found = Trial(said["better"], said["why"])
@@ -207,6 +230,6 @@ def _read(path: Path) -> Trial | None:
     return found if isinstance(found.better, bool) and isinstance(found.why, str) else None
 
 
-def _written(path: Path, trial: Trial) -> Trial:
+def _written(path: Path | None, trial: Trial) -> Trial:
     write_kept(path, json.dumps(asdict(trial)).encode())
     return trial
