@@ -20,8 +20,10 @@ import torch
 
 from wsi_attention.checkpoint import Classifier, load_model
 from wsi_attention.cli import main
+from wsi_attention.devices import openvino_version
 from wsi_attention.errors import ClusterError, InputError, ModelError
 from wsi_attention.export.chosen import exporters_of
+from wsi_attention.inference import compiled, engine
 from wsi_attention.inference.batch.classify import classify, run_key
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.job import Job, Settings
@@ -132,6 +134,19 @@ def test_a_worker_never_judges_by_the_rules_of_an_earlier_model(
         first.load()
     worker.carry(first.key, carried)
     assert (first.load().classes, second.load().classes) == (("benign", "lesion"), ("lesion", "benign"))
+
+
+@pytest.mark.skipif(not openvino_version(), reason="openvino is not installed")
+def test_a_worker_says_what_it_will_compute_in_and_not_what_was_asked(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = ModelSource.of(tiny)
+    assert worker.survey(source, "cpu", "openvino", None).precision == "openvino"
+    monkeypatch.setattr(engine, "_ENGINES", type(engine._ENGINES)())
+    monkeypatch.setattr(compiled, "EQUAL", -1.0)
+    found = worker.survey(source, "cpu", "openvino", None)
+    assert (found.precision, found.error, found.missing_model) == ("32", "", "")
 
 
 def test_workers_that_cannot_see_the_model_are_brought_it(

@@ -15,12 +15,13 @@ import torch
 
 from wsi_attention import __version__
 from wsi_attention.checkpoint import CONFIG, WEIGHTS, Classifier, load_model
-from wsi_attention.devices import Used, device_of, precision_on
+from wsi_attention.devices import Precision, Used, device_of, precision_on
 from wsi_attention.errors import ModelError, ResultsError, WsiAttentionError
 from wsi_attention.files import results_errors, temporary
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.job import Job, Outcome, Settings, classify_slide
 from wsi_attention.inference.batch.wishes import Wishes
+from wsi_attention.inference.engine import used_by_all
 from wsi_attention.inference.results.state import RunKey, SlideKey
 
 ModelKey = tuple[str, str]
@@ -152,18 +153,18 @@ class Survey:
     error: str = ""
 
 
-def survey(model: ModelSource, device: str, precision: str, slide: str | None) -> Survey:
+def survey(model: ModelSource, device: str, precision: Precision, slide: str | None) -> Survey:
     """Describe this worker, after loading the model."""
     found = Survey(socket.gethostname(), str(Path.cwd()), missing_slide=slide is not None and not Path(slide).exists())
     try:
-        found = replace(found, precision=precision_on(device_of(device), precision))
+        precision_on(where := device_of(device), precision)
     except WsiAttentionError as error:
         return replace(found, error=str(error))
     try:
-        model.load()
+        classifier = model.load()
     except (ModelError, OSError) as error:
         return replace(found, missing_model=str(error))
-    return found
+    return replace(found, precision=used_by_all(classifier, where, precision))
 
 
 def handed(classifier: Classifier) -> bytes:

@@ -14,10 +14,11 @@ from typing import IO
 
 import torch
 
-from wsi_attention.devices import Used, device_of, placed, precision_on
+from wsi_attention.devices import Precision, Used, device_of, placed
 from wsi_attention.errors import WsiAttentionError
 from wsi_attention.inference.batch.job import classify_slide
 from wsi_attention.inference.cluster.worker import ModelSource, Task, keep
+from wsi_attention.inference.engine import used_by_all
 from wsi_attention.inference.isolation.channel import Channel
 
 LOGGER = "wsi_attention"
@@ -46,7 +47,7 @@ class Setup:
     model: ModelSource
     handed: bytes | None
     device: str
-    precision: str
+    precision: Precision
     threads: int
     results: Path
 
@@ -165,8 +166,9 @@ def _set_up(setup: Setup, channel: Channel) -> Ready:
     device = device_of(setup.device)
     if setup.handed is not None:
         keep(setup.model, setup.handed)
-    placed(setup.model.load().model, device)
-    return Ready(str(device), precision_on(device, setup.precision))
+    classifier = setup.model.load()
+    placed(classifier.model, device)
+    return Ready(str(device), used_by_all(classifier, device, setup.precision))
 
 
 def _do(task: Task, setup: Setup, turns: _Turns, channel: Channel) -> None:
