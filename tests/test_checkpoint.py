@@ -340,3 +340,31 @@ def test_a_folder_of_format_1_reads_as_before(folder: Path) -> None:
     assert read.weights_sha256 == config["weights_sha256"]
     save_model(folder, read.model, replace(CARD, arguments=read.config["options"]))
     assert json.loads((folder / CONFIG).read_text())["options"] == config["options"] | {"encoder": encoder}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"recipe": "x"}, "'recipe' must be a table, found 'x'"),
+        ({"learnt_from": {"slides": {"train": 5}}}, "'learnt_from' of the model is damaged: slides.train is no list"),
+        ({"mpp": 10**400}, "'mpp' must be a number that can"),
+        ({"members": [{"options": {}}] * 9}, "names 9 members, model.safetensors holds those of 0"),
+        ({"target": {"kind": []}, "format": 3}, "which this version does not know"),
+        ({"calibration": {"kind": "platt", "scale": 1e308, "bias": [0, 0], "patients": 9, "slides": 9}}, "larger than"),
+        ({"conformal": {"alpha": 0.1, "thresholds": [10**400], "patients": [9]}}, "made of finite numbers"),
+        (
+            {
+                "target": {"kind": "ordinal", "order": ["benign", "lesion"], "columns": ["label"]},
+                "format": 3,
+                "conformal": {"alpha": 0.1, "thresholds": [1.0], "patients": [9]},
+            },
+            "for one label a slide",
+        ),
+    ],
+)
+def test_entries_that_would_break_what_reads_them(folder: Path, values: dict[str, Any], words: str) -> None:
+    arguments = {**ARGUMENTS}
+    if "order" in str(values):
+        save_model(folder, build_model("ats", 1, **arguments), CARD)
+    change(folder, **values)
+    assert words in refusal(folder)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from wsi_attention import __version__
 from wsi_attention.certainty.fitted import NOTHING, Certainty
+from wsi_attention.certainty.stored import is_finite
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.files import write_folder
 from wsi_attention.json_values import parse
@@ -214,6 +215,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     folder = model_folder(path)
     config = read_config(folder)
     weights, sha256 = read_weights(folder, config)
+    _check_members(config, weights, folder)
     try:
         with torch.random.fork_rng(devices=[]):  # what the layers draw is thrown away, the caller's generator is not
             target = target_of(config.get("target"), config["classes"])
@@ -230,7 +232,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     part = EncoderPart.of(config.get(ENCODER_KEY))
     outside: Mapping[str, Tensor] = {}
     if part and not part.contained:
-        outside = fill_from_pointer(model, part, folder, config.get("recipe", {}).get("encoder_start"))
+        outside = fill_from_pointer(model, part, folder, (config.get("recipe") or {}).get("encoder_start"))
     weights |= {name: weights[first] for name, first in repeated_names(model).items() if first in weights}
     check_fit(weights, {name: value for name, value in model.state_dict().items() if name not in outside}, folder)
     model.load_state_dict({**outside, **weights})
@@ -255,6 +257,16 @@ def _built(config: ModelConfig, outputs: int) -> nn.Module:
         if shared and len(networks) > 1:  # at once, so that a large encoder is in memory twice at most
             share_encoder(networks[-1], networks[0])
     return ensemble_of(networks, shared=shared)
+
+
+def _check_members(config: ModelConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise ModelError unless there are weights of as many members as config.json names, before networks are built."""
+    named = len(config.get(MEMBERS) or ())
+    held = len({name.split(".")[1] for name in weights if name.startswith(f"{MEMBERS}.")}) if named else 0
+    if held != named:
+        raise ModelError(
+            f"{folder / CONFIG} names {named} members, {WEIGHTS} holds those of {held}: copy the whole folder again"
+        )
 
 
 def as_classifier(given: ClassifierLike) -> Classifier:
@@ -362,6 +374,14 @@ def read_config(folder: Path) -> ModelConfig:
     classes = config["classes"]
     if not classes or len(set(map(str, classes))) < len(classes) or not all(isinstance(one, str) for one in classes):
         raise ModelError(f"{file}: 'classes' must be different names, found {brief(classes)}")
+    if isinstance(config["mpp"], int) and not is_finite(config["mpp"]):
+        raise ModelError(f"{file}: 'mpp' must be a number that can be computed with, found {brief(config['mpp'])}")
+    if not isinstance(config.get("recipe"), dict | None):
+        raise ModelError(f"{file}: 'recipe' must be a table, found {brief(config['recipe'])}")
+    try:
+        LearntFrom.from_config(config)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
     members = config.get(MEMBERS, [{"options": {}}])
     if not isinstance(members, list) or not members or not all(_is_member(one) for one in members):
         raise ModelError(f"{file}: {MEMBERS!r} must be a list of tables with options, found {brief(members)}")
@@ -382,9 +402,15 @@ def certainty_of(config: ModelConfig, file: Path) -> Certainty:
         ModelError: an entry is damaged.
     """
     try:
-        return Certainty.from_config(config, len(config["classes"]))
+        found = Certainty.from_config(config, len(config["classes"]))
     except ValueError as error:
         raise ModelError(f"{file}: {error}; copy the whole folder again, or train again") from error
+    if config.get("target") is not None and (found.calibration or found.conformal):
+        raise ModelError(
+            f"{file}: 'calibration' and 'conformal' are for one label a slide, and this model has a 'target'; copy the"
+            " whole folder again, or train again"
+        )
+    return found
 
 
 def _is_member(value: object) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from wsi_attention.errors import ModelError
+
 KEY: Final = "learnt_from"
 """Where config.json keeps it."""
 KINDS = ("slides", "hashed_names", "names", "patients")
@@ -32,12 +34,19 @@ class LearntFrom:
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> Self | None:
-        """Return what config.json says, None where it says nothing, as that of a model from an earlier version."""
+        """Return what config.json says, None where it says nothing, as that of a model from an earlier version.
+
+        Raises:
+            ModelError: it holds something else than lists of hashes.
+        """
         found = config.get(KEY)
         if not isinstance(found, Mapping):
             return None
         kinds = {kind: own for kind, own in found.items() if kind in KINDS and isinstance(own, Mapping)}
-        return cls({kind: {part: frozenset(map(str, own)) for part, own in kinds[kind].items()} for kind in kinds})
+        wrong = [f"{kind}.{part}" for kind, parts in kinds.items() for part in parts if not _is_texts(parts[part])]
+        if wrong:
+            raise ModelError(f"{KEY!r} of the model is damaged: {wrong[0]} is no list of hashes; copy it again")
+        return cls({kind: {part: frozenset(own) for part, own in kinds[kind].items()} for kind in kinds})
 
     @classmethod
     def union(cls, several: Iterable[LearntFrom]) -> Self:
@@ -79,6 +88,10 @@ class LearntFrom:
         """Return what to say of a slide of this content; nothing where the model has not seen it."""
         part = self.part_of("slides", fingerprint)
         return (SENTENCES[part],) if part else ()
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _together(sets: Iterable[frozenset[str]]) -> frozenset[str]:

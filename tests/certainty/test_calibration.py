@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_attention.certainty import Calibration, fit_calibration
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, ModelError
 
 Arrays = tuple[NDArray[np.float64], NDArray[np.int64], list[str]]
 
@@ -211,3 +211,12 @@ def test_damaged_entries_are_refused(broken: object) -> None:
     Calibration.from_dict(GOOD, 2), Calibration.from_dict(STEPS, 2)
     with pytest.raises(ValueError, match=r"\w"):
         Calibration.from_dict(broken, 2)
+
+
+def test_numbers_that_overflow_are_refused_and_are_no_label() -> None:
+    with pytest.raises(ValueError, match="may be larger than 1e\\+06"):
+        Calibration.from_dict({"kind": "platt", "scale": 1.0, "bias": [2e6, -2e6], "patients": 20, "slides": 20}, 2)
+    with pytest.raises(ModelError, match="not finite"):
+        Calibration("platt", 1e308, (0.0, 0.0), (), 20, 20).probabilities([1e3, -1e3])
+    logits, labels, patients = cohort(30, 1.0, (0.0, 0.0))
+    assert fit_calibration(logits * 1e-9, labels, patients)[1] == "the model's logits hardly differ between slides"

@@ -37,9 +37,9 @@ def test_what_is_shown() -> None:
     assert shown.label == "age 70, size mm 2.5"
     assert target.headline(numbers).tolist() == [70.0]
     assert Numbers(("age",), (60.0,), (10.0,), WantedNumbers(("age",))).shown(np.array([53.21987])).label == "53.22"
-    assert target_of(target.as_dict(), ["age"]) == target
+    assert target_of(target.as_dict(), ["age", "size mm"]) == target
     with pytest.raises(InputError, match="'target' is damaged"):
-        target_of(target.as_dict() | {"deviation": [1.0, 0.0]}, ["age"])
+        target_of(target.as_dict() | {"deviation": [1.0, 0.0]}, ["age", "size mm"])
 
 
 def test_rows_are_split_by_quarters(tmp_path: Path) -> None:

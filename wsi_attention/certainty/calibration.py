@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wsi_attention.certainty.logits import checked, log_odds, log_softmax, patient_weights, too_few
 from wsi_attention.certainty.stored import entry, listed, numbers, whole
-from wsi_attention.errors import InputError
+from wsi_attention.errors import InputError, ModelError
 
 Kind: TypeAlias = Literal["auto", "temperature", "platt", "isotonic", "none"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -28,6 +28,8 @@ PLATT_PATIENTS = 10
 FLATTEST, STEEPEST = 0.01, 100.0
 """How far a fit may shrink or stretch logits of unit size."""
 TINY = 1e-12
+LARGEST = 1e6
+"""No scale and no bias is larger; beyond it numbers would overflow, and no fit to real logits comes near it."""
 
 Curve: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Log-odds in ascending order, and the calibrated probability at each; straight between them, constant beyond."""
@@ -68,10 +70,20 @@ class Calibration:
 
         Raises:
             InputError: another number of classes.
+            ModelError: the map makes something of them that is not finite.
         """
         values = np.asarray(logits, np.float64)
         if values.shape[-1] != self.classes:
             raise InputError(f"a calibration of {self.classes} classes cannot take logits of {values.shape[-1]}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self._mapped(values)
+        if not np.isfinite(found).all():
+            raise ModelError(
+                f"the model's {self.kind} calibration gives probabilities that are not finite; train again"
+            )
+        return found
+
+    def _mapped(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         if not self.curves:
             return np.exp(log_softmax(self.scale * values + np.array(self.bias)))
         return _on_curves(self.curves, log_odds(values))
@@ -135,6 +147,8 @@ class Calibration:
         (scale,) = numbers([found.get("scale")], "scale")
         if len(bias) != classes or not scale > 0:
             raise ValueError(f"it needs a 'scale' above 0 and a 'bias' of {classes} numbers, one a class")
+        if max(scale, *map(abs, bias)) > LARGEST:
+            raise ValueError(f"no 'scale' and no 'bias' may be larger than {LARGEST:g}")
         return cls(str(found["kind"]), scale, bias, (), *counts)
 
     @property
@@ -184,6 +198,8 @@ def fit_calibration(
     if kind == "isotonic":
         return Calibration("isotonic", 1.0, (), _isotonic(values, targets, weights), *sizes), ""
     scale, bias = _affine(values, targets, weights, kind == "platt")
+    if max(scale, *map(abs, bias)) > LARGEST:
+        return None, "the model's logits hardly differ between slides"
     return Calibration(kind, scale, bias, (), *sizes), ""
 
 

@@ -13,9 +13,19 @@ def numbers(found: object, name: str) -> list[float]:
         ValueError: it is something else.
     """
     values = listed(found, name)
-    if not all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in values):
+    if not all(map(is_finite, values)):
         raise ValueError(f"{name!r} must be made of finite numbers")
     return [float(one) for one in values if isinstance(one, int | float)]
+
+
+def is_finite(value: object) -> bool:
+    """Return whether it is a number that a float can hold, and neither a truth value nor infinite."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def listed(found: object, name: str) -> list[object]:

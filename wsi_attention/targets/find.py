@@ -66,11 +66,13 @@ def target_of(said: object, classes: Sequence[str]) -> Target:
     if said is None:
         return OneLabel(tuple(classes))
     kind = said.get("kind") if isinstance(said, Mapping) else None
-    if not isinstance(said, Mapping) or kind not in _READERS:
+    if not isinstance(said, Mapping) or not isinstance(kind, str) or kind not in _READERS:
         raise InputError(f"'target' is {str(said)[:80]}, which this version does not know; it knows {', '.join(KINDS)}")
     try:
-        return _READERS[kind](said)
-    except (KeyError, TypeError, ValueError) as error:
+        target = _READERS[kind](said)
+        _check_target(target, classes)
+        return target
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"'target' is damaged ({error}): {str(said)[:80]}") from error
 
 
@@ -85,6 +87,14 @@ def aim(model: nn.Module, target: Target) -> None:
     if not isinstance(model, AnyTarget):
         raise InputError(f"a {type(model).__name__} can be asked for one label a slide alone, not for {target.kind!r}")
     model.target = target
+
+
+def _check_target(target: Target, classes: Sequence[str]) -> None:
+    """Raise ValueError unless its names are those of the model, and no two columns have the same name."""
+    if classes and target.names != tuple(classes):
+        raise ValueError(f"its names are not the model's 'classes', {', '.join(classes)[:40]}")
+    if len(set(target.columns)) < len(target.columns):
+        raise ValueError("two of its columns have the same name")
 
 
 def _grades(said: Mapping[str, object]) -> Target:
@@ -117,7 +127,8 @@ def _values(said: Mapping[str, object]) -> Target:
 
 def _survival(said: Mapping[str, object]) -> Target:
     ends, intervals = _numbers(said["ends"]), said["intervals"]
-    if not ends or list(ends) != sorted(set(ends)) or ends[0] <= 0 or not isinstance(intervals, int):
+    count = isinstance(intervals, int) and not isinstance(intervals, bool)
+    if not ends or list(ends) != sorted(set(ends)) or ends[0] <= 0 or not count:
         raise ValueError("'ends' must be times that rise, 'intervals' a whole number")
     wanted = wanted_of(survival.KIND, (), _texts(said["columns"]), intervals)
     assert isinstance(wanted, WantedSurvival)
@@ -133,7 +144,7 @@ _READERS: Mapping[object, Callable[[Mapping[str, object]], Target]] = {
 
 
 def _numbers(value: object) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(one, int | float) for one in value):
+    if not isinstance(value, list | tuple) or not all(type(one) in (int, float) for one in value):
         raise TypeError(f"expected a list of numbers, found {str(value)[:40]}")
     found = tuple(map(float, value))
     if not all(map(math.isfinite, found)):
