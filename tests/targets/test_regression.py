@@ -12,6 +12,7 @@ from sklearn.linear_model import LinearRegression
 
 from wsi_attention.errors import InputError
 from wsi_attention.targets.find import target_of, wanted_of
+from wsi_attention.targets.numbers import number_in
 from wsi_attention.targets.regression import Numbers, WantedNumbers
 from wsi_attention.training.labels import read_labels, split_rows
 
@@ -70,3 +71,23 @@ def test_bad_cells_are_told_in_one_sentence(tmp_path: Path, rows: tuple[str, ...
         split_rows(read_labels(path, WANTED), 0.2, 0, "l", WANTED)
     with pytest.raises(InputError, match="needs columns"):
         wanted_of("regression")
+
+
+@pytest.mark.parametrize("cell", ["1,234", "-12,500", " 999,999 "])
+def test_a_comma_that_may_part_thousands_is_refused(cell: str) -> None:
+    with pytest.raises(InputError, match=r"line 2: age is .*, which may be -?\d+\.\d{3} or -?\d+; write it without"):
+        number_in(cell, "age", "line 2")
+
+
+def test_a_comma_that_can_only_be_a_point_is_one() -> None:
+    cells = {"1,5": 1.5, "0,125": 0.125, "1234,567": 1234.567, "1,2345": 1.2345}
+    assert {cell: number_in(cell, "age", "line 2") for cell in cells} == cells
+
+
+def test_a_column_with_decimal_commas_elsewhere_is_read_so(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text('slide,age\na,"1,234"\nb,"2,5"\n')
+    wanted = WantedNumbers(("age",))
+    assert [row.label for row in read_labels(tmp_path / "labels.csv", wanted)] == ["1.234", "2.5"]
+    (tmp_path / "labels.csv").write_text('slide,age\na,"1,234"\nb,25\n')
+    with pytest.raises(InputError, match="line 2: age is '1,234', which may be"):
+        read_labels(tmp_path / "labels.csv", wanted)

@@ -15,7 +15,8 @@ from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.matching import SlideNames, bare_name
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.urls import is_url, last_part
-from wsi_attention.targets import one_label
+from wsi_attention.targets import one_label, regression, survival
+from wsi_attention.targets.numbers import with_points
 from wsi_attention.targets.one_label import LABEL
 from wsi_attention.targets.target import Target, Wanted
 
@@ -69,6 +70,8 @@ def read_labels(path: str | Path, wanted: Wanted = LABEL) -> tuple[LabelRow, ...
     for column in ("slide", *wanted.columns):
         if column not in table.columns:
             raise InputError(f"{path}: column {column!r} is missing; found: {', '.join(table.columns) or 'nothing'}")
+    if wanted.kind in (regression.KIND, survival.KIND):
+        table = _with_points(table, wanted.columns)
     rows = tuple(_row(path, line, cells, wanted) for line, cells in table.rows)
     if not rows:
         raise InputError(f"{path}: no rows below the header")
@@ -117,6 +120,13 @@ def _called(table: Table, columns: Sequence[str]) -> Table:
     known = table.known_as(alike)
     rows = tuple((line, {alike.get(name, name): cell for name, cell in cells.items()}) for line, cells in known.rows)
     return replace(known, columns=tuple(alike.get(name, name) for name in known.columns), rows=rows)
+
+
+def _with_points(table: Table, columns: Sequence[str]) -> Table:
+    """Return the table with points for the decimal commas of these columns."""
+    told = {column: with_points([cells[column] for _, cells in table.rows]) for column in columns}
+    rows = ((line, {**cells, **{one: told[one][at] for one in columns}}) for at, (line, cells) in enumerate(table.rows))
+    return replace(table, rows=tuple(rows))
 
 
 def _row(path: str | Path, line: int, cells: Mapping[str, str], wanted: Wanted) -> LabelRow:
