@@ -170,9 +170,9 @@ class AttentionPooling(nn.Module):
         check_one_image(source)
         output, model = self.forward(source), prepared(self.encoder, self.classifier, calibration)
         features, valid = output.terms["features"], output.terms["valid"]
-        known = float(in_float32(self.attention, features)[valid].double().exp().sum())
+        known = float(in_float32(self.attention, features)[valid].double().logsumexp(dim=0))
         failed = int((~valid).sum())
-        share = 1 / (1 + known / (failed * math.exp(self._largest_logit))) if failed else 0.0
+        share = _share(math.log(failed) + self._largest_logit, known) if failed else 0.0
         return replace(output, certificate=all_read(output.terms["mean"], model, share, int(valid.sum()), failed))
 
     @property
@@ -222,6 +222,11 @@ class AttentionPooling(nn.Module):
             pooled=mean,
             terms={"attention": attention, "features": features, "valid": valid, "mean": mean},
         )
+
+
+def _share(one: float, other: float) -> float:
+    """Return e^one / (e^one + e^other) of numbers that may be too large to take their powers; one may be infinite."""
+    return float(np.exp(-np.logaddexp(0.0, other - one)))
 
 
 def _padded(tissue: Tensor) -> tuple[Tensor, Tensor]:
