@@ -12,7 +12,7 @@ from populations import Given, two_classes, within
 
 from wsi_attention.certificate.bounds import Bounds
 from wsi_attention.certificate.reading import Settled, Wanted, settle
-from wsi_attention.certificate.verdict import PROOF, Readings, judge, lead, log_threshold
+from wsi_attention.certificate.verdict import PROOF, Readings, judge, lead, log_threshold, refutation
 from wsi_attention.certificate.waiting import Waiting
 from wsi_attention.errors import ModelError
 
@@ -57,7 +57,9 @@ def test_draws_settle_what_a_proof_would_make_dear() -> None:
     assert found.asked < 30
     assert found.readings.drawn.sum() == found.asked - 1
     low, high = lead(found.readings, within(-5.0, 5.0), (0, 1), 0.99)
-    assert 0 < low < 2.0 < high
+    assert low < 2.0 < high
+    pair = found.readings, within(-5.0, 5.0), (0, 1)
+    assert refutation(*pair, low - 1e-3) >= math.log(2 / 0.01) > refutation(*pair, low + 1e-3)  # two ordered pairs
 
 
 def test_a_proof_is_taken_where_it_is_cheap() -> None:

@@ -113,13 +113,16 @@ def log_threshold(level: float, classes: int) -> float:
 def lead(readings: Readings, bounds: Bounds, pair: tuple[int, int], level: float) -> tuple[float, float]:
     """Return between which numbers the lead of one class over another lies in the whole sum.
 
-    The upper one is certain; the lower one too with `PROOF`, and else holds with this confidence.
+    The upper one is certain; the lower one too with `PROOF`, and else holds with this confidence, whichever pair of
+    classes is chosen after looking at the tiles: its threshold is that of all pairs, so it may be at most 0 where the
+    label is settled.
     """
     winner, rival = pair
     least = float(proven(readings, bounds, winner)[rival])
     most = least + readings.unread * float(bounds.high[winner, rival] - bounds.low[winner, rival])
     if level < PROOF and readings.drawn.any():
-        threshold = log_threshold(level, len(bounds.low))
+        classes = len(bounds.low)
+        threshold = log_threshold(level, classes) + math.log(classes)
         least = max(least, lower_bound(*_of_pair(readings, bounds, pair), threshold))
     return least, max(least, most)
 
