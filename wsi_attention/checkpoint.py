@@ -374,6 +374,18 @@ def read_config(folder: Path) -> ModelConfig:
     classes = config["classes"]
     if not classes or len(set(map(str, classes))) < len(classes) or not all(isinstance(one, str) for one in classes):
         raise ModelError(f"{file}: 'classes' must be different names, found {brief(classes)}")
+    _check_values(config, file)
+    members = config.get(MEMBERS, [{"options": {}}])
+    if not isinstance(members, list) or not members or not all(_is_member(one) for one in members):
+        raise ModelError(f"{file}: {MEMBERS!r} must be a list of tables with options, found {brief(members)}")
+    purpose = config.get("purpose", "")
+    if not isinstance(purpose, str) or not PURPOSE.fullmatch(purpose):
+        raise ModelError(f"{file}: 'purpose' must be a few plain words such as demonstration, found {brief(purpose)}")
+    return cast(ModelConfig, config)
+
+
+def _check_values(config: Mapping[str, object], file: Path) -> None:
+    """Raise ModelError where an entry has a value that would break what reads it."""
     if isinstance(config["mpp"], int) and not is_finite(config["mpp"]):
         raise ModelError(f"{file}: 'mpp' must be a number that can be computed with, found {brief(config['mpp'])}")
     if not isinstance(config.get("recipe"), dict | None):
@@ -382,13 +394,6 @@ def read_config(folder: Path) -> ModelConfig:
         LearntFrom.from_config(config)
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from error
-    members = config.get(MEMBERS, [{"options": {}}])
-    if not isinstance(members, list) or not members or not all(_is_member(one) for one in members):
-        raise ModelError(f"{file}: {MEMBERS!r} must be a list of tables with options, found {brief(members)}")
-    purpose = config.get("purpose", "")
-    if not isinstance(purpose, str) or not PURPOSE.fullmatch(purpose):
-        raise ModelError(f"{file}: 'purpose' must be a few plain words such as demonstration, found {brief(purpose)}")
-    return cast(ModelConfig, config)
 
 
 def certainty_of(config: ModelConfig, file: Path) -> Certainty:
