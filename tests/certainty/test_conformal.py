@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from wsi_attention.certainty.conformal import Conformal, fit_conformal, one_a_patient, quantile
+from wsi_attention.certainty.fitted import Certainty
 from wsi_attention.errors import InputError
 
 
@@ -118,3 +119,11 @@ def test_damaged_entries_are_refused(broken: object) -> None:
     assert Conformal.from_dict(GOOD, 2).thresholds == (1.0,)
     with pytest.raises(ValueError, match=r"\w"):
         Conformal.from_dict(broken, 2)
+
+
+def test_nothing_is_promised_of_an_ensemble_whose_folds_were_seen() -> None:
+    entry = {"conformal": Conformal(0.1, (1.0,), (60,)).as_dict()}
+    alone, mean = (Certainty.from_config(entry | more, 2) for more in ({}, {"members": [{"options": {}}]}))
+    assert "at least 0.9 of" in alone.sentences[1] and "folds" not in alone.sentences[1]
+    assert "about 0.9 of" in mean.sentences[1] and "at least" not in mean.sentences[1]
+    assert "models of folds whose mean this model is" in mean.sentences[1]

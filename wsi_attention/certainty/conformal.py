@@ -72,13 +72,22 @@ class Conformal:
     @property
     def sentence(self) -> str:
         """What people should know of it, one sentence."""
-        share = f"{1 - self.alpha:.4g}"
+        return self.told()
+
+    def told(self, folds: bool = False) -> str:
+        """Return what people should know of it, one sentence.
+
+        Args:
+            folds: whether it was fitted on models of folds, and is used for their mean: then nothing is promised.
+        """
+        share = f"{'about' if folds else 'at least'} {1 - self.alpha:.4g}"
         of = "the slides of each class" if self.by_class else "all slides"
         least = min(self.patients)
         return (
-            f"Sets of classes hold the right one for at least {share} of {of} of new patients like the"
+            f"Sets of classes hold the right one for {share} of {of} of new patients like the"
             f" {sum(self.patients)} patients that they were fitted on"
             + (f" (of the rarest class {least})" if self.by_class else "")
+            + (", with the models of folds whose mean this model is" if folds else "")
             + "; the label is undecided where the set does not hold one class alone."
         )
 

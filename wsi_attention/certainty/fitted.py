@@ -46,12 +46,14 @@ class Certainty:
         conformal: None where every label is told.
         familiar: None where nobody knows what the slides of the training look like.
         missing: part -> why there is none, as far as training said it.
+        folds: whether it was fitted on predictions by models of folds, whose mean the model is.
     """
 
     calibration: Calibration | None = None
     conformal: Conformal | None = None
     familiar: Familiar | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
+    folds: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], classes: int) -> Self:
@@ -69,6 +71,7 @@ class Certainty:
             _part(config, "conformal", lambda found: Conformal.from_dict(found, classes)),
             _part(config, "familiar", Familiar.from_dict),
             {name: why for name in PARTS if (why := _reason(config.get(name)))},
+            bool(config.get("members")),
         )
 
     def as_config(self) -> dict[str, object]:
@@ -114,7 +117,7 @@ class Certainty:
         no_traits = f"No slide is called unlike the training: {why['familiar']}." if why.get("familiar") else ""
         found = (
             self.calibration.sentence if self.calibration else plain,
-            self.conformal.sentence if self.conformal else no_sets,
+            self.conformal.told(self.folds) if self.conformal else no_sets,
             self.familiar.sentence if self.familiar else no_traits,
         )
         return tuple(filter(None, found))

@@ -60,7 +60,7 @@ def study_certainty(model: nn.Module, found: Judged, plan: StudyPlan, sight: Sig
         WsiAttentionError: slides cannot be found, or the device is not there.
     """
     recipe = plan.recipe
-    fits = fitted(found.logits, found.labels.tolist(), found.patients, recipe, found.classes)
+    fits = replace(fitted(found.logits, found.labels.tolist(), found.patients, recipe, found.classes), folds=True)
     if not recipe.familiar:
         return with_familiar(fits, Looks(), set(), recipe)
     reason = too_few(found.patients) if sight.slides else ALONE
