@@ -14,7 +14,7 @@ from wsi_attention.checkpoint import Classifier, build_model, load_model, save_m
 from wsi_attention.devices import precision_on
 from wsi_attention.errors import InputError, MissingMppError, ModelError, NoTissueError, TileReadError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Box
-from wsi_attention.inference.predict import look, overview_of, predict, prepare, seed_of
+from wsi_attention.inference.predict import look, overview_of, predict, prepare, seed_of, shown_of
 from wsi_attention.methods import overview
 from wsi_attention.model_card import ModelCard
 from wsi_attention.slide.readers.array import ArrayLevels
@@ -183,3 +183,10 @@ def test_the_recipe_says_how_large_the_overview_may_be(
         prediction = predict(slide, classifier)
     assert prediction.overview_pixels <= 400
     assert "would exceed 0.0004 Mpx" in prediction.shortfalls[0]
+
+
+def test_a_target_whose_numbers_overflow_gives_no_result(tiny: Classifier) -> None:
+    said = {"kind": "regression", "columns": ["age", "size"], "mean": [1e308, 0.0], "deviation": [1e308, 1.0]}
+    wild = Classifier(tiny.model, ("age", "size"), {**tiny.config, "target": said}, "", "wild")
+    with pytest.raises(ModelError, match=r"^x\.svs: the model's numbers are not finite"):
+        shown_of(wild, torch.tensor([3.0, 0.0]), "x.svs")

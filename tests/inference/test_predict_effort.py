@@ -7,15 +7,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from wsi_attention.certainty.calibration import Calibration
+from wsi_attention.certainty.conformal import Conformal
+from wsi_attention.certainty.fitted import Certainty
 from wsi_attention.checkpoint import Classifier, build_model
 from wsi_attention.errors import InputError, ModelError, ResultsError
 from wsi_attention.export.table import interval
 from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.inference.batch.classify import classify, run_key
-from wsi_attention.inference.predict import Effort, predict
+from wsi_attention.inference.certify import NO_SET
+from wsi_attention.inference.predict import OTHER_DRAWS, Effort, predict
 from wsi_attention.inference.results.state import RunKey, stored_predictions
 from wsi_attention.slide.slide import open_slide
 
@@ -199,3 +204,22 @@ def test_the_interval_is_symmetric_in_log_odds() -> None:
     assert interval(0.7, 0.0) == (0.7, 0.7)
     assert interval(1.0, 0.1) == (1.0, 1.0)
     assert interval(1e-12, 0.5) == (pytest.approx(0.0), pytest.approx(1.0))
+
+
+def test_sets_and_calibrated_errors_say_what_they_are_about(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    path = write_slide(tmp_path / "x.tif")
+    usual = predict(path, tiny)
+    assert usual.spread is not None
+    level = (
+        float(np.log(usual.probabilities[1] / usual.probabilities[0])) / 2
+    )  # where the error of log-odds counts most
+    fitted = Certainty(Calibration("platt", 1.0, (level, -level)), Conformal(0.1, (1.0,), (60,)))
+    knowing = replace(tiny, certainty=fitted)
+    assert predict(path, knowing).notes == ()
+    met = predict(path, knowing, tolerance=usual.spread * 1.01, unread=1.0)
+    assert met.spread is not None and met.spread > usual.spread * 1.01
+    assert met.notes == (OTHER_DRAWS,)
+    missed = predict(path, knowing, tolerance=usual.spread / 3, budget=8)
+    assert f"standard error {usual.spread:.3f} of the probability before calibration" in missed.notes[0]
+    (note, other) = predict(path, knowing, certify=True).notes
+    assert note.endswith(NO_SET) and other == OTHER_DRAWS

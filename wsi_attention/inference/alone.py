@@ -25,7 +25,9 @@ from wsi_attention.inference.predict import (
     facts_of_members,
     judged_of,
     looked,
+    notes_of_bag,
     notes_of_members,
+    notes_of_sets,
     number_of,
     seed_of,
     shown_of,
@@ -147,8 +149,12 @@ def look_alone(
     device: str = "auto",
     precision: Precision = "auto",
     effort: Effort = USUAL,
+    patient: str | None = None,
 ) -> Prediction:
-    """Run the model once over a bag; arguments and errors as in `predict_alone`, all checked."""
+    """Run the model once over a bag; arguments and errors as in `predict_alone`, all checked.
+
+    `patient` says whose slide it is, None where nobody does.
+    """
     where = device_of(device)
     used = precision_on(where, precision)
     seed = seed_of(opened.fingerprint, classifier.weights_sha256)
@@ -180,12 +186,14 @@ def look_alone(
         | certificate_facts(output, classifier)
         | facts_of_members(classifier, output),
         notes=(
+            *notes_of_bag(classifier, patient),
             *notes_of_members(classifier, output),
             *notes_of(source, 0),
             *opened.notes(source),
             *(classifier.seen.note(opened.fingerprint) if classifier.seen else ()),
-            *effort.missed(judged.spread, unread),
+            *effort.missed(number_of(output.spread), unread, bool(judged.uncalibrated)),
             *certificate_notes(output, classifier, unread),
+            *notes_of_sets(classifier, effort),
         ),
         unread_mass=unread,
         purpose=classifier.purpose,

@@ -13,6 +13,8 @@ from wsi_attention.structures import Certificate, Output
 
 PROOF_WORD = "proof"
 """What the level of a proof is called."""
+NO_SET = "the certificate is about the most probable class, and neither about the set nor about a label it withholds"
+"""What the note of a model with conformal sets adds."""
 
 
 def level_of(certify: bool | float | str | None) -> float | None:
@@ -124,4 +126,7 @@ def certificate_facts(output: Output, classifier: Classifier) -> dict[str, objec
 
 def certificate_notes(output: Output, classifier: Classifier, unread: float | None) -> tuple[str, ...]:
     """Return what the notes say of a certificate; nothing where nobody asked for one."""
-    return () if output.certificate is None else (sentence_of(output.certificate, classifier.classes, unread),)
+    if output.certificate is None:
+        return ()
+    told = sentence_of(output.certificate, classifier.classes, unread)
+    return (told if classifier.certainty.conformal is None else f"{told}; {NO_SET}",)

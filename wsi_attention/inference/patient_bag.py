@@ -24,9 +24,6 @@ from wsi_attention.structures import AttentionMap, Glimpse, Prediction
 from wsi_attention.tiles.side_by_side import Layout, SideBySide
 from wsi_attention.tiles.source import SlideSource
 
-NOBODY = "the model was trained on all slides of a patient together, and nobody says whose this slide is"
-"""The note of a slide without a patient."""
-
 
 def look_together(
     patient: str,
@@ -38,6 +35,7 @@ def look_together(
     effort: Effort = USUAL,
     kept: FeatureStore | None = None,
     left_out: Sequence[str] = (),
+    chosen: str = "",
 ) -> tuple[Prediction, ...]:
     """Run the model once over all slides of a patient, side by side; the draws are seeded by the first.
 
@@ -48,6 +46,7 @@ def look_together(
         device, precision, effort: as in `predict`, the effort checked.
         kept: keeps what the encoder says of tiles.
         left_out: a sentence on each slide of the patient that is missing here.
+        chosen: why the precision is the one given, where that was chosen for a whole batch.
 
     Returns:
         For each slide the label and probabilities of the patient, with the tiles and maps that lie on the slide; the
@@ -73,6 +72,8 @@ def look_together(
             effort=effort,
             kept=kept,
             known=canvas,
+            chosen=chosen,
+            patient=patient,
         )
     whole = replace(whole, patient=patient, shortfalls=(*whole.shortfalls[len(sources[0].shortfalls) :], *left_out))
     shares = _shares(whole, canvas.layout)
@@ -85,12 +86,12 @@ def look_together(
 
 def _check_scales(patient: str, slides: Sequence[Slide]) -> None:
     """Raise InputError where two slides differ in scale by more than the tolerance."""
-    for slide in slides[1:]:
-        if not same_scale(slide.mpp, slides[0].mpp):
-            raise InputError(
-                f"patient {patient} has slides of {slides[0].mpp:g} µm/px ({slides[0].path}) and {slide.mpp:g} µm/px"
-                f" ({slide.path}), and this model looks at all of them together, at one scale"
-            )
+    finest, coarsest = min(slides, key=lambda slide: slide.mpp), max(slides, key=lambda slide: slide.mpp)
+    if not same_scale(coarsest.mpp, finest.mpp):
+        raise InputError(
+            f"patient {patient} has slides of {coarsest.mpp:g} µm/px ({coarsest.path}) and {finest.mpp:g} µm/px"
+            f" ({finest.path}), and this model looks at all of them together, at one scale"
+        )
 
 
 def _of_slide(

@@ -152,16 +152,23 @@ class Effort:
         """Return whether tiles move to the file's own grid; never where the exact sum, without gaps, is the point."""
         return wanted and not self.exact and self.certify is None
 
-    def missed(self, spread: float | None, unread: float | None) -> tuple[str, ...]:
-        """Say what of a tolerance was not reached when the reading ended; nothing where all was."""
+    def missed(self, spread: float | None, unread: float | None, calibrated: bool = False) -> tuple[str, ...]:
+        """Say what of a tolerance was not reached when the reading ended; nothing where all was.
+
+        Args:
+            spread: standard error of the model's own winning probability, by which reading ends.
+            unread: share of the attention.
+            calibrated: whether people are shown another probability than the model's own.
+        """
         if self.tolerance is None or spread is None:
             return ()
         allowed = self.tolerance if self.unread is None else self.unread
         if spread <= self.tolerance and (unread or 0.0) <= allowed:
             return ()
+        of = " of the probability before calibration" if calibrated else ""
         left = "" if unread is None else f" and {unread:.1%} of the attention unread"
         return (
-            f"reading ended before the tolerance was met: standard error {spread:.3f}{left}, wanted at most"
+            f"reading ended before the tolerance was met: standard error {spread:.3f}{of}{left}, wanted at most"
             f" {self.tolerance:g} and {allowed:.1%}",
         )
 
@@ -171,6 +178,10 @@ class Effort:
 
 
 USUAL = Effort()
+NOBODY = "the model was trained on all slides of a patient together, and nobody says whose this slide is"
+"""The note of a slide without a patient."""
+OTHER_DRAWS = "the sets of classes were fitted on ordinary draws of tiles; their share is not known where more is read"
+"""The note of a set beside an effort that is not the usual one."""
 FARTHEST = 999.0
 """No slide is told to be farther from those of the training."""
 PACKAGES = ("torch", "numpy", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr")
@@ -217,9 +228,10 @@ def predict(
             not reached.
         unread: share of the attention, between 0 and 1; as much as the tolerance where None, and 1 asks for a small
             spread alone.
-        certify: reads tiles, at their own places, until the label that `exact` would give is settled: True or "proof"
-            by proof, a number such as 0.99 by proof or with that confidence. `Prediction.certified` says which of them
-            was reached; it is about the model's label, not about the truth (docs/certificate.md).
+        certify: reads tiles, at their own places, until the class that is most probable to `exact` is settled: True or
+            "proof" by proof, a number such as 0.99 by proof or with that confidence. `Prediction.certified` says which
+            of them was reached. It is about that class, not about the truth, and not about a conformal set: the set,
+            and whether the label is undecided, may still differ from those of `exact` (docs/certificate.md).
         snap: moves sampled tiles by less than half a stored tile, so that each decodes as few stored tiles as can be;
             the result has their true places. False leaves them at the centres of attention's cells.
         feature_store: folder that keeps what the encoder says of tiles, so that a later call, or one with another model
@@ -299,11 +311,13 @@ def look(
     kept: FeatureStore | None = None,
     known: FeaturedSource | BagSource | SideBySide | None = None,
     chosen: str = "",
+    patient: str | None = None,
 ) -> Prediction:
     """Run the model once over a prepared source; arguments and errors as in `predict`, the effort checked.
 
     `known` is the same source with features of files, or it with the other slides of the patient; `chosen` says why the
-    precision is the one given, where that was chosen for a whole batch.
+    precision is the one given, where that was chosen for a whole batch, and `patient` whose slide it is, None where
+    nobody says.
     """
     where = device_of(device)
     used, why = used_on(classifier, where, precision)
@@ -342,11 +356,13 @@ def look(
         | facts_of_members(classifier, output),
         notes=(
             *source.notes,
+            *notes_of_bag(classifier, patient),
             *notes_of_members(classifier, output),
             *(notes_of(known, source.counters.tiles) if isinstance(known, FeaturedSource | BagSource) else ()),
             *(classifier.seen.note(slide.fingerprint) if classifier.seen else ()),
-            *effort.missed(judged.spread, unread),
+            *effort.missed(number_of(output.spread), unread, bool(judged.uncalibrated)),
             *certificate_notes(output, classifier, unread),
+            *notes_of_sets(classifier, effort),
         ),
         unread_mass=unread,
         purpose=classifier.purpose,
@@ -437,6 +453,16 @@ def notes_of_members(classifier: Classifier, output: Output) -> tuple[str, ...]:
     return disagreement(classifier.classes, output.members[:, 0].cpu().numpy())
 
 
+def notes_of_bag(classifier: Classifier, patient: str | None) -> tuple[str, ...]:
+    """Return a sentence where a model of patients sees a slide of nobody; nothing else."""
+    return (NOBODY,) if classifier.bag == "patient" and patient is None else ()
+
+
+def notes_of_sets(classifier: Classifier, effort: Effort) -> tuple[str, ...]:
+    """Return a sentence where conformal sets stand beside another effort than that they were fitted on."""
+    return (OTHER_DRAWS,) if classifier.certainty.conformal is not None and effort.facts() else ()
+
+
 def number_of(values: torch.Tensor) -> float | None:
     """Return the value of a single image; None for NaN."""
     value = float(values[0])
@@ -447,11 +473,14 @@ def shown_of(classifier: Classifier, logits: torch.Tensor, path: str) -> Shown:
     """Return what people see of logits (k,): probabilities of the classes, or what else the target says.
 
     Raises:
-        ModelError: the logits are not finite.
+        ModelError: the logits, or the numbers that the target makes of them, are not finite.
     """
     if not torch.isfinite(logits).all():
         raise ModelError(f"{path}: the model's logits are not finite ({logits.tolist()}); its weights cannot be right")
-    return classifier.target.shown(classifier.target.read(logits.double()).cpu().numpy())
+    shown = classifier.target.shown(classifier.target.read(logits.double()).cpu().numpy())
+    if not all(map(math.isfinite, [*shown.probabilities.tolist(), *(number for _, number in shown.values)])):
+        raise ModelError(f"{path}: the model's numbers are not finite ({shown.label}); its config.json cannot be right")
+    return shown
 
 
 def compared(prediction: Prediction, classifier: Classifier, source: TileSource, output: Output) -> Prediction:
@@ -467,7 +496,7 @@ def compared(prediction: Prediction, classifier: Classifier, source: TileSource,
     known = None if familiar is None else familiar.distance(traits_of(classifier.model, source, output))
     if familiar is None or known is None:
         return prediction
-    distance = min(known[0], FARTHEST)
+    distance = FARTHEST if math.isnan(known[0]) else min(known[0], FARTHEST)
     return replace(prediction, unlike=distance, notes=(*prediction.notes, *familiar.note(distance, known[1])))
 
 

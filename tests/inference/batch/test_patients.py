@@ -24,7 +24,7 @@ from wsi_attention.inference.batch import patient_subject, subjects
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.summary import Report
-from wsi_attention.inference.patient_bag import NOBODY
+from wsi_attention.inference.predict import NOBODY, predict
 from wsi_attention.inference.results.slide_key import first_look
 from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.slide.slide import Slide, open_slide
@@ -225,3 +225,13 @@ def test_a_slide_without_a_patient_is_its_own_and_says_so(cohort: Path, trained:
     (tmp_path / "t.csv").write_text("slide\np0-0\n")
     run(cohort, tmp_path / "out", trained, str(tmp_path / "t.csv"))
     assert NOBODY in rows(tmp_path / "out/predictions.csv", "slide")["p0-0"]["notes"]
+    alone = predict(cohort / "p0-0.svs", trained)
+    assert alone.notes.count(NOBODY) == 1
+    run(cohort, tmp_path / "known", trained, str(table_of_one(tmp_path)))
+    assert NOBODY not in rows(tmp_path / "known/predictions.csv", "slide")["p0-0"]["notes"]
+
+
+def table_of_one(folder: Path) -> Path:
+    """A patient of a single slide."""
+    (folder / "one.csv").write_text("slide,patient\np0-0,p0\n")
+    return folder / "one.csv"

@@ -21,7 +21,6 @@ from wsi_attention.inference.batch.patient_subject import OfPatient
 from wsi_attention.inference.batch.subjects import OfBag, OfSlide, Subject
 from wsi_attention.inference.batch.time_limit import TimeLimit
 from wsi_attention.inference.batch.wishes import Wishes
-from wsi_attention.inference.patient_bag import NOBODY
 from wsi_attention.inference.pictures import write_unfinished
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
 from wsi_attention.plain_text import visible
@@ -164,9 +163,7 @@ class _Work:
     def _look(self) -> Prediction:
         torch.set_num_threads(self.job.settings.threads)
         found = self._subject.look()
-        nobody = self.job.settings.classifier.bag == "patient" and self.job.slide.patient is None
-        notes = (*found.notes, NOBODY) if nobody else found.notes
-        return replace(found, patient=self.job.slide.patient or "", notes=notes)
+        return replace(found, patient=self.job.slide.patient or "")
 
     @spent_on("export")
     def _finish(self, prediction: Prediction) -> State:

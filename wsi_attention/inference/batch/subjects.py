@@ -98,6 +98,7 @@ class OfSlide:
             kept=store_at(wishes.feature_store, wishes.feature_store_gb),
             known=self._known,
             chosen=wishes.chosen,
+            patient=self._given.patient,
         )
 
     def pictures(self, prediction: Prediction) -> Mapping[str, Callable[[], object]]:
@@ -153,6 +154,7 @@ class OfBag:
             device=wishes.device,
             precision=wishes.precision,
             effort=wishes.effort,
+            patient=self._given.patient,
         )
 
     def pictures(self, prediction: Prediction) -> Mapping[str, Callable[[], object]]:
