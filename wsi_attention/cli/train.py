@@ -82,6 +82,7 @@ def train(
     with starting():
         from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
         from wsi_attention.devices import gpus_named
+        from wsi_attention.slide.urls import masked
         from wsi_attention.training import run
         from wsi_attention.training.encoder_choice import with_encoder
 
@@ -98,7 +99,7 @@ def train(
     )
     use_cache(cache)
     recipe = with_encoder(recipe, encoder)
-    command = shlex.join(["wsi-attention", *sys.argv[1:]])
+    command = shlex.join(["wsi-attention", *map(masked, sys.argv[1:])])
     with listening() as listener:
         result = run.train(
             labels,
