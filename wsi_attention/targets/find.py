@@ -127,11 +127,10 @@ def _values(said: Mapping[str, object]) -> Target:
 
 def _survival(said: Mapping[str, object]) -> Target:
     ends, intervals = _numbers(said["ends"]), said["intervals"]
-    if not isinstance(intervals, int) or isinstance(intervals, bool):
-        raise ValueError("'intervals' must be a whole number")
-    if not ends or list(ends) != sorted(set(ends)) or ends[0] <= 0:
-        raise ValueError("'ends' must be times that rise")
-    wanted = wanted_of(survival.KIND, (), _texts(said["columns"]), intervals)
+    count = intervals if isinstance(intervals, int) and not isinstance(intervals, bool) else 0
+    if not ends or list(ends) != sorted(set(ends)) or ends[0] <= 0 or count < 1:
+        raise ValueError("'ends' must be times that rise, 'intervals' a whole number")
+    wanted = wanted_of(survival.KIND, (), _texts(said["columns"]), count)
     assert isinstance(wanted, WantedSurvival)
     return Survival(ends, wanted)
 
