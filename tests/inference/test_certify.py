@@ -45,7 +45,7 @@ def test_a_certified_prediction_says_what_is_settled(tmp_path: Path, write_slide
         assert prediction.provenance["certify"] == (0.99 if certify == 0.99 else "proof")
         assert prediction.provenance["snap"] is False
         low, high = facts["lead"]
-        assert low <= high and high > 0
+        assert 0 <= low <= high and high > 0
         assert low > 0 or prediction.certified == "0.99"  # the interval is of all pairs, more cautious than the label
         assert facts["score_of_a_tile"][0] < facts["score_of_a_tile"][1]
         assert facts["score_from"] == "the classifier within the encoder's range"

@@ -216,10 +216,11 @@ def certificate_of(settled: Settled, bounds: Bounds, level: float) -> Certificat
     if verdict is None:
         raise ValueError("nothing was read")
     pair = verdict.winner, verdict.rival
+    low, high = lead(readings, bounds, pair, verdict.level or level)
     return Certificate(
         level=verdict.level,
         classes=pair,
-        lead=lead(readings, bounds, pair, verdict.level or level),
+        lead=(low if verdict.level is None else max(low, 0.0), high),  # a settled label says itself that it leads
         score=(float(bounds.low[pair]), float(bounds.high[pair])),
         score_source=bounds.source,
         tiles=int(readings.valid.sum()),

@@ -97,6 +97,7 @@ class OfPatient(OfSlide):
             precision=wishes.precision,
             effort=wishes.effort,
             kept=store_at(wishes.feature_store, wishes.feature_store_gb),
+            chosen=wishes.chosen,
             left_out=[f"{file.relative} of the patient is not in it: {why}" for file, why in self._left_out.items()],
         )
         return dict(zip(sources, found, strict=True))
