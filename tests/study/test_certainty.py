@@ -41,7 +41,7 @@ def test_calibration_and_sets_are_those_of_the_predictions() -> None:
     found, recipe = predictions(40), Recipe()
     certainty = study_certainty(torch.nn.Identity(), found, plan(recipe), Sight(()), Silent())
     alone = fitted(found.logits, found.labels.tolist(), found.patients, recipe, CLASSES)
-    assert certainty == replace(alone, missing={"familiar": ALONE})
+    assert certainty == replace(alone, missing={"familiar": ALONE}, folds=True)
     assert certainty.calibration is not None and certainty.calibration.patients == 40
     assert 0.3 < certainty.calibration.scale < 0.9 and certainty.conformal is not None
 

@@ -45,7 +45,6 @@ NOISE = 2
 Shape = tuple[int, ...]
 
 _COMPILING = Lock()
-_LOG = logging.getLogger(__name__)
 
 
 class NotCompiledError(WsiAttentionError):
@@ -148,7 +147,7 @@ class CompiledEncoder:
                 requests[shape] = self.model(shape).create_infer_request()
             except NotCompiledError as error:
                 size = " x ".join(map(str, shape))
-                _LOG.warning("tiles of %s are encoded by torch, not OpenVINO: %s", size, error)
+                logging.getLogger(__name__).warning("tiles of %s are encoded by torch, not OpenVINO: %s", size, error)
                 requests[shape] = None
         return requests[shape]
 
