@@ -253,7 +253,7 @@ def _built(config: ModelConfig, outputs: int) -> nn.Module:
     shared = all(one.get("shared") for one in members)
     networks: list[nn.Module] = []
     for one in members:
-        networks.append(build_model(method, outputs, **one["options"]))
+        networks.append(build_model(method, outputs, **cast(Mapping[str, object], one["options"])))
         if shared and len(networks) > 1:  # at once, so that a large encoder is in memory twice at most
             share_encoder(networks[-1], networks[0])
     return ensemble_of(networks, shared=shared)

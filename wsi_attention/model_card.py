@@ -43,7 +43,7 @@ class ModelConfig(TypedDict):
     calibration: NotRequired[object]
     conformal: NotRequired[object]
     familiar: NotRequired[object]
-    members: NotRequired[list[dict[str, Any]]]
+    members: NotRequired[list[dict[str, object]]]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,7 +56,7 @@ class Certainty:
     folds: bool = False
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], classes: int) -> Self:
+    def from_config(cls, config: Mapping[str, object], classes: int) -> Self:
         """Return what config.json says.
 
         Args:
@@ -129,7 +129,7 @@ PARTS = ("calibration", "conformal", "familiar")
 """Entries of config.json."""
 
 
-def _part(config: Mapping[str, Any], name: str, read: Callable[[object], T]) -> T | None:
+def _part(config: Mapping[str, object], name: str, read: Callable[[object], T]) -> T | None:
     found = config.get(name)
     if found is None or _reason(found):
         return None

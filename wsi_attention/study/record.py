@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wsi_attention.checkpoint import CONFIG, certainty_of, read_config
 from wsi_attention.csv_table import read_table
@@ -80,7 +79,7 @@ class StudyFacts:
         return [row for part in self.folds[0].parts.values() for row in part]
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> Mapping[str, object]:
         """Of every training."""
         return self.config["recipe"]
 
@@ -229,7 +228,7 @@ def _certainty(found: StudyFacts) -> tuple[str, ...]:
     return (*known.sentences, *([whose] if fitted else []))
 
 
-def _start(recipe: Mapping[str, Any]) -> str:
+def _start(recipe: Mapping[str, object]) -> str:
     parts = [f"weights of {recipe['start']}"] if recipe["start"] else []
     parts += [f"encoder weights: {recipe['encoder_start']}"] if recipe["encoder_start"] else []
     return f"{'; '.join(parts) or 'Random weights'}, the same for every fold."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from threading import local
-from typing import Any
 from weakref import ref
 
 import numpy as np
@@ -19,7 +18,7 @@ class _Loan:
 
     def __init__(self, memory: NDArray[np.uint8]) -> None:
         self.memory = memory
-        self.__array_interface__: dict[str, Any] = memory.__array_interface__
+        self.__array_interface__: dict[str, object] = memory.__array_interface__
 
 
 class Memory(local):

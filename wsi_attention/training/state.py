@@ -67,7 +67,7 @@ class EpochRecord:
         return values | ({"figures": [asdict(one) for one in self.figures]} if self.figures else {})
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EpochRecord:
+    def from_dict(cls, values: Mapping[str, object]) -> EpochRecord:
         """Return the record that `as_dict` made plain, NaN for None."""
         plain: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
         figures = tuple(

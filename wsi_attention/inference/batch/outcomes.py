@@ -15,6 +15,8 @@ from wsi_attention.inference.results.folder import Results
 from wsi_attention.inference.results.state import State
 from wsi_attention.structures import warning_in
 
+Running = dict[Future[Any], Job]
+"""What is under way, or done and not yet taken."""
 Watch = Callable[[str, int, int], None]
 """Called with a slide's name, how many are done, and how many there are."""
 
@@ -35,8 +37,8 @@ class BatchRun:
         self._folder = folder
         self._report = report
         self._watch = watch
-        self._running: dict[Future[Any], Job] = {}
-        self._finished: dict[Future[Any], Job] = {}
+        self._running: Running = {}
+        self._finished: Running = {}
         self._alone: list[Job] = []
         self.told: list[str] = []
 
