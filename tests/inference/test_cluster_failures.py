@@ -101,7 +101,7 @@ def test_a_slide_that_kills_its_workers_fails_alone(
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(slides: Path, tmp_path: Path, write_slide) -> None:
-    for number in range(16):
+    for number in range(48):
         write_slide(slides / f"more{number:02}.tif", seed=number)
     command = [
         sys.executable,
