@@ -26,7 +26,7 @@ from wsi_attention.certainty.fitted import NOTHING, Certainty
 from wsi_attention.certainty.stored import is_finite
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.files import write_folder
-from wsi_attention.json_values import parse
+from wsi_attention.json_values import as_plain, parse
 from wsi_attention.learnt_from import KEY, LearntFrom
 from wsi_attention.methods.ensemble import ensemble_of, repeated_names, share_encoder
 from wsi_attention.methods.method import brief, build_model, find_method
@@ -181,7 +181,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         config["encoder_weights"] = part.as_dict()
     if card.members:
         config["members"] = [dict(one) for one in card.members]
-    text = json.dumps(_finite({**config, **card.certainty.as_config()}), indent=2) + "\n"
+    text = json.dumps(as_plain({**config, **card.certainty.as_config()}), indent=2) + "\n"
     told = part.sentences if part else ()
     files = {
         WEIGHTS: weights,
@@ -311,17 +311,6 @@ def model_folder(path: str | os.PathLike[str]) -> Path:
             f"{folder} is a file; a model is a folder with {CONFIG} and {WEIGHTS}; shipped models: {known}"
         )
     raise ModelError(f"no model folder {folder}, and no shipped model of that name; shipped models: {known}")
-
-
-def _finite(value: object) -> object:
-    """Return the value as JSON wants it: NaN and infinities as null, tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 FORMAT = 2

@@ -18,8 +18,8 @@ import numpy as np
 from wsi_attention.config import Recipe, default_recipe, parse_recipe
 from wsi_attention.evaluation.targets import evaluate_target, target_in
 from wsi_attention.inference.batch.classify import classify
+from wsi_attention.statistics.bayesian_bootstrap import whole
 from wsi_attention.statistics.concordance import concordance
-from wsi_attention.statistics.resampling import whole
 from wsi_attention.testing.slides import SlideSpec, write_slide
 from wsi_attention.training.run import train
 

@@ -10,8 +10,8 @@ from lifelines.utils import concordance_index
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error, r2_score, roc_auc_score
 
 from wsi_attention.statistics.agreement import macro_auroc, mean_of, quadratic_kappa, r_squared
+from wsi_attention.statistics.bayesian_bootstrap import Weighted, bootstrap_interval, whole
 from wsi_attention.statistics.concordance import concordance
-from wsi_attention.statistics.resampling import Weighted, bootstrap_interval, whole
 
 N = 60
 

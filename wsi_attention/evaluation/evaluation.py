@@ -19,9 +19,9 @@ from wsi_attention.evaluation.judged import Judged
 from wsi_attention.evaluation.localisation import Localisation, locate
 from wsi_attention.evaluation.operating import OperatingPoint, Wanted, operating_points
 from wsi_attention.evaluation.overlap import NOBODY_KNOWS, Overlap, find_config, find_overlap
-from wsi_attention.evaluation.plain_values import as_plain
 from wsi_attention.evaluation.truth import class_index, patients_of, shares_in, taken_of, truth_of, unit_of
 from wsi_attention.files import given_path
+from wsi_attention.json_values import as_plain
 from wsi_attention.model_card import ModelConfig
 from wsi_attention.statistics.intervals import METHODS
 from wsi_attention.statistics.metrics import Scores, score

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.statistics.resampling import Weighted
+from wsi_attention.statistics.bayesian_bootstrap import Weighted
 
 Floats = NDArray[np.float64]
 

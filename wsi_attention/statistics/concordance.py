@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_attention.statistics.resampling import Weighted
+from wsi_attention.statistics.bayesian_bootstrap import Weighted
 
 
 def concordance(times: NDArray[np.float64], events: NDArray[np.bool_], risks: NDArray[np.float64]) -> Weighted:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from wsi_attention.json_values import as_plain
+from wsi_attention.statistics.bayesian_bootstrap import Weighted, bootstrap_interval, whole
 from wsi_attention.statistics.intervals import NONE
 
 
@@ -47,12 +51,22 @@ class Judgement:
 
     def as_dict(self) -> dict[str, object]:
         """Return plain JSON values; NaN is None."""
-        found: dict[str, object] = {"n": self.n, "patients": self.patients, "loss": _finite(self.loss)}
+        found: dict[str, object] = {"n": self.n, "patients": self.patients, "loss": as_plain(self.loss)}
         for one in self.figures:
-            found[one.key] = _finite(one.value)
-            found[f"{one.key}_interval_95"] = [_finite(end) for end in one.interval]
+            found[one.key] = as_plain(one.value)
+            found[f"{one.key}_interval_95"] = as_plain(one.interval)
         return found
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def judgement(loss: float, figures: Mapping[str, Weighted], n: int, patients: Sequence[str] | None) -> Judgement:
+    """Return the figures of n slides, each with its interval over patients.
+
+    Args:
+        loss: the mean loss.
+        figures: name -> figure; the first one tells the best epoch.
+        n: slides.
+        patients: (n,), whose slide each is; each its own where None.
+    """
+    own = np.arange(n) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
+    found = tuple(Figure(name, whole(one, n), bootstrap_interval(one, own)) for name, one in figures.items())
+    return Judgement(n, len(np.unique(own)), loss, found)

@@ -93,7 +93,7 @@ def write_record(study: str | Path) -> Path:
     """
     found = facts_of(Path(study))
     sections = list(_sections(found))
-    title = f"Record of the study {found.folder.resolve().name}"
+    title = f"Study record: {found.folder.resolve().name}"
     write_text(found.folder / MARKDOWN, as_markdown(title, sections))
     write_text(found.folder / PAGE, as_html(title, sections))
     return found.folder / PAGE
@@ -142,7 +142,8 @@ def _sections(found: StudyFacts) -> Iterator[Section]:
     yield Section("Software", (), ("package", "version"), _versions(found))
     yield Section("Seeds", (f"The seed of the recipe is {found.recipe['seed']}. {SEEDS}",))
     yield Section("Recipe", (), code=json.dumps(found.recipe, indent=2))
-    note = f"Numbers of items of {TRIPOD} (Collins 2024) and {CLAIM} (Mongan 2020); what they ask is in our words."
+    note = f"Numbers of items of {TRIPOD} (Collins 2024) and {CLAIM} (Mongan 2020); what they ask is in our words. "
+    note += "Check the numbers against the statements before you submit."
     yield Section("Reporting guidelines", (note,), (TRIPOD, CLAIM, "asks for", "this study"), filled(facts))
 
 

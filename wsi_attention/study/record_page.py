@@ -16,6 +16,7 @@ body { margin: 2rem auto; max-width: 70rem; padding: 0 1.5rem; color: var(--ink)
 h1 { font-size: 1.8rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top;
   padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+th { white-space: nowrap; }
 pre { background: var(--soft); padding: .8rem; overflow: auto; }
 """
 

@@ -22,8 +22,7 @@ from torch.nn import functional
 
 from wsi_attention.errors import InputError
 from wsi_attention.statistics.agreement import mean_of, quadratic_kappa
-from wsi_attention.statistics.figures import Judgement
-from wsi_attention.targets.judging import judgement
+from wsi_attention.statistics.figures import Judgement, judgement
 from wsi_attention.targets.one_label import enough_of_each, position
 from wsi_attention.targets.sequential import log_shares
 from wsi_attention.targets.target import Shown, Truth

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from wsi_attention.errors import InputError
 from wsi_attention.statistics.agreement import mean_of, r_squared
-from wsi_attention.statistics.figures import Judgement
-from wsi_attention.targets.judging import judgement
+from wsi_attention.statistics.figures import Judgement, judgement
 from wsi_attention.targets.numbers import number_in
 from wsi_attention.targets.target import Shown, Truth
 

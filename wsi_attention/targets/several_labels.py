@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from wsi_attention.errors import InputError
 from wsi_attention.statistics.agreement import macro_auroc, mean_of
-from wsi_attention.statistics.figures import Judgement
-from wsi_attention.targets.judging import judgement
+from wsi_attention.statistics.figures import Judgement, judgement
 from wsi_attention.targets.target import Shown, Truth
 
 KIND = "labels"

@@ -26,8 +26,7 @@ from torch import Tensor
 
 from wsi_attention.errors import InputError
 from wsi_attention.statistics.concordance import concordance
-from wsi_attention.statistics.figures import Judgement
-from wsi_attention.targets.judging import judgement
+from wsi_attention.statistics.figures import Judgement, judgement
 from wsi_attention.targets.numbers import number_in
 from wsi_attention.targets.sequential import log_passed, stopping_loss
 from wsi_attention.targets.target import Shown, Truth
