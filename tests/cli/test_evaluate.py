@@ -56,7 +56,7 @@ def test_figures_of_a_demonstration_say_so(tmp_path: Path) -> None:
 
 def test_the_page_lies_beside_the_predictions_or_where_it_is_wanted(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    results.mkdir()
+    (results / "states").mkdir(parents=True)
     rows = [f"s{i},done,{1 - p},{p}" for i, p in enumerate((0.1, 0.25, 0.75, 0.5, 0.25, 0.875))]
     (results / "predictions.csv").write_text("\n".join(["slide,status,prob_normal,prob_tumour", *rows]))
     kinds = [("normal", "val", "A"), ("tumour", "val", "A"), ("tumour", "test", "A")]
@@ -94,9 +94,21 @@ def test_a_threshold_is_never_chosen_on_test_slides(tmp_path: Path) -> None:
     assert not (tmp_path / "evaluation").exists()
 
 
+def test_nothing_is_written_beside_a_table_that_lies_in_no_results_folder(tmp_path: Path) -> None:
+    (tmp_path / "cohort.csv").write_text("slide,prob_normal,prob_tumour\na,0.2,0.8\nb,0.9,0.1\n")
+    (tmp_path / "labels.csv").write_text("slide,label\na,tumour\nb,normal\n")
+    result = CliRunner().invoke(
+        app, ["evaluate", "-p", str(tmp_path / "cohort.csv"), "-l", str(tmp_path / "labels.csv")]
+    )
+    assert result.exit_code == 0, result.output
+    assert "page       none: the table lies in no results folder; -o takes a folder for the page" in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort.csv", "labels.csv"]
+
+
 def test_predictions_where_nothing_can_be_written_are_still_judged(tmp_path: Path) -> None:
     (tmp_path / "predictions.csv").write_text("slide,prob_normal,prob_tumour\na,0.2,0.8\nb,0.9,0.1\n")
     (tmp_path / "labels.csv").write_text("slide,label\na,tumour\nb,normal\n")
+    (tmp_path / "states").mkdir()
     (tmp_path / "evaluation").write_text("a file in its place")
     given = ["evaluate", "-p", str(tmp_path), "-l", str(tmp_path / "labels.csv")]
     result = CliRunner().invoke(app, given)

@@ -30,7 +30,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for the page. [default: evaluation/ beside predictions.csv]"),
+        typer.Option("-o", "--output", help="Folder for the page. [default: evaluation/ in the results folder]"),
     ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option(help="Call a class at this probability: 0.4, or CLASS=0.4 (repeat).")
@@ -90,10 +90,14 @@ def evaluate(
 
 
 def _write(found: Evaluation, output: Path | None) -> None:
-    """Write the page; beside predictions that lie where nothing can be written, only say so."""
+    """Write the page; where no folder is given, into that of the results, and nowhere beside a table of its own."""
     from wsi_attention.errors import ResultsError
     from wsi_attention.evaluation.folder import FOLDER
+    from wsi_attention.inference.results.state import FOLDER as STATES
 
+    if output is None and not (found.source.parent / STATES).is_dir():
+        say("", "page       none: the table lies in no results folder; -o takes a folder for the page")
+        return
     try:
         say("", f"page       {found.write(output or found.source.parent / FOLDER)}")
     except ResultsError as error:
