@@ -20,7 +20,7 @@ from wsi_attention.checkpoint import save_model
 from wsi_attention.cli.app import app
 from wsi_attention.errors import InputError, ModelError
 from wsi_attention.inference.alone import predict_alone
-from wsi_attention.inference.predict import Effort
+from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.results.export_again import export_again
 from wsi_attention.methods.method import build_model
 from wsi_attention.model_card import ModelCard

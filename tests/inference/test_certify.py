@@ -21,7 +21,8 @@ from wsi_attention.export.record import from_record, to_record
 from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.certify import level_of
-from wsi_attention.inference.predict import Effort, predict
+from wsi_attention.inference.effort import Effort
+from wsi_attention.inference.predict import predict
 from wsi_attention.structures import Certificate
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_slides"

@@ -18,7 +18,7 @@ from wsi_attention.checkpoint import save_model
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.inference.alone import predict_alone
-from wsi_attention.inference.predict import Effort
+from wsi_attention.inference.effort import Effort
 from wsi_attention.methods.method import build_model
 from wsi_attention.model_card import ModelCard
 from wsi_attention.testing.slides import SlideSpec, write_slide

@@ -77,7 +77,7 @@ def classify(
         from wsi_attention.inference.batch.wishes import Wishes
         from wsi_attention.inference.certify import level_of
         from wsi_attention.inference.cluster.open import open_cluster
-        from wsi_attention.inference.predict import Effort
+        from wsi_attention.inference.effort import Effort
 
         existing: Existing = "overwrite" if overwrite else "resume"
         order = Order((*(inputs or ()), *(more or ())), slides_csv, mpp, series, workers, existing)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from wsi_attention.inference.batch.summary import Report
     from wsi_attention.inference.batch.wishes import Wishes
     from wsi_attention.inference.cluster.open import open_cluster
+    from wsi_attention.inference.effort import Effort
     from wsi_attention.inference.features import has_encoder, tile_features
-    from wsi_attention.inference.predict import Effort
     from wsi_attention.inference.results.export_again import export_again, export_results
     from wsi_attention.inference.results.page import write_page
     from wsi_attention.inference.results.state import stored_predictions
@@ -46,7 +46,7 @@ __all__ = [
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
-        "Effort": "predict",
+        "Effort": "effort",
         "ExecutorRunner": "batch.runners",
         "Order": "batch.classify",
         "Report": "batch.summary",

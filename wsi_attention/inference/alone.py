@@ -17,10 +17,9 @@ from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.devices import Precision, autocast, device_of, placed, precision_on
 from wsi_attention.errors import InputError
 from wsi_attention.inference.certify import calibration_of, certificate_facts, certificate_notes, certified_in
+from wsi_attention.inference.effort import USUAL, Effort
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.predict import (
-    USUAL,
-    Effort,
     compared,
     facts_of_members,
     judged_of,

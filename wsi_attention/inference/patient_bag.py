@@ -15,9 +15,10 @@ from wsi_attention.errors import InputError
 from wsi_attention.export.measures import deciding, main_map
 from wsi_attention.feature_store.store import FeatureStore
 from wsi_attention.geometry import Grid, same_scale
+from wsi_attention.inference.effort import USUAL, Effort
 from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.known import known_to
-from wsi_attention.inference.predict import USUAL, Effort, look, provenance_of
+from wsi_attention.inference.predict import look, provenance_of
 from wsi_attention.protocols import contract_of
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import AttentionMap, Glimpse, Prediction

@@ -31,8 +31,9 @@ from wsi_attention.inference.batch.slides_csv import gather_slides
 from wsi_attention.inference.batch.summary import Report
 from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.certify import level_of
+from wsi_attention.inference.effort import USUAL, Effort
 from wsi_attention.inference.engine import used_on
-from wsi_attention.inference.predict import USUAL, Effort, versions
+from wsi_attention.inference.predict import versions
 from wsi_attention.inference.results.folder import TABLE, Results, open_results
 from wsi_attention.inference.results.mirror import workplace
 from wsi_attention.inference.results.page import PAGE, part_of, write_page

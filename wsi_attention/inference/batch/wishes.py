@@ -12,10 +12,10 @@ from wsi_attention.errors import InputError
 from wsi_attention.export.chosen import name_of
 from wsi_attention.feature_store.store import open_store
 from wsi_attention.inference.alone import check_alone
+from wsi_attention.inference.effort import USUAL, Effort
 from wsi_attention.inference.exactness import precision_of
 from wsi_attention.inference.known import warn_anew
 from wsi_attention.inference.pictures import shows_pixels
-from wsi_attention.inference.predict import USUAL, Effort
 from wsi_attention.inference.stored_features import check_readable, expected_of
 from wsi_attention.protocols import Exporter
 

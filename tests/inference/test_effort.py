@@ -20,7 +20,8 @@ from wsi_attention.export.table import interval
 from wsi_attention.geometry import OVERVIEW_PIXELS
 from wsi_attention.inference.batch.classify import classify, run_key
 from wsi_attention.inference.certify import NO_SET
-from wsi_attention.inference.predict import OTHER_DRAWS, Effort, predict
+from wsi_attention.inference.effort import Effort
+from wsi_attention.inference.predict import OTHER_DRAWS, predict
 from wsi_attention.inference.results.state import RunKey, stored_predictions
 from wsi_attention.slide.slide import open_slide
 
