@@ -21,6 +21,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pairs import some_pairs
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -182,10 +183,8 @@ FORMATS: dict[str, Opened] = {
     "leica-with-bounds": leica,
 }
 
-every_format = pytest.mark.parametrize("name", FORMATS)
-some_formats = pytest.mark.parametrize(
-    "name", ["svs-openslide", "ome-tiff-tiffslide", "zarr-0.5", "array-as-stated", "leica-with-bounds"]
-)
+SOME = ["svs-openslide", "ome-tiff-tiffslide", "zarr-0.5", "array-as-stated", "leica-with-bounds"]
+some_formats = pytest.mark.parametrize("name", SOME)
 
 
 @dataclass(frozen=True)
@@ -247,12 +246,13 @@ PLACES = {
     "bottom edge": Box(9 * CELL, 12 * CELL, CELL, SIZE[1] - 12 * CELL),
     "last cell": Box(15 * CELL, 12 * CELL, SIZE[0] - 15 * CELL, SIZE[1] - 12 * CELL),
 }
+FACTORS = {"inside": 3, "right edge": 4, "bottom edge": 3, "last cell": 4}
+"""How many times each level is coarser in the test of a place."""
 
 
-@every_format
-@pytest.mark.parametrize(("place", "factor"), [("inside", 3), ("right edge", 4), ("bottom edge", 3), ("last cell", 4)])
-def test_lesion_comes_back_to_the_pixel(name: str, place: str, factor: int, tmp_path: Path) -> None:
-    lesion = PLACES[place]
+@pytest.mark.parametrize(("place", "name"), some_pairs(list(FACTORS), list(FORMATS)))
+def test_lesion_comes_back_to_the_pixel(name: str, place: str, tmp_path: Path) -> None:
+    lesion, factor = PLACES[place], FACTORS[place]
     with FORMATS[name](tmp_path, painted(lesion), factor, MPP) as slide:
         assert slide.dimensions == SIZE
         assert len(slide.level_dimensions) > 2
@@ -310,9 +310,9 @@ SCALES = {
 }
 
 
-@some_formats
-@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
-def test_lesion_comes_back_at_any_scale(name: str, scale: Scale, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "label"), some_pairs(SOME, list(SCALES)))
+def test_lesion_comes_back_at_any_scale(name: str, label: str, tmp_path: Path) -> None:
+    scale = SCALES[label]
     lesion = scale.lesion()
     # The levels of arrays as stated begin where they claim.
     drift = min(scale.drift, 1) if name == "array-as-stated" else scale.drift
@@ -326,8 +326,9 @@ def test_lesion_comes_back_at_any_scale(name: str, scale: Scale, tmp_path: Path)
     assert_tile_read(prediction, within=1.5 + 45 * borders)  # and differs in hue by 45
 
 
-@some_formats
-@pytest.mark.parametrize("label", [label for label, scale in SCALES.items() if not scale.drift])
+@pytest.mark.parametrize(
+    ("name", "label"), some_pairs(SOME, [label for label, scale in SCALES.items() if not scale.drift])
+)
 def test_lesion_at_the_corner_comes_back_at_any_scale(name: str, label: str, tmp_path: Path) -> None:
     scale = SCALES[label]
     tile = scale.in_last_cell()
