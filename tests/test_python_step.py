@@ -88,13 +88,13 @@ def test_a_plain_loop(classifier: Classifier, by_command: list[Prediction]) -> N
     assert_same([step(path, classifier) for path in SLIDES], by_command)
 
 
-def loader_of(context: str, paths: Sequence[str], classifier: Classifier) -> DataLoader[Prediction]:
+def loader_of(context: str, paths: Sequence[str], classifier: Classifier, workers: int = 2) -> DataLoader[Prediction]:
     data = Slides(paths, classifier)
-    return DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=context, timeout=100)
+    return DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context=context, timeout=100)
 
 
 def test_a_data_loader_that_spawns(classifier: Classifier, by_command: list[Prediction]) -> None:
-    assert_same(list(loader_of("spawn", SLIDES, classifier)), by_command)
+    assert_same(list(loader_of("spawn", SLIDES, classifier, workers=1)), by_command)
 
 
 FORKED = """

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
 
 from wsi_attention.errors import InputError
 from wsi_attention.evaluation.evaluation import evaluate
@@ -14,6 +13,8 @@ from wsi_attention.evaluation.operating import read_wanted
 
 
 def test_a_given_threshold(study) -> None:  # type: ignore[no-untyped-def]
+    from sklearn.metrics import confusion_matrix
+
     one = study()
     (point,) = evaluate(one.first, one.labels, thresholds=0.4).points
     called = one.shares[:, 1] >= 0.4

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pairs import some_pairs
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError
@@ -59,9 +60,8 @@ def images(b: int = 1) -> Tensor:
     return torch.rand(b, 3, 170, 94, generator=Generator().manual_seed(5), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("pixels", [1, 2_000, 9_000])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize(("b", "pixels"), some_pairs([1, 2], [1, 2_000, 9_000], each=1))
 def test_strips_give_what_the_whole_gives(b: int, name: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = looked(TensorSource(images(b)), name)
     monkeypatch.setattr(overview, "BLOCK_PIXELS", pixels)

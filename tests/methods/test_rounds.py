@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 import rare_slide
 import torch
+from pairs import some_pairs
 from sources import AskedSource
 from torch import Generator, Tensor, nn
 
@@ -334,8 +335,7 @@ def coverage(probability: float, draws: int, tolerance: float | None, runs: int 
     return held / runs, plain / runs, tiles / runs
 
 
-@pytest.mark.parametrize("probability", [0.7, 0.98])
-@pytest.mark.parametrize("tolerance", [None, 0.02])
+@pytest.mark.parametrize(("probability", "tolerance"), some_pairs([0.7, 0.98], [None, 0.02], each=1))
 def test_intervals_hold_as_often_as_they_say(probability: float, tolerance: float | None) -> None:
     held, plain, tiles = coverage(probability, 32, tolerance, runs=300)
     assert 0.92 <= held <= 0.98
@@ -343,8 +343,7 @@ def test_intervals_hold_as_often_as_they_say(probability: float, tolerance: floa
     assert tiles == 32 if tolerance is None else 64 <= tiles < 130
 
 
-@pytest.mark.parametrize("probability", [0.7, 0.98])
-@pytest.mark.parametrize("tolerance", [None, 0.05])
+@pytest.mark.parametrize(("probability", "tolerance"), some_pairs([0.98, 0.7], [None, 0.05], each=1))
 def test_intervals_of_eight_tiles_are_a_little_too_short(probability: float, tolerance: float | None) -> None:
     held, plain, tiles = coverage(probability, 8, tolerance)
     assert 0.88 <= held <= 0.97

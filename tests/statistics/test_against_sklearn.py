@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn import metrics as theirs
-from sklearn.calibration import calibration_curve
 
 from wsi_attention.statistics.curves import area_under_roc, average_precision, precision_recall, roc
 from wsi_attention.statistics.metrics import score
@@ -41,6 +39,8 @@ def several() -> tuple[Floats, NDArray[np.int64]]:
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "ends", "rare"])
 def test_curves_and_areas(kind: str) -> None:
+    from sklearn import metrics as theirs
+
     shares, truth = binary(kind)
     found, other = roc(shares, truth), precision_recall(shares, truth)
     assert found is not None
@@ -61,6 +61,9 @@ def test_curves_and_areas(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "ends", "rare"])
 def test_calibration(kind: str) -> None:
+    from sklearn import metrics as theirs
+    from sklearn.calibration import calibration_curve
+
     shares, truth = binary(kind)
     bins = reliability_bins(shares, truth)
     share, mean = calibration_curve(truth, shares, n_bins=10)
@@ -70,6 +73,8 @@ def test_calibration(kind: str) -> None:
 
 
 def test_thresholds() -> None:
+    from sklearn import metrics as theirs
+
     shares, truth = binary("ties")
     for threshold in (0.0, 0.2, 0.5, 0.9, 1.0):
         found, called = at_threshold(shares, truth, threshold), shares >= threshold
@@ -83,6 +88,8 @@ def test_thresholds() -> None:
 
 
 def test_scores_of_two_and_of_several_classes() -> None:
+    from sklearn import metrics as theirs
+
     shares, labels = several()
     found = score(torch.from_numpy(shares), torch.from_numpy(labels))
     each = [theirs.roc_auc_score(labels == c, shares[:, c]) for c in range(4)]

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from lifelines.utils import concordance_index
-from sklearn.metrics import cohen_kappa_score, mean_absolute_error, r2_score, roc_auc_score
 
 from wsi_attention.statistics.agreement import macro_auroc, mean_of, quadratic_kappa, r_squared
 from wsi_attention.statistics.bayesian_bootstrap import Weighted, bootstrap_interval, whole
@@ -17,28 +15,38 @@ N = 60
 
 
 def grades(rng: np.random.Generator) -> tuple[Weighted, float]:
+    from sklearn.metrics import cohen_kappa_score
+
     truth, predicted = rng.integers(0, 4, (2, N))
     return quadratic_kappa(truth, predicted, 4), cohen_kappa_score(truth, predicted, weights="quadratic")
 
 
 def errors(rng: np.random.Generator) -> tuple[Weighted, float]:
+    from sklearn.metrics import mean_absolute_error
+
     truth, predicted = rng.normal(size=(2, N))
     return mean_of(np.abs(truth - predicted)), mean_absolute_error(truth, predicted)
 
 
 def explained(rng: np.random.Generator) -> tuple[Weighted, float]:
+    from sklearn.metrics import r2_score
+
     truth = rng.normal(50, 3, size=(N, 2))
     predicted = truth + rng.normal(size=(N, 2))
     return r_squared(truth, predicted), r2_score(truth, predicted)
 
 
 def ranked(rng: np.random.Generator) -> tuple[Weighted, float]:
+    from sklearn.metrics import roc_auc_score
+
     truth, scores = rng.integers(0, 2, (N, 3)).astype(bool), rng.integers(0, 6, (N, 3)) / 5
     return macro_auroc(truth, scores), roc_auc_score(truth, scores, average="macro")
 
 
 def survival(rng: np.random.Generator) -> tuple[Weighted, float]:
     """Times and risks repeat, so that every kind of tie occurs."""
+    from lifelines.utils import concordance_index
+
     times, risks, events = rng.integers(1, 9, N) * 1.0, rng.integers(0, 5, N) * 1.0, rng.random(N) < 0.6
     return concordance(times, events, risks), concordance_index(times, -risks, events)
 

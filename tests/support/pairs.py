@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -19,3 +19,9 @@ def some_pairs(first: Sequence[Any], second: Sequence[Any], each: int = 2) -> li
         for j, other in enumerate(second)
         for i, one in enumerate(first)
     ]
+
+
+def thinned(cases: Mapping[str, Any], every: int) -> list[Any]:
+    """Return all cases as parameters of a test, all but one in `every` behind `slow`."""
+    marks = [() if i % every == 0 else pytest.mark.slow for i in range(len(cases))]
+    return [pytest.param(case, marks=mark, id=name) for mark, (name, case) in zip(marks, cases.items(), strict=True)]

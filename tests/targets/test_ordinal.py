@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from linear_target import fitted_layer
-from sklearn.linear_model import LogisticRegression
 
 from wsi_attention.errors import InputError
 from wsi_attention.targets.find import target_of, wanted_of
@@ -40,6 +39,8 @@ def test_shares_by_hand() -> None:
 
 def test_the_maximum_likelihood_is_that_of_logistic_regressions_on_those_who_came_so_far() -> None:
     """Fitted by our loss, the weights of each step equal scikit-learn's on the slides at or beyond its grade."""
+    from sklearn.linear_model import LogisticRegression
+
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 2))
     grade = np.clip(np.round(x[:, 0] + rng.normal(size=300) + 1), 0, 2).astype(int)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from linear_target import fitted_layer
-from sklearn.linear_model import LinearRegression
 
 from wsi_attention.errors import InputError
 from wsi_attention.targets.find import target_of, wanted_of
@@ -20,6 +19,8 @@ WANTED = WantedNumbers(("age", "size mm"))
 
 
 def test_the_best_fit_is_that_of_least_squares_in_the_columns_own_units() -> None:
+    from sklearn.linear_model import LinearRegression
+
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 3))
     y = x @ rng.normal(size=(3, 2)) * [10, 0.1] + [60, 3] + rng.normal(size=(80, 2)) * [2, 0.05]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from linear_target import fitted_layer
-from sklearn.linear_model import LogisticRegression
 
 from wsi_attention.errors import InputError
 from wsi_attention.targets.find import target_of, wanted_of
@@ -20,6 +19,8 @@ TARGET = SeveralLabels(("ER", "PR"), COLUMNS)
 
 
 def test_the_best_fit_is_that_of_one_logistic_regression_a_label() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2))
     y = (x @ [[1, -1], [0.5, 2]] + rng.normal(size=(200, 2)) > 0).astype(float)

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lifelines import KaplanMeierFitter
-from lifelines.utils import concordance_index
 from linear_target import fitted_layer
 
 from wsi_attention.errors import InputError
@@ -22,6 +20,8 @@ TARGET = Survival((10.0, 20.0, 40.0), WANTED)
 
 def test_the_maximum_likelihood_without_features_is_the_estimate_of_kaplan_and_meier() -> None:
     """Intervals that end at every time of an event; slides are censored at such times, where both mean the same."""
+    from lifelines import KaplanMeierFitter
+
     rng = np.random.default_rng(0)
     times, events = rng.integers(1, 8, 200) * 1.0, rng.random(200) < 0.5
     ends = tuple(np.unique(times[events]).tolist())
@@ -58,6 +58,8 @@ def test_survival_never_rises_and_the_risk_is_the_area_above_it() -> None:
 
 
 def test_figures_are_lifelines_and_the_loss_is_that_of_training() -> None:
+    from lifelines.utils import concordance_index
+
     rng = np.random.default_rng(1)
     logits = torch.from_numpy(rng.normal(size=(50, 3)))
     truths = [(float(t), float(e)) for t, e in zip(rng.integers(1, 60, 50), rng.integers(0, 2, 50), strict=True)]

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -24,15 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from lesion_slide import prediction_of, write_slide, write_state
 
 
+def write_results(folder: Path) -> Path:
+    """Writes a results folder of one slide with a lesion and one that failed."""
+    slide = write_slide(folder / "slides/a.tif")
+    with open_slide(slide) as opened:
+        prediction = prediction_of(slide, opened.fingerprint)
+    write_state(folder / "results", "a", slide, prediction)
+    write_state(folder / "results", "b", folder / "slides/b.tif", None)
+    return folder / "results"
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A results folder of one slide with a lesion and one that failed."""
-    slide = write_slide(tmp_path / "slides/a.tif")
-    with open_slide(slide) as opened:
-        prediction = prediction_of(slide, opened.fingerprint)
-    write_state(tmp_path / "results", "a", slide, prediction)
-    write_state(tmp_path / "results", "b", tmp_path / "slides/b.tif", None)
-    return tmp_path / "results"
+    return write_results(tmp_path)
 
 
 @pytest.fixture
@@ -52,6 +58,20 @@ def add_named(results: Path) -> Callable[[str, float], None]:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Serves a results folder on a free port until the test ends."""
+    with servers() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests of a module that change nothing."""
+    with servers() as start:
+        yield start(write_results(tmp_path_factory.mktemp("served")))
+
+
+@contextmanager
+def servers() -> Iterator[Callable[..., Server]]:
+    """Gives what serves a results folder on a free port; all of them end with it."""
     running: list[Server] = []
 
     def start(results: Path, *folders: Path) -> Server:

@@ -60,8 +60,8 @@ SECOND = f"GET /slides.json HTTP/1.1\r\n{OWN}\r\n"
         (f"{GET}{OWN}{''.join(f'X-{n}: 1{chr(13)}{chr(10)}' for n in range(101))}\r\n", b"431"),
     ],
 )
-def test_one_host_a_sound_head_one_answer(results: Path, serve: Serve, request_: str, status: bytes) -> None:
-    assert statuses(exchanged(serve(results), request_ + SECOND if status != b"200" else request_)) == [status]
+def test_one_host_a_sound_head_one_answer(server: Server, request_: str, status: bytes) -> None:
+    assert statuses(exchanged(server, request_ + SECOND if status != b"200" else request_)) == [status]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
@@ -81,9 +81,8 @@ def test_one_host_a_sound_head_one_answer(results: Path, serve: Serve, request_:
         "X: 1\rContent-Length: {n}\r\n",
     ],
 )
-def test_a_body_is_no_second_request(results: Path, serve: Serve, method: str, headers: str) -> None:
+def test_a_body_is_no_second_request(server: Server, method: str, headers: str) -> None:
     """The body is itself a request for the list of slides: it must not be answered."""
-    server = serve(results)
     body = SECOND.replace("PORT", str(server.server_port))
     answer = exchanged(server, f"{method} / HTTP/1.1\r\n{OWN}{headers.format(n=len(body))}\r\n{body}")
     assert statuses(answer) == [b"405" if method == "POST" else b"400"]

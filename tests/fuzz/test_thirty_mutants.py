@@ -1,4 +1,4 @@
-"""A campaign of a thousand: `python tests/fuzz/run.py --count 1000 --jobs 2`; here sixty, of fixed seeds."""
+"""A campaign of a thousand: `python tests/fuzz/run.py --count 1000 --jobs 2`; here thirty, of fixed seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from campaign import Batch, run_batch
 
-SEEDS = (range(0, 30), range(30, 60))
+SEEDS = (range(0, 15), range(15, 30))
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def batches(sound: Path) -> list[Batch]:
         return list(pool.map(run, SEEDS))
 
 
-def test_nothing_is_found_with_sixty_mutants(batches: list[Batch]) -> None:
+def test_nothing_is_found_with_thirty_mutants(batches: list[Batch]) -> None:
     for batch in batches:
         named = {mutant.seed: f"{mutant.base} {mutant.mutation}: {mutant.change.what}" for mutant in batch.mutants}
         assert [(one, named.get(one.seed or -1)) for one in batch.findings] == []
@@ -32,4 +32,4 @@ def test_nothing_is_found_with_sixty_mutants(batches: list[Batch]) -> None:
 def test_some_are_done_and_some_are_not(batches: list[Batch]) -> None:
     """Mutants that are all refused, or all answered, would test little."""
     statuses = [one.row["status"] for batch in batches for mutant in batch.mutants for one in batch.of(mutant)]
-    assert statuses.count("done") > 5 and statuses.count("failed") > 5
+    assert statuses.count("done") > 3 and statuses.count("failed") > 3
