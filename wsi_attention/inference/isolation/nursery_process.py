@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -27,6 +28,8 @@ USEFUL = (
     "imagecodecs",
     "skimage.measure",
     "skimage.morphology",
+    "skimage.filters.thresholding",
+    "skimage.transform",
     "shapely",
     "dask.threaded",
     "wsi_attention.export.geojson",
@@ -44,6 +47,7 @@ def main() -> None:
 
     No thread is started and nothing is computed here, so that forking is safe; workers die with this process.
     """
+    gc.disable()  # a collection would leave holes, which are filled after forking: pages copied for nothing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")  # on forking: the threads of an imported library take care of themselves
     control = socket.socket(fileno=os.dup(0))
@@ -68,8 +72,10 @@ def _serve(control: socket.socket) -> None:
 
 
 def _fork(control: socket.socket, descriptors: Sequence[int]) -> bytes:
+    gc.freeze()  # else a worker's first collection goes through all that was imported, and copies the pages it is on
     here, process = os.getpid(), os.fork()
     if process == 0:
+        gc.enable()
         control.close()
         _become_worker(here, *descriptors)
     for descriptor in descriptors:
