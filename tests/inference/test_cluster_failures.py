@@ -77,6 +77,7 @@ def two(forked_workers: None) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_the_slide_of_a_killed_worker_is_done_elsewhere(
     two: Cluster, slides: Path, tmp_path: Path, tiny: Classifier
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from pairs import thinned
 
 from wsi_attention.errors import TileReadError
 from wsi_attention.slide.slide import open_slide
@@ -69,7 +70,7 @@ def test_missing_tissue_is_told_before_a_tile_of_it_is_read(how: str, tmp_path: 
     assert 1 <= len(source.notes) <= 2
 
 
-@pytest.mark.parametrize("how", WRITERS)
+@pytest.mark.parametrize("how", thinned({how: how for how in WRITERS}, 2))
 def test_sparse_files_have_all_their_tissue(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
     source = looked_at(WRITERS[how](tmp_path, levels, empty_glass(levels)))
     everywhere = np.array([[x, y] for y in range(-32, 768, 50) for x in range(-32, 1024, 50)])
@@ -84,7 +85,7 @@ def test_sparse_files_have_all_their_tissue(how: str, tmp_path: Path, levels: li
         assert (source.tissue_mask.mask == whole.tissue_mask.mask).mean() > 0.99
 
 
-@pytest.mark.parametrize("how", WRITERS)
+@pytest.mark.parametrize("how", thinned({how: how for how in WRITERS}, 2))
 def test_holes_of_the_overviews_level_are_filled_from_the_finer_one(
     how: str, tmp_path: Path, levels: list[Pixels]
 ) -> None:
@@ -94,7 +95,7 @@ def test_holes_of_the_overviews_level_are_filled_from_the_finer_one(
     assert np.abs(source.overview_rgb(4.0).astype(int) - levels[2]).max() <= 1
 
 
-@pytest.mark.parametrize("how", WRITERS)
+@pytest.mark.parametrize("how", thinned({how: how for how in WRITERS}, 2))
 def test_tissue_that_no_level_has_is_a_shortfall(how: str, tmp_path: Path, levels: list[Pixels]) -> None:
     source = looked_at(WRITERS[how](tmp_path, levels, rectangle(256, 256, 512, 512, levels=(0, 1, 2))))
     assert len(source.shortfalls) == 1

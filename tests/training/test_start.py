@@ -122,7 +122,7 @@ def run(folder: Path, examples: Examples, network: nn.Module, state: TrainingSta
         return stopped
 
 
-@pytest.mark.parametrize("encoder", ["small", "resnet18"])
+@pytest.mark.parametrize("encoder", ["small", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_a_frozen_encoder_stays_and_a_resumed_run_ends_the_same(
     encoder: str, tmp_path: Path, spotted_examples: Examples
 ) -> None:

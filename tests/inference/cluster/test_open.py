@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, str]:
     return found | {"predictions.csv": str(rows)}
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_results_are_those_of_one_process(
     two: Cluster, slides: Path, tmp_path: Path, tiny: Classifier, threads: int
 ) -> None:
