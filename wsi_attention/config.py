@@ -39,6 +39,33 @@ class Augmentation(Options):
     brightness: float = option(0.05, "largest relative change of the light", low=0.0, high=0.9)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Curriculum(Options):
+    """Which training slides take part in which epoch, by a number that the labels give of each: easy ones first."""
+
+    column: str = option(
+        "",
+        "column of the labels CSV with that number, such as the share of tumour; all slides take part in every epoch "
+        "where empty",
+    )
+    first: str = option("largest", "which slides take part from the first epoch on", choices=("largest", "smallest"))
+    start: float = option(
+        0.25, "share of the slides of each class that take part in the first epoch", low=0.001, high=1.0
+    )
+    full: float = option(
+        0.5, "share of the epochs after which all slides take part; their number rises evenly until then", low=0, high=1
+    )
+
+    def all_from(self, epochs: int) -> int:
+        """Return the first epoch in which all slides take part, at most the last one; 1 where there is no column."""
+        return min(epochs, 1 + round(self.full * epochs)) if self.column else 1
+
+    def share(self, epoch: int, epochs: int) -> float:
+        """Return the share of each class's slides that take part in an epoch, numbered from 1."""
+        rising = self.all_from(epochs) - 1
+        return 1.0 if epoch > rising else self.start + (1 - self.start) * (epoch - 1) / rising
+
+
 KINDS = ("label", "ordinal", "labels", "regression", "survival")
 """What `target` may be."""
 OF_TARGETS = ("target", "order", "columns", "intervals")
@@ -132,10 +159,13 @@ class Recipe(Options):
     snap: bool = option(True, "true: sampled tiles move to the file's own tile grid, as classify does by default")
     optimiser: Optimiser = option(Optimiser(), "the optimiser's options")
     augmentation: Augmentation = option(Augmentation(), "how training slides are varied")
+    curriculum: Curriculum = option(Curriculum(), "which slides take part when; see docs/how-to/train.md")
 
     def as_dict(self) -> dict[str, object]:
-        """Return all options as plain values; those of targets only where there is more to say than one label."""
+        """Return all options as plain values; those of targets and of the curriculum only where they say something."""
         values = super().as_dict()
+        if not self.curriculum.column:
+            del values["curriculum"]
         plain = not (self.order or self.columns or self.target != KINDS[0])
         return {name: value for name, value in values.items() if not (plain and name in OF_TARGETS)}
 

@@ -291,6 +291,22 @@ def contract_of(model: object) -> AttentionModel:
 
 
 @runtime_checkable
+class InParts(Protocol):
+    """A model of which parts answer by themselves too; its `Output.parts` holds their logits.
+
+    Training reports how each part does beside the whole.
+
+    Attributes:
+        part_names: what the parts are called, in the order of `Output.parts`; none where there are none now.
+    """
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts."""
+        ...
+
+
+@runtime_checkable
 class EpochAware(Protocol):
     """A model that behaves differently in the course of training; the loop tells it where it is.
 

@@ -269,6 +269,8 @@ class Output:
         pooled: (b, d) the feature of each slide that its logits come from; None for a method without such.
         certificate: how far the label of the sum over all tiles is settled, of a single image; None where nobody asked.
         members: (m, b, classes), the probabilities of each member of an ensemble; None for a single model.
+        parts: (b, p, classes), logits of the p parts of a model that is `protocols.InParts`, NaN where an image has no
+            such part; None for another model.
     """
 
     logits: Tensor
@@ -281,6 +283,7 @@ class Output:
     pooled: Tensor | None = None
     certificate: Certificate | None = None
     members: Tensor | None = None
+    parts: Tensor | None = None
 
 
 DEMONSTRATION = "demonstration"

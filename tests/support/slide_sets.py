@@ -73,11 +73,13 @@ def write_giant(folder: Path, seed: int, kind: str) -> None:
 
 
 def write_labels(folder: Path, done: Sequence[tuple[str, SlideTruth]]) -> None:
-    """labels.csv: slide, label, patient; every slide is its own patient."""
+    """labels.csv: slide, label, patient, size; every slide is its own patient, size is the lesions' share of tissue."""
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["slide", "label", "patient"])
-        rows.writerows([name, truth.label, f"patient_{name.split('.')[0].split('_')[-1]}"] for name, truth in done)
+        rows.writerow(["slide", "label", "patient", "size"])
+        for name, truth in done:
+            size = f"{truth.lesion_area / truth.tissue_area:.5g}" if truth.tissue_area else ""
+            rows.writerow([name, truth.label, f"patient_{name.split('.')[0].split('_')[-1]}", size])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

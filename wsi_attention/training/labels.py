@@ -16,7 +16,7 @@ from wsi_attention.inference.batch.matching import SlideNames, bare_name
 from wsi_attention.slide.metadata import given_mpp
 from wsi_attention.slide.urls import is_url, last_part
 from wsi_attention.targets import one_label, regression, survival
-from wsi_attention.targets.numbers import with_points
+from wsi_attention.targets.numbers import number_in, with_points
 from wsi_attention.targets.one_label import LABEL
 from wsi_attention.targets.target import Target, Wanted
 
@@ -40,6 +40,7 @@ class LabelRow:
         mpp: µm per level-0 pixel where the CSV gives it.
         part: one of `PARTS`, None where the CSV has no split.
         series: the number or name of the image that is the slide, where the CSV gives it.
+        order: the number that a curriculum goes by, where one is asked for and the CSV gives it.
     """
 
     slide: str
@@ -48,6 +49,7 @@ class LabelRow:
     mpp: float | None = None
     part: str | None = None
     series: str | None = None
+    order: float | None = None
 
     @property
     def has_patient(self) -> bool:
@@ -55,26 +57,33 @@ class LabelRow:
         return self.patient != self.slide
 
 
-def read_labels(path: str | Path, wanted: Wanted = LABEL) -> tuple[LabelRow, ...]:
+def read_labels(path: str | Path, wanted: Wanted = LABEL, order: str = "") -> tuple[LabelRow, ...]:
     """Read `slide,label[,patient][,mpp][,split][,series]`, written as `csv_table.read_table` takes it.
 
     Args:
         path: the CSV.
         wanted: what the model is asked for; its columns stand in place of `label`.
+        order: column with the numbers that a curriculum goes by; empty cells are none. No such column where empty.
 
     Raises:
         InputError: no such file, no text, a column or a value is missing, a slide stands twice, a number is none, or a
             label is none, such as NaN.
     """
-    table = _called(read_table(path).known_as(COLUMNS), wanted.columns)
-    for column in ("slide", *wanted.columns):
+    further = (order,) if order else ()
+    table = _called(read_table(path).known_as(COLUMNS), (*wanted.columns, *further))
+    for column in ("slide", *wanted.columns, *further):
         if column not in table.columns:
-            raise InputError(f"{path}: column {column!r} is missing; found: {', '.join(table.columns) or 'nothing'}")
+            asked = ", which the curriculum goes by," if column == order else ""
+            found = ", ".join(table.columns) or "nothing"
+            raise InputError(f"{path}: column {column!r}{asked} is missing; found: {found}")
     if wanted.kind in (regression.KIND, survival.KIND):
         table = _with_points(table, wanted.columns)
-    rows = tuple(_row(path, line, cells, wanted) for line, cells in table.rows)
+    table = _with_points(table, further)
+    rows = tuple(_row(path, line, cells, wanted, order) for line, cells in table.rows)
     if not rows:
         raise InputError(f"{path}: no rows below the header")
+    if order and all(row.order is None for row in rows):
+        raise InputError(f"{path}: column {order!r}, which the curriculum goes by, holds no number; fill it in")
     wanted.check({line: row.label for (line, _), row in zip(table.rows, rows, strict=True)}, path)
     _no_duplicates(path, [row.slide for row in rows])
     return rows
@@ -129,7 +138,7 @@ def _with_points(table: Table, columns: Sequence[str]) -> Table:
     return replace(table, rows=tuple(rows))
 
 
-def _row(path: str | Path, line: int, cells: Mapping[str, str], wanted: Wanted) -> LabelRow:
+def _row(path: str | Path, line: int, cells: Mapping[str, str], wanted: Wanted, order: str) -> LabelRow:
     slide, part = cells["slide"].replace("\\", "/"), cells.get("split")
     if not slide:
         raise InputError(f"{path}, line {line}: slide is empty")
@@ -139,7 +148,8 @@ def _row(path: str | Path, line: int, cells: Mapping[str, str], wanted: Wanted) 
     mpp = given_mpp(cells.get("mpp"), f"{path}, line {line}")
     patient = unicodedata.normalize("NFC", cells.get("patient") or slide)
     series = cells.get("series") or None
-    return LabelRow(slide, label, patient, mpp, _PARTS[part.lower()] if part else None, series)
+    number = number_in(cells[order], order, f"{path}, line {line}") if order and cells[order] else None
+    return LabelRow(slide, label, patient, mpp, _PARTS[part.lower()] if part else None, series, number)
 
 
 def _no_duplicates(path: str | Path, slides: Sequence[str]) -> None:

@@ -24,7 +24,9 @@ from wsi_attention.structures import Output
 from wsi_attention.targets.target import Target
 from wsi_attention.training.accumulation import Accumulation
 from wsi_attention.training.augment import AugmentedSource, draw_change
-from wsi_attention.training.data import Example, ahead
+from wsi_attention.training.curriculum import Lessons
+from wsi_attention.training.data import Example, ahead, usable
+from wsi_attention.training.labels import class_weights
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.maps import Guide
 from wsi_attention.training.processes import agreed, gathered, share_buffers, sum_gradients
@@ -37,7 +39,16 @@ from wsi_attention.training.state import (
     restore_optimiser,
     seed_of,
 )
-from wsi_attention.training.validation import ONE_LABEL, DivergedError, diverging, scores_of, validate
+from wsi_attention.training.validation import (
+    ONE_LABEL,
+    DivergedError,
+    apart,
+    diverging,
+    part_figures,
+    part_names,
+    scores_of,
+    validate,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,6 +72,7 @@ class Job:
         accumulation: takes in the maps of every pass; None where none are kept.
         guide: maps of an earlier training, for a `Guided` model.
         target: what the model is asked for.
+        lessons: which images take part in which epoch; None where all do.
     """
 
     train: tuple[Example, ...]
@@ -72,6 +84,18 @@ class Job:
     accumulation: Accumulation | None = None
     guide: Guide | None = None
     target: Target = ONE_LABEL
+    lessons: Lessons | None = None
+
+    def of_epoch(self, epoch: int, failed: Mapping[str, str]) -> tuple[Job, tuple[Example, ...]]:
+        """Return what an epoch works on, and the images that take part in it, with class weights that are theirs."""
+        images = usable(self.train, failed)
+        if self.lessons is None:
+            return self, images
+        images = self.lessons.of_epoch(images, epoch, self.recipe.epochs)
+        if self.recipe.class_weights != "balanced":
+            return self, images
+        weights = class_weights([image.label for image in images], len(self.class_weights))
+        return replace(self, class_weights=weights), images
 
 
 def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> TrainingState:
@@ -98,8 +122,8 @@ def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> Tra
 
 def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: TrainingState) -> TrainingState:
     number = state.epoch + 1
-    train = [example for example in job.train if example.name not in state.failed]
-    loss, failed = _train(fabric, model, optimiser, job, train, number)
+    lesson, train = job.of_epoch(number, state.failed)
+    loss, failed = _train(fabric, model, optimiser, lesson, train, number)
     failed = {**state.failed, **failed}
     judges = [example for example in job.validation if example.name not in failed]
     stage = f"validation {number}"
@@ -113,8 +137,11 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
     )
     failed |= lost
     _report_failures(job, state.failed, failed)
-    scores = scores_of(numbers, judges, job.class_weights, job.target)
+    names = part_names(model)
+    whole, parts = apart(numbers, len(names))
+    scores = scores_of(whole, judges, job.class_weights, job.target)
     record = recorded(number, optimiser.param_groups[0]["lr"], loss, scores, len(train), len(failed))
+    record = replace(record, parts=part_figures(names, parts, judges, job.class_weights, job.target))
     weights = {name: copied(value) for name, value in model.state_dict().items()}
     state = replace(
         state,
@@ -240,6 +267,7 @@ def _summary(record: EpochRecord, best: int, bag: str) -> str:
     shown = f"AUROC {record.val_auroc:.4f}, accuracy {record.val_accuracy:.3f}"
     if record.figures:
         shown = ", ".join(f"{one.name} {one.value:.4f}" for one in record.figures)
+    shown += f" ({', '.join(f'{one.name} {one.value:.4f}' for one in record.parts)})" if record.parts else ""
     return (
         f"epoch {record.epoch}: loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, "
         f"{shown} of {record.val_slides} {bag}s{mark}"
@@ -251,8 +279,9 @@ def _generator(*parts: object) -> Generator:
 
 
 def finished(state: TrainingState, recipe: Recipe) -> bool:
-    """Return True where nothing is left to train."""
-    return state.epoch >= recipe.epochs or (state.epoch > 0 and state.epoch - state.best_epoch >= recipe.patience)
+    """Return True where nothing is left to train; patience begins when all slides of a curriculum take part."""
+    waits_from = max(state.best_epoch, recipe.curriculum.all_from(recipe.epochs) - 1)
+    return state.epoch >= recipe.epochs or (state.epoch > 0 and state.epoch - waits_from >= recipe.patience)
 
 
 def better(new: EpochRecord, old: EpochRecord, best: str = "auroc") -> bool:

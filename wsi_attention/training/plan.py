@@ -21,6 +21,7 @@ from wsi_attention.targets.find import wanted_of
 from wsi_attention.targets.one_label import KIND, OneLabel
 from wsi_attention.targets.target import Target, Wanted
 from wsi_attention.training.bags import Facts, Given, facts_of, find_bags, given, survey_bags, without_changes
+from wsi_attention.training.curriculum import Lessons
 from wsi_attention.training.data import Survey, data_fingerprint, survey
 from wsi_attention.training.labels import LabelRow, Split, find_slides, read_labels, split_rows, with_series
 from wsi_attention.training.listener import Listener
@@ -99,6 +100,13 @@ class Plan:
         return row.patient if self.recipe.bag == PATIENT else row.slide
 
     @property
+    def curriculum(self) -> Lessons | None:
+        """Which training slides, or bags of a patient's, take part when; None where all do, in every epoch."""
+        curriculum = self.recipe.curriculum
+        numbers = [(self.name_of(row), row.order) for row in self.split.train if row.order is not None]
+        return Lessons.of(curriculum, numbers) if curriculum.column else None
+
+    @property
     def rows(self) -> tuple[LabelRow, ...]:
         """Training rows, then validation rows."""
         return (*self.split.train, *self.split.validation)
@@ -106,7 +114,7 @@ class Plan:
     @property
     def digests(self) -> dict[str, str]:
         """A digest of each part, to tell one run from another."""
-        labels = {row.slide: (row.label, row.patient, row.mpp, row.part) for row in self.rows}
+        labels = {row.slide: _decisive(row) for row in self.rows}
         recipe = {name: value for name, value in self.recipe.as_dict().items() if (name, value) != ("bag", "slide")}
         parts = {"recipe": recipe, "labels": labels, "slides": self._slides}
         extra = {"encoder_start": self.encoder, "maps": self.maps}
@@ -167,6 +175,11 @@ class Finished:
         return {"best": _finite(self.best.as_dict()), "epochs": self.epochs, "failed": dict(self.failed)}
 
 
+def _decisive(row: LabelRow) -> tuple[object, ...]:
+    """Return what decides a run of a row of the labels; its number in the curriculum only where there is one."""
+    return (row.label, row.patient, row.mpp, row.part, *([] if row.order is None else [row.order]))
+
+
 def _finite(value: object) -> object:
     """Return plain values with None for NaN."""
     if isinstance(value, dict):
@@ -196,7 +209,7 @@ def make_plan(
     origin = encoder_origin(recipe)
     encoder = encoder_fingerprint(recipe.encoder_start)
     maps = maps_fingerprint(recipe.maps)
-    read = with_series(read_labels(labels, wanted), series)
+    read = with_series(read_labels(labels, wanted, recipe.curriculum.column), series)
     split = split_rows(read, recipe.validation_share, recipe.seed, labels, wanted)
     check_bags(recipe, split, labels, features)
     negative, told = (

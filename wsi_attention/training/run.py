@@ -24,6 +24,7 @@ from wsi_attention.training.accumulation import Accumulation, begin, save_epoch,
 from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.bags import Stored, bag_examples, stored_for, with_features
 from wsi_attention.training.certainty import judged
+from wsi_attention.training.curriculum import Lessons
 from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples, usable
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.features import Place, kept_features
@@ -231,7 +232,19 @@ def _job(
         accumulation,
         guide,
         plan.target,
+        _told(plan.curriculum, train_set, plan.recipe, listener),
     )
+
+
+def _told(lessons: Lessons | None, examples: Sequence[Example], recipe: Recipe, listener: Listener) -> Lessons | None:
+    """Say how the curriculum goes, where there is one, and return it."""
+    if lessons:
+        curriculum, first = recipe.curriculum, len(lessons.of_epoch(examples, 1, recipe.epochs))
+        listener.line(
+            f"curriculum: {curriculum.first} {curriculum.column} first; {first} of {len(examples)} {recipe.bag}s in "
+            f"epoch 1, all of them from epoch {curriculum.all_from(recipe.epochs)} on"
+        )
+    return lessons
 
 
 def _examples(

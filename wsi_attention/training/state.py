@@ -36,7 +36,8 @@ class EpochRecord:
     """A row of metrics.csv; NaN where a value does not exist.
 
     A target beyond one label has `figures` in place of AUROC, accuracy and F1. `val_auroc_low` and so on are the ends
-    of 95 % intervals (`statistics.intervals`), over patients where they repeat.
+    of 95 % intervals (`statistics.intervals`), over patients where they repeat. `parts` are figures of parts of the
+    model by themselves, such as one scale.
     """
 
     epoch: int
@@ -55,6 +56,7 @@ class EpochRecord:
     val_slides: int = 0
     val_patients: int = 0
     figures: tuple[Figure, ...] = ()
+    parts: tuple[Figure, ...] = ()
 
     @property
     def merit(self) -> float:
@@ -62,19 +64,27 @@ class EpochRecord:
         return self.figures[0].value if self.figures else self.val_auroc
 
     def as_dict(self) -> dict[str, object]:
-        """Return plain values, the figures only where there are some."""
-        values: dict[str, object] = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "figures"}
-        return values | ({"figures": [asdict(one) for one in self.figures]} if self.figures else {})
+        """Return plain values, figures and parts only where there are some."""
+        values: dict[str, object] = dict(_numbers(self))
+        several = {"figures": self.figures, "parts": self.parts}
+        return values | {name: [asdict(one) for one in found] for name, found in several.items() if found}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> EpochRecord:
         """Return the record that `as_dict` made plain, NaN for None."""
         plain: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
-        figures = tuple(
-            Figure(one["name"], _or_nan(one["value"]), (_or_nan(one["interval"][0]), _or_nan(one["interval"][1])))
-            for one in plain.pop("figures", ())
-        )
-        return cls(**plain, figures=figures)
+        several = {name: tuple(map(_figure, plain.pop(name, ()))) for name in ("figures", "parts")}
+        return cls(**plain, **several)
+
+
+def _numbers(record: EpochRecord) -> dict[str, float]:
+    """Return the values of a record that are one number each."""
+    return {one.name: getattr(record, one.name) for one in fields(record) if one.name not in ("figures", "parts")}
+
+
+def _figure(one: Mapping[str, Any]) -> Figure:
+    low, high = one["interval"]
+    return Figure(one["name"], _or_nan(one["value"]), (_or_nan(low), _or_nan(high)))
 
 
 def recorded(epoch: int, rate: float, loss: float, scores: Scores | Judgement, slides: int, failed: int) -> EpochRecord:
@@ -252,11 +262,9 @@ _OF_ONE_LABEL = re.compile("val_(auroc|accuracy|f1).*")
 
 def _columns(record: EpochRecord) -> dict[str, float]:
     """Return a row of metrics.csv, by column."""
-    values = {one.name: getattr(record, one.name) for one in fields(record) if one.name != "figures"}
-    if not record.figures:
-        return values
-    kept = {name: value for name, value in values.items() if not _OF_ONE_LABEL.fullmatch(name)}
-    for one in record.figures:
+    values = _numbers(record)
+    kept = {name: value for name, value in values.items() if not (record.figures and _OF_ONE_LABEL.fullmatch(name))}
+    for one in (*record.figures, *record.parts):
         low, high = one.interval
         kept |= {f"val_{one.key}": one.value, f"val_{one.key}_low": low, f"val_{one.key}_high": high}
     return kept

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError, SlideError, WsiAttentionError
-from wsi_attention.protocols import TileSource
-from wsi_attention.statistics.figures import Judgement
+from wsi_attention.protocols import InParts, TileSource
+from wsi_attention.statistics.figures import Figure, Judgement
 from wsi_attention.statistics.metrics import Scores, score
 from wsi_attention.targets.one_label import KIND, OneLabel
 from wsi_attention.targets.target import Target
@@ -35,7 +37,8 @@ def validate(
 ) -> tuple[Tensor, dict[str, str]]:
     """Return probabilities (n, classes) of every image from repeatable draws; NaN rows, and why, where there are none.
 
-    For another target these are the numbers (n, m) that stand for its logits (`Target.read`).
+    For another target these are the numbers (n, m) that stand for its logits (`Target.read`). Those of each part of a
+    model that is `InParts` follow, (n, m · (1 + p)) in all; `apart` takes them apart.
 
     Raises:
         DivergedError: the model's output is not finite; no such image is passed over in silence.
@@ -51,6 +54,39 @@ def validate(
                 failed[example.name] = str(error)
             told(min(done * fabric.world_size, len(examples)))
     return gathered(fabric, examples, rows), agreed(fabric, examples, failed)
+
+
+def apart(numbers: Tensor, parts: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the numbers (n, m) of the whole model, and those of each of its parts, from what `validate` returned."""
+    whole, *others = numbers.tensor_split(1 + parts, dim=1)
+    return whole, tuple(others)
+
+
+def part_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the parts of a model that is `InParts`; none of another one."""
+    return tuple(model.part_names) if isinstance(model, InParts) else ()
+
+
+def part_figures(
+    names: Sequence[str],
+    numbers: Sequence[Tensor],
+    examples: Sequence[Example],
+    weights: Sequence[float],
+    target: Target = ONE_LABEL,
+) -> tuple[Figure, ...]:
+    """Return for each part of a model its AUROC, or the first figure of another target; NaN where no image has it."""
+    found = []
+    for name, own in zip(names, numbers, strict=True):
+        figure = Figure("AUROC", math.nan)
+        if bool((own.isfinite().all(dim=1) & (own.shape[1] > 0)).any()):
+            scores = scores_of(own, examples, weights, target)
+            figure = (
+                scores.figures[0]
+                if isinstance(scores, Judgement)
+                else Figure("AUROC", scores.auroc, scores.auroc_interval)
+            )
+        found.append(replace(figure, name=f"{figure.name} {name}"))
+    return tuple(found)
 
 
 def scores_of(
@@ -82,7 +118,10 @@ def _numbers(
     mean = torch.stack([target.read(output.logits[0].double()) for output in outputs]).mean(0).cpu()
     if not bool(mean.isfinite().all()):
         raise DivergedError(f"the model's output is not finite at validation, slide {example.name}")
-    return mean
+    if outputs[0].parts is None or not isinstance(model, InParts):
+        return mean
+    parts = [torch.stack([target.read(one.double()) for one in output.parts[0]]) for output in outputs]
+    return torch.cat([mean, torch.stack(parts).mean(0).flatten().cpu()])
 
 
 def draws_of(example: Example, number: int = 0) -> Generator:

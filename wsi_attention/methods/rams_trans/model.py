@@ -209,6 +209,7 @@ class RamsTrans(nn.Module):
             maps=tuple(maps),
             spread=logits.new_full((source.batch,), torch.nan),
             terms={"scales": stacked},
+            parts=self._padded(stacked),
         )
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
@@ -224,6 +225,15 @@ class RamsTrans(nn.Module):
         parts = [self.target.loss(one.float(), target) for one in scores.unbind(dim=1)]
         weights = [self.options.first_weight] + [self.options.later_weight] * (len(parts) - 1)
         return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the scales, each of which answers by itself."""
+        return tuple(f"scale-{number}" for number in range(1, self.scales + 1))
+
+    def _padded(self, logits: Tensor) -> Tensor:
+        """Return logits (b, s, classes) with NaN for the scales that were not looked at, (b, scales, classes)."""
+        return functional.pad(logits.detach(), (0, 0, 0, self.scales - logits.shape[1]), value=torch.nan)
 
     @property
     def _scales_now(self) -> int:
