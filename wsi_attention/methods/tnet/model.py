@@ -8,6 +8,7 @@ in docs/methods/tnet.md §6.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +30,7 @@ from wsi_attention.methods.tnet.networks import (
     FeatureMean,
     FeatureWeighting,
     JoinedPosition,
+    LevelWeighting,
     LocationModule,
 )
 from wsi_attention.methods.tnet.regions import (
@@ -36,12 +38,15 @@ from wsi_attention.methods.tnet.regions import (
     Read,
     RegionCanvas,
     Regions,
+    See,
     gathered,
     glimpses,
     overview_level,
     padded_rows,
     read_level,
 )
+from wsi_attention.methods.tnet.trunk import CoarseTrunk
+from wsi_attention.nn.attention_nets import TissueAttentionNet
 from wsi_attention.nn.bags import encode
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
@@ -53,7 +58,10 @@ from wsi_attention.structures import AttentionMap, Output, TileBatch
 SELECTIONS = ("without-replacement", "as-released")
 LOGITS = ("plain", "unit-norm")
 POSITIONS = ("added", "joined")
-POOLINGS = ("weighted", "mean")
+POOLINGS = ("weighted", "mean", "by-level")
+TRUNKS = ("encoder", "tissue")
+NEAR = 2.0
+"""A view up to so many times coarser than `tile_mpp` is for the tile encoder, where there is a trunk for the others."""
 Maps = list[AttentionMap]
 
 
@@ -88,6 +96,25 @@ class TNetOptions(PixelOptions):
     map_layer: str = option(
         "", "layer of the encoder whose output the location module sees; where empty, the encoder's last map but one"
     )
+    trunk: str = option(
+        "encoder",
+        'what looks at views. "encoder": the tile encoder at all of them, the paper; "tissue": a trunk of its own, '
+        "pooled over tissue, at those with regions below them or more than twice as coarse as tile_mpp, the encoder at "
+        "the rest",
+        "docs/methods/tnet.md §6",
+        choices=TRUNKS,
+    )
+    trunk_widths: tuple[int, ...] = option(
+        (32, 64), "channels of the trunk after each of its stages, which halve the view", low=1, high=65_536
+    )
+    trunk_context: int = option(5, "side of the trunk's kernel over cells, odd", low=1, high=99)
+    overview_weight: float = option(
+        0.0,
+        "factor on the loss on what the cells of each coarse level show by themselves; needs a trunk; 0 is the paper's "
+        "loss",
+        "docs/methods/tnet.md §4",
+        low=0,
+    )
     location_width: int = option(64, "channels of the location module", low=1, high=65_536)
     position: str = option(
         "added",
@@ -97,7 +124,8 @@ class TNetOptions(PixelOptions):
     )
     pooling: str = option(
         "weighted",
-        'how features are pooled. "weighted": the paper for CUB and NABirds; "mean": for ImageNet and fMoW',
+        'how features are pooled. "weighted": the paper for CUB and NABirds; "mean": for ImageNet and fMoW; '
+        '"by-level": as weighted, but each level starts with the same share, however many regions it has',
         "docs/methods/tnet.md §2.5",
         choices=POOLINGS,
     )
@@ -161,6 +189,13 @@ class TNetOptions(PixelOptions):
             )
         if not self.attended:
             raise InputError("attended is empty; give the regions of one level at least, such as [4]")
+        if self.trunk == "encoder" and self.overview_weight:
+            raise InputError('overview_weight needs trunk = "tissue"; give both, or leave it out')
+        if self.trunk == "tissue" and (self.base % 2 ** len(self.trunk_widths) or not self.trunk_context % 2):
+            raise InputError(
+                f"the trunk needs base to be a multiple of {2 ** len(self.trunk_widths)}, 2 to the power of its "
+                f"stages, and an odd trunk_context; got {self.base} and {self.trunk_context}"
+            )
 
 
 class TNet(nn.Module):
@@ -168,13 +203,14 @@ class TNet(nn.Module):
 
     Args:
         encoder: (m, c, h, w) -> (m, d), rows of length 1.
-        seen: runs the encoder and returns its feature and map.
-        location: φ (v, c, n, n) -> logits (v, n²).
+        seen: runs the encoder and returns its feature and map; None where a trunk scores the crops.
+        location: φ (v, c, n, n) -> logits (v, n²); None where a trunk scores the crops.
         position: features (b, N, d), positions (b, N, 3) -> (b, N, d').
-        pooling: features (b, N, d'), real (b, N) -> F̄ (b, d'), shares (b, N).
+        pooling: features (b, N, d'), real (b, N), level (b, N) -> F̄ (b, d'), shares (b, N).
         classifier: (..., d') -> (..., classes), of F̄ and of each feature alone.
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
         options: all numbers.
+        trunk: looks at coarse views in place of the encoder; None, as published, for the encoder at all views.
 
     Attributes:
         attended: k of each level. It may be changed at any time, its length too: one location module serves all levels.
@@ -188,17 +224,18 @@ class TNet(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        seen: FeatureAndMap,
-        location: nn.Module,
+        seen: FeatureAndMap | None,
+        location: nn.Module | None,
         position: nn.Module,
         pooling: nn.Module,
         classifier: nn.Module,
         preprocess: nn.Module,
         options: TNetOptions,
+        trunk: CoarseTrunk | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.seen, self.location, self.position = encoder, seen, location, position
-        self.pooling, self.classifier, self.preprocess = pooling, classifier, preprocess
+        self.pooling, self.classifier, self.preprocess, self.trunk = pooling, classifier, preprocess, trunk
         self.options, self.attended = options, options.attended
         self.tile_mpp, self.overview_mpp = options.tile_mpp, options.overview_mpp
         self.register_buffer("baseline", torch.tensor(policy.BASELINE_START))
@@ -215,7 +252,9 @@ class TNet(nn.Module):
             crops at a cell, 0 where no region was looked into) and "attention" (π of each region, spread evenly over
             its tissue); spread NaN; and as terms, N features per image with the overview first: `features`
             (b, N, d'), `feature_logits` (b, N, classes), `shares` π, `valid`, `level`, `log_probability` (b, N),
-            `pooled` (b, d'), `log_likelihood` (b,). There are no regions where the overview shows the finest scale.
+            `pooled` (b, d'), `log_likelihood` (b,). With a trunk also `level_logits` (b, l, classes), what the cells of
+            each level that it saw say by themselves, NaN where an image has no such region. There are no regions where
+            the overview shows the finest scale.
 
         Raises:
             NoTissueError: an image has no tissue.
@@ -225,16 +264,18 @@ class TNet(nn.Module):
         side, smallest = round(view.side), math.ceil(self.options.base * source.downsample(self.tile_mpp))
         crops = crop_grids(side, smallest, self.options.overlap, self.options.grid, len(self.attended))
         canvas = RegionCanvas(source, crops[-1].patch if crops else side)
-        levels, reads, maps = [overview_level(view, side, self._see)], list[Read](), list[Maps]()
+        see = self._looks(canvas, [side, *(crop.patch for crop in crops)], source.downsample(self.tile_mpp))
+        levels = [overview_level(view, side, see[0], self.baseline.device)]
+        reads, maps = list[Read](), list[Maps]()
         likelihood = torch.zeros(source.batch, device=levels[0].features.device)
         for crop, k in zip(crops, self.attended, strict=False):
             tissue = canvas.candidates(levels[-1].regions, crop, self.options.grid).to(likelihood.device)
             parents, tissue = levels[-1].only(tissue.any(dim=-1)), tissue[tissue.any(dim=-1)]
             if not len(tissue):
                 break
-            attention, chosen = self._choose(parents, tissue, crop, k, generator)
+            attention, chosen = self._choose(parents, tissue, canvas, crop, k, generator)
             likelihood = likelihood.index_add(0, chosen.image, chosen.log_probability)
-            read, level = read_level(source, chosen, self.options.base, self._see)
+            read, level = read_level(source, chosen, self.options.base, see[len(levels)])
             if not reads:
                 require_tiles(padded_rows(read.valid, chosen.image, source.batch)[chosen.image], "regions")
             maps.append(canvas.highest(parents.regions, crop, attention, f"location-{len(maps) + 1}"))
@@ -250,7 +291,8 @@ class TNet(nn.Module):
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """Return the loss, a scalar, and in train mode move the running baseline (docs/methods/tnet.md §4).
 
-        λ_c·CE(F̄) + (1 − λ_c)·mean CE(single features) + λ_f·`policy_loss` + the contrastive term.
+        λ_c·CE(F̄) + (1 − λ_c)·mean CE(single features) + λ_f·`policy_loss` + the contrastive term; with a trunk also
+        `overview_weight` times the mean CE of what the cells of each coarse level show.
 
         Args:
             output: of `forward`.
@@ -262,6 +304,8 @@ class TNet(nn.Module):
         each = functional.cross_entropy(output.terms["feature_logits"][counted], labels)
         total = policy.balanced(functional.cross_entropy(output.logits, target), each, numbers.class_share)
         total = total + numbers.policy_weight * self.policy_loss(output, target)
+        if self.trunk is not None and numbers.overview_weight:
+            total = total + numbers.overview_weight * self._overview_loss(output, target)
         if self.training and any(output.glimpses):
             self._move_baseline(*self._rewards(output, target))
         if not numbers.contrast_weight:
@@ -276,6 +320,13 @@ class TNet(nn.Module):
             return loss
         alone = policy.reinforce(output.terms["log_probability"][self._regularised(output, 1)], each, baseline)
         return policy.balanced(loss, alone, self.options.reward_share)
+
+    def _overview_loss(self, output: Output, target: Tensor) -> Tensor:
+        own: Tensor = output.terms["level_logits"]
+        there = own.isfinite().all(dim=-1)
+        if not bool(there.any()):
+            return own.new_zeros(())
+        return functional.cross_entropy(own[there], target.unsqueeze(-1).expand(there.shape)[there])
 
     def _rewards(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return R (b,) of the images, and R_n of every region with a loss of its own."""
@@ -295,13 +346,11 @@ class TNet(nn.Module):
         return counted if last is None else counted & (level < last)
 
     def _choose(
-        self, parents: Level, tissue: Tensor, crop: CropGrid, k: int, generator: Generator | None
+        self, parents: Level, tissue: Tensor, canvas: RegionCanvas, crop: CropGrid, k: int, generator: Generator | None
     ) -> tuple[Tensor, Regions]:
         """Return p (v, n²) of the crops of all parents, and the children; no gradient goes into φ."""
         regions, n = parents.regions, self.options.grid
-        phi = in_float32(partial(crop_means, grid=crop, side=regions.side, n=n), parents.maps.detach())
-        logits = in_float32(self.location, phi)
-        logits = logits.masked_fill(~tissue, -torch.inf)
+        logits = self._crop_logits(parents, canvas, crop).masked_fill(~tissue, -torch.inf)
         logits = policy.unit_norm_logits(logits) if self.options.logits == "unit-norm" else logits
         attention = smoothed_softmax(logits)
         cells, drawn = self.draw(attention, k, generator)
@@ -314,20 +363,65 @@ class TNet(nn.Module):
         children = Regions(image, places, positions, attention.gather(-1, cells), each, crop.patch)
         return attention, children.only(drawn)
 
-    def _see(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
-        """Return features (b, m, d) and maps (b, m, c, h, w), zeros where a view is not valid."""
+    def _crop_logits(self, parents: Level, canvas: RegionCanvas, crop: CropGrid) -> Tensor:
+        """Return logits (v, n²) of the crops of all parents; no gradient goes into their maps."""
+        side, n = parents.regions.side, self.options.grid
+        if self.location is not None:
+            phi = in_float32(partial(crop_means, grid=crop, side=side, n=n), parents.maps.detach())
+            return in_float32(self.location, phi)
+        assert self.trunk is not None
+        tissue = canvas.share(parents.regions, self.trunk.cells).to(parents.maps.device)
+        return in_float32(partial(self.trunk.crop_logits, crop=crop, side=side, n=n), parents.maps, tissue)
+
+    def _looks(self, canvas: RegionCanvas, sides: Sequence[int], finest: float) -> list[See]:
+        """Return what looks at each level, the overview first: the trunk at coarse ones, where there is a trunk.
+
+        Args:
+            canvas: the tissue.
+            sides: of the regions of each level, in level-0 pixels.
+            finest: downsample of the tiles.
+        """
+        if self.trunk is None:
+            return [self._see_all] * len(sides)
+        near = sides[-1] / self.options.base <= NEAR * finest
+        coarse = partial(self._see_coarse, trunk=self.trunk, canvas=canvas)
+        return [*[coarse] * (len(sides) - 1), partial(self._see_tiles, trunk=self.trunk) if near else coarse]
+
+    def _see_all(self, batch: TileBatch, regions: Regions) -> tuple[Tensor, Tensor]:
+        """Return features (b, m, d) and maps (b, m, c, h, w) of the encoder, zeros where a view is not valid."""
+        assert self.seen is not None
         if not bool(batch.valid.any()):
             return self.seen.nothing(batch.valid)
         return self.seen.split(encode(batch, self.preprocess, self.seen))
+
+    def _see_tiles(self, batch: TileBatch, regions: Regions, trunk: CoarseTrunk) -> tuple[Tensor, Tensor]:
+        """Return features (b, m, d) of the encoder, and maps (b, m, 0, g, g): no region is chosen in a tile."""
+        features = batch.valid.new_zeros((*batch.valid.shape, self.encoder.dim)).float()
+        if bool(batch.valid.any()):
+            features = encode(batch, self.preprocess, self.encoder)
+        return features, features.new_zeros(*batch.valid.shape, 0, trunk.cells, trunk.cells)
+
+    def _see_coarse(
+        self, batch: TileBatch, regions: Regions, trunk: CoarseTrunk, canvas: RegionCanvas
+    ) -> tuple[Tensor, Tensor]:
+        """Return features (b, m, d) and maps (b, m, c, g, g) of the trunk, pooled over the tissue of each view."""
+        flat = trunk.nothing(batch.valid)
+        if bool(batch.valid.any()):
+            flat = encode(batch, self.preprocess, trunk)
+        maps = trunk.maps(flat)
+        tissue = padded_rows(canvas.share(regions, trunk.cells).to(maps.device), regions.image, len(maps))
+        features = in_float32(trunk.pool, maps.flatten(0, 1), tissue.flatten(0, 1))
+        return features.reshape(*batch.valid.shape, -1), maps
 
     def _output(
         self, canvas: RegionCanvas, levels: list[Level], reads: list[Read], maps: list[Maps], likelihood: Tensor
     ) -> Output:
         b, bag = len(likelihood), gathered(levels, len(likelihood))
         features = in_float32(self.position, bag.features, bag.positions)
-        pooled, shares = in_float32(self.pooling, features, bag.valid)
+        pooled, shares = in_float32(self.pooling, features, bag.valid, bag.level)
         by_level = [shares[level.regions.image, place] for level, place in zip(levels, bag.places, strict=True)]
         attention = canvas.spread([level.regions for level in levels], by_level)
+        own = None if self.trunk is None else _own_logits(self.trunk, canvas, levels, b)
         return Output(
             logits=in_float32(self.classifier, pooled),
             glimpses=glimpses(reads, by_level[1:], b),
@@ -343,23 +437,56 @@ class TNet(nn.Module):
                 "level": bag.level,
                 "log_probability": bag.log_probability,
                 "log_likelihood": likelihood,
+                **({} if own is None else {"level_logits": own}),
             },
+            parts=None if own is None else self._padded(own),
         )
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the levels that the trunk may see, the overview first; each of them answers by itself."""
+        if self.trunk is None:
+            return ()
+        return ("overview", *(f"level-{number}" for number in range(1, len(self.attended) + 1)))
+
+    def _padded(self, own: Tensor) -> Tensor:
+        """Return logits (b, l, classes) of levels with NaN for those that the trunk did not see."""
+        missing = len(self.part_names) - own.shape[1]
+        return functional.pad(own.detach(), (0, 0, 0, missing), value=torch.nan)
+
+
+def _own_logits(trunk: CoarseTrunk, canvas: RegionCanvas, levels: Sequence[Level], b: int) -> Tensor:
+    """Return (b, l, classes), what the cells of each level that the trunk saw say; NaN where there is no region."""
+    seen = [level for level in levels if level.maps.shape[1]]
+    found = []
+    for level in seen:
+        tissue = canvas.share(level.regions, trunk.cells).to(level.maps.device)
+        found.append(in_float32(partial(trunk.own_logits, b=b), level.maps, tissue, level.regions.image))
+    return torch.stack(found, dim=1) if found else levels[0].features.new_zeros(b, 0, trunk.evidence.out_channels)
+
+
+POOLING = {"weighted": FeatureWeighting, "by-level": LevelWeighting}
 
 
 def _tnet(classes: int, options: TNetOptions) -> TNet:
-    encoder = options.encoder.build(options.channels)
-    seen = FeatureAndMap(encoder, options.map_layer, options.channels, options.base)
-    added, weighted, dim = options.position == "added", options.pooling == "weighted", encoder.dim
+    encoder, trunk, seen, location = options.encoder.build(options.channels), None, None, None
+    added, dim = options.position == "added", encoder.dim
+    if options.trunk == "tissue":
+        network = TissueAttentionNet(options.channels, options.trunk_widths, options.trunk_context)
+        trunk = CoarseTrunk(network, options.base, dim, classes)
+    else:
+        seen = FeatureAndMap(encoder, options.map_layer, options.channels, options.base)
+        location = LocationModule(seen.map_shape[0], options.location_width)
     return TNet(
         encoder,
         seen,
-        LocationModule(seen.map_shape[0], options.location_width),
+        location,
         AddedPosition(dim, projected=options.encoder.frozen) if added else JoinedPosition(dim),
-        FeatureWeighting(dim) if weighted else FeatureMean(),
+        FeatureMean() if options.pooling == "mean" else POOLING[options.pooling](dim),
         nn.Sequential(nn.Dropout(options.dropout), nn.Linear(dim, classes)),
         options.preprocess(),
         options,
+        trunk,
     )
 
 

@@ -71,16 +71,32 @@ class FeatureWeighting(nn.Module):
         self.gate = SqueezeExcitation(dim, 0.25)
         self.weight = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, real: Tensor, level: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return F̄ (b, d) and π (b, n), 0 where not real, from features (b, n, d) and real (b, n) bool."""
         mean, _ = feature_mean(features, real)
         return weighted_feature(features, self.gate(mean), self.weight, real)
 
 
+class LevelWeighting(FeatureWeighting):
+    """Pool by learned shares that start alike for every level: π = softmax(w·(F ⊙ s) − log N of the level).
+
+    The overview is one feature among all regions; where all shares start alike, what it shows hardly counts. N is the
+    number of features of the level in the image (docs/methods/tnet.md §2.5).
+    """
+
+    def forward(self, features: Tensor, real: Tensor, level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return F̄ (b, d) and π (b, n), 0 where not real, from features (b, n, d), real (b, n) bool, level (b, n)."""
+        mean, _ = feature_mean(features, real)
+        level = torch.zeros_like(real) if level is None else level
+        same = (level.unsqueeze(-1) == level.unsqueeze(-2)) & real.unsqueeze(-2)
+        number = same.sum(dim=-1).clamp(min=1).to(features.dtype)
+        return weighted_feature(features, self.gate(mean), self.weight, real, -number.log())
+
+
 class FeatureMean(nn.Module):
     """Pool by the mean of the features (docs/methods/tnet.md §2.5)."""
 
-    def forward(self, features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, real: Tensor, level: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return F̄ (b, d) and π (b, n), 0 where not real, from features (b, n, d) and real (b, n) bool."""
         return feature_mean(features, real)
 

@@ -162,7 +162,7 @@ def balanced(whole: Tensor, each: Tensor, share: float) -> Tensor:
 
 
 def weighted_feature(
-    features: Tensor, gate: Tensor, weight: Tensor, real: Tensor | None = None
+    features: Tensor, gate: Tensor, weight: Tensor, real: Tensor | None = None, prior: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return F̄ = Σ_j π_j F_j and π = softmax_j(w·(F_j ⊙ s)) (docs/methods/tnet.md §2.5).
 
@@ -173,11 +173,13 @@ def weighted_feature(
         gate: (b, d), s in (0, 1), squeeze-and-excitation of the mean feature.
         weight: (d,), w.
         real: (b, j) bool for images with fewer than j features; where False, π = 0.
+        prior: (b, j), added to the logits of the shares; nothing where None.
 
     Returns:
         F̄ (b, d) and π (b, j). π also says how much each region counted in the decision.
     """
     logits = (features * gate.unsqueeze(-2) * weight).sum(dim=-1)
+    logits = logits if prior is None else logits + prior
     share = (logits if real is None else logits.masked_fill(~real, -torch.inf)).softmax(dim=-1)
     return (share.unsqueeze(-1) * features).sum(dim=-2), share
 

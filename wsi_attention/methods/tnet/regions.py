@@ -22,8 +22,9 @@ from wsi_attention.methods.tnet.crops import CropGrid, overlaps
 from wsi_attention.protocols import TileSource
 from wsi_attention.structures import AttentionMap, Glimpse, TileBatch, TileSet
 
-See = Callable[[TileBatch], tuple[Tensor, Tensor]]
-"""From tiles (b, m) to features (b, m, d) and maps (b, m, c, h, w); values at tiles that are not valid are ignored."""
+See = Callable[[TileBatch, "Regions"], tuple[Tensor, Tensor]]
+"""From tiles (b, m), and the regions that they show, to features (b, m, d) and maps (b, m, c, h, w) of the tiles;
+values at tiles that are not valid are ignored."""
 
 
 class Regions(NamedTuple):
@@ -116,19 +117,20 @@ def padded_rows(values: Tensor, image: Tensor, b: int) -> Tensor:
     return rows.index_put((image, place), values)
 
 
-def overview_level(view: SquareView, side: int, see: See) -> Level:
+def overview_level(view: SquareView, side: int, see: See, device: torch.device) -> Level:
     """Return the overviews as a level: one region per image, at position (0, 0, 0).
 
     Args:
         view: overviews of b images.
         side: side of the view in level-0 pixels.
         see: encodes tiles.
+        device: of the model.
     """
-    b = len(view.pixels)
-    features, maps = see(TileBatch(view.pixels.unsqueeze(1), torch.ones(b, 1, dtype=torch.bool)))
-    image, one = torch.arange(b, device=features.device), torch.ones(b, device=features.device)
-    places = torch.tensor([[round(at) for at in view.origin]], device=features.device).expand(b, -1)
-    return Level(Regions(image, places, places.new_zeros(b, 3), one, one.log(), side), features[:, 0], maps[:, 0])
+    b, place = len(view.pixels), torch.tensor([round(at) for at in view.origin], device=device)
+    image, one = torch.arange(b, device=device), torch.ones(b, device=device)
+    regions = Regions(image, place.expand(b, -1), image.new_zeros(b, 3), one, one.log(), side)
+    features, maps = see(TileBatch(view.pixels.unsqueeze(1), torch.ones(b, 1, dtype=torch.bool)), regions)
+    return Level(regions, features[:, 0], maps[:, 0])
 
 
 def read_level(source: TileSource, regions: Regions, base: int, see: See) -> tuple[Read, Level]:
@@ -144,7 +146,7 @@ def read_level(source: TileSource, regions: Regions, base: int, see: See) -> tup
     place, tiles = slots(image, b), _tiles(regions, b, base)
     batch = source.read(tiles)
     valid = batch.valid.to(image.device)[image, place]
-    features, maps = see(TileBatch(batch.pixels, padded_rows(valid, image, b)))
+    features, maps = see(TileBatch(batch.pixels, padded_rows(valid, image, b)), regions)
     level = Level(regions, features[image, place], maps[image, place])
     return Read(regions, tiles, valid), level.only(valid)
 
@@ -246,6 +248,20 @@ class RegionCanvas:
         enough, most = share >= LEAST_TISSUE, share.amax(dim=-1, keepdim=True)
         return torch.where(enough.any(dim=-1, keepdim=True), enough, (share > 0) & (share >= most))
 
+    def share(self, regions: Regions, cells: int) -> Tensor:
+        """Return how much of each cell of a region is tissue, (v, cells, cells) in [0, 1], on the CPU.
+
+        Args:
+            regions: v regions.
+            cells: along a side of a region.
+        """
+        side = regions.side / cells
+        corners = regions.places.cpu().unsqueeze(-2) + (torch.arange(cells, dtype=torch.float64) * side).unsqueeze(-1)
+        columns, rows = self._overlaps(corners, side)
+        with torch.autocast("cpu", enabled=False):
+            covered = rows @ self.tissue[regions.image.cpu()] @ columns.mT
+        return (covered * (self.grid.step[0] * self.grid.step[1] / side**2)).clamp(max=1.0)
+
     def spread(self, levels: Sequence[Regions], masses: Sequence[Tensor]) -> list[AttentionMap]:
         """Return a map "attention" for each image: the mass of each region, spread evenly over its tissue.
 
@@ -287,7 +303,7 @@ class RegionCanvas:
         return self._overlaps(regions.places.cpu().unsqueeze(-2) + starts.unsqueeze(-1), crop.patch, self._extent)
 
     def _overlaps(
-        self, places: Tensor, side: int, extent: tuple[float, float] = (math.inf, math.inf)
+        self, places: Tensor, side: float, extent: tuple[float, float] = (math.inf, math.inf)
     ) -> tuple[Tensor, Tensor]:
         """Return how much squares at places (..., 2) overlap columns (..., cols) and rows (..., rows), in cells.
 
