@@ -36,7 +36,7 @@ from wsi_attention.methods.trt.finer import FinerTokens, records
 from wsi_attention.methods.trt.reattention import ClassMaps, CoarseLook, ReAttention, at, coarse_look
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
-from wsi_attention.nn.heads import overview_logits
+from wsi_attention.nn.heads import attended, overview_logits
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
 from wsi_attention.nn.vit import STEMS, ConvStem, VisionTransformer
@@ -46,6 +46,7 @@ from wsi_attention.structures import Glimpse, Output
 
 SELECTIONS = ("at-least-one", "as-released")
 SCORED_BY = ("both", "coarse")
+SELECTED_BY = ("mean", "heads")
 OBJECTIVES = ("summed", "two-phase")
 ALL_AT_ONCE, FIRST, SECOND = 0, 1, 2
 """Phases of training: all parts, all but the class maps, the class maps alone."""
@@ -117,6 +118,14 @@ class TrtOptions(PixelOptions):
         "docs/methods/trt.md §2.1",
         choices=SELECTIONS,
     )
+    selected_by: str = option(
+        "mean",
+        'whose attention keeps patches: "mean", that of all heads together, the paper\'s; "heads": each head keeps its '
+        "own share of budget, and the loss on what patches show is of each head by itself, for regions so small that a "
+        "mean hides them",
+        "docs/methods/trt.md §2.1",
+        choices=SELECTED_BY,
+    )
     objective: str = option(
         "summed",
         '"summed": the loss of the paper. "two-phase", as released: first all but the class maps is trained, then they '
@@ -139,6 +148,10 @@ class TrtOptions(PixelOptions):
             raise InputError(f"size must be a multiple of patch, got size {self.size}, patch {self.patch}")
         if self.dim % self.heads:
             raise InputError(f"dim must be a multiple of heads, got dim {self.dim}, heads {self.heads}")
+        if self.selected_by == "heads" and self.selection == "as-released":
+            raise InputError(
+                'selected_by "heads" keeps a patch of each head at least; leave out selection "as-released"'
+            )
         if self.finer and self.selection == "as-released":
             raise InputError(
                 "selection 'as-released' may keep no patch at all, which leaves nothing to read at a finer level; "
@@ -209,7 +222,8 @@ class ReAttentionTransformer(nn.Module):
             Logits (b, classes); a glimpse an image where `finer` is given; the maps "attention" (m), "reattention"
             (m') and "localisation" (m' ⊙ ReLU(CAM) of the winning class); spread NaN; and as terms `attention`,
             `chosen`, `weights`, `refined` (b, n), `unread` (b,), `class_maps` and `localisation` (b, classes, side,
-            side; with their signs), `class_map_logits` and `overview_logits` (b, classes).
+            side; with their signs), `class_map_logits` and `overview_logits` (b, classes; of each head, (b, h,
+            classes), where each selects).
 
         Raises:
             NoTissueError: an image has no patch of tissue.
@@ -222,7 +236,7 @@ class ReAttentionTransformer(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and int(self.phase) != SECOND):
             look = in_float32(partial(coarse_look, self.transformer), self.preprocess(view.pixels), tissue)
             scored = self.look_again(source, grid, look, tissue.flatten(1))
-            overview = overview_logits(self.evidence, look.attention, look.embedded)
+            overview = self._overview(look)
         classes = self.class_maps(look.earlier, look.packing, self.transformer.norm)
         refined = reattention.refined_attention(look.attention, scored.chosen, scored.weights)
         located, best = reattention.localisation_maps(refined, classes), scored.logits.argmax(dim=-1)
@@ -249,19 +263,36 @@ class ReAttentionTransformer(nn.Module):
             },
         )
 
-    def keep(self, attention: Tensor, tissue: Tensor) -> Tensor:
-        """Return b (b, n) bool: the patches with tissue that carry the first share θ of m, at most `budget` of them."""
+    def keep(self, attention: Tensor, tissue: Tensor, heads: Tensor | None = None) -> Tensor:
+        """Return b (b, n) bool: the patches with tissue that carry the first share θ of m, at most `budget` of them.
+
+        Args:
+            attention: (b, n), m.
+            tissue: (b, n) bool.
+            heads: (b, h, n), of each head; each keeps its own where they are given.
+        """
+        mass = self.options.mass
         if self.options.selection == "as-released":
-            return reattention.kept_as_released(attention, self.options.mass) & tissue
+            return reattention.kept_as_released(attention, mass) & tissue
         budget = None if self.finer is None else self.options.budget
-        return reattention.kept(attention, self.options.mass, budget) & tissue
+        if heads is not None:
+            return reattention.kept_by_each(heads, mass, budget) & tissue
+        return reattention.kept(attention, mass, budget) & tissue
+
+    def _overview(self, look: CoarseLook) -> Tensor | None:
+        """Return what patches show by themselves, weighted with m, (b, classes); of each head, (b, h, classes)."""
+        if self.evidence is None or self.options.selected_by == "mean":
+            return overview_logits(self.evidence, look.attention, look.embedded)
+        scores = in_float32(self.evidence, look.embedded)
+        return torch.stack([attended(scores, one) for one in look.heads.unbind(dim=1)], dim=1)
 
     def look_again(self, source: TileSource, grid: Grid, look: CoarseLook, tissue: Tensor) -> Scored:
         """Compute λ among the kept patches, t = Σ λ_j X_j, and pass [X_0, t] through the last block.
 
         See docs/methods/trt.md §2.3.
         """
-        chosen = self.keep(look.attention, tissue)
+        heads = look.heads if self.options.selected_by == "heads" else None
+        chosen = self.keep(look.attention, tissue, heads)
         order = look.attention.detach().masked_fill(~chosen, -1.0).sort(dim=-1, descending=True, stable=True).indices
         cells = order[:, : max(1, int(chosen.sum(dim=-1).max()))]
         real = valid = chosen.gather(-1, cells)
@@ -293,7 +324,9 @@ class ReAttentionTransformer(nn.Module):
         total = functional.cross_entropy(output.logits.float(), target)
         overview: Tensor | None = output.terms["overview_logits"]
         if overview is not None:
-            total = total + self.options.overview_weight * functional.cross_entropy(overview, target)
+            labels = target if overview.ndim == 2 else target.unsqueeze(-1).expand(overview.shape[:2])
+            own = functional.cross_entropy(overview.flatten(0, -2), labels.flatten())
+            total = total + self.options.overview_weight * own
         return total + maps_loss if phase == ALL_AT_ONCE else total
 
     def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:

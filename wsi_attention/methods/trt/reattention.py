@@ -78,6 +78,24 @@ def kept(priority: Tensor, mass: float, budget: int | None = None) -> Tensor:
     return chosen if budget is None else chosen & (rank < budget)
 
 
+def kept_by_each(priorities: Tensor, mass: float, budget: int | None = None) -> Tensor:
+    """Return the patches that any of several attentions keeps by itself, each its share of the budget.
+
+    A mean over heads hides what one head alone has found: of h heads that each hold a patch of their own, none has more
+    than 1 / h of the mass. Not of the paper, which selects by the mean.
+
+    Args:
+        priorities: (b, h, n), rows sum to 1.
+        mass: θ, of each of them.
+        budget: the most patches to keep in all; each attention has budget // h of them, and at least one.
+
+    Returns:
+        (b, n) bool, a constant: at least one patch, and at most max(budget, h).
+    """
+    each = None if budget is None else max(1, budget // priorities.shape[1])
+    return torch.stack([kept(one, mass, each) for one in priorities.unbind(dim=1)], dim=1).any(dim=1)
+
+
 def visible(chosen: Tensor) -> Tensor:
     """Return mask_ij = b_j + (1 − b_j)·δ_ij, (b, n, n) bool: every token sees the kept tokens and itself."""
     n = chosen.shape[-1]
@@ -164,6 +182,7 @@ class CoarseLook(NamedTuple):
 
     Attributes:
         attention: (b, n), m, sums to 1, 0 outside the tissue.
+        heads: (b, h, n), the same of each head by itself.
         class_token: (b, d), X_0, after block L − 1.
         patches: (b, n, d), X_p, after block L − 1; 0 outside the tissue.
         earlier: (b, 1 + t, d), the class token and the packed patches after block L − 2.
@@ -172,6 +191,7 @@ class CoarseLook(NamedTuple):
     """
 
     attention: Tensor
+    heads: Tensor
     class_token: Tensor
     patches: Tensor
     earlier: Tensor
@@ -197,8 +217,10 @@ def coarse_look(transformer: VisionTransformer, images: Tensor, tissue: Tensor) 
         x, row = block.with_class_row(x, packing.seen)
         rows.append(row[..., 1:].float())
     attention = packing.unpack(preliminary_attention(rows))
+    alone = [preliminary_attention([row[:, [h]] for row in rows]) for h in range(rows[0].shape[1])]
+    heads = torch.stack([packing.unpack(one) for one in alone], dim=1)
     embedded = tokens[:, 1:].mT.reshape(len(images), -1, *tissue.shape[1:])
-    return CoarseLook(attention, x[:, 0], packing.unpack(x[:, 1:]), earlier, embedded, packing)
+    return CoarseLook(attention, heads, x[:, 0], packing.unpack(x[:, 1:]), earlier, embedded, packing)
 
 
 class ReAttention(nn.Module):
