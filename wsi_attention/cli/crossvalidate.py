@@ -34,7 +34,9 @@ def crossvalidate(
     method: Annotated[
         str | None, typer.Option("-m", "--method", help="As of train. [default: the recipe's, else zoom-in]")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A recipe (TOML); the method's own where none is given.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A recipe: TOML, or a shipped name such as tnet-paper. [default: the method's]")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's; decides the folds too.")] = None,
     start: Annotated[str | None, typer.Option(help="A model whose weights every fold starts from.")] = None,
@@ -60,12 +62,12 @@ def crossvalidate(
     from wsi_attention.cli.interrupts import starting
 
     with starting():
-        from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
+        from wsi_attention.config import Recipe, as_recipe, changed, default_recipe
         from wsi_attention.slide.urls import masked
         from wsi_attention.study.crossvalidate import crossvalidate as do_study
         from wsi_attention.training.encoder_choice import with_encoder
 
-    recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
+    recipe = as_recipe(config) if config else default_recipe(method or Recipe.method)
     changes = {"method": method, "epochs": epochs, "seed": seed, "start": start}
     recipe = changed(recipe, **changes, encoder_start=encoder_start, negative=negative)
     use_cache(cache)

@@ -45,7 +45,9 @@ def train(
         str | None,
         typer.Option("-m", "--method", help="See wsi-attention methods. [default: the recipe's, else zoom-in]"),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A recipe (TOML); the method's own where none is given.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A recipe: TOML, or a shipped name such as tnet-paper. [default: the method's]")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     start: Annotated[str | None, typer.Option(help="A model whose weights to start from, e.g. demo.")] = None,
@@ -80,13 +82,13 @@ def train(
     from wsi_attention.cli.interrupts import starting
 
     with starting():
-        from wsi_attention.config import Recipe, changed, default_recipe, load_recipe
+        from wsi_attention.config import Recipe, as_recipe, changed, default_recipe
         from wsi_attention.devices import gpus_named
         from wsi_attention.slide.urls import masked
         from wsi_attention.training import run
         from wsi_attention.training.encoder_choice import with_encoder
 
-    recipe = load_recipe(config) if config else default_recipe(method or Recipe.method)
+    recipe = as_recipe(config) if config else default_recipe(method or Recipe.method)
     recipe = changed(
         recipe,
         method=method,
