@@ -92,6 +92,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "tnet": {**TILES, **ENCODER, "base": 32, "grid": 3, "overlap": 0.5, "attended": (2, 2), "location_width": 8},
     "rams-trans": {**TILES, "size": 64, "patch": 8, "dim": 24, "depth": 3, "heads": 3},
+    "grow": {**TILES, **ENCODER, "tile_size": 32, "draws": 5, "growth": 3, "attention_widths": (8, 8), "hidden": 8},
     "oaa": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
     "oaa-plus": {"overview_mpp": 4.0, "trunk_widths": (8, 8), "context": 3, "head_widths": (8,)},
     "mil": {**TILES, **ENCODER, "tile_size": 32, "hidden": 8},

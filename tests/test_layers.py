@@ -69,7 +69,7 @@ ALLOWED = {
     | MODELS
     | {"certainty", "csv_table", "export", "inference", "statistics", "targets", "training"},
 }
-PAPERS = {"ats", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
+PAPERS = {"ats", "grow", "mil", "oaa", "rams_trans", "tnet", "trt", "zoom_in"}
 TOP = {"cli", "testing", "__init__"}
 TORCH_ROOMS = {
     "attention",

@@ -102,7 +102,7 @@ def test_a_model_that_estimates_nothing_is_told_from_one_that_does(tiny: Classif
     other = replace(tiny, model=torch.nn.Linear(1, 1), config={"method": "oaa"})
     for wishes in (Effort(exact=True), Effort(tolerance=0.1)):
         wishes.check(tiny)
-        with pytest.raises(InputError, match=r"method 'oaa' estimates no sum .* such as ats and zoom-in"):
+        with pytest.raises(InputError, match=r"method 'oaa' estimates no sum .* such as ats, grow and zoom-in"):
             wishes.check(other)
     Effort().check(other)
 

@@ -74,7 +74,7 @@ def test_exactly_where_the_method_can(method: str, tmp_path: Path, write_slide, 
     path, classifier = write_slide(tmp_path / "x.tif", side=512), small_model(method)
     for wishes in ({"exact": True}, {"tolerance": 1e-5, "budget": 40}):
         out = tmp_path / f"{len(wishes)}"
-        if method not in ("ats", "zoom-in"):
+        if method not in ("ats", "grow", "zoom-in"):
             with pytest.raises(InputError, match=f"method '{method}' estimates no sum"):
                 classify([path], out, classifier, **wishes)  # type: ignore[arg-type]
             continue
@@ -86,13 +86,13 @@ def test_exactly_where_the_method_can(method: str, tmp_path: Path, write_slide, 
         assert "exact" in wishes or 0 < prediction.counters.tiles <= 40
 
 
-@pytest.mark.parametrize("method", ["zoom-in", "mil"])
+@pytest.mark.parametrize("method", ["zoom-in", "grow", "mil"])
 def test_certified_where_the_method_can(method: str, tmp_path: Path, write_slide, small_model) -> None:
     path, classifier = write_slide(tmp_path / "x.tif", side=512), small_model(method)
-    wishes = {"certify": 0.99} | ({"budget": 20} if method == "zoom-in" else {})
+    wishes = {"certify": 0.99} | ({} if method == "mil" else {"budget": 20})
     report = classify([path], tmp_path / "out", classifier, what=["geojson", "tiles"], in_process=True, **wishes)  # type: ignore[arg-type]
     assert report.statuses == {"done": 1}, report.failures
     ((_, prediction),) = stored_predictions(tmp_path / "out")
-    assert prediction.certified in (("no", "proof", "0.99") if method == "zoom-in" else ("proof",))
+    assert prediction.certified in (("proof",) if method == "mil" else ("no", "proof", "0.99"))
     assert prediction.counters.tiles <= 20 or method == "mil"
     assert "certified" in prediction.notes[-1]

@@ -191,7 +191,7 @@ def test_a_method_that_encodes_no_single_tiles_refuses_features(
     file = write_features(bag, tmp_path, "trident")
     for method in ("oaa", "tnet"):
         with pytest.raises(
-            InputError, match=r"encodes no tiles of one size .* methods that take them: ats, mil, trt, zoom"
+            InputError, match=r"encodes no tiles of one size .* methods that take them: ats, grow, mil, trt, zoom"
         ):
             looked(place, small_model(method), features=file)
 

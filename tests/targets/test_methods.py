@@ -19,7 +19,7 @@ from wsi_attention.targets.survival import Survival, WantedSurvival
 from wsi_attention.targets.target import Target, Truth
 from wsi_attention.tiles.tensors import TensorSource
 
-ABLE = ("ats", "mil", "rams-trans", "zoom-in")
+ABLE = ("ats", "grow", "mil", "rams-trans", "zoom-in")
 ORDER = ("G1", "G2", "G3")
 TARGETS: tuple[tuple[Target, Truth], ...] = (
     (Grades(ORDER, WantedGrade(ORDER)), (1.0,)),

@@ -147,7 +147,7 @@ def test_trt_beside_slides_reads_no_tile_that_is_stored_and_learns(place: Path, 
             torch.testing.assert_close(value, start[name.removeprefix("finer.")], rtol=0, atol=0)
     alone: dict[str, Any] = {"method": "trt", "model": options}
     with pytest.raises(
-        InputError, match=r"method trt looks at the slides themselves \(-i\); .* train mil, ats or zoom-in"
+        InputError, match=r"method trt looks at the slides themselves \(-i\); .* train mil, ats, grow or zoom-in"
     ):
         trained(place, tmp_path / "alone", place / "trident", False, **alone)
     bare = trained(place, tmp_path / "bare", place / "trident", True, **alone)

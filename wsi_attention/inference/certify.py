@@ -58,7 +58,7 @@ def check_certify(classifier: Classifier, level: float, budget: int | None) -> N
     if not isinstance(model, Certifying):
         raise InputError(
             f"method {method!r} predicts from the regions that it chose, and not a sum over all tiles whose label could"
-            " be certified: certify is for methods that have such a sum: ats, zoom-in and mil"
+            " be certified: certify is for methods that have such a sum: ats, grow, zoom-in and mil"
         )
     if model.uncertifiable:
         raise InputError(f"model {classifier.name}: {model.uncertifiable}: no label of it can be certified")

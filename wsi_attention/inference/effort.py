@@ -66,7 +66,7 @@ class Effort:
             method = classifier.config.get("method", classifier.name)
             raise InputError(
                 f"method {method!r} estimates no sum over all tiles: exact and tolerance are for methods that sample"
-                " one, such as ats and zoom-in"
+                " one, such as ats, grow and zoom-in"
             )
         if self.facts() and isinstance(classifier.model, Estimating) and classifier.model.other_quantity:
             raise InputError(f"model {classifier.name}: {refusal(classifier.model)}")

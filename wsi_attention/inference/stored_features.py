@@ -81,7 +81,7 @@ def expected_of(model: nn.Module, options: Mapping[str, object], name: str) -> E
     if missing or encoder is None:
         raise InputError(
             f"{name} encodes no tiles of one size one by one, so features of files are of no use to it; methods that"
-            " take them: ats, mil, trt, zoom-in"
+            " take them: ats, grow, mil, trt, zoom-in"
         )
     given = options["encoder"]
     called = str(given.get("name", "") if isinstance(given, Mapping) else given).removeprefix(PREFIX)

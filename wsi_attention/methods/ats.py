@@ -35,8 +35,8 @@ from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.certifying import Cells, check_certifiable, prepared, read_until_settled, uncertifiable
 from wsi_attention.methods.method import Method
-from wsi_attention.methods.outputs import glimpses, maps, require_tissue
-from wsi_attention.methods.overview import OverviewOptions, check_overview, look_over
+from wsi_attention.methods.outputs import glimpses, maps
+from wsi_attention.methods.overview import OverviewOptions, check_overview, judge_cells
 from wsi_attention.methods.reading import encoded
 from wsi_attention.methods.rounds import (
     PART,
@@ -377,13 +377,7 @@ class AttentionSampling(nn.Module):
         Raises:
             NoTissueError: an image has no cell of tissue.
         """
-        stride = self.attention.stride
-        downsample = source.overview_downsample(self.overview_mpp)
-        grid = Grid.covering(source.extent, (stride * downsample, stride * downsample))
-        tissue = source.tissue(grid)
-        require_tissue(tissue)
-        logits, scores = look_over(source, self.attention, self.preprocess, (grid, downsample), tissue, self.evidence)
-        return logits.float().masked_fill(~tissue.to(logits.device), -torch.inf).flatten(1), scores, grid
+        return judge_cells(source, self.attention, self.preprocess, self.overview_mpp, self.evidence)
 
     def draw(self, attention: Tensor, generator: Generator | None = None) -> DrawnCells:
         """Return the cells of one pass over attention (b, K): drawn at random, or with "top" those with most of it."""

@@ -24,6 +24,7 @@ from wsi_attention.methods.reading import repeatable
 from wsi_attention.methods.rounds import PART, Reading, check_one_image, mean_of
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.encoders import TileEncoder
+from wsi_attention.nn.gated_attention import GatedAttention
 from wsi_attention.nn.heads import ScaledLinear, tile_evidence
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import PixelOptions, in_float32
@@ -57,25 +58,6 @@ class MilOptions(PoolingOptions, PixelOptions):
     """Gated attention pooling for stained tissue."""
 
     encoder: TileEncoder = option(TileEncoder(), "the network that turns a tile into a feature")
-
-
-class GatedAttention(nn.Module):
-    """The logit of each tile, wᵀ(tanh(V h) ⊙ sigm(U h)) (Ilse et al., equation 9, before its softmax).
-
-    Args:
-        dim: d, length of a feature.
-        hidden: L, rows of V and U.
-    """
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.content, self.gate = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
-        self.score = nn.Linear(hidden, 1, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (..., d) to logits (...)."""
-        hidden = torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features))
-        return torch.as_tensor(self.score(hidden)).squeeze(-1)
 
 
 class _Places(NamedTuple):

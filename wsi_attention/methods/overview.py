@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import OVERVIEW_PIXELS, Grid
-from wsi_attention.methods.outputs import padded
+from wsi_attention.methods.outputs import padded, require_tissue
 from wsi_attention.nn.blocks import OverviewNet
 from wsi_attention.nn.preprocess import background, in_float32
 from wsi_attention.options import Options, option
@@ -91,6 +91,32 @@ def look_over(
     for strip in source.overview_strips(downsample, height * stride, reach * stride):
         values.fill(strip)
     return values.whole()
+
+
+def judge_cells(
+    source: TileSource, network: OverviewNet, preprocess: nn.Module, mpp: float, evidence: nn.Module | None = None
+) -> tuple[Tensor, Tensor | None, Grid]:
+    """Return what the overview shows of every cell, and the grid of cells.
+
+    Args:
+        source: b images.
+        network: looks at the overview; its stride is the side of a cell.
+        preprocess: pixels to what the network takes.
+        mpp: µm per pixel of the overview.
+        evidence: features -> scores of each cell.
+
+    Returns:
+        Logits (b, K), −inf outside the tissue; scores (b, classes, rows, cols), or None; the grid of K cells.
+
+    Raises:
+        NoTissueError: an image has no cell of tissue.
+    """
+    downsample = source.overview_downsample(mpp)
+    grid = Grid.covering(source.extent, (network.stride * downsample, network.stride * downsample))
+    tissue = source.tissue(grid)
+    require_tissue(tissue)
+    logits, scores = look_over(source, network, preprocess, (grid, downsample), tissue, evidence)
+    return logits.float().masked_fill(~tissue.to(logits.device), -torch.inf).flatten(1), scores, grid
 
 
 class _Values:

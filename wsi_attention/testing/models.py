@@ -321,7 +321,9 @@ class ModelContract:
             assert not model.uncertifiable and found is not None
             assert found.level in (None, 1.0, level)
             assert found.lead[0] <= found.lead[1] and (found.level is None or found.lead[0] >= 0)
-            assert found.level != 1.0 or found.lead[0] > 0  # a confidence may tell 0: docs/certificate.md, "The interval"
+            assert (
+                found.level != 1.0 or found.lead[0] > 0
+            )  # a confidence may tell 0: docs/certificate.md, "The interval"
             assert int(output.logits[0].argmax()) == found.classes[0] != found.classes[1]
             assert source.counters.tiles == _tiles(output) and (whole is None or source.counters.tiles <= budget)
             if whole is not None and found.level == 1.0:

@@ -34,7 +34,7 @@ from wsi_attention.training.start import PRETRAINED, start_file
 T = TypeVar("T")
 PIXELS, USUAL = 256, (0.25, 0.5, 1.0, 2.0)
 """Side of tiles where no file says it; scales that a model is said to read where tiles are within 5 % of them."""
-ONE_LOOK, TWO_LOOKS = "ats", "zoom-in"
+ONE_LOOK, TWO_LOOKS = ("ats", "grow"), "zoom-in"
 """Methods whose attention looks at grids of features where there are no slides."""
 REGION = 4
 """Tiles along a side of a region into which the second look goes."""
@@ -87,7 +87,7 @@ class Given:
         if not set(NEEDED) <= set(find_method(recipe.method).names()):
             raise InputError(
                 f"method {recipe.method} encodes no tiles of one size one by one, so features of files are of no use to"
-                " it; methods that take them: ats, mil, trt, zoom-in"
+                " it; methods that take them: ats, grow, mil, trt, zoom-in"
             )
         start = start_options(recipe.encoder_start or recipe.start) if self.reads(recipe) else {}
         told = {name: start[name] for name in ("mean", "std") if name in start and name not in recipe.model}
@@ -126,10 +126,10 @@ class Given:
         Raises:
             InputError: the method looks at slides closer than features show them.
         """
-        if recipe.method not in (ONE_LOOK, TWO_LOOKS):
+        if recipe.method not in (*ONE_LOOK, TWO_LOOKS):
             raise InputError(
                 f"method {recipe.method} looks at the slides themselves (-i); on features alone train {POOLING},"
-                f" {ONE_LOOK} or {TWO_LOOKS}"
+                f" {', '.join(ONE_LOOK)} or {TWO_LOOKS}"
             )
         if recipe.encoder_start or recipe.start:
             raise InputError(
@@ -159,7 +159,7 @@ def _scales(method: str, tile_um: float) -> dict[str, object]:
 
     The one stage of the attention network halves what it looks at: a cell is two pixels wide.
     """
-    if method == ONE_LOOK:
+    if method in ONE_LOOK:
         return {"overview_mpp": tile_um / 2}
     region = REGION * tile_um
     return {"overview_mpp": region / 2, "view_mpps": [tile_um / 2], "cells_um": [region, tile_um]}

@@ -1,0 +1,61 @@
+"""Blocks of cells, held against loops over a grid."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from wsi_attention.methods.grow.neighbours import blocks, context, next_cells
+
+SHAPE = 5, 6
+
+
+def some(n: int, seed: int = 0) -> Tensor:
+    """n different cells of two images."""
+    noise = torch.rand(2, 30, generator=Generator().manual_seed(seed))
+    return noise.argsort(dim=-1)[:, :n]
+
+
+def near(one: int, other: int, side: int) -> bool:
+    (row, col), (down, right) = divmod(one, 6), divmod(other, 6)
+    return max(abs(row - down), abs(col - right)) <= side // 2
+
+
+@pytest.mark.parametrize("side", [1, 3, 5])
+def test_context_is_the_mean_over_the_block(side: int) -> None:
+    cells, features = some(12), torch.rand(2, 12, 4, generator=Generator().manual_seed(1))
+    valid = torch.rand(2, 12, generator=Generator().manual_seed(2)) > 0.2
+    found = context(features * valid.unsqueeze(-1), cells, valid, SHAPE, side)
+    for b, j in itertools.product(range(2), range(12)):
+        if valid[b, j]:
+            own = [k for k in range(12) if valid[b, k] and near(int(cells[b, j]), int(cells[b, k]), side)]
+            torch.testing.assert_close(found[b, j], features[b, own].mean(dim=0))
+
+
+def test_a_block_ends_at_the_edge_of_the_grid() -> None:
+    found = blocks(torch.tensor([[0, 29, 14]]), SHAPE, 3)[0]
+    assert sorted(found[0].tolist()) == [0, 1, 6, 7, 30, 30, 30, 30, 30]
+    assert sorted(found[1].tolist()) == [22, 23, 28, 29, 30, 30, 30, 30, 30]
+    assert sorted(found[2].tolist()) == [7, 8, 9, 13, 14, 15, 19, 20, 21]
+
+
+def test_growing_begins_around_the_most_telling_tile() -> None:
+    cells, tissue = torch.tensor([[14, 0, 29]]), torch.ones(1, *SHAPE, dtype=torch.bool)
+    tissue[0, 1, 1] = False
+    telling = torch.tensor([[-1.0, -3.0, -2.0]])
+    assert next_cells(telling, cells, tissue, 3, 7)[0].tolist() == [8, 9, 13, 15, 19, 20, 21]
+    assert sorted(next_cells(telling, cells, tissue, 3, 10)[0].tolist()[7:]) == [22, 23, 28]
+    everywhere = next_cells(telling, cells, tissue, 3, 100)[0].tolist()
+    assert everywhere[-2:] == [1, 6] and len(everywhere) == 12
+    nothing = next_cells(torch.full((1, 3), -torch.inf), cells, tissue, 3, 5)
+    assert nothing.shape == (1, 0)
+
+
+def test_images_grow_by_equally_many_tiles() -> None:
+    tissue = torch.zeros(2, *SHAPE, dtype=torch.bool)
+    tissue[0], tissue[1, 0, :2] = True, True
+    found = next_cells(torch.zeros(2, 1), torch.tensor([[0], [0]]), tissue, 3, 5)
+    assert found.tolist() == [[1], [1]]

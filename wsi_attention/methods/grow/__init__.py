@@ -1,0 +1,1 @@
+"""Attention that grows from what its tiles show: docs/methods/grow.md."""

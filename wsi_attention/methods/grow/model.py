@@ -1,0 +1,356 @@
+"""Grow: attention draws tiles, what they show decides what they count for and where to read on, and attention learns.
+
+The method of this package, put together from known parts: attention sampling (Katharopoulos & Fleuret, ICML 2019),
+gated attention over what tiles show (Ilse et al., ICML 2018), and adaptive cluster sampling (Thompson, JASA 1990),
+which reads the neighbours of what was found. Its mathematics and what each part brings: docs/methods/grow.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from wsi_attention.attention.expectation import unread_mass
+from wsi_attention.attention.sampling import Draw, available, draw_without_replacement, first_of, smoothed_softmax
+from wsi_attention.attention.spread import negative_entropy
+from wsi_attention.geometry import Grid
+from wsi_attention.methods.certifying import check_certifiable, uncertifiable
+from wsi_attention.methods.grow.bag import TileBag
+from wsi_attention.methods.grow.certifying import Wish, certify
+from wsi_attention.methods.grow.counting import Counts, attention_loss, counts, shares
+from wsi_attention.methods.grow.judge import TileGate, alone, in_context
+from wsi_attention.methods.grow.neighbours import next_cells
+from wsi_attention.methods.grow.options import SHOWN, GrowingOptions, GrowOptions
+from wsi_attention.methods.method import Method
+from wsi_attention.methods.outputs import glimpses, maps
+from wsi_attention.methods.overview import check_overview, judge_cells
+from wsi_attention.methods.reading import encoded
+from wsi_attention.methods.rounds import (
+    PART,
+    check_one_image,
+    limits,
+    mean_of,
+    most_tiles,
+    seeded,
+    spread_of,
+)
+from wsi_attention.nn.attention_nets import TissueAttentionNet
+from wsi_attention.nn.blocks import Encoder, OverviewNet
+from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
+from wsi_attention.nn.known_features import tile_encoder
+from wsi_attention.nn.preprocess import in_float32
+from wsi_attention.protocols import Aim, TileSource
+from wsi_attention.structures import Output, TileSet
+from wsi_attention.targets.one_label import KIND, OneLabel
+
+
+class Seen(NamedTuple):
+    """What the overview shows: attention (b, K), its logits (b, K), the grid, class scores (b, classes) or None."""
+
+    attention: Tensor
+    logits: Tensor
+    grid: Grid
+    overview_logits: Tensor | None
+
+    @property
+    def tissue(self) -> Tensor:
+        """(b, rows, cols) bool."""
+        return (self.logits > -torch.inf).view(-1, *self.grid.shape)
+
+
+class Judged(NamedTuple):
+    """What tiles say: what each is judged by (b, n, d), log ω (b, n), which are valid (b, n), what they stand for."""
+
+    seen: Tensor
+    log_gate: Tensor
+    valid: Tensor
+    counts: Counts
+
+
+class GrowingAttention(nn.Module):
+    """Attention draws tiles, a gate on what they show weighs them, the neighbours of the most telling ones are read.
+
+    Args:
+        attention: looks at the overview.
+        encoder: turns a tile into a feature.
+        gate: what tiles are judged by (..., d) -> log ω (...), at most 0; None counts every tile with its attention.
+        classifier: (..., d) -> (..., classes), d the length of what tiles are judged by.
+        preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
+        options: all numbers.
+        evidence: attention features (b, d', gh, gw) -> class scores of each cell (b, classes, gh, gw).
+    """
+
+    map_stride: int = 1
+
+    def __init__(
+        self,
+        attention: OverviewNet,
+        encoder: Encoder,
+        gate: nn.Module | None,
+        classifier: nn.Module,
+        preprocess: nn.Module,
+        options: GrowingOptions,
+        evidence: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention, self.encoder, self.gate = attention, encoder, gate
+        self.classifier, self.preprocess, self.evidence = classifier, preprocess, evidence
+        self.options, self.draws = options, options.draws
+        self.tile_mpp, self.overview_mpp = options.tile_mpp, options.overview_mpp
+        self.overview_pixels = options.overview_pixels
+        self.target: Aim = OneLabel()
+        self._seen_by = in_context if options.around and options.side > 1 else alone
+        check_overview(options.overview_pixels, attention)
+
+    def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
+        """Look at the overview, read the drawn tiles, then in rounds what lies around the most telling ones; classify.
+
+        Args:
+            source: b images side by side; all of them get as many tiles as the one with the fewest cells allows.
+            generator: of the draw. Without one, training uses torch's global generator and eval mode a fixed seed.
+
+        Returns:
+            logits (b, classes), one glimpse and one attention map an image, the spread, and as terms `attention`
+            (b, K), `cells`, `coefficients`, `weights`, `log_gate`, `valid` (b, n), `features` (b, n, d'), `mean`
+            (b, d), and `overview_logits` (b, classes), None without `evidence`.
+
+        Raises:
+            NoTissueError: an image has no cell of tissue.
+            TileReadError: not one tile of some image could be read.
+        """
+        seen, bag = self._begin(source)
+        n = min(self.draws, int(available(seen.attention).min()))
+        draw = draw_without_replacement(seen.attention, n, generator if self.training else seeded(generator))
+        bag.read(draw.cells)
+        for _ in range(self.options.rounds):
+            if not self._grow(seen, bag, draw, self.options.growth):
+                break
+        return self._output(seen, bag, self._judge(seen, bag, draw), random=len(bag) == n)
+
+    @property
+    def quantity(self) -> str:
+        """What is estimated, for the model card."""
+        grown = self.options.rounds * self.options.growth
+        shown = " and by a gate on what each of them and its neighbours show" if self.gate is not None else ""
+        return (
+            f"The mean feature of all tiles of tissue, weighted by attention{shown}. Training and prediction estimate"
+            f" it from {self.draws} tiles drawn by attention and up to {grown} around"
+            " the most telling ones, `--tolerance` from as many as it takes, `--exact` computes it."
+        )
+
+    @property
+    def other_quantity(self) -> str:
+        """See `protocols.Estimating`."""
+        return ""
+
+    @torch.no_grad()
+    def exact(self, source: TileSource) -> Output:
+        """Compute Σ a_i ω_i x_i / Σ a_i ω_i itself: every tile of tissue is read, in parts. For eval mode.
+
+        Raises:
+            InputError: several images.
+            NoTissueError: the image has no cell of tissue.
+            TileReadError: not one tile could be read.
+        """
+        check_one_image(source)
+        seen, bag = self._begin(source)
+        bag.read(seen.attention[0].nonzero().T)
+        return self._output(seen, bag, self._judge(seen, bag, None), random=False)
+
+    @torch.no_grad()
+    def until(
+        self,
+        source: TileSource,
+        tolerance: float,
+        budget: int,
+        generator: Generator | None = None,
+        unread: float | None = None,
+    ) -> Output:
+        """Draw and grow, round after round, none twice, until error and unread mass are small enough. For eval mode.
+
+        Args:
+            source: one image.
+            tolerance: standard error of the winning class's probability to stop at.
+            budget: tiles; neither a draw nor growing goes beyond it.
+            generator: of the draw; a fixed seed where None.
+            unread: attention mass of what was not read to stop at; `tolerance` where None.
+
+        Raises:
+            InputError: several images, or a limit out of range; others as in `forward`.
+        """
+        check_one_image(source)
+        stop = limits(tolerance, unread, budget, self.draws)
+        seen, bag = self._begin(source)
+        most = most_tiles(seen.attention, self.draws, budget)
+        whole = draw_without_replacement(seen.attention, most, seeded(generator))
+        done, n = 0, 0
+        while n < most:
+            done, n = done + 1, min(n + self.draws, most)
+            new = bag.unread(whole.cells[:, :n])
+            if len(bag) + new.shape[1] > budget:
+                break
+            bag.read(new)
+            draw = first_of(whole, n)
+            for _ in range(self.options.rounds):
+                if not self._grow(seen, bag, draw, min(self.options.growth, budget - len(bag))):
+                    break
+            judged = self._judge(seen, bag, draw)
+            output = self._output(seen, bag, judged, random=False)
+            if output.unread_mass is not None and stop.met(output.spread, output.unread_mass, done):
+                break
+        return output
+
+    @property
+    def uncertifiable(self) -> str:
+        """See `protocols.Certifying`."""
+        return uncertifiable(self.encoder, self.classifier)
+
+    @torch.no_grad()
+    def certified(
+        self,
+        source: TileSource,
+        level: float,
+        budget: int,
+        generator: Generator | None = None,
+        calibration: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Output:
+        """Read tiles, each with its block, until the label that `exact` would give is settled. For eval mode.
+
+        What is settled, and why: docs/methods/grow.md §5. Arguments as in `protocols.Certifying`.
+
+        Raises:
+            InputError: several images, a wish that makes no sense, or `uncertifiable`; others as in `forward`.
+        """
+        side = self.options.side if self._seen_by is in_context else 1
+        check_certifiable(self, level, budget, least=side**2)
+        check_one_image(source)
+        seen, bag = self._begin(source)
+        judge = partial(self._judge, seen, bag, None)
+        read = certify(
+            seen, bag, judge, self.classifier, Wish(level, budget, side, self._least_gate), generator, calibration
+        )
+        output = self._output(seen, bag, judge()._replace(counts=read.counts), random=False)
+        return replace(output, certificate=read.certificate)
+
+    @property
+    def _least_gate(self) -> float:
+        if self.gate is None:
+            return 1.0
+        return self.gate.least if isinstance(self.gate, TileGate) else 0.0
+
+    def _begin(self, source: TileSource) -> tuple[Seen, TileBag]:
+        """Return what the overview shows, and a bag without tiles."""
+        logits, scores, grid = judge_cells(source, self.attention, self.preprocess, self.overview_mpp, self.evidence)
+        attention = smoothed_softmax(logits, self.options.floor)
+        seen = Seen(attention, logits, grid, None if scores is None else attended(scores, attention))
+        encode = partial(encoded, source, preprocess=self.preprocess, encoder=self.encoder)
+        return seen, TileBag(partial(self._tiles, source, grid), encode, max(PART, self.draws))
+
+    def _grow(self, seen: Seen, bag: TileBag, draw: Draw, most: int) -> bool:
+        """Read a round of tiles around the most telling ones; return whether there may be another round."""
+        if self.options.side == 1 or most < 1:
+            return False
+        with torch.no_grad():
+            judged = self._judge(seen, bag, draw)
+        telling = judged.log_gate if self.gate is not None else judged.counts.coefficients.log()
+        telling = telling.to(seen.attention.device).masked_fill(~judged.valid.to(seen.attention.device), -torch.inf)
+        cells = next_cells(telling, bag.cells, seen.tissue, self.options.side, most)
+        if not cells.shape[1]:
+            return False
+        bag.read(cells)
+        return not self.options.settled or self._told(seen, bag, draw, cells.shape[1])
+
+    @torch.no_grad()
+    def _told(self, seen: Seen, bag: TileBag, draw: Draw, last: int) -> bool:
+        """Return whether the last tiles have as much of the weight as growing needs to go on, in some image."""
+        judged = self._judge(seen, bag, draw)
+        weights = self._weights(seen, bag, judged)
+        return bool((weights[:, -last:].sum(dim=-1) >= self.options.settled).any())
+
+    def _judge(self, seen: Seen, bag: TileBag, draw: Draw | None) -> Judged:
+        """Judge all tiles that were read; where nothing was drawn, each stands for itself."""
+        features, valid = bag.found()
+        cells, side = bag.cells, self.options.side
+        by = self._seen_by(features, cells.to(features.device), valid, seen.grid.shape, side)
+        log_gate = by.new_zeros(by.shape[:2]) if self.gate is None else in_float32(self.gate, by).float()
+        at_cells, real = seen.attention.gather(-1, cells), valid.to(cells.device)
+        if draw is None:
+            threshold = at_cells.new_full(at_cells.shape[:1], -torch.inf, dtype=torch.float64)
+            known = torch.ones_like(real)
+        else:
+            drawn = torch.zeros_like(seen.attention, dtype=torch.bool).scatter(1, draw.cells, True).gather(1, cells)
+            threshold, known = draw.threshold, ~drawn
+        return Judged(by, log_gate, valid, counts(at_cells, threshold, known, real))
+
+    def _weights(self, seen: Seen, bag: TileBag, judged: Judged) -> Tensor:
+        at_cells = seen.attention.gather(-1, bag.cells)
+        return shares(judged.counts.coefficients, at_cells, judged.log_gate.to(at_cells.device))
+
+    def _output(self, seen: Seen, bag: TileBag, judged: Judged, random: bool) -> Output:
+        """Return the output; `random` is True where all tiles were drawn at random and nothing else decided."""
+        weights = self._weights(seen, bag, judged).to(judged.seen.device)
+        mean = mean_of(judged.seen, weights)
+        cells, valid = bag.cells, judged.valid.to(bag.cells.device)
+        chance = judged.counts.chance
+        spread = spread_of(self.classifier, judged.seen, weights.detach(), chance.to(weights.device), self.target)
+        at_cells = seen.attention.gather(-1, cells)
+        return Output(
+            logits=in_float32(self.classifier, mean),
+            glimpses=glimpses(bag.tiles, weights, at_cells, valid, drawn=~spread.isnan() & random),
+            maps=maps(seen.attention, seen.logits, seen.grid),
+            spread=spread,
+            unread_mass=unread_mass(seen.attention, cells, valid),
+            tile_evidence=tile_evidence(self.classifier, judged.seen) if self.target.kind == KIND else None,
+            pooled=mean,
+            terms={
+                "attention": seen.attention,
+                "cells": cells,
+                "coefficients": judged.counts.coefficients,
+                "weights": weights,
+                "log_gate": judged.log_gate,
+                "valid": valid,
+                "features": judged.seen,
+                "mean": mean,
+                "overview_logits": seen.overview_logits,
+            },
+        )
+
+    def loss(self, output: Output, target: Tensor) -> Tensor:
+        """Return the loss of docs/methods/grow.md §4, a scalar; target (b,)."""
+        told, options = output.terms, self.options
+        total = self.target.loss(output.logits.float(), target)
+        if told["overview_logits"] is not None:
+            total = total + options.overview_weight * self.target.loss(told["overview_logits"], target)
+        if options.learn_weight and self.gate is not None:
+            at_cells = told["attention"].gather(-1, told["cells"])
+            learnt = attention_loss(at_cells, told["coefficients"], told["log_gate"].to(at_cells.device))
+            total = total + options.learn_weight * learnt
+        return total + options.entropy_weight * negative_entropy(told["attention"])
+
+    def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
+        size, downsample = (self.options.tile_size, self.options.tile_size), source.downsample(self.tile_mpp)
+        return source.aligned(TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample))
+
+
+def _grow(classes: int, options: GrowOptions) -> GrowingAttention:
+    encoder = tile_encoder(options.encoder, options.channels)
+    attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
+    dim = encoder.dim * (2 if options.around and options.side > 1 else 1)
+    gate = TileGate(dim, options.hidden) if options.pooling == SHOWN else None
+    classifier, evidence = ScaledLinear(dim, classes), nn.Conv2d(attention.dim, classes, 1)
+    return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence)
+
+
+grow = Method(
+    GrowOptions,
+    _grow,
+    "Attention draws tiles, what they show weighs them, and reading goes on around the most telling ones.",
+    "of this package (docs/methods/grow.md), after Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711,"
+    " and Ilse, Tomczak & Welling, ICML 2018, https://arxiv.org/abs/1802.04712",
+    True,
+)

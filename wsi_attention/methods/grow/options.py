@@ -1,0 +1,97 @@
+"""The numbers of `grow`: each stands here once, and recipes, model folders and docs are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_attention.errors import InputError
+from wsi_attention.methods.overview import OverviewOptions
+from wsi_attention.nn.encoders import TileEncoder
+from wsi_attention.nn.preprocess import PixelOptions
+from wsi_attention.options import option
+
+SHOWN, ATTENTION = "shown", "attention"
+POOLINGS = (SHOWN, ATTENTION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowingOptions(OverviewOptions):
+    """The numbers of growing attention, whatever the networks."""
+
+    tile_size: int = option(256, "side of a tile in pixels", low=1, high=8192)
+    tile_mpp: float = option(0.5, "µm per pixel of the tiles", low=0.02, high=50)
+    overview_mpp: float = option(
+        16.0,
+        "µm per pixel of the overview, coarser for very large slides; best is tile_size · tile_mpp / 2^(number of "
+        "attention_widths): one cell of attention is as large as one tile then, and tiles of neighbouring cells touch",
+        low=0.02,
+        high=1000,
+    )
+    draws: int = option(
+        32, "N, tiles drawn by attention; fewer where a slide has fewer cells of tissue", low=1, high=100_000
+    )
+    growth: int = option(
+        16,
+        "tiles of a round of growing: unread neighbours of the most telling tiles; 0 never grows",
+        low=0,
+        high=10_000,
+    )
+    rounds: int = option(
+        2,
+        "rounds of growing at most; none is begun where no tile of the slide has an unread neighbour",
+        low=0,
+        high=100,
+    )
+    settled: float = option(
+        0.0,
+        "growing ends after a round whose tiles have less than this share of the weight; 0 lets all rounds happen",
+        low=0.0,
+        high=1.0,
+    )
+    side: int = option(
+        3,
+        "cells along a side of a block, odd: what is read around a telling tile, and what a tile is seen with; 1 sees "
+        "and grows nothing around a tile",
+        low=1,
+        high=31,
+    )
+    around: bool = option(
+        True, "true: a tile is judged with the mean feature of the tiles of its block that were read; false: by itself"
+    )
+    pooling: str = option(
+        SHOWN,
+        'what a tile counts for. "shown": its attention times what gated attention on its feature says; "attention": '
+        "its attention alone, as in ats",
+        choices=POOLINGS,
+    )
+    hidden: int = option(64, "length of the two hidden vectors of the gated attention on tiles", low=1, high=65_536)
+    learn_weight: float = option(
+        0.5,
+        "factor on the loss that draws attention towards what the tiles that were read have shown; 0 leaves attention "
+        "to the gradient of the draw and to the loss on the overview",
+        low=0.0,
+    )
+    entropy_weight: float = option(1e-4, "above 0 it pushes attention towards uniform", low=0.0)
+    floor: float = option(
+        1e-2,
+        "share of the attention that is spread evenly over the tissue",
+        "docs/methods/grow.md §2",
+        low=0,
+        high=0.999,
+    )
+
+    def check(self) -> None:
+        """Raise InputError where options do not go together."""
+        if self.side % 2 == 0:
+            raise InputError(f"side {self.side}: a block has a middle, so that its side is odd; take {self.side + 1}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowOptions(GrowingOptions, PixelOptions):
+    """Growing attention for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile."""
+
+    encoder: TileEncoder = option(TileEncoder(), "the network that turns a tile into a feature")
+    attention_widths: tuple[int, ...] = option(
+        (24, 48, 64), "channels of the attention network's stages, each halving the overview", low=1, high=65_536
+    )
+    context: int = option(7, "side of the attention network's depthwise kernel, in cells", low=1, high=8192)
