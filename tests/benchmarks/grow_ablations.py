@@ -3,9 +3,9 @@
     python tests/benchmarks/grow_ablations.py --work needle-work [--variant stained] [--seeds 0 1 2] [--judge valid]
 
 Trains the models of the package (`build_model`) on the remembered features of the needle benchmark
-(`needle_remembered.py`), attention on means and deviations of overview colours, all with the same number of tiles a slide, and judges them on slides of other layouts. A run
-takes minutes; finished ones are kept in WORK/VARIANT/grow and not repeated. Prints a table, means over the seeds with
-their range, and writes figures/grow_ablations.json.
+(`needle_remembered.py`), attention on means and deviations of overview colours, all with the same number of tiles a
+slide, and judges them on slides of other layouts. A run takes a minute; finished ones are kept in WORK/VARIANT/grow and
+not repeated. Prints a table, means over the seeds with their range, and writes figures/grow_ablations.json.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from needle_remembered import CELLS, SIDE, Slides, recall
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, normalize
 
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.method import build_model
@@ -116,7 +117,8 @@ class Recalled:
         x, y = np.moveaxis(tiles.locations // SIDE, -1, 0)
         cells, images = y * CELLS + x, np.arange(self.batch)[:, None]
         features = self._slides.features[self._tiles[images, cells], self._turns[images, cells]]
-        return torch.from_numpy(features.astype(np.float32)), torch.ones(cells.shape, dtype=torch.bool)
+        whole = normalize(torch.from_numpy(features.astype(np.float32)), dim=-1)
+        return whole, torch.ones(cells.shape, dtype=torch.bool)
 
     def remember(self, tiles: TileSet, features: Tensor, valid: Tensor) -> None:
         """All is remembered already."""
@@ -190,20 +192,35 @@ def judge(model: Any, slides: Slides, exact: bool = False) -> tuple[Judged, list
     return Judged(auroc, float(np.mean(read)), float(np.mean(hits)), float(np.mean(found))), scores
 
 
-def run(folder: Path, row: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Train and judge one row with one seed, unless that was done."""
-    name = f"{row} {seed} {given.judge} {given.encoder} {given.epochs}".replace(" ", "_").replace(",", "")
-    path = folder / "grow" / f"{name}.json"
-    if path.is_file():
-        return dict(json.loads(path.read_text()))
-    slides, start = recall(folder / "features", "train", given.encoder), time.perf_counter()
+def trained(folder: Path, row: str, seed: int, given: argparse.Namespace) -> Any:
+    """The model of a row with one seed; trained, unless that was done."""
+    slides = recall(folder / "features", "train", given.encoder)
     torch.manual_seed(seed)
     model = model_of("grow", PLAIN | ROWS[row], slides.features.shape[-1])
+    path = _file(folder, row, f"{seed} {given.encoder} {given.epochs}.safetensors")
+    if path.is_file():
+        model.load_state_dict(load_file(path))
+        return model.eval()
     train(model, slides, seed, given.epochs)
+    path.parent.mkdir(exist_ok=True)
+    save_file(model.state_dict(), path)
+    return model
+
+
+def _file(folder: Path, row: str, rest: str) -> Path:
+    return folder / "grow" / f"{row} {rest}".replace(" ", "_").replace(",", "").replace("(", "").replace(")", "")
+
+
+def run(folder: Path, row: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Train and judge one row with one seed, unless that was done."""
+    path = _file(folder, row, f"{seed} {given.judge} {given.encoder} {given.epochs}.json")
+    if path.is_file():
+        return dict(json.loads(path.read_text()))
+    start = time.perf_counter()
+    model = trained(folder, row, seed, given)
     seconds = time.perf_counter() - start
     sets = {share: recall(folder / "features", f"{given.judge}-{share:g}", given.encoder) for share in given.fractions}
     found = {f"{share:g}": judge(model, one)[0].__dict__ for share, one in sets.items()}
-    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"row": row, "seed": seed, "seconds": seconds, **found}, indent=2))
     return dict(json.loads(path.read_text()))
 
@@ -225,17 +242,23 @@ def table(runs: Sequence[dict[str, Any]], fractions: Sequence[float]) -> Iterato
         yield f"| {row} | {' | '.join(cells)} | {read:.1%} |"
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(about: str) -> argparse.ArgumentParser:
+    """What this command and `grow_certificate.py` are told."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("needle-work"))
     parser.add_argument("--variant", default="stained")
     parser.add_argument("--encoder", default="small")
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--fractions", nargs="+", type=float, default=FRACTIONS)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--judge", choices=("valid", "test", "final"), default="valid")
+    return parser
+
+
+def main() -> None:
+    """The command line."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--figures", type=Path, default=Path(__file__).parent / "figures" / "grow_ablations.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
