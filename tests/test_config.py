@@ -62,7 +62,9 @@ def test_slips_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_missing_file_lists_what_is_shipped(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere.toml does not exist; shipped recipes: ats, demo-1, "):
+    with pytest.raises(
+        InputError, match=r"nowhere.toml does not exist; shipped recipes: ats, ats-mnist, ats-mnist-fast, demo-1, "
+    ):
         load_recipe(tmp_path / "nowhere.toml")
 
 

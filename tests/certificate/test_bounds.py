@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wsi_attention.certificate.bounds import CONE, CONE_CLASSES, NORM, Calibration, Head, bounds_of, within_cone
-from wsi_attention.nn.encoders import Frozen, MnistEncoder, SmallEncoder, TileEncoder
+from wsi_attention.nn.encoders import Frozen, MnistEncoder, SmallEncoder, StridedMnistEncoder, TileEncoder
 from wsi_attention.nn.resnet import ResNet18
 
 
@@ -81,9 +81,10 @@ def test_calibration_is_part_of_the_classifier() -> None:
         SmallEncoder(widths=(8, 16), dim=40),
         SmallEncoder(widths=(8, 16), dim=40, pool="max"),
         MnistEncoder(3),
+        StridedMnistEncoder(3),
         ResNet18(),
     ],
-    ids=["mean+max", "max", "mnist", "resnet18"],
+    ids=["mean+max", "max", "mnist", "strided", "resnet18"],
 )
 def test_features_lie_in_the_cone_that_the_encoder_names(encoder: torch.nn.Module) -> None:
     torch.manual_seed(0)

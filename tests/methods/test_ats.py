@@ -50,6 +50,24 @@ class TestMnist(ModelContract):
         return ats_mnist(4, tile_size=26, overview_mpp=4.0)
 
 
+class TestMnistFast(ModelContract):
+    classes, channels = 4, 1
+
+    def build(self) -> nn.Module:
+        return ats_mnist(4, networks="fast", tile_size=40, overview_mpp=4.0, gradient="centred")
+
+
+def test_draws_fall_while_training_and_are_the_options_at_prediction() -> None:
+    model = ats_mnist(2, networks="fast", draws=3, earlier_draws=(7, 5))
+    seen = []
+    for epoch in range(1, 7):
+        model.train()
+        model.start_epoch(epoch, 6, [0.5, 0.5])
+        seen.append(model.draws)
+        assert model.eval().draws == 3
+    assert seen == [7, 7, 5, 5, 3, 3]
+
+
 @pytest.mark.parametrize("estimator", ["with-replacement", "sequential", "threshold"])
 @pytest.mark.parametrize("gradient", ["unbiased", "centred"])
 def test_contract_holds_for_every_estimator(estimator: str, gradient: str) -> None:

@@ -19,6 +19,7 @@ from wsi_attention.methods.overview import look_over
 from wsi_attention.methods.zoom_in.model import zoom_in
 from wsi_attention.nn.attention_nets import MnistAttentionNet, PooledAttention, TissueAttentionNet
 from wsi_attention.nn.blocks import OverviewNet
+from wsi_attention.nn.ink_attention import InkAttentionNet
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Strip
 from wsi_attention.tiles.source import SlideSource
@@ -30,6 +31,7 @@ NETWORKS = {
     "deep": lambda: TissueAttentionNet(3, (4, 4, 4, 4), 3),
     "pooled": lambda: PooledAttention(TissueAttentionNet(3, (6, 8), 5), 3),
     "mnist": lambda: MnistAttentionNet(3),
+    "ink": lambda: InkAttentionNet(3),
 }
 
 

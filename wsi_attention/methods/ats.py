@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -52,8 +52,9 @@ from wsi_attention.methods.rounds import (
 )
 from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
 from wsi_attention.nn.blocks import Encoder, OverviewNet
-from wsi_attention.nn.encoders import MnistEncoder, TileEncoder
+from wsi_attention.nn.encoders import MnistEncoder, StridedMnistEncoder, TileEncoder
 from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
+from wsi_attention.nn.ink_attention import InkAttentionNet
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import Normalise, PixelOptions, in_float32
 from wsi_attention.options import option, other_default
@@ -152,6 +153,18 @@ class AtsMnistOptions(SamplingOptions):
     )
     floor: float = other_default(SamplingOptions, "floor", 1e-5)
     channels: int = option(1, "channels of the images", low=1, high=65_536)
+    networks: str = option(
+        "paper",
+        'the networks: "paper", or "fast": a strided encoder, attention on cells of 3 pixels of the overview that hold '
+        "ink, and a scaled classifier",
+        choices=("paper", "fast"),
+    )
+    earlier_draws: tuple[int, ...] = option(
+        (),
+        "tiles read per slide in the earlier parts of training, which is cut into equal parts; the last one has draws",
+        low=1,
+        high=100_000,
+    )
 
 
 class _Seen(NamedTuple):
@@ -409,6 +422,39 @@ class AttentionSampling(nn.Module):
         return Reading(source, tiles, self.preprocess, self.encoder, part)
 
 
+class FallingDraws(AttentionSampling):
+    """Attention sampling that reads more tiles while training begins, when attention does not know where to look.
+
+    Arguments as for `AttentionSampling`, and `earlier`: tiles in the earlier parts of training.
+    """
+
+    last_is_best = False
+
+    def __init__(
+        self,
+        attention: OverviewNet,
+        encoder: Encoder,
+        classifier: nn.Module,
+        preprocess: nn.Module,
+        options: SamplingOptions,
+        earlier: Sequence[int] = (),
+    ) -> None:
+        super().__init__(attention, encoder, classifier, preprocess, options)
+        self.parts = (*earlier, options.draws)
+        self.learning_draws = self.parts[0]
+
+    def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
+        """Set the draws of epoch 1 … epochs."""
+        del shares
+        self.learning_draws = self.parts[(epoch - 1) * len(self.parts) // epochs]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Take the draws of training, or those of prediction."""
+        self.draws = self.learning_draws if mode else self.options.draws
+        return super().train(mode)
+
+
 def _ats(classes: int, options: AtsOptions) -> AttentionSampling:
     encoder = tile_encoder(options.encoder, options.channels)
     attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
@@ -417,9 +463,13 @@ def _ats(classes: int, options: AtsOptions) -> AttentionSampling:
 
 
 def _ats_mnist(classes: int, options: AtsMnistOptions) -> AttentionSampling:
-    channels = options.channels
-    parts = MnistAttentionNet(channels), MnistEncoder(channels), nn.Linear(MnistEncoder.dim, classes)
-    return AttentionSampling(*parts, Normalise((0.0,) * channels, (1.0,) * channels), options)
+    channels, plain = options.channels, Normalise((0.0,) * options.channels, (1.0,) * options.channels)
+    if options.networks == "paper":
+        parts = MnistAttentionNet(channels), MnistEncoder(channels), nn.Linear(MnistEncoder.dim, classes)
+        return FallingDraws(*parts, plain, options, options.earlier_draws)
+    encoder = StridedMnistEncoder(channels)
+    classifier = ScaledLinear(encoder.dim, classes)
+    return FallingDraws(InkAttentionNet(channels), encoder, classifier, plain, options, options.earlier_draws)
 
 
 PAPER = (

@@ -44,6 +44,32 @@ class MnistEncoder(nn.Sequential, Encoder):
         return torch.eye(self.dim)
 
 
+class StridedMnistEncoder(nn.Sequential, Encoder):
+    """An encoder for Megapixel MNIST with a fiftieth of the paper's cost: 39,000 weights, 0.6 million products a tile.
+
+    The mean of 2 × 2 pixels, convolutions 5×5 and 3×3 of stride 2, one 3×3, valid, ReLU, global max. Tiles of 50 × 50
+    pixels end as 3 × 3 cells, each of which sees 34 pixels: a whole digit.
+
+    Args:
+        channels: channels of the tiles.
+    """
+
+    dim = 64
+    widths = (24, 48, 64)
+    steps = ((5, 2), (3, 2), (3, 1))
+
+    def __init__(self, channels: int = 1) -> None:
+        layers: list[nn.Module] = [nn.AvgPool2d(2)]
+        for before, after, (side, stride) in zip((channels, *self.widths), self.widths, self.steps, strict=False):
+            layers += [nn.Conv2d(before, after, side, stride), nn.ReLU()]
+        super().__init__(*layers, GlobalMax(), UnitNorm())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def directions(self) -> Tensor:
+        """Return the axes: after a ReLU no number is negative."""
+        return torch.eye(self.dim)
+
+
 class SmallEncoder(Encoder):
     """A residual network cheap enough for a laptop: about 0.3 GFLOP for a 256 × 256 tile.
 
