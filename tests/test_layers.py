@@ -90,7 +90,7 @@ TORCH_ROOMS = {
     "cli",
 }
 TORCH_FILES = {"bags/clam_tensor.py", "bags/source.py", "tiles/side_by_side.py", "tiles/source.py"}
-TORCH_FILES |= {"tiles/tensors.py"}
+TORCH_FILES |= {"tiles/image_sources.py", "tiles/tensors.py"}
 CONVENIENCES = {
     ("structures.py", "_repr_html_"): "wsi_attention.notebook.prediction_html",
     ("structures.py", "to_dataframe"): "wsi_attention.export.frames.tile_frame",

@@ -6,6 +6,7 @@ import typer
 
 from wsi_attention.cli import (
     classify,
+    classify_images,
     crossvalidate,
     doctor,
     encoders,
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 for command in (
     classify.classify,
+    classify_images.classify_images,
     train.train,
     crossvalidate.crossvalidate,
     evaluate.evaluate,

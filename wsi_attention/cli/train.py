@@ -41,6 +41,12 @@ def train(
             help="Folder of TRIDENT, CLAM, STAMP or LazySlide with features of slides' tiles; -i may be left out then."
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of slides: a zarr array (n, h, w[, c]) of bytes, or a folder of .npy, PNG or JPEG."
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option("-m", "--method", help="See wsi-attention methods. [default: the recipe's, else zoom-in]"),
@@ -115,6 +121,7 @@ def train(
             feature_store=feature_store,
             feature_store_gb=feature_store_gb,
             features=features,
+            images=images,
             command=command,
             listener=listener,
         )

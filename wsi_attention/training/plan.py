@@ -20,9 +20,11 @@ from wsi_attention.nn.known_features import PREFIX
 from wsi_attention.targets.find import wanted_of
 from wsi_attention.targets.one_label import KIND, OneLabel
 from wsi_attention.targets.target import Target, Wanted
+from wsi_attention.tiles.images import Images
 from wsi_attention.training.bags import Facts, Given, facts_of, find_bags, given, survey_bags, without_changes
 from wsi_attention.training.curriculum import Lessons
 from wsi_attention.training.data import Survey, data_fingerprint, survey
+from wsi_attention.training.images import find_images, survey_images, without_traits
 from wsi_attention.training.labels import LabelRow, Split, find_slides, read_labels, split_rows, with_series
 from wsi_attention.training.listener import Listener
 from wsi_attention.training.loop import too_many_failed
@@ -54,6 +56,7 @@ class Plan:
         told: options that tell the method which one it is.
         features: files with features of the slides' tiles, None where all tiles are read.
         origin: where the encoder's weights come from; empty where nobody published them.
+        images: what is learnt from where there are no slides, None where there are.
 
     `target` is what the model is asked for.
     """
@@ -68,6 +71,7 @@ class Plan:
     told: Mapping[str, object] = field(default_factory=dict)
     features: Given | None = None
     origin: Origin = NOBODY
+    images: Images | None = None
 
     @property
     def target(self) -> Target:
@@ -197,13 +201,17 @@ def make_plan(
     series: str | None = None,
     doors: OpenSlides | None = None,
     features: str | Path | None = None,
+    images: Images | None = None,
 ) -> Plan:
     """Read the labels, split them, and open every slide once, with `doors` where given, and every file of features.
+
+    With `images` there are neither slides nor features, and every image is read once.
 
     Raises:
         InputError: recipe, encoder or labels are wrong, slides are missing, or more than half of them cannot be used.
     """
     recipe = recipe if features is None else without_changes(recipe)
+    recipe = recipe if images is None else without_traits(recipe)
     check_options(recipe)
     wanted = wanted_by(recipe)
     origin = encoder_origin(recipe)
@@ -218,13 +226,18 @@ def make_plan(
         else (None, {})
     )
     rows = (*split.train, *split.validation)
-    found, surveyed, stored = _looked_at(rows, slides, features, recipe, labels, listener, doors)
+    if images is None:
+        found, surveyed, stored = _looked_at(rows, slides, features, recipe, labels, listener, doors)
+    else:
+        listener.line(f"looking at {len(rows)} images")
+        named = find_images([row.slide for row in rows], images, labels)
+        found, surveyed, stored = {}, survey_images(rows, named, images), None
     for name, reason in surveyed.failed.items():
         listener.line(f"left out: {name}: {reason}")
     too_many_failed(surveyed.failed, len(rows))
     if recipe.bag == PATIENT:
         check_scales(rows, surveyed, labels)
-    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told, stored, origin)
+    plan = Plan(recipe, split, found, surveyed, encoder, maps, negative, told, stored, origin, images)
     notes = (*split.notes, *plan.copies, *_encoder_notes(plan), *_feature_notes(plan), *_negative_notes(plan))
     for note in notes:
         listener.line(f"note: {note}")

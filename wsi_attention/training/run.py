@@ -29,6 +29,7 @@ from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMe
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.features import Place, kept_features
 from wsi_attention.training.folder import FETCHED, finish, forget, tidy, write_split
+from wsi_attention.training.images import image_examples, open_images
 from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
@@ -91,6 +92,7 @@ def train(
     feature_store: str | Path | None = None,
     feature_store_gb: float = FEATURE_STORE_GB,
     features: str | Path | None = None,
+    images: str | Path | None = None,
     command: str = "",
     listener: Listener | None = None,
 ) -> TrainingResult:
@@ -114,6 +116,9 @@ def train(
         feature_store_gb: limit of its size in GB; 0 keeps nothing.
         features: a folder of TRIDENT, CLAM, STAMP or LazySlide with features of the slides' tiles: attention takes the
             nearest of them instead of reading a tile. The slides are then seen as they are, without augmentation.
+        images: in place of slides, plain images that are seen as they are (`tiles.images.Images`): a zarr array of
+            bytes (n, h, w) or (n, h, w, c), which labels name by number, or a folder of .npy, PNG or JPEG files. Their
+            µm per pixel is 1 where the labels do not say it.
         command: the command line, for the model card.
         listener: told how it goes.
 
@@ -125,8 +130,9 @@ def train(
         DivergedError: loss, gradient or output is no number any more.
         ResultsError: the folder cannot be written.
     """
-    table, places = Path(given_path(labels, "labels", "a CSV")), _places(slides, features)
     recipe, folder = settled(as_recipe(recipe)), Path(given_path(output, "output", "the model folder to write"))
+    table, plain = Path(given_path(labels, "labels", "a CSV")), open_images(images, recipe, bool(slides or features))
+    places = () if plain else _places(slides, features)
     begun = load_state(folder / FOLDER) if earlier == "continue" else None
     precision = (
         begun.precision if begun else precision_on(device_of(device.split(",", maxsplit=1)[0]), recipe.precision)
@@ -135,7 +141,7 @@ def train(
     listener = listener if listener and fabric.is_global_zero else Silent()
     with by_default(folder / FOLDER / FETCHED):
         doors = OpenSlides()
-        plan = make_plan(table, places, recipe, listener, series, doors, features)
+        plan = make_plan(table, places, recipe, listener, series, doors, features, plain)
         recipe = plan.recipe
         done = finished_before(folder, plan) if earlier == "continue" else None
         if done:
@@ -156,7 +162,7 @@ def train(
         model.load_state_dict(dict(state.weights))
         place, arguments = Place(feature_store, feature_store_gb, folder), dict(state.arguments)
         stored = stored_for(plan.features, model, recipe.method, arguments) if plan.features else None
-        alone = plan.features is not None and plan.features.alone
+        alone = plain is not None or (plan.features is not None and plan.features.alone)
         known = None if alone else kept_features(place, recipe, model, arguments, precision, fabric.device, listener)
         accumulation = begin(recipe.accumulate, classes, recipe.epochs, folder / FOLDER, state.epoch)
         mpp, stride = contract_of(model).overview_mpp, contract_of(model).map_stride
@@ -258,6 +264,8 @@ def _examples(
     stride: int = 1,
 ) -> tuple[Example, ...]:
     surveyed, target, snap = plan.surveyed, plan.target, plan.recipe.snap
+    if plan.images:
+        return image_examples(rows, surveyed, target, plan.images, plan.recipe)
     if plan.features and plan.features.alone:
         if stored is None:
             raise InputError('statistics = "tissue" are of slides, and there are features alone; leave it out')
@@ -278,5 +286,5 @@ def _places(slides: str | Path | Iterable[str | Path] | None, features: str | Pa
         given_path(features, "features", "a folder")
     places = () if slides is None else given_paths(slides, "slides", "a folder or a slide")
     if features is None and not places:
-        raise InputError("no slides are given (-i), and no features of them (--features): give one, or both")
+        raise InputError("no slides are given (-i), no features of them (--features), no --images: give one of them")
     return places
