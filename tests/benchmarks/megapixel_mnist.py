@@ -1,0 +1,187 @@
+"""Megapixel MNIST: accuracy against canvases and CPU seconds, one run, ten tiles a canvas.
+
+    python tests/benchmarks/megapixel_mnist.py train --digits FOLDER --work FOLDER [--recipe ats-mnist-fast]
+    python tests/benchmarks/megapixel_mnist.py measure --digits FOLDER --work FOLDER
+    python tests/benchmarks/megapixel_mnist.py report --work FOLDER
+
+`train` learns from a stream that never shows a canvas twice (`megapixel_canvases.py`), with model, loss, optimiser and
+rates as a recipe of the package says; an "epoch" is 5,000 canvases. After each the state is written: started again, it
+goes on to the same weights. It ends with a model folder, and with figures of each epoch on canvases that are judged
+before they are learnt. `measure` classifies canvases of test digits with patterns of their own, `report` draws.
+FOLDER of digits holds MNIST's idx files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import machine
+from megapixel_canvases import SET, CanvasSource, Stream, load_digits
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor, nn
+
+from wsi_attention.checkpoint import load_model, save_model
+from wsi_attention.config import Recipe, as_recipe, changed
+from wsi_attention.methods.method import build_model
+from wsi_attention.model_card import ModelCard
+from wsi_attention.protocols import EpochAware
+from wsi_attention.training.loop import learning_rate
+from wsi_attention.training.state import optimiser_tensors, restore_optimiser, seed_of
+
+CLASSES = tuple("0123456789")
+SEEDS = {"train": 1, "test": 2}
+"""Of the streams; the seed of a run decides weights and draws only."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known of the canvases of an epoch, each judged before the step that learns from it."""
+
+    canvases: int
+    draws: int
+    loss: float
+    accuracy: float
+    cpu_seconds: float
+    seconds: float
+
+
+class Run:
+    """A training that is on its way.
+
+    Args:
+        recipe: all numbers.
+        folder: of state and model.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder, self.state = recipe, folder, folder / "run.safetensors"
+        torch.manual_seed(seed_of(recipe.seed, "weights"))
+        self.model = build_model(recipe.method, len(CLASSES), **recipe.model)
+        settings = recipe.optimiser
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self.epochs: list[Epoch] = []
+        if self.state.is_file():
+            self._restore()
+
+    def _restore(self) -> None:
+        with safe_open(self.state, framework="pt") as file:
+            told = json.loads(file.metadata()["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if told["recipe"] != self.recipe.as_dict():
+            raise SystemExit(f"{self.state} is of another recipe; give another --work, or remove it")
+        self.epochs = [Epoch(**one) for one in told["epochs"]]
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+        for name, value in tensors.items():
+            groups[name.partition("/")[0]][name.partition("/")[2]] = value
+        self.model.load_state_dict(groups["model"])
+        restore_optimiser(self.optimiser, groups["optimiser"])
+
+    def save(self) -> None:
+        """Write the state whole, then put it in the place of the one before."""
+        groups = {"model": self.model.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
+        tensors = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+        told = {"recipe": self.recipe.as_dict(), "epochs": [asdict(one) for one in self.epochs]}
+        fresh = self.state.with_suffix(".new")
+        save_file(tensors, fresh, {"run": json.dumps(told)})
+        fresh.replace(self.state)
+
+    def epoch(self, source: CanvasSource) -> Epoch:
+        """Learn from the next 5,000 canvases."""
+        number, batch, recipe = len(self.epochs) + 1, source.batch, self.recipe
+        self.model.train()
+        if isinstance(self.model, EpochAware):
+            self.model.start_epoch(number, recipe.epochs, [1 / len(CLASSES)] * len(CLASSES))
+        cpu, wall, steps = time.process_time(), time.perf_counter(), SET // batch
+        losses, right = [], []
+        for step in range(steps):
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate(recipe, number - 1 + (step + 0.5) / steps)
+            first = (number - 1) * SET + step * batch
+            target = torch.from_numpy(source.show(np.arange(first, first + batch)))
+            output = self.model(source, Generator().manual_seed(seed_of(recipe.seed, "draws", first)))
+            loss = self.model.loss(output, target)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimiser.clip)
+            self.optimiser.step()
+            losses.append(float(loss.detach()))
+            right += (output.logits.argmax(-1) == target).tolist()
+        spent = time.process_time() - cpu, time.perf_counter() - wall
+        return Epoch(steps * batch, int(self.model.draws), float(np.mean(losses)), float(np.mean(right)), *spent)
+
+
+def train(digits: Path, work: Path, recipe: Recipe) -> None:
+    """Train until the recipe's epochs are done, and write the model folder."""
+    work.mkdir(parents=True, exist_ok=True)
+    run = Run(recipe, work)
+    source = CanvasSource(Stream(load_digits(digits, "train"), SEEDS["train"]), recipe.batch)
+    while len(run.epochs) < recipe.epochs:
+        run.epochs.append(run.epoch(source))
+        run.save()
+        print(f"epoch {len(run.epochs)} of {recipe.epochs}:", json.dumps(asdict(run.epochs[-1])), flush=True)
+    told = {"canvases": sum(one.canvases for one in run.epochs), "last epoch's accuracy": run.epochs[-1].accuracy}
+    card = ModelCard(recipe.method, recipe.model, CLASSES, recipe.as_dict(), told, purpose="benchmark")
+    save_model(work / "model", run.model.eval(), card)
+    (work / "training.json").write_text(json.dumps({"epochs": [asdict(one) for one in run.epochs]}, indent=1))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, source: CanvasSource, count: int, draws: int = 0) -> tuple[float, float]:
+    """Share of the first canvases whose class is right, and its standard error; `draws` in place of the model's."""
+    model.eval()
+    if draws:
+        model.draws = draws
+    right: list[bool] = []
+    for first in range(0, count, source.batch):
+        target = torch.from_numpy(source.show(np.arange(first, first + source.batch)))
+        output = model(source, Generator().manual_seed(seed_of("measure", first)))
+        right += (output.logits.argmax(-1) == target).tolist()
+    share = float(np.mean(right))
+    return share, float(np.sqrt(share * (1 - share) / len(right)))
+
+
+def measure(digits: Path, work: Path, count: int) -> None:
+    """Classify test canvases with 10 tiles, and with more."""
+    model = load_model(work / "model").model
+    source = CanvasSource(Stream(load_digits(digits, "test"), SEEDS["test"]), 20)
+    found = {}
+    for draws in (10, 20, 50):
+        cpu = time.process_time()
+        share, error = accuracy(model, source, count, draws)
+        found[f"N = {draws}"] = {"accuracy": share, "standard error": error, "cpu seconds": time.process_time() - cpu}
+        print(f"N = {draws}: accuracy {share:.4f} ± {error:.4f} on {count} test canvases", flush=True)
+    (work / "test.json").write_text(json.dumps({"canvases": count, "machine": machine(), **found}, indent=1))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", choices=("train", "measure", "report"))
+    parser.add_argument("--digits", type=Path, help="folder with the idx files of MNIST")
+    parser.add_argument("--work", type=Path, default=Path("megapixel-work"))
+    parser.add_argument("--recipe", default="ats-mnist-fast", help="shipped name, or a TOML file")
+    parser.add_argument("--epochs", type=int, help=f"of {SET:,} canvases, in place of the recipe's")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--count", type=int, default=3000, help="test canvases")
+    given = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if given.step != "report" and given.digits is None:
+        parser.error("--digits is needed: the folder with MNIST's idx files")
+    if given.step == "train":
+        train(given.digits, given.work, changed(as_recipe(given.recipe), epochs=given.epochs, seed=given.seed))
+    elif given.step == "measure":
+        measure(given.digits, given.work, given.count)
+
+
+if __name__ == "__main__":
+    main()
