@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,8 +37,6 @@ SET = 5_000
 """Canvases that share their patterns."""
 VIEW = 180
 """Pixels along the view: 0.12 of the canvas."""
-MARGIN = 64
-"""Empty pixels around the canvas in memory, so that no crop leaves the array."""
 PARTS = {"train": "train", "test": "t10k"}
 
 
@@ -169,9 +166,10 @@ def scribble_patterns(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 class CanvasSource(TensorSource):
-    """Some canvases of a stream side by side, as a model sees them; one buffer serves all batches.
+    """Some canvases of a stream side by side, as a model sees them; no canvas is in memory as a whole.
 
-    It gives the very pixels that `TensorSource` does, from the places with ink alone (compared in `tests/tiles`).
+    View and tiles come from the blocks alone, and have the very pixels that a `TensorSource` of the painted canvases
+    gives (compared in `tests/tiles`).
 
     Args:
         stream: to show.
@@ -180,40 +178,44 @@ class CanvasSource(TensorSource):
 
     def __init__(self, stream: Stream, batch: int) -> None:
         self._stream, side = stream, stream.side
-        self._pixels = np.zeros((batch, side + 2 * MARGIN, side + 2 * MARGIN), np.uint8)
-        inner = torch.from_numpy(self._pixels[:, None, MARGIN : MARGIN + side, MARGIN : MARGIN + side])
-        super().__init__(inner)
-        self._blocks = sliding_window_view(self._pixels, (DIGIT, DIGIT), axis=(1, 2), writeable=True)
+        super().__init__(torch.zeros(1, dtype=torch.uint8).expand(batch, 1, side, side))
+        self._blocks = np.empty((batch, 0, DIGIT, DIGIT), np.uint8)
         self._places = np.empty((batch, 0, 2), np.int64)
-        self._painted = np.empty((batch, 0, DIGIT, DIGIT), np.uint8)
         self._shares = _Shares()
 
     def show(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Paint canvases in place of those before; return their classes."""
-        image = np.arange(self.batch)
-        self._blocks[image[:, None], self._places[..., 0], self._places[..., 1]] = 0
-        labels, self._painted, places = self._stream.canvases(numbers)
-        self._places = places + MARGIN
-        for k in range(places.shape[1]):
-            self._blocks[image, self._places[:, k, 0], self._places[:, k, 1]] = self._painted[:, k]
+        """Show other canvases from now on; return their classes."""
+        labels, blocks, self._places = self._stream.canvases(numbers)
+        self._blocks = visible(blocks, self._places)
         return labels
 
+    def painted(self) -> Tensor:
+        """The canvases themselves, (b, 1, 1500, 1500) uint8."""
+        canvases = np.zeros(self.images.shape, np.uint8)
+        for image, (blocks, places) in enumerate(zip(self._blocks, self._places, strict=True)):
+            for block, (y, x) in zip(blocks, places, strict=True):
+                canvases[image, 0, y : y + DIGIT, x : x + DIGIT] += block
+        return torch.from_numpy(canvases)
+
     def overview(self, downsample: float) -> Tensor:
-        """The view: area means, computed where something was painted."""
+        """The view: area means."""
         if (self.extent[0] / downsample) != VIEW or self.extent[0] != SIDE:
-            return super().overview(downsample)
-        places = self._places - MARGIN
-        return self._shares.view(visible(self._painted, places), places)
+            return TensorSource(self.painted()).overview(downsample)
+        return self._shares.view(self._blocks, self._places)
 
     def read(self, tiles: TileSet) -> TileBatch:
-        """Crops at full resolution."""
-        if tiles.downsample != 1 or max(tiles.size) > 2 * MARGIN:
-            return super().read(tiles)
-        crops = sliding_window_view(self._pixels, tiles.size[::-1], axis=(1, 2))
-        low, high = MARGIN - tiles.size[0], MARGIN + self.extent[0]
-        at = (tiles.locations + MARGIN).clip(max(low, 0), high)
-        pixels = torch.from_numpy(crops[np.arange(self.batch)[:, None], at[..., 1], at[..., 0]])[:, :, None]
-        return TileBatch(pixels, torch.ones(pixels.shape[:2], dtype=torch.bool))
+        """Tiles at full resolution."""
+        if tiles.downsample != 1:
+            return TensorSource(self.painted()).read(tiles)
+        size = np.array(tiles.size[::-1])
+        pixels = np.zeros((*tiles.locations.shape[:2], 1, *size), np.uint8)
+        offset = self._places[:, None] - tiles.locations[..., None, ::-1]
+        for image, tile, number in np.argwhere(((offset > -DIGIT) & (offset < size)).all(-1)):
+            y, x = offset[image, tile, number]
+            block = self._blocks[image, number, max(0, -y) :, max(0, -x) :]
+            part = pixels[image, tile, 0, max(0, y) : y + DIGIT, max(0, x) : x + DIGIT]
+            part += block[: part.shape[0], : part.shape[1]]
+        return TileBatch(torch.from_numpy(pixels), torch.ones(pixels.shape[:2], dtype=torch.bool))
 
 
 def visible(blocks: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -267,7 +269,7 @@ def write(folder: Path, stream: Stream, count: int) -> None:
     source, rows = CanvasSource(stream, 1), []
     for number in range(count):
         (label,) = source.show(np.array([number]))
-        array[number] = source.images[0, 0].numpy()
+        array[number] = source.painted()[0, 0].numpy()
         rows.append((number, label))
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("slide", "label"), *rows])

@@ -5,7 +5,7 @@
     python tests/benchmarks/megapixel_mnist.py report --work FOLDER
 
 `train` learns from a stream that never shows a canvas twice (`megapixel_canvases.py`), with model, loss, optimiser and
-rates as a recipe of the package says; an "epoch" is 5,000 canvases. After each the state is written: started again, it
+rates as a recipe of the package says; an "epoch" is 1,000 canvases. After each the state is written: started again, it
 goes on to the same weights. It ends with a model folder, and with figures of each epoch on canvases that are judged
 before they are learnt. `measure` classifies canvases of test digits with patterns of their own, `report` draws.
 FOLDER of digits holds MNIST's idx files.
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import machine
-from megapixel_canvases import SET, CanvasSource, Stream, load_digits
+from megapixel_canvases import CanvasSource, Stream, load_digits
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
@@ -37,6 +37,7 @@ from wsi_attention.training.loop import learning_rate
 from wsi_attention.training.state import optimiser_tensors, restore_optimiser, seed_of
 
 CLASSES = tuple("0123456789")
+EPOCH = 1_000
 SEEDS = {"train": 1, "test": 2}
 """Of the streams; the seed of a run decides weights and draws only."""
 
@@ -96,17 +97,17 @@ class Run:
         fresh.replace(self.state)
 
     def epoch(self, source: CanvasSource) -> Epoch:
-        """Learn from the next 5,000 canvases."""
+        """Learn from the next canvases."""
         number, batch, recipe = len(self.epochs) + 1, source.batch, self.recipe
         self.model.train()
         if isinstance(self.model, EpochAware):
             self.model.start_epoch(number, recipe.epochs, [1 / len(CLASSES)] * len(CLASSES))
-        cpu, wall, steps = time.process_time(), time.perf_counter(), SET // batch
+        cpu, wall, steps = time.process_time(), time.perf_counter(), EPOCH // batch
         losses, right = [], []
         for step in range(steps):
             for group in self.optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, number - 1 + (step + 0.5) / steps)
-            first = (number - 1) * SET + step * batch
+            first = (number - 1) * EPOCH + step * batch
             target = torch.from_numpy(source.show(np.arange(first, first + batch)))
             output = self.model(source, Generator().manual_seed(seed_of(recipe.seed, "draws", first)))
             loss = self.model.loss(output, target)
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, help="folder with the idx files of MNIST")
     parser.add_argument("--work", type=Path, default=Path("megapixel-work"))
     parser.add_argument("--recipe", default="ats-mnist-fast", help="shipped name, or a TOML file")
-    parser.add_argument("--epochs", type=int, help=f"of {SET:,} canvases, in place of the recipe's")
+    parser.add_argument("--canvases", type=int, default=200_000, help="to learn from, in steps of 1,000")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--count", type=int, default=3000, help="test canvases")
     given = parser.parse_args()
@@ -178,7 +179,9 @@ def main() -> None:
     if given.step != "report" and given.digits is None:
         parser.error("--digits is needed: the folder with MNIST's idx files")
     if given.step == "train":
-        train(given.digits, given.work, changed(as_recipe(given.recipe), epochs=given.epochs, seed=given.seed))
+        train(
+            given.digits, given.work, changed(as_recipe(given.recipe), epochs=given.canvases // EPOCH, seed=given.seed)
+        )
     elif given.step == "measure":
         measure(given.digits, given.work, given.count)
 

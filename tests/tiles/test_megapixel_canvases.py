@@ -52,14 +52,14 @@ def test_it_shows_what_the_whole_canvas_shows(canvases: Any) -> None:
     source = canvases.CanvasSource(made(canvases), 4)
     for numbers in (np.arange(4), np.arange(18, 22)):  # the second batch crosses into the next set
         labels = source.show(numbers)
-        whole = TensorSource(source.images.clone())
+        whole = TensorSource(source.painted())
         assert torch.equal(source.overview(1500 / 180), whole.overview(1500 / 180))
         corners = np.random.default_rng(2).integers(-40, 1500, (4, 6, 2))
         tiles = TileSet(corners, (50, 50), 1.0)
         assert torch.equal(source.read(tiles).pixels, whole.read(tiles).pixels)
         again = canvases.CanvasSource(made(canvases), 2)
         assert np.array_equal(again.show(numbers[2:]), labels[2:])
-        assert torch.equal(again.images, source.images[2:])
+        assert torch.equal(again.painted(), source.painted()[2:])
 
 
 def test_later_blocks_replace_what_they_cover(canvases: Any) -> None:
@@ -67,6 +67,18 @@ def test_later_blocks_replace_what_they_cover(canvases: Any) -> None:
     left = canvases.visible(blocks, places)
     assert int((left[0, 0] == 0).sum()) == 18 * 23
     assert (left[0, 1] == 9).all()
+
+
+def test_a_canvas_is_what_painting_one_block_after_the_other_gives(canvases: Any) -> None:
+    stream = made(canvases)
+    source, numbers = canvases.CanvasSource(stream, 3), np.arange(3)
+    source.show(numbers)
+    _, blocks, places = stream.canvases(numbers)
+    for canvas, own, corners in zip(source.painted()[:, 0].numpy(), blocks, places, strict=True):
+        painted = np.zeros((1500, 1500), np.uint8)
+        for block, (y, x) in zip(own, corners, strict=True):
+            painted[y : y + 28, x : x + 28] = block
+        assert np.array_equal(canvas, painted)
 
 
 def test_idx_files_are_read_with_and_without_gzip(canvases: Any, tmp_path: Path) -> None:

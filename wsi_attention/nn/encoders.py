@@ -59,7 +59,7 @@ class StridedMnistEncoder(nn.Sequential, Encoder):
     steps = ((5, 2), (3, 2), (3, 1))
 
     def __init__(self, channels: int = 1) -> None:
-        layers: list[nn.Module] = [nn.AvgPool2d(2)]
+        layers: list[nn.Module] = [_Halved()]
         for before, after, (side, stride) in zip((channels, *self.widths), self.widths, self.steps, strict=False):
             layers += [nn.Conv2d(before, after, side, stride), nn.ReLU()]
         super().__init__(*layers, GlobalMax(), UnitNorm())
@@ -68,6 +68,14 @@ class StridedMnistEncoder(nn.Sequential, Encoder):
     def directions(self) -> Tensor:
         """Return the axes: after a ReLU no number is negative."""
         return torch.eye(self.dim)
+
+
+class _Halved(nn.Module):
+    """The mean of 2 × 2 pixels; several times faster than a pooling layer where there are few channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x[..., 0 : x.shape[-2] - 1 : 2, :] + x[..., 1::2, :]
+        return (rows[..., 0 : x.shape[-1] - 1 : 2] + rows[..., 1::2]) / 4
 
 
 class SmallEncoder(Encoder):
