@@ -30,6 +30,8 @@ from torch import Generator, Tensor, nn
 
 from wsi_attention.checkpoint import load_model, save_model
 from wsi_attention.config import Recipe, as_recipe, changed
+from wsi_attention.evaluation.page import drawing
+from wsi_attention.evaluation.plots import Line, Plot
 from wsi_attention.methods.method import build_model
 from wsi_attention.model_card import ModelCard
 from wsi_attention.protocols import EpochAware
@@ -164,6 +166,35 @@ def measure(digits: Path, work: Path, count: int) -> None:
     (work / "test.json").write_text(json.dumps({"canvases": count, "machine": machine(), **found}, indent=1))
 
 
+PUBLISHED = {
+    "ATS as released (its paper's networks, N = 10)": ((5e3, 0.10), (1.05e6, 0.10), (2.5e6, 0.80)),
+}
+"""Canvases seen and test accuracy: chance until about epoch 210 of 500, an error of about 0.20 at the end, 5,000
+canvases an epoch (docs/methods/ats.md). IPS (Bergner et al., ICLR 2023) is released with 150 epochs of 5,000."""
+
+
+def report(work: Path) -> None:
+    """Print a table and draw two curves: accuracy against canvases, and against CPU seconds."""
+    epochs = json.loads((work / "training.json").read_text())["epochs"]
+    canvases, cpu = (np.cumsum([one[key] for one in epochs]) for key in ("canvases", "cpu_seconds"))
+    accuracy = [float(np.mean([one["accuracy"] for one in epochs[max(0, i - 4) : i + 1]])) for i in range(len(epochs))]
+    print("| canvases | CPU seconds | draws | accuracy of 5,000 canvases before they are learnt |\n|---|---|---|---|")
+    for i in np.unique(np.geomspace(1, len(epochs), 12).round().astype(int)) - 1:
+        print(f"| {canvases[i]:,} | {cpu[i]:.0f} | {epochs[i]['draws']} | {accuracy[i]:.3f} |")
+    if (work / "test.json").is_file():
+        print((work / "test.json").read_text())
+    ours = "ats-mnist-fast, N = 32, 16, then 10"
+    against = {"canvases": (canvases, PUBLISHED), "CPU seconds": (cpu, {})}
+    for name, (along, others) in against.items():
+        lines = {ours: tuple(zip(np.log10(along), accuracy, strict=True))}
+        lines |= {other: tuple((np.log10(x), y) for x, y in points) for other, points in others.items()}
+        drawn = tuple(Line(one, f"curve c{i}", points) for i, (one, points) in enumerate(lines.items()))
+        ends = float(np.floor(np.log10(along[0]))), float(np.ceil(max(x for one in drawn for x, _ in one.points)))
+        axes = f"{name}, power of ten", "accuracy"
+        plot = Plot(name, "Megapixel MNIST, majority", "1500² canvases", *axes, drawn, x_range=ends)
+        (work / f"{name.replace(' ', '_')}.svg").write_text(drawing(plot), encoding="utf-8")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -184,6 +215,8 @@ def main() -> None:
         )
     elif given.step == "measure":
         measure(given.digits, given.work, given.count)
+    else:
+        report(given.work)
 
 
 if __name__ == "__main__":
