@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -245,6 +245,37 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Classifier:
     return Classifier(model, classes, config, sha256, name, folder.resolve(), certainty_of(config, folder / CONFIG))
 
 
+def with_draws(classifier: Classifier, draws: int) -> Classifier:
+    """Return the same model with another number of tiles drawn from each slide than it was trained with.
+
+    More tiles make the estimate less noisy and cost as much more; each member of an ensemble draws as many.
+
+    Args:
+        classifier: a model of a method that draws tiles.
+        draws: how many, at least 1.
+
+    Raises:
+        InputError: the method has no such option, or does not allow that number.
+    """
+    config = classifier.config
+    if DRAWS not in config["options"]:
+        raise InputError(f"model {classifier.name}: method {config['method']!r} has no option draws; leave --draws out")
+    changed: ModelConfig = {**config, "options": {**config["options"], DRAWS: draws}}
+    if members := config.get(MEMBERS):
+        changed["members"] = [{**one, "options": _drawing(one["options"], draws)} for one in members]
+    changed["usual_draws"] = config.get("usual_draws", config["options"][DRAWS])
+    with torch.random.fork_rng(devices=[]):
+        model = _built(changed, classifier.target.outputs)
+        aim(model, classifier.target)
+    model.load_state_dict(classifier.model.state_dict())
+    device = next(classifier.model.parameters()).device
+    return replace(classifier, model=model.to(device).eval(), config=changed)
+
+
+def _drawing(options: object, draws: int) -> dict[str, object]:
+    return {**cast(Mapping[str, object], options), DRAWS: draws}
+
+
 def _built(config: ModelConfig, outputs: int) -> nn.Module:
     """Return the network of a configuration with fresh weights, of an ensemble with all its members."""
     method, members = config["method"], config.get(MEMBERS)
@@ -318,6 +349,8 @@ FORMAT = 2
 is read too, had the options under "arguments", those of the encoder among them."""
 MEMBERS: Final = "members"
 """Where config.json of an ensemble keeps a table for each member: its `options`, whether its encoder is `shared`."""
+DRAWS: Final = "draws"
+"""The option of methods that draw tiles: how many of a slide."""
 FORMAT_OF_TARGETS = 3
 """Of a model for a target beyond one label: versions that know one label alone must not take its logits for classes."""
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"

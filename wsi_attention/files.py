@@ -58,6 +58,13 @@ def given_paths(given: object, name: str, wanted: str) -> tuple[str | Path, ...]
     return tuple(given_path(path, name, wanted) for path in paths)
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; 0 where there is none."""
+    if path.is_dir():
+        return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+    return path.stat().st_size if path.is_file() else 0
+
+
 def temporary(path: Path) -> Path:
     """Return the temporary name of a file, in the same folder and with the same suffix."""
     return path.with_name(PREFIX + path.name)

@@ -44,6 +44,7 @@ class ModelConfig(TypedDict):
     conformal: NotRequired[object]
     familiar: NotRequired[object]
     members: NotRequired[list[dict[str, object]]]
+    usual_draws: NotRequired[int]
 
 
 @dataclass(frozen=True)

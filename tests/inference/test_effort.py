@@ -14,7 +14,7 @@ import torch
 from wsi_attention.certainty.calibration import Calibration
 from wsi_attention.certainty.conformal import Conformal
 from wsi_attention.certainty.fitted import Certainty
-from wsi_attention.checkpoint import Classifier, build_model
+from wsi_attention.checkpoint import Classifier, build_model, with_draws
 from wsi_attention.errors import InputError, ModelError, ResultsError
 from wsi_attention.export.table import interval
 from wsi_attention.geometry import OVERVIEW_PIXELS
@@ -224,3 +224,16 @@ def test_sets_and_calibrated_errors_say_what_they_are_about(tmp_path: Path, writ
     assert f"standard error {usual.spread:.3f} of the probability before calibration" in missed.notes[0]
     (note, other) = predict(path, knowing, certify=True).notes
     assert note.endswith(NO_SET) and other == OTHER_DRAWS
+
+
+def test_another_number_of_draws_is_read_and_said(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+    path = write_slide(tmp_path / "x.tif")
+    usual, more = predict(path, tiny), predict(path, with_draws(tiny, 7))
+    assert more.counters.tiles == 7 != usual.counters.tiles
+    assert predict(
+        path, with_draws(with_draws(tiny, 7), tiny.config["options"]["draws"])
+    ).probabilities == pytest.approx(usual.probabilities)
+    fitted = Certainty(conformal=Conformal(0.1, (1.0,), (60,)))
+    assert OTHER_DRAWS in predict(path, with_draws(replace(tiny, certainty=fitted), 7)).notes
+    with pytest.raises(InputError, match="has no option draws; leave --draws out"):
+        with_draws(replace(tiny, config={**tiny.config, "options": {}}), 7)

@@ -15,7 +15,9 @@ from typer import Argument, Option
 from wsi_attention.cli.export import listed
 from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.interrupts import starting
+from wsi_attention.cli.progress import watching
 from wsi_attention.cli.say import say
+from wsi_attention.cli.voice import Quiet, Verbose, Voice, voice_of
 from wsi_attention.defaults import BATCH, EXPORTS, FEATURE_STORE_GB, LIMIT, PICTURES
 from wsi_attention.errors import InputError
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsi_attention.checkpoint import Classifier
-    from wsi_attention.inference.batch.outcomes import Watch
     from wsi_attention.inference.batch.summary import Report
 
 
@@ -46,9 +47,11 @@ def classify(
     budget: Budget = None,
     unread: Unread = None,
     certify: Certify = None,
+    draws: Draws = None,
     no_snap: NoSnap = False,
     what: What = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     profile: Profile = False,
     full_hash: FullHash = False,
     features: Features = None,
@@ -59,6 +62,8 @@ def classify(
     local_cluster: LocalCluster = None,
     slurm: Slurm = None,
     in_process: InProcess = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Label slides, and show the regions each label rests on. A second run does only what is missing.
 
@@ -67,9 +72,11 @@ def classify(
 
     Example: wsi-attention classify -i slides/ -o results/ -m model/
     """
-    folder = given(model)
-    with coming_workers(not (in_process or scheduler or local_cluster or slurm)):
-        classifier = loaded(folder, cache)
+    folder, voice = given(model), voice_of(quiet, verbose)
+    with coming_workers(not (in_process or scheduler or local_cluster or slurm)), watching(voice) as listener:
+        if listener:
+            listener.stage(f"loading the model {folder}")
+        classifier = loaded(folder, cache, draws)
         from wsi_attention.devices import precision_named
         from wsi_attention.export.chosen import exporters_of
         from wsi_attention.inference.batch.classify import Existing, Order, run_batch
@@ -97,13 +104,22 @@ def classify(
             feature_store_gb=feature_store_gb,
             features=None if features is None else str(features),
         )
-        with (
-            open_cluster(scheduler, local_cluster, slurm, device) as cluster,
-            runner_for(cluster, workers, in_process, gpus or "", device) as runner,
-            watching() as watch,
-        ):
-            report = run_batch(order, results, classifier, wishes, runner, watch)
-    end(report)
+        if dry_run:
+            from wsi_attention.inference.batch.forecast import foresee
+
+            with runner_for(None, workers, in_process, gpus or "", device) as runner:
+                forecast = foresee(order, results, classifier, wishes, runner, listener)
+        else:
+            check_draws(draws, scheduler, local_cluster, slurm)
+            with (
+                open_cluster(scheduler, local_cluster, slurm, device) as cluster,
+                runner_for(cluster, workers, in_process, gpus or "", device) as runner,
+            ):
+                report = run_batch(order, results, classifier, wishes, runner, listener)
+    if dry_run:
+        say(*forecast.lines())
+        return
+    end(report, voice)
 
 
 Inputs = Annotated[list[str] | None, Option("-i", "--input", help="Slides, folders of slides, URLs, or slides CSVs.")]
@@ -141,6 +157,12 @@ Certify = Annotated[
 What = Annotated[
     str | None, Option(help=f"{', '.join(EXPORTS + PICTURES)}; commas between. [default: {','.join(EXPORTS)}]")
 ]
+Draws = Annotated[
+    int | None, Option(help="Tiles drawn from each slide, in place of the model's own number; more is less noisy.")
+]
+DryRun = Annotated[
+    bool, Option("--dry-run", help="Say what would be done and what it costs; one slide is tried here, nothing kept.")
+]
 NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Remove earlier results first.")]
@@ -176,13 +198,24 @@ def coming_workers(wanted: bool) -> Iterator[None]:
         yield
 
 
-def loaded(folder: str, cache: Path | None) -> Classifier:
+def check_draws(draws: int | None, *clusters: object) -> None:
+    """Refuse another number of draws for workers that read the model's folder themselves.
+
+    Raises:
+        InputError: both were asked for.
+    """
+    if draws is not None and any(clusters):
+        raise InputError("--draws is for this machine: the workers of a cluster read the model's folder; leave it out")
+
+
+def loaded(folder: str, cache: Path | None, draws: int | None = None) -> Classifier:
     """Return the model, with a warning where its labels mean nothing; Ctrl-C ends the program at once meanwhile."""
     with starting():
-        from wsi_attention.checkpoint import load_model
+        from wsi_attention.checkpoint import load_model, with_draws
         from wsi_attention.inference.batch import classify  # noqa: F401  # imported here, where Ctrl-C does no harm
 
         classifier = load_model(folder)
+        classifier = classifier if draws is None else with_draws(classifier, draws)
     warn(classifier.purpose)
     use_cache(cache)
     return classifier
@@ -225,29 +258,15 @@ def warn(purpose: str) -> None:
         say(f"wsi-attention: {purpose_warning(purpose)}", err=True)
 
 
-def end(report: Report) -> None:
+def end(report: Report, voice: Voice = Voice.USUAL) -> None:
     """Print the outcome of a batch and leave with its exit status, even where a library's thread hangs."""
     from wsi_attention.inference.batch.summary import complaints, summary
 
     say(*(f"wsi-attention: {line}" for line in complaints(report)), err=True)
-    say(*summary(report).splitlines())
+    if voice is not Voice.QUIET:
+        say(*summary(report).splitlines())
     if report.threads_left:  # a slide that hangs in a library must not keep the command from ending
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(report.exit_status)
     raise typer.Exit(report.exit_status)
-
-
-@contextmanager
-def watching() -> Iterator[Watch | None]:
-    """Yield what moves a progress bar; None where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda name, done, total: bar.update(task, completed=done, total=total, description=name)

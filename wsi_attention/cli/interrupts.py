@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 STATUS = 130
 LINE = "wsi-attention: interrupted"
+CLEAN = "\r\x1b[2K\x1b[?25h"
+"""Clears the line of a progress bar, and shows the cursor that the bar had hidden."""
 
 
 @contextmanager
@@ -50,5 +52,6 @@ def _on_interrupt(handler: Callable[[int, object], None]) -> Iterator[None]:
 
 
 def _leave(number: int, frame: object) -> None:
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{LINE}\n".encode())
+    place = sys.__stderr__.fileno() if sys.__stderr__ else 2
+    os.write(place, f"{CLEAN if os.isatty(place) else ''}{LINE}\n".encode())
     os._exit(STATUS)

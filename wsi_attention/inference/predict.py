@@ -53,7 +53,7 @@ from wsi_attention.timing import spent_on
 
 NOBODY = "the model was trained on all slides of a patient together, and nobody says whose this slide is"
 """The note of a slide without a patient."""
-OTHER_DRAWS = "the sets of classes were fitted on ordinary draws of tiles; their share is not known where more is read"
+OTHER_DRAWS = "the sets of classes were fitted on ordinary draws of tiles; their share is not known where that differs"
 """The note of a set beside an effort that is not the usual one."""
 FARTHEST = 999.0
 """No slide is told to be farther from those of the training."""
@@ -333,7 +333,9 @@ def notes_of_bag(classifier: Classifier, patient: str | None) -> tuple[str, ...]
 
 def notes_of_sets(classifier: Classifier, effort: Effort) -> tuple[str, ...]:
     """Return a sentence where conformal sets stand beside another effort than that they were fitted on."""
-    return (OTHER_DRAWS,) if classifier.certainty.conformal is not None and effort.facts() else ()
+    options = classifier.config.get("options", {})
+    other = effort.facts() or options.get("draws") != classifier.config.get("usual_draws", options.get("draws"))
+    return (OTHER_DRAWS,) if classifier.certainty.conformal is not None and other else ()
 
 
 def number_of(values: torch.Tensor) -> float | None:

@@ -23,8 +23,9 @@ from wsi_attention.export.report import ReportExporter
 from wsi_attention.files import given_path, given_paths
 from wsi_attention.inference.batch.discovery import Found, SlideFile, with_mpp, with_series
 from wsi_attention.inference.batch.job import Job, Settings
+from wsi_attention.inference.batch.listener import Listener, Silent, Watch, Watching
 from wsi_attention.inference.batch.names import assign_names, identity
-from wsi_attention.inference.batch.outcomes import BatchRun, Watch
+from wsi_attention.inference.batch.outcomes import BatchRun
 from wsi_attention.inference.batch.patients import check_features, together
 from wsi_attention.inference.batch.runners import Runner, runner_for
 from wsi_attention.inference.batch.slides_csv import gather_slides
@@ -134,7 +135,7 @@ def classify(
     order, place = Order(given, table, mpp, series, workers, existing), given_path(results, "results", "a folder")
     model = as_classifier(classifier)
     with runner_for(executor, workers, in_process, gpus, device) as runner:
-        return run_batch(order, place, model, wishes, runner, watch)
+        return run_batch(order, place, model, wishes, runner, Watching(watch) if watch else None)
 
 
 @dataclass(frozen=True)
@@ -187,22 +188,25 @@ def run_batch(
     classifier: Classifier,
     wishes: Wishes,
     runner: Runner,
-    watch: Watch | None = None,
+    listener: Listener | None = None,
 ) -> Report:
-    """Do an order with a runner; arguments and errors as in `classify`."""
-    start = time.monotonic()
+    """Do an order with a runner; `listener` is told how it goes, other arguments and errors as in `classify`."""
+    start, listener = time.monotonic(), listener or Silent()
     wishes = wishes.checked(classifier)
     check_features(classifier, wishes)
     with workplace(results) as (place, mirror):
-        found, wishes, left_out = _to_do(order, wishes, classifier, place)
+        listener.stage("looking for slides")
+        found, wishes, left_out = to_do(order, wishes, classifier, place)
+        listener.stage(f"{len(found.slides)} slides found; preparing the model")
         settings = _prepared(runner, classifier, place, wishes, found.slides)
         report = Report.of(found, mirror.url if mirror else place, wishes.profile)
         report.left_out = left_out
         with _interruptible(report), open_results(place, settings.run, order.existing, mirror) as folder:
             try:
-                told = _do_jobs(folder, found.slides, settings, report, runner, watch)
+                told = _do_jobs(folder, found.slides, settings, report, runner, listener)
             finally:
                 report.seconds = time.monotonic() - start
+            listener.stage("writing the table and the report")
             _check_all_there(folder, report, told)
             folder.write_table()
             folder.write_run(_facts(report, settings, order, runner))
@@ -211,8 +215,18 @@ def run_batch(
     return report
 
 
-def _to_do(order: Order, wishes: Wishes, classifier: Classifier, place: Path) -> tuple[Found, Wishes, tuple[str, ...]]:
-    """Return what is to be classified, the wishes for it, and the names of exporters that cannot be had."""
+def to_do(order: Order, wishes: Wishes, classifier: Classifier, place: Path) -> tuple[Found, Wishes, tuple[str, ...]]:
+    """Return what is to be classified, the wishes for it, and the names of exporters that cannot be had.
+
+    Args:
+        order: which slides.
+        wishes: what is wanted of them.
+        classifier: the model.
+        place: the results folder, which is not searched.
+
+    Raises:
+        InputError: there are no slides, or the wishes cannot be fulfilled.
+    """
     if wishes.features is not None and order.alone(wishes):
         return order.bags(wishes.features), *wishes.without_slides(classifier)
     found = order.found(place)
@@ -240,10 +254,12 @@ def _do_jobs(
     settings: Settings,
     report: Report,
     runner: Runner,
-    watch: Watch | None,
+    listener: Listener,
 ) -> Sequence[str]:
     """Do what is missing in the folder; return the names of the slides that are done, or were kept."""
     folder.clean(exporter.suffix.split("/")[0] for exporter in settings.wishes.what)
+    if folder.states:
+        listener.stage(f"comparing {len(slides)} slides with the results that are there")
     names = _names(folder, slides)
     patient_of = {name: slide.patient for name, slide in zip(names, slides, strict=True) if slide.patient}
     if settings.classifier.bag == "patient":
@@ -252,7 +268,8 @@ def _do_jobs(
     waiting, kept = _waiting(folder, slides, names, settings)
     report.gone = tuple(sorted(folder.states.keys() - waiting.keys() - {*kept}))
     jobs = (_job(folder, slide, name, settings) for name, slide in waiting.items())
-    batch_run = BatchRun(folder, report, watch)
+    batch_run = BatchRun(folder, report, listener)
+    listener.stage(f"{len(waiting)} slides to do; starting the first")
     try:
         batch_run.run(jobs, runner, kept)
     except ResultsError:
@@ -298,6 +315,23 @@ def _page_is_current(folder: Results) -> bool:
         return False
     page, table = folder.folder / PAGE, folder.folder / TABLE
     return not page.exists() or page.stat().st_mtime_ns >= table.stat().st_mtime_ns
+
+
+def finished_and_missing(
+    folder: Results, slides: Sequence[SlideFile], classifier: Classifier, wishes: Wishes, run: RunKey
+) -> tuple[dict[str, SlideFile], Counter[str]]:
+    """Return the slides that a run would do, by name, and why it would do finished ones again -> how many.
+
+    A finished slide whose files have another size or time counts, although a look may show that its result stands.
+    """
+    settings = Settings(classifier, folder.folder, run, wishes, torch.get_num_threads())
+    names = _names(folder, slides)
+    if classifier.bag == "patient":
+        slides, names = together(slides, names, folder)
+    waiting, _ = _waiting(folder, slides, names, settings)
+    finished = {name: slide for name, slide in waiting.items() if _is_finished(folder, name)}
+    reasons = (_job(folder, slide, name, settings).why for name, slide in finished.items())
+    return waiting, Counter(why or "their files have another size or time than before" for why in reasons)
 
 
 def _names(folder: Results, slides: Sequence[SlideFile]) -> list[str]:

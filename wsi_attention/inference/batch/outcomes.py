@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
 
 from wsi_attention.errors import ClusterError, ResultsError
 from wsi_attention.inference.batch.job import Job, Outcome, reason_of
+from wsi_attention.inference.batch.listener import Listener, News
 from wsi_attention.inference.batch.runners import Runner
 from wsi_attention.inference.batch.summary import Report
 from wsi_attention.inference.results.folder import Results
@@ -17,8 +18,6 @@ from wsi_attention.structures import warning_in
 
 Running = dict[Future[Any], Job]
 """What is under way, or done and not yet taken."""
-Watch = Callable[[str, int, int], None]
-"""Called with a slide's name, how many are done, and how many there are."""
 
 
 class BatchRun:
@@ -27,16 +26,16 @@ class BatchRun:
     Args:
         folder: where states are written.
         report: where outcomes are counted.
-        watch: is told of each slide that is done.
+        listener: is told of each slide that is done.
 
     Attributes:
         told: names of the slides that are done, or were kept.
     """
 
-    def __init__(self, folder: Results, report: Report, watch: Watch | None) -> None:
+    def __init__(self, folder: Results, report: Report, listener: Listener) -> None:
         self._folder = folder
         self._report = report
-        self._watch = watch
+        self._listener = listener
         self._running: Running = {}
         self._finished: Running = {}
         self._alone: list[Job] = []
@@ -52,8 +51,9 @@ class BatchRun:
         """
         try:
             for name in kept:
-                self._keep(self._folder.states[name])
-                self._tell(name)
+                state = self._folder.states[name]
+                self._keep(state)
+                self._tell(state, kept=True)
             self._run(iter(jobs), runner)
             while self._alone:
                 self._run(iter([self._alone.pop(0)]), runner)
@@ -107,12 +107,14 @@ class BatchRun:
             self._keep(earlier)
         elif outcome.state is not None:
             self._take_new(outcome.state, earlier, outcome.why)
-        self._tell(name)
+        told = outcome.state or earlier
+        if told is not None:
+            self._tell(told, kept=outcome.state is None)
 
-    def _tell(self, name: str) -> None:
-        self.told.append(name)
-        if self._watch:
-            self._watch(name, self._report.statuses.total(), self._report.total)
+    def _tell(self, state: State, *, kept: bool) -> None:
+        self.told.append(state.name)
+        statuses = self._report.statuses
+        self._listener.slide(News(state, kept, statuses.total(), statuses["failed"], self._report.total))
 
     def _keep(self, earlier: State) -> None:
         self._report.kept += 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 from uuid import uuid4
 
 from wsi_attention import __version__
-from wsi_attention.checkpoint import Classifier
+from wsi_attention.checkpoint import Classifier, read_config
 from wsi_attention.devices import Precision, Used
 from wsi_attention.errors import ClusterError, InputError, ModelError, SlideError
 from wsi_attention.files import KEPT
@@ -90,6 +90,11 @@ class Cluster:
         if classifier.folder is None:
             raise ModelError(
                 f"model {classifier.name} has no folder, so it cannot go to another process; save it first"
+            )
+        if read_config(classifier.folder) != classifier.config:
+            raise ModelError(
+                f"model {classifier.name} was changed after it was loaded (such as by draws), and the workers read its"
+                f" folder {classifier.folder}; save the changed model first"
             )
         self._model = remote.ModelSource.of(classifier)
         self._results = results

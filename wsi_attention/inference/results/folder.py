@@ -288,6 +288,17 @@ def open_results(
         yield Results(root, run, states, mirror, lock)
 
 
+def look_into(folder: Path, run: RunKey, existing: str = "resume") -> Results:
+    """Return a results folder as `open_results` would find it, to look at and not to write.
+
+    Raises:
+        ResultsError: it holds results of another model or configuration.
+    """
+    states = PackedStates(read_states(folder) if existing == "resume" else ())
+    _check_same_run(folder, run, states.runs)
+    return Results(folder, run, states)
+
+
 def table(states: Mapping[str, State], classes: Sequence[str], others: Sequence[str] = ()) -> Iterator[str]:
     """Yield the lines of predictions.csv: a row for each slide, sorted by name."""
     line = io.StringIO()

@@ -1,0 +1,47 @@
+"""How fast slides go, and how long the rest takes; and a time as people read it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Pace:
+    """Slides done since the first was, which the start of the workers delays; those kept from before do not count.
+
+    Args:
+        clock: gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first, self._count = 0.0, -1
+
+    def add(self) -> None:
+        """Count a slide."""
+        self._count += 1
+        if not self._count:
+            self._first = self._clock()
+
+    def words(self, waiting: int) -> str:
+        """Return slides an hour and the time that the waiting ones take, such as "412 slides/h, 2 min left"."""
+        spent = self._clock() - self._first
+        if self._count < 1 or spent <= 0:
+            return ""
+        left = f", {lasting(waiting * spent / self._count)} left" if waiting else ""
+        return f"{3600 * self._count / spent:.0f} slides/h{left}"
+
+
+def lasting(seconds: float) -> str:
+    """Return a time in at most two units: "3.1 s", "45 s", "12 min", "3 h 05 min", "2 d 4 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
