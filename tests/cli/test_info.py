@@ -18,6 +18,8 @@ from wsi_attention.cli import info as module
 from wsi_attention.errors import InputError
 from wsi_attention.export.legend import Frame
 from wsi_attention.export.tissue_picture import OUTLINE, VEIL
+from wsi_attention.files import write_text
+from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 
 app = typer.Typer()
 app.command()(module.info)
@@ -97,3 +99,33 @@ def test_a_mask_of_everything_is_odd(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "all.tif", pixels, tile=(64, 64), photometric="rgb")
     ran = run(tmp_path / "all.tif", "--mpp", "4", "--tissue", tmp_path / "out.png")
     assert "odd          tissue is 100% of the slide: the mask may be wrong" in ran.stdout
+
+
+def test_a_folder_of_slides_is_a_row_for_each(slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    slide.rename(tmp_path / "sub" / "good.tif")
+    (tmp_path / "bad.svs").write_bytes(b"no slide")
+    (tmp_path / "notes.txt").touch()
+    ran = run(tmp_path, "--mpp", "0.25")
+    assert ran.exit_code == 1
+    head, good, _, summary, *_ = ran.stdout.splitlines()
+    assert head.split() == ["slide", "pixels", "µm/px", "levels", "reader", "odd"]
+    assert good.split()[:6] == ["sub/good.tif", "320", "x", "256", "0.25", "1"]
+    assert summary == f"{tmp_path}: 2 slides, 1 of them cannot be opened, 1 other files"
+    assert "bad.svs" in ran.stderr
+    told = run(f"{tmp_path}/sub/*.tif", "--json")
+    assert told.exit_code == 0 and json.loads(told.stdout)["size"] == [320, 256]
+
+
+def test_a_results_folder_tells_what_was_done(tmp_path: Path) -> None:
+    key = RunKey("mine", "ab" * 32, {"classes": ["a", "b"]})
+    for number, label in enumerate(("a", "a", "b", "")):
+        row, status = ({"label": label}, "done") if label else ({}, "failed")
+        exports = (f"geojson/{number}.geojson",) if label else ()
+        state = State(str(number), f"/{number}.svs", status, "", key, SlideKey(), row, 1.0, exports)
+        write_text(tmp_path / "states" / f"{number}.json", to_text(state))
+    (tmp_path / "predictions.csv").touch()
+    rows = dict(line.split(maxsplit=1) for line in run(tmp_path).stdout.splitlines() if line)
+    assert rows["model"] == f"mine (weights {'ab' * 6})"
+    assert (rows["slides"], rows["labels"], rows["exports"]) == ("3 done, 1 failed", "2 a, 1 b", "geojson")
+    assert json.loads(run(tmp_path, "--json").stdout)["labels"] == {"a": 2, "b": 1}

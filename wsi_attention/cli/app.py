@@ -15,6 +15,7 @@ from wsi_attention.cli import (
     export,
     info,
     methods,
+    models,
     report,
     study,
     train,
@@ -46,10 +47,11 @@ for command in (
     export.validate,
     report.report,
     view.view,
+    models.models,
     methods.methods,
     doctor.doctor,
 ):
-    app.command(no_args_is_help=command not in (methods.methods, doctor.doctor))(command)
+    app.command(no_args_is_help=command not in (models.models, methods.methods, doctor.doctor))(command)
 
 encoders.app.command(no_args_is_help=True)(encoders_fetch.fetch)
 encoders.app.command(no_args_is_help=True)(encoders_fetch.convert)

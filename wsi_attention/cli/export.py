@@ -62,7 +62,9 @@ def validate(
     """
     from wsi_attention.errors import InputError
     from wsi_attention.export.qupath import inspect
+    from wsi_attention.inference.batch.globs import expanded
 
+    files = list(map(Path, expanded(files)))
     for path in files:
         if not path.is_file():
             raise InputError(f"{path}: no such file; give GeoJSON files, such as results/geojson/*.geojson")

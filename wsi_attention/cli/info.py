@@ -1,7 +1,8 @@
-"""`wsi-attention info SLIDE`: what a file says of itself, and what is odd about it; or what a model folder says."""
+"""`wsi-attention info`: what a slide says of itself, and what is odd about it; or a folder of slides or a model."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def info(
-    slides: Annotated[list[str], typer.Argument(help="Slide files, OME-Zarr folders or URLs; or model folders.")],
+    slides: Annotated[
+        list[str], typer.Argument(help="Slides, URLs, folders of slides; or folders of models or results.")
+    ],
     reader: Annotated[str, typer.Option(help="Reader to use.")] = "auto",
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the file is wrong or silent.")] = None,
     series: Annotated[str | None, typer.Option(help="Which image is the slide: its number or name.")] = None,
@@ -25,38 +28,55 @@ def info(
 ) -> None:
     """Show levels, µm/px and its source, bounds, all images of the file, the reader, and what is odd about a slide.
 
-    Of a model folder: method, classes, encoder with its licence.
+    Of a folder of slides: a row for each; of a results folder: what was done; of a model folder: method, classes,
+    encoder with its licence.
 
     Example: wsi-attention info slide.svs --tissue tissue.png
     """
-    import json
-
+    from wsi_attention.cli.info_folder import show_results, show_slides
     from wsi_attention.cli.info_model import is_model, page
     from wsi_attention.errors import InputError, SlideError
+    from wsi_attention.inference.batch.discovery import holds_slides, is_results
+    from wsi_attention.inference.batch.globs import expanded
+
+    paths = list(map(str, expanded(slides)))
+    if tissue and (len(paths) > 1 or holds_slides(paths[0])):
+        raise InputError(f"--tissue {tissue}: one picture shows one slide, give the file of one")
+
+    def described(path: str) -> SlideDescription | None:
+        try:
+            return _described(path, reader, mpp, series, tissue)
+        except SlideError as error:
+            typer.echo(f"wsi-attention: error: {visible(' '.join(str(error).split()))}", err=True)
+            return None
+
+    failed = False
+    for path in paths:
+        if is_model(path):
+            typer.echo(page(path, as_json))
+        elif is_results(Path(path)):
+            show_results(Path(path), as_json)
+        elif holds_slides(path):
+            failed |= not show_slides(Path(path), described, as_json)
+        elif (facts := described(path)) is None:
+            failed = True
+        else:
+            typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else _page(facts))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _described(path: str, reader: str, mpp: float | None, series: str | None, tissue: Path | None) -> SlideDescription:
     from wsi_attention.slide.description import describe
     from wsi_attention.slide.slide import open_slide
 
-    if tissue and len(slides) > 1:
-        raise InputError(f"--tissue {tissue}: one picture shows one slide, {len(slides)} were given")
-    failed = False
-    for path in slides:
-        if is_model(path):
-            typer.echo(page(path, as_json))
-            continue
-        try:
-            with open_slide(path, reader, mpp, {"series": series}) as slide:
-                facts = describe(slide)
-                if tissue:
-                    from wsi_attention.inference.pictures import write_tissue
+    with open_slide(path, reader, mpp, {"series": series}) as slide:
+        facts = describe(slide)
+        if tissue:
+            from wsi_attention.inference.pictures import write_tissue
 
-                    facts["tissue"] = write_tissue(slide, tissue)
-        except SlideError as error:
-            typer.echo(f"wsi-attention: error: {visible(' '.join(str(error).split()))}", err=True)
-            failed = True
-            continue
-        typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else _page(facts))
-    if failed:
-        raise typer.Exit(1)
+            facts["tissue"] = write_tissue(slide, tissue)
+    return facts
 
 
 def _page(facts: SlideDescription) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wsi_attention.errors import InputError
 from wsi_attention.export.zarr import INSPECTED
+from wsi_attention.inference.batch.globs import expanded
 from wsi_attention.inference.batch.matching import DICOM
 from wsi_attention.inference.batch.names import SUFFIXES, of_image, suffix_of
 from wsi_attention.json_values import parse
@@ -98,7 +99,7 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
     Results folders and the attention maps in them are never slides, wherever they lie.
 
     Args:
-        inputs: files, folders, OME-Zarr stores, URLs.
+        inputs: files, folders, OME-Zarr stores, URLs, and patterns of them such as `slides/*.svs`.
         outside: a folder to stay out of, such as the results folder inside the input folder.
 
     Raises:
@@ -106,7 +107,7 @@ def find_slides(inputs: Sequence[str | Path], outside: str | Path | None = None)
             attention map was given by its name.
     """
     found = Found()
-    for given in map(str, inputs):
+    for given in map(str, expanded(inputs)):
         found += _found_in(given, Path(outside) if outside else None)
     slides: dict[str, SlideFile] = {}
     for slide in found.slides:
@@ -186,6 +187,14 @@ def is_store(folder: Path) -> bool:
     return folder.name.lower().endswith(".zarr") or any(
         (folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray")
     )
+
+
+def holds_slides(path: str) -> bool:
+    """Return whether a path is a folder to look for slides in: no store, and not the folder of one DICOM series."""
+    folder = Path(path)
+    if is_url(path) or not folder.is_dir() or is_store(folder):
+        return False
+    return not (_instances(folder) and _is_one_series(folder))
 
 
 def is_results(folder: Path) -> bool:

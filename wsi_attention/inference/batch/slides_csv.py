@@ -12,6 +12,7 @@ from pathlib import Path
 from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.discovery import Found, SlideFile, find_slides, whole_series
+from wsi_attention.inference.batch.globs import expanded
 from wsi_attention.inference.batch.matching import SlideNames, plain
 from wsi_attention.inference.batch.names import suffix_of
 from wsi_attention.slide.metadata import given_mpp
@@ -34,6 +35,7 @@ def gather_slides(
     Raises:
         InputError: an input does not exist, a CSV is wrong, or there is no slide at all.
     """
+    inputs = expanded(inputs)
     if slides_csv is not None:
         files = [str(given) for given in inputs if not Path(given).is_dir()]
         if files:
