@@ -16,3 +16,6 @@ EXPORTS = ("geojson", "tiles", "report")
 
 PICTURES = ("heatmap", "heatmap-zarr")
 """Names of those that draw or keep the attention map once more; the page of `report` shows it too."""
+
+VIEWER_PORT = 8917
+"""Port on 127.0.0.1 that `view` takes where it is free, so that links to a place in a slide keep their address."""

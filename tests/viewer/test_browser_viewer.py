@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lesion_slide import BLUE, EXTENT, LESION, assert_close, box_of, pixels_of
 
@@ -180,3 +181,32 @@ def test_the_list_finds_and_failed_slides_cannot_be_chosen(results: Path, serve:
     page.locator("#find").fill("fail")
     assert page.locator("#slides li:visible").count() == 1
     assert EXTENT[0] > EXTENT[1]  # the slide is wider than high: rows and columns cannot be mixed up unseen
+
+
+def middle(page: Any) -> tuple[float, ...]:
+    """The level-0 pixel in the middle of the view, and screen pixels per level-0 pixel."""
+    x, y, scale = (float(page.locator("#view").get_attribute(f"data-{name}")) for name in ("x", "y", "scale"))
+    canvas = page.locator("#view").bounding_box()
+    return x + canvas["width"] / 2 / scale, y + canvas["height"] / 2 / scale, scale
+
+
+def test_a_link_opens_a_slide_at_a_place_and_the_address_is_such_a_link(
+    results: Path, serve: Serve, page: Any, add_named: Any
+) -> None:
+    name = "50 % & more+#1"
+    add_named(name, 0.7)
+    server = serve(results)
+    link = f"{server.url}#slide={quote(name)}&x=2000&y=1500&zoom=2"
+    page.goto(link)
+    page.wait_for_selector("body[data-slide='0']")
+    assert page.locator("#name").inner_text() == name
+    assert_close(middle(page), (2000, 1500, 2), within=1e-6)
+    page.evaluate("location.hash = 'slide=a&x=700&y=800'")
+    page.wait_for_selector("body[data-slide='1']")
+    assert_close(middle(page), (700, 800, 1), within=1e-6)
+    page.keyboard.press("Tab")
+    page.locator("#view").press("ArrowRight")
+    page.wait_for_url("**/#slide=a&x=780&y=800&zoom=1")
+    page.evaluate("location.hash = 'slide=gone'")
+    page.wait_for_selector("#trouble:has-text('no result of a slide named gone')")
+    assert page.locator("#name").inner_text() == "a"

@@ -16,7 +16,7 @@ from PIL import Image
 from wsi_attention.errors import InputError
 from wsi_attention.viewer.content import Content
 from wsi_attention.viewer.library import Library
-from wsi_attention.viewer.server import PAGES, Server
+from wsi_attention.viewer.server import PAGES, Server, serving
 
 Serve = Callable[..., Server]
 
@@ -154,6 +154,23 @@ def test_a_taken_or_impossible_port_is_one_line(results: Path, serve: Serve) -> 
     for port in (taken, 70_000):
         with pytest.raises(InputError, match=f"port {port} on 127.0.0.1 cannot be used .*--port"):
             Server(Content(Library(results)), port)
+
+
+def test_without_a_port_the_usual_one_is_taken_or_a_free_one(
+    results: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = serve(results).server_port
+    monkeypatch.setattr("wsi_attention.viewer.server.VIEWER_PORT", taken)
+    with serving(Content(Library(results))) as other:
+        assert other.server_port != taken
+    with pytest.raises(InputError, match=f"port {taken}"):
+        serving(Content(Library(results)), taken)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = int(probe.getsockname()[1])
+    monkeypatch.setattr("wsi_attention.viewer.server.VIEWER_PORT", free)
+    with serving(Content(Library(results))) as usual:
+        assert usual.server_port == free
 
 
 def test_results_of_another_size_show_no_slide(results: Path, serve: Serve) -> None:

@@ -10,13 +10,17 @@ from typing import Annotated
 
 import typer
 
+from wsi_attention.defaults import VIEWER_PORT
+
 
 def view(
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
     slides: Annotated[
         list[Path] | None, typer.Option(help="A folder that the slides lie in now, if they have moved.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int | None, typer.Option(help=f"Port on 127.0.0.1; 0 takes a free one.  [default: {VIEWER_PORT}, if free]")
+    ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Show slides with attention and the tiles that were read on top, on this computer alone. Ctrl-C ends it.
@@ -29,11 +33,11 @@ def view(
         from wsi_attention.inference.results.mirror import check_folder
         from wsi_attention.viewer.content import Content
         from wsi_attention.viewer.library import Library
-        from wsi_attention.viewer.server import Server
+        from wsi_attention.viewer.server import serving
 
     check_folder(results)
     library = Library(results, slides or ())
-    with Server(Content(library), port) as server:
+    with serving(Content(library), port) as server:
         typer.echo(f"{len(library.states)} slide{'s' * (len(library.states) != 1)} at {server.url} (Ctrl-C ends it)")
         Thread(target=server.content.warm, daemon=True).start()
         if not no_browser:

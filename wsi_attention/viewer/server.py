@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import socket
 import time
@@ -14,6 +15,7 @@ from importlib.resources import files
 from threading import BoundedSemaphore
 from typing import ClassVar
 
+from wsi_attention.defaults import VIEWER_PORT
 from wsi_attention.errors import InputError, WsiAttentionError
 from wsi_attention.viewer.content import Content
 
@@ -49,6 +51,7 @@ PAGES = {
     "/panel.js": "panel.js",
     "/deepzoom.js": "deepzoom.js",
     "/layers.js": "layers.js",
+    "/link.js": "link.js",
 }
 """Every file that is served: path -> name in `static/`."""
 
@@ -71,6 +74,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    allow_reuse_address = os.name != "nt"  # there it would let two servers have one port
     connections: ClassVar[int] = 64
     patience: ClassVar[float] = 30.0
 
@@ -152,6 +156,20 @@ class Server(ThreadingHTTPServer):
             body = make(int(asked[1]))
             return None if body is None else (TYPES[ending], body)
         return None
+
+
+def serving(content: Content, port: int | None = None) -> Server:
+    """Return a server on a port; without one on `VIEWER_PORT`, or on a free one where that is taken.
+
+    Raises:
+        InputError: the port that was asked for is taken or not allowed.
+    """
+    if port is not None:
+        return Server(content, port)
+    try:
+        return Server(content, VIEWER_PORT)
+    except InputError:
+        return Server(content)
 
 
 class _Handler(BaseHTTPRequestHandler):

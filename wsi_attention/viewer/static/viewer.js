@@ -2,6 +2,7 @@
 
 import { DeepZoom, steer } from "./deepzoom.js";
 import { boxAt, colourAt, coloured, drawBoxes, drawHatch, drawPicture, stencil } from "./layers.js";
+import { goToPlace, linkTo, placeIn } from "./link.js";
 import { by, describe, describeBox, drawBar, drawScale, length, listSlides, listTiles, markSlide, say } from "./panel.js";
 
 const TOP = 5;
@@ -16,6 +17,17 @@ function drawLayers(context) {
   if (by("show-boxes").checked) drawBoxes(context, view, facts.boxes, TOP, shown.lit);
   drawBar(view, facts.mpp);
   drawSmall();
+  noteAddress();
+}
+
+// The address follows the view, so that it can be copied or kept at any moment.
+let noting = 0;
+function noteAddress() {
+  clearTimeout(noting);
+  noting = setTimeout(() => {
+    const [x, y] = view.toSlide(view.width / 2, view.height / 2);
+    history.replaceState(null, "", linkTo(shown.facts.name, x, y, view.scale));
+  }, 250);
 }
 
 function drawSmall() {
@@ -54,12 +66,11 @@ async function got(url) {
   return answer.json();
 }
 
-async function choose(number) {
+async function choose(number, place = null) {
   const mine = asked += 1;
   const base = `/slides/${number}`;
   Object.assign(document.body.dataset, { ready: "", slide: "" });
   markSlide(number);
-  history.replaceState(null, "", `#${number}`);
   const [overview, attention] = [picture(`${base}/overview.jpg`), picture(`${base}/attention.png`)];
   try {
     const facts = await got(`${base}/facts.json`);
@@ -67,6 +78,7 @@ async function choose(number) {
     if (mine !== asked) return;
     Object.assign(shown, { facts, base, attention: pictures[1], unseen: null, lit: null });
     show(facts, base, pictures[0]);
+    if (place) goToPlace(view, place);
     document.body.dataset.ready = String(number);
     const { coarsest, trouble } = await got(`${base}/slide.json`);
     if (mine !== asked) return;
@@ -150,6 +162,18 @@ const { slides, maps } = await (await fetch("/slides.json")).json();
 shown.maps = maps;
 by("map").replaceChildren(...maps.map((map) => new Option(map.title, map.name)));
 listSlides(slides, choose);
-const first = slides.find((slide) => slide.number === Number(location.hash.slice(1) || -1)) ?? slides.find((slide) => slide.label);
-if (first) await choose(first.number);
-else by("name").textContent = "No slide here has a result to show.";
+const linked = () => {
+  const place = placeIn(location.hash);
+  return [slides.find((slide) => slide.label && slide.name === place.slide), place];
+};
+window.addEventListener("hashchange", () => {
+  const [slide, place] = linked();
+  if (slide && slide.name === shown.facts?.name) goToPlace(view, place);
+  else if (slide) choose(slide.number, place);
+  else say(place.slide === null ? "" : `There is no result of a slide named ${place.slide} here.`);
+});
+const [wanted, place] = linked();
+const first = wanted ?? slides.find((slide) => slide.label);
+if (first) await choose(first.number, wanted && place);
+if (first && !wanted && place.slide !== null) say(`There is no result of a slide named ${place.slide} here; this is the first one.`);
+if (!first) by("name").textContent = "No slide here has a result to show.";
