@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,16 @@ BLUE = (20, 30, 200)
 def write_slide(path: Path, shade: int = 0) -> Path:
     """A pyramid of three levels, lossless: pink, and a blue square where the lesion is."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_slide(shade))
+    return path
+
+
+@cache
+def _slide(shade: int) -> bytes:
     pixels = np.full((EXTENT[1], EXTENT[0], 3), (230, 150 + shade, 190), np.uint8)
     pixels[LESION.y : LESION.y + LESION.h, LESION.x : LESION.x + LESION.w] = BLUE
-    with tifffile.TiffWriter(path) as file:
+    written = io.BytesIO()
+    with tifffile.TiffWriter(written) as file:
         for step in (1, 2, 4):
             more = {"subfiletype": 1} if step > 1 else {}
             file.write(
@@ -45,7 +53,7 @@ def write_slide(path: Path, shade: int = 0) -> Path:
                 metadata=None,
                 **more,
             )
-    return path
+    return written.getvalue()
 
 
 def prediction_of(slide: Path, fingerprint: str) -> Prediction:
