@@ -56,7 +56,7 @@ ALLOWED = {
     | {"bags", "certainty", "certificate", "csv_table", "encoders", "export", "feature_store", "methods", "nn"}
     | {"slide", "targets", "tiles"},
     "notebook": BASE | {"checkpoint", "export", "slide"},
-    "viewer": BASE | {"export", "inference", "slide"},
+    "viewer": BASE | {"csv_table", "export", "files", "inference", "slide"},
     "training": BASE
     | MODELS
     | {"attention", "bags", "certainty", "config", "csv_table", "encoders", "feature_store", "inference", "methods"}

@@ -18,12 +18,20 @@ def view(
     slides: Annotated[
         list[Path] | None, typer.Option(help="A folder that the slides lie in now, if they have moved.")
     ] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="Results of another model for the same slides, to look at side by side.")
+    ] = None,
+    reviewer: Annotated[
+        str, typer.Option(help="Your name, for results/reviews/NAME.csv; the page asks for it otherwise.")
+    ] = "",
     port: Annotated[
         int | None, typer.Option(help=f"Port on 127.0.0.1; 0 takes a free one.  [default: {VIEWER_PORT}, if free]")
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Show slides with attention and the tiles that were read on top, on this computer alone. Ctrl-C ends it.
+
+    What you say to a label on the page goes to results/reviews/NAME.csv; nothing else is written.
 
     Example: wsi-attention view results/ --slides /archive/2026
     """
@@ -35,13 +43,15 @@ def view(
         from wsi_attention.viewer.library import Library
         from wsi_attention.viewer.server import serving
 
-    check_folder(results)
+    for folder in filter(None, (results, beside)):
+        check_folder(folder)
     library = Library(results, slides or ())
-    with serving(Content(library), port) as server:
+    content = Content(library, Library(beside, slides or ()) if beside else None, reviewer)
+    with serving(content, port) as server:
         typer.echo(f"{len(library.states)} slide{'s' * (len(library.states) != 1)} at {server.url} (Ctrl-C ends it)")
         Thread(target=server.content.warm, daemon=True).start()
         if not no_browser:
             webbrowser.open(server.url)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
-    library.close()
+    content.shelf.close()

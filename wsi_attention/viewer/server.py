@@ -1,4 +1,7 @@
-"""The viewer's web server: this computer only, read only, slides by number and a fixed list of files."""
+"""The viewer's web server: this computer and its own page only, slides by number and a fixed list of files.
+
+It reads, but for what people say to a slide: that alone is written, where the page itself asks for it.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,16 @@ from typing import ClassVar
 
 from wsi_attention.defaults import VIEWER_PORT
 from wsi_attention.errors import InputError, WsiAttentionError
+from wsi_attention.json_values import JsonObject, parse
 from wsi_attention.viewer.content import Content
 
 ADDRESS = "127.0.0.1"
 MOST_HEAD = 16_384
 """Bytes of a request line and its headers; a browser sends about 1,000."""
+MOST_BODY = 65_536
+"""Bytes of what the page sends; the longest note, each of its characters escaped, has fewer."""
+REVIEW = "/review"
+"""Where the page sends what somebody says to a slide; nothing else is taken."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -55,9 +63,14 @@ PAGES = {
 }
 """Every file that is served: path -> name in `static/`."""
 
+LISTS = {"/slides.json": "slides", "/said.json": "said"}
+"""Path -> method of `Content` without arguments."""
+
+_LENGTH = re.compile("[0-9]{1,9}")
 _OF_SLIDE = re.compile(
     r"/slides/([0-9]{1,6})/(facts\.json|slide\.json|overview\.jpg|attention\.png|unseen\.png|heatmap\.jpg)"
 )
+_PICTURE = re.compile(r"/slides/([0-9]{1,6})/picture/([0-9]{1,4})\.jpg")
 _TILE = re.compile(r"/slides/([0-9]{1,6})/tiles/([0-9]{1,2})/([0-9]{1,6})_([0-9]{1,6})\.jpg")
 
 
@@ -106,6 +119,11 @@ class Server(ThreadingHTTPServer):
         names = (ADDRESS, "localhost")
         return {f"{name}:{self.server_port}" for name in names} | (set(names) if self.server_port == 80 else set())
 
+    @property
+    def origins(self) -> set[str]:
+        """What a browser calls our own pages; requests of all others are refused."""
+        return {f"http://{host}" for host in self.hosts}
+
     def process_request(self, request: _Request, client_address: object) -> None:
         """Start a thread for a connection; one too many is refused and closed."""
         if self._room.acquire(blocking=False):
@@ -145,17 +163,22 @@ class Server(ThreadingHTTPServer):
         """Return (content type, body) of a path, exactly as it was sent; None where there is nothing."""
         if path in self.static:
             return TYPES[PAGES[path].rpartition(".")[2]], self.static[path]
-        if path == "/slides.json":
-            return TYPES["json"], self.content.slides()
+        if path in LISTS:
+            return TYPES["json"], getattr(self.content, LISTS[path])()
+        kind, body = self._of_slide(path)
+        return None if body is None else (TYPES[kind], body)
+
+    def _of_slide(self, path: str) -> tuple[str, bytes | None]:
         if tile := _TILE.fullmatch(path):
             number, level, col, row = (int(part) for part in tile.groups())
-            return TYPES["jpg"], self.content.tile(number, level, col, row)
+            return "jpg", self.content.tile(number, level, col, row)
+        if picture := _PICTURE.fullmatch(path):
+            return "jpg", self.content.picture(int(picture[1]), int(picture[2]))
         if asked := _OF_SLIDE.fullmatch(path):
-            kind, _, ending = asked[2].partition(".")
-            make: Callable[[int], bytes | None] = getattr(self.content, kind)
-            body = make(int(asked[1]))
-            return None if body is None else (TYPES[ending], body)
-        return None
+            name, _, ending = asked[2].partition(".")
+            make: Callable[[int], bytes | None] = getattr(self.content, name)
+            return ending, make(int(asked[1]))
+        return "", None
 
 
 def serving(content: Content, port: int | None = None) -> Server:
@@ -211,23 +234,42 @@ class _Handler(BaseHTTPRequestHandler):
         """Send nothing before the answer: no body is wanted."""
         return True
 
-    def _why_refused(self) -> tuple[HTTPStatus, str] | None:
-        """Return what is wrong with a head, if anything is."""
+    def _why_foreign(self) -> tuple[HTTPStatus, str] | None:
+        """Return why a head is not one of our own page, or is none at all; None where all is well."""
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1:
             return HTTPStatus.BAD_REQUEST, f"one Host header is needed, there are {len(hosts)}"
         if hosts[0] not in self.server.hosts:
             return HTTPStatus.FORBIDDEN, "this server answers on its own address only"
+        if self._is_of_another_site():
+            return HTTPStatus.FORBIDDEN, "this server answers its own pages only"
         folded = any("\n" in value for value in self.headers.values())
         if folded or self.headers.defects or self.headers.get_payload():
             return HTTPStatus.BAD_REQUEST, "a header is not written as HTTP writes it"
+        return None
+
+    def _is_of_another_site(self) -> bool:
+        """Return whether a browser says that a page of another address asks; it may only lead a reader to our page."""
+        if any(origin not in self.server.origins for origin in self.headers.get_all("Origin", [])):
+            return True
+        sites = self.headers.get_all("Sec-Fetch-Site", [])
+        if all(site in ("same-origin", "none") for site in sites):
+            return False
+        goes = self.headers.get("Sec-Fetch-Mode"), self.headers.get("Sec-Fetch-Dest")
+        return not (self.command == "GET" and self.path == "/" and goes == ("navigate", "document"))
+
+    def _why_refused(self) -> tuple[HTTPStatus, str] | None:
+        """Return what is wrong with the head of a request without a body, if anything is."""
+        foreign = self._why_foreign()
+        if foreign is not None:
+            return foreign
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or lengths not in ([], ["0"]):
             return HTTPStatus.BAD_REQUEST, "a request here has no body"
         return None
 
     def do_GET(self) -> None:
-        """Answer GET, the only method besides HEAD."""
+        """Answer GET, as HEAD."""
         refused = self._why_refused()
         if refused is not None:
             self._close_with(*refused)
@@ -247,8 +289,59 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815  (names that http.server looks for)
 
+    def do_POST(self) -> None:
+        """Answer POST, for reviews alone; the connection ends with it."""
+        if self.path != REVIEW:
+            self._not_allowed()
+            return
+        refused = self._why_not_written()
+        if refused is not None:
+            self._close_with(*refused)
+            return
+        try:
+            body = self.server.content.say(self._asked())
+        except WsiAttentionError as error:
+            self._close_with(HTTPStatus.CONFLICT, str(error))
+        except Exception as error:  # one bad review must not end the others' answers
+            self._close_with(HTTPStatus.INTERNAL_SERVER_ERROR, f"unexpected {type(error).__name__}")
+        else:
+            self._send(HTTPStatus.OK, TYPES["json"], body, Connection="close")
+
+    def _why_not_written(self) -> tuple[HTTPStatus, str] | None:
+        """Return why nothing is written: only our own page may ask, with one JSON body of known and small length."""
+        foreign = self._why_foreign()
+        if foreign is not None:
+            return foreign
+        if self.headers.get_all("Origin", []) != [f"http://{self.headers['Host']}"]:
+            return HTTPStatus.FORBIDDEN, "only the viewer's own page may write"
+        if self.headers.get_all("Content-Type", []) != [TYPES["json"]]:
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"a review is sent as {TYPES['json']}"
+        lengths = self.headers.get_all("Content-Length", [])
+        if "Transfer-Encoding" in self.headers or len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+            return HTTPStatus.BAD_REQUEST, "a review has one Content-Length"
+        if int(lengths[0]) > MOST_BODY:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a review has at most {MOST_BODY} bytes"
+        return None
+
+    def _asked(self) -> JsonObject:
+        """Return what the body asks for.
+
+        Raises:
+            InputError: it is not all there, or no JSON object.
+        """
+        length = int(self.headers["Content-Length"])
+        with self.server.awaiting(self.connection):
+            body = self.rfile.read(length)
+        try:
+            asked = parse(body.decode("utf-8"))
+        except ValueError as error:
+            raise InputError(f"a review is JSON in UTF-8: {error}") from error
+        if len(body) != length or not isinstance(asked, dict):
+            raise InputError("a review is one JSON object")
+        return asked
+
     def _not_allowed(self) -> None:
-        self._close_with(HTTPStatus.METHOD_NOT_ALLOWED, "this server is read only", Allow="GET, HEAD")
+        self._close_with(HTTPStatus.METHOD_NOT_ALLOWED, "only reviews are written here", Allow="GET, HEAD")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse what the parser does not understand."""
