@@ -51,15 +51,12 @@ TYPES = {
     "png": "image/png",
     "jpg": "image/jpeg",
 }
-PAGES = {
-    "/": "viewer.html",
-    "/icon.svg": "icon.svg",
-    "/viewer.css": "viewer.css",
-    "/viewer.js": "viewer.js",
-    "/panel.js": "panel.js",
-    "/deepzoom.js": "deepzoom.js",
-    "/layers.js": "layers.js",
-    "/link.js": "link.js",
+PAGES = {"/": "viewer.html"} | {
+    f"/{name}": name
+    for name in (
+        *("icon.svg", "viewer.css", "viewer.js", "deepzoom.js", "keys.js", "layers.js", "link.js"),
+        *("pane.js", "panel.js", "review.js", "snapshot.js", "text.js"),
+    )
 }
 """Every file that is served: path -> name in `static/`."""
 

@@ -15,6 +15,7 @@ export class DeepZoom {
     this.loading = new Set();
     this.wanted = [];
     this.scale = 1;
+    this.moved = () => {};
     this.x = this.y = 0; // level-0 position of the canvas's top left corner
     this.due = false;
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -30,11 +31,13 @@ export class DeepZoom {
   resize() {
     const box = this.canvas.getBoundingClientRect();
     const ratio = window.devicePixelRatio || 1;
-    const before = this.width ? this.toSlide(this.width / 2, this.height / 2) : null;
+    const before = this.width ? this.middle : null;
+    const whole = this.slide && this.width && this.scale <= 1.001 * this.smallest;
     Object.assign(this, { width: box.width, height: box.height, ratio });
     this.canvas.width = Math.round(box.width * ratio);
     this.canvas.height = Math.round(box.height * ratio);
-    if (this.slide && before) this.centre(before[0], before[1], this.scale);
+    if (whole) this.fit();
+    else if (this.slide && before) this.centre(before[0], before[1], this.scale);
   }
 
   toSlide(left, top) { return [this.x + left / this.scale, this.y + top / this.scale]; }
@@ -46,6 +49,8 @@ export class DeepZoom {
     return Math.min(this.width / w, this.height / h) * 0.94;
   }
 
+  get middle() { return this.toSlide(this.width / 2, this.height / 2); }
+
   fit() { this.centre(this.slide.extent[0] / 2, this.slide.extent[1] / 2, this.smallest); }
 
   centre(x, y, scale) {
@@ -53,6 +58,7 @@ export class DeepZoom {
     this.scale = Math.min(Math.max(scale, this.smallest), Math.max(FINEST, this.smallest));
     this.x = Math.min(Math.max(x, 0), w) - this.width / 2 / this.scale;
     this.y = Math.min(Math.max(y, 0), h) - this.height / 2 / this.scale;
+    this.moved();
     this.redraw();
   }
 
@@ -157,7 +163,7 @@ export class DeepZoom {
   }
 }
 
-// Mouse, touch and keys.
+// Mouse and touch.
 export function steer(view) {
   const { canvas } = view;
   const held = new Map();
@@ -190,15 +196,4 @@ export function steer(view) {
     if (view.slide) view.zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), ...place(event));
   }, { passive: false });
   canvas.addEventListener("dblclick", (event) => view.slide && view.zoomBy(2, ...place(event)));
-  canvas.addEventListener("keydown", (event) => {
-    const step = 80;
-    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
-    if (!view.slide || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (moves[event.key]) view.moveBy(...moves[event.key]);
-    else if (event.key === "+" || event.key === "=") view.zoomBy(1.5);
-    else if (event.key === "-") view.zoomBy(1 / 1.5);
-    else if (event.key === "0" || event.key === "Home") view.fit();
-    else return;
-    event.preventDefault();
-  });
 }

@@ -1,34 +1,52 @@
 // Text around the slide; everything that comes from files is set as text, never as markup.
 
+import { mixed, share } from "./layers.js";
+import { labelText, length, percent } from "./text.js";
+
 export const by = (id) => document.getElementById(id);
 
-function made(tag, text, attributes = {}) {
+export function made(tag, text, attributes = {}) {
   const element = Object.assign(document.createElement(tag), attributes);
   if (text !== null) element.textContent = text;
   return element;
 }
 
-export function length(micrometres) {
-  return Math.abs(micrometres) >= 1000 ? `${(micrometres / 1000).toFixed(2)} mm` : `${micrometres.toFixed(0)} µm`;
+function swatch(colour) {
+  const mark = made("i", null, { className: "swatch" });
+  mark.style.background = colour;
+  return mark;
 }
-
-export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 export function listSlides(slides, choose) {
   by("slides").replaceChildren(...slides.map((slide) => {
-    const button = made("button", slide.name, { type: "button", disabled: !slide.label, title: slide.reason });
+    const button = made("button", null, { type: "button", disabled: !slide.label, title: slide.reason });
     const about = slide.label ? `${slide.label}${slide.probability === "" ? "" : ` ${Number(slide.probability).toFixed(3)}`}` : slide.status;
-    button.append(made("small", slide.status === "done" || !slide.label ? about : `${about}, ${slide.status}`));
+    const small = made("small", null);
+    if (slide.colour) small.append(swatch(slide.colour));
+    small.append(slide.status === "done" || !slide.label ? about : `${about}, ${slide.status}`);
+    button.append(slide.name, small);
     button.dataset.number = slide.number;
     button.addEventListener("click", () => choose(slide.number));
     const item = made("li", null);
     item.append(button);
     return item;
   }));
-  by("find").addEventListener("input", (event) => {
-    const wanted = event.target.value.trim().toLowerCase();
-    for (const item of by("slides").children) item.hidden = !item.textContent.toLowerCase().includes(wanted);
-  });
+  by("find").addEventListener("input", find);
+}
+
+export function find() {
+  const wanted = by("find").value.trim().toLowerCase();
+  for (const item of by("slides").children) item.hidden = !item.textContent.toLowerCase().includes(wanted);
+}
+
+// What the reviewer said to each slide, beside its label: number → "agree" or "disagree".
+export function markVerdicts(verdicts, count) {
+  for (const button of by("slides").querySelectorAll("button")) {
+    button.querySelector("b")?.remove();
+    const said = verdicts.get(Number(button.dataset.number));
+    if (said) button.querySelector("small").append(made("b", said === "agree" ? " agreed" : " disagreed", { className: said }));
+  }
+  by("progress").textContent = verdicts.size ? `${verdicts.size} of ${count} reviewed` : "";
 }
 
 export function say(trouble) {
@@ -38,7 +56,17 @@ export function say(trouble) {
 
 export function markSlide(number) {
   for (const button of by("slides").querySelectorAll("button")) {
-    button.setAttribute("aria-current", String(Number(button.dataset.number) === number));
+    const chosen = Number(button.dataset.number) === number;
+    button.setAttribute("aria-current", String(chosen));
+    if (chosen) button.scrollIntoView({ block: "nearest" });
+  }
+}
+
+export function markTile(box) {
+  for (const button of by("tiles").querySelectorAll("button")) {
+    const chosen = button.dataset.rank === String(box?.rank);
+    button.setAttribute("aria-current", String(chosen));
+    if (chosen) button.scrollIntoView({ block: "nearest" });
   }
 }
 
@@ -54,21 +82,28 @@ export function describe(facts) {
   by("verdict").replaceChildren(made("b", facts.label), `${facts.probability === null ? "" : ` probability ${facts.probability.toFixed(3)}`}${spread}, ${facts.calibrated ? "calibrated" : "not calibrated"}${unread}${among(facts.set)}`);
   by("warning").textContent = facts.warning;
   by("warning").hidden = !facts.warning;
-  by("classes").replaceChildren(...[...facts.classes, ...facts.values].map(([name, share]) => {
-    const row = made("tr", null);
-    row.append(made("th", name, { scope: "row" }), made("td", share.toFixed(3)));
+  by("classes").replaceChildren(...[...facts.classes, ...facts.values].map(([name, value]) => {
+    const [row, head] = [made("tr", null), made("th", null, { scope: "row" })];
+    if (facts.colours[name]) head.append(swatch(facts.colours[name]));
+    head.append(name);
+    row.append(head, made("td", value.toFixed(3)));
     return row;
   }));
   by("notes").replaceChildren(...facts.notes.map((note) => made("p", note)));
 }
 
-export function listTiles(boxes, top, mpp, choose) {
-  const ranked = boxes.filter((box) => box.rank !== null).slice(0, 50);
+export function listTiles(facts, base, top, choose) {
+  const ranked = facts.boxes.filter((box) => box.rank !== null).slice(0, 50);
   by("tiles").replaceChildren(...ranked.map((box) => {
     const item = made("li", null, { className: box.rank <= top ? "top" : "" });
     const button = made("button", null, { type: "button" });
-    const where = `${length(box.x * mpp)}, ${length(box.y * mpp)}`;
-    button.append(made("i", box.rank), made("small", where), made("span", percent(box.weight)));
+    button.dataset.rank = box.rank;
+    const rank = made("i", box.rank);
+    rank.style.background = box.rank <= top ? mixed(share(box, ranked[0].weight)) : "";
+    const image = made("img", null, { loading: "lazy", decoding: "async", alt: "", width: 56, height: 56 });
+    image.addEventListener("error", () => image.classList.add("gone"));
+    image.src = `${base}/picture/${box.rank}.jpg`;
+    button.append(rank, image, made("span", percent(box.weight)), made("small", `${length(box.x * facts.mpp)}, ${length(box.y * facts.mpp)}`));
     button.addEventListener("click", () => choose(box));
     item.append(button);
     return item;
@@ -76,15 +111,20 @@ export function listTiles(boxes, top, mpp, choose) {
   if (!ranked.length) by("tiles").append(made("li", "No tiles were read: the label rests on the overview."));
 }
 
-export function drawScale(attention, ticks, colours, colourAt) {
+// `shade` gives colour and alpha of a place on the scale, `from` is the threshold on it.
+export function drawScale(attention, ticks, shade, from) {
   by("scale").hidden = !attention;
   if (!attention) return;
   by("scale-name").textContent = `${attention.name}, times the average`;
-  const context = by("ramp").getContext("2d");
-  for (let x = 0; x < by("ramp").width; x += 1) {
-    context.fillStyle = `rgb(${colourAt(x / (by("ramp").width - 1), colours).join(" ")})`;
-    context.fillRect(x, 0, 1, by("ramp").height);
+  const [canvas, context] = [by("ramp"), by("ramp").getContext("2d")];
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  for (let x = 0; x < canvas.width; x += 1) {
+    const level = x / (canvas.width - 1);
+    const [colour, alpha] = shade(level, 0.15 + 0.85 * Math.sqrt(level));
+    context.fillStyle = `rgb(${colour.join(" ")} / ${by("map").value === "class" ? alpha : Number(alpha > 0)})`;
+    context.fillRect(x, 0, 1, canvas.height);
   }
+  by("threshold-text").textContent = from > 0 ? `${Number((attention.top ** from).toPrecision(2))}×` : "1×";
   by("ticks").replaceChildren(...ticks.map(([value, place]) => {
     const mark = made("i", String(value));
     mark.style.left = `${100 * place}%`;
@@ -99,10 +139,9 @@ export function describeBox(box, mpp) {
   return lines.join("\n");
 }
 
-export function drawBar(view, mpp) {
-  const widest = (140 / view.scale) * mpp;
-  const power = 10 ** Math.floor(Math.log10(widest));
-  const round = [5, 2, 1].find((step) => step * power <= widest) * power;
-  by("bar-text").textContent = round >= 1000 ? `${round / 1000} mm` : `${Number(round.toPrecision(1))} µm`;
-  by("bar").style.width = `${(round / mpp) * view.scale}px`;
+// What stands in a pane while there are two: whose slide, which label, which model.
+export function call(pane, shown) {
+  const { about } = pane.facts ?? {};
+  pane.part("called").hidden = !shown || !about;
+  if (about) pane.part("called").textContent = `${pane.facts.name}: ${pane.bare ? "slide alone" : `${labelText(pane.facts)}, model ${about.model || "unnamed"} ${about.weights_sha256.slice(0, 8)}`}`;
 }
