@@ -61,7 +61,17 @@ def imported_by(folder: Path) -> set[str]:
 def test_the_core_needs_what_it_says_and_no_more() -> None:
     project = project_of(ROOT)
     assert named(project["dependencies"]) == CORE
-    assert {extra: named(needed) for extra, needed in project["optional-dependencies"].items()} == EXTRAS
+    extras = project["optional-dependencies"]
+    assert {extra: named(needed) for extra, needed in extras.items() if extra != "all"} == EXTRAS
+    assert extras["all"] == [f"wsi-attention[{','.join(sorted(EXTRAS))}]"]
+
+
+def test_the_version_stands_in_one_place() -> None:
+    """The package's, its wheel's and what the commands print; a citation names none that could be another."""
+    project = project_of(ROOT)
+    assert project["dynamic"] == ["version"]
+    assert "version" not in project
+    assert not re.search(r"^version:", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_the_core_imports_no_package_beyond_those() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -36,3 +37,22 @@ def test_what_does_not_work_is_named_and_the_rest_goes_on(monkeypatch: pytest.Mo
     assert readers == "readers: FAILED, OSError: no libopenslide here"
     assert encoders.startswith("encoders: small")
     assert classify == "classify: works (3 tiles)"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "hip", "answers", "said"),
+    [
+        (None, None, False, "built without CUDA, for CPUs"),
+        ("13.0", None, True, "built for CUDA 13.0"),
+        ("13.0", None, False, "built for CUDA 13.0, but no GPU answers"),
+        (None, "7.1", True, "built for ROCm 7.1"),
+    ],
+)
+def test_the_build_of_torch_is_named(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, hip: str | None, answers: bool, said: str
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: answers)
+    assert module._build().startswith(said)
+    assert ("download.pytorch.org/whl/cpu" in module._build()) is (bool(cuda) and not answers)

@@ -13,11 +13,15 @@ import typer
 from wsi_attention.cli.say import say
 
 PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image")
+CPU_BUILD = (
+    "a driver is missing, or the build for CPUs would do, 5 GB smaller: "
+    "python -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cpu"
+)
 EXTRAS = ("distributed", "dask-jobqueue", "timm", "transformers", "torchvision", "huggingface_hub")
 
 
 def doctor() -> None:
-    """Print versions, devices and readers, then classify a small generated slide as a self-test (about ten seconds).
+    """Print versions, the build of torch, devices and readers, then classify a small generated slide (ten seconds).
 
     Example: wsi-attention doctor
     """
@@ -26,6 +30,7 @@ def doctor() -> None:
     typer.echo(f"wsi-attention {__version__}, Python {platform.python_version()}, {platform.system()}")
     for package in (*PACKAGES, *EXTRAS):
         typer.echo(f"  {package:<18}{_version(package)}")
+    typer.echo(f"torch: {_build()}")
     typer.echo(f"devices: {', '.join(_devices())}")
     with TemporaryDirectory() as folder:
         checks: dict[str, Callable[[Path], str]] = {"readers": _readers, "encoders": _encoders, "classify": _classify}
@@ -39,6 +44,18 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed (optional)"
+
+
+def _build() -> str:
+    """Return for what hardware torch was built, and what to do where that hardware is not there."""
+    import torch
+
+    if torch.version.hip:
+        return f"built for ROCm {torch.version.hip}"
+    if not torch.version.cuda:
+        return "built without CUDA, for CPUs (on a Mac also its GPU, mps)"
+    built = f"built for CUDA {torch.version.cuda}"
+    return built if torch.cuda.is_available() else f"{built}, but no GPU answers: {CPU_BUILD}"
 
 
 def _devices() -> list[str]:
