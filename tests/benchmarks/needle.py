@@ -1,11 +1,15 @@
-"""Six methods, exact sampling, exhaustive attention MIL and random tiles on needles in real tissue.
+"""Methods, exhaustive attention MIL, colour alone and random tiles on needles in real or stain-matched tissue.
 
-    python tests/benchmarks/needle.py all --work FOLDER [--processes 2]
+    python tests/benchmarks/needle.py all --work FOLDER [--variant matched] [--encoder lite0] [--seeds 0 1 2]
 
 Makes slides of real PatchCamelyon tiles (`needle_slides.py`), teaches one encoder on tiles that are in none of them
-(`needle_encoder.py`), trains every row by the command `wsi-attention train` with the shipped recipe needle-<method>,
-classifies the test slides and prints a table; each step is skipped where its result lies in the folder. Steps can be
-called alone: slides, encoder, train ROW, measure ROW, report.
+(`needle_encoder.py`; `needle_lite0.py` from published weights), remembers features and overviews
+(`needle_remembered.py`), trains every row with every seed, methods by the command `wsi-attention train` with the
+shipped recipe needle-<method>, baselines on what is remembered (`needle_baselines.py`), classifies validation and test
+slides, and prints a table (`needle_report.py`). Each step is skipped where its result lies in the folder, and can be
+called alone: slides, encoder, remember, train ROW, measure ROW, report, curve.
+
+Test slides of the name "final" have a seed of their own and are for figures after the last choice: --sets final-0.01.
 """
 
 from __future__ import annotations
@@ -16,16 +20,66 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FRACTIONS = (0.05, 0.01, 0.002)
+from needle_slides import VARIANTS
+
+FRACTIONS = (0.05, 0.01, 0.005, 0.002)
 TRAINING = {"part": "train", "count": 240, "seed": 100_000, "fraction": (0.005, 0.5)}
-TEST = {"part": "test", "count": 100, "seed": 200_000}
-DRAWS = 48
-OVERVIEW_MPP = 11.64
+TESTS = {
+    "valid": {"part": "train", "count": 100, "seed": 150_000},
+    "test": {"part": "test", "count": 100, "seed": 200_000},
+    "final": {"part": "test", "count": 100, "seed": 300_000},
+}
+"""For choices and thresholds, of the tiles of the training slides; for a look at other tiles; for the last figures."""
+SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
+    f"{name}-{share:g}": given | {"fraction": (share,)} for name, given in TESTS.items() for share in FRACTIONS
+}
+MADE = [name for name in SETS if not name.startswith("final")]
+ENCODERS = ("small", "lite0")
+SEEDS = (0, 1, 2)
+CURVES = ("exhaustive", "context", "colour", "random", "ats")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things lie: slides and features by variant, models and results by variant and encoder.
+
+    Attributes:
+        work: the folder of the whole benchmark.
+        variant: of the slides.
+        encoder: of the tiles.
+    """
+
+    work: Path
+    variant: str = VARIANTS[0]
+    encoder: str = ENCODERS[0]
+
+    @property
+    def weights(self) -> Path:
+        """The encoder's file."""
+        return self.work / ("encoder.safetensors" if self.encoder == "small" else f"encoder-{self.encoder}.safetensors")
+
+    @property
+    def features(self) -> Path:
+        """What is remembered."""
+        return self.work / self.variant / "features"
+
+    def slides(self, name: str) -> Path:
+        """The folder of a set."""
+        return self.work / self.variant / "slides" / name
+
+    def model(self, row: str, seed: int) -> Path:
+        """The folder of a trained row."""
+        return self.work / self.variant / self.encoder / "models" / f"{row}-{seed}"
+
+    def result(self, row: str, seed: int) -> Path:
+        """The figures of a row."""
+        return self.work / self.variant / self.encoder / "results" / f"{row}-{seed}.json"
 
 
 @dataclass(frozen=True)
@@ -37,82 +91,121 @@ class Plan:
         trained: the row whose model it uses; its own where empty.
         scratch: whether the encoder starts from nothing and learns along.
         exact: whether prediction evaluates every cell.
-        draws: of a baseline, tiles a slide; 0 for all of them.
-        fractions: of the tumour, on which it is measured.
     """
 
     recipe: str = ""
     trained: str = ""
     scratch: bool = False
     exact: bool = False
-    draws: int = 0
-    fractions: tuple[float, ...] = FRACTIONS
 
 
 ROWS = {
+    "exhaustive": Plan(),
+    "context": Plan(),
+    "colour": Plan(),
+    "random": Plan(),
     "ats": Plan("needle-ats"),
+    "grow": Plan("needle-grow"),
     "zoom-in": Plan("needle-zoom-in"),
     "tnet": Plan("needle-tnet"),
     "rams-trans": Plan("needle-rams-trans"),
     "oaa": Plan("needle-oaa"),
     "oaa-plus": Plan("needle-oaa-plus"),
     "trt": Plan("needle-trt"),
-    "ats-exact": Plan("needle-ats", trained="ats", exact=True, fractions=(0.01,)),
+    "ats-exact": Plan("needle-ats", trained="ats", exact=True),
     "ats-scratch": Plan("needle-ats", scratch=True),
-    "exhaustive": Plan(fractions=(0.01,)),
-    "random": Plan(draws=DRAWS),
 }
 
 
-def make_slides(work: Path, processes: int) -> None:
-    """Training and test slides; positives of all fractions share their negatives' tiles, not their seeds' layouts."""
-    from needle_slides import specs, write_set
+def make_slides(place: Place, names: Sequence[str], processes: int) -> None:
+    """The slides of those sets; sets of one seed share their negatives."""
+    from needle_slides import share_negatives, specs, write_set
 
-    sets = [("train", TRAINING)] + [(f"test-{share:g}", TEST | {"fraction": (share,)}) for share in FRACTIONS]
-    for name, given in sets:
-        if not (work / "slides" / name / "labels.csv").is_file():
-            write_set(work / "slides" / name, specs(**given), processes)  # type: ignore[arg-type]
+    for name in names:
+        folder = place.slides(name)
+        if (folder / "labels.csv").is_file():
+            continue
+        wanted = specs(**SETS[name], variant=place.variant)
+        for other in SETS:
+            if other != name and SETS[other]["seed"] == SETS[name]["seed"]:
+                share_negatives(folder, place.slides(other), wanted)
+        write_set(folder, wanted, processes)
 
 
-def make_encoder(work: Path) -> Path:
+def make_encoder(place: Place) -> None:
     """The shared encoder as a .safetensors file."""
+    if place.weights.is_file():
+        return
+    if place.encoder == "lite0":
+        from needle_lite0 import make
+
+        make(place.weights)
+        return
     from needle_encoder import pretrain
 
     from wsi_attention.encoders.encoder_weights import save_encoder
 
-    path = work / "encoder.safetensors"
-    if not path.is_file():
-        encoder, auroc = pretrain()
-        save_encoder(path, encoder)
-        print(f"encoder: AUROC {auroc:.3f} on tiles it has not seen")
-    return path
+    encoder, auroc = pretrain()
+    save_encoder(place.weights, encoder)
+    print(f"encoder: AUROC {auroc:.3f} on tiles it has not seen")
 
 
-def train(work: Path, row: str, seed: int = 0) -> None:
+def encode_of(place: Place) -> Callable[..., Any]:
+    """What turns pixels into features with the encoder as it was written."""
+    from needle_encoder import fresh
+    from needle_lite0 import build
+    from needle_remembered import encode_with
+
+    from wsi_attention.encoders.encoder_weights import fill_encoder, read_encoder
+    from wsi_attention.nn.encoders import Frozen
+    from wsi_attention.nn.preprocess import Normalise
+
+    weights = read_encoder(place.weights)
+    encoder = Frozen(build() if place.encoder == "lite0" else fresh())
+    fill_encoder(encoder, weights.tensors, str(place.weights))
+    return encode_with(encoder, Normalise(weights.mean, weights.std) if weights.mean else Normalise())
+
+
+def remember(place: Place, names: Sequence[str]) -> None:
+    """Features of all tiles of those sets, overviews and tissue of all their slides."""
+    from needle_remembered import remember_slides, remember_tiles
+    from needle_slides import NeedleSpec, tiles_of
+
+    for name in names:
+        if not (path := place.features / f"{name}.safetensors").is_file():
+            remember_slides(path, place.slides(name))
+    for part in sorted({str(SETS[name]["part"]) for name in names}):
+        tiles = place.features / f"tiles-{part}-{place.encoder}.safetensors"
+        if not tiles.is_file():
+            remember_tiles(tiles, tiles_of(NeedleSpec(part, 0, 0.0, variant=place.variant)), encode_of(place))
+
+
+def train(place: Place, row: str, seed: int) -> None:
     """Train a row, unless its model is there; write how long it took."""
-    plan, folder = ROWS[row], work / "models" / row
+    plan, folder = ROWS[row], place.model(row, seed)
     if plan.trained or (folder / "seconds.json").is_file():
         return
     start = time.perf_counter()
     if plan.recipe:
-        _train_method(work, plan, folder, seed)
+        _train_method(place, plan, folder, seed)
     else:
-        _train_baseline(work, plan, folder, seed)
+        _train_baseline(place, row, folder, seed)
     (folder / "seconds.json").write_text(json.dumps(time.perf_counter() - start))
 
 
-def _train_method(work: Path, plan: Plan, folder: Path, seed: int) -> None:
+def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
     from wsi_attention.config import RECIPES
 
-    command = [sys.executable, "-m", "wsi_attention.cli", "train", "--config", str(RECIPES / f"{plan.recipe}.toml")]
-    command += ["-l", str(work / "slides/train/labels.csv"), "-i", str(work / "slides/train"), "-o", str(folder)]
-    command += ["--seed", str(seed)]
+    slides, recipe = place.slides("train"), RECIPES / f"{plan.recipe}.toml"
+    command = [sys.executable, "-m", "wsi_attention.cli", "train", "--config", str(recipe)]
+    command += ["-l", str(slides / "labels.csv"), "-i", str(slides), "-o", str(folder), "--seed", str(seed)]
     if plan.recipe == "needle-oaa-plus":
-        command += ["--maps", str(work / "models" / "oaa")]
+        command += ["--maps", str(place.model("oaa", seed))]
     if plan.scratch:
         command[command.index("--config") + 1] = str(_scratch_recipe(folder))
-    elif "encoder = " in (RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8"):
-        command += ["--encoder-start", str(work / "encoder.safetensors")]
+    elif "encoder = " in recipe.read_text(encoding="utf-8"):
+        command += ["--encoder-start", str(place.weights)]
+        command += ["--encoder", "efficientnet-lite0"] if place.encoder == "lite0" else []
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log)
@@ -128,127 +221,117 @@ def _scratch_recipe(folder: Path) -> Path:
     return path
 
 
-def _baseline(work: Path, plan: Plan, seed: int) -> Any:
-    import torch
-    from needle_baselines import AttentionMIL
-    from needle_encoder import fresh
-    from needle_tiles import MPP, SIDE
+def _train_baseline(place: Place, row: str, folder: Path, seed: int) -> None:
+    from needle_baselines import BASELINES, fit, save
+    from needle_remembered import recall
 
-    from wsi_attention.encoders.encoder_weights import fill_encoder, read_encoder
-    from wsi_attention.nn.encoders import Frozen
-
-    path = str(work / "encoder.safetensors")
-    torch.manual_seed(seed)
-    encoder = Frozen(fresh())
-    fill_encoder(encoder, read_encoder(path).tensors, path)
-    return AttentionMIL(encoder, SIDE, MPP, OVERVIEW_MPP, plan.draws)
+    save(fit(BASELINES[row], recall(place.features, "train", place.encoder), seed), folder / "head.safetensors")
 
 
-def _train_baseline(work: Path, plan: Plan, folder: Path, seed: int) -> None:
-    import torch
-    from needle_baselines import fit, remember
-    from needle_measure import truth_of
-    from safetensors.torch import save_file
+def looker_of(place: Place, row: str, seed: int, draws: int | None = None) -> Any:
+    """What looks at a slide of a set as the trained row does (`needle_measure.Looker`).
 
-    model = _baseline(work, plan, seed)
-    slides, features = sorted((work / "slides/train").glob("*.tiff")), work / "features.pt"
-    if not features.is_file():
-        torch.save(remember(model, slides), features)
-    bags = torch.load(features, weights_only=True)
-    fit(model, bags, [truth_of(path).label for path in slides], seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), folder / "baseline.safetensors")
+    Args:
+        place: where things lie.
+        row: its name.
+        seed: of its training.
+        draws: tiles read a slide, in place of the row's own number.
+    """
+    from needle_measure import baseline_looker, method_looker
 
-
-def classifier_of(work: Path, row: str) -> Any:
-    """The row's model as `load_model` gives it."""
-    from needle_slides import CLASSES
-    from safetensors.torch import load_file
-
-    from wsi_attention.checkpoint import Classifier, load_model
+    from wsi_attention.checkpoint import load_model
 
     plan = ROWS[row]
-    folder = work / "models" / (plan.trained or row)
-    if plan.recipe:
-        return load_model(folder)
-    model = _baseline(work, plan, 0)
-    model.load_state_dict(load_file(folder / "baseline.safetensors"))
-    return Classifier(model.eval(), CLASSES, {}, row, row)
+    folder = place.model(plan.trained or row, seed)
+    if not plan.recipe:
+        return baseline_looker(place, row, folder, draws)
+    return method_looker(load_model(folder), plan.exact, draws)
 
 
-def exact_of(row: str) -> bool:
-    """Tell whether the row evaluates every cell."""
-    return ROWS[row].exact
-
-
-def measure(work: Path, row: str) -> None:
-    """Classify the test slides of every fraction, and write what came of it."""
+def measure(place: Place, row: str, seed: int, names: Sequence[str]) -> None:
+    """Classify the slides of those sets that are not measured yet, and write what came of each slide."""
     import torch
-    from needle_measure import measure as measured
+    from needle_measure import measured
 
-    from wsi_attention.inference.predict import predict
-
-    path = work / "results" / f"{row}.json"
-    if path.is_file():
-        return
     torch.set_num_threads(1)
-    classifier, exact = classifier_of(work, row), exact_of(row)
-    found = {}
-    for share in ROWS[row].fractions:
-        one = measured(
-            lambda slide: predict(slide, classifier, device="cpu", exact=exact), work / "slides" / f"test-{share:g}"
-        )
-        found[f"{share:g}"] = one.as_dict()
-        print(row, share, json.dumps(one.as_dict()), flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2))
+    path = place.result(row, seed)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    missing = [name for name in names if name != "train" and name not in found]
+    if not missing:
+        return
+    look, negatives = looker_of(place, row, seed), {}
+    for name in missing:
+        found[name] = measured(look, place.slides(name), negatives)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
 
 
-def everything(work: Path, rows: list[str], processes: int) -> None:
+def everything(place: Place, rows: list[str], seeds: list[int], names: list[str], processes: int) -> None:
     """All steps; rows side by side, each in processes of its own."""
-    make_slides(work, processes)
-    make_encoder(work)
+    make_slides(place, names, processes)
+    make_encoder(place)
+    remember(place, names)
 
-    def steps(row: str) -> None:
+    def steps(job: tuple[str, int]) -> None:
+        about = ["--work", str(place.work), "--variant", place.variant, "--encoder", place.encoder]
+        about += ["--seeds", str(job[1]), "--sets", *names]
         for step in ("train", "measure"):
-            command = [sys.executable, __file__, step, row, "--work", str(work)]
+            command = [sys.executable, __file__, step, job[0], *about]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     first = [row for row in rows if not ROWS[row].trained and row != "oaa-plus"]
     for group in (first, [row for row in rows if row not in first]):
         with ThreadPoolExecutor(processes) as pool:
-            list(pool.map(steps, group))
-    report(work)
+            list(pool.map(steps, [(row, seed) for row in group for seed in seeds]))
+    report(place, seeds)
 
 
-def report(work: Path) -> None:
-    """Print the table and draw the figure."""
-    from needle_report import draw, table
+def report(place: Place, seeds: Sequence[int]) -> None:
+    """Print the table; write its figures as JSON, and draw where each row looked."""
+    from needle_picture import draw
+    from needle_report import write_figures
 
-    print(table(work, list(ROWS)))
-    draw(work, [row for row in ROWS if (work / "results" / f"{row}.json").is_file()])
+    print(write_figures(place, list(ROWS), seeds))
+    measured = [row for row in ROWS if place.result(row, 0).is_file()]
+    draw(place, measured)
 
 
 def main() -> None:
     """The command line."""
+    steps = ("all", "slides", "encoder", "remember", "train", "measure", "report", "curve")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=("all", "slides", "encoder", "train", "measure", "report"))
-    parser.add_argument("row", nargs="*", choices=[*ROWS, []], help="of train and measure, and which ones of all")
+    parser.add_argument("step", choices=steps)
+    parser.add_argument(
+        "row", nargs="*", choices=[*ROWS, []], help="of train, measure and curve, and which ones of all"
+    )
     parser.add_argument("--work", type=Path, default=Path("needle-work"))
+    parser.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0])
+    parser.add_argument("--encoder", choices=ENCODERS, default=ENCODERS[0])
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=MADE)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     given = parser.parse_args()
-    rows = given.row or list(ROWS)
+    from needle_curve import curve
+
+    place, rows = Place(given.work, given.variant, given.encoder), given.row or list(ROWS)
     if given.step == "all":
-        everything(given.work, rows, given.processes)
+        everything(place, rows, given.seeds, given.sets, given.processes)
     elif given.step == "slides":
-        make_slides(given.work, given.processes)
+        make_slides(place, given.sets, given.processes)
     elif given.step == "encoder":
-        make_encoder(given.work)
+        make_encoder(place)
+    elif given.step == "remember":
+        remember(place, given.sets)
     elif given.step == "report":
-        report(given.work)
-    for row in rows if given.step in ("train", "measure") else ():
-        train(given.work, row, given.seed) if given.step == "train" else measure(given.work, row)
+        report(place, given.seeds)
+    elif given.step == "curve":
+        kind = "final" if any(name.startswith("final") for name in given.sets) else "test"
+        print(curve(place, given.row or list(CURVES), given.seeds, kind))
+    for row, seed in [(row, seed) for row in rows for seed in given.seeds]:
+        if given.step == "train":
+            train(place, row, seed)
+        elif given.step == "measure":
+            measure(place, row, seed, given.sets)
 
 
 if __name__ == "__main__":

@@ -1,122 +1,165 @@
-"""What the six methods are held against: attention MIL over every tile of the tissue, and over as many random ones.
+"""What the methods are held against: attention MIL over every tile, with and without context, or over none.
 
-Gated attention MIL as in Ilse et al., ICML 2018 (https://arxiv.org/abs/1802.04712), on the shared frozen encoder. Both
-are trained on features that were computed once, and predict through the same slides, readers and `predict` as the rest.
+Gated attention MIL as in Ilse et al., ICML 2018 (https://arxiv.org/abs/1802.04712), trained on remembered features of
+the frozen encoder (`needle_remembered.py`). The rows differ in what a cell of the tissue is described by:
+
+exhaustive   the feature of its tile
+context      the same, joined with the mean feature of the tiles in the 3 x 3 cells around it
+random       the feature of its tile, of a few cells drawn evenly
+colour       mean and deviation of its 8 x 8 pixels of the overview, and their means over 5 x 5 cells; no tile is read
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from needle_remembered import Slides
+from needle_slides import CELLS
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from scipy import ndimage
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from wsi_attention.geometry import Grid
-from wsi_attention.methods.outputs import glimpses, maps
-from wsi_attention.nn.bags import encode
-from wsi_attention.nn.preprocess import Normalise
-from wsi_attention.protocols import TileSource
-from wsi_attention.slide.slide import open_slide
-from wsi_attention.structures import Output, TileSet
-from wsi_attention.tiles.source import SlideSource
+EPOCHS, BATCH, RATE, DECAY = 40, 8, 1e-3, 1e-2
+CONTEXT, AROUND = 3, 5
+"""Cells a side over which features and colours are averaged."""
 
-PART = 256
-"""Tiles in memory at once."""
+Describe = Callable[[Slides, int], Tensor]
+"""A slide of a set -> (m, d), a row a cell of `Slides.cells`."""
 
 
-class AttentionMIL(nn.Module):
-    """Attention over tiles that all were read and encoded; it never looks at the overview.
+class Head(nn.Module):
+    """Gated attention over a bag, its mean classified.
 
     Args:
-        encoder: frozen, (m, 3, h, w) -> (m, dim).
-        tile_size: side of a tile in pixels.
-        mpp: µm per pixel of the tiles.
-        draws: tiles drawn evenly from the tissue; 0 for all of them.
+        dim: length of a description.
         hidden: width of the attention network.
     """
 
-    def __init__(
-        self, encoder: nn.Module, tile_size: int, mpp: float, overview_mpp: float, draws: int = 0, hidden: int = 64
-    ) -> None:
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, dim: int, hidden: int = 64) -> None:
         super().__init__()
-        self.encoder, self.preprocess = encoder, Normalise()
-        self.tile_size, self.tile_mpp, self.overview_mpp, self.draws = tile_size, mpp, overview_mpp, draws
-        dim = int(encoder.dim)  # type: ignore[arg-type]
-        self.scale = dim**0.5
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
         self.content, self.gate = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
         self.score, self.classifier = nn.Linear(hidden, 1), nn.Linear(dim, 2)
 
-    def bag(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, d) -> class scores (2,) and attention (n,)."""
-        x = features * self.scale
+    def standardise(self, bags: Sequence[Tensor]) -> None:
+        """Take mean and deviation of every number over all cells of all bags."""
+        cells = torch.cat(list(bags))
+        self.mean, self.deviation = cells.mean(dim=0), cells.std(dim=0).clamp(min=1e-6)
+
+    def forward(self, bag: Tensor) -> tuple[Tensor, Tensor]:
+        """Map a bag (m, d) to class scores (2,) and attention (m,)."""
+        x = (bag - self.mean) / self.deviation
         scores = self.score(torch.tanh(self.content(x)) * torch.sigmoid(self.gate(x))).squeeze(-1)
         attention = scores.softmax(dim=-1)
         return self.classifier(attention @ x), attention
 
-    def cells(self, source: TileSource) -> tuple[Grid, Tensor]:
-        """The grid of tiles, and which of its cells are tissue, flat."""
-        step = self.tile_size * source.downsample(self.tile_mpp)
-        grid = Grid.covering(source.extent, (step, step))
-        return grid, source.tissue(grid)[0].flatten().nonzero().squeeze(-1)
 
-    def features(self, source: TileSource, grid: Grid, cells: Tensor) -> tuple[Tensor, Tensor, TileSet]:
-        """Features (n, d) of the cells' tiles, which of them could be read, and the tiles."""
-        downsample, size = source.downsample(self.tile_mpp), (self.tile_size, self.tile_size)
-        tiles = TileSet(grid.locations(cells.numpy(), size, downsample), size, downsample)
-        parts = []
-        for start in range(0, len(tiles), PART):
-            batch = source.read(tiles.select(slice(start, start + PART)))
-            parts.append((encode(batch, self.preprocess, self.encoder)[0], batch.valid[0]))
-        return torch.cat([part for part, _ in parts]), torch.cat([valid for _, valid in parts]), tiles
+@dataclass(frozen=True)
+class Baseline:
+    """A row.
 
-    def forward(self, source: TileSource, generator: Generator | None = None) -> Output:
-        """Read and encode the tiles, pool them, classify; b = 1."""
-        grid, cells = self.cells(source)
-        if self.draws:
-            cells = cells[torch.randperm(len(cells), generator=generator)[: self.draws]].sort().values
-        features, valid, tiles = self.features(source, grid, cells)
-        scores, attention = self.bag(features)
-        whole = torch.zeros(1, grid.rows * grid.cols)
-        whole[0, cells] = attention
-        return Output(
-            scores[None],
-            glimpses(tiles, attention[None], attention[None], valid[None]),
-            maps(whole, torch.where(whole > 0, 0.0, -torch.inf), grid),
-            torch.zeros(1),
-        )
+    Attributes:
+        describe: what a cell is described by.
+        draws: cells drawn evenly in training and prediction; 0 for all.
+        reads: whether tiles are read at all.
+    """
+
+    describe: Describe
+    draws: int = 0
+    reads: bool = True
 
 
-@torch.inference_mode()
-def remember(model: AttentionMIL, slides: list[Path]) -> list[Tensor]:
-    """The features of every tissue tile of every slide, each (n, d)."""
-    found = []
-    for path in slides:
-        with open_slide(str(path)) as slide:
-            source = SlideSource(slide)
-            found.append(model.features(source, *model.cells(source))[0].clone())
-    return found
+def tiles(slides: Slides, slide: int) -> Tensor:
+    """The features of the tiles, (m, d)."""
+    return slides.bag(slide)
 
 
-def fit(model: AttentionMIL, bags: list[Tensor], labels: list[int], seed: int, epochs: int = 40) -> None:
-    """AdamW on bags of remembered features; with draws, other tiles of each bag in each epoch."""
-    noise = Generator().manual_seed(seed)
-    heads = [value for name, value in model.named_parameters() if value.requires_grad]
-    optimiser = torch.optim.AdamW(heads, 1e-3, weight_decay=1e-2)
+def tiles_in_context(slides: Slides, slide: int) -> Tensor:
+    """The features of the tiles joined with the mean over the 3 x 3 cells around each, (m, 2 d)."""
+    bag, cells = slides.bag(slide), slides.cells(slide)
+    return torch.cat([bag, torch.from_numpy(around(bag.numpy(), cells, CONTEXT))], dim=-1)
+
+
+def colours(slides: Slides, slide: int) -> Tensor:
+    """Mean and deviation of each colour in a cell of the overview, and their means over 5 x 5 cells, (m, 12)."""
+    cells, pixels = slides.cells(slide), slides.overview[slide].astype(np.float32) / 255
+    side = len(pixels) // CELLS
+    blocks = pixels.reshape(CELLS, side, CELLS, side, 3)
+    own = np.concatenate([blocks.mean(axis=(1, 3)), blocks.std(axis=(1, 3))], axis=-1).reshape(CELLS**2, -1)[cells]
+    return torch.from_numpy(np.concatenate([own, around(own, cells, AROUND)], axis=-1))
+
+
+def around(values: NDArray[np.float32], cells: NDArray[np.int64], side: int) -> NDArray[np.float32]:
+    """Means over side x side cells, of those that are there.
+
+    Args:
+        values: (m, d), a row a cell.
+        cells: (m,) flat indices.
+        side: odd.
+    """
+    canvas = np.zeros((CELLS**2, values.shape[1] + 1), np.float32)
+    canvas[cells, :-1], canvas[cells, -1] = values, 1
+    square = canvas.reshape(CELLS, CELLS, -1)
+    for axis in (0, 1):
+        square = ndimage.uniform_filter1d(square, side, axis=axis, mode="constant")
+    means = square.reshape(CELLS**2, -1)[cells]
+    return np.asarray(means[:, :-1] / means[:, -1:], np.float32)
+
+
+BASELINES = {
+    "exhaustive": Baseline(tiles),
+    "context": Baseline(tiles_in_context),
+    "colour": Baseline(colours, reads=False),
+    "random": Baseline(tiles, draws=48),
+}
+
+
+def fit(baseline: Baseline, slides: Slides, seed: int, epochs: int = EPOCHS) -> Head:
+    """A head trained on all slides of a set; with draws, on other cells of each slide in each epoch."""
+    bags = [baseline.describe(slides, i) for i in range(len(slides))]
+    labels, noise = torch.from_numpy(slides.label), Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    head = Head(bags[0].shape[1])
+    head.standardise(bags)
+    optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     for _ in range(epochs):
-        for step in torch.randperm(len(bags), generator=noise).split(8):
-            loss = torch.zeros(())
-            for i in step.tolist():
-                kept = torch.randperm(len(bags[i]), generator=noise)[: taken(model, bags[i])]
-                scores, _ = model.bag(bags[i][kept])
-                loss = loss + functional.cross_entropy(scores[None], torch.tensor([labels[i]])) / len(step)
+        for step in torch.randperm(len(bags), generator=noise).split(BATCH):
+            scores = torch.stack([head(bags[i][drawn(baseline, bags[i], noise)])[0] for i in step.tolist()])
+            loss = functional.cross_entropy(scores, labels[step])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         schedule.step()
+    return head.eval()
 
 
-def taken(model: AttentionMIL, bag: Tensor) -> int:
-    """How many tiles of a bag the model takes."""
-    return model.draws or len(bag)
+def drawn(baseline: Baseline, bag: Tensor, noise: Generator) -> Tensor:
+    """Which cells of a bag the row takes, (k,)."""
+    if not baseline.draws:
+        return torch.arange(len(bag))
+    return torch.randperm(len(bag), generator=noise)[: baseline.draws]
+
+
+def save(head: Head, path: Path) -> None:
+    """Write a head."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(head.state_dict(), path)
+
+
+def restore(path: Path) -> Head:
+    """Read a head."""
+    tensors = load_file(path)
+    head = Head(tensors["mean"].shape[0], tensors["score.weight"].shape[1])
+    head.load_state_dict(tensors)
+    return head.eval()

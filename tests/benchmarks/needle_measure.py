@@ -1,63 +1,58 @@
-"""What is measured of every row of the needle benchmark, on slides whose every tumour cell is known."""
+"""What every row of the needle benchmark says of a slide whose every tumour cell is known."""
 
 from __future__ import annotations
 
 import json
 import resource
 import time
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from needle_baselines import BASELINES, drawn, restore
+from needle_remembered import Slides, recall
 from needle_slides import CELLS
 from needle_tiles import SIDE
 from numpy.typing import NDArray
 
-from wsi_attention.slide.slide import Slide, open_slide
+from wsi_attention.checkpoint import Classifier
+from wsi_attention.inference.predict import predict
+from wsi_attention.slide.slide import open_slide
 from wsi_attention.statistics.curves import average_precision
-from wsi_attention.statistics.intervals import auroc_interval
-from wsi_attention.statistics.metrics import score
 from wsi_attention.structures import Prediction
 
-Predictor = Callable[[Slide], Prediction]
+if TYPE_CHECKING:
+    from needle import Place
+
 FINE = 4
 """Points per cell and axis at which a map is looked up."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method on one set of test slides.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a row says of a slide.
 
     Attributes:
-        slides: how many.
-        auroc: slide label.
-        interval: 95 %, over slides (`statistics.intervals`).
-        tissue_read: area of the tiles read, of the tissue's; mean.
-        hit: share of positives whose highest-weighted tile touches tumour; NaN without tiles.
-        pointing: share of positives where the highest cell of the map is tumour.
-        auprc: area under precision-recall of the map over tissue cells, mean over positives.
-        chance: what a constant map would reach there.
-        seconds: median a slide, opening and overview included.
-        megabytes: peak memory of the process.
+        probability: of tumour.
+        tiles: how many were read.
+        read: their area, of the tissue's.
+        hit: 1 where the tile with the highest weight touches tumour, NaN without tiles.
+        cells: the row's map on the cells of the slide, (56, 56).
     """
 
-    slides: int
-    auroc: float
-    interval: tuple[float, float]
-    tissue_read: float
+    probability: float
+    tiles: int
+    read: float
     hit: float
-    pointing: float
-    auprc: float
-    chance: float
-    seconds: float
-    megabytes: float
+    cells: NDArray[np.float64]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+
+Looker = Callable[[Path], Seen]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,32 +79,112 @@ def truth_of(path: Path) -> Truth:
     return Truth(*masks)
 
 
-def measure(predictor: Predictor, folder: Path, limit: int | None = None) -> Row:
-    """Predicts every slide of a folder."""
-    paths = sorted(folder.glob("*.tiff"))[:limit]
-    truths = [truth_of(path) for path in paths]
-    seconds, seen = [], []
+def measured(look: Looker, folder: Path, negatives: dict[str, Seen]) -> dict[str, Any]:
+    """Look at every slide of a set: lists, a value a slide; of negatives, hit, pointing and AUPRC are None.
+
+    Negatives that were looked at in another set are not looked at again; those that are new are added.
+
+    `lesion` is the number of tumour cells, `pointing` whether the highest cell of the map is one of them, `auprc` the
+    area under precision-recall of the map over tissue, `seconds` the median a slide with opening and overview.
+    """
+    paths = sorted(folder.glob("needle_*.tiff"))
+    truths, seconds, seen = [truth_of(path) for path in paths], [], []
     for path in paths:
         start = time.perf_counter()
+        seen.append(negatives.get(path.stem) or look(path))
+        if path.stem not in negatives:
+            seconds.append(time.perf_counter() - start)
+    negatives |= {path.stem: one for path, one, truth in zip(paths, seen, truths, strict=True) if not truth.label}
+    both = list(zip(seen, truths, strict=True))
+    return {
+        "names": [path.stem for path in paths],
+        "label": [truth.label for truth in truths],
+        "lesion": [int(truth.tumour.sum()) for truth in truths],
+        "tissue": [int(truth.tissue.sum()) for truth in truths],
+        "probability": [one.probability for one in seen],
+        "tiles": [one.tiles for one in seen],
+        "read": [one.read for one in seen],
+        "hit": [_where_positive(one.hit, truth) for one, truth in both],
+        "pointing": [_where_positive(float(truth.tumour.flat[one.cells.argmax()]), truth) for one, truth in both],
+        "auprc": [_where_positive(_precision(one.cells, truth), truth) if truth.label else None for one, truth in both],
+        "seconds": float(np.median(seconds)),
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _where_positive(value: float, truth: Truth) -> float | None:
+    return value if truth.label and not np.isnan(value) else None
+
+
+def method_looker(classifier: Classifier, exact: bool = False, draws: int | None = None) -> Looker:
+    """Predict as the product does.
+
+    Args:
+        classifier: a trained model.
+        exact: every cell is evaluated.
+        draws: tiles a slide in place of the model's own number.
+    """
+    if draws is not None:
+        with_draws(classifier, draws)
+
+    def look(path: Path) -> Seen:
         with open_slide(str(path)) as slide:
-            seen.append(predictor(slide))
-        seconds.append(time.perf_counter() - start)
-    probabilities = torch.tensor(np.stack([one.probabilities for one in seen]))
-    labels = torch.tensor([truth.label for truth in truths])
-    positive = [(one, truth) for one, truth in zip(seen, truths, strict=True) if truth.label]
-    drawn = [(evidence_map(one), truth) for one, truth in positive]
-    return Row(
-        len(paths),
-        score(probabilities, labels).auroc,
-        auroc_interval(probabilities.numpy(), labels.numpy()),
-        float(np.mean([_read(one) / (truth.tissue.sum() * SIDE**2) for one, truth in zip(seen, truths, strict=True)])),
-        float(np.mean([hits(one, truth) for one, truth in positive])),
-        float(np.mean([truth.tumour.flat[cells.argmax()] for cells, truth in drawn])),
-        float(np.mean([_precision(cells, truth) for cells, truth in drawn])),
-        float(np.mean([truth.tumour.sum() / truth.tissue.sum() for _, truth in drawn])),
-        float(np.median(seconds)),
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    )
+            found = predict(slide, classifier, device="cpu", exact=exact)
+        truth = truth_of(path)
+        tiles = sum(int(glimpse.valid.sum()) for glimpse in found.glimpses)
+        read = _read(found) / (truth.tissue.sum() * SIDE**2)
+        return Seen(float(found.probabilities[1]), tiles, float(read), hits(found, truth), evidence_map(found))
+
+    return look
+
+
+def with_draws(classifier: Classifier, draws: int) -> None:
+    """Make a model read another number of tiles a slide.
+
+    Raises:
+        TypeError: it has no such number.
+    """
+    if not isinstance(getattr(classifier.model, "draws", None), int):
+        raise TypeError(f"{classifier.name} has no number of draws that could be changed")
+    classifier.model.draws = draws  # type: ignore[assignment]
+
+
+def baseline_looker(place: Place, row: str, folder: Path, draws: int | None = None) -> Looker:
+    """Look with a head on remembered features; random cells are the same each time.
+
+    Args:
+        place: where things lie.
+        row: which description its cells have.
+        folder: of the trained head.
+        draws: cells a slide in place of the row's own number.
+    """
+    baseline, head = BASELINES[row], restore(folder / "head.safetensors")
+    if draws is not None:
+        baseline = replace(baseline, draws=draws)
+
+    @cache
+    def remembered(name: str) -> Slides:
+        return recall(place.features, name, place.encoder)
+
+    @torch.inference_mode()
+    def look(path: Path) -> Seen:
+        slides = remembered(path.parent.name)
+        at = slides.names.index(path.stem)
+        bag, noise = baseline.describe(slides, at), _noise(folder, path)
+        taken = drawn(baseline, bag, noise)
+        scores, attention = head(bag[taken])
+        cells, tiles = np.zeros(CELLS**2), len(taken) if baseline.reads else 0
+        cells[slides.cells(at)[taken.numpy()]] = attention.numpy()
+        hit = float(slides.tumour[at].flat[cells.argmax()]) if tiles else float("nan")
+        read = tiles / float(slides.tissue[at].sum())
+        return Seen(float(scores.softmax(dim=-1)[1]), tiles, read, hit, cells.reshape(CELLS, CELLS))
+
+    return look
+
+
+def _noise(folder: Path, path: Path) -> torch.Generator:
+    """Chance that is the same each time a trained row looks at a slide."""
+    return torch.Generator().manual_seed(zlib.crc32(f"{folder.name} {path.stem}".encode()))
 
 
 def hits(prediction: Prediction, truth: Truth) -> float:

@@ -1,137 +1,214 @@
-"""The needle benchmark's table, and the picture of where every row looked on one slide."""
+"""The needle benchmark's tables and figures: rows over seeds, paired with exhaustive reading, by size of the lesion.
+
+AUROC, sensitivity and hit are means over seeds. Intervals are 95 % and over slides, which all seeds share: of an AUROC
+the mean of the seeds' intervals, of shares the interval of slides with several looks each (`statistics.intervals`), of
+differences the bootstrap of slides, the same cohorts for both rows (`statistics.bootstrap`). A row calls tumour above
+the threshold that was chosen for each seed on the validation slides with 1 % tumour: the lowest one with a specificity
+of at least 0.95 there.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common import FIGURES, machine
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-PANEL, GAP, HEAD = 392, 20, 58
-"""Pixels of a panel's side, between panels, and of its title."""
-COLUMNS = 4
+from wsi_attention.statistics.bootstrap import bootstrap_aurocs, percentile_interval
+from wsi_attention.statistics.curves import area_under_roc
+from wsi_attention.statistics.intervals import auroc_interval, proportion_interval
+
+if TYPE_CHECKING:
+    from needle import Place
+
+SPECIFICITY, AT = 0.95, "0.01"
+"""Wanted on validation slides of this fraction, where a row's threshold comes from."""
+AGAINST = ("exhaustive", "context")
 HEADS = (
-    *("row", "AUROC 5 %", "AUROC 1 % (95 %)", "AUROC 0.2 %", "tissue read", "hit", "pointing", "AUPRC"),
-    *("s / slide", "MB", "training"),
+    *("row", "seeds", "AUROC 5 %", "1 % (95 %)", "0.5 %", "0.2 %", "1 %: minus exhaustive", "minus context"),
+    *("tiles", "read", "sensitivity 1 %", "specificity", "s / slide", "training"),
 )
 
-
-def load(work: Path, row: str) -> dict[str, Any] | None:
-    """A row's figures by tumour fraction; None where it was not measured."""
-    path = work / "results" / f"{row}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+Found = dict[str, Any]
 
 
-def table(work: Path, rows: Sequence[str]) -> str:
-    """Markdown: AUROC of every fraction, the rest at 1 %."""
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What a row says of a set with every seed.
+
+    Attributes:
+        probability: (seeds, n).
+        label: (n,) bool.
+        sets: what was measured, a seed each.
+        thresholds: above which a slide is called tumour, a seed each; NaN where there were no validation slides.
+    """
+
+    probability: NDArray[np.float64]
+    label: NDArray[np.bool_]
+    sets: tuple[Found, ...]
+    thresholds: NDArray[np.float64]
+
+    @property
+    def shares(self) -> list[NDArray[np.float64]]:
+        """(n, 2) probabilities of every seed."""
+        return [np.stack([1 - one, one], axis=-1) for one in self.probability]
+
+
+def threshold(probability: NDArray[np.float64], label: NDArray[np.bool_], specificity: float = SPECIFICITY) -> float:
+    """The middle between the highest negative that may be called positive no more and the next one above it.
+
+    Args:
+        probability: (n,) of validation slides.
+        label: (n,), whether each is positive.
+        specificity: wanted.
+    """
+    negatives = np.sort(probability[~label])
+    index = max(math.ceil(specificity * len(negatives) - 1e-9) - 1, 0)
+    above = probability[probability > negatives[index]]
+    return float((negatives[index] + (above.min() if len(above) else 1.0)) / 2)
+
+
+def looks(place: Place, row: str, name: str, seeds: Sequence[int]) -> Looks | None:
+    """What the row says of a set; None where no seed was measured on it."""
+    paths = [place.result(row, seed) for seed in seeds]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    sets = tuple(one[name] for one in found if name in one)
+    if not sets:
+        return None
+    limits = [_validated(one) for one in found if name in one]
+    probability = np.array([one["probability"] for one in sets])
+    return Looks(probability, np.array(sets[0]["label"]) == 1, sets, np.array(limits))
+
+
+def _validated(found: Found) -> float:
+    valid = found.get(f"valid-{AT}")
+    return math.nan if valid is None else threshold(np.array(valid["probability"]), np.array(valid["label"]) == 1)
+
+
+def figures(seen: Looks, against: dict[str, Looks]) -> Found:
+    """All figures of a row on a set, and its differences to other rows."""
+    areas = [area_under_roc(one, seen.label) for one in seen.probability]
+    ends = [auroc_interval(one, seen.label.astype(np.int64)) for one in seen.shares]
+    called = seen.probability > seen.thresholds[:, None]
+    hits = [[value for value in one["hit"] if value is not None] for one in seen.sets]
+    return {
+        "auroc": float(np.mean(areas)),
+        "auroc_interval": [float(value) for value in np.mean(ends, axis=0)],
+        "auroc_of_seeds": areas,
+        "minus": {name: difference(seen, other) for name, other in against.items()},
+        "sensitivity": _share(called[:, seen.label]),
+        "specificity": _share(~called[:, ~seen.label]),
+        "hit": _share(np.array(hits) > 0) if all(hits) else None,
+        "pointing": _mean(seen, "pointing"),
+        "auprc": _mean(seen, "auprc"),
+        "tiles": _mean(seen, "tiles"),
+        "read": _mean(seen, "read"),
+        "lesion": float(np.median([value for value in seen.sets[0]["lesion"] if value])),
+        "seconds": float(np.median([one["seconds"] for one in seen.sets])),
+    }
+
+
+def difference(one: Looks, other: Looks) -> Found:
+    """Mean AUROC over the seeds of a row minus that of another on the same slides, with its bootstrap interval."""
+    labels, k = one.label.astype(np.int64), len(one.shares)
+    drawn = bootstrap_aurocs([*one.shares, *other.shares], labels)
+    value = np.mean([area_under_roc(each, one.label) for each in one.probability])
+    value -= np.mean([area_under_roc(each, other.label) for each in other.probability])
+    return {
+        "auroc": float(value),
+        "interval": percentile_interval(drawn[:, :k].mean(axis=1) - drawn[:, k:].mean(axis=1)),
+    }
+
+
+def _share(right: NDArray[np.bool_]) -> Found:
+    """Share of (seeds, n) looks with its interval over n slides."""
+    groups = np.tile(np.arange(right.shape[1]), len(right))
+    return {"share": float(right.mean()), "interval": proportion_interval(right.ravel(), groups)}
+
+
+def _mean(seen: Looks, key: str) -> float:
+    return float(np.mean([value for one in seen.sets for value in one[key] if value is not None]))
+
+
+def collected(place: Place, rows: Sequence[str], seeds: Sequence[int], kind: str) -> dict[str, dict[str, Found]]:
+    """Figures of every row that was measured, by fraction; `kind` is "valid", "test" or "final"."""
+    from needle import FRACTIONS
+
+    found: dict[str, dict[str, Found]] = {}
+    for share in (f"{one:g}" for one in FRACTIONS):
+        seen = {row: looks(place, row, f"{kind}-{share}", seeds) for row in rows}
+        others = {row: other for row in AGAINST if (other := seen.get(row))}
+        for row, one in seen.items():
+            if one:
+                against = {name: other for name, other in others.items() if name != row}
+                found.setdefault(row, {})[share] = figures(one, against) | {"seeds": len(one.sets)}
+    return found
+
+
+def write_figures(place: Place, rows: Sequence[str], seeds: Sequence[int]) -> str:
+    """Write the figures as JSON beside RESULTS.md, and return both tables of the last kind of slides measured."""
+    found = {kind: collected(place, rows, seeds, kind) for kind in ("valid", "test", "final")}
+    about = {"variant": place.variant, "encoder": place.encoder, "seeds": list(seeds), "machine": machine()}
+    path = FIGURES / f"needle_{place.variant}_{place.encoder}.json"
+    path.write_text(json.dumps(about | found, indent=1) + "\n", encoding="utf-8")
+    kind = next(kind for kind in ("final", "test", "valid") if found[kind])
+    return f"{kind} slides, {place.variant}, encoder {place.encoder}\n\n" + tables(place, found[kind])
+
+
+def tables(place: Place, found: dict[str, dict[str, Found]]) -> str:
+    """Markdown: a line a row, then sensitivity and hit by the size of the lesion."""
     lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
-    for row in rows:
-        found = load(work, row)
-        if found is None:
-            continue
-        one = found["0.01"]
-        low, high = one["interval"]
-        seconds = work / "models" / row / "seconds.json"
-        minutes = f"{json.loads(seconds.read_text()) / 60:.0f} min" if seconds.is_file() else "–"
-        hit = "–" if math.isnan(one["hit"]) else f"{one['hit']:.2f}"
-        lines.append(
-            f"| {row} | {_auroc(found, '0.05')} | {one['auroc']:.3f} ({low:.3f}-{high:.3f}) | "
-            f"{_auroc(found, '0.002')} | {one['tissue_read']:.1%} | {hit} | {one['pointing']:.2f} | "
-            f"{one['auprc']:.3f} | {one['seconds']:.2f} | {one['megabytes']:.0f} | {minutes} |"
-        )
-    chance = next((f["0.01"]["chance"] for row in rows if (f := load(work, row))), math.nan)
-    return "\n".join(
-        [*lines, "", f"AUPRC of a constant map: {chance:.3f}. All but the first and third AUROC are at 1 %."]
-    )
+    lines += [_line(place, row, one) for row, one in found.items()]
+    sizes = {share: one["lesion"] for share, one in next(iter(found.values())).items()}
+    heads = [f"{size:.0f} tiles" for size in sizes.values()]
+    lines += [
+        "",
+        "Sensitivity / hit by tumour tiles:",
+        "",
+        f"| row | {' | '.join(heads)} |",
+        "|" + "---|" * (1 + len(heads)),
+    ]
+    for row, one in found.items():
+        lines.append(f"| {row} | {' | '.join(_by_size(one.get(share)) for share in sizes)} |")
+    return "\n".join(lines)
 
 
-def _auroc(found: dict[str, Any], share: str) -> str:
-    return f"{found[share]['auroc']:.3f}" if share in found else "–"
+def _by_size(one: Found | None) -> str:
+    if one is None:
+        return "–"
+    hit = "–" if one["hit"] is None else f"{one['hit']['share']:.2f}"
+    return f"{one['sensitivity']['share']:.2f} / {hit}"
 
 
-def draw(work: Path, rows: Sequence[str], slide: str | None = None) -> Path:
-    """A panel a row: its map over the same slide in faint colours, the tumour outlined; the slide itself first."""
-    from needle import classifier_of, exact_of
-    from needle_measure import evidence_map, truth_of
-
-    from wsi_attention.inference.predict import predict
-    from wsi_attention.slide.slide import open_slide
-
-    paths = sorted((work / "slides" / "test-0.01").glob("*.tiff"))
-    positive = [path for path in paths if truth_of(path).label]
-    path = next((one for one in positive if one.stem == slide), positive[0])
-    truth = truth_of(path)
-    panels = []
-    for row in rows:
-        with open_slide(str(path)) as opened:
-            found = predict(opened, classifier_of(work, row), device="cpu", exact=exact_of(row))
-        share = found.probabilities[1]
-        cells = np.where(truth.tissue, evidence_map(found), np.nan)
-        panels.append(_panel(path, row, f"tumour {share:.2f}", cells, truth.tumour))
-    panels.insert(
-        0, _panel(path, "slide", f"tumour in {truth.tumour.sum()} of {truth.tissue.sum()} tiles", None, truth.tumour)
-    )
-    out = work / "needle.png"
-    _sheet(panels).save(out, optimize=True)
-    return out
+def _line(place: Place, row: str, one: dict[str, Found]) -> str:
+    at = one.get(AT)
+    if at is None:
+        return f"| {row} |" + " – |" * (len(HEADS) - 1)
+    seconds = place.model(row, 0) / "seconds.json"
+    taken = json.loads(seconds.read_text()) if seconds.is_file() else None
+    parts = [
+        *(row, str(at["seeds"]), _auroc(one, "0.05"), f"{at['auroc']:.3f} {_range(at['auroc_interval'])}"),
+        *(_auroc(one, "0.005"), _auroc(one, "0.002"), *(_minus(at, name) for name in AGAINST)),
+        *(f"{at['tiles']:.0f}", f"{at['read']:.1%}", f"{at['sensitivity']['share']:.2f}"),
+        *(f"{at['specificity']['share']:.2f}", f"{at['seconds']:.2f}", "–" if taken is None else f"{taken:.0f} s"),
+    ]
+    return f"| {' | '.join(parts)} |"
 
 
-def _panel(
-    path: Path, name: str, note: str, cells: NDArray[np.float64] | None, tumour: NDArray[np.bool_]
-) -> Image.Image:
-    import openslide
-
-    from wsi_attention.export import legend as canvas
-
-    with openslide.OpenSlide(path) as file:
-        picture = np.asarray(file.get_thumbnail((PANEL, PANEL)).resize((PANEL, PANEL)).convert("RGB"), np.float32)
-    side = PANEL // len(tumour)
-    if cells is not None:
-        rank = _ranks(cells).repeat(side, 0).repeat(side, 1)
-        grey = picture.mean(axis=-1, keepdims=True) * 0.5 + 127
-        colour = canvas.ramp(np.nan_to_num(rank))
-        picture = np.where(np.isnan(rank)[..., None], grey, 0.25 * grey + 0.75 * colour)
-    sheet = Image.new("RGB", (PANEL, PANEL + HEAD), canvas.PAPER)
-    sheet.paste(Image.fromarray(picture.round().clip(0, 255).astype(np.uint8)), (0, HEAD))
-    pen = ImageDraw.Draw(sheet)
-    canvas.write(pen, (0, 4), name, 22)
-    canvas.write(pen, (0, 32), note, 16, canvas.MUTED)
-    _outline(pen, tumour, side)
-    return sheet
+def _auroc(one: dict[str, Found], share: str) -> str:
+    return f"{one[share]['auroc']:.3f}" if share in one else "–"
 
 
-def _ranks(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each cell's value as a share of the highest; maps differ too much in peakedness to share one scale."""
-    top = np.nanmax(cells)
-    return np.sqrt(cells / top) if top > 0 else cells * 0
+def _minus(at: Found, name: str) -> str:
+    if name not in at["minus"]:
+        return "–"
+    return f"{at['minus'][name]['auroc']:+.3f} {_range(at['minus'][name]['interval'])}"
 
 
-def _outline(pen: ImageDraw.ImageDraw, tumour: NDArray[np.bool_], side: int) -> None:
-    from wsi_attention.export import legend as canvas
-
-    padded = np.pad(tumour, 1)
-    for row, col in np.argwhere(tumour):
-        x, y = col * side, row * side + HEAD
-        edges = {
-            (0, 1): ((x, y), (x, y + side)),
-            (2, 1): ((x + side, y), (x + side, y + side)),
-            (1, 0): ((x, y), (x + side, y)),
-            (1, 2): ((x, y + side), (x + side, y + side)),
-        }
-        for (dx, dy), line in edges.items():
-            if not padded[row + dy, col + dx]:
-                pen.line(line, canvas.MARK, 3)
-
-
-def _sheet(panels: Sequence[Image.Image]) -> Image.Image:
-    rows = math.ceil(len(panels) / COLUMNS)
-    size = COLUMNS * (PANEL + GAP) + GAP, rows * (PANEL + HEAD + GAP) + GAP
-    sheet = Image.new("RGB", size, (255, 255, 255))
-    for i, panel in enumerate(panels):
-        sheet.paste(panel, (GAP + i % COLUMNS * (PANEL + GAP), GAP + i // COLUMNS * (PANEL + HEAD + GAP)))
-    return sheet
+def _range(interval: Sequence[float]) -> str:
+    return f"({interval[0]:.3f} to {interval[1]:.3f})"
