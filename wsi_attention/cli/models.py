@@ -73,7 +73,8 @@ def _is_ours(folder: Path) -> bool:
 def _table(title: str, found: Sequence[tuple[str, Path]]) -> None:
     from wsi_attention.errors import ModelError
 
-    rows, damaged = [HEAD], []
+    rows: list[tuple[str, ...]] = [HEAD]
+    damaged = []
     for name, folder in found:
         try:
             rows.append(_row(name, folder))

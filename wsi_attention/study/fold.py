@@ -17,6 +17,7 @@ from wsi_attention.export.chosen import exporters_of
 from wsi_attention.inference.batch import discovery
 from wsi_attention.inference.batch.classify import Order, run_batch
 from wsi_attention.inference.batch.discovery import Found, SlideFile
+from wsi_attention.inference.batch.listener import Watching
 from wsi_attention.inference.batch.runners import runner_for
 from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.stored_features import bags_alone
@@ -149,7 +150,7 @@ def _predict(job: FoldJob, listener: Listener) -> None:
 
     listener.line(f"predicting the {len(rows)} slides that it holds out")
     with runner_for(None, 1, in_process=True) as runner:
-        report = run_batch(order, folder / HELD_OUT, classifier, wishes, runner, told)
+        report = run_batch(order, folder / HELD_OUT, classifier, wishes, runner, Watching(told))
     if report.interrupted:
         raise KeyboardInterrupt
     for name, reason in report.failures:

@@ -73,8 +73,8 @@ class EpochRecord:
     def from_dict(cls, values: Mapping[str, object]) -> EpochRecord:
         """Return the record that `as_dict` made plain, NaN for None."""
         plain: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
-        several = {name: tuple(map(_figure, plain.pop(name, ()))) for name in ("figures", "parts")}
-        return cls(**plain, **several)
+        plain |= {name: tuple(map(_figure, plain.get(name, ()))) for name in ("figures", "parts")}
+        return cls(**plain)
 
 
 def _numbers(record: EpochRecord) -> dict[str, float]:
@@ -100,8 +100,8 @@ def recorded(epoch: int, rate: float, loss: float, scores: Scores | Judgement, s
     """
     if isinstance(scores, Judgement):
         nothing = math.nan, math.nan, math.nan
-        judged = {"val_slides": scores.n, "val_patients": scores.patients}
-        return EpochRecord(epoch, rate, loss, scores.loss, *nothing, slides, failed, **judged, figures=scores.figures)
+        record = EpochRecord(epoch, rate, loss, scores.loss, *nothing, slides, failed)
+        return replace(record, val_slides=scores.n, val_patients=scores.patients, figures=scores.figures)
     return EpochRecord(
         epoch,
         rate,

@@ -368,7 +368,8 @@ class TNet(nn.Module):
         side, n = parents.regions.side, self.options.grid
         if self.location is not None:
             phi = in_float32(partial(crop_means, grid=crop, side=side, n=n), parents.maps.detach())
-            return in_float32(self.location, phi)
+            logits: Tensor = in_float32(self.location, phi)
+            return logits
         assert self.trunk is not None
         tissue = canvas.share(parents.regions, self.trunk.cells).to(parents.maps.device)
         return in_float32(partial(self.trunk.crop_logits, crop=crop, side=side, n=n), parents.maps, tissue)

@@ -87,7 +87,8 @@ class CoarseTrunk(nn.Module):
         weights = (logits - highest[image].unsqueeze(-1)).exp()
         evidence = (self.evidence(maps).flatten(2) * weights.unsqueeze(1)).sum(dim=-1)
         total = weights.new_zeros(b).index_add(0, image, weights.sum(dim=-1))
-        return evidence.new_zeros(b, evidence.shape[-1]).index_add(0, image, evidence) / total.unsqueeze(-1)
+        summed: Tensor = evidence.new_zeros(b, evidence.shape[-1]).index_add(0, image, evidence)
+        return summed / total.unsqueeze(-1)
 
     def crop_logits(self, maps: Tensor, tissue: Tensor, crop: CropGrid, side: int, n: int) -> Tensor:
         """Return a logit for each crop, (v, n²): the logarithm of the sum of its cells' exponentials.
