@@ -36,7 +36,7 @@ from wsi_attention.methods.method import build_model
 from wsi_attention.model_card import ModelCard
 from wsi_attention.protocols import EpochAware
 from wsi_attention.training.loop import learning_rate
-from wsi_attention.training.state import optimiser_tensors, restore_optimiser, seed_of
+from wsi_attention.training.state import copied, optimiser_tensors, restore_optimiser, seed_of
 
 CLASSES = tuple("0123456789")
 EPOCH = 1_000
@@ -92,7 +92,7 @@ class Run:
     def save(self) -> None:
         """Write the state whole, then put it in the place of the one before."""
         groups = {"model": self.model.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
-        tensors = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+        tensors = {f"{group}/{name}": copied(one) for group, own in groups.items() for name, one in own.items()}
         told = {"recipe": self.recipe.as_dict(), "epochs": [asdict(one) for one in self.epochs]}
         fresh = self.state.with_suffix(".new")
         save_file(tensors, fresh, {"run": json.dumps(told)})

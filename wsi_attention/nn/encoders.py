@@ -63,7 +63,9 @@ class StridedMnistEncoder(nn.Sequential, Encoder):
         for before, after, (side, stride) in zip((channels, *self.widths), self.widths, self.steps, strict=False):
             layers += [nn.Conv2d(before, after, side, stride), nn.ReLU()]
         super().__init__(*layers, GlobalMax(), UnitNorm())
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for weight in self.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def directions(self) -> Tensor:
         """Return the axes: after a ReLU no number is negative."""
