@@ -1,4 +1,4 @@
-"""Text that others chose, made harmless: shown on a screen or in a picture, and put into the cells of a table."""
+"""Text that others chose, made harmless for a screen, a picture or the cells of a table; and times in words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ __all__ = [
     "HARMFUL",
     "from_cell",
     "in_cell",
+    "lasting",
     "visible",
 ]
 
@@ -44,3 +45,18 @@ def from_cell(cell: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode("ascii")
+
+
+def lasting(seconds: float) -> str:
+    """Return a time in at most two units: "3.1 s", "45 s", "12 min", "3 h 05 min", "2 d 4 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from wsi_attention.cli.pace import Pace, lasting
+from wsi_attention.cli.pace import Pace
 from wsi_attention.cli.progress import watching
 from wsi_attention.cli.voice import Voice, voice_of
 from wsi_attention.errors import InputError
 from wsi_attention.inference.batch.listener import News
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
+from wsi_attention.plain_text import lasting
 
 
 class Terminal(io.StringIO):

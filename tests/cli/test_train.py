@@ -97,6 +97,7 @@ def test_the_folder_is_a_model_with_all_that_made_it(slide_set: Path, trained: P
     assert sum(line.endswith(",val") for line in split) == 2
     assert sorted(path.name for path in (trained / "training").iterdir()) == [
         "finished.json",
+        "learning_curve.svg",
         "metrics.csv",
         "split.csv",
     ]

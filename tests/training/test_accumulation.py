@@ -319,7 +319,7 @@ def test_training_leaves_a_store_of_every_training_slide_and_nothing_else(slide_
         assert (store.get(name, label).visits > 0).all()
         assert sum(bool((store.get(name, other).visits > 0).any()) for other in CLASSES) == 1
     names = sorted(path.name for path in (straight / "training").iterdir())
-    assert names == ["finished.json", "metrics.csv", "split.csv"]
+    assert names == ["finished.json", "learning_curve.svg", "metrics.csv", "split.csv"]
 
 
 def killed(slides: Path, output: Path, kills: int, seed: int) -> Iterator[int]:
@@ -364,7 +364,7 @@ def check_kills(slides: Path, straight: Path, output: Path, kills: int, seed: in
     for name in (STORE, "model.safetensors", "training/metrics.csv"):
         assert (output / name).read_bytes() == (straight / name).read_bytes(), name
     left = sorted(path.name for path in (output / "training").iterdir())
-    assert left == ["finished.json", "metrics.csv", "split.csv"]
+    assert left == ["finished.json", "learning_curve.svg", "metrics.csv", "split.csv"]
     return seen
 
 

@@ -9,7 +9,13 @@ import pytest
 from wsi_attention.errors import InputError
 from wsi_attention.training.folder import forget
 
-OURS = ("training/finished.json", "training/metrics.csv", "training/split.csv", "training/state.safetensors")
+OURS = (
+    "training/finished.json",
+    "training/learning_curve.svg",
+    "training/metrics.csv",
+    "training/split.csv",
+    "training/state.safetensors",
+)
 MODEL = ("README.md", "config.json", "model.safetensors")
 
 

@@ -13,6 +13,7 @@ from wsi_attention.cli.classify import use_cache
 from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.say import say
 from wsi_attention.cli.train import listening
+from wsi_attention.cli.voice import Quiet, Verbose, Voice, voice_of
 from wsi_attention.defaults import FEATURE_STORE_GB
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def crossvalidate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:1 …; cuda:0,cuda:1 do one fold each.")] = "auto",
     processes: Annotated[int, typer.Option("-n", "--processes", help="Folds done side by side.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier study.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a model a fold, predict the slides that it has not seen, and join the models to one: classify -m study/.
 
@@ -61,17 +64,19 @@ def crossvalidate(
     """
     from wsi_attention.cli.interrupts import starting
 
-    with starting():
-        from wsi_attention.config import Recipe, as_recipe, changed, default_recipe
-        from wsi_attention.slide.urls import masked
-        from wsi_attention.study.crossvalidate import crossvalidate as do_study
-        from wsi_attention.training.encoder_choice import with_encoder
+    voice = voice_of(quiet, verbose)
+    with listening(voice) as listener:
+        listener.progress("loading", 0, 0)
+        with starting():
+            from wsi_attention.config import Recipe, as_recipe, changed, default_recipe
+            from wsi_attention.slide.urls import masked
+            from wsi_attention.study.crossvalidate import crossvalidate as do_study
+            from wsi_attention.training.encoder_choice import with_encoder
 
-    recipe = as_recipe(config) if config else default_recipe(method or Recipe.method)
-    changes = {"method": method, "epochs": epochs, "seed": seed, "start": start}
-    recipe = changed(recipe, **changes, encoder_start=encoder_start, negative=negative)
-    use_cache(cache)
-    with listening() as listener:
+        recipe = as_recipe(config) if config else default_recipe(method or Recipe.method)
+        changes = {"method": method, "epochs": epochs, "seed": seed, "start": start}
+        recipe = changed(recipe, **changes, encoder_start=encoder_start, negative=negative)
+        use_cache(cache)
         result = do_study(
             labels,
             slides,
@@ -90,7 +95,8 @@ def crossvalidate(
             command=shlex.join(["wsi-attention", *map(masked, sys.argv[1:])]),
             listener=listener,
         )
-    say(*_page(result, labels))
+    if voice is not Voice.QUIET:
+        say(*_page(result, labels))
 
 
 def _page(result: StudyResult, labels: Path) -> list[str]:

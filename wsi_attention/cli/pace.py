@@ -1,9 +1,11 @@
-"""How fast slides go, and how long the rest takes; and a time as people read it."""
+"""How fast slides go, and how long the rest takes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+from wsi_attention.plain_text import lasting
 
 
 class Pace:
@@ -30,18 +32,3 @@ class Pace:
             return ""
         left = f", {lasting(waiting * spent / self._count)} left" if waiting else ""
         return f"{3600 * self._count / spent:.0f} slides/h{left}"
-
-
-def lasting(seconds: float) -> str:
-    """Return a time in at most two units: "3.1 s", "45 s", "12 min", "3 h 05 min", "2 d 4 h"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = round(minutes / 60)
-    return f"{hours // 24} d {hours % 24} h"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from wsi_attention.cli.pace import Pace, lasting
+from wsi_attention.cli.pace import Pace
 from wsi_attention.cli.say import warn
 from wsi_attention.cli.voice import Voice
-from wsi_attention.plain_text import visible
+from wsi_attention.plain_text import lasting, visible
 
 if TYPE_CHECKING:
     from wsi_attention.inference.batch.listener import Listener, News

@@ -14,11 +14,13 @@ import typer
 from wsi_attention.cli.classify import use_cache
 from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.say import say
+from wsi_attention.cli.voice import Quiet, Verbose, Voice, voice_of
 from wsi_attention.defaults import FEATURE_STORE_GB
 from wsi_attention.plain_text import visible
 
 if TYPE_CHECKING:
     from wsi_attention.training.listener import Listener
+    from wsi_attention.training.run import TrainingResult
 
 
 FeatureStore = Annotated[
@@ -80,6 +82,8 @@ def train(
     devices: Annotated[int, typer.Option(help="How many of them train together.")] = 1,
     gpus: Annotated[str | None, typer.Option(help="Train on these GPUs together: all, or numbers such as 0,1.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew: remove an earlier training.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a model on labelled slides. Started again after an interruption, it goes on to the same result.
 
@@ -87,28 +91,20 @@ def train(
     """
     from wsi_attention.cli.interrupts import starting
 
-    with starting():
-        from wsi_attention.config import Recipe, as_recipe, changed, default_recipe
-        from wsi_attention.devices import gpus_named
-        from wsi_attention.slide.urls import masked
-        from wsi_attention.training import run
-        from wsi_attention.training.encoder_choice import with_encoder
+    voice = voice_of(quiet, verbose)
+    with listening(voice) as listener:
+        listener.progress("loading", 0, 0)
+        with starting():
+            from wsi_attention.config import Recipe, as_recipe, changed, default_recipe
+            from wsi_attention.devices import gpus_named
+            from wsi_attention.slide.urls import masked
+            from wsi_attention.training import run
+            from wsi_attention.training.encoder_choice import with_encoder
 
-    recipe = as_recipe(config) if config else default_recipe(method or Recipe.method)
-    recipe = changed(
-        recipe,
-        method=method,
-        epochs=epochs,
-        seed=seed,
-        start=start,
-        encoder_start=encoder_start,
-        maps=maps,
-        negative=negative,
-    )
-    use_cache(cache)
-    recipe = with_encoder(recipe, encoder)
-    command = shlex.join(["wsi-attention", *map(masked, sys.argv[1:])])
-    with listening() as listener:
+        recipe = as_recipe(config) if config else default_recipe(method or Recipe.method)
+        wanted = {"method": method, "epochs": epochs, "seed": seed, "start": start, "encoder_start": encoder_start}
+        recipe = with_encoder(changed(recipe, **wanted, maps=maps, negative=negative), encoder)
+        use_cache(cache)
         result = run.train(
             labels,
             slides,
@@ -122,48 +118,76 @@ def train(
             feature_store_gb=feature_store_gb,
             features=features,
             images=images,
-            command=command,
+            command=shlex.join(["wsi-attention", *map(masked, sys.argv[1:])]),
             listener=listener,
         )
-    if not result.reports:
-        return
+    if result.reports and voice is not Voice.QUIET:
+        say(*_page(result, recipe.bag))
+
+
+def _page(result: TrainingResult, bag: str) -> list[str]:
+    """Return how good the best epoch is, where the learning curve lies, and what to type next."""
+    output, best = result.folder, result.best
+    lines = []
     if result.finished_before:
-        say(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
-    best = result.best
+        lines.append(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
     judged = f"{best.val_slides} slides of {best.val_patients} patients"
-    judged = judged if recipe.bag == "slide" else f"{best.val_patients} patients"
-    if best.figures:
-        figures = ", ".join(
-            f"{one.name} {one.value:.3f} (95 % {one.interval[0]:.3f} to {one.interval[1]:.3f})" for one in best.figures
-        )
-        say(
-            f"{output}: best of {result.epochs} epochs is {best.epoch}: validation {figures} on {judged}, which chose "
-            f"the epoch too; {len(result.failed)} slides left out"
-        )
-        return
-    say(
-        f"{output}: best of {result.epochs} epochs is {best.epoch}: validation AUROC {best.val_auroc:.3f} "
-        f"(95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy {best.val_accuracy:.3f} "
-        f"(95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f}) on {judged}, which chose the epoch "
-        f"too; {len(result.failed)} slides left out"
+    judged = judged if bag == "slide" else f"{best.val_patients} patients"
+    figures = ", ".join(
+        f"{one.name} {one.value:.3f} (95 % {one.interval[0]:.3f} to {one.interval[1]:.3f})" for one in best.figures
     )
+    figures = figures or (
+        f"AUROC {best.val_auroc:.3f} (95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy "
+        f"{best.val_accuracy:.3f} (95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f})"
+    )
+    lines.append(
+        f"{output}: best of {result.epochs} epochs is {best.epoch}: validation {figures} on {judged}, which chose "
+        f"the epoch too; {len(result.failed)} slides left out"
+    )
+    curve = output / "training" / "learning_curve.svg"
+    lines += [f"learning curve  {curve}"] if curve.is_file() else []
+    command = ["wsi-attention", "classify", "-i", "new_slides/", "-o", "results/", "-m", str(output)]
+    return [*lines, f"next: {shlex.join(command)}"]
 
 
 @contextmanager
-def listening() -> Iterator[Listener]:
-    """Yield what prints the lines of a training and moves its progress bar."""
+def listening(voice: Voice = Voice.USUAL) -> Iterator[Listener]:
+    """Yield what prints the lines of a training and moves its progress bar; with `-v` a line for each stage too."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    silent = voice is Voice.QUIET
+    with Progress(*columns, console=console, transient=True, disable=silent or not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         class Shown:
+            stage = ""
+
             def line(self, text: str) -> None:
-                console.print(visible(text), markup=False)
+                if not silent:
+                    console.print(visible(text), markup=False)
 
             def progress(self, stage: str, done: int, total: int) -> None:
-                bar.update(task, description=stage, completed=done, total=total)
+                if stage != self.stage:
+                    self.stage = stage
+                    bar.reset(task, description=visible(stage), total=total or None)
+                    if voice is Voice.VERBOSE:
+                        self.line(f"{stage}{f', {total} slides' if total else ''}")
+                bar.update(task, completed=done)
 
         yield Shown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import ModuleType
 
@@ -149,6 +150,7 @@ def _hub(repository: str) -> tuple[ModuleType, tuple[type[Exception], ...]]:
         import huggingface_hub.errors
     except ImportError as error:
         raise MissingExtraError(f"hub:{repository} needs the package huggingface_hub; {EXTRA}") from error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries are told once, by the error at their end
     module: ModuleType = huggingface_hub
     of_client = [kind for kind in huggingface_hub.errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"]
     return module, (OSError, ValueError, *of_client)  # the client's errors need be no OSError

@@ -19,6 +19,7 @@ from wsi_attention.files import remove_unfinished, write_text
 from wsi_attention.model_card import ModelCard
 from wsi_attention.plain_text import in_cell
 from wsi_attention.training.accumulation import tidy as tidy_epochs
+from wsi_attention.training.curve import CURVE, write_curve
 from wsi_attention.training.labels import LabelRow, Split
 from wsi_attention.training.map_store import STORE
 from wsi_attention.training.plan import FINISHED, FOLDER, Finished, Plan
@@ -36,7 +37,7 @@ def forget(output: str | Path) -> None:
         InputError: the folder holds a model from elsewhere.
     """
     folder = Path(output)
-    ours = [folder / FOLDER / name for name in (STATE, FINISHED, METRICS, SPLIT)]
+    ours = [folder / FOLDER / name for name in (STATE, FINISHED, METRICS, SPLIT, CURVE)]
     if any(path.is_file() for path in ours):
         model = [folder / name for name in (README, WEIGHTS, CONFIG)] if (folder / CONFIG).is_file() else []
         for path in (*model, folder / STORE, *ours):
@@ -95,6 +96,7 @@ def finish(
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)
+    write_curve(folder / FOLDER, state.history, end.best.epoch)
     content = {"plan": dict(state.plan), **end.as_dict()}
     write_text(folder / FOLDER / FINISHED, json.dumps(content, indent=2, sort_keys=True) + "\n")
     tidy(folder / FOLDER)

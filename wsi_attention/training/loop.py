@@ -7,6 +7,7 @@ images, and gradients are summed before the step, so an image that drops out sta
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from torch.optim import AdamW
 
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError, SlideError
+from wsi_attention.plain_text import lasting
 from wsi_attention.protocols import EpochAware, LabelAware, TileSource, contract_of
 from wsi_attention.structures import Output
 from wsi_attention.targets.target import Target
@@ -112,8 +114,11 @@ def fit(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState) -> Tra
     restore_optimiser(optimiser, state.optimiser)
     cards = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(cards), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        began, first = time.monotonic(), state.epoch
         while not finished(state, job.recipe):
             state = _epoch(fabric, model, optimiser, job, state)
+            times = _times(time.monotonic() - began, state.epoch - first, job.recipe.epochs - state.epoch)
+            job.listener.line(f"{_summary(state.history[-1], state.best_epoch, job.recipe.bag)}; {times}")
             if fabric.is_global_zero:
                 job.save(state)
             fabric.barrier()
@@ -153,7 +158,6 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
     latest = state.best_epoch == 0 or (isinstance(model, EpochAware) and model.last_is_best)
     if latest or better(record, state.history[state.best_epoch - 1], job.recipe.best):
         state = replace(state, best=weights, best_epoch=number)
-    job.listener.line(_summary(record, state.best_epoch, job.recipe.bag))
     return state
 
 
@@ -272,6 +276,11 @@ def _summary(record: EpochRecord, best: int, bag: str) -> str:
         f"epoch {record.epoch}: loss {record.train_loss:.4f}, validation loss {record.val_loss:.4f}, "
         f"{shown} of {record.val_slides} {bag}s{mark}"
     )
+
+
+def _times(spent: float, done: int, left: int) -> str:
+    """Return the time since the start and what the epochs that are left take, fewer where patience ends them."""
+    return f"{lasting(spent)} spent" + (f", at most {lasting(left * spent / done)} left" if left else "")
 
 
 def _generator(*parts: object) -> Generator:

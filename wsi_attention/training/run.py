@@ -25,6 +25,7 @@ from wsi_attention.training.accumulation import tidy as tidy_epochs
 from wsi_attention.training.bags import Stored, bag_examples, stored_for, with_features
 from wsi_attention.training.certainty import judged
 from wsi_attention.training.curriculum import Lessons
+from wsi_attention.training.curve import write_curve
 from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMemory, slide_examples, usable
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.features import Place, kept_features
@@ -102,7 +103,8 @@ def train(
         labels: CSV `slide,label[,patient][,mpp][,split][,series]`.
         slides: folders, files or URLs among which the labels' slides are found, one or several; None to train on
             features alone.
-        output: the model folder; `training/` in it holds metrics.csv, split.csv and, until the end, the state.
+        output: the model folder; `training/` in it holds metrics.csv, learning_curve.svg, split.csv and, until
+            the end, the state.
         recipe: all numbers: a `Recipe`, a TOML file or the name of a shipped one such as "ats"; that of the default
             method where None.
         earlier: "continue" a training in the folder, or "replace" it as soon as all the rest has proved usable.
@@ -222,6 +224,7 @@ def _job(
     def save(state: TrainingState) -> None:
         save_epoch(accumulation, folder, state.epoch)
         save_state(folder, state)
+        write_curve(folder, state.history, state.best_epoch)
         tidy_epochs(folder, state.epoch)
 
     train_set = examples(plan.split.train)
