@@ -60,7 +60,7 @@ class Card:
 
     def html(self) -> str:
         """Return the card as HTML."""
-        from wsi_attention.export.report_page import environment
+        from wsi_attention.export.templating import environment
 
         return environment().get_template("notebook.html.j2").render(card=self)
 

@@ -463,8 +463,8 @@ class Stated(Protocol):
 class Exporter(Protocol):
     """Writes one `Prediction` as one file or folder.
 
-    An exporter that shows pixels takes `overview`, `tiles` or both as further arguments, each with a default; see
-    `export.heatmap` and `export.report`.
+    An exporter that shows pixels takes `overview`, `tiles` or both as further arguments, each with a default; one that
+    tells the slide's name in the results folder takes `slide_name`. See `export.heatmap` and `export.report`.
     """
 
     @property

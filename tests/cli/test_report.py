@@ -45,7 +45,7 @@ def results(tmp_path: Path) -> Path:
 def test_report_makes_what_is_missing(results: Path) -> None:
     ran = run("report", results)
     assert ran.exit_code == 0 and ran.output.strip() == str(results / "report.html")
-    assert (results / "report/a.json").is_file()
+    assert (results / "report/a.html").is_file()
     assert (results / "report.html").read_text().count("<article") == 1
 
 

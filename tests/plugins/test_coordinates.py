@@ -26,7 +26,8 @@ from PIL import Image
 from wsi_attention import Classifier, Prediction, Slide, TissueMask, open_slide, predict
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.record import to_record
-from wsi_attention.export.report import ReportExporter, read_part
+from wsi_attention.export.report import ReportExporter
+from wsi_attention.export.report_part import read_part
 from wsi_attention.export.table import TilesExporter, figures
 from wsi_attention.export.zarr import HeatmapPyramidExporter
 from wsi_attention.geometry import Box

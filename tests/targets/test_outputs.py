@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from wsi_attention import registry
-from wsi_attention.export.report import read_part
-from wsi_attention.export.report_page import Row, Section
+from wsi_attention.export.report_part import read_part
+from wsi_attention.export.report_rows import Row
+from wsi_attention.export.report_section import Section
 from wsi_attention.export.table import columns, figures
 from wsi_attention.notebook import prediction_html
 from wsi_attention.structures import Prediction
@@ -35,7 +36,7 @@ def test_every_exporter_writes_it(tmp_path: Path) -> None:
     }
     part = read_part(tmp_path / "report")
     assert part is not None
-    section = Section(Row(1, "s", "done"), part, True)
+    section = Section(Row(1, "s", "done"), part)
     assert (section.label, section.probability, section.classes) == ("age 53.22, size 2.5", None, [])
     assert section.values == [("value_age", 53.21987), ("value_size", 2.5)]
 

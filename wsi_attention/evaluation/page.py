@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from wsi_attention.evaluation.plots import MOST, Plot, counted, interval_text
-from wsi_attention.export.report_page import environment, template_text
+from wsi_attention.export.templating import environment, template_text
 from wsi_attention.statistics.intervals import METHODS
 
 if TYPE_CHECKING:

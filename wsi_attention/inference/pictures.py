@@ -89,7 +89,8 @@ def write_unfinished(exporter: Exporter, prediction: Prediction, final: Path, **
         exporter: writes.
         prediction: what to write.
         final: where the export will lie.
-        sources: pixels that some exporters show, by the name of their argument; read only where the exporter has it.
+        sources: what some exporters show, pixels or the slide's name, by the name of their argument; asked only where
+            the exporter has it.
 
     Raises:
         ResultsError: disk full, or writing is not permitted.

@@ -202,7 +202,7 @@ def _stated(name: str, own: Sequence[tuple[str, Path, str]], run: RunKey, folder
 def _exported(prediction: Prediction, name: str, folder: Path) -> Iterator[str]:
     for exporter in exporters_of(EXPORTS):
         relative = exporter.suffix.format(slide=name)
-        write_unfinished(exporter, prediction, folder / relative)
+        write_unfinished(exporter, prediction, folder / relative, slide_name=lambda: name)
         yield relative
 
 

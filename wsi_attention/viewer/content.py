@@ -26,7 +26,8 @@ from wsi_attention.export.layers import (
     unseen_place,
 )
 from wsi_attention.export.legend import ticks
-from wsi_attention.export.report import ReportExporter, read_part
+from wsi_attention.export.report import ReportExporter
+from wsi_attention.export.report_part import read_part
 from wsi_attention.export.table import highest_share
 from wsi_attention.inference.results.state import State
 from wsi_attention.slide.slide import Slide

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.results.export_again import export_again
-from wsi_attention.inference.results.page import _sizes as sizes_of
 from wsi_attention.inference.results.page import write_page
 from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.testing.exporters import example_prediction
@@ -49,27 +50,59 @@ def test_all_slides_in_the_table_and_those_with_a_label_below(results: Path) -> 
     assert not list(results.glob(".tmp-*"))
 
 
-def test_beyond_the_limit_thumbnails_and_then_rows_alone(results: Path) -> None:
-    full = write_page(results).read_text()
-    needed = sum(sizes_of(results, f"s{number}")[0] for number in range(4))
-    assert write_page(results, limit=needed).read_text() == full
-    small = write_page(results, limit=needed - 1).read_text()
-    assert small.count('class="small"') == 4 and "<b>Left out.</b>" in small and "by a thumbnail" in small
-    assert len(small) < len(full)
-    bare = write_page(results, limit=30_000).read_text()
-    assert 0 < bare.count("<article") < 4 and bare.count("<tr data-status=") == 6
-    assert "by their row in the table alone" in bare
+def test_beyond_the_limit_every_slide_opens_from_its_own_page(results: Path) -> None:
+    one = write_page(results).read_text()
+    needed = sum(path.stat().st_size for path in (results / "report").rglob("*.html"))
+    assert write_page(results, limit=needed).read_text() == one == write_page(results, few=4).read_text()
+    for many in (write_page(results, limit=needed - 1).read_text(), write_page(results, few=3).read_text()):
+        assert many.count("<article") == 0 and many.count("<tr data-status=") == 6
+        assert many.count('class="card-of"') == 4 and 'href="report/s1.html"' in many
+        assert "4 slides have pages of their own in report/" in many
+    assert not list(results.rglob(".tmp-*"))
 
 
-def test_a_thousand_slides_stay_within_the_limit(results: Path, tmp_path: Path) -> None:
-    made = (results / "report/s0.json").read_bytes()
+def test_many_slides_are_sorted_by_the_class_to_look_for(results: Path) -> None:
+    for number, share in enumerate((0.2, 0.9, 0.4, 0.7)):
+        path = results / f"states/s{number}.json"
+        values = json.loads(path.read_text())
+        values["row"] |= {"prob_benign": f"{1 - share:.6f}", "prob_lesion": f"{share:.6f}"}
+        path.write_text(json.dumps(values))
+    many = write_page(results, few=3).read_text()
+    assert re.findall(r'href="report/(s\d)\.html"', many) == ["s1", "s3", "s2", "s0"]
+    assert '<option value="1" selected>lesion</option>' in many and 'data-shares="0.1 0.9"' in many
+    assert many == write_page(results, few=3).read_text()
+
+
+def test_a_thousand_slides_make_a_small_page(results: Path) -> None:
+    made = (results / "report/s0.html").read_bytes()
     state = (results / "states/s0.json").read_text()
     for number in range(1000):
-        (results / f"report/many{number:04d}.json").write_bytes(made)
+        (results / f"report/many{number:04d}.html").write_bytes(made)
         (results / f"states/many{number:04d}.json").write_text(state.replace('"s0"', f'"many{number:04d}"'))
-    page = write_page(results, limit=3_000_000)
-    assert page.stat().st_size < 3_000_000 + 1006 * 1500
-    assert page.read_text().count("<tr data-status=") == 1006
+    page = write_page(results)
+    assert page.stat().st_size < 1006 * 1500
+    text = page.read_text()
+    assert text.count("<tr data-status=") == 1006
+    assert text.index('<template id="rest">') < text.index("many0999") and text.index("many0050") < text.index(
+        "<template"
+    )
+
+
+def test_addresses_are_safe_and_the_evaluation_is_linked(results: Path, tmp_path: Path) -> None:
+    name = 'ward #1/50% "a"&b?'
+    state = (results / "states/s0.json").read_text()
+    values = json.loads(state) | {"name": name}
+    (results / "report/ward #1").mkdir()
+    (results / "states/ward #1").mkdir()
+    (results / f"report/{name}.html").write_bytes((results / "report/s0.html").read_bytes())
+    (results / f"states/{name}.json").write_text(json.dumps(values))
+    elsewhere = tmp_path / "further/one.html"
+    elsewhere.parent.mkdir()
+    text = write_page(results, path=elsewhere, few=1).read_text()
+    assert 'href="../report/ward%20%231/50%25%20%22a%22%26b%3F.html"' in text and "Evaluation" not in text
+    (results / "evaluation").mkdir()
+    (results / "evaluation/evaluation.html").write_text("")
+    assert '<a href="evaluation/evaluation.html">Evaluation</a>' in write_page(results).read_text()
 
 
 def test_chosen_slides_elsewhere(results: Path, tmp_path: Path) -> None:
@@ -82,7 +115,7 @@ def test_chosen_slides_elsewhere(results: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_costs_its_pictures_alone(results: Path) -> None:
-    (results / "report/s1.json").write_text("{")
+    (results / "report/s1.html").write_text("{")
     text = write_page(results).read_text()
     assert text.count("<tr data-status=") == 6 and text.count("<article") == 3
 

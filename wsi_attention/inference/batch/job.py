@@ -177,7 +177,9 @@ class _Work:
     def _export(self, exporter: Exporter, prediction: Prediction) -> str:
         relative = exporter.suffix.format(slide=self.job.name)
         path = self.job.settings.results / relative
-        write_unfinished(exporter, prediction, path, **self._subject.pictures(prediction))
+        write_unfinished(
+            exporter, prediction, path, slide_name=lambda: self.job.name, **self._subject.pictures(prediction)
+        )
         return relative
 
     def _state(self, status: str, reason: str) -> State:

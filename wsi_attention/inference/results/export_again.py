@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,8 @@ def export_again(
     for state, prediction in stored_results(results, names):
         path = Path(results) / chosen.suffix.format(slide=state.name)
         slide = Reopened(state, prediction, tell)
-        write_unfinished(chosen, prediction, path, overview=slide.overview, tiles=slide.tiles)
+        pixels = {"overview": slide.overview, "tiles": slide.tiles}
+        write_unfinished(chosen, prediction, path, slide_name=partial(str, state.name), **pixels)
         with results_errors(path):
             publish(path)
             remove(Path(twin(str(path))))

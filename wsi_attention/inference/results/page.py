@@ -1,17 +1,22 @@
-"""`report.html` of a results folder: made of its states and of the parts that the exporter `report` wrote."""
+"""`report.html` of a results folder, made of its states and of the slides' own pages that `report` exported."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError, ResultsError
-from wsi_attention.export.report import ReportExporter, read_part
-from wsi_attention.export.report_page import Patient, Row, Section, page
-from wsi_attention.export.table import highest_share
+from wsi_attention.export.report import ReportExporter
+from wsi_attention.export.report_page import NOT_CALIBRATED, Listing, page
+from wsi_attention.export.report_part import is_whole, read_part
+from wsi_attention.export.report_rows import Patient, Row
+from wsi_attention.export.report_section import Section
+from wsi_attention.export.table import highest_share, share_of
 from wsi_attention.files import results_errors, temporary
 from wsi_attention.inference.results.packed_states import PackedStates
 from wsi_attention.inference.results.patients import PATIENTS
@@ -21,28 +26,33 @@ from wsi_attention.structures import shown_class, warning_in
 
 PAGE = "report.html"
 LIMIT = 30_000_000
-"""Characters that the pictures of a page may take together; browsers open such a page within seconds."""
-FRAME = 6_000
-"""Characters of a section besides its pictures, about."""
+"""Bytes of slides' own pages that one file may hold; browsers open such a page within seconds."""
+FEW = 50
+"""Slides that one file shows below its table; of more, each opens on demand from its own page."""
+FURTHER = (("Evaluation", "evaluation/evaluation.html"),)
+"""Pages that other commands write into a results folder."""
 
 
-def write_page(results: str | Path, names: Iterable[str] = (), path: Path | None = None, limit: int = LIMIT) -> Path:
+def write_page(
+    results: str | Path, names: Iterable[str] = (), path: Path | None = None, limit: int = LIMIT, few: int = FEW
+) -> Path:
     """Write the page and return its path.
 
     Args:
         results: the folder that classify wrote.
         names: slides as predictions.csv names them; all if empty.
         path: where to write; report.html in the results folder if None.
-        limit: characters that all pictures may take. Beyond it slides are shown by thumbnails, and then by rows alone;
-            the page says so.
+        limit: bytes that all slides' own pages may take for the page to be one file that shows them all.
+        few: slides, likewise. Beyond either, the page is the table; it opens the slides' own pages in report/, and must
+            be kept beside that folder.
 
     Raises:
         ResultsError: no results there, no such slide, or the page cannot be written.
     """
     folder = Path(results)
     states = PackedStates(_states(folder, set(names)))
-    plan = _Plan(folder, states, limit)
     target = path or folder / PAGE
+    plan = _Plan(folder, states, target.parent, limit, few)
     with results_errors(target):
         with temporary(target).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.writelines(_page(plan, folder, states))
@@ -51,23 +61,21 @@ def write_page(results: str | Path, names: Iterable[str] = (), path: Path | None
 
 
 def _page(plan: _Plan, folder: Path, states: PackedStates) -> Iterator[str]:
-    about = _about(folder, states)
     said = states[min(states)].run.settings.get(CERTAINTY) if states else None
-    if isinstance(said, list) and said:
-        return page(plan.rows, plan.sections(), about, plan.left_out, [str(one) for one in said])
-    return page(plan.rows, plan.sections(), about, plan.left_out)
+    certainty = [str(one) for one in said] if isinstance(said, list) and said else [NOT_CALIBRATED]
+    return page(plan.rows, plan.sections(), _about(folder, states), certainty, plan.listing)
 
 
 def part_of(folder: Path, name: str) -> Path:
-    """Return where a slide's part of the page is."""
+    """Return where a slide's own page is."""
     return folder / ReportExporter.suffix.format(slide=name)
 
 
 def without_part(results: str | Path, names: Iterable[str] = ()) -> list[str]:
-    """Return names of slides that have a prediction but no part, as in results of earlier versions."""
+    """Return names of slides that have a prediction but no page of their own, as in results of earlier versions."""
     folder = Path(results)
     states = (state for state in _states(folder, set(names)) if state.record)
-    return sorted(state.name for state in states if read_part(part_of(folder, state.name)) is None)
+    return sorted(state.name for state in states if not is_whole(part_of(folder, state.name)))
 
 
 def _states(folder: Path, names: set[str]) -> Iterator[State]:
@@ -85,61 +93,81 @@ def _states(folder: Path, names: set[str]) -> Iterator[State]:
 
 
 class _Plan:
-    """How much of each slide fits on the page."""
+    """Which slides the page shows, where, and in which order."""
 
-    def __init__(self, folder: Path, states: PackedStates, limit: int) -> None:
-        self._folder = folder
-        patients = _patients(folder, states)
-        whose = {name: states[name].patient or name for name in states} if patients else {}
-        names = sorted(states, key=lambda name: (whose.get(name, ""), name))
-        sizes = [_sizes(folder, name) for name in names]
-        self._full = sum(full for full, _ in sizes) <= limit
-        kept: list[bool] = []
-        for full, small in sizes:
-            limit -= full if self._full else small
-            kept.append(full > 0 and limit >= 0)
-        self.rows = [
-            replace(_row(n, states[name], shown), patient=patients.get(whose.get(name, "")))
-            for n, (name, shown) in enumerate(zip(names, kept, strict=True), start=1)
-        ]
-        self._dropped = sum(full > 0 for full, _ in sizes) - sum(kept)
-
-    def sections(self) -> Iterator[Section]:
-        """Yield the slides that are shown, one in memory at a time."""
-        for row in self.rows:
-            part = read_part(part_of(self._folder, row.name)) if row.shown else None
-            if part is not None:
-                yield Section(row, part, self._full)
+    def __init__(self, folder: Path, states: PackedStates, beside: Path, limit: int, few: int) -> None:
+        self._folder, self._beside = folder, beside
+        names = list(states)
+        sizes = {name: part_of(folder, name).stat().st_size for name in names if is_whole(part_of(folder, name))}
+        self.cohort = len(sizes) > few or sum(sizes.values()) > limit
+        self._classes = _classes(states)
+        rows = self._numbered(states, _patients(folder, states))
+        self.rows = self._sorted(rows)
 
     @property
-    def left_out(self) -> str:
-        """What the page says of what it leaves out."""
-        if self._full:
-            return ""
-        dropped = f", and {self._dropped} slides by their row in the table alone" if self._dropped else ""
-        return (
-            f"To keep this page small, slides are shown by a thumbnail, without tiles{dropped}. A page with all of"
-            " some slides: wsi-attention report RESULTS --slide NAME -o some.html; each slide's tiles also stand in"
-            " tiles/ and its large picture in heatmaps/."
-        )
+    def listing(self) -> Listing:
+        """How the page is to be read."""
+        links = [(name, _address(self._folder / file, self._beside)) for name, file in FURTHER]
+        there = tuple(one for one, (_, file) in zip(links, FURTHER, strict=True) if (self._folder / file).is_file())
+        return Listing(self._classes, self._chosen, self.cohort, self._kept, there)
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the slides that are shown below the table, one in memory at a time."""
+        for row in () if self.cohort else self.rows:
+            part = read_part(part_of(self._folder, row.name)) if row.shown else None
+            if part is not None:
+                yield Section(row, part)
+
+    @property
+    def _chosen(self) -> str:
+        """The class that many slides are sorted by: of two, the second, which is not the one at rest."""
+        return self._classes[-1] if self.cohort and len(self._classes) == 2 else ""
+
+    @property
+    def _kept(self) -> str:
+        shown = sum(row.shown for row in self.rows)
+        pages = _address(self._folder / ReportExporter.suffix.partition("/")[0], self._beside)
+        return f"{shown} slides have pages of their own in {pages}/: keep it where it is." if self.cohort else ""
+
+    def _numbered(self, states: PackedStates, patients: Mapping[str, Patient]) -> list[Row]:
+        whose = {name: states[name].patient or name for name in states} if patients else {}
+        names = sorted(states, key=lambda name: (whose.get(name, ""), name))
+        found = (_row(number, states[name], self._classes) for number, name in enumerate(names, start=1))
+        return [replace(self._shown(row), patient=patients.get(whose.get(row.name, ""))) for row in found]
+
+    def _shown(self, row: Row) -> Row:
+        path = part_of(self._folder, row.name)
+        if self.cohort:
+            return replace(row, shown=True, page=_address(path, self._beside)) if is_whole(path) else row
+        return replace(row, shown=read_part(path) is not None)
+
+    def _sorted(self, rows: list[Row]) -> list[Row]:
+        """Return the rows by the probability of the chosen class, highest first, rows without one last."""
+        if not self._chosen:
+            return rows
+        place = self._classes.index(self._chosen)
+        return sorted(rows, key=lambda row: (-row.shares[place] if row.shares else 1.0, row.number))
 
 
-def _sizes(folder: Path, name: str) -> tuple[int, int]:
-    """Return characters of a slide's section in full, and with a thumbnail; (0, 0) where it has no part."""
-    part = read_part(part_of(folder, name))
-    if part is None:
-        return 0, 0
-    layers = sum(len(layer["png"]) for layer in (part["attention"], part["unseen"]) if layer)
-    tiles = sum(len(tile["jpeg"] or "") for tile in part["tiles"])
-    return (
-        FRAME + layers + len(part["overview"]) + tiles + 180 * len(part["boxes"]),
-        FRAME + layers + len(part["thumbnail"]),
-    )
+def _classes(states: PackedStates) -> tuple[str, ...]:
+    """Return the classes whose probabilities all slides have; none where they are told by other numbers."""
+    run = states[min(states)].run if states else None
+    return () if run is None or run.columns else run.classes
 
 
-def _row(number: int, state: State, shown: bool) -> Row:
+def _address(path: Path, beside: Path) -> str:
+    """Return where a file lies from the folder of a page, as a link says it."""
+    try:
+        found = os.path.relpath(path.resolve(), beside.resolve())
+    except ValueError:  # Windows: on another drive
+        return path.resolve().as_uri()
+    return quote(os.fsencode(Path(found).as_posix()), safe="/")
+
+
+def _row(number: int, state: State, classes: tuple[str, ...]) -> Row:
     row = state.row
     label = row.get("label", "")
+    shares = [_number(row.get(share_of(name))) for name in classes]
     return Row(
         number,
         state.name,
@@ -150,10 +178,10 @@ def _row(number: int, state: State, shown: bool) -> Row:
         None if _number(row.get("tiles_read")) is None else int(_number(row.get("tiles_read")) or 0),
         _number(row.get("area_read")),
         "; ".join(filter(None, (state.reason, row.get("notes")))),
-        shown,
-        warning_in(row.get("notes", "")),
-        _number(row.get("unread_mass")),
+        warning=warning_in(row.get("notes", "")),
+        unread=_number(row.get("unread_mass")),
         counted=state.run.counted,
+        shares=tuple(share for share in shares if share is not None) if None not in shares else (),
     )
 
 

@@ -1,0 +1,53 @@
+
+// A slide opens below its row, from the page of its own; the oldest closes when there are many, so that memory is bounded.
+const MOST = 6;
+const open = [];
+
+function close(entry) {
+  entry.card.remove();
+  entry.card = null;
+  open.splice(open.indexOf(entry), 1);
+  entry.row.querySelector("a.card-of").setAttribute("aria-expanded", "false");
+  document.body.classList.toggle("showing", open.length > 0);
+}
+
+function openCard(entry, link) {
+  if (open.length === MOST) close(open[0]);
+  const [card, cell, frame] = ["tr", "td", "iframe"].map((name) => document.createElement(name));
+  card.className = "card";
+  card.setAttribute("role", "row");
+  cell.setAttribute("role", "cell");
+  cell.setAttribute("aria-colspan", String(heads.length));
+  cell.colSpan = heads.length;
+  frame.title = `Slide ${link.textContent}`;
+  frame.sandbox = "allow-scripts allow-popups allow-popups-to-escape-sandbox";
+  frame.src = link.href;
+  cell.append(frame);
+  card.append(cell);
+  entry.row.after(card);
+  entry.card = card;
+  open.push(entry);
+  link.setAttribute("aria-expanded", "true");
+  document.body.classList.add("showing");
+}
+
+for (const entry of entries) entry.row.querySelector("a.card-of")?.setAttribute("aria-expanded", "false");
+
+body.addEventListener("click", (event) => {
+  const link = event.target.closest("a.card-of");
+  if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  const entry = entries.find(({ row }) => row.contains(link));
+  if (entry.card) close(entry);
+  else openCard(entry, link);
+});
+
+const frameOf = ({ card }) => card.querySelector("iframe");
+
+window.addEventListener("message", ({ source, data }) => {
+  const entry = open.find((each) => frameOf(each).contentWindow === source);
+  if (!entry || !(data?.height > 0)) return;
+  frameOf(entry).style.height = `${Math.min(Math.ceil(data.height), 20000)}px`;
+  source.postMessage({ ...look }, "*");
+});
+document.addEventListener("look", () => open.forEach((each) => frameOf(each).contentWindow.postMessage({ ...look }, "*")));
