@@ -289,5 +289,7 @@ def _places(slides: str | Path | Iterable[str | Path] | None, features: str | Pa
         given_path(features, "features", "a folder")
     places = () if slides is None else given_paths(slides, "slides", "a folder or a slide")
     if features is None and not places:
-        raise InputError("no slides are given (-i), no features of them (--features), no --images: give one of them")
+        raise InputError(
+            "no slides are given (-i), no plain images (--images), and no features of them (--features): give one"
+        )
     return places

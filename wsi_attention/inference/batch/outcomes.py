@@ -53,6 +53,7 @@ class BatchRun:
             for name in kept:
                 state = self._folder.states[name]
                 self._keep(state)
+                self.told.append(name)
                 self._tell(state, kept=True)
             self._run(iter(jobs), runner)
             while self._alone:
@@ -107,12 +108,12 @@ class BatchRun:
             self._keep(earlier)
         elif outcome.state is not None:
             self._take_new(outcome.state, earlier, outcome.why)
+        self.told.append(name)
         told = outcome.state or earlier
         if told is not None:
             self._tell(told, kept=outcome.state is None)
 
     def _tell(self, state: State, *, kept: bool) -> None:
-        self.told.append(state.name)
         statuses = self._report.statuses
         self._listener.slide(News(state, kept, statuses.total(), statuses["failed"], self._report.total))
 
