@@ -88,6 +88,8 @@ class Run:
             groups[name.partition("/")[0]][name.partition("/")[2]] = value
         self.model.load_state_dict(groups["model"])
         restore_optimiser(self.optimiser, groups["optimiser"])
+        for weight, kept in self.optimiser.state.items():  # the fused optimiser wants the memory format of the weights
+            kept |= {name: torch.empty_like(weight).copy_(kept[name]) for name in ("exp_avg", "exp_avg_sq")}
 
     def save(self) -> None:
         """Write the state whole, then put it in the place of the one before."""

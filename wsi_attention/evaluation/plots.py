@@ -318,6 +318,6 @@ def shortened(name: str, most: int = 18) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6.5)
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / step <= 6.5)
     first, last = int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9))
     return [round(number * step, 10) for number in range(first, last + 1)]
