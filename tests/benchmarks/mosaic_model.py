@@ -42,9 +42,14 @@ class Work:
     encoder: Path
     recipe: str
 
+    @property
+    def name(self) -> str:
+        """What models and results are called after."""
+        return Path(self.recipe).stem
+
     def model(self, seed: int) -> Path:
         """The folder of a trained model."""
-        return self.folder / "models" / f"{self.recipe}-{seed}"
+        return self.folder / "models" / f"{self.name}-{seed}"
 
     def fresh(self, first: int) -> Path:
         """The folder of a set of fresh mosaics."""
@@ -52,7 +57,7 @@ class Work:
 
     def results(self, seed: int, first: int) -> Path:
         """The results of a model on such a set."""
-        return self.folder / "results" / f"{self.recipe}-{seed}-{first}"
+        return self.folder / "results" / f"{self.name}-{seed}-{first}"
 
 
 def run(*command: object) -> None:
@@ -137,14 +142,19 @@ def ship(work: Work) -> None:
         negative=config["negative"],
         seen=known.seen,
         purpose=PURPOSE,
-        page=page(config, areas, every),
+        page=page(config, areas, every, "\n".join(known.certainty.sentences), work.name),
         certainty=known.certainty,
     )
     save_model(work.folder / NAME, known.model, card)
     print(f"{work.folder / NAME}: copy it to wsi_attention/shipped/{NAME}")
 
 
-def page(config: Any, areas: list[float], every: list[float]) -> str:
+def figures(values: list[float]) -> str:
+    """Numbers in a sentence."""
+    return ", ".join(f"{one:.3f}" for one in values)
+
+
+def page(config: Any, areas: list[float], every: list[float], certainty: str, recipe: str) -> str:
     """The card: what it is, what it is not, where it comes from, how good it is."""
     low, high = min(every), max(every)
     return f"""---
@@ -179,14 +189,17 @@ Tells mosaics of lymph-node tiles with a small tumour from those without. Purpos
 
 ## How good it is
 On mosaics of tiles that it has not seen, with 1 % of the tissue tumour (about 19 of 1,900 tiles, one cluster), made and
-looked at once, after every choice: AUROC {", ".join(f"{one:.3f}" for one in areas)} on three sets of {COUNT}.
-Three models that
-differ by their seed reached {low:.3f} to {high:.3f}. Its probabilities are calibrated on 48 validation mosaics, half of
-which hold tumour, more of it than these; where tumour is rarer a probability says too much.
+looked at once, after every choice: AUROC {figures(areas)} on three sets of {COUNT}.
+Models that differ by their seed alone reached {low:.3f} to {high:.3f}.
+
+{certainty}
+
+Validation mosaics have more tumour than these, and half of them have some; where tumour is rarer, a probability says
+too much.
 
 ## How it was made
 ```bash
-python tests/benchmarks/mosaic_model.py all --work FOLDER --recipe {config["recipe"].get("method", "")}
+python tests/benchmarks/mosaic_model.py all --work FOLDER --recipe {recipe}
 ```
 
 ## Options and metrics
