@@ -285,6 +285,39 @@ def test_validation_that_is_no_number_is_no_score(spotted_examples: Examples, re
         fit(fabric_on("cpu", 1, "32"), model, job(spotted_examples(2, 0), spotted_examples(2, 50)), start(model))
 
 
+class TwoScales(Darkest):
+    """Answers by the darkest pixels, and by a constant that knows nothing; a third part is never there."""
+
+    part_names = ("dark", "blind", "absent")
+
+    def forward(self, source: Any, generator: Any = None) -> Output:
+        output = super().forward(source, generator)
+        dark = output.logits.detach()
+        return replace(output, parts=torch.stack([dark, dark * 0, dark * math.nan], dim=1))
+
+
+def test_parts_of_a_model_are_judged_by_themselves(spotted_examples: Examples, tmp_path: Path) -> None:
+    heard = Heard()
+    state = fit(
+        fabric_on("cpu", 1, "32"),
+        TwoScales(),
+        job(spotted_examples(4, 0), spotted_examples(6, 50), heard=heard),
+        start(TwoScales()),
+    )
+    dark, blind, absent = state.history[-1].parts
+    assert (dark.name, dark.value) == ("AUROC dark", state.history[-1].val_auroc)
+    assert blind.value == 0.5
+    assert math.isnan(absent.value)
+    assert f"(AUROC dark {dark.value:.4f}, AUROC blind 0.5000, AUROC absent nan)" in heard.lines[-1]
+    save_state(tmp_path, state)
+    kept = load_state(tmp_path)
+    assert kept is not None
+    assert kept.history[-1].parts[:2] == state.history[-1].parts[:2]
+    header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert "val_auroc_blind,val_auroc_blind_low" in header
+    assert len({row.count(",") for row in (header, *rows)}) == 1
+
+
 def test_class_weights_count(spotted_examples: Examples) -> None:
     runs = []
     for weights in ((1.0, 1.0), (0.1, 1.9)):

@@ -173,6 +173,17 @@ def test_first_reads_nothing_and_gives_the_first_scales_logits() -> None:
     assert small(inference="first").train()(TensorSource(images())).terms["scales"].shape == (1, 2, 2)
 
 
+@pytest.mark.parametrize("inference", ["all", "first"])
+def test_each_scale_answers_by_itself(inference: str) -> None:
+    model = small(scales=3, inference=inference)
+    output = model(TensorSource(images(2)))
+    there = 3 if inference == "all" else 1
+    assert model.part_names == ("scale-1", "scale-2", "scale-3")
+    assert output.parts is not None
+    assert torch.equal(output.parts[:, :there], output.terms["scales"])
+    assert bool(output.parts[:, there:].isnan().all())
+
+
 def test_scales_are_read_one_by_one_inside_one_another() -> None:
     source = AskedSource(
         torch.randint(0, 256, (1, 3, 900, 700), dtype=torch.uint8, generator=Generator().manual_seed(0))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from sources import AskedSource, EmptySource, blobs
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from wsi_attention.errors import InputError, NoTissueError, TileReadError
 from wsi_attention.methods.trt.model import SECOND, ReAttentionTransformer, trt
-from wsi_attention.methods.trt.reattention import ReAttention, coarse_look, kept_as_released
+from wsi_attention.methods.trt.reattention import ReAttention, coarse_look, kept, kept_as_released, kept_by_each
 from wsi_attention.nn.vit import Block, VisionTransformer
 from wsi_attention.protocols import contract_of
 from wsi_attention.structures import Output, TileBatch, TileSet
@@ -264,6 +265,31 @@ def test_a_flat_attention_map_keeps_a_share_of_the_patches() -> None:
     output = model(TensorSource(seeded(1, 3, 48, 48)))
     torch.testing.assert_close(output.terms["attention"], torch.full((1, 36), 1 / 36))
     assert int(output.terms["chosen"].sum()) == pytest.approx(18, abs=1)
+
+
+def test_each_head_keeps_patches_of_its_own() -> None:
+    """Heads that hold a patch each: their mean keeps all four only with much mass, each by itself keeps its own."""
+    heads = torch.full((1, 4, 8), 0.01)
+    heads[0, range(4), range(4)], heads[0, :, 4] = 0.92, 0.02
+    assert kept_by_each(heads, 0.6, 4)[0].tolist() == [True] * 4 + [False] * 4
+    assert kept_by_each(heads, 0.95, 8)[0].tolist() == [True] * 5 + [False] * 3
+    assert kept_by_each(heads, 0.6)[0].sum() == 4
+    assert kept_by_each(heads[:, :1], 0.6, 4).equal(kept(heads[:, 0], 0.6, 4))
+    assert kept_by_each(heads, 0.6, 1)[0].sum() == 4
+
+
+def test_heads_select_and_learn_by_themselves() -> None:
+    model, source, target = small(selected_by="heads", budget=9), TensorSource(images(2)), torch.tensor([0, 1])
+    output, plain = model(source), small(budget=9)(source)
+    torch.testing.assert_close(output.terms["attention"], plain.terms["attention"])
+    assert output.terms["overview_logits"].shape == (2, model.options.heads, 2)
+    assert all(1 <= len(own[0].tiles) <= 9 for own in output.glimpses)
+    each = [functional.cross_entropy(one, target) for one in output.terms["overview_logits"].unbind(1)]
+    rest = functional.cross_entropy(output.logits, target)
+    rest = rest + functional.cross_entropy(output.terms["class_map_logits"], target)
+    torch.testing.assert_close(model.loss(output, target), rest + torch.stack(each).mean())
+    with pytest.raises(InputError, match='selected_by "heads" keeps a patch of each head'):
+        small(selected_by="heads", selection="as-released", finer=False)
 
 
 # The finer look
