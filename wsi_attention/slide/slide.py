@@ -51,7 +51,7 @@ def open_slide(
             name of the image that is the slide, where a file holds several.
 
     Returns:
-        The open slide; `with open_slide(path) as slide:` closes it.
+        The open slide; a `with` statement closes it.
 
     Raises:
         SlideOpenError: missing, broken, in no format that a reader knows, or without the image that was asked for.
