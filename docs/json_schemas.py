@@ -25,6 +25,8 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 FREE = ("provenance", "versions")
 """Objects whose keys are not promised."""
+NUMBERS = ("measurements", "probabilities", "values")
+"""Objects of numbers whose keys differ from file to file, such as the names of classes."""
 
 
 def schemas() -> dict[str, Schema]:
@@ -103,8 +105,10 @@ def of_values(values: Sequence[object]) -> Schema:
 
 def _of_value(value: object, name: str = "") -> Schema:
     if isinstance(value, Mapping):
-        if name in FREE or name == "measurements":
-            return {"type": "object", "additionalProperties": {"type": "number"} if name == "measurements" else {}}
+        if name in FREE:
+            return {"type": "object"}
+        if name in NUMBERS and all(isinstance(one, int | float) for one in value.values()):
+            return {"type": "object", "additionalProperties": {"type": "number"}}
         properties = {key: _of_value(one, key) for key, one in value.items()}
         return {"type": "object", "properties": properties, "required": sorted(properties)}
     if isinstance(value, list | tuple):

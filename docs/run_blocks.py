@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 DOCS = Path(__file__).resolve().parent
 RUN = {"bash": ["bash", "-e", "-c"], "python": [sys.executable, "-c"]}
-FOR_READING = ("text", "toml", "json", "groovy", "mermaid", "{toctree}", "{eval-rst}")
+FOR_READING = ("text", "toml", "csv", "json", "groovy", "mermaid", "{toctree}", "{eval-rst}")
 PART = re.compile(r"^<!-- (before|not run): (.*?) -->$|^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

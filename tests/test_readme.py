@@ -32,6 +32,10 @@ def run(command: list[str], folder: Path) -> str:
     return ran.stdout
 
 
+def test_it_has_at_most_900_words_with_code_and_tables() -> None:
+    assert len(README.split()) <= 900
+
+
 def test_every_block_says_its_language() -> None:
     assert BLOCKS
     assert {language for language, _ in BLOCKS} <= {"bash", "python"}
