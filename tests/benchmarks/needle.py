@@ -225,7 +225,8 @@ def _train_baseline(place: Place, row: str, folder: Path, seed: int) -> None:
     from needle_baselines import BASELINES, fit, save
     from needle_remembered import recall
 
-    save(fit(BASELINES[row], recall(place.features, "train", place.encoder), seed), folder / "head.safetensors")
+    slides = recall(place.features, "train", place.encoder if BASELINES[row].reads else "")
+    save(fit(BASELINES[row], slides, seed), folder / "head.safetensors")
 
 
 def looker_of(place: Place, row: str, seed: int, draws: int | None = None) -> Any:

@@ -25,7 +25,7 @@ from scipy import ndimage
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-EPOCHS, BATCH, RATE, DECAY = 40, 8, 1e-3, 1e-2
+EPOCHS, BATCH, RATE, DECAY = 16, 8, 5e-3, 1e-2
 CONTEXT, AROUND = 3, 5
 """Cells a side over which features and colours are averaged."""
 
@@ -34,22 +34,23 @@ Describe = Callable[[Slides, int], Tensor]
 
 
 class Head(nn.Module):
-    """Gated attention over a bag, its mean classified.
+    """Two layers for every cell, gated attention over a bag, its mean classified.
 
     Args:
         dim: length of a description.
-        hidden: width of the attention network.
+        hidden: width of all layers.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, dim: int, hidden: int = 64) -> None:
+    def __init__(self, dim: int, hidden: int = 32) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("deviation", torch.ones(dim))
-        self.content, self.gate = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
-        self.score, self.classifier = nn.Linear(hidden, 1), nn.Linear(dim, 2)
+        self.embed = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.content, self.gate = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.score, self.classifier = nn.Linear(hidden, 1), nn.Linear(hidden, 2)
 
     def standardise(self, bags: Sequence[Tensor]) -> None:
         """Take mean and deviation of every number over all cells of all bags."""
@@ -58,7 +59,7 @@ class Head(nn.Module):
 
     def forward(self, bag: Tensor) -> tuple[Tensor, Tensor]:
         """Map a bag (m, d) to class scores (2,) and attention (m,)."""
-        x = (bag - self.mean) / self.deviation
+        x = self.embed((bag - self.mean) / self.deviation)
         scores = self.score(torch.tanh(self.content(x)) * torch.sigmoid(self.gate(x))).squeeze(-1)
         attention = scores.softmax(dim=-1)
         return self.classifier(attention @ x), attention
@@ -132,7 +133,7 @@ def fit(baseline: Baseline, slides: Slides, seed: int, epochs: int = EPOCHS) -> 
     head = Head(bags[0].shape[1])
     head.standardise(bags)
     optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, epochs * -(-len(bags) // BATCH))
     for _ in range(epochs):
         for step in torch.randperm(len(bags), generator=noise).split(BATCH):
             scores = torch.stack([head(bags[i][drawn(baseline, bags[i], noise)])[0] for i in step.tolist()])
@@ -140,7 +141,7 @@ def fit(baseline: Baseline, slides: Slides, seed: int, epochs: int = EPOCHS) -> 
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        schedule.step()
+            schedule.step()
     return head.eval()
 
 

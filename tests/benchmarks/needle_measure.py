@@ -164,7 +164,7 @@ def baseline_looker(place: Place, row: str, folder: Path, draws: int | None = No
 
     @cache
     def remembered(name: str) -> Slides:
-        return recall(place.features, name, place.encoder)
+        return recall(place.features, name, place.encoder if baseline.reads else "")
 
     @torch.inference_mode()
     def look(path: Path) -> Seen:

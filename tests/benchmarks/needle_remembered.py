@@ -38,6 +38,8 @@ from wsi_attention.structures import TileSet
 from wsi_attention.tiles.source import SlideSource
 
 TURNS = 8
+ON_TISSUE = 0.95
+"""Share of the cells in which tissue is found that show a tile, at least; it spreads to few beside them."""
 OVERVIEW_MPP = 11.64
 ARRAYS = ("label", "fraction", "tissue", "tumour", "found", "index", "turn", "overview")
 GRID = Grid.covering((CELLS * SIDE, CELLS * SIDE), (SIDE, SIDE))
@@ -91,13 +93,15 @@ def recall(folder: Path, name: str, encoder: str = "small") -> Slides:
     Args:
         folder: WORK/VARIANT/features.
         name: of the set.
-        encoder: whose features.
+        encoder: whose features; none where empty.
     """
     with safe_open(folder / f"{name}.safetensors", framework="np") as file:
         about = file.metadata()
         arrays = {key: file.get_tensor(key) for key in ARRAYS}
-    with safe_open(folder / f"tiles-{about['part']}-{encoder}.safetensors", framework="np") as file:
-        features = file.get_tensor("features")
+    features = np.zeros((0, TURNS, 0), np.float16)
+    if encoder:
+        with safe_open(folder / f"tiles-{about['part']}-{encoder}.safetensors", framework="np") as file:
+            features = file.get_tensor("features")
     for key in ("tissue", "tumour", "found"):
         arrays[key] = arrays[key].astype(np.bool_)
     return Slides(tuple(json.loads(about["names"])), **arrays, features=features)
@@ -107,7 +111,7 @@ def remember_tiles(path: Path, tiles: Tiles, encode: Encode) -> None:
     """Encode every turn of every tile as it comes out of a slide, and write the features."""
     found = np.stack([_encoded(tiles, turn, encode) for turn in range(TURNS)], axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"features": found, "labels": tiles.labels}, path)
+    save_file({"features": np.ascontiguousarray(found), "labels": tiles.labels}, path)
 
 
 @torch.inference_mode()
@@ -139,9 +143,12 @@ def remember_slides(path: Path, folder: Path) -> None:
         "turn": np.array([one["turn"] for one in said], np.int8),
         "overview": np.stack([pixels for pixels, _ in views]),
     }
+    on_tissue = arrays["tissue"][arrays["found"] > 0].mean()
+    if on_tissue < ON_TISSUE:
+        raise ValueError(f"{folder}: {on_tissue:.0%} of the cells with tissue show a tile, so that cells are mixed up")
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"names": json.dumps([file.stem for file in files]), "part": said[0]["part"]}
-    save_file(arrays, path, metadata=about)
+    save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path, metadata=about)
 
 
 def _overview(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ averages of pixels are not averages in CIELAB and because pixels are clipped, is
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import cache
 
@@ -58,7 +59,9 @@ def _matched(pixels: NDArray[np.uint8], mean: Floats, deviation: Floats, grey: F
     own, spread = _moments(lab)
     factor = np.clip(deviation / np.maximum(spread, 1e-6), 1 / STRETCH, STRETCH)
     moved = (lab - own[:, None, None]) * factor[:, None, None] + mean
-    rgb = 255 * np.asarray(lab2rgb(moved), np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # colours that do not exist are clipped
+        rgb = 255 * np.asarray(lab2rgb(moved), np.float64)
     for _ in range(ROUNDS):
         rgb = np.clip(rgb + (grey - rgb.mean(axis=(1, 2)))[:, None, None], 0, 255)
     return np.asarray(rgb.round(), np.uint8)
