@@ -194,28 +194,29 @@ def train(place: Place, row: str, seed: int) -> None:
 
 
 def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
-    from wsi_attention.config import RECIPES
-
-    slides, recipe = place.slides("train"), RECIPES / f"{plan.recipe}.toml"
+    slides, recipe = place.slides("train"), _recipe(place, plan, folder)
     command = [sys.executable, "-m", "wsi_attention.cli", "train", "--config", str(recipe)]
     command += ["-l", str(slides / "labels.csv"), "-i", str(slides), "-o", str(folder), "--seed", str(seed)]
     if plan.recipe == "needle-oaa-plus":
         command += ["--maps", str(place.model("oaa", seed))]
-    if plan.scratch:
-        command[command.index("--config") + 1] = str(_scratch_recipe(folder))
-    elif "encoder = " in recipe.read_text(encoding="utf-8"):
+    if not plan.scratch and "encoder = " in recipe.read_text(encoding="utf-8"):
         command += ["--encoder-start", str(place.weights)]
-        command += ["--encoder", "efficientnet-lite0"] if place.encoder == "lite0" else []
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log)
 
 
-def _scratch_recipe(folder: Path) -> Path:
+def _recipe(place: Place, plan: Plan, folder: Path) -> Path:
+    """The shipped recipe beside the model, with the encoder of this place."""
     from wsi_attention.config import RECIPES
 
-    text = (RECIPES / "needle-ats.toml").read_text(encoding="utf-8").replace("encoder_frozen = true", "")
-    path = folder.parent / f"{folder.name}.toml"
+    text = (RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8")
+    if plan.scratch:
+        text = text.replace("encoder_frozen = true", "")
+    elif place.encoder == "lite0" and "encoder = " in text:
+        lines = [line for line in text.splitlines() if not line.startswith(("encoder_widths", "features ="))]
+        text = "\n".join(lines).replace('encoder = "small"', 'encoder = "efficientnet-lite0"')
+        text = text.replace('statistics = "builder"', 'statistics = "encoder"')
+    path = folder.with_name(f"{folder.name}.toml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path

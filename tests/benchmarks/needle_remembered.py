@@ -170,7 +170,7 @@ def worst(slides: Slides, folder: Path, encode: Encode, count: int) -> float:
     for i in range(count):
         with open_slide(str(folder / f"{slides.names[i]}.tiff")) as slide:
             source, cells = SlideSource(slide), slides.cells(i)
-            tiles = TileSet(GRID.locations(cells, (SIDE, SIDE), source.downsample(MPP)), (SIDE, SIDE), 1.0)
+            tiles = TileSet(GRID.locations(cells[None], (SIDE, SIDE), source.downsample(MPP)), (SIDE, SIDE), 1.0)
             with torch.inference_mode():
                 read = encode(source.read(tiles).pixels[0])
         worst = max(worst, float((read - slides.bag(i)).abs().max()))
