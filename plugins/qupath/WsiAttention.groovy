@@ -14,6 +14,9 @@ class WsiAttention {
     /** Property of the image that keeps the ids of what was imported; QuPath saves it with the image. */
     static final String ADDED = 'wsi-attention: imported objects'
 
+    /** Property of the image, and metadata in the project, with its label. */
+    static final String LABEL = 'wsi-attention label'
+
     /** A script's settings, those given as key=value on the command line (--args) put over them. */
     static Map settings(Map chosen, args) {
         check(PathObject.methods.any { it.name == 'getID' }, "QuPath 0.4 or later is needed, this is ${GeneralTools.version}")
@@ -40,9 +43,8 @@ class WsiAttention {
         removeResults(imageData, [:])
         imageData.hierarchy.addObjects(objects)
         imageData.setProperty(ADDED, objects.collect { it.ID.toString() }.join(' '))
-        String purpose = about.get('purpose')?.asString
-        println "wsi-attention: ${objects.size()} objects from ${file.name}, label ${about.get('label')?.asString}" +
-            (purpose ? " (${purpose} model)" : '')
+        imageData.setProperty(LABEL, labelOf(about))
+        println "wsi-attention: ${objects.size()} objects from ${file.name}, label ${labelOf(about)}"
         objects.size()
     }
 
@@ -54,6 +56,7 @@ class WsiAttention {
         Collection ours = imageData.hierarchy.getAllObjects(false).findAll { it.ID.toString() in ids && !it.locked }
         imageData.hierarchy.removeObjects(ours, true)
         imageData.removeProperty(ADDED)
+        imageData.removeProperty(LABEL)
         ours.size()
     }
 
@@ -85,8 +88,30 @@ class WsiAttention {
     /** Classifies all slides of a project in one go and imports into every image; those that cannot take it are named. */
     static int classifyProject(project, openImage, Map settings) {
         check(project != null, 'no project is open')
-        classify(project.imageList.collectMany { it.URIs.collect { uri -> WsiAttentionFrame.fileOf(uri) } }, settings)
-        project.imageList.count { importInto(it, project, openImage, settings) }
+        classify(slidesOf(project), settings)
+        importProject(project, openImage, settings)
+    }
+
+    /** Imports into every image of a project; those that cannot take it are named. Gives the number of the others. */
+    static int importProject(project, openImage, Map settings) {
+        int done = project.imageList.count { importInto(it, project, openImage, settings) }
+        project.syncChanges()
+        done
+    }
+
+    /** The files of all slides of a project, each once. */
+    static List<File> slidesOf(project) {
+        check(project != null, 'no project is open')
+        project.imageList.collectMany { it.URIs.collect { uri -> WsiAttentionFrame.fileOf(uri) } }.unique()
+    }
+
+    /** Writes the label of an image into the project's metadata, or removes it where there is none; gives the label. */
+    static String tellProject(project, imageData) {
+        String label = (imageData.getProperty(LABEL) ?: '').toString()
+        def entry = project?.getEntry(imageData)
+        if (entry != null)
+            label ? entry.putMetadataValue(LABEL, label) : entry.removeMetadataValue(LABEL)
+        label
     }
 
     /** Runs `wsi-attention classify` on slides; masks that `exportMask` wrote go along. */
@@ -109,6 +134,7 @@ class WsiAttention {
         def imageData = isOpen ? openImage : entry.readImageData()
         try {
             importResults(imageData, settings)
+            tellProject(project, imageData)
             if (!isOpen)
                 entry.saveImageData(imageData)
             return true
@@ -119,6 +145,17 @@ class WsiAttention {
             if (!isOpen)
                 imageData.server.close()
         }
+    }
+
+    /** The label with what it is worth, such as "lesion (demonstration model)"; empty where a result says none. */
+    private static String labelOf(JsonObject about) {
+        String label = textOf(about, 'label'), purpose = textOf(about, 'purpose')
+        label && purpose ? "${label} (${purpose} model)" : label
+    }
+
+    private static String textOf(JsonObject about, String name) {
+        def found = about.get(name)
+        found?.isJsonPrimitive() ? found.asString : ''
     }
 
     private static void run(List command) {

@@ -125,3 +125,22 @@ def test_the_commands_load_nothing_heavy_before_they_run() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_a_project_of_qupath_has_geojson_too(results: Path) -> None:
+    (results / "in").mkdir()
+    (results / "in" / "a.svs").touch()
+    state = results / "states" / "a.json"
+    state.write_text(state.read_text().replace("/in/a.svs", str(results / "in" / "a.svs")))
+    ran = run("export", results, "--what", "qupath-project")
+    assert ran.exit_code == 0, ran.output
+    path, following = ran.stdout.splitlines()
+    assert path == str(results / "qupath" / "project.qpproj")
+    assert following.startswith(f"next: QuPath script -p {path} --save ")
+    assert "sub/b: left out of the project: /in/sub/b.svs is not there any more" in ran.stderr
+    assert (results / "geojson/a.geojson").is_file()
+
+
+def test_all_stands_for_every_export_of_slides() -> None:
+    assert module.kinds("all, heatmap") == ["geojson", "tiles", "report", "heatmap", "heatmap-zarr"]
+    assert module.kinds("tiles,all")[0] == "tiles"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from wsi_attention.cli.export import listed
+from wsi_attention.cli.export import kinds
 from wsi_attention.cli.feature_store import FeatureStoreGb
 from wsi_attention.cli.interrupts import starting
 from wsi_attention.cli.progress import watching
@@ -89,7 +89,7 @@ def classify(
         existing: Existing = "overwrite" if overwrite else "resume"
         order = Order((*(inputs or ()), *(more or ())), slides_csv, mpp, series, workers, existing)
         effort = Effort(exact, tolerance, budget, unread, level_of(certify))
-        exporters = exporters_of(EXPORTS if what is None else listed(what))
+        exporters = exporters_of(EXPORTS if what is None else kinds(what))
         place = device, precision_named(precision)
         wishes = Wishes(
             exporters,
@@ -155,7 +155,7 @@ Certify = Annotated[
     ),
 ]
 What = Annotated[
-    str | None, Option(help=f"{', '.join(EXPORTS + PICTURES)}; commas between. [default: {','.join(EXPORTS)}]")
+    str | None, Option(help=f"{', '.join(EXPORTS + PICTURES)}, or all; commas between. [default: {','.join(EXPORTS)}]")
 ]
 Draws = Annotated[
     int | None, Option(help="Tiles drawn from each slide, in place of the model's own number; more is less noisy.")

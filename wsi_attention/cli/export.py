@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,15 @@ import typer
 from wsi_attention.cli.say import say, warn
 from wsi_attention.defaults import EXPORTS, PICTURES
 
+PROJECT = "qupath-project"
+"""The export that is about all slides: a project of QuPath."""
+
 
 def export(
     results: Annotated[Path, typer.Argument(help="The results folder that classify wrote.")],
-    what: Annotated[str, typer.Option(help=f"{', '.join(EXPORTS + PICTURES)}; commas between.")] = "geojson",
+    what: Annotated[
+        str, typer.Option(help=f"{', '.join((*EXPORTS, *PICTURES, PROJECT))}, or all; commas between.")
+    ] = "geojson",
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide, as predictions.csv names it.")] = None,
     qupath_bounds: Annotated[
         str, typer.Option(help="auto: coordinates as QuPath crops the slide; none: level-0 pixels.")
@@ -30,22 +36,43 @@ def export(
     from wsi_attention.inference.results.mirror import check_folder
 
     check_folder(results)
-    kinds = listed(what)
-    if gzip and kinds != ["geojson"]:
+    chosen = kinds(what)
+    if gzip and chosen != ["geojson"]:
         raise InputError(f"--gzip compresses GeoJSON, found --what {what}; give --what geojson, or leave --gzip out")
     geojson = GeoJSONExporter(bounds_of(qupath_bounds), gzip=gzip)
     written = 0
-    for kind in kinds:
+    for kind in (one for one in chosen if one != PROJECT):
         for path in export_again(results, geojson if kind == "geojson" else kind, slide or (), warn):
             say(path)
             written += 1
+    if PROJECT in chosen:
+        written += _project(results, slide or ())
     if not written:
         say("wsi-attention: nothing to export: no slide has a prediction", err=True)
 
 
-def listed(what: str) -> list[str]:
-    """Return the names in a list with commas between."""
-    return [name.strip() for name in what.split(",") if name.strip()]
+def kinds(what: str) -> list[str]:
+    """Return the names in a list, each once; `all` stands for every export of single slides."""
+    found = [
+        one
+        for name in map(str.strip, what.split(","))
+        if name
+        for one in ((*EXPORTS, *PICTURES) if name == "all" else (name,))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _project(results: Path, names: Sequence[str]) -> int:
+    """Write a project of QuPath; return how many images it has of these results."""
+    from wsi_attention.inference.results.export_again import with_geojson
+    from wsi_attention.inference.results.qupath_project import SCRIPT, write_project
+
+    with_geojson(results, names, warn)
+    written = write_project(results, names)
+    for name, reason in sorted(written.left_out.items()):
+        warn(f"{name}: left out of the project: {reason}")
+    say(written.path, f"next: QuPath script -p {written.path} --save {written.path.parent / SCRIPT}")
+    return written.images
 
 
 def validate(

@@ -85,6 +85,19 @@ def export_again(
         yield path
 
 
+def with_geojson(results: str | Path, names: Iterable[str] = (), tell: Callable[[str], None] | None = None) -> None:
+    """Write GeoJSON for the slides of a results folder that have a prediction and none yet; as `export_again`.
+
+    Raises:
+        ResultsError: no results there, no such slide, or the folder cannot be written.
+    """
+    root, exporter = Path(results), exporter_of("geojson")
+    paths = ((state.name, root / exporter.suffix.format(slide=state.name)) for state, _ in stored_results(root, names))
+    missing = [name for name, path in paths if not path.is_file() and not Path(twin(str(path))).is_file()]
+    for _ in export_again(root, exporter, missing, tell) if missing else ():
+        pass
+
+
 @dataclass
 class Reopened:
     """The slide of a stored result, opened again for its pixels as long as it is what was classified.
