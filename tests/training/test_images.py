@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from numpy.typing import NDArray
 
@@ -14,6 +15,8 @@ from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
 from wsi_attention.evaluation.evaluation import evaluate
 from wsi_attention.inference.images import classify_images
+from wsi_attention.tiles.tensors import TensorSource
+from wsi_attention.training.images import RememberedImage, Views
 from wsi_attention.training.run import train
 
 OPTIONS = {"networks": "fast", "tile_size": 36, "overview_mpp": 4.0, "draws": 4, "earlier_draws": [6], "channels": 1}
@@ -52,6 +55,16 @@ def test_an_array_is_learnt_and_labelled(tmp_path: Path) -> None:
     second = read_table(tmp_path / "out" / "predictions.csv")
     assert [cells | {"seconds": ""} for _, cells in first.rows] == [cells | {"seconds": ""} for _, cells in second.rows]
     assert evaluate(tmp_path / "out", labels, split="all").scores.n == 8
+
+
+def test_an_overview_is_computed_once_while_there_is_room() -> None:
+    images, views = torch.from_numpy(squares(2)[:, None]), Views(24 * 24)
+    for number, times in ((0, 1), (1, 2)):  # the second finds no room
+        plain = TensorSource(images[number : number + 1])
+        source = RememberedImage(plain, str(number), views)
+        for _ in range(2):
+            assert torch.equal(source.overview(4.0), TensorSource(plain.images).overview(4.0))
+        assert plain.counters.pixels == times * 24 * 24
 
 
 def test_an_image_that_does_not_fit_is_left_out_by_name(tmp_path: Path) -> None:

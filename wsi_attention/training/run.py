@@ -30,7 +30,7 @@ from wsi_attention.training.data import MEMORY_BYTES, Example, Known, OverviewMe
 from wsi_attention.training.encoder_choice import settled
 from wsi_attention.training.features import Place, kept_features
 from wsi_attention.training.folder import FETCHED, finish, forget, tidy, write_split
-from wsi_attention.training.images import image_examples, open_images
+from wsi_attention.training.images import Views, image_examples, open_images
 from wsi_attention.training.labels import LabelRow, class_weights
 from wsi_attention.training.listener import Listener, Silent
 from wsi_attention.training.loop import Job, fit
@@ -268,7 +268,7 @@ def _examples(
 ) -> tuple[Example, ...]:
     surveyed, target, snap = plan.surveyed, plan.target, plan.recipe.snap
     if plan.images:
-        return image_examples(rows, surveyed, target, plan.images, plan.recipe)
+        return image_examples(rows, surveyed, target, plan.images, plan.recipe, Views(views.limit))
     if plan.features and plan.features.alone:
         if stored is None:
             raise InputError('statistics = "tissue" are of slides, and there are features alone; leave it out')
