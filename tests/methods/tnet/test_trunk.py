@@ -33,6 +33,7 @@ SMALL = {
     "trunk_context": 3,
     "overview_weight": 1.0,
     "pooling": "by-level",
+    "answer": "levels",
 }
 
 
@@ -139,17 +140,21 @@ def test_each_coarse_level_answers_by_itself() -> None:
     model, source = small(), AskedSource(images(2))
     output = model(source)
     assert isinstance(model, InParts)
-    assert model.part_names == ("overview", "level-1", "level-2")
+    assert model.part_names == ("pooled", "overview", "level-1", "level-2")
     assert output.terms["level_logits"].shape == (2, 2, 2)
     assert output.parts is not None
-    assert output.parts[:, :2].equal(output.terms["level_logits"])
-    assert bool(output.parts[:, 2].isnan().all())
-    assert small(trunk="encoder", overview_weight=0.0).part_names == ()
+    assert output.parts[:, 0].equal(output.terms["pooled_logits"])
+    assert output.parts[:, 1:3].equal(output.terms["level_logits"])
+    assert bool(output.parts[:, 3].isnan().all())
+    torch.testing.assert_close(output.logits, output.parts[:, :3].mean(1))
+    pooled = small(answer="pooled")(TensorSource(images(2)))
+    assert pooled.logits.equal(output.terms["pooled_logits"])
+    assert small(trunk="encoder", overview_weight=0.0, answer="pooled").part_names == ()
 
 
 def test_the_loss_adds_what_levels_say() -> None:
     model, target = small(overview_weight=2.0), torch.tensor([0, 1])
-    plain = small(overview_weight=0.0)
+    plain = small(overview_weight=0.0, answer="pooled")
     output = model(TensorSource(images(2)))
     own = functional.cross_entropy(output.terms["level_logits"].flatten(0, 1), target.repeat_interleave(2))
     torch.testing.assert_close(model.loss(output, target), plain.loss(output, target) + 2.0 * own)
@@ -180,6 +185,7 @@ def test_a_slide_as_small_as_a_tile_is_for_the_encoder(size: int) -> None:
     ("arguments", "text"),
     [
         ({"trunk": "encoder"}, 'overview_weight needs trunk = "tissue"'),
+        ({"overview_weight": 0.0}, 'answer "levels" needs overview_weight above 0'),
         ({"base": 34}, "base to be a multiple of 4"),
         ({"trunk_context": 4}, "an odd trunk_context; got 32 and 4"),
         ({"trunk": "vgg"}, "trunk is 'vgg'; possible: encoder, tissue"),

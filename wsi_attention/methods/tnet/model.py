@@ -60,6 +60,7 @@ LOGITS = ("plain", "unit-norm")
 POSITIONS = ("added", "joined")
 POOLINGS = ("weighted", "mean", "by-level")
 TRUNKS = ("encoder", "tissue")
+ANSWERS = ("pooled", "levels")
 NEAR = 2.0
 """A view up to so many times coarser than `tile_mpp` is for the tile encoder, where there is a trunk for the others."""
 Maps = list[AttentionMap]
@@ -114,6 +115,13 @@ class TNetOptions(PixelOptions):
         "loss",
         "docs/methods/tnet.md §4",
         low=0,
+    )
+    answer: str = option(
+        "pooled",
+        'what the logits are: "pooled", those of the pooled feature, the paper; "levels", the mean of these and of '
+        "what the cells of each coarse level show, which needs a trunk. Each is taught by itself",
+        "docs/methods/tnet.md §2.6",
+        choices=ANSWERS,
     )
     location_width: int = option(64, "channels of the location module", low=1, high=65_536)
     position: str = option(
@@ -191,6 +199,8 @@ class TNetOptions(PixelOptions):
             raise InputError("attended is empty; give the regions of one level at least, such as [4]")
         if self.trunk == "encoder" and self.overview_weight:
             raise InputError('overview_weight needs trunk = "tissue"; give both, or leave it out')
+        if self.answer == "levels" and not self.overview_weight:
+            raise InputError('answer "levels" needs overview_weight above 0, or nothing teaches the levels to answer')
         if self.trunk == "tissue" and (self.base % 2 ** len(self.trunk_widths) or not self.trunk_context % 2):
             raise InputError(
                 f"the trunk needs base to be a multiple of {2 ** len(self.trunk_widths)}, 2 to the power of its "
@@ -253,8 +263,8 @@ class TNet(nn.Module):
             its tissue); spread NaN; and as terms, N features per image with the overview first: `features`
             (b, N, d'), `feature_logits` (b, N, classes), `shares` π, `valid`, `level`, `log_probability` (b, N),
             `pooled` (b, d'), `log_likelihood` (b,). With a trunk also `level_logits` (b, l, classes), what the cells of
-            each level that it saw say by themselves, NaN where an image has no such region. There are no regions where
-            the overview shows the finest scale.
+            each level that it saw say by themselves, NaN where an image has no such region. `pooled_logits` are those
+            of the pooled feature. There are no regions where the overview shows the finest scale.
 
         Raises:
             NoTissueError: an image has no tissue.
@@ -302,7 +312,8 @@ class TNet(nn.Module):
         counted = self._regularised(output)
         labels = target.unsqueeze(-1).expand(counted.shape)[counted]
         each = functional.cross_entropy(output.terms["feature_logits"][counted], labels)
-        total = policy.balanced(functional.cross_entropy(output.logits, target), each, numbers.class_share)
+        whole = functional.cross_entropy(output.terms["pooled_logits"], target)
+        total = policy.balanced(whole, each, numbers.class_share)
         total = total + numbers.policy_weight * self.policy_loss(output, target)
         if self.trunk is not None and numbers.overview_weight:
             total = total + numbers.overview_weight * self._overview_loss(output, target)
@@ -332,7 +343,7 @@ class TNet(nn.Module):
         """Return R (b,) of the images, and R_n of every region with a loss of its own."""
         each, counted = output.terms["feature_logits"], self._regularised(output, 1)
         alone = policy.reward(each, target.unsqueeze(-1).expand(counted.shape))[counted]
-        return policy.reward(output.logits, target), alone
+        return policy.reward(output.terms["pooled_logits"], target), alone
 
     def _move_baseline(self, whole: Tensor, each: Tensor) -> None:
         each = each if len(each) else whole
@@ -423,8 +434,9 @@ class TNet(nn.Module):
         by_level = [shares[level.regions.image, place] for level, place in zip(levels, bag.places, strict=True)]
         attention = canvas.spread([level.regions for level in levels], by_level)
         own = None if self.trunk is None else _own_logits(self.trunk, canvas, levels, b)
+        logits = in_float32(self.classifier, pooled)
         return Output(
-            logits=in_float32(self.classifier, pooled),
+            logits=logits if own is None or self.options.answer == "pooled" else _mean_answer(logits, own),
             glimpses=glimpses(reads, by_level[1:], b),
             maps=tuple(zip(*maps, attention, strict=True)),
             spread=torch.full((b,), torch.nan, device=pooled.device),
@@ -434,26 +446,32 @@ class TNet(nn.Module):
                 "feature_logits": in_float32(self.classifier, features),
                 "shares": shares,
                 "pooled": pooled,
+                "pooled_logits": logits,
                 "valid": bag.valid,
                 "level": bag.level,
                 "log_probability": bag.log_probability,
                 "log_likelihood": likelihood,
                 **({} if own is None else {"level_logits": own}),
             },
-            parts=None if own is None else self._padded(own),
+            parts=None if own is None else self._padded(torch.cat([logits.unsqueeze(1), own], dim=1)),
         )
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Names of the levels that the trunk may see, the overview first; each of them answers by itself."""
+        """Names of the pooled feature and of the levels that the trunk may see; each of them answers by itself."""
         if self.trunk is None:
             return ()
-        return ("overview", *(f"level-{number}" for number in range(1, len(self.attended) + 1)))
+        return ("pooled", "overview", *(f"level-{number}" for number in range(1, len(self.attended) + 1)))
 
-    def _padded(self, own: Tensor) -> Tensor:
-        """Return logits (b, l, classes) of levels with NaN for those that the trunk did not see."""
-        missing = len(self.part_names) - own.shape[1]
-        return functional.pad(own.detach(), (0, 0, 0, missing), value=torch.nan)
+    def _padded(self, found: Tensor) -> Tensor:
+        """Return the logits (b, p, classes) of parts with NaN for levels that the trunk did not see."""
+        missing = len(self.part_names) - found.shape[1]
+        return functional.pad(found.detach(), (0, 0, 0, missing), value=torch.nan)
+
+
+def _mean_answer(pooled: Tensor, own: Tensor) -> Tensor:
+    """Return the mean (b, classes) of pooled logits and those of levels (b, l, classes); NaN ones do not count."""
+    return torch.cat([pooled.unsqueeze(1), own], dim=1).nanmean(dim=1)
 
 
 def _own_logits(trunk: CoarseTrunk, canvas: RegionCanvas, levels: Sequence[Level], b: int) -> Tensor:
