@@ -81,9 +81,10 @@ def _of_generic(kind: object) -> Schema:
 def _of_fields(kind: object) -> Schema:
     hints = get_type_hints(kind, include_extras=True)
     told = _meanings(kind.__doc__ or "")
-    required = getattr(kind, "__required_keys__", None)
     properties = {name: of_type(one) | _description(told.get(name)) for name, one in hints.items()}
-    needed = [name for name in hints if not name.startswith("beside")] if required is None else sorted(required)
+    # `beside` and what begins so is written only where slides were looked at together
+    optional = {name for name, one in hints.items() if get_origin(one) is NotRequired or name.startswith("beside")}
+    needed = sorted(hints.keys() - optional)
     return {"type": "object", "properties": properties, "required": needed}
 
 
