@@ -81,15 +81,17 @@ def check_installed(python: str, wheel: Path, place: Path, options: list[str]) -
     run(python if Path(python).exists() else f"python{python}", "-m", "venv", str(place / "venv"))
     own = place / "venv" / ("Scripts" if os.name == "nt" else "bin")
     run(str(own / "python"), "-m", "pip", "install", "-q", *options, str(wheel))
+    slides = place / "slides"
+    slides.mkdir()
     for slide in SLIDES:
         from_here = ROOT / "sample_slides" / slide
-        (shutil.copytree if from_here.is_dir() else shutil.copy)(from_here, place / slide)
+        (shutil.copytree if from_here.is_dir() else shutil.copy)(from_here, slides / slide)
     code = "import wsi_attention, sys; print(wsi_attention.__file__, sys.version.split()[0])"
     where = run(str(own / "python"), "-c", code, folder=place)
     require(str(place / "venv") in where, f"the package comes from {where}")
     say(where.strip())
     say(run(str(own / "wsi-attention"), "doctor", folder=place))
-    run(str(own / "wsi-attention"), "classify", "-i", ".", "-o", "results", "-m", "demo", folder=place)
+    run(str(own / "wsi-attention"), "classify", "-i", "slides", "-o", "results", "-m", "demo", folder=place)
     table = (place / "results" / "predictions.csv").read_text(encoding="utf-8").splitlines()
     require(len(table) == 1 + len(SLIDES) and all(",done," in row for row in table[1:]), "\n".join(table))
     for row in table:
