@@ -120,6 +120,7 @@ class Browser:
         new = set(processes_named("chrom")) - before
         self._root = min(new)
         self.page = self._browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self.page.set_default_timeout(300_000)
         self._session = self.page.context.new_cdp_session(self.page)
         self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
 

@@ -93,6 +93,7 @@ def _write(found: Evaluation, output: Path | None) -> None:
     """Write the page; where no folder is given, into that of the results, and nowhere beside a table of its own."""
     from wsi_attention.errors import ResultsError
     from wsi_attention.evaluation.folder import FOLDER
+    from wsi_attention.inference.results.page import link_further
     from wsi_attention.inference.results.state import FOLDER as STATES
 
     if output is None and not (found.source.parent / STATES).is_dir():
@@ -100,6 +101,8 @@ def _write(found: Evaluation, output: Path | None) -> None:
         return
     try:
         say("", f"page       {found.write(output or found.source.parent / FOLDER)}")
+        if output is None:
+            link_further(found.source.parent)
     except ResultsError as error:
         if output is not None:
             raise

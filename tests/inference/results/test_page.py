@@ -15,7 +15,7 @@ from wsi_attention.export.record import to_record
 from wsi_attention.export.table import figures
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.inference.results.export_again import export_again
-from wsi_attention.inference.results.page import write_page
+from wsi_attention.inference.results.page import link_further, write_page
 from wsi_attention.inference.results.state import RunKey, SlideKey, State, to_text
 from wsi_attention.testing.exporters import example_prediction
 
@@ -101,8 +101,13 @@ def test_addresses_are_safe_and_the_evaluation_is_linked(results: Path, tmp_path
     text = write_page(results, path=elsewhere, few=1).read_text()
     assert 'href="../report/ward%20%231/50%25%20%22a%22%26b%3F.html"' in text and "Evaluation" not in text
     (results / "evaluation").mkdir()
+    page = write_page(results)
     (results / "evaluation/evaluation.html").write_text("")
-    assert '<a href="evaluation/evaluation.html">Evaluation</a>' in write_page(results).read_text()
+    link_further(results)
+    assert '<a href="evaluation/evaluation.html">Evaluation</a>' in page.read_text()
+    before = page.stat().st_mtime_ns
+    link_further(results)
+    assert page.stat().st_mtime_ns == before
 
 
 def test_chosen_slides_elsewhere(results: Path, tmp_path: Path) -> None:

@@ -66,6 +66,20 @@ def _page(plan: _Plan, folder: Path, states: PackedStates) -> Iterator[str]:
     return page(plan.rows, plan.sections(), _about(folder, states), certainty, plan.listing)
 
 
+def link_further(results: str | Path) -> None:
+    """Write report.html again where it does not lead to a page that another command has written since.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    page = Path(results) / PAGE
+    if page.is_file():
+        text = page.read_text(encoding="utf-8")
+        there = [file for _, file in FURTHER if (page.parent / file).is_file()]
+        if any(f'href="{file}"' not in text for file in there):
+            write_page(results)
+
+
 def part_of(folder: Path, name: str) -> Path:
     """Return where a slide's own page is."""
     return folder / ReportExporter.suffix.format(slide=name)
