@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
-from lesion_slide import BLUE, EXTENT, LESION, assert_close, box_of, pixels_of
+from lesion_slide import BLUE, EXTENT, LESION, assert_close, box_of, pixels_of, prediction_of, write_state
 from PIL import Image
 from viewer_page import HALF_RAMP, RAMP_END, bare, on_screen, opened, settled
 
+from wsi_attention.slide.slide import open_slide
 from wsi_attention.viewer.content import Content
 from wsi_attention.viewer.library import Library
 from wsi_attention.viewer.server import Server
@@ -120,12 +121,11 @@ def test_a_slide_beside_itself_alone_and_beside_another(
 
 @pytest.mark.slow
 def test_two_models_stand_beside_each_other(results: Path, page: Any) -> None:
-    other = results.parent / "other"
-    shutil.copytree(results, other)
-    path = other / "states/a.json"
-    state = json.loads(path.read_text().replace("ab" * 32, "cd" * 32))
-    state["record"]["probabilities"] = [0.7, 0.3]
-    path.write_text(json.dumps(state))
+    slide, other = results.parent / "slides/a.tif", results.parent / "other"
+    with open_slide(slide) as opened_slide:
+        made = prediction_of(slide, opened_slide.fingerprint)
+    provenance = made.provenance | {"weights_sha256": "cd" * 32}
+    write_state(other, "a", slide, replace(made, probabilities=np.array([0.7, 0.3]), provenance=provenance))
     content = Content(Library(results), Library(other))
     with Server(content) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
