@@ -42,9 +42,14 @@ export function coloured(cells, shade) {
   Object.assign(canvas, { width: cells.w, height: cells.h });
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(cells.w, cells.h);
+  const known = []; // a map has few pairs of the two
   for (let i = 0; i < cells.level.length; i += 1) {
-    const [colour, alpha] = shade(cells.level[i], cells.alpha[i]);
-    pixels.data.set([...colour, Math.round(255 * alpha)], 4 * i);
+    const pair = Math.round(cells.level[i] * 255) * 256 + Math.round(cells.alpha[i] * 255);
+    if (!known[pair]) {
+      const [colour, alpha] = shade(cells.level[i], cells.alpha[i]);
+      known[pair] = [...colour, Math.round(255 * alpha)];
+    }
+    pixels.data.set(known[pair], 4 * i);
   }
   context.putImageData(pixels, 0, 0);
   return canvas;
