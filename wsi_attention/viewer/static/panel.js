@@ -100,7 +100,7 @@ export function listTiles(facts, base, top, choose) {
     button.dataset.rank = box.rank;
     const rank = made("i", box.rank);
     rank.style.background = box.rank <= top ? mixed(share(box, ranked[0].weight)) : "";
-    const image = made("img", null, { loading: "lazy", decoding: "async", alt: "", width: 56, height: 56 });
+    const image = made("img", null, { loading: "lazy", decoding: "async", fetchPriority: "low", alt: "", width: 56, height: 56 });
     image.addEventListener("error", () => image.classList.add("gone"));
     image.src = `${base}/picture/${box.rank}.jpg`;
     button.append(rank, image, made("span", percent(box.weight)), made("small", `${length(box.x * facts.mpp)}, ${length(box.y * facts.mpp)}`));
@@ -128,6 +128,7 @@ export function drawScale(attention, ticks, shade, from) {
   by("ticks").replaceChildren(...ticks.map(([value, place]) => {
     const mark = made("i", String(value));
     mark.style.left = `${100 * place}%`;
+    if (place > 0.96) mark.style.transform = "translateX(-100%)";
     return mark;
   }));
 }

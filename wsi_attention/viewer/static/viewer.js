@@ -234,7 +234,7 @@ by("linked").addEventListener("change", anchor);
 by("picture").addEventListener("click", picture);
 by("help").addEventListener("click", toggleKeys);
 
-by("map").replaceChildren(...maps.map((map) => new Option(map.title, map.name)), new Option("colour of the class", "class"), new Option("two, below and above", "threshold"));
+by("map").replaceChildren(...maps.map((map) => new Option(map.title, map.name)), new Option("colour of class", "class"), new Option("two, below and above", "threshold"));
 by("beside").replaceChildren(new Option("nothing", ""), new Option("the slide alone", "bare"), new Option("another slide", "slide"), ...beside.map((name) => new Option(`results of ${name}`, "model")));
 second.root.hidden = true;
 read();
