@@ -25,7 +25,7 @@ from scipy import ndimage
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-EPOCHS, BATCH, RATE, DECAY = 16, 8, 5e-3, 1e-2
+EPOCHS, BATCH, RATE, DECAY = 12, 8, 5e-3, 0.3
 CONTEXT, AROUND = 3, 5
 """Cells a side over which features and colours are averaged."""
 

@@ -12,7 +12,6 @@ other 10 % and the tiles of the training slides say how well it tells tumour apa
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,18 +73,19 @@ def make(path: Path, teaching: Teaching | None = None) -> None:
 def teach(teaching: Teaching, seed: int = 0) -> tuple[KnownEncoder, nn.Linear]:
     """Fine-tune on 90 % of the encoder's tiles; returns the averaged network and its head."""
     torch.manual_seed(seed)
-    tiles, encoder = load("encoder"), build()
+    tiles, model, averaged = load("encoder"), _fresh(), _fresh()
+    encoder = model["encoder"]
     fill_encoder(encoder, encoder.published_weights().tensors, NAME)
+    averaged.load_state_dict(model.state_dict())
     for name in STILL:
         encoder.network.get_submodule(name).requires_grad_(False)
-    model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(encoder.dim, 2)})
     order = np.random.default_rng(seed).permutation(len(tiles.labels))
     held, rest = order[: len(order) // 10], torch.from_numpy(order[len(order) // 10 :])
     steps = teaching.epochs * (len(rest) // teaching.batch)
     optimiser = torch.optim.AdamW(_groups(model, teaching), weight_decay=teaching.decay)
     rates = [group["lr"] for group in optimiser.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps)
-    averaged, noise, start = copy.deepcopy(model), Generator().manual_seed(seed), time.perf_counter()
+    noise, start = Generator().manual_seed(seed), time.perf_counter()
     for epoch in range(teaching.epochs):
         model.train()
         for name in STILL:
@@ -101,6 +101,11 @@ def teach(teaching: Teaching, seed: int = 0) -> tuple[KnownEncoder, nn.Linear]:
             found = judged(averaged["encoder"], averaged["head"], some)
             print(f"epoch {epoch + 1}: AUROC {found:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
     return averaged["encoder"].eval(), averaged["head"]  # type: ignore[return-value]
+
+
+def _fresh() -> nn.ModuleDict:
+    encoder = build()
+    return nn.ModuleDict({"encoder": encoder, "head": nn.Linear(encoder.dim, 2)})
 
 
 def _groups(model: nn.ModuleDict, teaching: Teaching) -> list[dict[str, object]]:
