@@ -42,7 +42,7 @@ SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
 MADE = [name for name in SETS if not name.startswith("final")]
 ENCODERS = ("small", "lite0")
 SEEDS = (0, 1, 2)
-CURVES = ("exhaustive", "context", "colour", "random", "ats")
+CURVES = ("exhaustive", "context", "colour", "random", "ats", "grow")
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _where_positive(value: float, truth: Truth) -> float | None:
 
 
 def method_looker(classifier: Classifier, exact: bool = False, draws: int | None = None) -> Looker:
-    """Predict as the product does.
+    """Return what predicts as the product does.
 
     Args:
         classifier: a trained model.
@@ -125,7 +125,7 @@ def method_looker(classifier: Classifier, exact: bool = False, draws: int | None
         draws: tiles a slide in place of the model's own number.
     """
     if draws is not None:
-        with_draws(classifier, draws)
+        with_budget(classifier, draws)
 
     def look(path: Path) -> Seen:
         with open_slide(str(path)) as slide:
@@ -138,15 +138,21 @@ def method_looker(classifier: Classifier, exact: bool = False, draws: int | None
     return look
 
 
-def with_draws(classifier: Classifier, draws: int) -> None:
-    """Make a model read another number of tiles a slide.
+def with_budget(classifier: Classifier, tiles: int) -> None:
+    """Make a model read another number of tiles a slide, drawn and grown ones in the shares that it has.
 
     Raises:
         TypeError: it has no such number.
     """
-    if not isinstance(getattr(classifier.model, "draws", None), int):
+    model = classifier.model
+    own, options = getattr(model, "draws", None), getattr(model, "options", None)
+    if not isinstance(own, int):
         raise TypeError(f"{classifier.name} has no number of draws that could be changed")
-    classifier.model.draws = draws  # type: ignore[assignment]
+    grown = int(getattr(options, "growth", 0)) * int(getattr(options, "rounds", 0))
+    share = tiles / (own + grown)
+    model.draws = max(1, round(own * share))
+    if grown:
+        model.options = replace(options, growth=max(1, round(options.growth * share)))
 
 
 def baseline_looker(place: Place, row: str, folder: Path, draws: int | None = None) -> Looker:
