@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from wsi_attention.structures import Counters, Output, TileBatch, TileSet
 
 TILES, DRAWN = 94, 48
 """Tiles a slide of every row; of those that grow, how many are drawn."""
-BATCH, RATE, DECAY, CLIP, WARM = 4, 1e-3, 1e-2, 1.0, 1.0
+BATCH, RATE, DECAY, CLIP, WARM = 4, 3e-3, 1e-2, 1.0, 1.0
 FRACTIONS = (0.05, 0.01, 0.002)
 COARSE = 4
 """Side in pixels of what attention sees the mean and deviation of, instead of the overview itself."""
@@ -80,7 +80,8 @@ class Recalled:
         self._tissue = torch.from_numpy(self._seen(tissue, 1).copy())
         self._tiles = self._seen(slides.index[chosen], 1).reshape(self.batch, -1)
         self._turns = self._seen(slides.turn[chosen], 1).reshape(self.batch, -1)
-        self._view = _coarse(torch.from_numpy(self._seen(slides.overview[chosen], 1).copy()).permute(0, 3, 1, 2))
+        view = self._seen(slides.overview[chosen], 1).astype(np.float32)
+        self._view = torch.from_numpy(view).permute(0, 3, 1, 2)
         self.counters = Counters()
 
     def _seen(self, values: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -124,14 +125,20 @@ class Recalled:
         """All is remembered already."""
 
 
-def _coarse(view: Tensor) -> Tensor:
-    """Mean and deviation of each colour over COARSE² pixels, (b, 2c, h, w) in [0, 1].
+def coarse(folder: Path, name: str, encoder: str) -> Slides:
+    """A remembered set whose overview holds mean and deviation of each colour over COARSE² pixels, in [0, 1].
 
     The shipped networks learn such things from the pixels themselves, at ten times the cost.
     """
-    pixels = view.float() / 255
+    slides = recall(folder / "features", name, encoder)
+    return replace(slides, overview=np.concatenate([_colours(one[None]) for one in slides.overview]))
+
+
+def _colours(view: NDArray[np.uint8]) -> NDArray[Any]:
+    pixels = torch.from_numpy(view).permute(0, 3, 1, 2).float() / 255
     mean = avg_pool2d(pixels, COARSE)
-    return torch.cat([mean, (avg_pool2d(pixels**2, COARSE) - mean**2).clamp(min=0).sqrt()], dim=1)
+    deviation = (avg_pool2d(pixels**2, COARSE) - mean**2).clamp(min=0).sqrt()
+    return torch.cat([mean, deviation], dim=1).permute(0, 2, 3, 1).numpy().astype(np.float16)
 
 
 def model_of(method: str, options: dict[str, Any], dim: int) -> nn.Module:
@@ -194,7 +201,7 @@ def judge(model: Any, slides: Slides, exact: bool = False) -> tuple[Judged, list
 
 def trained(folder: Path, row: str, seed: int, given: argparse.Namespace) -> Any:
     """The model of a row with one seed; trained, unless that was done."""
-    slides = recall(folder / "features", "train", given.encoder)
+    slides = coarse(folder, "train", given.encoder)
     torch.manual_seed(seed)
     model = model_of("grow", PLAIN | ROWS[row], slides.features.shape[-1])
     path = _file(folder, row, f"{seed} {given.encoder} {given.epochs}.safetensors")
@@ -219,7 +226,7 @@ def run(folder: Path, row: str, seed: int, given: argparse.Namespace) -> dict[st
     start = time.perf_counter()
     model = trained(folder, row, seed, given)
     seconds = time.perf_counter() - start
-    sets = {share: recall(folder / "features", f"{given.judge}-{share:g}", given.encoder) for share in given.fractions}
+    sets = {share: coarse(folder, f"{given.judge}-{share:g}", given.encoder) for share in given.fractions}
     found = {f"{share:g}": judge(model, one)[0].__dict__ for share, one in sets.items()}
     path.write_text(json.dumps({"row": row, "seed": seed, "seconds": seconds, **found}, indent=2))
     return dict(json.loads(path.read_text()))
@@ -250,7 +257,7 @@ def arguments(about: str) -> argparse.ArgumentParser:
     parser.add_argument("--encoder", default="small")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--fractions", nargs="+", type=float, default=FRACTIONS)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--judge", choices=("valid", "test", "final"), default="valid")
     return parser
 

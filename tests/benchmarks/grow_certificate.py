@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from grow_ablations import Recalled, arguments, trained
-from needle_remembered import Slides, recall
+from grow_ablations import Recalled, arguments, coarse, trained
+from needle_remembered import Slides
 from torch import Generator
 
 from wsi_attention.certainty.calibration import fit_calibration
@@ -75,7 +75,7 @@ def main() -> None:
     for seed in given.seeds:
         model = trained(folder, "all", seed, given)
         for share in given.fractions:
-            slides = recall(folder / "features", f"{given.judge}-{share:g}", given.encoder)
+            slides = coarse(folder, f"{given.judge}-{share:g}", given.encoder)
             told = {"seed": seed, "fraction": share, **certificates(model, slides, given.budget)}
             every.append(told | calibration(model, slides))
             print(json.dumps(every[-1]), flush=True)
