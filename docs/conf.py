@@ -33,7 +33,7 @@ html_show_sourcelink = False
 
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
-suppress_warnings = ["myst.header", "misc.highlighting_failure", "toc.empty_glob"]
+suppress_warnings = ["myst.header", "misc.highlighting_failure"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
