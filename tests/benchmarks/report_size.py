@@ -6,7 +6,8 @@ A few generated slides are classified with the demo model; their results are cop
 probabilities, until there are enough, some of them failed. First view: from asking for the file to the first rows on
 the screen, each time in a browser of its own. Sorting and filtering: from the click to the second frame after it, when
 what it changed is on the screen. Opening: from the click to the slide's page being as high as its content. Memory:
-what all processes of the browser hold, memory they share counted once (PSS).
+what all processes of the browser hold for themselves, without its program and what they share, as its task manager
+counts it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ STEPS = {
     "status failed": "put('status', 'failed', 'input')",
     "every status": "put('status', '', 'input')",
 }
-OPENED = "() => [...document.querySelectorAll('tr.card iframe')].every(each => each.style.height)"
 PUT = """(id, value, kind) => {
   const element = document.getElementById(id);
   element.value = value;
@@ -96,11 +96,11 @@ def processes(root: int) -> Iterator[int]:
 
 
 def megabytes(root: int) -> float:
-    """What a process and those below it hold in memory, shared memory counted once."""
+    """Memory of a process and those below it that is theirs alone: no files and nothing shared."""
     total = 0
     for number in processes(root):
-        rollup = Path(f"/proc/{number}/smaps_rollup").read_text()
-        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        lines = Path(f"/proc/{number}/status").read_text().splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
     return total / 1024
 
 

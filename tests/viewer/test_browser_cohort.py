@@ -56,7 +56,8 @@ def test_slides_open_below_their_rows_and_few_at_once(cohort: Any) -> None:
     link.press("Enter")
     frame = cohort.frame_locator("iframe").first
     assert frame.get_by_role("heading", name="a").is_visible() and frame.locator(".tools").is_hidden()
-    cohort.wait_for_function("parseFloat(document.querySelector('iframe').style.height) > 300")
+    cohort.locator("iframe[style*=height]").wait_for()
+    assert cohort.evaluate("parseFloat(document.querySelector('iframe').style.height)") > 300
     cohort.locator("#map").select_option("grey")
     frame.locator("html[data-map=grey]").wait_for()
     frame.locator("svg.picture").hover(position={"x": 5, "y": 5})

@@ -33,7 +33,7 @@ NOT_CALIBRATED = (
     "The model's own number. It is not calibrated: 0.9 does not mean that nine of ten such slides have this label."
 )
 
-STEP = 100
+STEP = 50
 """Rows that the page shows at first; more appear as the reader comes to them."""
 
 
