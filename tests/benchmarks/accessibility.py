@@ -160,6 +160,7 @@ def main() -> int:
                 continue
             said, missed = looked_at(browser, url, state, axe, options.pictures)
             cells.append(row(state[0], said))
+            print(" ".join(cells[-1]), flush=True)
             grave += sum(one["impact"] in GRAVE for one in said["violations"]) + len(missed)
             for one in said["violations"]:
                 print(f"{state[0]}: {one['impact']}: {one['id']}: {one['help']}: {one['nodes'][0]['html'][:160]}")
