@@ -18,6 +18,8 @@ from wsi_attention.cli import classify as module
 from wsi_attention.errors import ResultsError
 from wsi_attention.export.chosen import name_of
 from wsi_attention.inference.batch import classify as batch
+from wsi_attention.inference.batch import forecast
+from wsi_attention.inference.batch.forecast import Cost, Forecast
 from wsi_attention.inference.batch.summary import Report
 
 app = typer.Typer()
@@ -97,6 +99,45 @@ def test_summary_says_what_happened_and_where(called: dict[str, Any], tmp_path: 
         f"table:    {tmp_path / 'predictions.csv'}",
     ]
     assert ran.stderr == "wsi-attention: b/x: broken\n"
+
+
+def test_quiet_prints_problems_alone(called: dict[str, Any], tmp_path: Path) -> None:
+    called["report"] = Report(tmp_path, 2, Counter(done=1, failed=1), failures=[("x", "broken")])
+    ran = run("-i slides -q")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (1, "", "wsi-attention: x: broken\n")
+
+
+def test_a_dry_run_says_what_would_be_done(
+    called: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def instead(order: Any, *rest: Any) -> Forecast:
+        asked.append(order)
+        cost = Cost("a.svs, in the middle by size", 30.0, 10.0, 2_000_000)
+        found = ("1", "2", "3", "4"), Counter({"its files are gone: tiles": 1})
+        return Forecast(tmp_path, "mine", "cpu", "32", ("geojson", "tiles"), 9, *found, 2, 2, cost)
+
+    monkeypatch.setattr(forecast, "foresee", instead)
+    ran = run("-i slides --dry-run -n 2")
+    assert (ran.exit_code, asked[0].inputs, "order" in called) == (0, ("slides",), False)
+    assert ran.stdout.splitlines() == [
+        "would classify 4 of 9 slides with model mine on cpu, precision 32",
+        f"5 have a result in {tmp_path} that stands",
+        "1 would be done again: its files are gone: tiles",
+        "2 other files would be skipped",
+        f"would write to {tmp_path}: predictions.csv, geojson, tiles",
+        "a slide: 30.0 s, 10 tiles, measured on a.svs, in the middle by size",
+        "all: about 60 seconds with 2 side by side, 40 tiles, 8 MB of results; slides differ",
+        "nothing was written; the same command without --dry-run does it",
+    ]
+
+
+def test_another_number_of_draws_is_for_this_machine(called: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "with_draws", lambda model, draws: SimpleNamespace(name=draws, purpose=""))
+    assert run("-i slides --draws 12").exit_code == 0
+    assert called["classifier"].name == 12
+    assert "--draws is for this machine" in str(run("-i slides --draws 12 --local-cluster 2").exception)
 
 
 def test_every_slide_without_a_label_is_a_line_on_stderr(called: dict[str, Any], tmp_path: Path) -> None:

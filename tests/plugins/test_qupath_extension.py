@@ -30,6 +30,7 @@ from wsi_attention.structures import Glimpse, Prediction, TileSet
 from wsi_attention.testing.exporters import example_prediction
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
+pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 SIZE, LESION = (403, 311), Box(120, 90, 64, 48)
@@ -45,9 +46,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("extension")
     jar, build = folder / "wsi-attention.jar", ROOT / "plugins" / "qupath" / "extension" / "build.py"
     subprocess.run([sys.executable, str(build), "--qupath", app, "-o", str(jar)], check=True)
-    first = jar.read_bytes()
-    subprocess.run([sys.executable, str(build), "--qupath", app, "-o", str(jar)], check=True)
-    assert jar.read_bytes() == first
     path = os.pathsep.join((str(folder), str(jar), str(Path(app) / "*")))
     sources = [str(one) for one in (HERE / "qupath_extension").glob("*.java")]
     subprocess.run(["javac", "-proc:none", "-nowarn", "-d", str(folder), "-cp", path, *sources], check=True)
@@ -206,7 +204,7 @@ def test_a_project_of_results_opens_and_takes_them_in(drive: Driver, tmp_path: P
     fresh = drive("project", file=str(written.path))["images"][0]
     assert fresh["objects"] == 2 and fresh["metadata"]["wsi-attention label"] == label
     removed = drive("remove")
-    assert removed["listed"] is None
+    assert removed["objects"] == [] and "listed" not in removed
 
 
 def test_a_project_is_classified_in_one_run(drive: Driver, tmp_path: Path) -> None:
@@ -241,9 +239,10 @@ def test_the_menu_is_used_as_a_person_does(classes: str, tmp_path: Path) -> None
     classify = ["Classify image…", "Classify project…", "-", "Import results…", "Remove results", "-"]
     assert found["items"] == [*classify, "Show attention map", "Hide attention map", "Copy as script"]
     assert found["early script"] == "nothing was done yet that a script could do again"
-    assert found["early map"].startswith("no tile in this image has the measurement Attention percentile")
+    assert found["early map"].startswith("no tile in this image has the measurement Attention percentile or Weight")
     assert found["outcome"].endswith(": 2 objects imported") and found["objects"] == 2
     assert found["map"] and found["hidden"]
     assert f"results: '{tmp_path / 'out'}'" in found["script"] and "wsi.classifyImage" in found["script"]
     assert (found["removed"], found["kept"]) == ("2 objects removed", "mine")
-    assert (tmp_path / "settings.png").stat().st_size > 2000 and (tmp_path / "progress.png").stat().st_size > 2000
+    for name in ("settings", "classified", "removed"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 2000

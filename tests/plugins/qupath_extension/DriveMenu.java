@@ -85,7 +85,17 @@ public class DriveMenu {
         }
     }
 
-    public static void main(String[] given) throws Exception {
+    public static void main(String[] given) {
+        try {
+            use(given);
+            System.exit(0);
+        } catch (Throwable problem) {
+            problem.printStackTrace(); // the screen's own thread would keep the program from ending
+            System.exit(1);
+        }
+    }
+
+    static void use(String[] given) throws Exception {
         pictures = new File(given[6]);
         JsonObject found = new JsonObject();
         FutureTask<Void> started = new FutureTask<>(() -> null);
@@ -107,7 +117,7 @@ public class DriveMenu {
         found.addProperty("early script", choose("Copy as script"));
         found.addProperty("early map", choose("Show attention map"));
         fill("Classify image…", given);
-        found.addProperty("outcome", ended());
+        found.addProperty("outcome", ended("classified"));
         found.addProperty("objects", host.image().getHierarchy().getAllObjects(false).size());
         choose("Show attention map");
         found.addProperty("map", fx(() -> host.overlay().getMeasurementMapper() != null));
@@ -116,10 +126,9 @@ public class DriveMenu {
         choose("Copy as script");
         found.addProperty("script", fx(() -> Clipboard.getSystemClipboard().getString()));
         choose("Remove results");
-        found.addProperty("removed", ended());
+        found.addProperty("removed", ended("removed"));
         found.addProperty("kept", new Preferences().load().model());
         System.out.println(GsonTools.getInstance().toJson(found));
-        System.exit(0);
     }
 
     /** Chooses an item; gives the text of the message that it showed, which is closed again. */
@@ -156,9 +165,9 @@ public class DriveMenu {
     }
 
     /** Waits until the window of the progress has ended; gives what it says, and closes it. */
-    static String ended() throws Exception {
+    static String ended(String name) throws Exception {
         Window window = window(one -> button(one) != null && button(one).getText().equals("Close"), PATIENCE);
-        picture(window, "progress");
+        picture(window, name);
         return fx(() -> {
             String said = ((Label) window.getScene().getRoot().lookup(".label")).getText();
             button(window).fire();
