@@ -159,7 +159,7 @@ class Recipe(Options):
     snap: bool = option(True, "true: sampled tiles move to the file's own tile grid, as classify does by default")
     optimiser: Optimiser = option(Optimiser(), "the optimiser's options")
     augmentation: Augmentation = option(Augmentation(), "how training slides are varied")
-    curriculum: Curriculum = option(Curriculum(), "which slides take part when; see docs/how-to/train.md")
+    curriculum: Curriculum = option(Curriculum(), "which slides take part when; see docs/how-to/training.md")
 
     def as_dict(self) -> dict[str, object]:
         """Return all options as plain values; those of targets and of the curriculum only where they say something."""
