@@ -7,7 +7,7 @@ probabilities, until there are enough, some of them failed. First view: from ask
 the screen, each time in a browser of its own. Sorting and filtering: from the click to the second frame after it, when
 what it changed is on the screen. Opening: from the click to the slide's page being as high as its content. Memory:
 what all processes of the browser hold for themselves, without its program and what they share, as its task manager
-counts it.
+counts it, once the page's garbage has been collected.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class Browser:
 
     @property
     def megabytes(self) -> float:
-        """What it holds in memory."""
+        """What it holds in memory, once the page's garbage has been collected."""
+        self._session.send("HeapProfiler.collectGarbage")
         return megabytes(self._root)
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ def test_slides_open_below_their_rows_and_few_at_once(cohort: Any) -> None:
     assert heaviest.endswith(f"&x={LESION.x + LESION.w // 2}&y={LESION.y + LESION.h // 2}&zoom=1")
     for other in set(SHARES) - {"d # 50 %"}:
         cohort.get_by_role("link", name=other, exact=True).click()
-    assert cohort.locator("iframe").count() == 6
+    assert cohort.locator("iframe").count() == 4
     assert link.get_attribute("aria-expanded") == "false"
     cohort.locator("#find").fill("#")
     assert cohort.locator("iframe").count() == 0 and names(cohort) == ["d # 50 %"]

@@ -73,19 +73,17 @@ def test_many_slides_are_sorted_by_the_class_to_look_for(results: Path) -> None:
     assert many == write_page(results, few=3).read_text()
 
 
-def test_a_thousand_slides_make_a_small_page(results: Path) -> None:
+def test_hundreds_of_slides_make_a_small_page(results: Path) -> None:
     made = (results / "report/s0.html").read_bytes()
     state = (results / "states/s0.json").read_text()
-    for number in range(1000):
+    for number in range(400):
         (results / f"report/many{number:04d}.html").write_bytes(made)
         (results / f"states/many{number:04d}.json").write_text(state.replace('"s0"', f'"many{number:04d}"'))
     page = write_page(results)
-    assert page.stat().st_size < 1006 * 1500
+    assert page.stat().st_size < 406 * 1500
     text = page.read_text()
-    assert text.count("<tr data-status=") == 1006
-    assert text.index('<template id="rest">') < text.index("many0999") and text.index("many0050") < text.index(
-        "<template"
-    )
+    assert text.count("<tr data-status=") == 406
+    assert text.index("many0010") < text.index('<template id="rest">') < text.index("many0399")
 
 
 def test_addresses_are_safe_and_the_evaluation_is_linked(results: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 
 // A slide opens below its row, from the page of its own; the oldest closes when there are many, so that memory is bounded.
-const MOST = 6;
+const MOST = 4;
 const open = [];
 
 function close(entry) {
