@@ -6,9 +6,9 @@ python plugins/qupath/extension/build.py --qupath /opt/QuPath/lib/app -o wsi-att
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,11 +76,13 @@ def contents(classes: Path) -> Iterator[tuple[str, bytes]]:
 
 def manifest() -> str:
     """Return the manifest; QuPath shows the version in it."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    told = re.search(r'^__version__ = "(.+)"$', (ROOT / "wsi_attention/__init__.py").read_text(encoding="utf-8"), re.M)
+    if told is None:
+        raise SystemExit("wsi_attention/__init__.py names no version: build in a whole checkout")
     facts = {
         "Manifest-Version": "1.0",
         "Implementation-Title": "wsi-attention",
-        "Implementation-Version": project["version"],
+        "Implementation-Version": told[1],
     }
     return "".join(f"{name}: {value}\r\n" for name, value in facts.items()) + "\r\n"
 

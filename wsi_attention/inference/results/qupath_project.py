@@ -227,5 +227,8 @@ def ids = objects.collect { it.ID.toString() } as Set
 def hierarchy = imageData.hierarchy
 hierarchy.removeObjects(hierarchy.getAllObjects(false).findAll { it.ID.toString() in ids && !it.locked }, true)
 hierarchy.addObjects(objects)
+// as the extension's own import does, so that it can remove or replace them
+imageData.setProperty('wsi-attention: imported objects', ids.join(' '))
+imageData.setProperty('wsi-attention label', entry.getMetadataValue('wsi-attention label') ?: '')
 println "wsi-attention: ${objects.size()} objects for ${entry.imageName}"
 """
