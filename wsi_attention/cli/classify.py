@@ -161,7 +161,7 @@ Draws = Annotated[
     int | None, Option(help="Tiles drawn from each slide, in place of the model's own number; more is less noisy.")
 ]
 DryRun = Annotated[
-    bool, Option("--dry-run", help="Say what would be done and what it costs; one slide is tried here, nothing kept.")
+    bool, Option("--dry-run", help="Say what would be done and what it costs; a few slides are tried, nothing is kept.")
 ]
 NoSnap = Annotated[bool, Option("--no-snap", help="Leave sampled tiles off the file's own tile grid: slower.")]
 Profile = Annotated[bool, Option("--profile", help="Print where the time went.")]

@@ -52,7 +52,8 @@ def test_a_slide_that_cannot_be_read_is_no_cost(tmp_path: Path, tiny: Classifier
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "bad.tif").write_bytes(b"II*\0 and then nothing")
     found = forecast(tmp_path / "slides", tmp_path / "out", tiny)
-    assert found.cost is None and "bad.tif, which was tried, has no result: " in found.why_unknown
+    assert found.cost is None and found.why_unknown.startswith("what was tried has no result: ")
+    assert "bad.tif" in found.why_unknown
     assert any(line.startswith("the cost is not known: ") for line in found.lines())
 
 
@@ -61,8 +62,12 @@ def test_results_behind_a_url_are_not_looked_at(tiny: Classifier, tmp_path: Path
         forecast(tmp_path, "s3://bucket/out", tiny)
 
 
-def test_the_slide_in_the_middle(tmp_path: Path) -> None:
-    for size in (5, 900, 40):
+def test_the_slides_in_the_middle(tmp_path: Path) -> None:
+    sizes = (5, 900, 40, 60, 700)
+    for size in sizes:
         (tmp_path / f"{size}.svs").write_bytes(bytes(size))
-    local = [SlideFile(str(tmp_path / f"{size}.svs"), f"{size}.svs") for size in (900, 5, 40)]
-    assert in_the_middle([*local, SlideFile("s3://b/x.svs", "x.svs")]).relative == "40.svs"
+    local = [SlideFile(str(tmp_path / f"{size}.svs"), f"{size}.svs") for size in sizes]
+    tried = in_the_middle([*local, SlideFile("s3://b/x.svs", "x.svs")])
+    assert tried[-1].relative == "60.svs" and {one.relative for one in tried[:-1]} == {"40.svs", "700.svs"}
+    other = [replace(one, mpp=0.25) if one.relative == "60.svs" else one for one in local]
+    assert [one.relative for one in in_the_middle(other)] == ["60.svs"]

@@ -1,4 +1,4 @@
-"""What a batch would do, and what it would cost, without doing it: one slide is tried in a folder of its own."""
+"""What a batch would do, and what it would cost, without doing it: a few slides are tried in a folder of their own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.results.folder import look_into
 from wsi_attention.inference.results.mirror import scheme_of
 from wsi_attention.slide.urls import is_url
+
+TRIED = 3
+"""Slides that are tried: two processes load their libraries for the first two, the third shows what a slide costs."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +114,16 @@ def foresee(
 ) -> Forecast:
     """Return what `run_batch` would do with the same arguments; nothing is written to the results.
 
-    The cost is that of the slides that the results folder has already; where it has none, one slide is classified into
-    a temporary folder: the one in the middle by size of its file.
+    The cost is that of the slides that the results folder has already; where it has none, `TRIED` slides are classified
+    into a temporary folder, those in the middle by size of their files. The last of them counts, as libraries are
+    loaded by then.
 
     Args:
         order: the slides.
         results: the results folder, which need not exist.
         classifier: the model.
         wishes: what is wanted of each slide.
-        runner: does the slide that is tried.
+        runner: does the slides that are tried.
         listener: told of the stages.
 
     Raises:
@@ -150,42 +154,56 @@ def foresee(
     return Forecast(place, classifier.name, str(device), precision, names, *sizes, cost, why)
 
 
-def in_the_middle(slides: Sequence[SlideFile]) -> SlideFile:
-    """Return the slide whose file is in the middle by size; of slides behind URLs, one in the middle of the list."""
+def in_the_middle(slides: Sequence[SlideFile]) -> list[SlideFile]:
+    """Return the slides whose files are in the middle by size, at most `TRIED`, the very middle one last.
+
+    They have the same mpp and series. Of slides behind URLs alone, those in the middle of the list.
+    """
     here = [slide for slide in slides if not is_url(slide.path)] or slides
     ordered = sorted(here, key=lambda slide: 0 if is_url(slide.path) else size_of(Path(slide.path)))
-    return ordered[len(ordered) // 2]
+    middle = ordered[len(ordered) // 2]
+    alike = [slide for slide in ordered if (slide.mpp, slide.series) == (middle.mpp, middle.series)]
+    at = alike.index(middle)
+    nearest = sorted(alike, key=lambda slide: abs(alike.index(slide) - at))
+    return nearest[:TRIED][::-1]
 
 
 class _Trial:
-    """A listener that keeps the outcome of the slide that is tried."""
+    """A listener that keeps the outcome of the last slide, one with a result if there is one."""
 
     def __init__(self) -> None:
         self.news: News | None = None
+        self.done = False
 
     def stage(self, text: str) -> None:
         """Do nothing."""
 
     def slide(self, news: News) -> None:
         """Keep it."""
-        self.news = news
+        done = news.state.status in ("done", "partial")
+        if done or not self.done:
+            self.news, self.done = news, done
 
 
 def _tried(
-    order: Order, classifier: Classifier, wishes: Wishes, runner: Runner, slide: SlideFile, listener: Listener
+    order: Order,
+    classifier: Classifier,
+    wishes: Wishes,
+    runner: Runner,
+    slides: Sequence[SlideFile],
+    listener: Listener,
 ) -> tuple[Cost | None, str]:
     """Return what a slide costs; or why that cannot be said."""
-    listener.stage(f"trying {slide.relative}")
-    alone = replace(
-        order, inputs=(slide.path,), slides_csv=None, mpp=slide.mpp, series=slide.series, existing="overwrite"
-    )
+    listener.stage(f"trying {', '.join(slide.relative for slide in slides)}")
+    paths, like = tuple(slide.path for slide in slides), slides[-1]
+    alone = replace(order, inputs=paths, slides_csv=None, mpp=like.mpp, series=like.series, workers=1)
     trial = _Trial()
     with TemporaryDirectory(prefix="wsi-attention-dry-run-", ignore_cleanup_errors=True) as folder:
         run_batch(alone, folder, classifier, wishes, runner, trial)
-        written = size_of(Path(folder))
+        written = size_of(Path(folder)) // len(slides)
     news = trial.news
-    if news is None or news.state.status not in ("done", "partial"):
-        reason = news.state.reason if news else "it was interrupted"
-        return None, f"{slide.path}, which was tried, has no result: {reason}"
+    if news is None or not trial.done:
+        reason = f"{news.state.path}: {news.state.reason}" if news else "it was interrupted"
+        return None, f"what was tried has no result: {reason}"
     tiles = float(news.state.row.get("tiles_read") or 0)
-    return Cost(f"{slide.relative}, in the middle by size", news.state.seconds, tiles, written), ""
+    return Cost(f"{Path(news.state.path).name}, in the middle by size", news.state.seconds, tiles, written), ""
