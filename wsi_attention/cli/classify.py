@@ -107,7 +107,7 @@ def classify(
         if dry_run:
             from wsi_attention.inference.batch.forecast import foresee
 
-            with runner_for(None, workers, in_process, gpus or "", device) as runner:
+            with runner_for(None, 1, in_process, device=device) as runner:  # few processes, soon warm
                 forecast = foresee(order, results, classifier, wishes, runner, listener)
         else:
             check_draws(draws, scheduler, local_cluster, slurm)
