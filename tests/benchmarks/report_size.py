@@ -187,7 +187,9 @@ def measured(address: str, repeats: int) -> dict[str, Any]:
     """All that the browser is asked."""
     from playwright.sync_api import sync_playwright
 
-    views, busy, found = [], [], {}
+    views: list[float] = []
+    busy: list[float] = []
+    found: dict[str, Any] = {}
     with sync_playwright() as playwright:
         for turn in range(repeats + 1):
             browser = Browser(playwright)

@@ -87,10 +87,10 @@ class Part(TypedDict):
 
 def data_of(part: Part) -> str:
     """Return a part without its pictures as JSON that may stand inside a script element."""
-    shown: dict[str, LayerPart | None] = {"attention": part["attention"], "unseen": part["unseen"]}
-    layers = {name: layer and {**layer, "png": ""} for name, layer in shown.items()}
-    tiles = [{**tile, "jpeg": tile["jpeg"] and ""} for tile in part["tiles"]]
-    values = {**part, "overview": "", **layers, "tiles": tiles}
+    values: dict[str, object] = {**part, "overview": ""}
+    for name, layer in (("attention", part["attention"]), ("unseen", part["unseen"])):
+        values[name] = {**layer, "png": ""} if layer else None
+    values["tiles"] = [{**tile, "jpeg": tile["jpeg"] and ""} for tile in part["tiles"]]
     return json.dumps(values, sort_keys=True, allow_nan=False).replace("<", "\\u003c")
 
 

@@ -45,9 +45,9 @@ body.addEventListener("click", (event) => {
 const frameOf = ({ card }) => card.querySelector("iframe");
 
 window.addEventListener("message", ({ source, data }) => {
-  const entry = open.find((each) => frameOf(each).contentWindow === source);
+  const entry = source && open.find((each) => frameOf(each).contentWindow === source); // no source: it is closed by now
   if (!entry || !(data?.height > 0)) return;
   frameOf(entry).style.height = `${Math.min(Math.ceil(data.height), 20000)}px`;
   source.postMessage({ ...look }, "*");
 });
-document.addEventListener("look", () => open.forEach((each) => frameOf(each).contentWindow.postMessage({ ...look }, "*")));
+document.addEventListener("look", () => open.forEach((each) => frameOf(each).contentWindow?.postMessage({ ...look }, "*")));
