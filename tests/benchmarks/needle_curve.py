@@ -109,7 +109,8 @@ def draw(figures_path: Path, out: Path) -> None:
         axis.set(xlabel="tiles read of about 1,900 a slide", title=title)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    sheet.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     for suffix in ("svg", "png"):
         sheet.savefig(out.with_suffix(f".{suffix}"), dpi=144, metadata={"Date": None} if suffix == "svg" else None)
     pyplot.close(sheet)
