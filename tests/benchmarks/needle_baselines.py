@@ -25,7 +25,9 @@ from scipy import ndimage
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-EPOCHS, BATCH, RATE, DECAY = 12, 8, 5e-3, 0.3
+EPOCHS, BATCH = 14, 8
+TRAINED = {True: (3e-3, 1e-2), False: (5e-3, 0.3)}
+"""Learning rate and weight decay of rows that read tiles, and of those that do not."""
 CONTEXT, AROUND = 3, 5
 """Cells a side over which features and colours are averaged."""
 
@@ -34,32 +36,34 @@ Describe = Callable[[Slides, int], Tensor]
 
 
 class Head(nn.Module):
-    """Two layers for every cell, gated attention over a bag, its mean classified.
+    """Gated attention over a bag, its mean classified.
 
     Args:
         dim: length of a description.
+        layers: whether two layers come first; numbers without a network behind them need them.
         hidden: width of all layers.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, dim: int, hidden: int = 32) -> None:
+    def __init__(self, dim: int, layers: bool, hidden: int = 32) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("deviation", torch.ones(dim))
-        self.embed = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
-        self.content, self.gate = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
-        self.score, self.classifier = nn.Linear(hidden, 1), nn.Linear(hidden, 2)
+        self.register_buffer("deviation", torch.full((dim,), dim**-0.5))
+        first = [nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()] if layers else []
+        self.first, width = nn.Sequential(*first), hidden if layers else dim
+        self.content, self.gate = nn.Linear(width, hidden), nn.Linear(width, hidden)
+        self.score, self.classifier = nn.Linear(hidden, 1), nn.Linear(width, 2)
 
     def standardise(self, bags: Sequence[Tensor]) -> None:
-        """Take mean and deviation of every number over all cells of all bags."""
+        """Take mean and deviation of every number over all cells of all bags; features of length 1 need it not."""
         cells = torch.cat(list(bags))
         self.mean, self.deviation = cells.mean(dim=0), cells.std(dim=0).clamp(min=1e-6)
 
     def forward(self, bag: Tensor) -> tuple[Tensor, Tensor]:
         """Map a bag (m, d) to class scores (2,) and attention (m,)."""
-        x = self.embed((bag - self.mean) / self.deviation)
+        x = self.first((bag - self.mean) / self.deviation)
         scores = self.score(torch.tanh(self.content(x)) * torch.sigmoid(self.gate(x))).squeeze(-1)
         attention = scores.softmax(dim=-1)
         return self.classifier(attention @ x), attention
@@ -130,10 +134,12 @@ def fit(baseline: Baseline, slides: Slides, seed: int, epochs: int = EPOCHS) -> 
     bags = [baseline.describe(slides, i) for i in range(len(slides))]
     labels, noise = torch.from_numpy(slides.label), Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    head = Head(bags[0].shape[1])
-    head.standardise(bags)
-    optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, epochs * -(-len(bags) // BATCH))
+    head = Head(bags[0].shape[1], layers=not baseline.reads)
+    if not baseline.reads:
+        head.standardise(bags)
+    rate, decay = TRAINED[baseline.reads]
+    optimiser = torch.optim.AdamW(head.parameters(), rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, epochs * -(-len(bags) // BATCH))
     for _ in range(epochs):
         for step in torch.randperm(len(bags), generator=noise).split(BATCH):
             scores = torch.stack([head(bags[i][drawn(baseline, bags[i], noise)])[0] for i in step.tolist()])
@@ -161,6 +167,6 @@ def save(head: Head, path: Path) -> None:
 def restore(path: Path) -> Head:
     """Read a head."""
     tensors = load_file(path)
-    head = Head(tensors["mean"].shape[0], tensors["score.weight"].shape[1])
+    head = Head(tensors["mean"].shape[0], "first.0.weight" in tensors, tensors["score.weight"].shape[1])
     head.load_state_dict(tensors)
     return head.eval()
