@@ -185,7 +185,7 @@ def report(work: Path) -> None:
         print(f"| {canvases[i]:,} | {cpu[i]:.0f} | {epochs[i]['draws']} | {accuracy[i]:.3f} |")
     if (work / "test.json").is_file():
         print((work / "test.json").read_text())
-    ours = "ats-mnist-fast, N = 32, 16, then 10"
+    ours = "ats-mnist-fast, N = 32, then 24"
     against = {"canvases": (canvases, PUBLISHED), "CPU seconds": (cpu, {})}
     for name, (along, others) in against.items():
         lines = {ours: tuple(zip(np.log10(along), accuracy, strict=True))}
