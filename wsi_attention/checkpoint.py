@@ -177,6 +177,8 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> str:
         config["purpose"] = card.purpose
     if card.target is not None:
         config["target"] = dict(card.target)
+    if card.plain_images:
+        config["plain_images"] = True
     if part:
         config["encoder_weights"] = part.as_dict()
     if card.members:

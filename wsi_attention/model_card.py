@@ -45,6 +45,7 @@ class ModelConfig(TypedDict):
     familiar: NotRequired[object]
     members: NotRequired[list[dict[str, object]]]
     usual_draws: NotRequired[int]
+    plain_images: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class ModelCard:
         members: of an ensemble, a table for each member: its `options`, whether its encoder is `shared`, and more that
             people want to know; empty for a single model.
         target: what it was asked for beyond one label (`targets`); None for one label.
+        plain_images: whether it learnt from plain images, which have neither tissue nor a scale of their own.
     """
 
     method: str
@@ -85,6 +87,7 @@ class ModelCard:
     certainty: Certainty = NOTHING
     members: Sequence[Mapping[str, object]] = ()
     target: Mapping[str, object] | None = None
+    plain_images: bool = False
 
 
 def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Sequence[str] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,15 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
+from wsi_attention.checkpoint import load_model
 from wsi_attention.config import Recipe, changed, default_recipe
 from wsi_attention.csv_table import read_table
 from wsi_attention.errors import InputError
 from wsi_attention.evaluation.evaluation import evaluate
 from wsi_attention.inference.images import classify_images
+from wsi_attention.inference.predict import predict
+from wsi_attention.slide.readers.array import ArrayLevels
+from wsi_attention.slide.slide import open_slide
 from wsi_attention.tiles.tensors import TensorSource
 from wsi_attention.training.images import RememberedImage, Views
 from wsi_attention.training.run import train
@@ -55,6 +60,20 @@ def test_an_array_is_learnt_and_labelled(tmp_path: Path) -> None:
     second = read_table(tmp_path / "out" / "predictions.csv")
     assert [cells | {"seconds": ""} for _, cells in first.rows] == [cells | {"seconds": ""} for _, cells in second.rows]
     assert evaluate(tmp_path / "out", labels, split="all").scores.n == 8
+    slide = open_slide(ArrayLevels((np.full((96, 96, 3), 200, np.uint8),)), mpp=1.0)
+    with pytest.raises(InputError, match="model model learnt from plain images"):
+        predict(slide, tmp_path / "model", device="cpu")
+
+
+def test_models_of_slides_and_folders_of_their_results_are_refused(tmp_path: Path) -> None:
+    tiny = load_model("demo")
+    np.save(tmp_path / "a.npy", squares(1)[0])
+    with pytest.raises(InputError, match=f"model {tiny.name} learnt from slides"):
+        classify_images(tmp_path, tiny, tmp_path / "out", device="cpu")
+    of_images = replace(tiny, config={**tiny.config, "plain_images": True})
+    (tmp_path / "out/states").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds results of slides"):
+        classify_images(tmp_path, of_images, tmp_path / "out", device="cpu")
 
 
 def test_an_overview_is_computed_once_while_there_is_room() -> None:

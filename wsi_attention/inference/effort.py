@@ -45,6 +45,11 @@ class Effort:
         Raises:
             InputError: they do not, or it cannot.
         """
+        if classifier.config.get("plain_images"):
+            raise InputError(
+                f"model {classifier.name} learnt from plain images, without tissue and µm per pixel, and knows no"
+                " slides: label plain images with wsi-attention classify-images"
+            )
         if self.exact and not self.tolerance == self.budget == self.unread is None:
             raise InputError("exact reads every tile: give either exact, or a tolerance with its budget")
         if self.certify is not None:

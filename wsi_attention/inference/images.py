@@ -14,11 +14,12 @@ from torch import Generator, nn
 
 from wsi_attention.checkpoint import Classifier, ClassifierLike, as_classifier
 from wsi_attention.devices import device_of, placed
-from wsi_attention.errors import SlideError
+from wsi_attention.errors import InputError, SlideError
 from wsi_attention.export.table import columns, figures, row
 from wsi_attention.files import write_text
 from wsi_attention.inference.predict import judged_of, number_of, seed_of, shown_of
 from wsi_attention.inference.results.folder import TABLE, TEXTS
+from wsi_attention.inference.results.state import FOLDER as STATES
 from wsi_attention.plain_text import in_cell
 from wsi_attention.structures import Output, Prediction, TissueMask
 from wsi_attention.tiles.image_sources import MPP, channels_of, source_of
@@ -50,12 +51,14 @@ def classify_images(
         Image name -> why it has no label, of those that have none.
 
     Raises:
-        InputError: there are no images, or this machine has no such device.
+        InputError: there are no images, the model learnt from slides, the folder holds results of slides, or this
+            machine has no such device.
         ModelError: the model cannot be loaded, or its logits are not finite.
         ResultsError: the table cannot be written.
     """
     found, known = Images(images), as_classifier(classifier)
     known.check_one_class("classify-images")
+    _check(known, Path(output))
     model = placed(known.model, device_of(device))
     rows, failed = [], {}
     for done, name in enumerate(found.names, start=1):
@@ -69,6 +72,17 @@ def classify_images(
             told(done, len(found.names))
     write_text(Path(output) / TABLE, _text(known, rows))
     return failed
+
+
+def _check(known: Classifier, output: Path) -> None:
+    """Raise InputError where the model knows slides alone, or the folder holds results of slides."""
+    if not known.config.get("plain_images"):
+        raise InputError(
+            f"model {known.name} learnt from slides, whose tissue and µm per pixel are known, and a plain image has"
+            " neither: train one with --images, or classify the slides"
+        )
+    if (output / STATES).exists():
+        raise InputError(f"{output} holds results of slides, whose table would be lost: give another folder with -o")
 
 
 def _labelled(images: Images, name: str, known: Classifier, model: nn.Module, mpp: float) -> Prediction:

@@ -93,6 +93,7 @@ def finish(
         encoder=plan.origin,
         certainty=certainty,
         target=plan.target.as_dict() or None,
+        plain_images=plan.images is not None,
     )
     save_model(folder, model, card)
     write_metrics(folder / FOLDER, state.history)
