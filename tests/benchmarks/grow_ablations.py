@@ -1,4 +1,4 @@
-"""What each part of `grow` brings: pooling, context, growing, learning from tiles, each alone and together.
+"""What each part of `grow` brings: balanced draws, pooling, context, growing, learning; alone and together.
 
     python tests/benchmarks/grow_ablations.py --work needle-work [--variant stained] [--seeds 0 1 2] [--judge valid]
 
@@ -32,8 +32,8 @@ from wsi_attention.methods.method import build_model
 from wsi_attention.statistics.curves import area_under_roc
 from wsi_attention.structures import Counters, Output, TileBatch, TileSet
 
-TILES, DRAWN = 94, 48
-"""Tiles a slide of every row; of those that grow, how many are drawn."""
+TILES, DRAWN, ROUNDS = 94, 46, 4
+"""Tiles a slide of every row; of those that grow, how many are drawn, and in how many rounds the others are read."""
 BATCH, RATE, DECAY, CLIP, WARM = 4, 3e-3, 1e-2, 1.0, 1.0
 FRACTIONS = (0.05, 0.01, 0.002)
 COARSE = 4
@@ -41,22 +41,26 @@ COARSE = 4
 SCALES: dict[str, Any] = {"tile_size": SIDE, "tile_mpp": 0.97, "overview_mpp": 11.64 * COARSE, "context": 5}
 SCALES |= {"attention_widths": [64], "mean": [0.7, 0.5, 0.7] + [0.1] * 3, "std": [0.2] * 3 + [0.05] * 3}
 PLAIN: dict[str, Any] = {"draws": TILES, "growth": 0, "around": False, "pooling": "attention", "learn_weight": 0.0}
+PLAIN |= {"balanced": False}
+BALANCED: dict[str, Any] = {"balanced": True}
 POOLING: dict[str, Any] = {"pooling": "shown"}
 CONTEXT: dict[str, Any] = {"around": True}
-GROWING: dict[str, Any] = {"draws": DRAWN, "growth": (TILES - DRAWN) // 2, "rounds": 2}
+GROWING: dict[str, Any] = {"draws": DRAWN, "growth": (TILES - DRAWN) // ROUNDS, "rounds": ROUNDS}
 LEARNING: dict[str, Any] = {"learn_weight": 0.5}
-ALL = POOLING | CONTEXT | GROWING | LEARNING
+ALL = BALANCED | POOLING | CONTEXT | GROWING | LEARNING
 ROWS: dict[str, dict[str, Any]] = {
     "none (ats)": {},
+    "balance": BALANCED,
     "pooling": POOLING,
     "context": CONTEXT,
     "growing": GROWING,
     "pooling, learning": POOLING | LEARNING,
     "pooling, context": POOLING | CONTEXT,
-    "all but pooling": CONTEXT | GROWING,
-    "all but context": POOLING | GROWING | LEARNING,
-    "all but growing": POOLING | CONTEXT | LEARNING,
-    "all but learning": POOLING | CONTEXT | GROWING,
+    "all but balance": POOLING | CONTEXT | GROWING | LEARNING,
+    "all but pooling": BALANCED | CONTEXT | GROWING,
+    "all but context": BALANCED | POOLING | GROWING | LEARNING,
+    "all but growing": BALANCED | POOLING | CONTEXT | LEARNING,
+    "all but learning": BALANCED | POOLING | CONTEXT | GROWING,
     "all": ALL,
 }
 """Learning needs what pooling makes of tiles, so that it is not there without it."""

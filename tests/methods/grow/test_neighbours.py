@@ -43,19 +43,36 @@ def test_a_block_ends_at_the_edge_of_the_grid() -> None:
 
 
 def test_growing_begins_around_the_most_telling_tile() -> None:
-    cells, tissue = torch.tensor([[14, 0, 29]]), torch.ones(1, *SHAPE, dtype=torch.bool)
-    tissue[0, 1, 1] = False
+    cells, attention = torch.tensor([[14, 0, 29]]), torch.full((1, 30), 0.1)
+    attention[0, 7] = 0.0
     telling = torch.tensor([[-1.0, -3.0, -2.0]])
-    assert next_cells(telling, cells, tissue, 3, 7)[0].tolist() == [8, 9, 13, 15, 19, 20, 21]
-    assert sorted(next_cells(telling, cells, tissue, 3, 10)[0].tolist()[7:]) == [22, 23, 28]
-    everywhere = next_cells(telling, cells, tissue, 3, 100)[0].tolist()
+    assert next_cells(telling, cells, attention, SHAPE, 3, 7)[0].tolist() == [8, 9, 13, 15, 19, 20, 21]
+    assert sorted(next_cells(telling, cells, attention, SHAPE, 3, 10)[0].tolist()[7:]) == [22, 23, 28]
+    everywhere = next_cells(telling, cells, attention, SHAPE, 3, 100)[0].tolist()
     assert everywhere[-2:] == [1, 6] and len(everywhere) == 12
-    nothing = next_cells(torch.full((1, 3), -torch.inf), cells, tissue, 3, 5)
+    nothing = next_cells(torch.full((1, 3), -torch.inf), cells, attention, SHAPE, 3, 5)
     assert nothing.shape == (1, 0)
 
 
+def test_of_neighbours_those_with_the_most_attention_come_first() -> None:
+    """An unread tile is expected to weigh its attention times the gate of its most telling neighbour."""
+    attention = torch.rand(1, 30, generator=Generator().manual_seed(3)) + 0.01
+    cells, telling = torch.tensor([[14, 0]]), torch.tensor([[-0.5, -1.0]])
+    expected = {
+        cell: max(
+            float(attention[0, cell] * gate.exp())
+            for one, gate in zip([14, 0], telling[0], strict=True)
+            if near(cell, one, 3)
+        )
+        for cell in range(30)
+        if cell not in (14, 0) and (near(cell, 14, 3) or near(cell, 0, 3))
+    }
+    found = next_cells(telling, cells, attention, SHAPE, 3, 100)[0].tolist()
+    assert found == sorted(expected, key=lambda cell: -expected[cell])
+
+
 def test_images_grow_by_equally_many_tiles() -> None:
-    tissue = torch.zeros(2, *SHAPE, dtype=torch.bool)
-    tissue[0], tissue[1, 0, :2] = True, True
-    found = next_cells(torch.zeros(2, 1), torch.tensor([[0], [0]]), tissue, 3, 5)
+    attention = torch.zeros(2, 30)
+    attention[0], attention[1, :2] = 0.1, 0.1
+    found = next_cells(torch.zeros(2, 1), torch.tensor([[0], [0]]), attention, SHAPE, 3, 5)
     assert found.tolist() == [[1], [1]]

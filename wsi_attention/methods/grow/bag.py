@@ -72,6 +72,10 @@ class TileBag:
         ]
         return torch.cat(parts, dim=1), valid.to(known.device)
 
+    def left(self, attention: Tensor) -> Tensor:
+        """Return attention (b, K) with 0 where a tile was read."""
+        return attention if not self._cells else attention.scatter(1, self.cells, 0.0)
+
     def unread(self, cells: Tensor) -> Tensor:
         """Return those of the cells (1, n) that were not read yet, each once, in their order; of a single image."""
         seen: set[int] = set() if not self._cells else set(self.cells[0].tolist())

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wsi_attention.attention.expectation import inclusion
-
 
 class Counts(NamedTuple):
     """What tiles stand for: coefficients (b, n), sum 1, 0 where one failed; and how random each was, (b, n)."""
@@ -17,20 +15,19 @@ class Counts(NamedTuple):
     chance: Tensor
 
 
-def counts(attention: Tensor, threshold: Tensor, known: Tensor, valid: Tensor) -> Counts:
+def counts(attention: Tensor, chance: Tensor, known: Tensor, valid: Tensor) -> Counts:
     """Return what each tile stands for: a known one for itself, the drawn ones for all of the tissue that is left.
 
-    A known tile counts with its attention a. The others were drawn with a chance of q each, so that a / q on average
+    A known tile counts with its attention a. The others were drawn with a chance of π each, so that a / π on average
     sums to the attention of all that is not known; they are scaled to sum to it exactly, as in `attention.expectation`.
 
     Args:
         attention: (b, n) attention of the tiles' cells, of maps that sum to 1.
-        threshold: (b,) of the draw, see `attention.expectation.inclusion`.
+        chance: (b, n), π, with which each tile was drawn; of known ones it does not count.
         known: (b, n) bool, tiles that were not left to chance.
         valid: (b, n) bool, which could be read; at least one of each image.
     """
     a = attention.detach()
-    chance = inclusion(a, threshold)
     alone = (a * (known & valid)).double()
     drawn = (a / chance * (~known & valid)).double()
     left, total = (1.0 - alone.sum(dim=-1, keepdim=True)).clamp(min=0.0), drawn.sum(dim=-1, keepdim=True)

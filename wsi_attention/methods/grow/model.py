@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from wsi_attention.attention.expectation import unread_mass
-from wsi_attention.attention.sampling import Draw, available, draw_without_replacement, first_of, smoothed_softmax
+from wsi_attention.attention.balanced import Spread, draw_balanced
+from wsi_attention.attention.expectation import inclusion, unread_mass
+from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
 from wsi_attention.attention.spread import negative_entropy
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.certifying import check_certifiable, uncertifiable
@@ -56,11 +57,6 @@ class Seen(NamedTuple):
     logits: Tensor
     grid: Grid
     overview_logits: Tensor | None
-
-    @property
-    def tissue(self) -> Tensor:
-        """(b, rows, cols) bool."""
-        return (self.logits > -torch.inf).view(-1, *self.grid.shape)
 
 
 class Judged(NamedTuple):
@@ -125,11 +121,9 @@ class GrowingAttention(nn.Module):
         """
         seen, bag = self._begin(source)
         n = min(self.draws, int(available(seen.attention).min()))
-        draw = draw_without_replacement(seen.attention, n, generator if self.training else seeded(generator))
+        draw = self._draw(seen, seen.attention, n, generator if self.training else seeded(generator))
         bag.read(draw.cells)
-        for _ in range(self.options.rounds):
-            if not self._grow(seen, bag, draw, self.options.growth):
-                break
+        self._grow(seen, bag, draw, self.options.growth * self.options.rounds)
         return self._output(seen, bag, self._judge(seen, bag, draw), random=len(bag) == n)
 
     @property
@@ -171,7 +165,10 @@ class GrowingAttention(nn.Module):
         generator: Generator | None = None,
         unread: float | None = None,
     ) -> Output:
-        """Draw and grow, round after round, none twice, until error and unread mass are small enough. For eval mode.
+        """Draw and grow, round after round, until error and unread mass are small enough. For eval mode.
+
+        Each round draws from what is unread, as many tiles as were read before, so that half of the tiles at least
+        stand for what nobody has read; what was read before is known and stands for itself.
 
         Args:
             source: one image.
@@ -184,26 +181,20 @@ class GrowingAttention(nn.Module):
             InputError: several images, or a limit out of range; others as in `forward`.
         """
         check_one_image(source)
-        stop = limits(tolerance, unread, budget, self.draws)
+        stop, noise = limits(tolerance, unread, budget, self.draws), seeded(generator)
         seen, bag = self._begin(source)
         most = most_tiles(seen.attention, self.draws, budget)
-        whole = draw_without_replacement(seen.attention, most, seeded(generator))
-        done, n = 0, 0
-        while n < most:
-            done, n = done + 1, min(n + self.draws, most)
-            new = bag.unread(whole.cells[:, :n])
-            if len(bag) + new.shape[1] > budget:
-                break
-            bag.read(new)
-            draw = first_of(whole, n)
-            for _ in range(self.options.rounds):
-                if not self._grow(seen, bag, draw, min(self.options.growth, budget - len(bag))):
-                    break
-            judged = self._judge(seen, bag, draw)
-            output = self._output(seen, bag, judged, random=False)
-            if output.unread_mass is not None and stop.met(output.spread, output.unread_mass, done):
-                break
-        return output
+        rounds, n, unread_attention = 0, min(self.draws, most), seen.attention
+        while True:
+            draw = self._draw(seen, unread_attention, n, noise)
+            bag.read(draw.cells)
+            self._grow(seen, bag, draw, min(self.options.growth * self.options.rounds, most - len(bag)))
+            output = self._output(seen, bag, self._judge(seen, bag, draw), random=False)
+            rounds, unread_attention = rounds + 1, bag.left(seen.attention)
+            left = min(most - len(bag), int(available(unread_attention)))
+            if not left or (output.unread_mass is not None and stop.met(output.spread, output.unread_mass, rounds)):
+                return output
+            n = min(len(bag), left)
 
     @property
     def uncertifiable(self) -> str:
@@ -251,41 +242,52 @@ class GrowingAttention(nn.Module):
         encode = partial(encoded, source, preprocess=self.preprocess, encoder=self.encoder)
         return seen, TileBag(partial(self._tiles, source, grid), encode, max(PART, self.draws))
 
-    def _grow(self, seen: Seen, bag: TileBag, draw: Draw, most: int) -> bool:
-        """Read a round of tiles around the most telling ones; return whether there may be another round."""
-        if self.options.side == 1 or most < 1:
-            return False
-        with torch.no_grad():
-            judged = self._judge(seen, bag, draw)
-        telling = judged.log_gate if self.gate is not None else judged.counts.coefficients.log()
-        telling = telling.to(seen.attention.device).masked_fill(~judged.valid.to(seen.attention.device), -torch.inf)
-        cells = next_cells(telling, bag.cells, seen.tissue, self.options.side, most)
-        if not cells.shape[1]:
-            return False
-        bag.read(cells)
-        return not self.options.settled or self._told(seen, bag, draw, cells.shape[1])
+    def _draw(self, seen: Seen, attention: Tensor, n: int, generator: Generator | None) -> Spread:
+        """Draw n cells of each image by attention (b, K)."""
+        if self.options.balanced:
+            return draw_balanced(attention, n, seen.grid.shape, generator)
+        draw = draw_without_replacement(attention, n, generator)
+        return Spread(draw.cells, inclusion(attention.gather(1, draw.cells), draw.threshold))
+
+    def _grow(self, seen: Seen, bag: TileBag, draw: Spread, budget: int) -> None:
+        """Read, in rounds, up to so many tiles around the most telling ones."""
+        if self.options.side == 1:
+            return
+        for _ in range(self.options.rounds):
+            cells = self._next(seen, bag, draw, min(self.options.growth, budget))
+            bag.read(cells)
+            budget -= cells.shape[1]
+            if not cells.shape[1] or (self.options.settled and not self._told(seen, bag, draw, cells.shape[1])):
+                return
 
     @torch.no_grad()
-    def _told(self, seen: Seen, bag: TileBag, draw: Draw, last: int) -> bool:
+    def _next(self, seen: Seen, bag: TileBag, draw: Spread, most: int) -> Tensor:
+        """Return the unread cells to read next, (b, most) or fewer."""
+        judged = self._judge(seen, bag, draw)
+        telling = judged.log_gate.masked_fill(~judged.valid.to(judged.log_gate.device), -torch.inf)
+        at = telling.to(seen.attention.device)
+        return next_cells(at, bag.cells, seen.attention, seen.grid.shape, self.options.side, most)
+
+    @torch.no_grad()
+    def _told(self, seen: Seen, bag: TileBag, draw: Spread, last: int) -> bool:
         """Return whether the last tiles have as much of the weight as growing needs to go on, in some image."""
         judged = self._judge(seen, bag, draw)
         weights = self._weights(seen, bag, judged)
         return bool((weights[:, -last:].sum(dim=-1) >= self.options.settled).any())
 
-    def _judge(self, seen: Seen, bag: TileBag, draw: Draw | None) -> Judged:
+    def _judge(self, seen: Seen, bag: TileBag, draw: Spread | None) -> Judged:
         """Judge all tiles that were read; where nothing was drawn, each stands for itself."""
         features, valid = bag.found()
         cells, side = bag.cells, self.options.side
         by = self._seen_by(features, cells.to(features.device), valid, seen.grid.shape, side)
         log_gate = by.new_zeros(by.shape[:2]) if self.gate is None else in_float32(self.gate, by).float()
         at_cells, real = seen.attention.gather(-1, cells), valid.to(cells.device)
-        if draw is None:
-            threshold = at_cells.new_full(at_cells.shape[:1], -torch.inf, dtype=torch.float64)
-            known = torch.ones_like(real)
-        else:
-            drawn = torch.zeros_like(seen.attention, dtype=torch.bool).scatter(1, draw.cells, True).gather(1, cells)
-            threshold, known = draw.threshold, ~drawn
-        return Judged(by, log_gate, valid, counts(at_cells, threshold, known, real))
+        known, chance = torch.ones_like(real), torch.ones_like(at_cells, dtype=torch.float64)
+        if draw is not None:
+            drawn = torch.zeros_like(seen.attention, dtype=torch.bool).scatter(1, draw.cells, True)
+            chances = torch.ones_like(seen.attention, dtype=torch.float64).scatter(1, draw.cells, draw.chance.double())
+            known, chance = ~drawn.gather(1, cells), chances.gather(1, cells)
+        return Judged(by, log_gate, valid, counts(at_cells, chance, known, real))
 
     def _weights(self, seen: Seen, bag: TileBag, judged: Judged) -> Tensor:
         at_cells = seen.attention.gather(-1, bag.cells)

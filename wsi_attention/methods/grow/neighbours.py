@@ -46,19 +46,25 @@ def context(features: Tensor, cells: Tensor, valid: Tensor, shape: tuple[int, in
     return total / count.clamp(min=1.0)
 
 
-def next_cells(telling: Tensor, cells: Tensor, tissue: Tensor, side: int, most: int) -> Tensor:
-    """Return the unread cells of tissue around the most telling tiles, (b, m), those of the most telling one first.
+def next_cells(
+    telling: Tensor, cells: Tensor, attention: Tensor, shape: tuple[int, int], side: int, most: int
+) -> Tensor:
+    """Return the unread cells with the largest weight to be expected, (b, m), the largest first.
+
+    What an unread tile will show is not known, so that it is taken to tell as much as the most telling tile whose block
+    it lies in: its weight is expected to be its own attention times that tile's gate.
 
     Args:
-        telling: (b, n) what each tile that was read tells, -inf for one that tells nothing.
+        telling: (b, n) log ω of each tile that was read, -inf where one tells nothing.
         cells: (b, n) where they lie, flat.
-        tissue: (b, rows, cols) bool.
+        attention: (b, K) of all cells, 0 beyond the tissue.
+        shape: (rows, cols) of the grid, K = rows · cols.
         side: of a block, odd.
         most: m at most; fewer where some image has fewer such cells.
     """
-    value = torch.full((len(cells), tissue[0].numel()), -torch.inf, device=tissue.device)
-    value = value.scatter(1, cells, telling.detach().to(value))
-    near = functional.max_pool2d(value.view_as(tissue).unsqueeze(1), side, 1, side // 2).flatten(1)
-    near = near.scatter(1, cells, -torch.inf).masked_fill(~tissue.flatten(1), -torch.inf)
-    m = min(most, int((near > -torch.inf).sum(dim=-1).min()))
-    return near.sort(dim=-1, descending=True, stable=True).indices[:, :m]
+    log_a = attention.detach().log()
+    gates = torch.full_like(log_a, -torch.inf).scatter(1, cells, telling.detach().to(log_a))
+    near = functional.max_pool2d(gates.view(-1, 1, *shape), side, 1, side // 2).flatten(1)
+    expected = (near + log_a).scatter(1, cells, -torch.inf)
+    m = min(most, int((expected > -torch.inf).sum(dim=-1).min()))
+    return expected.sort(dim=-1, descending=True, stable=True).indices[:, :m]

@@ -30,14 +30,21 @@ class GrowingOptions(OverviewOptions):
     draws: int = option(
         32, "N, tiles drawn by attention; fewer where a slide has fewer cells of tissue", low=1, high=100_000
     )
+    balanced: bool = option(
+        True,
+        "true: draws are spread over the tissue, so that a cluster of cells is met rather than missed; false: each is "
+        "drawn without regard to the others, as in ats",
+        "docs/methods/grow.md §2.1",
+    )
     growth: int = option(
-        16,
-        "tiles of a round of growing: unread neighbours of the most telling tiles; 0 never grows",
+        8,
+        "tiles of a round of growing: unread neighbours of telling tiles, by what they are expected to weigh; 0 never "
+        "grows",
         low=0,
         high=10_000,
     )
     rounds: int = option(
-        2,
+        4,
         "rounds of growing at most; none is begun where no tile of the slide has an unread neighbour",
         low=0,
         high=100,
