@@ -28,6 +28,8 @@ from wsi_attention.tiles.tensors import TensorSource
 
 BAD = 7
 """What unreadable tiles hold in `FailingSource`: nothing that a model may use."""
+SMALL_BIAS = 0.01
+"""A difference of a probability from that of the exact sum which counts as none."""
 STEPS = 4
 """Steps of training that together must reach every parameter."""
 
@@ -283,7 +285,11 @@ class ModelContract:
             assert certain.unread_mass is not None and float(certain.unread_mass) <= 1e-3
 
     def test_exact_is_what_draws_estimate(self) -> None:
-        """Check that predictions of an `Estimating` model are the exact sum on average, or that it offers no sum."""
+        """Check that predictions of an `Estimating` model are the exact sum on average, or that it offers no sum.
+
+        On average a probability may be off by half of its standard deviation over draws, or by SMALL_BIAS if that is
+        more: where draws hardly differ, a bias shows that nobody would mind.
+        """
         model = self.model()
         if not isinstance(model, Estimating):
             return
@@ -296,10 +302,10 @@ class ModelContract:
                 raise AssertionError("the prediction is of another quantity, and the sum is given all the same")
             return
         with torch.no_grad():
-            exact = model.exact(TensorSource(self.images())).logits
-        drawn = torch.stack([_look(model, TensorSource(self.images()), seed).logits for seed in range(64)])
-        error = drawn.std(dim=0)
-        assert bool(((drawn.mean(dim=0) - exact).abs() <= 0.5 * error + 1e-6).all())
+            exact = model.exact(TensorSource(self.images())).logits.softmax(dim=-1)
+        drawn = [_look(model, TensorSource(self.images()), seed).logits.softmax(dim=-1) for seed in range(64)]
+        mean, error = torch.stack(drawn).mean(dim=0), torch.stack(drawn).std(dim=0)
+        assert bool(((mean - exact).abs() <= (0.5 * error).clamp(min=SMALL_BIAS)).all())
 
     def test_certificates_are_what_is_promised(self) -> None:
         """Check that a certified label is that of `exact`, where there is such, and that the budget is kept."""
