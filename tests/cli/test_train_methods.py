@@ -14,7 +14,7 @@ from wsi_attention import registry
 from wsi_attention.cli.app import app
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
-METHODS = tuple(name for name in registry.names(registry.MODELS) if name not in ("ats-mnist", "oaa-plus"))
+METHODS = tuple(name for name in registry.names(registry.MODELS) if not name.endswith(("-mnist", "-plus")))
 """All but the one for images of digits, and the one that learns the maps of another and is trained with that."""
 
 

@@ -20,7 +20,7 @@ from wsi_attention.inference.results.export_again import export_again
 from wsi_attention.inference.results.state import stored_predictions
 from wsi_attention.structures import Prediction
 
-METHODS = tuple(name for name in registry.names(registry.MODELS) if name != "ats-mnist")
+METHODS = tuple(name for name in registry.names(registry.MODELS) if not name.endswith("-mnist"))
 """All but the one for images of digits."""
 
 

@@ -17,7 +17,7 @@ from wsi_attention.slide.slide import open_slide
 from wsi_attention.structures import Prediction
 from wsi_attention.tiles.source import SlideSource
 
-METHODS = tuple(name for name in registry.names(registry.MODELS) if name != "ats-mnist")
+METHODS = tuple(name for name in registry.names(registry.MODELS) if not name.endswith("-mnist"))
 """All but the one for images of digits."""
 
 

@@ -21,7 +21,7 @@ from wsi_attention.tiles.source import TensorSource
 
 SIZES = ((50, 37), (24, 61), (33, 20))
 CELL = 8.0
-METHODS = tuple(name for name in registry.names(registry.MODELS) if name != "ats-mnist")
+METHODS = tuple(name for name in registry.names(registry.MODELS) if not name.endswith("-mnist"))
 
 
 def images(sizes: tuple[tuple[int, int], ...] = SIZES) -> list[Tensor]:

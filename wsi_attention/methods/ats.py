@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -34,6 +34,7 @@ from wsi_attention.attention.spread import negative_entropy
 from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.certifying import Cells, check_certifiable, prepared, read_until_settled, uncertifiable
+from wsi_attention.methods.falling import FallingDraws
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import glimpses, maps
 from wsi_attention.methods.overview import OverviewOptions, check_overview, judge_cells
@@ -53,7 +54,7 @@ from wsi_attention.methods.rounds import (
 from wsi_attention.nn.attention_nets import MnistAttentionNet, TissueAttentionNet
 from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.nn.encoders import MnistEncoder, StridedMnistEncoder, TileEncoder
-from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
+from wsi_attention.nn.heads import GENTLE, ScaledLinear, attended, tile_evidence
 from wsi_attention.nn.ink_attention import InkAttentionNet
 from wsi_attention.nn.known_features import tile_encoder
 from wsi_attention.nn.preprocess import Normalise, PixelOptions, in_float32
@@ -422,37 +423,8 @@ class AttentionSampling(nn.Module):
         return Reading(source, tiles, self.preprocess, self.encoder, part)
 
 
-class FallingDraws(AttentionSampling):
-    """Attention sampling that reads more tiles while training begins, when attention does not know where to look.
-
-    Arguments as for `AttentionSampling`, and `earlier`: tiles in the earlier parts of training.
-    """
-
-    last_is_best = False
-
-    def __init__(
-        self,
-        attention: OverviewNet,
-        encoder: Encoder,
-        classifier: nn.Module,
-        preprocess: nn.Module,
-        options: SamplingOptions,
-        earlier: Sequence[int] = (),
-    ) -> None:
-        super().__init__(attention, encoder, classifier, preprocess, options)
-        self.parts = (*earlier, options.draws)
-        self.learning_draws = self.parts[0]
-
-    def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
-        """Set the draws of epoch 1 … epochs."""
-        del shares
-        self.learning_draws = self.parts[(epoch - 1) * len(self.parts) // epochs]
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Take the draws of training, or those of prediction."""
-        self.draws = self.learning_draws if mode else self.options.draws
-        return super().train(mode)
+class FallingAttentionSampling(FallingDraws, AttentionSampling):
+    """Attention sampling whose draws fall while it learns."""
 
 
 def _ats(classes: int, options: AtsOptions) -> AttentionSampling:
@@ -462,18 +434,15 @@ def _ats(classes: int, options: AtsOptions) -> AttentionSampling:
     return AttentionSampling(attention, encoder, classifier, options.preprocess(), options, evidence)
 
 
-GENTLE = 3.0
-"""Scale of the classifier of `networks = "fast"`: with 10, a step of Adam moves logits more than digits do."""
-
-
 def _ats_mnist(classes: int, options: AtsMnistOptions) -> AttentionSampling:
     channels, plain = options.channels, Normalise((0.0,) * options.channels, (1.0,) * options.channels)
     if options.networks == "paper":
         parts = MnistAttentionNet(channels), MnistEncoder(channels), nn.Linear(MnistEncoder.dim, classes)
-        return FallingDraws(*parts, plain, options, options.earlier_draws)
+        return FallingAttentionSampling(*parts, plain, options).let_fall(options.earlier_draws)
     encoder = StridedMnistEncoder(channels)
     classifier = ScaledLinear(encoder.dim, classes, GENTLE)
-    return FallingDraws(InkAttentionNet(channels), encoder, classifier, plain, options, options.earlier_draws)
+    model = FallingAttentionSampling(InkAttentionNet(channels), encoder, classifier, plain, options)
+    return model.let_fall(options.earlier_draws)
 
 
 PAPER = (

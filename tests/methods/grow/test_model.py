@@ -9,7 +9,7 @@ from sources import AskedSource
 from torch import Generator, Tensor, nn
 
 from wsi_attention.errors import InputError
-from wsi_attention.methods.grow.model import GrowingAttention, grow
+from wsi_attention.methods.grow.model import GrowingAttention, grow, grow_mnist
 from wsi_attention.methods.grow.neighbours import blocks
 from wsi_attention.testing.models import FailingSource, ModelContract
 from wsi_attention.tiles.tensors import TensorSource
@@ -38,6 +38,13 @@ def small(**arguments: object) -> GrowingAttention:
 class TestWhole(ModelContract):
     def build(self) -> nn.Module:
         return grow(self.classes, **SMALL)
+
+
+class TestMnist(ModelContract):
+    classes, channels = 4, 1
+
+    def build(self) -> nn.Module:
+        return grow_mnist(4, tile_size=40, overview_mpp=4.0)
 
 
 PARTS = [{"around": False}, {"growth": 0}, {"pooling": "attention"}, {"settled": 0.5}]

@@ -21,12 +21,13 @@ from wsi_attention.attention.sampling import available, draw_without_replacement
 from wsi_attention.attention.spread import negative_entropy
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.certifying import check_certifiable, uncertifiable
+from wsi_attention.methods.falling import FallingDraws
 from wsi_attention.methods.grow.bag import TileBag
 from wsi_attention.methods.grow.certifying import Wish, certify
 from wsi_attention.methods.grow.counting import Counts, attention_loss, counts, shares
 from wsi_attention.methods.grow.judge import TileGate, alone, in_context
 from wsi_attention.methods.grow.neighbours import next_cells
-from wsi_attention.methods.grow.options import SHOWN, GrowingOptions, GrowOptions
+from wsi_attention.methods.grow.options import SHOWN, GrowingOptions, GrowMnistOptions, GrowOptions
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import glimpses, maps
 from wsi_attention.methods.overview import check_overview, judge_cells
@@ -42,9 +43,11 @@ from wsi_attention.methods.rounds import (
 )
 from wsi_attention.nn.attention_nets import TissueAttentionNet
 from wsi_attention.nn.blocks import Encoder, OverviewNet
-from wsi_attention.nn.heads import ScaledLinear, attended, tile_evidence
+from wsi_attention.nn.encoders import StridedMnistEncoder
+from wsi_attention.nn.heads import GENTLE, ScaledLinear, attended, tile_evidence
+from wsi_attention.nn.ink_attention import InkAttentionNet
 from wsi_attention.nn.known_features import tile_encoder
-from wsi_attention.nn.preprocess import in_float32
+from wsi_attention.nn.preprocess import Normalise, in_float32
 from wsi_attention.protocols import Aim, TileSource
 from wsi_attention.structures import Output, TileSet
 from wsi_attention.targets.one_label import KIND, OneLabel
@@ -339,20 +342,48 @@ class GrowingAttention(nn.Module):
         return source.aligned(TileSet(grid.locations(cells.cpu().numpy(), size, downsample), size, downsample))
 
 
+class FallingGrowingAttention(FallingDraws, GrowingAttention):
+    """Growing attention whose draws fall while it learns."""
+
+
 def _grow(classes: int, options: GrowOptions) -> GrowingAttention:
     encoder = tile_encoder(options.encoder, options.channels)
     attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
-    dim = encoder.dim * (2 if options.around and options.side > 1 else 1)
-    gate = TileGate(dim, options.hidden) if options.pooling == SHOWN else None
+    gate, dim = _gate(encoder.dim, options)
     classifier, evidence = ScaledLinear(dim, classes), nn.Conv2d(attention.dim, classes, 1)
     return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence)
 
 
+def _grow_mnist(classes: int, options: GrowMnistOptions) -> GrowingAttention:
+    channels, encoder = options.channels, StridedMnistEncoder(options.channels)
+    gate, dim = _gate(encoder.dim, options)
+    plain = Normalise((0.0,) * channels, (1.0,) * channels)
+    classifier = ScaledLinear(dim, classes, GENTLE)
+    model = FallingGrowingAttention(InkAttentionNet(channels), encoder, gate, classifier, plain, options)
+    return model.let_fall(options.earlier_draws)
+
+
+def _gate(dim: int, options: GrowingOptions) -> tuple[nn.Module | None, int]:
+    """Return the gate, None where attention alone decides, and the length of what tiles are judged by."""
+    length = dim * (2 if options.around and options.side > 1 else 1)
+    return (TileGate(length, options.hidden) if options.pooling == SHOWN else None), length
+
+
+SOURCE = (
+    "of this package (docs/methods/grow.md), after Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711,"
+    " and Ilse, Tomczak & Welling, ICML 2018, https://arxiv.org/abs/1802.04712"
+)
 grow = Method(
     GrowOptions,
     _grow,
     "Attention draws tiles, what they show weighs them, and reading goes on around the most telling ones.",
-    "of this package (docs/methods/grow.md), after Katharopoulos & Fleuret, ICML 2019, https://arxiv.org/abs/1905.03711,"
-    " and Ilse, Tomczak & Welling, ICML 2018, https://arxiv.org/abs/1802.04712",
+    SOURCE,
+    True,
+)
+grow_mnist = Method(
+    GrowMnistOptions,
+    _grow_mnist,
+    "Growing attention for Megapixel MNIST, where nothing grows: draws spread over the ink, weighed by what they show.",
+    SOURCE,
     True,
 )

@@ -8,7 +8,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.methods.overview import OverviewOptions
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.preprocess import PixelOptions
-from wsi_attention.options import option
+from wsi_attention.options import option, other_default
 
 SHOWN, ATTENTION = "shown", "attention"
 POOLINGS = (SHOWN, ATTENTION)
@@ -102,3 +102,25 @@ class GrowOptions(GrowingOptions, PixelOptions):
         (24, 48, 64), "channels of the attention network's stages, each halving the overview", low=1, high=65_536
     )
     context: int = option(7, "side of the attention network's depthwise kernel, in cells", low=1, high=8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowMnistOptions(GrowingOptions):
+    """Growing attention on Megapixel MNIST: canvases of 1500² seen at 180², tiles of 50²; scales in pixels.
+
+    Digits have no neighbours to read, so that nothing grows, and a tile is judged by itself.
+    """
+
+    tile_size: int = other_default(GrowingOptions, "tile_size", 50)
+    tile_mpp: float = other_default(GrowingOptions, "tile_mpp", 1.0)
+    overview_mpp: float = other_default(GrowingOptions, "overview_mpp", 1500 / 180)
+    draws: int = other_default(GrowingOptions, "draws", 10)
+    growth: int = other_default(GrowingOptions, "growth", 0)
+    around: bool = other_default(GrowingOptions, "around", False)
+    channels: int = option(1, "channels of the images", low=1, high=65_536)
+    earlier_draws: tuple[int, ...] = option(
+        (),
+        "tiles drawn of a canvas in earlier parts of training, which is cut into equal parts; the last one has draws",
+        low=1,
+        high=100_000,
+    )
