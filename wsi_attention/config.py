@@ -75,7 +75,7 @@ OF_TARGETS = ("target", "order", "columns", "intervals")
 class Recipe(Options):
     """All that decides a training run besides the labels and the slides."""
 
-    method: str = option("zoom-in", "registered name of the method")
+    method: str = option("grow", "registered name of the method")
     model: Mapping[str, object] = table("options of the method; `wsi-attention methods NAME` lists them")
     start: str = option("", "model folder or shipped name whose weights training starts from; fresh ones where empty")
     encoder_start: str = option(

@@ -33,7 +33,7 @@ def crossvalidate(
     repeats: Annotated[int, typer.Option(help="How often they are divided anew.")] = 1,
     site: Annotated[str | None, typer.Option(help="Column of the labels whose values are never in two folds.")] = None,
     method: Annotated[
-        str | None, typer.Option("-m", "--method", help="As of train. [default: the recipe's, else zoom-in]")
+        str | None, typer.Option("-m", "--method", help="As of train. [default: the recipe's, else grow]")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A recipe: TOML, or a shipped name such as tnet-paper. [default: the method's]")

@@ -51,7 +51,7 @@ def train(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("-m", "--method", help="See wsi-attention methods. [default: the recipe's, else zoom-in]"),
+        typer.Option("-m", "--method", help="See wsi-attention methods. [default: the recipe's, else grow]"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A recipe: TOML, or a shipped name such as tnet-paper. [default: the method's]")
@@ -87,7 +87,7 @@ def train(
 ) -> None:
     """Train a model on labelled slides. Started again after an interruption, it goes on to the same result.
 
-    Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method zoom-in
+    Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method ats
     """
     from wsi_attention.cli.interrupts import starting
 
