@@ -144,17 +144,35 @@ def ours(path: Path, name: str, label: str = "") -> dict[str, Read]:
     return sides
 
 
-def through_dask(path: Path, name: str, batch: int = 32) -> Read:
-    """Reading as a prediction does: `read_tiles`, batches as dask tasks on dask's own threads."""
-    from wsi_attention import TileSet, open_slide
-    from wsi_attention.tiles.reading import read_tiles
+class ThroughDask:
+    """Reading as a prediction does: `read_tiles`, batches as dask tasks on dask's own threads.
 
-    slide = open_slide(path, reader=name)
+    A prediction takes the array that `read_tiles` gives as it is, and so does this side: the last one is `pixels`, in
+    memory that is used again, and nothing is written to `out`. `copied` writes it there too, one copy more.
 
-    def read(locations: Locations, size: tuple[int, int], out: Pixels) -> None:
-        out[:] = read_tiles(slide, TileSet(locations[None], size, 1.0), batch=batch).pixels
+    Args:
+        path: a slide that the reader opens.
+        name: the reader's.
+        batch: tiles a task.
+    """
 
-    return read
+    def __init__(self, path: Path, name: str, batch: int = 32) -> None:
+        from wsi_attention import open_slide
+
+        self.slide, self.batch = open_slide(path, reader=name), batch
+        self.pixels: Pixels | None = None
+
+    def __call__(self, locations: Locations, size: tuple[int, int], out: Pixels) -> None:
+        from wsi_attention import TileSet
+        from wsi_attention.tiles.reading import read_tiles
+
+        self.pixels = None  # as a prediction that is over: its memory is free for the next one
+        self.pixels = read_tiles(self.slide, TileSet(locations[None], size, 1.0), batch=self.batch).pixels
+
+    def copied(self, locations: Locations, size: tuple[int, int], out: Pixels) -> None:
+        """The same, and a copy into the output."""
+        self(locations, size, out)
+        out[:] = self.pixels
 
 
 def _many(source: Any) -> Read | None:

@@ -7,7 +7,8 @@ aligned 256 px at random places; unaligned 224 px at random places; unaligned 22
 the same locations, sorted along rows, and writes RGB into one array; with several threads each gets an equal part.
 Decoding alone takes each stored tile once, from memory into one buffer, and crops nothing; "into batch" decodes whole
 tiles into their places of the output. "cold" drops the file from the page cache first. "cpu" is processor time, which
-other jobs on the machine disturb less than the clock.
+other jobs on the machine disturb less than the clock. The sides of dask get all locations at once and use as many
+threads as the others; a prediction takes their array as it is, without the copy of "tiff dask, copied".
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from common import (
     run_and_save,
     table,
 )
-from reader_sides import Locations, Pixels, Read, StoredTiles, decoders, libraries, ours, through_dask
+from reader_sides import Locations, Pixels, Read, StoredTiles, ThroughDask, decoders, libraries, ours
 
 from wsi_attention.registry import READERS, names
 
@@ -86,7 +87,8 @@ def check_pixels(sides: dict[str, Read], locations: Locations, size: tuple[int, 
     for name, read in sides.items():
         out = np.zeros_like(wanted)
         read(locations, size, out)
-        found[name] = int((out != wanted).any(axis=-1).sum())
+        given = read.pixels if isinstance(read, ThroughDask) else out
+        found[name] = int((given != wanted).any(axis=-1).sum())
     return found
 
 
@@ -94,10 +96,17 @@ def measure(
     sides: dict[str, Read], locations: Locations, size: tuple[int, int], threads: int, repeats: int, before: object
 ) -> tuple[Seconds, Seconds]:
     """Seconds of every side for all locations, by the clock and of processor time."""
+    import dask
+
     processor: Seconds = {}
     out = np.empty((len(locations), size[1], size[0], 3), np.uint8)
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = {name: partial(spread, read, pool, threads, locations, out) for name, read in sides.items()}
+    with ThreadPoolExecutor(threads) as pool, dask.config.set(num_workers=threads):
+        jobs = {
+            name: partial(read, locations, size, out)
+            if name.startswith("tiff dask")
+            else partial(spread, read, pool, threads, locations, out)
+            for name, read in sides.items()
+        }
         return in_turns(jobs, repeats, before=before, processor=processor), processor  # type: ignore[arg-type]
 
 
@@ -117,7 +126,7 @@ def report(seconds: Seconds, processor: Seconds, count: int) -> None:
 def ratios(seconds: Seconds, processor: Seconds) -> None:
     """Print the ratios that have targets, by the clock and of processor time."""
     for words, taken in (("by the clock", seconds), ("of processor time", processor)):
-        for name in (name for name in ("tiff reader", "tiff View") if name in taken):
+        for name in (name for name in ("tiff reader", "tiff View", "tiff dask") if name in taken):
             print(words, ratio_line(taken, "OpenSlide", name, ">= 4 where aligned or clustered"))
             for limit in (limit for limit in ("decode imagecodecs", "decode into batch") if limit in taken):
                 print(words, ratio_line(taken, limit, name, ">= 0.85 where aligned"))
@@ -127,7 +136,8 @@ def make_sides(path: Path, zarr: Path) -> dict[str, Read]:
     """All sides that read, by name."""
     sides = {**libraries(path), "openslide View": ours(path, "openslide")["openslide View"]}
     if "tiff" in names(READERS):
-        sides |= ours(path, "tiff") | {"tiff dask": through_dask(path, "tiff")}
+        dask = ThroughDask(path, "tiff")
+        sides |= ours(path, "tiff") | {"tiff dask": dask, "tiff dask, copied": dask.copied}
     return sides | {"zarr reader": ours(zarr, "zarr")["zarr reader"]}
 
 
@@ -136,10 +146,11 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     path = large_slide(folder, options.size)
     zarr, stored, rng = as_zarr(path), StoredTiles(path), np.random.default_rng(0)
     reading, figures = make_sides(path, zarr), {}
+    reading = {name: read for name, read in reading.items() if not options.sides or name in options.sides}
     for pattern in options.patterns:
         size, locations = SIZES[pattern], places(pattern, stored, options.tiles, rng)
         stored.load(locations, size)
-        sides = reading | decoders(stored, pattern == "aligned")
+        sides = reading | ({} if options.sides else decoders(stored, pattern == "aligned"))
         differing = check_pixels(reading, locations, size)
         print(f"\n{pattern} {size[0]} px, {len(locations)} tiles on {len(stored.touched(locations, size))} stored ones")
         print("pixels other than OpenSlide's:", {name: n for name, n in differing.items() if n} or "none")
@@ -172,6 +183,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--cache", nargs="+", choices=("warm", "cold"), default=["warm", "cold"])
     parser.add_argument("--patterns", nargs="+", choices=tuple(SIZES), default=list(SIZES))
+    parser.add_argument("--sides", nargs="+", help='only these, "OpenSlide" among them [all, and decoding alone]')
     parser.add_argument("--work", type=Path, help="keeps the slides here for the next run")
     run_and_save(parser, run)
 
