@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from wsi_attention.slide.failures import what_is_wrong
 from wsi_attention.slide.images import Series
 from wsi_attention.slide.metadata import file_mpp, objective_power
 from wsi_attention.slide.readers.openslide import OpenSlideReader, vendor_of
+from wsi_attention.slide.readers.tiff.excerpt import excerpt
+from wsi_attention.slide.readers.tiff.index import put_back
 from wsi_attention.slide.readers.tiff.kinds import kind_of, samples
 from wsi_attention.slide.readers.tiff.reader import TiffReader
 from wsi_attention.slide.readers.tiff.tags import APERIO, GENERIC, PHILIPS, NotReadHereError
@@ -25,8 +28,8 @@ AT_URL = "a tiled TIFF at a URL"
 ALONE = "a tiled TIFF; OpenSlide does not tell its images apart"
 
 LARGE = 2**14
-"""Stored tiles from which on a file is not compared where one of its kind was: OpenSlide would read its whole index
-three times over."""
+"""Stored tiles from which on a file is not compared where one of its kind was, and the first of a kind on an excerpt:
+OpenSlide would read its whole index three times over."""
 _PROVED: set[Hashable] = set()
 """Kinds of which this process has compared a file, and found no difference."""
 
@@ -42,7 +45,7 @@ def judge(path: str, series: Series = None) -> Verdict:
     """Judge whether the `tiff` reader is to be used for a file.
 
     A URL is not compared, for OpenSlide reads none; nor is an image that OpenSlide does not take for the slide; nor a
-    large file after another of its kind, small or large.
+    large file after another of its kind, small or large. The first large one is compared on an excerpt of it.
 
     Raises:
         SeveralImagesError: several images could be the slide.
@@ -59,9 +62,16 @@ def judge(path: str, series: Series = None) -> Verdict:
         why = error.why if isinstance(error, NotReadHereError) else what_is_wrong(error).removeprefix(f"{path}: ")
         return Verdict(False, _foreign(path) or why)
     try:
+        kind = _kind(ours)
+        if kind is not None and sum(len(level.counts) for level in ours.levels) >= LARGE:
+            if kind in _PROVED:
+                return Verdict(True, SAME_KIND)
+            if _same_in_excerpt(path, ours, kind):
+                _PROVED.add(kind)
+                return Verdict(True, SAME)
         foreign = _foreign(path)
         if foreign is None:
-            return _compared(path, ours, series)
+            return _compared(path, ours, series, kind)
         alone = not ours.first and vendor_of(path) is None
         return Verdict(True, ALONE) if alone else Verdict(False, foreign)
     finally:
@@ -92,14 +102,24 @@ def _foreign(path: str) -> str | None:
     return f"its format ({vendor}) is left to OpenSlide" if vendor else "OpenSlide does not know it to compare with"
 
 
-def _compared(path: str, ours: TiffReader, series: Series) -> Verdict:
-    kind = _kind(ours)
-    if kind in _PROVED and sum(len(level.counts) for level in ours.levels) >= LARGE:
-        return Verdict(True, SAME_KIND)
+def _compared(path: str, ours: TiffReader, series: Series, kind: Hashable | None) -> Verdict:
     verdict = _opened_and_compared(path, ours, series)
     if verdict == (True, SAME) and kind is not None:
         _PROVED.add(kind)
     return verdict
+
+
+def _same_in_excerpt(path: str, ours: TiffReader, kind: Hashable) -> bool:
+    """Tell whether OpenSlide agrees on a small slide of the same kind, with this file's tiles; if in doubt it does not.
+
+    What is in doubt is compared on the file itself, which has the last word.
+    """
+    try:
+        with put_back(), excerpt(path, ours.levels) as small, closing(TiffReader(small, ours.image)) as reader:
+            alike = kind_of(reader) == kind and _foreign(small) is None
+            return alike and _opened_and_compared(small, reader, ours.image) == (True, SAME)
+    except Exception:  # of whatever kind: no excerpt of a file that is to be opened is ever refused
+        return False
 
 
 def _kind(ours: TiffReader) -> Hashable | None:

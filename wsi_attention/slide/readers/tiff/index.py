@@ -7,7 +7,8 @@ OpenSlide's; here the SubIFDs of an OME-TIFF are levels too, and the slide need 
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
@@ -131,6 +132,17 @@ def read_index(source: ByteRanges, series: Series = None) -> TiffIndex:
         return index
     finally:
         gc.collect(1)  # tifffile's file and pages refer to each other, and their tables take 80 bytes a tile
+
+
+@contextmanager
+def put_back() -> Iterator[None]:
+    """Remember afterwards the index that was remembered before: other files are read inside, and not again."""
+    global _last  # noqa: PLW0603  as in `read_index`
+    before = _last
+    try:
+        yield
+    finally:
+        _last = before
 
 
 def remembered(path: str, series: Series = None) -> TiffIndex | None:

@@ -7,7 +7,7 @@ a JPEG or JPEG 2000 stream; their levels follow each other at the same steps, an
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def _levels(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[Coding, tuple[int, 
         before = level.downsample
 
 
-def samples(levels: tuple[TiffLevel, ...]) -> Iterator[tuple[int, int]]:
+def samples(levels: Sequence[TiffLevel]) -> Iterator[tuple[int, int]]:
     """Yield level and number of one tile of each kind of coding: the one with the most bytes, which shows tissue."""
     seen: set[tuple[Coding, tuple[int, int]]] = set()
     for number, level in enumerate(levels):

@@ -34,7 +34,7 @@ AT_ONCE = 2**17
 TRUNCATED = "the file is truncated (an interrupted download?); copy it again"
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """A TIFF's byte order and how wide its numbers are."""
 
     order: str
@@ -44,10 +44,16 @@ class _Form(NamedTuple):
 
     @property
     def wide(self) -> int:
+        """Bytes of an offset."""
         return struct.calcsize(self.order + self.offset)
 
+    @property
+    def head(self) -> int:
+        """Bytes of the number of tags, with which a directory begins."""
+        return struct.calcsize(self.order + self.number)
 
-class _Tag(NamedTuple):
+
+class Tag(NamedTuple):
     """A tag: its code, type and number of values, and where they begin."""
 
     code: int
@@ -57,7 +63,16 @@ class _Tag(NamedTuple):
 
     @property
     def bytes(self) -> int:
+        """Bytes of its values."""
         return self.number * SIZES.get(self.kind, 1)
+
+
+class Directory(NamedTuple):
+    """A directory: the form of its file, where it begins, and its tags in their order."""
+
+    form: Form
+    at: int
+    tags: list[Tag]
 
 
 def notes_on_file(path: str) -> tuple[str, ...]:
@@ -87,39 +102,48 @@ def _looked(path: str, size: int, changed: int) -> tuple[str, ...]:
 
 def notes_on_tags(stream: BinaryIO, size: int, path: str) -> tuple[str, ...]:
     """Return the notes of `notes_on_file`, for an open file of so many bytes."""
+    reach = max([0, *(_reach(stream, one.form, one.tags, size, path) for one in directories(stream, size, path))])
+    if reach <= size:
+        return ()
+    return (f"the file ends at byte {size}, and its tags point as far as byte {reach}: {TRUNCATED}",)
+
+
+def directories(stream: BinaryIO, size: int, path: str) -> Iterator[Directory]:
+    """Yield the directories of an open file of so many bytes, those below others too; none of what is no usual TIFF.
+
+    Raises:
+        SlideOpenError: a directory lies past the end of the file.
+    """
     stream.seek(0)
     form, first = _form(stream.read(16))
     if form is None or (form.offset == "I" and size >= 2**32):  # whose offsets are continued in a scanner's own way
-        return ()
-    waiting, seen, reach = [first], set[int](), 0
+        return
+    waiting, seen = [first], set[int]()
     while waiting and len(seen) < MOST:
         at = waiting.pop()
         if at in seen or at == 0:
             continue
         seen.add(at)
         tags, following = _directory(stream, form, at, size, path)
-        reach = max(reach, _reach(stream, form, tags, size, path))
+        yield Directory(form, at, tags)
         waiting += [following, *_below(stream, form, tags)]
-    if reach <= size:
-        return ()
-    return (f"the file ends at byte {size}, and its tags point as far as byte {reach}: {TRUNCATED}",)
 
 
-def _form(head: bytes) -> tuple[_Form | None, int]:
+def _form(head: bytes) -> tuple[Form | None, int]:
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 16:
         return None, 0
     version = struct.unpack(f"{order}H", head[2:4])[0]
     if version == 42:
-        return _Form(order, "I", "H", 12), struct.unpack(f"{order}I", head[4:8])[0]
+        return Form(order, "I", "H", 12), struct.unpack(f"{order}I", head[4:8])[0]
     if version == 43:
-        return _Form(order, "Q", "Q", 20), struct.unpack(f"{order}Q", head[8:16])[0]
+        return Form(order, "Q", "Q", 20), struct.unpack(f"{order}Q", head[8:16])[0]
     return None, 0
 
 
-def _directory(stream: BinaryIO, form: _Form, at: int, size: int, path: str) -> tuple[list[_Tag], int]:
+def _directory(stream: BinaryIO, form: Form, at: int, size: int, path: str) -> tuple[list[Tag], int]:
     """Return the tags of a directory, and the place of the next one, 0 where there is none."""
-    width = struct.calcsize(form.order + form.number)
+    width = form.head
     head = _at(stream, at, width, size)
     number = struct.unpack(form.order + form.number, head)[0] if len(head) == width else 0
     if number > MOST_TAGS:  # no directory
@@ -133,7 +157,7 @@ def _directory(stream: BinaryIO, form: _Form, at: int, size: int, path: str) -> 
         inline = start + 4 + form.wide
         short = count * SIZES.get(kind, 1) <= form.wide
         place = at + width + inline if short else struct.unpack_from(form.order + form.offset, content, inline)[0]
-        tags.append(_Tag(code, kind, count, place))
+        tags.append(Tag(code, kind, count, place))
     rest = content[number * form.tag :]
     return tags, struct.unpack(form.order + form.offset, rest)[0] if len(rest) == form.wide else 0
 
@@ -145,7 +169,7 @@ def _at(stream: BinaryIO, at: int, count: int, size: int) -> bytes:
     return stream.read(min(count, size - at))
 
 
-def _reach(stream: BinaryIO, form: _Form, tags: list[_Tag], size: int, path: str) -> int:
+def _reach(stream: BinaryIO, form: Form, tags: list[Tag], size: int, path: str) -> int:
     """Return the end of the last byte that the tags of a directory point to.
 
     Raises:
@@ -177,7 +201,7 @@ def _end(offsets: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
     return int((offsets[:n] + counts[:n])[there].max(initial=0))
 
 
-def _blocks(stream: BinaryIO, form: _Form, tag: _Tag) -> Iterator[NDArray[np.int64]]:
+def _blocks(stream: BinaryIO, form: Form, tag: Tag) -> Iterator[NDArray[np.int64]]:
     """Yield the numbers that a tag holds, block by block."""
     if tag.kind not in NUMBERS:
         return
@@ -189,7 +213,7 @@ def _blocks(stream: BinaryIO, form: _Form, tag: _Tag) -> Iterator[NDArray[np.int
         yield np.minimum(numbers.astype(np.uint64), 2**62 - 1).astype(np.int64)
 
 
-def _below(stream: BinaryIO, form: _Form, tags: list[_Tag]) -> list[int]:
+def _below(stream: BinaryIO, form: Form, tags: list[Tag]) -> list[int]:
     """Return the places of the directories below one."""
     found = [tag._replace(number=min(tag.number, MOST)) for tag in tags if tag.code == SUB_DIRECTORIES]
     return [at for tag in found for block in _blocks(stream, form, tag) for at in block.tolist()]
