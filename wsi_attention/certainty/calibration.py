@@ -31,6 +31,9 @@ TINY = 1e-12
 LARGEST = 1e6
 """No scale and no bias is larger; beyond it numbers would overflow, and no fit to real logits comes near it."""
 
+CALLED = {"temperature": "temperature scaling", "platt": "Platt scaling", "isotonic": "isotonic regression"}
+"""What people read."""
+
 Curve: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Log-odds in ascending order, and the calibrated probability at each; straight between them, constant beyond."""
 
@@ -154,9 +157,8 @@ class Calibration:
     @property
     def sentence(self) -> str:
         """What people should know of it, one sentence."""
-        kind = {"temperature": "temperature scaling", "platt": "Platt scaling", "isotonic": "isotonic regression"}
         slides = f" ({self.slides} slides)" if self.slides != self.patients else ""
-        return f"Probabilities are calibrated by {kind[self.kind]} on {self.patients} patients{slides}."
+        return f"Probabilities are calibrated by {CALLED[self.kind]} on {self.patients} patients{slides}."
 
 
 def fit_calibration(
@@ -189,18 +191,36 @@ def fit_calibration(
         return None, reason
     if len(set(truth.tolist())) < 2:
         return None, "all slides that were kept for it have the same label"
-    weights = patient_weights(patients)
-    counts = np.array([weights[truth == one].sum() for one in range(values.shape[1])])
     if kind == "auto":
+        counts = _counts(truth, patient_weights(patients), values.shape[1])
         kind = "platt" if counts.min() >= PLATT_PATIENTS - 1e-9 else "temperature"
-    sizes = len(set(patients)), len(truth)
-    targets = _targets(truth, counts)
+    found = fitted(values, truth, patients, kind)
+    return found, "" if found else "the model's logits hardly differ between slides"
+
+
+def fitted(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], patients: Sequence[str], kind: str
+) -> Calibration | None:
+    """Return the best map of a kind, however few patients there are; None where its numbers would be endless.
+
+    Args:
+        logits: (n, classes), finite.
+        labels: (n,) class indices.
+        patients: (n,) whose slides they are.
+        kind: "temperature", "platt" or "isotonic".
+    """
+    weights = patient_weights(patients)
+    targets = _targets(labels, _counts(labels, weights, logits.shape[1]))
+    sizes = len(set(patients)), len(labels)
     if kind == "isotonic":
-        return Calibration("isotonic", 1.0, (), _isotonic(values, targets, weights), *sizes), ""
-    scale, bias = _affine(values, targets, weights, kind == "platt")
-    if max(scale, *map(abs, bias)) > LARGEST:
-        return None, "the model's logits hardly differ between slides"
-    return Calibration(kind, scale, bias, (), *sizes), ""
+        return Calibration("isotonic", 1.0, (), _isotonic(logits, targets, weights), *sizes)
+    scale, bias = _affine(logits, targets, weights, kind == "platt")
+    return None if max(scale, *map(abs, bias)) > LARGEST else Calibration(kind, scale, bias, (), *sizes)
+
+
+def _counts(labels: NDArray[np.int64], weights: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
+    """Return (classes,) how many patients there are of each class."""
+    return np.array([weights[labels == one].sum() for one in range(classes)])
 
 
 def _targets(truth: NDArray[np.int64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
