@@ -107,7 +107,20 @@ def test_items_are_those_of_the_guidelines() -> None:
         return {one for own in ends for one in range(own[0], own[-1] + 1)}
 
     assert numbers([item.tripod for item in ITEMS]) == set(range(1, 28))
-    assert numbers([item.claim for item in ITEMS]) == set(range(1, 43))
+    assert numbers([item.claim for item in ITEMS]) == set(range(1, 45))
+
+
+def test_every_part_of_an_item_of_tripod_is_there() -> None:
+    letters = {3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg", 18: "abcdef", 20: "abc", 23: "ab"}
+    wanted = {f"{number}{letter}" for number, own in (letters | {27: "abc"}).items() for letter in own}
+
+    def parts(text: str) -> set[str]:
+        found = re.fullmatch(r"(\d+)([a-g]?)-?([a-g]?)", text)
+        assert found is not None
+        number, first, last = found.groups()
+        return {f"{number}{chr(one)}" for one in range(ord(first), ord(last or first) + 1)} if first else set()
+
+    assert {part for item in ITEMS for text in item.tripod.split(", ") if text for part in parts(text)} == wanted
 
 
 @pytest.mark.parametrize(

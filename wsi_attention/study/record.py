@@ -142,8 +142,8 @@ def _sections(found: StudyFacts) -> Iterator[Section]:
     yield Section("Software", (), ("package", "version"), _versions(found))
     yield Section("Seeds", (f"The seed of the recipe is {found.recipe['seed']}. {SEEDS}",))
     yield Section("Recipe", (), code=json.dumps(found.recipe, indent=2))
-    note = f"Numbers of items of {TRIPOD} (Collins 2024) and {CLAIM} (Mongan 2020); what they ask is in our words. "
-    note += "Check the numbers against the statements before you submit."
+    note = f"Numbers of items of {TRIPOD} (Collins 2024) and {CLAIM} (update of 2024); what they ask is in our words. "
+    note += "Read the statements themselves before you submit."
     yield Section("Reporting guidelines", (note,), (TRIPOD, CLAIM, "asks for", "this study"), filled(facts))
 
 
@@ -202,14 +202,16 @@ def guideline_facts(found: StudyFacts) -> dict[str, str]:
         "measures": f"AUROC and accuracy. {METHODS}.",
         "availability": f"The model folder holds all weights and options; sha256 {config['weights_sha256']}.",
         "balance": (
-            "Each class counts the same in the loss." if recipe["class_weights"] == "balanced" else "Nothing was done."
+            "Each class counts the same in the loss; see the output for what was done about the probabilities."
+            if recipe["class_weights"] == "balanced"
+            else "Nothing was done."
         ),
         "output": " ".join(
             ("A probability of each class; the label is the class with the highest.", *_certainty(found))
         ),
         "external": "This study has no data of other origin; evaluate takes such predictions.",
         "explained": "Each prediction names the tiles it rests on, with weights, and its attention map.",
-        "code": "The code is wsi-attention; the data are for the authors.",
+        "code": "The code is wsi-attention, the model this folder; the data are for the authors.",
         "flow": _flow_text(found),
         "parts": "; ".join(f"fold {row[0]}: {', '.join(row[1:])}" for row in _splits(found)),
         "performance": "; ".join(f"{name} {value}" for name, value in _results(found)),
