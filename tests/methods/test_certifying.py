@@ -21,6 +21,7 @@ from wsi_attention.nn.blocks import Encoder, OverviewNet
 from wsi_attention.nn.heads import ScaledLinear
 from wsi_attention.protocols import Certifying
 from wsi_attention.structures import Certificate, Output, TileBatch, TileSet
+from wsi_attention.targets.find import aim, target_of
 from wsi_attention.tiles.tensors import TensorSource
 
 EVERYTHING = 10**9
@@ -215,7 +216,10 @@ def test_what_cannot_be_certified_says_why() -> None:
     loose = ats()
     loose.encoder = nn.Flatten()  # type: ignore[assignment]
     assert loose.uncertifiable.startswith("its encoder does not promise features of length 1")
-    for one in (top, bent, loose):
+    number = ats()
+    aim(number, target_of({"kind": "regression", "columns": ["size"], "mean": [0.0], "deviation": [1.0]}, ["size"]))
+    assert number.uncertifiable.startswith("it was asked for regression, and a certificate is about the one label")
+    for one in (top, bent, loose, number):
         with pytest.raises(InputError, match="no label of it can be certified"):
             one.certified(source, 1.0, EVERYTHING)
     for level, budget, text in ((0.5, 9, "above 0.5 and below 1"), (1.5, 9, "got 1.5"), (0.99, 0, "at least 1")):

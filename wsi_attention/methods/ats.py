@@ -312,7 +312,7 @@ class AttentionSampling(nn.Module):
     @property
     def uncertifiable(self) -> str:
         """See `protocols.Certifying`."""
-        return self.other_quantity or uncertifiable(self.encoder, self.classifier)
+        return self.other_quantity or uncertifiable(self.encoder, self.classifier, self.target)
 
     @torch.no_grad()
     def certified(

@@ -21,16 +21,25 @@ from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.methods.rounds import seeded
 from wsi_attention.nn.blocks import Encoder
 from wsi_attention.nn.heads import ScaledLinear
-from wsi_attention.protocols import Certifying
+from wsi_attention.protocols import Aim, Certifying
 from wsi_attention.structures import Certificate, TileSet
+from wsi_attention.targets.one_label import KIND
 
 Floats = NDArray[np.float64]
 ROUNDING, HALF_ROUNDING = 1e-5, 1e-2
 """Share of the largest score by which a lead must exceed 0: in float32, and where autocast rounds to bfloat16."""
 
 
-def uncertifiable(encoder: nn.Module | None, classifier: nn.Module) -> str:
-    """Say why nothing bounds what a tile can say, as a clause; empty where something does."""
+def uncertifiable(encoder: nn.Module | None, classifier: nn.Module, target: Aim) -> str:
+    """Say why there is no label to certify, or why nothing bounds what a tile can say; empty where it can be done.
+
+    Args:
+        encoder: of tiles.
+        classifier: of their sum.
+        target: what the logits mean.
+    """
+    if target.kind != KIND:
+        return f"it was asked for {target.kind}, and a certificate is about the one label of several that leads"
     if not isinstance(classifier, ScaledLinear | nn.Linear):
         return "its classifier is not linear, so that nothing bounds what an unread tile can say"
     if not isinstance(encoder, Encoder):

@@ -129,7 +129,7 @@ class AttentionPooling(nn.Module):
     @property
     def uncertifiable(self) -> str:
         """See `protocols.Certifying`."""
-        return uncertifiable(self.encoder, self.classifier)
+        return uncertifiable(self.encoder, self.classifier, self.target)
 
     @torch.no_grad()
     def certified(

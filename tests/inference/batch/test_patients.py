@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -151,6 +153,26 @@ def test_another_slide_of_the_patient_decides_too(cohort: Path, trained: Path, t
     (own / "t.csv").write_text("slide,patient\np0-0,p0\n")
     with pytest.raises(InputError, match=r"patient p0 has a slide in .* that is not asked for now \(p0-1\)"):
         run(own, tmp_path / "out", trained, "t.csv")
+
+
+def test_a_slide_whose_overview_cannot_be_read_leaves_the_bag(cohort: Path, trained: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(cohort, tmp_path / "slides")
+    (own / "t.csv").write_text("slide,patient\np0-0,p0\np0-1,p0\n")
+    with tifffile.TiffFile(own / "p0-1.svs") as file:
+        stored = list(zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True))
+    with (own / "p0-1.svs").open("r+b") as spoilt:
+        for start, length in stored:
+            spoilt.seek(start)
+            spoilt.write(bytes(length))
+    assert run(own, tmp_path / "out", trained, "t.csv").statuses == {"partial": 1, "failed": 1}
+    both, patient = (
+        rows(tmp_path / "out/predictions.csv", "slide"),
+        rows(tmp_path / "out/patients.csv", "patient")["p0"],
+    )
+    assert re.fullmatch(r"p0-1\.svs of the patient is not in it: .* cannot be read: .*", both["p0-0"]["reason"])
+    assert "cannot be read" in both["p0-1"]["reason"] and both["p0-1"]["label"] == ""
+    assert (patient["status"], patient["slides_used"], patient["slides"]) == ("partial", "1", "2")
+    assert patient["label"] == both["p0-0"]["label"] != ""
 
 
 def test_what_is_asked_of_another_slide_decides_too(cohort: Path, trained: Path, tmp_path: Path) -> None:

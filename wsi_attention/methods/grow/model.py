@@ -202,7 +202,7 @@ class GrowingAttention(nn.Module):
     @property
     def uncertifiable(self) -> str:
         """See `protocols.Certifying`."""
-        return uncertifiable(self.encoder, self.classifier)
+        return uncertifiable(self.encoder, self.classifier, self.target)
 
     @torch.no_grad()
     def certified(
