@@ -67,7 +67,22 @@ def test_slides_open_below_their_rows_and_few_at_once(cohort: Any) -> None:
     assert heaviest.endswith(f"&x={LESION.x + LESION.w // 2}&y={LESION.y + LESION.h // 2}&zoom=1")
     for other in set(SHARES) - {"d # 50 %"}:
         cohort.get_by_role("link", name=other, exact=True).click()
-    assert cohort.locator("iframe").count() == 4
+    assert cohort.locator("tr.card").count() == 4
     assert link.get_attribute("aria-expanded") == "false"
     cohort.locator("#find").fill("#")
     assert cohort.locator("iframe").count() == 0 and names(cohort) == ["d # 50 %"]
+
+
+def test_a_slide_far_away_keeps_its_place_and_is_loaded_again(cohort: Any) -> None:
+    for number, name in enumerate(sorted(SHARES, key=lambda name: -SHARES[name])[:4]):
+        cohort.get_by_role("link", name=name, exact=True).click()
+        cohort.locator("tr.card").nth(number).locator("iframe[style*=height]").wait_for()
+    high = cohort.evaluate("document.body.scrollHeight")
+    first = cohort.locator("tr.card").first
+    first.locator("iframe").wait_for(state="detached")
+    assert cohort.locator("tr.card").count() == 4 and cohort.locator("iframe").count() < 4
+    assert cohort.evaluate("document.body.scrollHeight") == high and first.bounding_box()["height"] > 300
+    first.scroll_into_view_if_needed()
+    inside = first.frame_locator("iframe")
+    inside.get_by_role("heading", name="a").wait_for()
+    assert inside.locator(".tools").is_hidden()
