@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 __all__ = [
     "HARMFUL",
@@ -41,6 +42,16 @@ def in_cell(text: str) -> str:
 def from_cell(cell: str) -> str:
     """Return what `in_cell` was given."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: "1 slide", "2 slides"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three names, and whether there are more."""
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _escape(found: re.Match[str]) -> str:

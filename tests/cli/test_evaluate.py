@@ -29,7 +29,7 @@ def test_the_page_and_the_json(tmp_path: Path) -> None:
     assert re.search(r"F1         1\.000  \(95 % 0\.\d+ to 1\.000\), mean over the classes, 2 slides", result.output)
     assert "lesion (sensitivity): 1 of 1 slides right  (95 % 0.025 to 1.000)" in result.output
     assert "Clopper and Pearson" in result.output
-    assert "labelled without prediction: 1" in result.output
+    assert "labelled without prediction: 1" in result.output and "\n  without prediction: c.svs\n" in result.output
     assert "touches a lesion: 1 of 1 (100.0%)" in result.output
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["n"] == 2

@@ -111,7 +111,7 @@ def test_a_folder_of_slides_is_a_row_for_each(slide: Path, tmp_path: Path) -> No
     head, good, _, summary, *_ = ran.stdout.splitlines()
     assert head.split() == ["slide", "pixels", "µm/px", "levels", "reader", "odd"]
     assert good.split()[:6] == ["sub/good.tif", "320", "x", "256", "0.25", "1"]
-    assert summary == f"{tmp_path}: 2 slides, 1 of them cannot be opened, 1 other files"
+    assert summary == f"{tmp_path}: 2 slides, 1 of them cannot be opened, 1 other file"
     assert "bad.svs" in ran.stderr
     told = run(f"{tmp_path}/sub/*.tif", "--json")
     assert told.exit_code == 0 and json.loads(told.stdout)["size"] == [320, 256]

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import typer
 
 from wsi_attention.cli.say import say
+from wsi_attention.plain_text import counted
 
 PACKAGES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "zarr", "dask", "scikit-image")
 CPU_BUILD = (
@@ -62,7 +63,11 @@ def _devices() -> list[str]:
     import torch
 
     cards = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    return [f"cpu ({torch.get_num_threads()} threads)", *cards, *(["mps"] if torch.backends.mps.is_available() else [])]
+    return [
+        f"cpu ({counted(torch.get_num_threads(), 'thread')})",
+        *cards,
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
 
 
 def _check(name: str, check: Callable[[Path], str], folder: Path) -> bool:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from wsi_attention.evaluation.operating import MOST_PROBABLE
-from wsi_attention.plain_text import visible
+from wsi_attention.plain_text import first_names, visible
 
 if TYPE_CHECKING:
     from wsi_attention.evaluation.evaluation import Evaluation
@@ -26,6 +26,7 @@ def lines(found: Evaluation) -> list[str]:
         *([f"{found.warning.capitalize()}."] if found.warning else []),
         f"{found.unit:<11}{scores.n} {whose}(labelled without prediction: {len(found.unpredicted)}, "
         f"predicted without label: {len(found.unlabelled)})",
+        *_left_out(found),
         *([found.split] if found.split else []),
         *found.overlap.lines,
         "",
@@ -41,6 +42,12 @@ def lines(found: Evaluation) -> list[str]:
     if found.localisation:
         shown += ["", *_localisation(found.localisation)]
     return [*shown, *_points(found), *_groups(found), *_against(found)]
+
+
+def _left_out(found: Evaluation | TargetEvaluation) -> list[str]:
+    """Name what only the labels or only the predictions have: such as failed slides, or other names."""
+    sides = (("without prediction", found.unpredicted), ("without label", found.unlabelled))
+    return [f"  {what}: {first_names(names)}" for what, names in sides if names]
 
 
 def _auroc(found: Evaluation) -> str:
@@ -145,6 +152,7 @@ def target_lines(found: TargetEvaluation) -> list[str]:
         *([f"{found.warning.capitalize()}."] if found.warning else []),
         f"slides     {judged.n} {whose} (labelled without prediction: {len(found.unpredicted)}, "
         f"predicted without label: {len(found.unlabelled)})",
+        *_left_out(found),
         *([found.split] if found.split else []),
         *found.overlap.lines,
         "",

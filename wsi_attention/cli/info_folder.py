@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_attention.cli.say import say, warn
+from wsi_attention.plain_text import counted
 
 if TYPE_CHECKING:
     from wsi_attention.slide.description import SlideDescription
@@ -57,21 +58,22 @@ def show_slides(folder: Path, describe: Describe, as_json: bool) -> bool:
         unread += facts is None
         if facts is not None:
             say(json.dumps(facts, ensure_ascii=False) if as_json else _row(slide.relative, width, facts))
+    slides, others = counted(len(found.slides), "slide"), counted(len(found.others), "other file")
     if not as_json:
         say(
             "",
-            f"{folder}: {len(found.slides)} slides, {unread} of them cannot be opened, {len(found.others)} other files",
+            f"{folder}: {slides}, {unread} of them cannot be opened, {others}",
         )
         say("wsi-attention info FILE says what is odd", "")
     elif found.others:
-        warn(f"{folder}: {len(found.others)} other files")
+        warn(f"{folder}: {others}")
     return not unread
 
 
 def _row(name: str, width: int, facts: SlideDescription) -> str:
     size = "{} x {}".format(*facts["size"])
     mpp = f"{facts['mpp'][0]:.4g}" if facts["mpp"] else "unknown"
-    odd = f"{len(facts['odd'])} remarks" if facts["odd"] else ""
+    odd = counted(len(facts["odd"]), "remark") if facts["odd"] else ""
     line = f"{name:<{width}}  {size:>15}  {mpp:>7}  {len(facts['levels']):>6}  {facts['reader']:<10}  {odd}"
     return line.rstrip()
 

@@ -23,6 +23,7 @@ from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.results.folder import look_into
 from wsi_attention.inference.results.mirror import scheme_of
+from wsi_attention.plain_text import counted
 from wsi_attention.slide.urls import is_url
 
 TRIED = 3
@@ -85,7 +86,7 @@ class Forecast:
         found = [f"would classify {waiting} of {self.slides} slides with model {self.model} {place}"]
         found += [f"{kept} have a result in {self.results} that stands"] if kept else []
         found += [f"{count} would be done again: {why}" for why, count in self.again.most_common()]
-        found += [f"{self.others} other files would be skipped"] if self.others else []
+        found += [f"{counted(self.others, 'other file')} would be skipped"] if self.others else []
         found.append(f"would write to {self.results}: predictions.csv, {', '.join(self.what)}")
         found += self._cost_lines(waiting)
         return [*found, "nothing was written; the same command without --dry-run does it"]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from wsi_attention.inference.batch.discovery import Found
-from wsi_attention.plain_text import visible
+from wsi_attention.plain_text import counted, first_names, visible
 from wsi_attention.structures import Counters
 from wsi_attention.timing import KINDS, Clock, Work
 
@@ -113,7 +113,7 @@ def summary(report: Report) -> str:
     """Return the summary of a batch, a few lines."""
     counts = ", ".join(f"{number} {status}" for status, number in sorted(report.statuses.items()))
     lines = [f"{text.capitalize()}." for text in sorted(report.warnings)]
-    lines.append(f"{_counted(report.total, 'slide')}: {counts or 'none'} in {report.seconds:.1f} s")
+    lines.append(f"{counted(report.total, 'slide')}: {counts or 'none'} in {report.seconds:.1f} s")
     if report.kept:
         lines.append(f"{report.kept} had been finished by an earlier run and were kept")
     lines += _again(report.again)
@@ -121,14 +121,15 @@ def summary(report: Report) -> str:
         lines.append(f"left out, for it shows pixels of slides (-i): {', '.join(report.left_out)}")
     if report.gone:
         lines.append(
-            f"{_counted(len(report.gone), 'slide')} of earlier runs not asked for now, rows and files stay:"
-            f" {_some(report.gone)}; --overwrite removes them"
+            f"{counted(len(report.gone), 'slide')} of earlier runs not asked for now, rows and files stay:"
+            f" {first_names(report.gone)}; --overwrite removes them"
         )
     if report.others:
-        shown = _some([Path(path).name for path in report.others])
-        lines.append(f"{_counted(len(report.others), 'other file')} skipped: {shown}")
+        shown = first_names([Path(path).name for path in report.others])
+        lines.append(f"{counted(len(report.others), 'other file')} skipped: {shown}")
     if report.skipped:
-        lines.append(f"{_counted(len(report.skipped), 'place')} with earlier results left out: {_some(report.skipped)}")
+        places = counted(len(report.skipped), "place")
+        lines.append(f"{places} with earlier results left out: {first_names(report.skipped)}")
     lines += [f"{what:<10}{path}" for what, path in _places(report.results)]
     if report.interrupted:
         done = report.statuses.total() - report.statuses["failed"]
@@ -141,20 +142,11 @@ def _again(done: list[tuple[str, str]]) -> list[str]:
     """Return a line for each reason why finished slides were done again, the most frequent first."""
     reasons = Counter(why for _, why in done).most_common()
     lines = [
-        f"{_counted(count, 'slide')} done again: {why} ({_some(sorted(name for name, own in done if own == why))})"
+        f"{counted(count, 'slide')} done again: {why} ({first_names(sorted(name for name, own in done if own == why))})"
         for why, count in reasons[:REASONS]
     ]
     more = sum(count for _, count in reasons[REASONS:])
     return [*lines, f"{more} more done again for reasons of their own, see run_*.json"] if more else lines
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return the first three names, and whether there are more."""
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _places(results: Path | str) -> list[tuple[str, Path | str]]:
