@@ -1,5 +1,5 @@
 // Classifies every slide of a folder, a task a slide:
-//   nextflow run plugins/nextflow --slides 'slides/*.svs' --model model -process.container wsi-attention:0.1.0 -with-docker
+//   nextflow run plugins/nextflow --slides 'slides/*.svs' --model model -process.container wsi-attention -with-docker
 include { CLASSIFY } from './modules/wsi-attention/classify/main'
 
 params.slides = 'sample_slides/*.svs'

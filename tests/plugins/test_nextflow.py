@@ -17,6 +17,7 @@ PLUGIN = ROOT / "plugins" / "nextflow"
 MODULE = PLUGIN / "modules" / "wsi-attention" / "classify"
 TEXT = (MODULE / "main.nf").read_text(encoding="utf-8")
 DEMO = ROOT / "wsi_attention" / "shipped" / "demo"
+TEXTS = {".md", ".nf", ".yml", ".yaml", ".toml", ".smk"}
 SLIDE = ROOT / "sample_slides" / "sample_01.svs"
 
 
@@ -67,12 +68,14 @@ def test_the_description_names_the_inputs_and_outputs_of_the_process() -> None:
     assert [next(iter(part)) for part in slides] == ["meta", "slides"] and next(iter(model)) == "model"
 
 
-def test_the_version_pinned_is_the_version_here() -> None:
+def test_our_version_stands_in_the_package_alone() -> None:
     from wsi_attention import __version__
 
-    environment = yaml.safe_load((MODULE / "environment.yml").read_text(encoding="utf-8"))
-    assert environment["dependencies"][-1] == {"pip": [f"wsi-attention=={__version__}"]}
-    assert f"wsi-attention:{__version__}" in TEXT
+    named = re.compile(rf"wsi.attention(_version)?[:=]+{re.escape(__version__)}", re.IGNORECASE)
+    texts = [path for room in ("plugins", "packaging") for path in (ROOT / room).rglob("*") if path.suffix in TEXTS]
+    texts.append(PLUGIN / "Dockerfile")
+    assert len(texts) > 20
+    assert [path for path in texts if named.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.skipif(shutil.which("nextflow") is None, reason="nextflow is not installed")

@@ -3,7 +3,7 @@ process CLASSIFY {
     label 'process_medium'
 
     conda "${moduleDir}/environment.yml"
-    container "${task.ext.container ?: 'wsi-attention:0.1.0'}"
+    container "${task.ext.container ?: 'wsi-attention'}"
 
     input:
     tuple val(meta), path(slides, stageAs: 'slides/*')
