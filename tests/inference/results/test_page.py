@@ -141,3 +141,13 @@ def test_without_the_exporter_there_is_no_page(tmp_path: Path, write_slide, tiny
     write_slide(tmp_path / "slides/0.tif")
     classify([tmp_path / "slides"], tmp_path / "out", tiny, what=["tiles"])
     assert not (tmp_path / "out/report.html").exists()
+
+
+def test_what_earlier_versions_left_of_a_slide_goes_with_its_new_page(results: Path) -> None:
+    (results / "report/s0.json").write_text("{}")
+    (results / "report/other.json").write_text("{}")
+    (results / "report/s1.json").mkdir()
+    (results / "report/s1.json/deeper.html").write_text("a slide of a folder that is named so")
+    list(export_again(results, "report"))
+    assert sorted(path.name for path in (results / "report").glob("*.json")) == ["other.json", "s1.json"]
+    assert (results / "report/s1.json/deeper.html").is_file() and (results / "report/s0.html").is_file()

@@ -16,7 +16,7 @@ from wsi_attention.export.chosen import exporter_of, exporters_of
 from wsi_attention.files import given_path, publish, remove, results_errors
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.pictures import picture_downsample, shown_tiles, write_unfinished
-from wsi_attention.inference.results.folder import twin
+from wsi_attention.inference.results.folder import remove_earlier, twin
 from wsi_attention.inference.results.slide_key import first_look, second_look
 from wsi_attention.inference.results.state import State, stored_results
 from wsi_attention.protocols import Exporter
@@ -82,6 +82,7 @@ def export_again(
         with results_errors(path):
             publish(path)
             remove(Path(twin(str(path))))
+            remove_earlier(Path(results), state.name)
         yield path
 
 

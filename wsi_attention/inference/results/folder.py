@@ -114,6 +114,7 @@ class Results:
             path.unlink(missing_ok=True)
             for stale in _obsolete(state, before):
                 remove(self.folder / stale)
+            remove_earlier(self.folder, state.name)
         for export in state.exports:
             publish(self.folder / export)
         write_text(path, to_text(state))
@@ -336,6 +337,7 @@ def _remove_all(root: Path, states: Mapping[str, State]) -> None:
         remove(root / FOLDER / f"{state.name}.json")
         for export in every_export(state.name) | set(state.exports):
             remove(root / export)
+        remove_earlier(root, state.name)
     remove(root / TABLE)
     remove(root / PATIENTS)
 
@@ -385,6 +387,17 @@ GZIP = ".gz"
 def twin(export: str) -> str:
     """Return the name of the same export in its other form: compressed, or not."""
     return export.removesuffix(GZIP) if export.endswith(GZIP) else f"{export}{GZIP}"
+
+
+EARLIER = ("report/{slide}.json",)
+"""Files that earlier versions wrote and this one writes under another name, as the suffixes of exporters."""
+
+
+def remove_earlier(folder: Path, slide: str) -> None:
+    """Remove what an earlier version left of a slide: files only, for a folder may hold other slides."""
+    for path in (folder / suffix.format(slide=slide) for suffix in EARLIER):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
 
 
 def every_export(slide: str) -> set[str]:
