@@ -42,3 +42,14 @@ def test_one_epoch_and_another_target() -> None:
     svg = curve_svg([record(1, 0.5, 0.5, math.nan, figures)], best=1)
     assert "C &lt;index&gt;" in svg and "nan" not in svg
     assert "nan" not in curve_svg([record(1, math.nan, math.nan, math.nan)], best=1)
+
+
+def test_the_axis_of_an_auroc_ends_at_one_and_that_of_a_larger_figure_above_it() -> None:
+    def highest(*values: float) -> float:
+        svg = curve_svg([record(n, 0.5, 2.5, value) for n, value in enumerate(values, start=1)], best=1)
+        lower = svg[svg.index("best: epoch") :]
+        return max(float(number) for number in re.findall(r'text-anchor="end">([-\d.]+)</text>', lower))
+
+    assert highest(0.7, 1.0) == highest(1.0) == 1
+    assert highest(0.5, 0.6) == pytest.approx(0.605)
+    assert highest(1.0, 3.0) == pytest.approx(3.1)

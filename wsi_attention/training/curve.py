@@ -48,15 +48,17 @@ def curve_svg(history: Sequence[EpochRecord], best: int) -> str:
         f"<title>Learning curve, {len(history)} epochs, best {best}</title><style>{STYLE}</style>",
         f'<rect width="{size[0]:g}" height="{size[1]:g}" fill="#fff"/>',
         *_panel("loss", TOP, losses, epochs, best),
-        *_panel(f"{name} (best: epoch {best})", TOP + HEIGHT + GAP, judged, epochs, best),
+        *_panel(f"{name} (best: epoch {best})", TOP + HEIGHT + GAP, judged, epochs, best, most=1.0),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _panel(title: str, top: float, curves: Sequence[Curve], epochs: Sequence[int], best: int) -> Iterator[str]:
+def _panel(
+    title: str, top: float, curves: Sequence[Curve], epochs: Sequence[int], best: int, most: float = math.inf
+) -> Iterator[str]:
     values = [value for _, _, curve in curves for value in curve if math.isfinite(value)]
-    low, high = _range(values)
+    low, high = _range(values, most)
     last = max(epochs[-1], epochs[0] + 1)
 
     def x(epoch: float) -> float:
@@ -93,11 +95,14 @@ def _drawn(points: Sequence[tuple[float, float]], colour: str) -> Iterator[str]:
                 yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{colour}"/>'
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the axis; some height also where all values are equal, or where there is none."""
+def _range(values: Sequence[float], most: float) -> tuple[float, float]:
+    """Return the ends of the axis; some height also where all values are equal, or where there is none.
+
+    It does not go beyond `most`, such as the 1 of an AUROC, unless a value does.
+    """
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     room = (high - low) * 0.05 or 0.05 * max(abs(high), 1.0)
-    return low - room, high + room
+    return low - room, high + room if high > most else min(high + room, most)
 
 
 def _ticks(first: int, last: int) -> list[int]:
