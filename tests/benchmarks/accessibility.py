@@ -1,8 +1,9 @@
-"""axe-core on the viewer and the report in a real browser: findings by severity, and whether Tab reaches everything.
+"""axe-core on viewer, report and evaluation in a real browser: findings by severity, and what Tab does not reach.
 
     python tests/benchmarks/accessibility.py RESULTS [--beside RESULTS] [--pictures FOLDER] [--only STATE …]
 
-RESULTS is a folder that `classify` wrote, with its report.html. axe-core is fetched from the npm registry with `npm
+RESULTS is a folder that `classify` wrote; its report.html and evaluation/evaluation.html are looked at where they are
+there, the report also as that of many slides, two of them open. axe-core is fetched from the npm registry with `npm
 pack` unless `--axe` names the file; nothing of it is kept. Each state of the pages is looked at: wide and on a phone of
 390 pixels, light and dark, with each panel open. `--pictures` keeps a picture of each. Ends with 1 where a finding is
 serious or critical, or an element that can be used cannot be reached with Tab.
@@ -23,11 +24,13 @@ from typing import Any
 
 from common import table
 
+from wsi_attention.inference.results.page import write_page
 from wsi_attention.viewer.content import Content
 from wsi_attention.viewer.library import Library
 from wsi_attention.viewer.server import Server
 
 AXE = "axe-core@4.14.1"
+EVALUATION, MANY = "evaluation/evaluation.html", "report-of-many.html"
 GRAVE = ("critical", "serious")
 IMPACTS = (*GRAVE, "moderate", "minor")
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
@@ -86,18 +89,35 @@ def viewer_states(beside: bool) -> Iterator[State]:
         yield f"viewer-phone-{name.lower()}-dark", PHONE | {"color_scheme": "dark"}, panel(name)
 
 
-def report_states() -> Iterator[State]:
-    """Yield (name, window, what to do) of the report."""
-    yield "report", WIDE, press()
-    yield "report-dark", WIDE | {"color_scheme": "dark"}, press()
-    yield "report-phone", PHONE, press()
+def open_two(page: Any) -> None:
+    """Open two slides below their rows, and wait until they are as high as their content."""
+    for number in range(2):
+        page.locator("a.card-of").nth(number).click()
+        page.locator("tr.card").nth(number).locator("iframe[style*=height]").wait_for()
+
+
+def page_states(name: str, step: Callable[[Any], None]) -> Iterator[State]:
+    """Yield (name, window, what to do) of a page: wide and on a phone, light and dark."""
+    for size, window in (("", WIDE), ("-phone", PHONE)):
+        yield f"{name}{size}", window, step
+        yield f"{name}{size}-dark", window | {"color_scheme": "dark"}, step
+
+
+def file_states(results: Path, many: Path) -> Iterator[tuple[str, State]]:
+    """Yield (address, state) of the pages of a results folder; `many` is where the list of many slides goes."""
+    pages = {"report": (results / "report.html", press()), "evaluation": (results / EVALUATION, press())}
+    if any(results.glob("report/*.html")):
+        pages["cohort"] = (write_page(results, path=many, few=1), open_two)
+    for name, (path, step) in pages.items():
+        if path.is_file():
+            yield from ((path.resolve().as_uri(), state) for state in page_states(name, step))
 
 
 def settle(page: Any) -> None:
     """Wait until the slides on the screen are sharp, where there are any."""
     page.wait_for_timeout(400)
     for view in page.locator("canvas.view:visible").all():
-        page.wait_for_selector(f"#{view.get_attribute('id')}[data-waiting='0']", timeout=60_000)
+        page.wait_for_selector(f"#{view.get_attribute('id')}[data-waiting='0']", timeout=300_000)
     page.wait_for_timeout(200)
 
 
@@ -112,18 +132,20 @@ def unreached(page: Any) -> list[str]:
 def looked_at(browser: Any, url: str, state: State, axe: str, pictures: Path | None) -> tuple[Any, list[str]]:
     """Return what axe-core says to a state of a page, and what Tab does not reach there."""
     name, window, step = state
-    page = browser.new_context(**window).new_page()
+    page = browser.new_context(**window, bypass_csp=True).new_page()
+    page.set_default_timeout(300_000)
     page.goto(url)
     if name.startswith("viewer"):
-        page.wait_for_selector("body[data-slide]:not([data-slide=''])", timeout=60_000)
+        page.wait_for_selector("body[data-slide]:not([data-slide=''])", timeout=300_000)
     settle(page)
     step(page)
     settle(page)
     if pictures:
         page.screenshot(path=str(pictures / f"{name}.jpg"), type="jpeg", quality=80)
-    page.evaluate(f"{axe};null")
-    said = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    missed = unreached(page) if name in ("viewer", "report") else []
+    for frame in page.frames:
+        frame.evaluate(f"{axe};null")
+    said = page.evaluate("axe.run(document, {resultTypes: ['violations'], iframes: true})")
+    missed = unreached(page) if name in ("viewer", "report", "evaluation") else []
     page.context.close()
     return said, missed
 
@@ -154,7 +176,7 @@ def main() -> int:
         Thread(target=server.serve_forever, daemon=True).start()
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         pages = [(server.url, state) for state in viewer_states(bool(options.beside))]
-        pages += [((options.results / "report.html").resolve().as_uri(), state) for state in report_states()]
+        pages += file_states(options.results, options.results / MANY)
         for url, state in pages:
             if not state[0].startswith(tuple(options.only)):
                 continue
@@ -168,6 +190,7 @@ def main() -> int:
                 print(f"{state[0]}: not reached with Tab: {one}")
         browser.close()
         server.shutdown()
+    (options.results / MANY).unlink(missing_ok=True)
     content.shelf.close()
     print(table(["state", *IMPACTS, "rules passed", "rules broken"], cells))
     return int(grave > 0)
