@@ -46,6 +46,8 @@ def without_holes(mask: Mask, area: float) -> Mask:
 
 STRIP_PIXELS = 500_000
 """Pixels labelled at once; labels take four times the memory of the mask."""
+HELD_PIXELS = 5_000_000
+"""Pixels of a mask whose labels are held until they are known to be large; those of a larger one are found twice."""
 
 Labels = NDArray[np.int32]
 
@@ -66,7 +68,8 @@ def large_components(mask: Mask, least: float, connectivity: int, counted: Mask 
     tops = range(0, len(mask), max(1, STRIP_PIXELS // mask.shape[1]))
     sums, pairs, last = list[NDArray[np.int64]](), list[NDArray[np.int64]](), np.zeros(mask.shape[1], np.int64)
     strips: Iterable[tuple[slice, Labels, int, int]] = _labelled(mask, tops, connectivity)
-    if len(tops) == 1:
+    held = mask.size <= HELD_PIXELS
+    if held:
         strips = list(strips)
     for part, labels, known, count in strips:
         these = labels.ravel() if counted is None else labels[counted[part]]
@@ -76,7 +79,7 @@ def large_components(mask: Mask, least: float, connectivity: int, counted: Mask 
         last = np.where(labels[-1] > 0, labels[-1].astype(np.int64) + known, 0)
     large = _joined(np.concatenate(sums), np.concatenate(pairs)) >= least
     kept = np.zeros_like(mask)
-    for part, labels, known, count in strips if len(tops) == 1 else _labelled(mask, tops, connectivity):
+    for part, labels, known, count in strips if held else _labelled(mask, tops, connectivity):
         kept[part] = np.concatenate([[False], large[known : known + count]])[labels]
     return kept
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_attention.errors import SlideOpenError, UnsupportedSlideError
 from wsi_attention.slide.readers.limits import MAX_SEGMENT_PIXELS, check_dimensions
@@ -53,7 +54,14 @@ def check_chain(tif: TiffFile, path: str) -> None:
             )
 
 
-def check_levels(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> None:
+class Table(NamedTuple):
+    """Where the tiles or strips of a page lie, and how many bytes each has: (n,) uint64."""
+
+    offsets: NDArray[np.uint64]
+    counts: NDArray[np.uint64]
+
+
+def check_levels(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> list[Table]:
     """Check dimensions, kind of pixels, compression and completeness of a pyramid's levels.
 
     Args:
@@ -61,21 +69,26 @@ def check_levels(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> N
         path: the file's name, for the message.
         tolerated: share of a level's tiles that may be missing.
 
+    Returns:
+        The table of each level.
+
     Raises:
         SlideOpenError: absurd, truncated, or too large to decode.
         UnsupportedSlideError: no 8-bit RGB, or in an unknown compression.
     """
     for page in levels:
         check_kind(page, path)
-    check_stored(levels, path, tolerated)
+    return check_stored(levels, path, tolerated)
 
 
-def check_stored(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> None:
+def check_stored(levels: list[TiffPage], path: str, tolerated: float = 0.0) -> list[Table]:
     """Check as `check_levels` does, but for any kind of pixels."""
     check_dimensions(path, [(page.imagewidth, page.imagelength) for page in levels])
+    tables = []
     for page in levels:
         _check_compression(page, path)
-        check_segments(page, path, tolerated)
+        tables.append(check_segments(page, path, tolerated))
+    return tables
 
 
 def check_kind(page: TiffPage, path: str) -> None:
@@ -119,8 +132,8 @@ def _check_compression(page: TiffPage, path: str) -> None:
         raise UnsupportedSlideError(f"{path}: TIFF compression {name} is not known here; convert the slide first")
 
 
-def check_segments(page: TiffPage, path: str, tolerated: float) -> None:
-    """Raise SlideOpenError where tiles or strips are too large, or where more than a share of them is missing.
+def check_segments(page: TiffPage, path: str, tolerated: float) -> Table:
+    """Return the table of a page's tiles or strips; refuse too large ones, and where more than a share is missing.
 
     Raises:
         SlideOpenError: absurd, or truncated.
@@ -143,6 +156,7 @@ def check_segments(page: TiffPage, path: str, tolerated: float) -> None:
     lost = int(np.count_nonzero((counts > 0) & ((offsets > size) | (counts > size - np.minimum(offsets, size)))))
     if lost > tolerated * wanted:
         raise SlideOpenError(f"{path}: {lost} of {wanted} {kind} lie past the end of the file: {TRUNCATED}")
+    return Table(offsets, counts)
 
 
 def series_levels(tif: TiffFile) -> list[TiffPage]:

@@ -20,7 +20,7 @@ from wsi_attention.slide.channels import STORED
 from wsi_attention.slide.images import Series, StoredImage
 from wsi_attention.slide.readers.bytes import ByteRanges
 from wsi_attention.slide.readers.limits import downsamples
-from wsi_attention.slide.readers.tiff.checks import SOME_LOST, check_chain, check_levels
+from wsi_attention.slide.readers.tiff.checks import SOME_LOST, Table, check_chain, check_levels
 from wsi_attention.slide.readers.tiff.coding import Coding, coding_of
 from wsi_attention.slide.readers.tiff.held import Backed, taken
 from wsi_attention.slide.readers.tiff.images import TiffImage, pick
@@ -182,9 +182,9 @@ def _found(tif: TiffFile, source: ByteRanges, series: Series) -> TiffIndex:
     directories = pages_of(tif, source.path)
     picked = pick(tif, vendor, source.path, series)
     pages = _level_pages(picked.image, source.path)
-    check_levels(pages, source.path, SOME_LOST)
+    tables = check_levels(pages, source.path, SOME_LOST)
     text = PhilipsText(directories[0].description, source.path) if vendor == PHILIPS else None
-    levels = _levels(pages, source, text)
+    levels = _levels(pages, tables, source, text)
     _check_holes(levels, vendor, source.path)
     found = properties_of(pages[0], vendor, picked.image.xml) | (text.properties if text else {})
     pictures = associated_of(directories, vendor) | dict.fromkeys(text.pictures if text else (), IN_TEXT)
@@ -207,12 +207,14 @@ def _level_pages(image: TiffImage, path: str) -> list[TiffPage]:
     return image.levels
 
 
-def _levels(pages: list[TiffPage], source: ByteRanges, text: PhilipsText | None) -> tuple[TiffLevel, ...]:
+def _levels(
+    pages: list[TiffPage], tables: list[Table], source: ByteRanges, text: PhilipsText | None
+) -> tuple[TiffLevel, ...]:
     sizes = [(int(page.imagewidth), int(page.imagelength)) for page in pages]
     coarser = list(downsamples(sizes))
     if text is not None:
         coarser, sizes = text.levels(sizes, source.path)
-    found = [_tiles(page, source.size) for page in pages]
+    found = [_tiles(page, table, source.size) for page, table in zip(pages, tables, strict=True)]
     _mark_overlaps(found)
     return tuple(
         TiffLevel(
@@ -226,11 +228,10 @@ def _levels(pages: list[TiffPage], source: ByteRanges, text: PhilipsText | None)
 Tiles = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]
 
 
-def _tiles(page: TiffPage, file_size: int) -> Tiles:
+def _tiles(page: TiffPage, table: Table, file_size: int) -> Tiles:
     """Return offsets, byte counts and states of a level's tiles."""
     wanted = -(-page.imagelength // page.tilelength) * -(-page.imagewidth // page.tilewidth)
-    offsets = np.asarray(page.dataoffsets[:wanted], np.uint64)
-    counts = np.asarray(page.databytecounts[:wanted], np.uint64)
+    offsets, counts = table.offsets[:wanted], table.counts[:wanted]
     states = np.full(wanted, SOUND, np.uint8)
     end = np.uint64(file_size)
     states[(offsets > end) | (counts > end - np.minimum(offsets, end))] = OUTSIDE
