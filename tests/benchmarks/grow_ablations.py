@@ -254,7 +254,7 @@ def table(runs: Sequence[dict[str, Any]], fractions: Sequence[float]) -> Iterato
 
 
 def arguments(about: str) -> argparse.ArgumentParser:
-    """What this command and `grow_certificate.py` are told."""
+    """What this command is told."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("needle-work"))
     parser.add_argument("--variant", default="stained")
