@@ -27,18 +27,27 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 SAMPLES = Path(__file__).resolve().parent.parent / "sample_slides"
-WIDE, WIDTH, COLOURS = 1200, 900, 256
-"""Width of the window, that of a picture, and how many colours it has."""
+WIDE, WIDTH, COLOURS, RARE = 1200, 900, 256, 48
+"""Width of the window, that of a picture, how many colours it has, and how many of them are kept for rare ones."""
 SLIDE = "sample_03"
 PATIENCE = 300_000
 """Milliseconds to wait for a page."""
+
+
+def palette(shown: Image.Image) -> Image.Image:
+    """Return an image with the colours for another: most are frequent ones, the others those far from each other."""
+    kinds = ((COLOURS - RARE, Image.Quantize.MEDIANCUT), (RARE, Image.Quantize.MAXCOVERAGE))
+    found = [value for count, kind in kinds for value in (shown.quantize(count, kind).getpalette() or [])[: 3 * count]]
+    image = Image.new("P", (1, 1))
+    image.putpalette(found)
+    return image
 
 
 def keep(page: Page, name: str) -> None:
     """Keep what the window shows as a picture of few colours, those of a narrow ramp among them."""
     shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     small = shown.resize((WIDTH, round(shown.height * WIDTH / shown.width)), Image.Resampling.LANCZOS)
-    small.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(SAMPLES / name, optimize=True)
+    small.quantize(palette=palette(small), dither=Image.Dither.NONE).save(SAMPLES / name, optimize=True)
 
 
 def picture_of_report(page: Page, results: Path) -> None:
