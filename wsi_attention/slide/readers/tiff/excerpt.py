@@ -83,7 +83,7 @@ class Stored(NamedTuple):
     """Where a stored tile lies, and how many bytes it has."""
 
     offset: int
-    count: int
+    length: int
 
 
 def _tiles(levels: Sequence[TiffLevel]) -> dict[tuple[Coding, Size], Stored]:
@@ -118,7 +118,7 @@ def _copy_directory(
     if not tags.keys() >= {WIDTH, LENGTH, OFFSETS, COUNTS}:
         raise NoExcerptError("tiles without a table")
     level = left.pop((_value(file, found, tags[WIDTH]), _value(file, found, tags[LENGTH])), None)
-    tile = level and tiles.get((level.coding, level.tile))
+    tile = None if level is None else tiles.get((level.coding, level.tile))
     if level is None or tile is None:
         raise NoExcerptError("tiles that are no level of the slide, or none of which can be read")
     size = level.size[0] // divisor, level.size[1] // divisor
@@ -127,7 +127,7 @@ def _copy_directory(
         (WIDTH, size[0], 1),
         (LENGTH, size[1], 1),
         (OFFSETS, tile.offset, number),
-        (COUNTS, tile.count, number),
+        (COUNTS, tile.length, number),
     ):
         _put(memory, found, code, [value] * times)
 
