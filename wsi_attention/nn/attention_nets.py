@@ -47,15 +47,19 @@ class TissueAttentionNet(OverviewNet):
 
     Args:
         channels: channels of the overview.
-        widths: channels after each stage; the stride is 2 to the power of their number.
+        widths: channels after each stage; the stride is `squares` times 2 to the power of their number.
         context: side of the depthwise kernel over cells, odd.
+        squares: side in pixels of the squares of the view whose mean and deviation the first stage sees; 1: pixels.
     """
 
-    def __init__(self, channels: int = 3, widths: Sequence[int] = (24, 48, 64), context: int = 7) -> None:
+    def __init__(
+        self, channels: int = 3, widths: Sequence[int] = (24, 48, 64), context: int = 7, squares: int = 1
+    ) -> None:
         super().__init__()
-        self.stride, self.dim = 2 ** len(widths), widths[-1]
+        self.stride, self.dim = squares * 2 ** len(widths), widths[-1]
         self.reach = 1 + context // 2
-        stages: list[nn.Module] = []
+        stages: list[nn.Module] = [] if squares == 1 else [Summary(squares)]
+        channels = channels if squares == 1 else 2 * channels
         for before, after in zip((channels, *widths), widths, strict=False):
             stages += [nn.Conv2d(before, after, 4, stride=2, padding=1), ChannelNorm(after), nn.GELU()]
         self.trunk = nn.Sequential(*stages)
@@ -73,6 +77,28 @@ class TissueAttentionNet(OverviewNet):
         """
         features: Tensor = self.context(self.trunk(view))
         return self.score(features).squeeze(1), features
+
+
+class Summary(nn.Module):
+    """Mean and deviation of each channel over squares of pixels: what colour and how coarse tissue is, for few numbers.
+
+    Deviations are brought to about the size of the means: in stained tissue, whose pixels have been scaled to mean 0
+    and deviation 1 over all slides, they are about a half, and differ by a quarter.
+
+    Args:
+        side: of a square.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, view: Tensor) -> Tensor:
+        """Map (b, c, h, w) to (b, 2 c, h / side, w / side), the means and then the deviations."""
+        mean = functional.avg_pool2d(view, self.side)
+        square = functional.avg_pool2d(view.square(), self.side)
+        deviation = (square - mean.square()).clamp(min=0.0).sqrt()
+        return torch.cat([mean, (deviation - 0.5) / 0.25], dim=1)
 
 
 class _Context(nn.Module):

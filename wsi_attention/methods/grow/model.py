@@ -348,7 +348,7 @@ class FallingGrowingAttention(FallingDraws, GrowingAttention):
 
 def _grow(classes: int, options: GrowOptions) -> GrowingAttention:
     encoder = tile_encoder(options.encoder, options.channels)
-    attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
+    attention = TissueAttentionNet(options.channels, options.attention_widths, options.context, options.squares)
     gate, dim = _gate(encoder.dim, options)
     classifier, evidence = ScaledLinear(dim, classes), nn.Conv2d(attention.dim, classes, 1)
     return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence)

@@ -102,6 +102,13 @@ class GrowOptions(GrowingOptions, PixelOptions):
         (24, 48, 64), "channels of the attention network's stages, each halving the overview", low=1, high=65_536
     )
     context: int = option(7, "side of the attention network's depthwise kernel, in cells", low=1, high=8192)
+    squares: int = option(
+        1,
+        "side in pixels of the squares of the overview whose mean and deviation the attention network sees; 1: the "
+        "pixels themselves. Squares learn faster, and from fewer slides",
+        low=1,
+        high=256,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
