@@ -23,14 +23,6 @@ LONGEST = (
 """Files whose tests take longest: they begin first, so that no processor waits for one of them at the end."""
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes() -> None:
-    """Workers of pytest-xdist start with all imported, and share the process that they are forked from."""
-    import warm_python
-
-    pytest.MonkeyPatch().setattr(subprocess, "Popen", warm_python.Tester)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 

@@ -4,12 +4,10 @@
 streams, folder, environment, session, signals and exit status, in which nothing has run yet. Only imports are done.
 Tests of importing itself, of missing packages, of encodings and of memory take `subprocess`.
 
-All processes of a run of the tests come from one warm process, and with pytest-xdist its workers (`Tester`) do too.
-
 What cannot be forked like that is started as `subprocess` does it: another program, an option of Python other than -c,
 -m and -P, an environment that could matter while modules are imported, and everything on a system other than Linux.
 """
 
-from warm_python.popen import Popen, Tester, run
+from warm_python.popen import Popen, run
 
-__all__ = ["Popen", "Tester", "run"]
+__all__ = ["Popen", "run"]

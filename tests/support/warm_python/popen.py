@@ -9,8 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -39,12 +37,11 @@ class Popen(PLAIN[Any]):
     """A process that the source started, or `subprocess`."""
 
     source: Source
-    runs_tests = False
     _end: socket.socket | None = None
 
     def _execute_child(self, *given: Any) -> None:
         asked = EXECUTE.bind(self, *given).arguments
-        request = request_of(asked, self.runs_tests)
+        request = request_of(asked)
         ends = (asked["p2cread"], asked["c2pwrite"], asked["errwrite"])
         streams = [own if end == -1 else end for own, end in enumerate(ends)]
         started = None if request is None else self.source.start(request, streams)
@@ -79,15 +76,6 @@ class Popen(PLAIN[Any]):
         return self.returncode
 
 
-class Tester(Popen):
-    """A process that runs tests, such as pytest-xdist starts: what it starts with `Popen` comes from the same source.
-
-    What it starts in any other way is new.
-    """
-
-    runs_tests = True
-
-
 def run(
     command: Sequence[str | os.PathLike[str]],
     *,
@@ -115,26 +103,22 @@ def run(
 
 
 class Warm:
-    """The warm process of `warm_python.process`; started with the first request, unless it is there already."""
+    """The warm process of `warm_python.process`; started with the first request."""
 
-    def __init__(self, control: socket.socket | None = None) -> None:
+    def __init__(self) -> None:
         self._lock = Lock()
-        self._control = control
+        self._control: socket.socket | None = None
 
     def start(self, request: Request, streams: Sequence[int]) -> tuple[int, socket.socket] | None:
         """Start a child of the warm process."""
         if sys.platform != "linux":  # elsewhere a process that has imported so much cannot fork safely
             return None
+        with self._lock:
+            if self._control is None:
+                self._control = _warm_process()
         end, there = socket.socketpair()
-        with there, ExitStack() as sent:
-            served: list[int] = []
-            if request.runs_tests:
-                theirs, ours = (sent.enter_context(one) for one in socket.socketpair(type=socket.SOCK_SEQPACKET))
-                served = [ours.fileno()]
-                request = replace(request, control=theirs.fileno(), kept=(*request.kept, theirs.fileno()))
-            with self._lock:
-                self._control = self._control or _warm_process()
-                send(self._control, request, [*streams, *request.kept], [there.fileno(), *served])
+        with there:
+            send(self._control, request, [*streams, *request.kept], [there.fileno()])
         number = int.from_bytes(end.recv(4), "little")
         if not number:
             raise ChildProcessError("the warm Python process is gone")

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from warm_python.popen import Popen, Warm
+from warm_python.popen import Popen
 from warm_python.request import CODING, ENVIRONMENT, Request, receive, send, unpacked
 
 NEEDED = (
@@ -101,10 +101,8 @@ def main(number: int) -> None:
     kept |= sys.modules
     own = _open_descriptors() - {number}
     request = _begun(_forked(number), own, birth)
-    if request.runs_tests:
-        os.set_inheritable(request.control, False)
-        Popen.source = Warm(socket.socket(fileno=request.control))
-    elif (spare := Spare()).given is not None:
+    spare = Spare()
+    if spare.given is not None:
         request = _begun(spare.given, own, birth)
     else:
         Popen.source = spare
@@ -149,29 +147,22 @@ def _open_descriptors() -> set[int]:
 
 
 def _forked(number: int) -> list[int]:
-    """Fork for every request and tell how each child ended; return in a child alone, with its descriptors.
-
-    Requests come from the process that started this one, with which it ends, and from those that run tests.
-    """
-    askers, ends = {number: socket.socket(fileno=number)}, dict[int, tuple[int, int]]()
-    while number in askers:
-        for ready in select.select([*askers, *ends], [], [])[0]:
-            if ready in ends:
+    """Fork for every request and tell how each child ended; return in a child alone, with its descriptors."""
+    control, ends = socket.socket(fileno=number), dict[int, tuple[int, int]]()
+    while True:
+        for ready in select.select([number, *ends], [], [])[0]:
+            if ready != number:
                 _tell(ready, *ends.pop(ready))
-            elif (given := receive(askers[ready])) is None:
-                askers.pop(ready).close()
+            elif (given := receive(control)) is None:
+                os._exit(0)
             elif child := os.fork():
-                (end, *served), others = given
-                askers |= {one: socket.socket(fileno=one) for one in served}
-                ends[os.pidfd_open(child)] = (child, end)
-                os.write(end, child.to_bytes(4, "little"))
-                for descriptor in others:
+                ends[os.pidfd_open(child)] = (child, given[0])
+                os.write(given[0], child.to_bytes(4, "little"))
+                for descriptor in given[1:]:
                     os.close(descriptor)
             else:
-                for asker in askers.values():
-                    asker.detach()
-                return given[1]
-    os._exit(0)
+                control.detach()
+                return given[1:]
 
 
 def _tell(watched: int, child: int, end: int) -> None:
@@ -190,7 +181,7 @@ def _waited(control: socket.socket) -> list[int]:
     if given is None:
         os._exit(0)
     control.detach()
-    return given[1]
+    return given
 
 
 def _begun(given: Sequence[int], own: set[int], birth: Birth) -> Request:

@@ -17,8 +17,7 @@ ENVIRONMENT = dict(os.environ)
 CODING = "PYTHONIOENCODING"
 FREE = {
     "HF_HOME", "HF_HUB_CACHE", "HOME", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "PATH", "PYTEST_CURRENT_TEST",
-    "PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTHONPATH",
-    "PYTORCH_NVML_BASED_CUDA_CHECK", "QT_QPA_PLATFORM", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR",
+    "PYTHONPATH", "PYTORCH_NVML_BASED_CUDA_CHECK", "QT_QPA_PLATFORM", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR",
     "WSI_ATTENTION_CACHE", "WSI_ATTENTION_CACHE_GB", "WSI_ATTENTION_ENCODERS", "WSI_ATTENTION_ENGINE",
     "WSI_ATTENTION_WORK", "XDG_CACHE_HOME", CODING,
 }  # fmt: skip
@@ -41,8 +40,6 @@ class Request:
         kept: file descriptors that stay open beside the three streams.
         session: whether it begins a session.
         group: its process group; -1 stays in that of the process that forks.
-        runs_tests: whether it is to ask the warm process for more processes.
-        control: the descriptor, among those kept, through which it asks; -1 where it does not.
     """
 
     command: tuple[str, ...]
@@ -51,29 +48,20 @@ class Request:
     kept: tuple[int, ...]
     session: bool
     group: int
-    runs_tests: bool
-    control: int = -1
 
 
-def request_of(asked: Mapping[str, Any], runs_tests: bool = False) -> Request | None:
-    """Return the request for what `Popen` was asked, None where that cannot be forked.
-
-    Args:
-        asked: the arguments of `Popen._execute_child`.
-        runs_tests: as in `Request`; such a process makes streams of its own, so that -u is no matter to it.
-    """
+def request_of(asked: Mapping[str, Any]) -> Request | None:
+    """Return the request for what `Popen` was asked, None where that cannot be forked."""
     environment = dict(os.environ if asked["env"] is None else asked["env"])
     if any(asked[name] for name in UNUSUAL) or asked["umask"] != -1 or not asked["close_fds"]:
         return None
     if not _imports_alike(environment):
         return None
-    parts = [os.fspath(part) for part in asked["args"]]
-    command = python_command([part for part in parts if not (runs_tests and part == "-u")], environment)
+    command = python_command([os.fspath(part) for part in asked["args"]], environment)
     if command is None:
         return None
     folder, kept = os.fspath(asked["cwd"] or Path.cwd()), tuple(asked["pass_fds"])
-    session, group = asked["start_new_session"], asked["process_group"]
-    return Request(command, folder, environment, kept, session, group, runs_tests)
+    return Request(command, folder, environment, kept, asked["start_new_session"], asked["process_group"])
 
 
 def _imports_alike(environment: Mapping[str, str]) -> bool:
@@ -101,25 +89,18 @@ def python_command(command: Sequence[str], environment: Mapping[str, str]) -> tu
     return arguments if plain and (plain[0] in ("-c", "-m") or not plain[0].startswith("-")) else None
 
 
-def send(to: socket.socket, request: Request, descriptors: Sequence[int], first: Sequence[int] = ()) -> None:
-    """Send a request, in a file as an environment may be long, and its descriptors.
-
-    Args:
-        to: who forks.
-        request: the process to start.
-        descriptors: its three streams, and those that it keeps.
-        first: what tells its end, and where it will ask for processes itself, if it will.
-    """
+def send(to: socket.socket, request: Request, descriptors: Sequence[int], end: Sequence[int] = ()) -> None:
+    """Send a request, in a file as an environment may be long, and its descriptors; before them what tells its end."""
     with os.fdopen(os.memfd_create("request"), "wb") as file:
         pickle.dump(request, file)
         file.flush()
-        socket.send_fds(to, [bytes([len(first)])], [*first, file.fileno(), *descriptors])
+        socket.send_fds(to, [b"."], [*end, file.fileno(), *descriptors])
 
 
-def receive(source: socket.socket) -> tuple[list[int], list[int]] | None:
-    """Return the `first` descriptors of the next request and all others, None where nobody can ask any more."""
-    count, descriptors, _, _ = socket.recv_fds(source, 1, 64)
-    return (list(descriptors[: count[0]]), list(descriptors[count[0] :])) if count else None
+def receive(source: socket.socket) -> list[int] | None:
+    """Return the descriptors of the next request, None where nobody can ask any more."""
+    word, descriptors, _, _ = socket.recv_fds(source, 1, 64)
+    return list(descriptors) if word else None
 
 
 def unpacked(descriptor: int) -> Request:

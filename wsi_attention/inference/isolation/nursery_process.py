@@ -30,15 +30,12 @@ USEFUL = (
     "skimage.morphology",
     "skimage.filters.thresholding",
     "skimage.transform",
-    "scipy.sparse.csgraph",
     "shapely",
     "dask.threaded",
     "wsi_attention.export.geojson",
     "wsi_attention.export.report",
     "wsi_attention.export.table",
     "wsi_attention.slide.readers.openslide",
-    "wsi_attention.slide.readers.stored",
-    "wsi_attention.slide.readers.tiff.choice",
     "wsi_attention.slide.readers.tiff.reader",
 )
 """What most slides need; imported before the first worker is asked for, or as soon as there is no request."""
