@@ -255,8 +255,8 @@ def test_the_tissue_gives_the_colours(slide_set: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[model]\ndraw = 3", r"recipe \[model\] of method zoom-in: unknown key 'draw'; did you mean 'draws'\?"),
-        ("[model]\ninference = 'best'", "inference is 'best'; possible: top, sample, as-released"),
+        ("[model]\ndraw = 3", r"recipe \[model\] of method grow: unknown key 'draw'; did you mean 'draws'\?"),
+        ("method = 'zoom-in'\n[model]\ninference = 'best'", "inference is 'best'; possible: top, sample, as-released"),
         ("method = 'atz'", "no model named 'atz'; installed: .*ats"),
     ],
 )

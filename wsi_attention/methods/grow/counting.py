@@ -33,7 +33,7 @@ def counts(attention: Tensor, chance: Tensor, known: Tensor, valid: Tensor) -> C
     left, total = (1.0 - alone.sum(dim=-1, keepdim=True)).clamp(min=0.0), drawn.sum(dim=-1, keepdim=True)
     stands = alone + drawn * torch.where(total > 0, left / total.clamp(min=1e-300), 0.0)
     coefficients = stands / stands.sum(dim=-1, keepdim=True)
-    return Counts(coefficients.to(a.dtype), (1.0 - chance) * (~known & valid))
+    return Counts(coefficients.to(a.dtype), ((1.0 - chance) * (~known & valid)).to(a.dtype))
 
 
 def shares(coefficients: Tensor, attention: Tensor, log_gate: Tensor) -> Tensor:

@@ -253,7 +253,7 @@ class GrowingAttention(nn.Module):
         return Spread(draw.cells, inclusion(attention.gather(1, draw.cells), draw.threshold))
 
     def _grow(self, seen: Seen, bag: TileBag, draw: Spread, budget: int) -> None:
-        """Read, in rounds, up to so many tiles around the most telling ones."""
+        """Read up to so many tiles around the most telling ones, in rounds."""
         if self.options.side == 1:
             return
         for _ in range(self.options.rounds):
