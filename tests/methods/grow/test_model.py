@@ -36,6 +36,8 @@ def small(**arguments: object) -> GrowingAttention:
 
 
 class TestWhole(ModelContract):
+    bias = 0.1  # blocks that are read in part, and growing where draws have shown something: docs/methods/grow.md §2.4
+
     def build(self) -> nn.Module:
         return grow(self.classes, **SMALL)
 
