@@ -77,7 +77,7 @@ def chances(attention: Tensor, n: int) -> Tensor:
     return torch.where((certain > 0) & (a >= least), 1.0, scaled.clamp(max=1.0))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def curve(rows: int, cols: int) -> NDArray[np.int64]:
     """Return the flat indices of all cells, (rows · cols), in the order in which a Hilbert curve visits them.
 

@@ -23,7 +23,7 @@ class FallingDraws(nn.Module):
     def let_fall(self, earlier: Sequence[int]) -> Self:
         """Take the draws of earlier parts of training, and return the model; the last part has its present draws."""
         self.parts = (*earlier, self.draws)
-        self.learning_draws, self.last_draws = self.parts[0], self.draws
+        self.learning_draws = self.parts[0]
         return self.train(self.training)
 
     def start_epoch(self, epoch: int, epochs: int, shares: Sequence[float]) -> None:
@@ -34,6 +34,5 @@ class FallingDraws(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Take the draws of training, or those of prediction."""
-        if hasattr(self, "parts"):
-            self.draws = self.learning_draws if mode else self.last_draws
+        self.draws = self.learning_draws if mode else self.parts[-1]
         return super().train(mode)

@@ -254,10 +254,10 @@ class GrowingAttention(nn.Module):
 
     def _grow(self, seen: Seen, bag: TileBag, draw: Spread, budget: int) -> None:
         """Read up to so many tiles around the most telling ones, in rounds."""
-        if self.options.side == 1:
-            return
-        for _ in range(self.options.rounds):
-            cells = self._next(seen, bag, draw, min(self.options.growth, budget))
+        for _ in range(self.options.rounds if self.options.side > 1 else 0):
+            if not (most := min(self.options.growth, budget)):
+                return
+            cells = self._next(seen, bag, draw, most)
             bag.read(cells)
             budget -= cells.shape[1]
             if not cells.shape[1] or (self.options.settled and not self._told(seen, bag, draw, cells.shape[1])):
