@@ -61,8 +61,13 @@ class Place:
 
     @property
     def weights(self) -> Path:
-        """The encoder's file."""
-        return self.work / ("encoder.safetensors" if self.encoder == "small" else f"encoder-{self.encoder}.safetensors")
+        """The encoder's file: one of its own for each variant, since an encoder knows the stain it was taught on."""
+        name = [
+            "encoder",
+            *([self.encoder] * (self.encoder != "small")),
+            *([self.variant] * (self.variant != "stained")),
+        ]
+        return self.work / f"{'-'.join(name)}.safetensors"
 
     @property
     def features(self) -> Path:
@@ -136,16 +141,18 @@ def make_encoder(place: Place) -> None:
     """The shared encoder as a .safetensors file."""
     if place.weights.is_file():
         return
-    if place.encoder == "lite0":
-        from needle_lite0 import make
-
-        make(place.weights)
-        return
     from needle_encoder import pretrain
+    from needle_lite0 import make
+    from needle_stain import load_matched
+    from needle_tiles import load
 
     from wsi_attention.encoders.encoder_weights import save_encoder
 
-    encoder, auroc = pretrain()
+    part = load_matched if place.variant == "matched" else load
+    if place.encoder == "lite0":
+        make(place.weights, part=part)
+        return
+    encoder, auroc = pretrain(tiles=part("encoder"))
     save_encoder(place.weights, encoder)
     print(f"encoder: AUROC {auroc:.3f} on tiles it has not seen")
 

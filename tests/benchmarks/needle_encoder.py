@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import torch
-from needle_tiles import load
+from needle_tiles import Tiles, load
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,10 +25,12 @@ def fresh() -> SmallEncoder:
     return SmallEncoder(3, WIDTHS, FEATURES, "mean+max")
 
 
-def pretrain(epochs: int = 40, seed: int = 0, say: bool = True) -> tuple[SmallEncoder, float]:
+def pretrain(
+    epochs: int = 40, seed: int = 0, say: bool = True, tiles: Tiles | None = None
+) -> tuple[SmallEncoder, float]:
     """Train on 90 % of the encoder's tiles; AUROC on the others says how well it tells tumour apart."""
     torch.manual_seed(seed)
-    tiles = load("encoder")
+    tiles = tiles or load("encoder")
     pixels = torch.from_numpy(tiles.pixels).permute(0, 3, 1, 2)
     labels = torch.from_numpy(tiles.labels)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(labels)))

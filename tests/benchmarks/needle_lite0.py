@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,17 +64,17 @@ def build() -> KnownEncoder:
     return known_encoder(NAME)
 
 
-def make(path: Path, teaching: Teaching | None = None) -> None:
-    """Teach the encoder and write it with its colours."""
-    encoder, head = teach(teaching or Teaching())
+def make(path: Path, teaching: Teaching | None = None, part: Callable[[str], Tiles] = load) -> None:
+    """Teach the encoder on tiles of `part`, as they are or of one stain, and write it with its colours."""
+    encoder, head = teach(teaching or Teaching(), part("encoder"))
     save_encoder(path, encoder, mean=encoder.mean, std=encoder.std)
-    print(f"encoder: AUROC {judged(encoder, head, load('train')):.3f} on the tiles of the training slides", flush=True)
+    print(f"encoder: AUROC {judged(encoder, head, part('train')):.3f} on the tiles of the training slides", flush=True)
 
 
-def teach(teaching: Teaching, seed: int = 0) -> tuple[KnownEncoder, nn.Linear]:
-    """Fine-tune on 90 % of the encoder's tiles; returns the averaged network and its head."""
+def teach(teaching: Teaching, tiles: Tiles, seed: int = 0) -> tuple[KnownEncoder, nn.Linear]:
+    """Fine-tune on 90 % of the tiles; returns the averaged network and its head."""
     torch.manual_seed(seed)
-    tiles, model, averaged = load("encoder"), _fresh(), _fresh()
+    model, averaged = _fresh(), _fresh()
     encoder = model["encoder"]
     fill_encoder(encoder, encoder.published_weights().tensors, NAME)
     averaged.load_state_dict(model.state_dict())
