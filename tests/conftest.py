@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "support"))
 
 LONGEST = (
-    *("test_readme", "test_isolation", "test_thirty_mutants", "test_kills", "test_resume", "test_cluster_failures"),
+    *("test_readme", "test_isolation", "test_mutants", "test_kills", "test_resume", "test_cluster_failures"),
     *("test_train_processes", "test_outside_package", "test_python_step", "test_devices_devices"),
 )
 """Files whose tests take longest: they begin first, so that no processor waits for one of them at the end."""

@@ -93,6 +93,7 @@ def loader_of(context: str, paths: Sequence[str], classifier: Classifier, worker
     return DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context=context, timeout=100)
 
 
+@pytest.mark.slow
 def test_a_data_loader_that_spawns(classifier: Classifier, by_command: list[Prediction]) -> None:
     assert_same(list(loader_of("spawn", SLIDES, classifier, workers=1)), by_command)
 

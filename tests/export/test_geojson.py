@@ -208,6 +208,7 @@ def test_unknown_bounds_are_refused() -> None:
         GeoJSONExporter("off")
 
 
+@pytest.mark.slow
 def test_many_tiles_stay_small_and_fast(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     count = 20_000

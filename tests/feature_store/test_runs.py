@@ -198,6 +198,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_classify_keeps_features_in_its_workers(slides: Path, models: dict[str, Classifier], tmp_path: Path) -> None:
     command = ["classify", "-i", str(slides), "-m", str(models["ats"].folder), "--device", "cpu"]
     kept = ["--feature-store", str(tmp_path / "f"), "-n", "2"]

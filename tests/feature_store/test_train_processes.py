@@ -119,18 +119,25 @@ class Trainings:
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
-    """Trainings, of which "plain" has ended without a store and "whole" with one."""
+    """Trainings, of which "plain" has ended without a store."""
     folder = tmp_path_factory.mktemp("trainings")
     (folder / "slides").mkdir()
     made = Trainings(folder)
     made.run("plain", "none", 0.0)
-    made.run("whole", "whole-store")
     return made
 
 
-def test_a_store_changes_no_model(trainings: Trainings) -> None:
-    assert trainings.kept("whole-store") and not (trainings.folder / "none").exists()
-    trainings.check_as("whole", "plain")
+@pytest.fixture(scope="module")
+def whole(trainings: Trainings) -> Trainings:
+    """And "whole" with a store."""
+    trainings.run("whole", "whole-store")
+    return trainings
+
+
+@pytest.mark.slow
+def test_a_store_changes_no_model(whole: Trainings) -> None:
+    assert whole.kept("whole-store") and not (whole.folder / "none").exists()
+    whole.check_as("whole", "plain")
 
 
 def test_killed_at_random_moments_it_ends_as_if_nobody_had(trainings: Trainings) -> None:
@@ -153,15 +160,15 @@ def test_killed_at_random_moments_it_ends_as_if_nobody_had(trainings: Trainings)
 
 
 @pytest.mark.slow
-def test_two_at_once_share_a_store_and_end_as_each_alone(trainings: Trainings) -> None:
-    first = trainings.start("first", "shared-store")
-    while trainings.epochs("first") == 0:
-        assert first.is_alive() or first.exitcode == 0, trainings.end("first", first)
+def test_two_at_once_share_a_store_and_end_as_each_alone(whole: Trainings) -> None:
+    first = whole.start("first", "shared-store")
+    while whole.epochs("first") == 0:
+        assert first.is_alive() or first.exitcode == 0, whole.end("first", first)
         time.sleep(0.01)
-    second = trainings.start("second", "shared-store")
-    kept_at_the_end = sum(trainings.kept("whole-store").values())
+    second = whole.start("second", "shared-store")
+    kept_at_the_end = sum(whole.kept("whole-store").values())
     for name, process in (("first", first), ("second", second)):
-        trainings.end(name, process)
-        trainings.check_as(name, "plain")
-    kept = trainings.kept("shared-store")
+        whole.end(name, process)
+        whole.check_as(name, "plain")
+    kept = whole.kept("shared-store")
     assert kept.get(str(second.pid), 0) < 0.8 * kept_at_the_end, "the second has encoded what the first had kept"

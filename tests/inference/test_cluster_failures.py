@@ -159,6 +159,7 @@ def scheduler(file: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield run
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_workers_and_one_that_vanishes(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
     file = tmp_path / "scheduler.json"
     with scheduler(file) as run, open_cluster(str(file)) as cluster:

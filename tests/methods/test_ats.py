@@ -36,6 +36,7 @@ class TestPractical(ModelContract):
         return ats(self.classes, **SMALL)
 
 
+@pytest.mark.slow
 class TestTop(ModelContract):
     unreached = ("evidence.*",)  # the head on the overview, whose loss has weight 0
 
@@ -43,6 +44,7 @@ class TestTop(ModelContract):
         return ats(self.classes, inference="top", overview_weight=0.0, **SMALL)
 
 
+@pytest.mark.slow
 class TestMnist(ModelContract):
     classes, channels = 4, 1
 

@@ -28,6 +28,7 @@ class TestMil(ModelContract):
         return mil(self.classes, **SMALL)
 
 
+@pytest.mark.slow
 class TestFrozenEncoder(ModelContract):
     def build(self) -> nn.Module:
         return mil(self.classes, **SMALL, encoder_frozen=True)

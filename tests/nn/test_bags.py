@@ -146,6 +146,7 @@ print(sizes, float((found - expected).abs().max()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space and /proc are Linux's")
 def test_a_real_limit_of_memory_gives_the_same_features() -> None:
     """ResNet-18 with 120 MB to spare: the first chunk fails in the library, and smaller ones give the same numbers."""

@@ -48,7 +48,7 @@ def run(block: str, folder: Path) -> None:
     subprocess.run(["bash", "-c", script], cwd=folder, env=os.environ | {"PATH": path}, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("block", ["script", "stub"])
+@pytest.mark.parametrize("block", [pytest.param("script", marks=pytest.mark.slow), "stub"])
 def test_commands_leave_every_declared_output(block: str, tmp_path: Path) -> None:
     run(block, tmp_path)
     for name, pattern in outputs().items():

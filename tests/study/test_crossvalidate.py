@@ -159,6 +159,7 @@ def test_started_again_it_has_nothing_to_do_and_after_a_loss_the_same_bytes(plac
     assert all(name.endswith("README.md") or name == "out_of_fold/run_out_of_fold.json" for name in changed), changed
 
 
+@pytest.mark.slow
 def test_side_by_side_gives_the_same_models(place: Path, tmp_path: Path, warm_processes: None) -> None:
     said: list[str] = []
 

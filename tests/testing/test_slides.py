@@ -193,6 +193,7 @@ def test_command_writes_a_labelled_set(tmp_path):
         assert bool(truth["features"]) == (row["label"] == "lesion")
 
 
+@pytest.mark.slow
 def test_large_slide_has_its_lesions_where_it_says_on_every_level(tmp_path):
     openslide = pytest.importorskip("openslide")
     spec = SlideSpec((12_000, 9_900), mpp=0.5, seed=2, label="lesion")

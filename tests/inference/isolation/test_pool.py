@@ -91,6 +91,7 @@ def test_without_processes_the_way_out_is_told(
         classify([tmp_path / "a.tif"], tmp_path / "out", tiny)
 
 
+@pytest.mark.slow
 def test_a_fresh_interpreter_works_as_a_forked_one(
     tmp_path: Path, write_slide: Any, tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_library_that_wants_to_exit_fails_its_slide_in_this_process_too(
     assert report.failures == [("a", "a library wanted to end the program (SystemExit(3))")]
 
 
+@pytest.mark.slow
 def test_each_of_several_devices_has_processes_of_its_own(tmp_path: Path, write_slide: Any, tiny: Classifier) -> None:
     for name in "abcdef":
         write_slide(tmp_path / f"s/{name}.tif")

@@ -43,6 +43,7 @@ class TestOaa(ModelContract):
         return oaa(self.classes, **SMALL)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 class TestTopOfThree(ModelContract):
     classes, attends = 3, "class_aware"
 
@@ -50,6 +51,7 @@ class TestTopOfThree(ModelContract):
         return oaa(self.classes, pool="top", objective="cross-entropy", **SMALL)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 class TestSoftMaximum(ModelContract):
     attends = "class_aware"
 

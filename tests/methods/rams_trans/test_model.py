@@ -48,12 +48,14 @@ class TestPaper(OneRegion):
         return rams_trans(self.classes, **SMALL)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 class TestAsReleased(OneRegion):
     def build(self) -> nn.Module:
         released = {"tokens": "as-released", "rows": "as-released", "shape": "as-released"}
         return rams_trans(self.classes, alpha=1.2, later_weight=0.0, background="seen", **released, **SMALL)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 class TestFirstScaleOnly(ModelContract):
     def build(self) -> nn.Module:
         return rams_trans(self.classes, inference="first", stem="conv", **SMALL)  # type: ignore[arg-type]

@@ -59,6 +59,7 @@ class TestReleased(ModelContract):
         return tnet(self.classes, **SMALL, **RELEASED)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 class TestFrozen(ModelContract):
     attends = "location"
 

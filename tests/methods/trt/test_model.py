@@ -58,6 +58,7 @@ class TestPublished(ModelContract):
         return trt(self.classes, **{**SMALL, "finer": False, "overview_weight": 0.0})
 
 
+@pytest.mark.slow
 class TestFirstPhase(ModelContract):
     def build(self) -> nn.Module:
         return trt(self.classes, objective="two-phase", scored_by="coarse", **SMALL)

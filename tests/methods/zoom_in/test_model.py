@@ -57,11 +57,13 @@ class TestDefault(ModelContract):
         return zoom_in(self.classes, **SMALL)
 
 
+@pytest.mark.slow
 class TestTop(ModelContract):
     def build(self) -> nn.Module:
         return zoom_in(self.classes, inference="top", **SMALL)
 
 
+@pytest.mark.slow
 class TestAsReleased(ModelContract):
     classes = 3
 

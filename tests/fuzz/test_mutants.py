@@ -1,4 +1,4 @@
-"""A campaign of a thousand: `python tests/fuzz/run.py --count 1000 --jobs 2`; here thirty, of fixed seeds."""
+"""A campaign of a thousand: `python tests/fuzz/run.py --count 1000 --jobs 2`; here twelve or thirty, of fixed seeds."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from pathlib import Path
 import pytest
 from campaign import Batch, run_batch
 
-SEEDS = (range(0, 15), range(15, 30))
 
-
-@pytest.fixture(scope="module")
-def batches(sound: Path) -> list[Batch]:
-    """The mutants in two runs of classify, side by side."""
+@pytest.fixture(scope="module", params=[12, pytest.param(30, marks=pytest.mark.slow)])
+def batches(sound: Path, request: pytest.FixtureRequest) -> list[Batch]:
+    """So many mutants in two runs of classify, side by side."""
+    half = request.param // 2
 
     def run(seeds: Sequence[int]) -> Batch:
-        return run_batch(seeds, sound.parent / f"batch-{seeds[0]}", sound)
+        return run_batch(seeds, sound.parent / f"batch-{seeds[0]}-{len(seeds)}", sound)
 
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, SEEDS))
+        return list(pool.map(run, (range(half), range(half, 2 * half))))
 
 
-def test_nothing_is_found_with_thirty_mutants(batches: list[Batch]) -> None:
+def test_nothing_is_found_in_mutants(batches: list[Batch]) -> None:
     for batch in batches:
         named = {mutant.seed: f"{mutant.base} {mutant.mutation}: {mutant.change.what}" for mutant in batch.mutants}
         assert [(one, named.get(one.seed or -1)) for one in batch.findings] == []
@@ -32,4 +31,5 @@ def test_nothing_is_found_with_thirty_mutants(batches: list[Batch]) -> None:
 def test_some_are_done_and_some_are_not(batches: list[Batch]) -> None:
     """Mutants that are all refused, or all answered, would test little."""
     statuses = [one.row["status"] for batch in batches for mutant in batch.mutants for one in batch.of(mutant)]
-    assert statuses.count("done") > 3 and statuses.count("failed") > 3
+    least = len(statuses) // 10
+    assert statuses.count("done") > least and statuses.count("failed") > least
