@@ -68,6 +68,24 @@ def test_the_targets_loss_stands_in_place_of_cross_entropy(
     assert output.tile_evidence is None
 
 
+@pytest.mark.parametrize(("target", "truth"), TARGETS, ids=[target.kind for target, _ in TARGETS])
+def test_what_a_tile_brings_is_counted_in_the_targets_loss(
+    target: Target, truth: Truth, small_arguments: dict[str, dict[str, Any]]
+) -> None:
+    both = []
+    for gradient in ("centred", "leave-one-out"):
+        own = small_arguments["grow"] | {"gradient": gradient, "learn_weight": 0.0, "overview_weight": 0.0}
+        model = model_for("grow", target, {"grow": own}).train()
+        loss = model.loss(model(source(), torch.Generator().manual_seed(1)), target.tensor([truth]))
+        loss.backward()
+        both.append((loss.item(), {name: one.grad for name, one in model.named_parameters() if one.grad is not None}))
+    (plain, centred), (same, left_out) = both
+    assert plain == pytest.approx(same, abs=1e-6)
+    assert torch.equal(centred["classifier.linear.weight"], left_out["classifier.linear.weight"])
+    differ = [name for name, one in left_out.items() if not torch.allclose(one, centred[name], rtol=1e-3, atol=1e-9)]
+    assert differ and all(name.startswith("attention.") for name in differ), differ
+
+
 @pytest.mark.parametrize("method", ["ats", "zoom-in"])
 def test_the_spread_of_a_number_is_in_its_unit(method: str, small_arguments: dict[str, dict[str, Any]]) -> None:
     spreads = []

@@ -46,7 +46,7 @@ class TestMnist(ModelContract):
     classes, channels = 4, 1
 
     def build(self) -> nn.Module:
-        return grow_mnist(4, tile_size=40, overview_mpp=4.0)
+        return grow_mnist(4, tile_size=40, overview_mpp=4.0, gradient="leave-one-out")
 
 
 PARTS = [{"around": False}, {"growth": 0}, {"pooling": "attention"}, {"settled": 0.5}]

@@ -25,9 +25,10 @@ from wsi_attention.methods.falling import FallingDraws
 from wsi_attention.methods.grow.bag import TileBag
 from wsi_attention.methods.grow.certifying import Wish, certify
 from wsi_attention.methods.grow.counting import Counts, attention_loss, counts, shares
+from wsi_attention.methods.grow.credit import brought
 from wsi_attention.methods.grow.judge import TileGate, alone, in_context
 from wsi_attention.methods.grow.neighbours import next_cells
-from wsi_attention.methods.grow.options import SHOWN, GrowingOptions, GrowMnistOptions, GrowOptions
+from wsi_attention.methods.grow.options import LEFT_OUT, SHOWN, GrowingOptions, GrowMnistOptions, GrowOptions
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import glimpses, maps
 from wsi_attention.methods.overview import check_overview, judge_cells
@@ -115,8 +116,8 @@ class GrowingAttention(nn.Module):
 
         Returns:
             logits (b, classes), one glimpse and one attention map an image, the spread, and as terms `attention`
-            (b, K), `cells`, `coefficients`, `weights`, `log_gate`, `valid` (b, n), `features` (b, n, d'), `mean`
-            (b, d), and `overview_logits` (b, classes), None without `evidence`.
+            (b, K), `cells`, `coefficients`, `weights`, `chance`, `log_gate`, `valid` (b, n), `features` (b, n, d'),
+            `mean` (b, d), and `overview_logits` (b, classes), None without `evidence`.
 
         Raises:
             NoTissueError: an image has no cell of tissue.
@@ -294,6 +295,8 @@ class GrowingAttention(nn.Module):
 
     def _weights(self, seen: Seen, bag: TileBag, judged: Judged) -> Tensor:
         at_cells = seen.attention.gather(-1, bag.cells)
+        if self.options.gradient == LEFT_OUT:
+            at_cells = at_cells.detach()
         return shares(judged.counts.coefficients, at_cells, judged.log_gate.to(at_cells.device))
 
     def _output(self, seen: Seen, bag: TileBag, judged: Judged, random: bool) -> Output:
@@ -317,6 +320,7 @@ class GrowingAttention(nn.Module):
                 "cells": cells,
                 "coefficients": judged.counts.coefficients,
                 "weights": weights,
+                "chance": chance,
                 "log_gate": judged.log_gate,
                 "valid": valid,
                 "features": judged.seen,
@@ -331,11 +335,26 @@ class GrowingAttention(nn.Module):
         total = self.target.loss(output.logits.float(), target)
         if told["overview_logits"] is not None:
             total = total + options.overview_weight * self.target.loss(told["overview_logits"], target)
+        at_cells = told["attention"].gather(-1, told["cells"])
         if options.learn_weight and self.gate is not None:
-            at_cells = told["attention"].gather(-1, told["cells"])
             learnt = attention_loss(at_cells, told["coefficients"], told["log_gate"].to(at_cells.device))
             total = total + options.learn_weight * learnt
+        if options.gradient == LEFT_OUT and at_cells.requires_grad:
+            learnt = (self._brought(told, target).to(at_cells.device) * at_cells.log()).sum(dim=-1).mean()
+            total = total + learnt - learnt.detach()
         return total + options.entropy_weight * negative_entropy(told["attention"])
+
+    def _brought(self, told: dict[str, Tensor], target: Tensor) -> Tensor:
+        """Return what each tile brings to the expected loss, (b, n)."""
+
+        def losses(means: Tensor) -> Tensor:
+            logits = in_float32(self.classifier, means).float()
+            many = target.unsqueeze(1).expand(-1, means.shape[1], *target.shape[1:])
+            one = torch.func.vmap(lambda row, truth: self.target.loss(row.unsqueeze(0), truth.unsqueeze(0)))
+            return one(logits.flatten(0, 1), many.flatten(0, 1)).view(means.shape[:2])
+
+        features = told["features"]
+        return brought(losses, features, told["weights"], told["chance"].to(features.device))
 
     def _tiles(self, source: TileSource, grid: Grid, cells: Tensor) -> TileSet:
         size, downsample = (self.options.tile_size, self.options.tile_size), source.downsample(self.tile_mpp)

@@ -12,6 +12,8 @@ from wsi_attention.options import option, other_default
 
 SHOWN, ATTENTION = "shown", "attention"
 POOLINGS = (SHOWN, ATTENTION)
+CENTRED, LEFT_OUT = "centred", "leave-one-out"
+GRADIENTS = (CENTRED, LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,13 @@ class GrowingOptions(OverviewOptions):
         'what a tile counts for. "shown": its attention times what gated attention on its feature says; "attention": '
         "its attention alone, as in ats",
         choices=POOLINGS,
+    )
+    gradient: str = option(
+        CENTRED,
+        'what attention learns of a drawn tile. "centred": what it adds to the mean, as in ats; "leave-one-out": what '
+        "the loss would be without it, which goes on learning where few tiles are drawn",
+        "docs/methods/grow.md §3",
+        choices=GRADIENTS,
     )
     hidden: int = option(64, "length of the two hidden vectors of the gated attention on tiles", low=1, high=65_536)
     learn_weight: float = option(
