@@ -63,8 +63,17 @@ def test_a_mean_around_a_cell_counts_cells_that_are_there() -> None:
 def test_a_threshold_keeps_the_wanted_share_of_negatives() -> None:
     probability = np.array([0.1, 0.2, 0.3, 0.6, 0.4, 0.9])
     label = np.array([False, False, False, False, True, True])
-    assert threshold(probability, label, 0.75) == pytest.approx(0.35)
+    assert threshold(probability, label, 0.6) == pytest.approx(0.35)
     assert threshold(probability, label, 1.0) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("wanted", [0.8, 0.95])
+def test_fresh_negatives_keep_the_specificity_that_was_wanted(wanted: float) -> None:
+    rng, kept = np.random.default_rng(0), []
+    for _ in range(4000):
+        seen, label = rng.random(51), np.arange(51) < 1
+        kept.append(threshold(seen * 0.99, label, wanted))
+    assert wanted - 0.002 < np.mean(kept) / 0.99 < wanted + 0.04
 
 
 def test_a_row_does_not_differ_from_itself_and_does_from_a_worse_one() -> None:

@@ -47,6 +47,7 @@ POOLING: dict[str, Any] = {"pooling": "shown"}
 CONTEXT: dict[str, Any] = {"around": True}
 GROWING: dict[str, Any] = {"draws": DRAWN, "growth": (TILES - DRAWN) // ROUNDS, "rounds": ROUNDS}
 LEARNING: dict[str, Any] = {"learn_weight": 0.5}
+LEFT_OUT: dict[str, Any] = {"gradient": "leave-one-out"}
 ALL = BALANCED | POOLING | CONTEXT | GROWING | LEARNING
 ROWS: dict[str, dict[str, Any]] = {
     "none (ats)": {},
@@ -62,6 +63,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "all but growing": BALANCED | POOLING | CONTEXT | LEARNING,
     "all but learning": BALANCED | POOLING | CONTEXT | GROWING,
     "all": ALL,
+    "all, leave-one-out": ALL | LEFT_OUT,
 }
 """Learning needs what pooling makes of tiles, so that it is not there without it."""
 

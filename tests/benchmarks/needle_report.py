@@ -3,8 +3,8 @@
 AUROC, sensitivity and hit are means over seeds. Intervals are 95 % and over slides, which all seeds share: of an AUROC
 the mean of the seeds' intervals, of shares the interval of slides with several looks each (`statistics.intervals`), of
 differences the bootstrap of slides, the same cohorts for both rows (`statistics.bootstrap`). A row calls tumour above
-the threshold that was chosen for each seed on the validation slides with 1 % tumour: the lowest one with a specificity
-of at least 0.95 there.
+the threshold that was chosen for each seed on the validation slides with 1 % tumour: the lowest one above which a fresh
+negative comes with a chance of at most 0.05, as in split conformal prediction.
 """
 
 from __future__ import annotations
@@ -62,13 +62,16 @@ class Looks:
 def threshold(probability: NDArray[np.float64], label: NDArray[np.bool_], specificity: float = SPECIFICITY) -> float:
     """The middle between the highest negative that may be called positive no more and the next one above it.
 
+    A fresh negative is above the k-th of n with a chance of 1 − k / (n + 1), so that k is (n + 1)·specificity, rounded
+    up: with the k-th of n itself the specificity of fresh slides would be too low on average.
+
     Args:
         probability: (n,) of validation slides.
         label: (n,), whether each is positive.
         specificity: wanted.
     """
     negatives = np.sort(probability[~label])
-    index = max(math.ceil(specificity * len(negatives) - 1e-9) - 1, 0)
+    index = min(math.ceil(specificity * (len(negatives) + 1) - 1e-9), len(negatives)) - 1
     above = probability[probability > negatives[index]]
     return float((negatives[index] + (above.min() if len(above) else 1.0)) / 2)
 
