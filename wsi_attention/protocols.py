@@ -450,6 +450,23 @@ class Certifying(Protocol):
 
 
 @runtime_checkable
+class Holding(Protocol):
+    """A model that can be held to say no more by a tile than tiles said in training (docs/methods/grow.md §2.5)."""
+
+    def said(self, output: Output) -> Tensor:
+        """Return the most that a tile of each image said for each class over another, (b, classes), 0 or more."""
+        ...
+
+    def hold(self, most: Sequence[float]) -> Mapping[str, object]:
+        """Be held from now on, and return the options that say so; none where it is not to be held.
+
+        Args:
+            most: (classes,) the most that tiles said in training, as `said` has them.
+        """
+        ...
+
+
+@runtime_checkable
 class Stated(Protocol):
     """A model that says what its answer is about, for the model card."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from wsi_attention.certainty.worth import fit_where_better
 from wsi_attention.config import Recipe
 from wsi_attention.errors import SlideError
 from wsi_attention.inference.traits import traits_of
+from wsi_attention.protocols import Holding
 from wsi_attention.structures import UNDECIDED
 from wsi_attention.targets.one_label import KIND
 from wsi_attention.targets.target import Target
@@ -47,11 +48,13 @@ class Looks:
         examples: the slides that could be read.
         logits: (n, classes).
         traits: of each.
+        said: (n, classes) the most that a tile said for each class, where the model is `protocols.Holding`.
     """
 
     examples: tuple[Example, ...] = ()
     logits: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     traits: tuple[Traits, ...] = ()
+    said: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def patients(self) -> list[str]:
@@ -67,8 +70,10 @@ def judged(
     recipe: Recipe,
     target: Target,
     listener: Listener,
-) -> Certainty:
+) -> tuple[Certainty, Mapping[str, object]]:
     """Look at the slides once more, as prediction does, and fit what the recipe asks for; to one label a slide alone.
+
+    A model that can be held is held to what its tiles said meanwhile; its options that say so are returned.
 
     Calibration and sets rest on the validation slides. These chose the epoch too, so the model looks a little better on
     them than on others; what that may cost is in docs/uncertainty.md, and out-of-fold predictions are freer of it.
@@ -83,9 +88,8 @@ def judged(
         listener: told how it goes, and what was fitted.
     """
     if target.kind != KIND:
-        return _told(
-            Certainty(missing=dict.fromkeys(PARTS, f"the model was asked for {target.kind}, {ONLY}")), listener
-        )
+        nothing = Certainty(missing=dict.fromkeys(PARTS, f"the model was asked for {target.kind}, {ONLY}"))
+        return _told(nothing, listener), {}
     classes = target.names
     fits = (recipe.calibration != "none" or recipe.conformal > 0) and not too_few([*map(patient_of, validation)])
     compares = recipe.familiar and not too_few([*map(patient_of, (*training, *validation))])
@@ -99,7 +103,12 @@ def judged(
     own = [seen.examples[row] for row in known] if fits else validation
     found = fitted(logits, [one.label for one in own], [*map(patient_of, own)], recipe, classes)
     found = with_familiar(found, seen if compares else Looks((*training, *validation)), kept, recipe)
-    return _told(found, listener)
+    return _told(found, listener), _held(model, seen)
+
+
+def _held(model: nn.Module, seen: Looks) -> Mapping[str, object]:
+    """Hold a model to what its tiles have said, and return the options that say so."""
+    return model.hold(seen.said.max(axis=0).tolist()) if isinstance(model, Holding) and seen.said.size else {}
 
 
 def _told(found: Certainty, listener: Listener) -> Certainty:
@@ -172,6 +181,7 @@ def looked(
     rows: dict[str, Tensor] = {}
     mine = list(examples)[fabric.global_rank :: fabric.world_size]
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in GROUPS}
+    told_by: dict[str, Tensor] = {}
     with evaluating(model), torch.no_grad(), closing(ahead(mine)) as opened:
         for done, (example, source) in enumerate(opened, start=1):
             try:
@@ -181,6 +191,8 @@ def looked(
                     output = model(source, draws_of(example))
                 for name, values in (traits_of(model, source, output) if compares else {}).items():
                     parts[name][example.name] = torch.from_numpy(values)
+                if isinstance(model, Holding):
+                    told_by[example.name] = model.said(output)[0].double().cpu()
                 rows[example.name] = output.logits[0].double().cpu()
             except SlideError:
                 continue
@@ -189,7 +201,8 @@ def looked(
     groups = {name: gathered(fabric, examples, own).numpy() for name, own in parts.items()} if compares else {}
     there: list[int] = np.flatnonzero(np.isfinite(logits).all(axis=1)).tolist() if logits.size else []
     traits = [{name: values[row] for name, values in groups.items() if _known(values[row])} for row in there]
-    return Looks(tuple(examples[row] for row in there), logits[there], tuple(traits))
+    said = gathered(fabric, examples, told_by).numpy()[there]
+    return Looks(tuple(examples[row] for row in there), logits[there], tuple(traits), said)
 
 
 def _known(values: NDArray[np.float64]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -177,7 +177,8 @@ def train(
         end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
         model.load_state_dict(dict(state.best))
         learnt, kept = (usable(part, state.failed) for part in (job.train, job.validation))
-        certainty = judged(fabric, model, learnt, kept, recipe, plan.target, listener)
+        certainty, fitted = judged(fabric, model, learnt, kept, recipe, plan.target, listener)
+        state = replace(state, arguments={**state.arguments, **fitted})
         if fabric.is_global_zero:
             save_last(accumulation, folder)
             finish(folder, plan, model.cpu(), state, end, command, certainty)

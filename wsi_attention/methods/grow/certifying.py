@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from wsi_attention.certificate.bounds import Bounds, Calibration, Head, bounds_of
+from wsi_attention.certificate.bounds import SPARE, Bounds, Calibration, Head, bounds_of
 from wsi_attention.errors import TileReadError
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.certifying import HALF_ROUNDING, ROUNDING, Floats, Prepared, head_of, read_until_settled
@@ -24,6 +24,8 @@ from wsi_attention.methods.grow.bag import TileBag
 from wsi_attention.methods.grow.counting import Counts
 from wsi_attention.methods.grow.neighbours import blocks
 from wsi_attention.structures import Certificate
+
+HELD = "what a tile of this model says at most"
 
 
 class Overview(Protocol):
@@ -67,12 +69,14 @@ class Wish(NamedTuple):
         budget: tiles that may be read.
         side: of a block.
         least: what no gate is below; 1 where there is none.
+        most: what no tile says more than for each class over another, its gate included; empty where nothing holds it.
     """
 
     level: float
     budget: int
     side: int
     least: float
+    most: Sequence[float] = ()
 
 
 class Certified(NamedTuple):
@@ -105,7 +109,7 @@ def certify(
     Raises:
         TileReadError: not one tile could be read.
     """
-    model = prepared(classifier, calibration, wish.least)
+    model = prepared(classifier, calibration, wish.least, wish.most)
     population = Blocks(overview, bag, judge, model.head, wish.side)
     read = read_until_settled(population, model, wish.level, wish.budget // wish.side**2, generator)
     at = population.places(read.tiles)
@@ -117,16 +121,38 @@ def certify(
 
 
 def prepared(
-    classifier: nn.Module, calibration: tuple[Sequence[float], Sequence[float]] | None, least: float
+    classifier: nn.Module,
+    calibration: tuple[Sequence[float], Sequence[float]] | None,
+    least: float,
+    most: Sequence[float] = (),
 ) -> Prepared:
-    """Return the classifier, calibrated, and the bounds of ω·z for gates between `least` and 1."""
+    """Return the classifier, calibrated, and the bounds of ω·z for gates between `least` and 1 that may be held."""
     known = None if calibration is None else Calibration(*(np.asarray(one, np.float64) for one in calibration))
     head = head_of(classifier).calibrated(known)
     half = torch.is_autocast_enabled(next(classifier.parameters()).device.type)
     plain = bounds_of(head)
     low, high = np.minimum(plain.low, least * plain.low), np.maximum(plain.high, least * plain.high)
     bounds = Bounds(low, high, f"{plain.source}, times a gate from {least:.2g} to 1")
-    return Prepared(head, bounds, HALF_ROUNDING if half else ROUNDING)
+    narrow = within(bounds, np.asarray(most, np.float64), known) if len(most) else bounds
+    return Prepared(head, narrow, HALF_ROUNDING if half else ROUNDING)
+
+
+def within(bounds: Bounds, most: Floats, calibration: Calibration | None) -> Bounds:
+    """Return bounds that are no wider than what a held tile can say (docs/methods/grow.md §5).
+
+    ω·z of class c over k is at most most_c. Calibrated, it is s·ω·z + ω·(b_c - b_k), with a gate between 0 and 1.
+
+    Args:
+        bounds: (classes, classes), of calibrated scores with their gates.
+        most: (classes,), of scores before calibration.
+        calibration: with one factor for all classes; bounds stay as they are where factors differ.
+    """
+    scale, shift = calibration or (np.ones_like(most), np.zeros_like(most))
+    if np.ptp(scale):
+        return bounds
+    high = scale[0] * most[:, None] * (1 + SPARE) + np.maximum(shift[:, None] - shift, 0.0)
+    np.fill_diagonal(high, 0.0)
+    return Bounds(np.maximum(bounds.low, -high.T), np.minimum(bounds.high, high), HELD)
 
 
 class Blocks:

@@ -1,4 +1,7 @@
-"""What a tile counts for once it was seen: a gate between 0 and 1, by its feature and those of the tiles around it."""
+"""What a tile counts for once it was seen: a gate between 0 and 1, by its feature and those of the tiles around it.
+
+A gate can be held, so that no tile says more than tiles ever said in training (docs/methods/grow.md §2.5).
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,26 @@ def in_context(features: Tensor, cells: Tensor, valid: Tensor, shape: tuple[int,
     """
     around = context(features, cells, valid, shape, side)
     return torch.cat([features, around], dim=-1) * math.sqrt(0.5)
+
+
+def said(log_gate: Tensor, scores: Tensor) -> Tensor:
+    """Return how much tiles say for each class over the class that they say least for, (..., n, classes), ω included.
+
+    Args:
+        log_gate: (..., n), log ω.
+        scores: (..., n, classes), logits of each tile by itself.
+    """
+    return log_gate.exp().unsqueeze(-1) * (scores - scores.amin(dim=-1, keepdim=True))
+
+
+def held(log_gate: Tensor, scores: Tensor, most: Tensor) -> Tensor:
+    """Return log ω (..., n), lowered where a tile would say more for a class than it may: ω̃ = ω · min(1, most / said).
+
+    Args:
+        log_gate: (..., n), log ω.
+        scores: (..., n, classes), logits of each tile by itself.
+        most: (classes,), above 0: the most that a tile may say for each class over any other.
+    """
+    leads = (scores - scores.amin(dim=-1, keepdim=True)).clamp(min=torch.finfo(scores.dtype).tiny)
+    beyond = log_gate.unsqueeze(-1) + leads.log() - most.log()
+    return log_gate - beyond.amax(dim=-1).clamp(min=0.0)

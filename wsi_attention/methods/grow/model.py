@@ -7,7 +7,7 @@ which reads the neighbours of what was found. Its mathematics and what each part
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from wsi_attention.attention.balanced import Spread, draw_balanced
 from wsi_attention.attention.expectation import inclusion, unread_mass
 from wsi_attention.attention.sampling import available, draw_without_replacement, smoothed_softmax
 from wsi_attention.attention.spread import negative_entropy
+from wsi_attention.errors import InputError
 from wsi_attention.geometry import Grid
 from wsi_attention.methods.certifying import check_certifiable, uncertifiable
 from wsi_attention.methods.falling import FallingDraws
@@ -26,7 +27,7 @@ from wsi_attention.methods.grow.bag import TileBag
 from wsi_attention.methods.grow.certifying import Wish, certify
 from wsi_attention.methods.grow.counting import Counts, attention_loss, counts, shares
 from wsi_attention.methods.grow.credit import brought
-from wsi_attention.methods.grow.judge import TileGate, alone, in_context
+from wsi_attention.methods.grow.judge import TileGate, alone, held, in_context, said
 from wsi_attention.methods.grow.neighbours import next_cells
 from wsi_attention.methods.grow.options import LEFT_OUT, SHOWN, GrowingOptions, GrowMnistOptions, GrowOptions
 from wsi_attention.methods.method import Method
@@ -52,6 +53,9 @@ from wsi_attention.nn.preprocess import Normalise, in_float32
 from wsi_attention.protocols import Aim, TileSource
 from wsi_attention.structures import Output, TileSet
 from wsi_attention.targets.one_label import KIND, OneLabel
+
+LEAST_SAID = 1e-3
+"""Share of the most that a tile may say for some class that it may say for every class."""
 
 
 class Seen(NamedTuple):
@@ -227,7 +231,13 @@ class GrowingAttention(nn.Module):
         seen, bag = self._begin(source)
         judge = partial(self._judge, seen, bag, None)
         read = certify(
-            seen, bag, judge, self.classifier, Wish(level, budget, side, self._least_gate), generator, calibration
+            seen,
+            bag,
+            judge,
+            self.classifier,
+            Wish(level, budget, side, self._least_gate, self.options.most),
+            generator,
+            calibration,
         )
         output = self._output(seen, bag, judge()._replace(counts=read.counts), random=False)
         return replace(output, certificate=read.certificate)
@@ -236,7 +246,24 @@ class GrowingAttention(nn.Module):
     def _least_gate(self) -> float:
         if self.gate is None:
             return 1.0
-        return self.gate.least if isinstance(self.gate, TileGate) else 0.0
+        return self.gate.least if isinstance(self.gate, TileGate) and not self.options.most else 0.0
+
+    @torch.no_grad()
+    def said(self, output: Output) -> Tensor:
+        """See `protocols.Holding`."""
+        told = output.terms
+        scores = in_float32(self.classifier, told["features"]).float()
+        tiles = said(told["log_gate"], scores).masked_fill(~told["valid"].to(scores.device).unsqueeze(-1), 0.0)
+        return tiles.amax(dim=1)
+
+    def hold(self, most: Sequence[float]) -> Mapping[str, object]:
+        """See `protocols.Holding`; nothing where the options say already how much, or that tiles are not held."""
+        largest = self.options.hold * max(most)
+        if self.gate is None or self.options.most or not largest:
+            return {}
+        allowed = tuple(max(self.options.hold * one, LEAST_SAID * largest) for one in most)
+        self.options = replace(self.options, most=allowed)
+        return {"most": list(allowed)}
 
     def _begin(self, source: TileSource) -> tuple[Seen, TileBag]:
         """Return what the overview shows, and a bag without tiles."""
@@ -284,7 +311,7 @@ class GrowingAttention(nn.Module):
         features, valid = bag.found()
         cells, side = bag.cells, self.options.side
         by = self._seen_by(features, cells.to(features.device), valid, seen.grid.shape, side)
-        log_gate = by.new_zeros(by.shape[:2]) if self.gate is None else in_float32(self.gate, by).float()
+        log_gate = self._log_gate(by)
         at_cells, real = seen.attention.gather(-1, cells), valid.to(cells.device)
         known, chance = torch.ones_like(real), torch.ones_like(at_cells, dtype=torch.float64)
         if draw is not None:
@@ -292,6 +319,15 @@ class GrowingAttention(nn.Module):
             chances = torch.ones_like(seen.attention, dtype=torch.float64).scatter(1, draw.cells, draw.chance.double())
             known, chance = ~drawn.gather(1, cells), chances.gather(1, cells)
         return Judged(by, log_gate, valid, counts(at_cells, chance, known, real))
+
+    def _log_gate(self, by: Tensor) -> Tensor:
+        """Return log ω (b, n) of tiles that are judged by (b, n, d), held where the options say so."""
+        if self.gate is None:
+            return by.new_zeros(by.shape[:2])
+        log_gate = in_float32(self.gate, by).float()
+        if not self.options.most:
+            return log_gate
+        return held(log_gate, in_float32(self.classifier, by).float(), log_gate.new_tensor(self.options.most))
 
     def _weights(self, seen: Seen, bag: TileBag, judged: Judged) -> Tensor:
         at_cells = seen.attention.gather(-1, bag.cells)
@@ -368,22 +404,24 @@ class FallingGrowingAttention(FallingDraws, GrowingAttention):
 def _grow(classes: int, options: GrowOptions) -> GrowingAttention:
     encoder = tile_encoder(options.encoder, options.channels)
     attention = TissueAttentionNet(options.channels, options.attention_widths, options.context, options.squares)
-    gate, dim = _gate(encoder.dim, options)
+    gate, dim = _gate(classes, encoder.dim, options)
     classifier, evidence = ScaledLinear(dim, classes), nn.Conv2d(attention.dim, classes, 1)
     return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence)
 
 
 def _grow_mnist(classes: int, options: GrowMnistOptions) -> GrowingAttention:
     channels, encoder = options.channels, StridedMnistEncoder(options.channels)
-    gate, dim = _gate(encoder.dim, options)
+    gate, dim = _gate(classes, encoder.dim, options)
     plain = Normalise((0.0,) * channels, (1.0,) * channels)
     classifier = ScaledLinear(dim, classes, GENTLE)
     model = FallingGrowingAttention(InkAttentionNet(channels), encoder, gate, classifier, plain, options)
     return model.let_fall(options.earlier_draws)
 
 
-def _gate(dim: int, options: GrowingOptions) -> tuple[nn.Module | None, int]:
+def _gate(classes: int, dim: int, options: GrowingOptions) -> tuple[nn.Module | None, int]:
     """Return the gate, None where attention alone decides, and the length of what tiles are judged by."""
+    if options.most and len(options.most) != classes:
+        raise InputError(f"most has {len(options.most)} numbers for {classes} classes; give one a class, or none")
     length = dim * (2 if options.around and options.side > 1 else 1)
     return (TileGate(length, options.hidden) if options.pooling == SHOWN else None), length
 

@@ -81,6 +81,20 @@ class GrowingOptions(OverviewOptions):
         choices=GRADIENTS,
     )
     hidden: int = option(64, "length of the two hidden vectors of the gated attention on tiles", low=1, high=65_536)
+    hold: float = option(
+        1.25,
+        "once training is over, no tile says more for a class than this many times the most that a tile said then; 0 "
+        "does not hold tiles",
+        "docs/methods/grow.md §2.5",
+        low=0.0,
+        high=1e6,
+    )
+    most: tuple[float, ...] = option(
+        (),
+        "the most that a tile says for each class over any other, its gate included; empty: training fits it by `hold`",
+        "docs/methods/grow.md §2.5",
+        low=1e-12,
+    )
     learn_weight: float = option(
         0.5,
         "factor on the loss that draws attention towards what the tiles that were read have shown; 0 leaves attention "
