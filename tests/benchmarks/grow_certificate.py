@@ -34,7 +34,8 @@ import numpy as np
 import torch
 from calibration import figures_of
 from grow_ablations import Recalled, coarse, model_of, train
-from needle_remembered import CELLS, Slides, recall
+from needle_remembered import Slides, recall
+from needle_slides import CELLS
 from numpy.random import default_rng
 from numpy.typing import NDArray
 from populations import Given
