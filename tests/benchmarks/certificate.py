@@ -26,7 +26,7 @@ from populations import Given, two_classes, within
 from slide_sets import set_of_slides, write_set
 
 from wsi_attention.certificate.bounds import Bounds
-from wsi_attention.certificate.reading import Settled, Wanted, settle
+from wsi_attention.certificate.reading import Goal, Settled, settle
 from wsi_attention.certificate.verdict import PROOF
 from wsi_attention.checkpoint import load_model
 from wsi_attention.inference.predict import prepare
@@ -60,7 +60,7 @@ class Run(NamedTuple):
 def certify(kind: str, tiles: Tiles, level: float, seed: int) -> Run:
     """Read until the label is settled, and compare it with the exact one."""
     found: Settled = settle(
-        Given(tiles.mass, tiles.scores), tiles.bounds, Wanted(level, EVERYTHING, ROUNDING), default_rng(seed)
+        Given(tiles.mass, tiles.scores), tiles.bounds, Goal(level, EVERYTHING, ROUNDING), default_rng(seed)
     )
     assert found.verdict is not None
     reached = found.verdict.level

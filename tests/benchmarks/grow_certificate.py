@@ -42,7 +42,7 @@ from populations import Given
 from torch import Generator
 
 from wsi_attention.certainty.fitted import Certainty
-from wsi_attention.certificate.reading import Wanted, settle
+from wsi_attention.certificate.reading import Goal, settle
 from wsi_attention.checkpoint import load_model
 from wsi_attention.config import Recipe
 from wsi_attention.inference.predict import predict
@@ -237,7 +237,7 @@ def repeated(row: Row, slides: Slides, runs: int) -> list[dict[str, Any]]:
         for run in range(runs if level < 1 else len(slides)):
             i = run % len(slides)
             population = Given(every.mass[i], every.scores[i])
-            settled = settle(population, model.bounds, Wanted(level, UNLIMITED, model.rounding), default_rng(run))
+            settled = settle(population, model.bounds, Goal(level, UNLIMITED, model.rounding), default_rng(run))
             assert settled.verdict is not None
             reached = settled.verdict.level
             kind = "no" if reached is None else "proof" if reached == 1 else f"{reached:g}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from populations import Given, two_classes, within
 
 from wsi_attention.certificate.bounds import Bounds
-from wsi_attention.certificate.reading import Settled, Wanted, settle
+from wsi_attention.certificate.reading import Goal, Settled, settle
 from wsi_attention.certificate.verdict import PROOF, Readings, judge, lead, log_threshold, refutation
 from wsi_attention.certificate.waiting import Waiting
 from wsi_attention.errors import ModelError
@@ -24,7 +24,7 @@ def settled(
     population: Given, level: float = PROOF, budget: int = EVERYTHING, seed: int = 0, bounds: Bounds | None = None
 ) -> Settled:
     given = within(-5.0, 5.0) if bounds is None else bounds
-    return settle(population, given, Wanted(level, budget, ROUNDING), default_rng(seed))
+    return settle(population, given, Goal(level, budget, ROUNDING), default_rng(seed))
 
 
 def level_of(found: Settled) -> float | None:
@@ -161,9 +161,7 @@ def test_every_other_class_must_be_behind() -> None:
     scores = np.array([[3.0, 0.0, 2.9], [3.0, 0.0, 2.9], [0.0, 0.0, 3.0]])
     high = np.full((3, 3), 3.0)
     bounds = Bounds(-high.T, high, "given")
-    found = settle(
-        Given(np.array([0.5, 0.4, 0.1]), scores), bounds, Wanted(PROOF, EVERYTHING, ROUNDING), default_rng(0)
-    )
+    found = settle(Given(np.array([0.5, 0.4, 0.1]), scores), bounds, Goal(PROOF, EVERYTHING, ROUNDING), default_rng(0))
     assert found.verdict is not None
     assert (found.verdict.winner, found.verdict.rival, found.verdict.level) == (2, 0, PROOF)
     assert found.asked == 3

@@ -12,7 +12,7 @@ import torch
 from wsi_attention.config import Recipe
 from wsi_attention.csv_table import Table
 from wsi_attention.study.certainty import ALONE, Sight, study_certainty
-from wsi_attention.study.folds import Wanted
+from wsi_attention.study.folds import Division
 from wsi_attention.study.out_of_fold import Judged
 from wsi_attention.study.plan import StudyPlan
 from wsi_attention.training.certainty import fitted
@@ -34,7 +34,7 @@ def predictions(patients: int) -> Judged:
 
 
 def plan(recipe: Recipe) -> StudyPlan:
-    return StudyPlan(Table("labels.csv", (), ()), (), (), {}, Wanted(2), recipe, ())
+    return StudyPlan(Table("labels.csv", (), ()), (), (), {}, Division(2), recipe, ())
 
 
 def test_calibration_and_sets_are_those_of_the_predictions() -> None:

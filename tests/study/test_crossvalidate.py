@@ -24,7 +24,7 @@ from wsi_attention.study import crossvalidate as module
 from wsi_attention.study.certainty import Sight, known_before, look_again
 from wsi_attention.study.crossvalidate import crossvalidate
 from wsi_attention.study.ensemble import joined
-from wsi_attention.study.folds import Wanted
+from wsi_attention.study.folds import Division
 from wsi_attention.study.out_of_fold import gather, judged, mean_prediction
 from wsi_attention.study.plan import make_plan
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -202,7 +202,7 @@ def test_repeats_are_averaged(place: Path, tmp_path: Path) -> None:
     study = copied(place / "study", tmp_path / "study")
     for fold in (1, 2):
         shutil.copytree(study / f"folds/1-{fold}", study / f"folds/2-{fold}")
-    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Division(2))
     twice = replace(plan, folds=(*plan.folds, *(replace(fold, repeat=2) for fold in plan.folds)))
     before = dict(stored_predictions(study / "out_of_fold"))
     assert len(gather(study, twice)) == 9
@@ -215,7 +215,7 @@ def test_repeats_are_averaged(place: Path, tmp_path: Path) -> None:
 
 
 def test_predictions_beside_the_truth(place: Path) -> None:
-    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Division(2))
     found = judged(place / "study", plan)
     assert found.slides == tuple(sorted(found.slides)) and len(found.slides) == 9
     assert found.patients[:2] == ("P0", "P0") and found.classes == ("benign", "lesion")
@@ -224,7 +224,7 @@ def test_predictions_beside_the_truth(place: Path) -> None:
 
 
 def test_the_slides_are_seen_once_more_by_all_folds(place: Path) -> None:
-    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Division(2))
     ensemble = joined([place / f"study/folds/1-{fold}" for fold in (1, 2)])
     looks = look_again(ensemble.model, plan, Sight((str(place / "slides"),), "cpu"), Silent())
     assert [one.name for one in looks.examples] == [row.slide for row in plan.rows]
@@ -233,7 +233,7 @@ def test_the_slides_are_seen_once_more_by_all_folds(place: Path) -> None:
 
 def test_what_was_fitted_is_fitted_once(place: Path, tmp_path: Path) -> None:
     ensemble = joined([place / f"study/folds/1-{fold}" for fold in (1, 2)])
-    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2))
+    plan = make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Division(2))
     found = judged(place / "study", plan)
     known = known_before(place / "study", ensemble.weights, found.sha256)
     assert known is not None and "8 patients" in known.missing["calibration"]
@@ -243,7 +243,7 @@ def test_what_was_fitted_is_fitted_once(place: Path, tmp_path: Path) -> None:
 
 def test_what_was_fitted_to_other_predictions_is_fitted_again(place: Path) -> None:
     ensemble = joined([place / f"study/folds/1-{fold}" for fold in (1, 2)])
-    found = judged(place / "study", make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Wanted(2)))
+    found = judged(place / "study", make_plan(place / "labels.csv", load_recipe(place / "recipe.toml"), Division(2)))
     fewer = replace(
         found,
         slides=found.slides[1:],

@@ -57,7 +57,7 @@ class Settled(NamedTuple):
     asked: int
 
 
-class Wanted(NamedTuple):
+class Goal(NamedTuple):
     """What settles it, and what it may cost.
 
     Attributes:
@@ -71,7 +71,7 @@ class Wanted(NamedTuple):
     rounding: float
 
 
-def settle(population: Population, bounds: Bounds, wanted: Wanted, random: Generator) -> Settled:
+def settle(population: Population, bounds: Bounds, wanted: Goal, random: Generator) -> Settled:
     """Read until the label of the whole sum is settled, the budget is used up, or all is read.
 
     Raises:
@@ -152,7 +152,7 @@ class _Course(NamedTuple):
     enough: float
 
 
-def _plan(reader: _Reader, bounds: Bounds, wanted: Wanted, verdict: Verdict | None) -> tuple[int, bool]:
+def _plan(reader: _Reader, bounds: Bounds, wanted: Goal, verdict: Verdict | None) -> tuple[int, bool]:
     """Return how many tiles to read next, and whether to draw them: a guess at what settles the closest pair first."""
     most = max(1, min(LARGEST_ROUND, len(reader.readings.mass) // 2))
     if verdict is None:
@@ -171,7 +171,7 @@ def _within(guess: float, most: int) -> int:
     return most if guess >= most else max(1, math.ceil(guess))
 
 
-def _course(readings: Readings, bounds: Bounds, pair: tuple[int, int], wanted: Wanted) -> _Course:
+def _course(readings: Readings, bounds: Bounds, pair: tuple[int, int], wanted: Goal) -> _Course:
     """Return how a pair stands; a usual tile is the mean of those drawn, where some were, or else of those read."""
     margins = readings.margins(pair[0])[:, pair[1]]
     random = readings.valid & readings.drawn

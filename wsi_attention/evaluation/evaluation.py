@@ -17,7 +17,7 @@ from wsi_attention.evaluation.figures import ClassFigures, LabelCalibration, cla
 from wsi_attention.evaluation.groups import Group, group_values, groups
 from wsi_attention.evaluation.judged import Judged
 from wsi_attention.evaluation.localisation import Localisation, locate
-from wsi_attention.evaluation.operating import OperatingPoint, Wanted, operating_points
+from wsi_attention.evaluation.operating import ByClass, OperatingPoint, operating_points
 from wsi_attention.evaluation.overlap import NOBODY_KNOWS, Overlap, find_config, find_overlap
 from wsi_attention.evaluation.truth import class_index, patients_of, shares_in, taken_of, truth_of, unit_of
 from wsi_attention.files import given_path
@@ -134,8 +134,8 @@ def evaluate(
     *,
     split: str | None = None,
     model: ClassifierLike | None = None,
-    thresholds: Wanted | None = None,
-    sensitivity: Wanted | None = None,
+    thresholds: ByClass | None = None,
+    sensitivity: ByClass | None = None,
     by: str | Sequence[str] = (),
     against: str | Path | None = None,
 ) -> Evaluation:

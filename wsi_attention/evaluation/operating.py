@@ -16,7 +16,7 @@ from wsi_attention.statistics.thresholds import AtThreshold, at_threshold, thres
 
 MOST_PROBABLE = "the most probable class"
 """Origin of the threshold of two classes that nobody gave: 0.5."""
-Wanted = Mapping[str, float] | float
+ByClass = Mapping[str, float] | float
 """A value a class, or one for the positive class of two."""
 
 
@@ -41,7 +41,7 @@ class OperatingPoint:
     note: str = ""
 
 
-def read_wanted(texts: Sequence[str], option: str) -> Wanted | None:
+def read_wanted(texts: Sequence[str], option: str) -> ByClass | None:
     """Return what the command line says: `0.4`, or any number of `CLASS=0.4`; None of nothing.
 
     Raises:
@@ -65,8 +65,8 @@ def read_wanted(texts: Sequence[str], option: str) -> Wanted | None:
 def operating_points(
     judged: Judged,
     validation: Judged,
-    thresholds: Wanted | None,
-    sensitivity: Wanted | None,
+    thresholds: ByClass | None,
+    sensitivity: ByClass | None,
     positive: str | None,
     labels: str | Path,
 ) -> tuple[OperatingPoint, ...]:
@@ -96,7 +96,7 @@ def operating_points(
     return (*points, *(_chosen(judged, validation, name, value, labels) for name, value in wanted.items()))
 
 
-def _by_class(wanted: Wanted | None, classes: Sequence[str], positive: str | None, what: str) -> dict[str, float]:
+def _by_class(wanted: ByClass | None, classes: Sequence[str], positive: str | None, what: str) -> dict[str, float]:
     if wanted is None:
         return {}
     if not isinstance(wanted, Mapping):

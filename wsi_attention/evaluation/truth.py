@@ -13,7 +13,7 @@ from wsi_attention.inference.batch.matching import DICOM, SlideNames, file_name
 from wsi_attention.inference.batch.names import suffix_of
 from wsi_attention.inference.results.state import FOLDER, read_state
 from wsi_attention.targets.one_label import LABEL
-from wsi_attention.targets.target import Wanted
+from wsi_attention.targets.target import Asked
 from wsi_attention.training.labels import PARTS, LabelRow, read_labels
 
 JUDGED = ("done", "partial")
@@ -63,7 +63,7 @@ def truth_of(
     shares: Mapping[str, object],
     meant: Callable[[LabelRow], object],
     results: Path,
-    wanted: Wanted = LABEL,
+    wanted: Asked = LABEL,
 ) -> tuple[dict[str, LabelRow], tuple[LabelRow, ...]]:
     """Return the row of the labels by the predictions' slide names, and the rows that have no prediction.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from wsi_attention.certificate.bounds import Bounds, Calibration, Head, bounds_of
-from wsi_attention.certificate.reading import Population, Settled, Wanted, settle
+from wsi_attention.certificate.reading import Goal, Population, Settled, settle
 from wsi_attention.certificate.verdict import PROOF, lead
 from wsi_attention.errors import InputError, TileReadError
 from wsi_attention.methods.rounds import seeded
@@ -149,7 +149,7 @@ def read_until_settled(
     Raises:
         TileReadError: not one tile could be read.
     """
-    settled = settle(population, model.bounds, Wanted(level, budget, model.rounding), chance_of(generator))
+    settled = settle(population, model.bounds, Goal(level, budget, model.rounding), chance_of(generator))
     readings = settled.readings
     if not readings.valid.any():
         raise TileReadError(f"none of the {settled.asked} tiles that attention asked for could be read")

@@ -26,7 +26,7 @@ from wsi_attention.slide.urls import masked
 from wsi_attention.study.certainty import Sight, known_before, study_certainty
 from wsi_attention.study.ensemble import joined, save_ensemble
 from wsi_attention.study.fold import LABELS, FoldJob, HeldOut
-from wsi_attention.study.folds import Wanted
+from wsi_attention.study.folds import Division
 from wsi_attention.study.out_of_fold import check_names, gather, judged, rows_by_name, write_run
 from wsi_attention.study.plan import StudyPlan, make_plan
 from wsi_attention.study.record import FOLDS, MARKDOWN, PAGE, STUDY, write_record
@@ -111,7 +111,7 @@ def crossvalidate(
     if features is None and not places:
         raise InputError("no slides are given (-i), and no features of them (--features): give one, or both")
     listener, command = listener or Silent(), masked(command)
-    plan = make_plan(table, settled(as_recipe(recipe)), Wanted(folds, repeats, as_recipe(recipe).seed, site))
+    plan = make_plan(table, settled(as_recipe(recipe)), Division(folds, repeats, as_recipe(recipe).seed, site))
     _announce(plan, listener)
     _check(plan, folder, places, features, device)
     with locked(folder):

@@ -17,7 +17,7 @@ LEAST_PATIENTS = 2
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Division:
     """How patients are to be divided.
 
     Attributes:
@@ -40,7 +40,7 @@ class Wanted:
 
 
 def divided(
-    rows: Sequence[LabelRow], sites: Mapping[str, str], wanted: Wanted, name: object
+    rows: Sequence[LabelRow], sites: Mapping[str, str], wanted: Division, name: object
 ) -> tuple[dict[str, int], ...]:
     """Return for each repeat which fold (from 1) holds out each slide.
 
@@ -83,7 +83,7 @@ def _patients(rows: Sequence[LabelRow]) -> Counter[str]:
     return Counter(label for _, label in {(row.patient, row.label) for row in rows})
 
 
-def _enough(groups: Mapping[str, Sequence[LabelRow]], rows: Sequence[LabelRow], wanted: Wanted, name: object) -> None:
+def _enough(groups: Mapping[str, Sequence[LabelRow]], rows: Sequence[LabelRow], wanted: Division, name: object) -> None:
     kind = f"values of {wanted.site}" if wanted.site else "patients"
     having = Counter(label for own in groups.values() for label in _patients(own))
     for label in class_names(rows):
@@ -95,7 +95,7 @@ def _enough(groups: Mapping[str, Sequence[LabelRow]], rows: Sequence[LabelRow], 
 
 
 def _divided(
-    groups: Mapping[str, Sequence[LabelRow]], rows: Sequence[LabelRow], wanted: Wanted, repeat: int, name: object
+    groups: Mapping[str, Sequence[LabelRow]], rows: Sequence[LabelRow], wanted: Division, repeat: int, name: object
 ) -> dict[str, int]:
     chance = np.random.default_rng(seed_of(wanted.seed, "folds", repeat))
     total = _patients(rows)
@@ -118,7 +118,7 @@ def _cost(fold: Counter[str], more: Counter[str], total: Counter[str]) -> tuple[
     return growth, fold.total()
 
 
-def _sound(rows: Sequence[LabelRow], place: Mapping[str, int], wanted: Wanted, repeat: int, name: object) -> None:
+def _sound(rows: Sequence[LabelRow], place: Mapping[str, int], wanted: Division, repeat: int, name: object) -> None:
     way_out = f"fewer --folds than {wanted.folds}{', or no --site,' if wanted.site else ''} help"
     for fold in range(1, wanted.folds + 1):
         own = [row for row in rows if place[row.slide] == fold]

@@ -13,7 +13,7 @@ from wsi_attention.config import Recipe
 from wsi_attention.csv_table import Table, read_table
 from wsi_attention.errors import InputError
 from wsi_attention.plain_text import in_cell
-from wsi_attention.study.folds import Wanted, divided
+from wsi_attention.study.folds import Division, divided
 from wsi_attention.training.labels import COLUMNS, LabelRow, class_names, read_labels, split_rows
 from wsi_attention.training.state import plan_of
 
@@ -66,7 +66,7 @@ class StudyPlan:
     rows: tuple[LabelRow, ...]
     left_out: tuple[str, ...]
     sites: Mapping[str, str]
-    wanted: Wanted
+    wanted: Division
     recipe: Recipe
     folds: tuple[Fold, ...]
     related: tuple[LabelRow, ...] = ()
@@ -124,7 +124,7 @@ class StudyPlan:
         )
 
 
-def make_plan(labels: str | Path, recipe: Recipe, wanted: Wanted) -> StudyPlan:
+def make_plan(labels: str | Path, recipe: Recipe, wanted: Division) -> StudyPlan:
     """Read the labels and divide them; patients with a slide whose column split is "test" take no part.
 
     Raises:

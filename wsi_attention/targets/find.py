@@ -15,7 +15,7 @@ from wsi_attention.targets.ordinal import Grades, WantedGrade
 from wsi_attention.targets.regression import Numbers, WantedNumbers
 from wsi_attention.targets.several_labels import JOINT, SeveralLabels, WantedLabels
 from wsi_attention.targets.survival import Survival, WantedSurvival
-from wsi_attention.targets.target import Target, Wanted
+from wsi_attention.targets.target import Asked, Target
 
 KINDS = (one_label.KIND, ordinal.KIND, several_labels.KIND, regression.KIND, survival.KIND)
 """What a recipe's key `target` may say."""
@@ -23,7 +23,7 @@ TAKEN = ("slide", "patient", "mpp", "split", "series")
 """Columns of the labels CSV that say something else."""
 
 
-def wanted_of(kind: str, order: Sequence[str] = (), columns: Sequence[str] = (), intervals: int = 4) -> Wanted:
+def wanted_of(kind: str, order: Sequence[str] = (), columns: Sequence[str] = (), intervals: int = 4) -> Asked:
     """Return what a recipe asks for.
 
     Args:

@@ -31,18 +31,18 @@ class WantedLabel:
     columns: tuple[str, ...] = (KIND,)
 
     def text(self, cells: Mapping[str, str], where: str) -> str:
-        """See `Wanted`."""
+        """See `Asked`."""
         label = unicodedata.normalize("NFC", cells[KIND])
         if not label:
             raise InputError(f"{where}: label is empty")
         return label
 
     def check(self, texts: Mapping[int, str], name: str | Path) -> None:
-        """See `Wanted`."""
+        """See `Asked`."""
         check_values(texts, name)
 
     def strata(self, texts: Sequence[str], name: str | Path) -> list[str]:
-        """See `Wanted`; the group is the class."""
+        """See `Asked`; the group is the class."""
         check_classes(texts, name)
         enough_of_each(texts, class_names(texts), name)
         return list(texts)
@@ -50,7 +50,7 @@ class WantedLabel:
     def fitted(
         self, training: Sequence[str], validation: Sequence[str], name: str | Path
     ) -> tuple[OneLabel, list[str]]:
-        """See `Wanted`."""
+        """See `Asked`."""
         classes = class_names([*training, *validation])
         missing = set(classes) - set(training)
         if missing:

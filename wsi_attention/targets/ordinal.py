@@ -45,7 +45,7 @@ class WantedGrade:
     kind: str = KIND
 
     def text(self, cells: Mapping[str, str], where: str) -> str:
-        """See `Wanted`."""
+        """See `Asked`."""
         found = unicodedata.normalize("NFC", cells[self.columns[0]])
         try:
             return self.order[position(found, self.order)]
@@ -56,15 +56,15 @@ class WantedGrade:
             ) from None
 
     def check(self, texts: Mapping[int, str], name: str | Path) -> None:
-        """See `Wanted`; `text` has looked at each."""
+        """See `Asked`; `text` has looked at each."""
 
     def strata(self, texts: Sequence[str], name: str | Path) -> list[str]:
-        """See `Wanted`; the group is the grade."""
+        """See `Asked`; the group is the grade."""
         enough_of_each(texts, self.order, name)
         return list(texts)
 
     def fitted(self, training: Sequence[str], validation: Sequence[str], name: str | Path) -> tuple[Grades, list[str]]:
-        """See `Wanted`."""
+        """See `Asked`."""
         missing = [grade for grade in self.order if grade not in training]
         if missing:
             raise InputError(

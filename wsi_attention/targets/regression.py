@@ -34,14 +34,14 @@ class WantedNumbers:
     kind: str = KIND
 
     def text(self, cells: Mapping[str, str], where: str) -> str:
-        """See `Wanted`: the numbers with spaces between them."""
+        """See `Asked`: the numbers with spaces between them."""
         return " ".join(repr(number_in(cells[column], column, where)) for column in self.columns)
 
     def check(self, texts: Mapping[int, str], name: str | Path) -> None:
-        """See `Wanted`; `text` has looked at each."""
+        """See `Asked`; `text` has looked at each."""
 
     def strata(self, texts: Sequence[str], name: str | Path) -> list[str]:
-        """See `Wanted`; the group is the quarter by rank."""
+        """See `Asked`; the group is the quarter by rank."""
         self._check_varied(texts, name, "slides")
         first = [float(text.split()[0]) for text in texts]
         groups = GROUPS if len(texts) >= 4 * GROUPS else 1
@@ -49,7 +49,7 @@ class WantedNumbers:
         return [f"part {place * groups // len(texts) + 1} of {groups}" for place in places.tolist()]
 
     def fitted(self, training: Sequence[str], validation: Sequence[str], name: str | Path) -> tuple[Numbers, list[str]]:
-        """See `Wanted`; mean and deviation are those of training slides."""
+        """See `Asked`; mean and deviation are those of training slides."""
         self._check_varied(training, name, "training slides")
         values = np.array([[float(part) for part in text.split()] for text in training])
         mean, deviation = values.mean(axis=0), values.std(axis=0)

@@ -42,7 +42,7 @@ class WantedLabels:
     kind: str = KIND
 
     def text(self, cells: Mapping[str, str], where: str) -> str:
-        """See `Wanted`: the labels in order, joined by "+"; "none" for none."""
+        """See `Asked`: the labels in order, joined by "+"; "none" for none."""
         if self.listed:
             found = _listed(cells[self.columns[0]], self.columns[0], where)
         else:
@@ -50,10 +50,10 @@ class WantedLabels:
         return JOINT.join(found) or NOTHING
 
     def check(self, texts: Mapping[int, str], name: str | Path) -> None:
-        """See `Wanted`; `text` has looked at each."""
+        """See `Asked`; `text` has looked at each."""
 
     def strata(self, texts: Sequence[str], name: str | Path) -> list[str]:
-        """See `Wanted`; the group is the combination of labels, rare ones together."""
+        """See `Asked`; the group is the combination of labels, rare ones together."""
         self._check_varied(texts, name, "slides")
         counts = Counter(texts)
         return [text if counts[text] >= FEW else "rare" for text in texts]
@@ -61,7 +61,7 @@ class WantedLabels:
     def fitted(
         self, training: Sequence[str], validation: Sequence[str], name: str | Path
     ) -> tuple[SeveralLabels, list[str]]:
-        """See `Wanted`; in a column that lists them the labels are those that occur."""
+        """See `Asked`; in a column that lists them the labels are those that occur."""
         self._check_varied(training, name, "training slides")
         names = self._names([*training, *validation])
         absent = [one for one in names if not any(one in _parts(text) for text in validation)]

@@ -55,7 +55,7 @@ class WantedSurvival:
     kind: str = KIND
 
     def text(self, cells: Mapping[str, str], where: str) -> str:
-        """See `Wanted`: "12.5 event", "30 censored"."""
+        """See `Asked`: "12.5 event", "30 censored"."""
         time_column, event_column = self.columns
         said = cells[event_column].strip().casefold()
         if said in ("1.0", "0.0"):
@@ -76,10 +76,10 @@ class WantedSurvival:
         return f"{time!r} {_SAID[said]}"
 
     def check(self, texts: Mapping[int, str], name: str | Path) -> None:
-        """See `Wanted`; `text` has looked at each."""
+        """See `Asked`; `text` has looked at each."""
 
     def strata(self, texts: Sequence[str], name: str | Path) -> list[str]:
-        """See `Wanted`; the group is whether the event came."""
+        """See `Asked`; the group is whether the event came."""
         groups = [text.rpartition(" ")[2] for text in texts]
         events = groups.count(EVENT)
         if events < 2:
@@ -91,7 +91,7 @@ class WantedSurvival:
     def fitted(
         self, training: Sequence[str], validation: Sequence[str], name: str | Path
     ) -> tuple[Survival, list[str]]:
-        """See `Wanted`; the intervals are those of the events of training."""
+        """See `Asked`; the intervals are those of the events of training."""
         times = [float(text.split()[0]) for text in training if text.endswith(EVENT)]
         if not times:
             raise InputError(f"{name}: no training slide has an event; change the column split, or draw another seed")

@@ -34,7 +34,7 @@ class Shown:
     label: str = ""
 
 
-class Wanted(Protocol):
+class Asked(Protocol):
     """What a recipe asks for."""
 
     @property
@@ -119,7 +119,7 @@ class Target(Protocol):
         ...
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> Asked:
         """What was asked for, to read labels by."""
         ...
 

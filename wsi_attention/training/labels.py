@@ -18,7 +18,7 @@ from wsi_attention.slide.urls import is_url, last_part
 from wsi_attention.targets import one_label, regression, survival
 from wsi_attention.targets.numbers import number_in, with_points
 from wsi_attention.targets.one_label import LABEL
-from wsi_attention.targets.target import Target, Wanted
+from wsi_attention.targets.target import Asked, Target
 
 __all__ = ["COLUMNS", "PARTS", "LabelRow", "bare_name", "find_slides", "read_labels", "with_series"]
 
@@ -35,7 +35,7 @@ class LabelRow:
 
     Attributes:
         slide: file name with or without suffix, or path below the slides folder.
-        label: class name; for another target what is known of the slide, as its `Wanted.text` writes it.
+        label: class name; for another target what is known of the slide, as its `Asked.text` writes it.
         patient: whose slide it is; the slide itself where the CSV has no patient.
         mpp: µm per level-0 pixel where the CSV gives it.
         part: one of `PARTS`, None where the CSV has no split.
@@ -57,7 +57,7 @@ class LabelRow:
         return self.patient != self.slide
 
 
-def read_labels(path: str | Path, wanted: Wanted = LABEL, order: str = "") -> tuple[LabelRow, ...]:
+def read_labels(path: str | Path, wanted: Asked = LABEL, order: str = "") -> tuple[LabelRow, ...]:
     """Read `slide,label[,patient][,mpp][,split][,series]`, written as `csv_table.read_table` takes it.
 
     Args:
@@ -138,7 +138,7 @@ def _with_points(table: Table, columns: Sequence[str]) -> Table:
     return replace(table, rows=tuple(rows))
 
 
-def _row(path: str | Path, line: int, cells: Mapping[str, str], wanted: Wanted, order: str) -> LabelRow:
+def _row(path: str | Path, line: int, cells: Mapping[str, str], wanted: Asked, order: str) -> LabelRow:
     slide, part = cells["slide"].replace("\\", "/"), cells.get("split")
     if not slide:
         raise InputError(f"{path}, line {line}: slide is empty")
@@ -200,7 +200,7 @@ class Split:
     target: Target | None = None
 
 
-def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Path, wanted: Wanted = LABEL) -> Split:
+def split_rows(rows: Sequence[LabelRow], share: float, seed: int, name: str | Path, wanted: Asked = LABEL) -> Split:
     """Follow the column `split` where there is one, otherwise draw patients; `name` is what errors call the CSV.
 
     Raises:

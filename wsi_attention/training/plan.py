@@ -19,7 +19,7 @@ from wsi_attention.methods.method import encoder_options, find_method
 from wsi_attention.nn.known_features import PREFIX
 from wsi_attention.targets.find import wanted_of
 from wsi_attention.targets.one_label import KIND, OneLabel
-from wsi_attention.targets.target import Target, Wanted
+from wsi_attention.targets.target import Asked, Target
 from wsi_attention.tiles.images import Images
 from wsi_attention.training.bags import Facts, Given, facts_of, find_bags, given, survey_bags, without_changes
 from wsi_attention.training.curriculum import Lessons
@@ -247,7 +247,7 @@ def make_plan(
     return plan
 
 
-def wanted_by(recipe: Recipe) -> Wanted:
+def wanted_by(recipe: Recipe) -> Asked:
     """Return what a recipe asks for.
 
     Raises:
