@@ -64,7 +64,7 @@ def picture_of_viewer(page: Page, results: Path) -> None:
     """Show the heaviest tile of the first slide."""
     with Server(Content(Library(results))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        page.goto(server.url)
+        page.goto(server.page)
         page.wait_for_selector("body[data-slide]:not([data-slide=''])")
         page.keyboard.press("n")
         page.wait_for_timeout(1_000)

@@ -175,7 +175,7 @@ def main() -> int:
     with Server(content) as server, sync_playwright() as playwright:
         Thread(target=server.serve_forever, daemon=True).start()
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        pages = [(server.url, state) for state in viewer_states(bool(options.beside))]
+        pages = [(server.page, state) for state in viewer_states(bool(options.beside))]
         pages += file_states(options.results, options.results / MANY)
         for url, state in pages:
             if not state[0].startswith(tuple(options.only)):

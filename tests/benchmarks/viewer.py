@@ -50,7 +50,7 @@ def first_views(results: Path, repeats: int) -> dict[str, list[float]]:
                 Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
                 start = time.perf_counter()
-                page.goto(server.url)
+                page.goto(server.page)
                 page.wait_for_selector("body[data-ready='0']")
                 found["view"].append(time.perf_counter() - start)
                 page.wait_for_selector("body[data-slide='0'] #view[data-waiting='0']")

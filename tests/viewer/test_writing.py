@@ -22,6 +22,7 @@ def send(server: Server, body: bytes | str, **headers: str | None) -> tuple[int,
         "Origin": f"http://127.0.0.1:{server.server_port}",
         "Content-Type": "application/json",
         "Sec-Fetch-Site": "same-origin",
+        "X-Review-Token": server.token,
     } | {name.replace("_", "-"): value for name, value in headers.items()}
     raw = body.encode() if isinstance(body, str) else body
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
@@ -64,6 +65,10 @@ HEADERS: list[tuple[dict[str, str | None], int]] = [
     ({"Origin": "http://localhost:{port}"}, 403),
     ({"Origin": "http://127.0.0.1:{port}.evil.example"}, 403),
     ({"Host": "evil.example:{port}", "Origin": "http://evil.example:{port}"}, 403),
+    ({"X_Review_Token": None}, 403),
+    ({"X_Review_Token": ""}, 403),
+    ({"X_Review_Token": "wrong"}, 403),
+    ({"X_Review_Token": "\u00fc"}, 403),
     ({"Sec_Fetch_Site": "cross-site"}, 403),
     ({"Sec_Fetch_Site": "same-site"}, 403),
     ({"Content_Type": "text/plain"}, 415),
@@ -114,7 +119,7 @@ def test_a_body_cut_short_and_one_too_long_write_nothing(results: Path, serve: S
     server, body = serve(results), json.dumps(ASKED).encode()
     head = (
         f"POST /review HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\nOrigin: http://127.0.0.1:"
-        f"{server.server_port}\r\nContent-Type: application/json\r\nContent-Length: "
+        f"{server.server_port}\r\nX-Review-Token: {server.token}\r\nContent-Type: application/json\r\nContent-Length: "
     )
     for length in (len(body) + 1, len(body) - 1):
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as raw:

@@ -14,7 +14,7 @@ HALF_BLUE, HALF_RAMP = 105, 76
 
 
 def opened(page: Any, server: Server, number: int = 0) -> None:
-    page.goto(server.url)
+    page.goto(server.page)
     page.wait_for_selector(f"body[data-slide='{number}']")
     settled(page)
 

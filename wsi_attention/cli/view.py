@@ -48,10 +48,10 @@ def view(
     library = Library(results, slides or ())
     content = Content(library, Library(beside, slides or ()) if beside else None, reviewer)
     with serving(content, port) as server:
-        typer.echo(f"{len(library.states)} slide{'s' * (len(library.states) != 1)} at {server.url} (Ctrl-C ends it)")
+        typer.echo(f"{len(library.states)} slide{'s' * (len(library.states) != 1)} at {server.page} (Ctrl-C ends it)")
         Thread(target=server.content.warm, daemon=True).start()
         if not no_browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.page)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
     content.shelf.close()

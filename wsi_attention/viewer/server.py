@@ -1,6 +1,7 @@
 """The viewer's web server: this computer and its own page only, slides by number and a fixed list of files.
 
-It reads, but for what people say to a slide: that alone is written, where the page itself asks for it.
+It reads, but for what people say to a slide: that alone is written, where the page itself asks for it with the token
+that only who started the server has.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +30,8 @@ MOST_HEAD = 16_384
 """Bytes of a request line and its headers; a browser sends about 1,000."""
 MOST_BODY = 65_536
 """Bytes of what the page sends; the longest note, each of its characters escaped, has fewer."""
+TOKEN = "X-Review-Token"
+"""Header in which the page sends the token of its address."""
 REVIEW = "/review"
 """Where the page sends what somebody says to a slide; nothing else is taken."""
 POLICY = (
@@ -79,6 +83,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         content: what is served.
+        token: without it nothing is written: other users of this computer reach the port, and do not know it.
         connections: as many are held at once; a browser opens six.
         patience: seconds that a connection may take until a request's head is complete, idle ones included.
     """
@@ -95,6 +100,7 @@ class Server(ThreadingHTTPServer):
             InputError: the port is taken or not allowed.
         """
         self.content = content
+        self.token = secrets.token_urlsafe(16)
         self._room = BoundedSemaphore(self.connections)
         self._awaited: dict[socket.socket, float] = {}
         self.static = {
@@ -109,6 +115,11 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         """Where a browser finds it."""
         return f"http://{ADDRESS}:{self.server_port}/"
+
+    @property
+    def page(self) -> str:
+        """The page's address with the token, as who started the server opens it; the part behind # is never sent."""
+        return f"{self.url}#token={self.token}"
 
     @property
     def hosts(self) -> set[str]:
@@ -304,13 +315,23 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, TYPES["json"], body, Connection="close")
 
-    def _why_not_written(self) -> tuple[HTTPStatus, str] | None:
-        """Return why nothing is written: only our own page may ask, with one JSON body of known and small length."""
+    def _why_not_ours(self) -> tuple[HTTPStatus, str] | None:
+        """Return why a request to write is not that of our own page, opened by who has its token; None where it is."""
         foreign = self._why_foreign()
         if foreign is not None:
             return foreign
         if self.headers.get_all("Origin", []) != [f"http://{self.headers['Host']}"]:
             return HTTPStatus.FORBIDDEN, "only the viewer's own page may write"
+        tokens = [one.encode("latin-1", "replace") for one in self.headers.get_all(TOKEN, [])]
+        if len(tokens) != 1 or not secrets.compare_digest(tokens[0], self.server.token.encode()):
+            return HTTPStatus.FORBIDDEN, "open the page by the address, with its token, that wsi-attention view printed"
+        return None
+
+    def _why_not_written(self) -> tuple[HTTPStatus, str] | None:
+        """Return why nothing is written: only our own page may ask, with one JSON body of known and small length."""
+        foreign = self._why_not_ours()
+        if foreign is not None:
+            return foreign
         if self.headers.get_all("Content-Type", []) != [TYPES["json"]]:
             return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"a review is sent as {TYPES['json']}"
         lengths = self.headers.get_all("Content-Length", [])

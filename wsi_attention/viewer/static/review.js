@@ -4,6 +4,15 @@ import { by, markVerdicts } from "./panel.js";
 
 const WAIT = 800; // milliseconds after the last letter of a note
 
+// Only the address that the program printed has the token by which reviews are written; the tab keeps it.
+const KEY = "review-token";
+function keepToken() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (token) sessionStorage.setItem(KEY, token);
+}
+keepToken();
+window.addEventListener("hashchange", keepToken);
+
 export class Review {
   // place(): {x, y, zoom} of the view; count: slides that can be reviewed.
   constructor(place, count) {
@@ -103,7 +112,8 @@ export class Review {
     await before;
     let [text, row] = ["", null];
     try {
-      const answer = await fetch("/review", { method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: true });
+      const headers = { "Content-Type": "application/json", "X-Review-Token": sessionStorage.getItem(KEY) ?? "" };
+      const answer = await fetch("/review", { method: "POST", headers, body, keepalive: true });
       if (answer.ok) row = await answer.json();
       else text = (await answer.text()).trim();
     } catch {
