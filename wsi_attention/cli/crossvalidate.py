@@ -24,7 +24,7 @@ def crossvalidate(
     labels: Annotated[Path, typer.Option("-l", "--labels", help="CSV slide,label[,patient][,mpp][,split][,series].")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The study's folder.")],
     slides: Annotated[
-        list[str] | None, typer.Option("-i", "--input", help="Folders, files or URLs with the labelled slides.")
+        list[str] | None, typer.Option("-i", "--input", help="Folders, files or URLs with slides, no plain images.")
     ] = None,
     features: Annotated[
         Path | None, typer.Option(help="As of train: features of slides' tiles; -i may be left out then.")

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from populations import Given
 from torch import Generator, Tensor
 
 from wsi_attention.certificate.bounds import Calibration, Head, bounds_of
+from wsi_attention.certificate.reading import Goal, settle
+from wsi_attention.certificate.verdict import PROOF
 from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError
 from wsi_attention.methods.grow.certifying import within
@@ -136,6 +139,20 @@ def test_held_models_are_certified_sooner_and_as_exact_says(seed: int) -> None:
     lead = float(logits[found.classes[0]] - logits[found.classes[1]])
     assert found.lead[0] - 1e-4 <= lead <= found.lead[1] + 1e-4
     assert found.score[1] <= float(most[found.classes[0]]) * 1.06 + 2e-3
+
+
+@pytest.mark.parametrize("level", [PROOF, 0.99])
+def test_one_hidden_tile_is_never_certified_away(level: float) -> None:
+    """Of 120 tiles with flat attention one says 12 for the second class and turns the label that the others have."""
+    bounds = within(bounds_of(Head(np.array([[11.0], [-11.0]]), np.zeros(2))), np.array([0.11, 12.5]), None)
+    for seed in range(12):
+        margin = np.full(120, -0.08)
+        margin[np.random.default_rng(seed).integers(120)] = 12.0
+        population = Given(np.full(120, 1 / 120), np.stack([np.zeros(120), margin], axis=1))
+        found = settle(population, bounds, Goal(level, 10**6, 1e-5), np.random.default_rng(seed))
+        assert found.verdict is not None and (found.verdict.level is None or found.verdict.winner == 1)
+        quick = settle(population, bounds, Goal(level, 40, 1e-5), np.random.default_rng(seed)).verdict
+        assert quick is not None and (quick.level is None or quick.winner == 1)
 
 
 def test_training_holds_a_model_to_its_last_look() -> None:
