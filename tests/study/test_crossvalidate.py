@@ -174,7 +174,11 @@ def test_side_by_side_gives_the_same_models(place: Path, tmp_path: Path, warm_pr
     without_model(study / "folds/1-2")
     done(place, study, processes=2, listener=Heard())
     assert load_model(study).weights_sha256 == load_model(place / "study").weights_sha256
-    assert "fold 1-1 begins" in said[:3] and "fold 1-2: held-out slides 4 of 4" in said
+    assert (
+        "fold 1-1 begins" in said[:3]
+        and "fold 1-1: its model was trained before" in said
+        and "fold 1-2: held-out slides 4 of 4" in said
+    )
 
 
 def test_a_fold_that_fails_in_its_process_is_named(place: Path, tmp_path: Path, warm_processes: None) -> None:

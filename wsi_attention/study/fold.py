@@ -113,7 +113,7 @@ def do_fold(job: FoldJob, listener: Listener) -> None:
 
 
 def _train(job: FoldJob, listener: Listener) -> None:
-    train(
+    done = train(
         Path(job.folder) / LABELS,
         job.slides or None,
         job.folder,
@@ -126,6 +126,8 @@ def _train(job: FoldJob, listener: Listener) -> None:
         command=job.command,
         listener=listener,
     )
+    if done.finished_before:
+        listener.line("its model was trained before")
 
 
 def _predict(job: FoldJob, listener: Listener) -> None:

@@ -324,7 +324,7 @@ class GrowingAttention(nn.Module):
         """Return log ω (b, n) of tiles that are judged by (b, n, d), held where the options say so."""
         if self.gate is None:
             return by.new_zeros(by.shape[:2])
-        log_gate = in_float32(self.gate, by).float()
+        log_gate: Tensor = in_float32(self.gate, by).float()
         if not self.options.most:
             return log_gate
         return held(log_gate, in_float32(self.classifier, by).float(), log_gate.new_tensor(self.options.most))
