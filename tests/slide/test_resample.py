@@ -64,3 +64,15 @@ def test_whole_cells_are_summed_exactly(step: int, monkeypatch: pytest.MonkeyPat
     if step & (step - 1) == 0:  # halves are exact in binary, so that the two ways agree
         monkeypatch.setattr(resample, "MOST_WHOLE", 0)
         assert np.array_equal(area_mean(pixels, (3.0, 2.0), float(step), (17, 21)), expected)
+
+
+@pytest.mark.parametrize(("start", "step"), [((0.0, 0.0), 1.5625), ((0.4, 0.7), 2.31)])
+def test_sparse_products_give_the_same_means(
+    start: tuple[float, float], step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (150, 170, 3)).astype(np.uint8)
+    monkeypatch.setattr(resample, "BAND_VALUES", 5_000)
+    size = int(169 / step), int(149 / step)
+    expected = area_mean(pixels, start, step, size)
+    monkeypatch.setattr(resample, "MANY_VALUES", 1)
+    np.testing.assert_array_equal(area_mean(pixels, start, step, size), expected)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Pixels = NDArray[np.uint8]
 """Pixels as bytes, (h, w, 3) where nothing else is said."""
@@ -14,6 +18,8 @@ BAND_VALUES = 250_000
 """Values averaged at once: few enough for the processor's cache, and for memory."""
 MOST_WHOLE = 16
 """Cells of at most so many pixels a side are summed as whole numbers of 16 bits."""
+MANY_VALUES = 1_000_000
+"""Values from which on means are sparse products: half the time, and not worth scipy's import for less."""
 
 
 def overlaps(start: float, step: float, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -74,6 +80,9 @@ def area_mean(
         _means_of_squares(pixels[top : top + n * size[1], left : left + n * size[0]], n, result)
         return result
     down, across = overlaps(start[1], step, size[1]), overlaps(start[0], step, size[0])
+    if pixels.size >= MANY_VALUES:
+        _means_by_products(pixels, down, across, result)
+        return result
     rows = max(1, BAND_VALUES // pixels[0].size)
     for top in range(0, size[1], rows):
         band = _along_rows(pixels, down[0][top : top + rows], down[1][top : top + rows])
@@ -81,6 +90,35 @@ def area_mean(
         columns += 0.5
         result[top : top + rows] = columns.swapaxes(0, 1)
     return result
+
+
+Overlaps = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+def _means_by_products(pixels: NDArray[np.uint8], down: Overlaps, across: Overlaps, out: NDArray[np.uint8]) -> None:
+    """Write means of cells, rounded half up; the same numbers, as the shares of a cell are added in the same order."""
+    (height, width, channels), flat = pixels.shape, pixels.reshape(len(pixels), -1)
+    columns = _shares(*across, width, channels)
+    rows = max(1, BAND_VALUES // flat.shape[1])
+    for top in range(0, len(out), rows):
+        first, shares = (part[top : top + rows] for part in down)
+        begin, end = int(first[0]), min(int(first[-1]) + shares.shape[1], height)
+        band = _shares(first - begin, shares, end - begin) @ flat[begin:end].astype(np.float32)
+        means = columns @ np.ascontiguousarray(band.T)
+        means += np.float32(0.5)
+        out[top : top + rows] = means.T.reshape(-1, *out.shape[1:])
+
+
+def _shares(first: NDArray[np.int64], shares: NDArray[np.float32], pixels: int, channels: int = 1) -> csr_array:
+    """Return the shares of `overlaps` as a matrix (count · channels, pixels · channels), channels innermost."""
+    from scipy.sparse import csr_array
+
+    columns = np.minimum(first[:, None] + np.arange(shares.shape[1]), pixels - 1) * channels
+    columns = (columns[:, None] + np.arange(channels)[:, None]).reshape(-1, shares.shape[1])
+    shares = np.repeat(shares, channels, axis=0)
+    there = shares > 0
+    ends = np.concatenate([[0], np.cumsum(there.sum(1))])
+    return csr_array((shares[there], columns[there], ends), shape=(len(columns), pixels * channels))
 
 
 def _means_of_squares(pixels: NDArray[np.uint8], side: int, out: NDArray[np.uint8]) -> None:
