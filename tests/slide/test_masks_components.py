@@ -9,7 +9,7 @@ from skimage.filters import apply_hysteresis_threshold
 from skimage.measure import label
 
 from wsi_attention.slide import masks as components
-from wsi_attention.slide.masks import large_components
+from wsi_attention.slide.masks import large_components, without_holes, without_specks
 
 
 def blots(seed: int) -> np.ndarray:
@@ -53,3 +53,13 @@ def test_a_snake_through_all_strips_is_one_part(monkeypatch: pytest.MonkeyPatch)
 def test_nothing_has_no_parts() -> None:
     assert not large_components(np.zeros((4, 3), bool), 0, 2).any()
     assert large_components(np.zeros((0, 3), bool), 0, 2).shape == (0, 3)
+
+
+@pytest.mark.parametrize("area", [0, 1, 5, 60])
+def test_specks_and_holes_are_those_of_the_whole_mask(area: int) -> None:
+    for seed in range(40):
+        mask = np.pad(blots(seed), ((seed % 3, 0), (0, seed % 5)))
+        np.testing.assert_array_equal(without_specks(mask, area), large_components(mask, area, 2))
+        around = np.pad(~mask, 40, constant_values=True)  # a gap at the border is no hole
+        kept = large_components(around, area, 1)[40:-40, 40:-40]
+        np.testing.assert_array_equal(without_holes(mask, area), ~kept)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from wsi_attention.errors import UnsupportedSlideError
+from wsi_attention.slide import tissue
 from wsi_attention.slide.slide import open_slide
 from wsi_attention.slide.strips import cut
 from wsi_attention.slide.tissue import (
@@ -176,6 +177,25 @@ def test_strips_find_exactly_what_the_whole_view_shows(rows: int, colour: tuple[
 def test_what_a_coarser_view_tells_of_the_stain_will_do(stains: dict[tuple[float, ...], float]) -> None:
     rgb = painted(TWO, stains)
     assert overlap(in_strips(rgb, 64, coarse=4), found(rgb)) > 0.98
+
+
+@pytest.mark.parametrize("stains", STAINS.values(), ids=STAINS)
+@pytest.mark.parametrize("colour", [None, (40, 60, 180)])
+def test_skipping_pale_places_changes_nothing(
+    stains: dict[tuple[float, ...], float], colour: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb = painted(TWO, stains)
+    if colour:
+        rgb, _ = pen(rgb, colour, (20, 350), (200, 250), (380, 330))
+    expected, width = found(rgb), rgb.shape[1]
+    monkeypatch.setattr(tissue, "LARGE", 1)
+    monkeypatch.setattr(tissue, "STRIP_PIXELS", 20 * width)
+    monkeypatch.setattr(tissue, "STRETCH", 8)
+    looked, look = [], tissue._look
+    monkeypatch.setattr(tissue, "_look", lambda strip, *rest: looked.append(strip.pixels.size) or look(strip, *rest))
+    np.testing.assert_array_equal(found(rgb), expected)
+    if stains in (STAINS["H&E"], STAINS["IHC, strong"]):  # the threshold of paler ones depends on the glass
+        assert sum(looked) < 0.8 * rgb.size
 
 
 def test_one_megapixel_takes_less_than_a_second() -> None:

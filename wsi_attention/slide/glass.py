@@ -74,8 +74,10 @@ class Glass(NamedTuple):
 
     def unscanned(self, rgb: Pixels) -> Mask:
         """Return (h, w): where a view (h, w, 3) shows what was never scanned."""
+        found = np.zeros(rgb.shape[:2], np.bool_)
+        if not (self.black or self.white):
+            return found
         low, high = darkest_and_lightest(rgb)
-        found = np.zeros(low.shape, np.bool_)
         if self.black:
             found |= high <= BLACK
         if self.white:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -35,13 +36,25 @@ def without_clefts(mask: Mask, width: float) -> Mask:
 
 def without_specks(mask: Mask, area: float) -> Mask:
     """Return the mask without islands (8-connected) of fewer pixels than `area`."""
-    return large_components(mask, area, connectivity=2)
+    kept, box = np.zeros_like(mask), extent(mask)
+    kept[box] = large_components(mask[box], area, connectivity=2)
+    return kept
 
 
 def without_holes(mask: Mask, area: float) -> Mask:
     """Return the mask, its holes (4-connected) of fewer pixels than `area` filled; a gap at the border is no hole."""
-    empty = np.pad(~mask, 1, constant_values=True)
-    return ~large_components(empty, area, connectivity=1)[1:-1, 1:-1]
+    filled, box = np.zeros_like(mask), extent(mask)
+    rim = math.ceil(math.sqrt(max(area, 1.0)) / 2)  # so wide that the gap around the mask counts as large
+    empty = np.pad(~mask[box], rim, constant_values=True)
+    filled[box] = ~large_components(empty, area, connectivity=1)[rim:-rim, rim:-rim]
+    return filled
+
+
+def extent(mask: Mask) -> tuple[slice, slice]:
+    """Return the rows and columns from the first to the last that hold some of the mask; none where it is empty."""
+    found = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(int(one[0]), int(one[-1]) + 1) if len(one) else slice(0, 0) for one in found)
+    return rows, columns
 
 
 STRIP_PIXELS = 500_000
@@ -80,7 +93,7 @@ def large_components(mask: Mask, least: float, connectivity: int, counted: Mask 
     large = _joined(np.concatenate(sums), np.concatenate(pairs)) >= least
     kept = np.zeros_like(mask)
     for part, labels, known, count in strips if held else _labelled(mask, tops, connectivity):
-        kept[part] = np.concatenate([[False], large[known : known + count]])[labels]
+        kept[part] = np.concatenate([[False], large[known : known + count]]).take(labels, mode="clip")  # half the time
     return kept
 
 

@@ -8,7 +8,8 @@ still to be found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from wsi_attention.slide.glass import (
     never_scanned,
     stains_grey,
 )
-from wsi_attention.slide.ink import CERTAIN, CLEAR, LARGEST_OF_SLIDE, find_ink, ink_classes
+from wsi_attention.slide.ink import CERTAIN, CLEAR, LARGEST_OF_SLIDE, NEARLY_CLEAR, find_ink, ink_classes
 from wsi_attention.slide.masks import widened, without_clefts, without_holes, without_specks
 from wsi_attention.slide.strips import cut, rows_of
 from wsi_attention.slide.user_mask import load_mask
@@ -54,6 +55,12 @@ STRONG_TINT = 0.045
 """Density by which the channels of glass differ where a note tells its tint; on usual slides it is less than half."""
 STRIP_PIXELS = 250_000
 """Pixels whose densities are in memory at once, 100 bytes each."""
+PALE = 0.029
+"""Density below which neither colour nor structure counts, less than `FAINTEST` and what `roughness` starts from."""
+STRETCH = 64
+"""Columns that are skipped together where all is pale."""
+LARGE = 1_000_000
+"""Pixels of a view from which on pale places are skipped although Otsu's threshold depends on them a little."""
 
 
 LEAST_DARK = 0.25
@@ -126,7 +133,7 @@ def find_tissue_in_strips(
     side, scanned = mpp * downsample, 0
     stained, classes = np.zeros(shape, np.bool_), np.zeros(shape, np.uint8)
     for strip in strips:
-        seen = _look(strip, known.glass, shape, side)
+        seen = _look_beside_pale(strip, known.glass, shape, side)
         rows = slice(strip.first, strip.last)
         stained[rows], classes[rows] = (seen.colour > known.threshold) & seen.tinted, seen.classes
         scanned += seen.scanned
@@ -173,20 +180,69 @@ def _is_negative(high: NDArray[np.uint8], seen: NDArray[np.uint8], light: float,
 
 
 def _survey(rgb: NDArray[np.uint8], side: float, glass: Glass) -> tuple[_Seen, Staining]:
+    """Look at a whole view. Of a large one pale places are skipped if the threshold is at its bound all the same."""
+    if rgb.shape[0] * rgb.shape[1] >= LARGE:
+        seen = _look_over(rgb, side, glass, _look_beside_pale)
+        threshold = _otsu(seen, 2)
+        if threshold >= STRONGEST + PALE / 2:  # pale places shift the mean of glass by `PALE` at most, Otsu's by half
+            return seen, _staining(seen, side, glass, threshold)
+    seen = _look_over(rgb, side, glass, _look)
+    return seen, _staining(seen, side, glass, _otsu(seen))
+
+
+def _otsu(seen: _Seen, step: int = 1) -> np.floating:
+    """Return Otsu's threshold of the colour beside certain ink, on each so many pixels across and down."""
     from skimage.filters import threshold_otsu
 
+    inky, colour = (seen.classes & CERTAIN) > 0, seen.colour[::step, ::step]
+    some_ink = 0 < np.count_nonzero(inky) < LARGEST_OF_SLIDE * inky.size
+    return threshold_otsu(colour[~widened(inky, 2)[::step, ::step]] if some_ink else colour)
+
+
+def _staining(seen: _Seen, side: float, glass: Glass, otsu: np.floating) -> Staining:
+    threshold = float(np.clip(otsu, FAINTEST, STRONGEST))
+    grey = stains_grey(seen.classes, (seen.colour > threshold) & seen.tinted, side)
+    return Staining(glass, threshold, grey)
+
+
+Look = Callable[[Strip[NDArray[np.uint8]], Glass, tuple[int, int], float], _Seen]
+
+
+def _look_over(rgb: NDArray[np.uint8], side: float, glass: Glass, look: Look) -> _Seen:
+    """Look at a whole view strip by strip."""
     shape, scanned = (rgb.shape[0], rgb.shape[1]), 0
     colour, tinted, classes = np.empty(shape, np.float32), np.empty(shape, np.bool_), np.empty(shape, np.uint8)
     for strip in cut(rgb, rows_of(shape[1], STRIP_PIXELS), surroundings(shape, 1.0, side)):
-        seen, rows = _look(strip, glass, shape, side), slice(strip.first, strip.last)
+        seen, rows = look(strip, glass, shape, side), slice(strip.first, strip.last)
         colour[rows], tinted[rows], classes[rows] = seen.colour, seen.tinted, seen.classes
         scanned += seen.scanned
-    inky = (classes & CERTAIN) > 0
-    counted = colour[~widened(inky, 2)] if 0 < np.count_nonzero(inky) < LARGEST_OF_SLIDE * inky.size else colour
-    otsu = threshold_otsu(counted)
-    threshold = float(np.clip(otsu, FAINTEST, STRONGEST))
-    grey = stains_grey(classes, (colour > threshold) & tinted, side)
-    return _Seen(colour, tinted, classes, scanned), Staining(glass, threshold, grey)
+    return _Seen(colour, tinted, classes, scanned)
+
+
+def _look_beside_pale(strip: Strip[NDArray[np.uint8]], glass: Glass, shape: tuple[int, int], side: float) -> _Seen:
+    """Return what `_look` returns; but where a strip and what surrounds it are pale, colour is 0 without a look."""
+    if glass.black or glass.white:
+        return _look(strip, glass, shape, side)
+    halo, size = surroundings(shape, 1.0, side), (strip.last - strip.first, shape[1])
+    colour, tinted = np.zeros(size, np.float32), np.zeros(size, np.bool_)
+    classes = np.full(size, CLEAR | NEARLY_CLEAR, np.uint8)
+    for part in _darker(strip.pixels, glass, halo):
+        left = max(part.start - halo, 0)
+        seen = _look(replace(strip, pixels=strip.pixels[:, left : part.stop + halo]), glass, shape, side)
+        inner = slice(part.start - left, part.stop - left)
+        colour[:, part], tinted[:, part] = seen.colour[:, inner], seen.tinted[:, inner]
+        classes[:, part] = seen.classes[:, inner]
+    return _Seen(colour, tinted, classes, size[0] * size[1])
+
+
+def _darker(pixels: NDArray[np.uint8], glass: Glass, halo: int) -> Iterator[slice]:
+    """Yield the columns beside which, as far as a halo, some pixel is denser than `PALE`; in whole stretches."""
+    dense = optical_density(pixels.min(0)[None], glass.colours.max(0)).max(axis=(0, 1)) > PALE
+    near = widened(dense[None], halo)[0]
+    starts = np.arange(0, len(near), STRETCH)
+    some = np.concatenate([[False], np.logical_or.reduceat(near, starts), [False]]).astype(np.int8)
+    for first, last in np.flatnonzero(np.diff(some)).reshape(-1, 2).tolist():
+        yield slice(first * STRETCH, min(last * STRETCH, len(near)))
 
 
 def _look(strip: Strip[NDArray[np.uint8]], glass: Glass, shape: tuple[int, int], side: float) -> _Seen:
