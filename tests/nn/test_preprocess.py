@@ -27,3 +27,17 @@ def test_background() -> None:
 def test_refuses(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="std"):
         Normalise(mean, std)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_in_any_order_of_memory_give_the_same_numbers(channels: int) -> None:
+    norm = Normalise((0.5, 0.4, 0.3)[:channels], (0.1, 0.2, 0.3)[:channels])
+    rows = torch.randint(0, 256, (2, 5, 7, channels), dtype=torch.uint8)
+    expected = (rows.movedim(-1, 1) - 255 * norm.mean) / (255 * norm.std)
+    for pixels in (rows.movedim(-1, 1), rows.movedim(-1, 1).contiguous(), rows.movedim(-1, 1).contiguous()[..., 1:6]):
+        kept = pixels.clone()
+        found = norm(pixels)
+        torch.testing.assert_close(found, expected[..., 1:6] if pixels.shape[-1] == 5 else expected, rtol=0, atol=0)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(pixels, kept)
+    assert norm(rows.movedim(-1, 1)[:0]).shape == (0, channels, 5, 7)
