@@ -8,6 +8,11 @@ its own, which has classified a 10,000² slide before, so that imports and the l
 (they are the same for every size and would flatter the ratio). Sizes take turns. "cpu" is the processor time of the
 process, which other jobs on the machine disturb less than the clock; memory is that of the whole process, torch
 included. Ratios are against 40,000², within each round; the budget of tiles is the model's for all of them.
+
+"limit" is the processor time that no order of work can avoid: the overview read once at the scale that the model is
+shown, its tiles decoded, and the forward passes of its two networks, the attention network's on the places with tissue
+(`exact_cost.alone`). It grows with the overview's pixels, which the model asks for by its µm per pixel; so does the
+ratio that can be had at best, and it is printed too.
 """
 
 from __future__ import annotations
@@ -18,9 +23,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common import in_own_process, large_slide, machine, options_parser, save, table
+from exact_cost import alone
 from one_slide import classified, model_folder
 
-FIGURES = ("seconds", "cpu_seconds", "rss_mb")
+FIGURES = ("seconds", "cpu_seconds", "limit", "rss_mb")
 TARGETS = {"seconds": 1.3, "rss_mb": 1.2}
 FIRST, BASE = 10_000, 40_000
 
@@ -33,7 +39,9 @@ def in_rounds(slides: dict[int, Path], first: Path, model: str, repeats: int) ->
     for turn in range(repeats):
         start = turn % len(sizes)
         for size in sizes[start:] + sizes[:start]:
-            found[size].append(in_own_process(classified, str(slides[size]), model, str(first)))
+            whole = in_own_process(classified, str(slides[size]), model, str(first))
+            least = in_own_process(alone, str(slides[size]), model, str(first), 0)
+            found[size].append(whole | {"limit": least["cpu_seconds"]})
     return found
 
 
@@ -50,18 +58,32 @@ def growth(rounds: Rounds, small: int, large: int, figure: str) -> float:
 
 def report(model: str, rounds: Rounds) -> None:
     """Print the medians by size, and the growth from the second size to the last."""
-    parts = ("seconds", "cpu_seconds", "open", "overview_and_tissue", "look", "rss_mb", "loaded_mb")
+    parts = ("seconds", "cpu_seconds", "limit", "open", "overview_and_tissue", "look", "rss_mb", "loaded_mb")
     rows = [
         [f"{size:,}²", f"{middle(rounds, size, 'overview_pixels') / 1e6:.2f}", int(middle(rounds, size, "tiles"))]
         + [f"{middle(rounds, size, part):.{0 if part.endswith('mb') else 2}f}" for part in parts]
         for size in rounds
     ]
-    head = ("slide", "overview Mpx", "tiles", "seconds", "cpu", "open", "overview", "look", "peak MB", "MB before")
+    head = (
+        "slide",
+        "overview Mpx",
+        "tiles",
+        "seconds",
+        "cpu",
+        "limit",
+        "open",
+        "overview",
+        "look",
+        "peak MB",
+        "MB before",
+    )
     print(f"\n{model}: medians of {len(next(iter(rounds.values())))} rounds\n{table(head, rows)}")
     small, large = BASE if BASE in rounds else min(rounds), max(rounds)
     for figure in FIGURES:
         wanted = f", target {TARGETS[figure]} at most" if figure in TARGETS else ""
         print(f"ratio {figure} {large:,}² / {small:,}²: {growth(rounds, small, large, figure):.2f}x{wanted}")
+    best = middle(rounds, large, "limit") / middle(rounds, small, "cpu_seconds")
+    print(f"limit of {large:,}² / cpu of {small:,}²: {best:.2f}x, what nothing but the limit would leave of the growth")
 
 
 def main() -> None:
