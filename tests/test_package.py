@@ -25,6 +25,7 @@ EXTRAS = {
     "fast-zarr": {"tensorstore"},
     "features": {"h5py"},
     "geopandas": {"geopandas", "pandas"},
+    "int8": {"nncf", "openvino"},
     "lazyslide": {"pyarrow"},
     "openvino": {"openvino"},
     "pandas": {"pandas"},

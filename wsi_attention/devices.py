@@ -18,8 +18,8 @@ from wsi_attention.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Precision = Literal["auto", "32", "bf16", "openvino"]
-Used = Literal["32", "bf16", "openvino"]
+Precision = Literal["auto", "32", "bf16", "openvino", "int8"]
+Used = Literal["32", "bf16", "openvino", "int8"]
 Network = TypeVar("Network", bound=nn.Module)
 _PLACING = Lock()
 
@@ -86,14 +86,14 @@ def precision_on(device: torch.device, wanted: str) -> Used:
     """Return the precision used on a device: "auto" is "bf16" where the hardware multiplies in bfloat16, else "32".
 
     On CPUs that is AVX-512 BF16 or AMX. Emulated bfloat16 is slower than float32 and does not count. "openvino" is
-    float32, the tile encoder compiled by OpenVINO for the CPU.
+    float32, the tile encoder compiled by OpenVINO for the CPU; "int8" the same with the model's quantised encoder.
 
     Raises:
-        InputError: there is no such precision, or "openvino" was asked for a GPU or is not installed.
+        InputError: there is no such precision, or one of OpenVINO was asked for a GPU or without it installed.
     """
     named = precision_named(wanted)
-    if named == "openvino":
-        _check_openvino(device)
+    if named in ("openvino", "int8"):
+        _check_openvino(device, named)
     if named == "auto":
         return "bf16" if _multiplies_in_bfloat16(device) else "32"
     return named
@@ -107,14 +107,12 @@ def openvino_version() -> str:
         return ""
 
 
-def _check_openvino(device: torch.device) -> None:
+def _check_openvino(device: torch.device, named: str) -> None:
     if device.type != "cpu":
-        raise InputError(
-            f"precision openvino computes on the CPU, and the device is {device}; give --device cpu, or 32"
-        )
+        raise InputError(f"precision {named} computes on the CPU, and the device is {device}; give --device cpu, or 32")
     if not openvino_version():
         raise InputError(
-            "precision openvino needs the package openvino; install it with: pip install 'wsi-attention[openvino]'"
+            f"precision {named} needs the package openvino; install it with: pip install 'wsi-attention[openvino]'"
         )
 
 

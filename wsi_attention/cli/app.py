@@ -16,6 +16,7 @@ from wsi_attention.cli import (
     info,
     methods,
     models,
+    quantise,
     report,
     study,
     train,
@@ -49,6 +50,7 @@ for command in (
     view.view,
     models.models,
     methods.methods,
+    quantise.quantise,
     doctor.doctor,
 ):
     app.command(no_args_is_help=command not in (models.models, methods.methods, doctor.doctor))(command)

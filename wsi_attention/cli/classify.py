@@ -133,7 +133,9 @@ Workers = Annotated[int, Option("-n", "--workers", help="Slides computed side by
 Batch = Annotated[int, Option("-b", "--batch", help="Tiles read by one task.")]
 Device = Annotated[str, Option(help="cpu, cuda:1 …; auto is the first GPU, else the CPU.")]
 Gpus = Annotated[str | None, Option(help="Several GPUs of this machine: all, or numbers such as 0,1.")]
-Precision = Annotated[str, Option(help="32, bf16, openvino, or auto: bf16 where the hardware has it.")]
+Precision = Annotated[
+    str, Option(help="32, bf16, openvino, int8 (after quantise), or auto: bf16 where the hardware has it.")
+]
 Mpp = Annotated[float | None, Option(help="µm per level-0 pixel, if the files are wrong or silent.")]
 Series = Annotated[str | None, Option(help="Which image of a file is the slide: its number or name (see info).")]
 SlidesCsv = Annotated[Path | None, Option(help="CSV slide[,mpp][,mask][,series][,patient]: which slides of -i.")]

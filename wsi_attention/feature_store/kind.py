@@ -46,7 +46,7 @@ def kind_of(
         encoder: (m, c, h, w) -> (m, d).
         preprocess: pixels -> what the encoder takes; its buffers are the colours that are normalised by.
         options: of the encoder, plain values; layers alone do not tell all, such as how a library pools.
-        precision: "32" or "bf16".
+        precision: such as "32" or "bf16".
         device: where it computes; processors of one kind differ in the last bits at most.
     """
     encoder = bare(encoder)

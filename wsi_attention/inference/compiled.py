@@ -13,7 +13,9 @@ import platform
 import stat
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import mkstemp
@@ -32,7 +34,7 @@ from wsi_attention.files import PREFIX
 from wsi_attention.nn.encoders import bare
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Core, InferRequest
+    from openvino import CompiledModel, Core, InferRequest, Model
 
 MOST_KEPT = 2**31
 """Bytes of the folder; what was used longest ago leaves first."""
@@ -92,6 +94,9 @@ def processor() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {sorted(able.items(), key=str)}"
 
 
+Compiling = Callable[[nn.Module, Shape], "CompiledModel"]
+
+
 class _Requests(local):
     """What a thread computes with; one that another uses too would mix up their tiles."""
 
@@ -100,12 +105,19 @@ class _Requests(local):
 
 
 class CompiledEncoder:
-    """An encoder in OpenVINO, in float32 and with as many threads as torch has. Thread-safe."""
+    """An encoder in OpenVINO, by default in float32, and with as many threads as torch has. Thread-safe."""
 
-    def __init__(self, encoder: nn.Module, options: object = None) -> None:
-        """Compile nothing yet; arguments as in `key_of`."""
+    def __init__(self, encoder: nn.Module, options: object = None, compiling: Compiling | None = None) -> None:
+        """Compile nothing yet.
+
+        Args:
+            encoder: as in `key_of`.
+            options: as in `key_of`.
+            compiling: takes the encoder and the shape (c, h, w) of a tile, and returns what computes it; where None,
+                it is compiled in float32 and compared with torch.
+        """
         self._encoder = ref(encoder)
-        self._options = options
+        self._compiling = compiling or partial(_compiled, options=options)
         self._models: dict[Shape, CompiledModel | str] = {}
         self._requests = _Requests()
 
@@ -118,7 +130,7 @@ class CompiledEncoder:
         if request is None:
             features: Tensor = encoder(tiles)
             return features
-        return _inferred(request, tiles)
+        return inferred(request, tiles)
 
     def model(self, shape: Shape) -> CompiledModel:
         """Return the compiled model for inputs (c, h, w): from this process, from disk, or new; compared with torch.
@@ -131,7 +143,7 @@ class CompiledEncoder:
                 encoder = self._encoder()
                 assert encoder is not None, "whoever asks holds the model"
                 try:
-                    self._models[shape] = _compiled(encoder, shape, self._options)
+                    self._models[shape] = self._compiling(encoder, shape)
                 except NotCompiledError as error:
                     self._models[shape] = str(error)
             found = self._models[shape]
@@ -152,17 +164,17 @@ class CompiledEncoder:
         return requests[shape]
 
 
-def without_telemetry() -> ModuleType:
-    """Import OpenVINO as if its telemetry were not there, which tells a server of it and writes to the home folder.
+def without_telemetry(name: str = "openvino") -> ModuleType:
+    """Import OpenVINO, or a package on it, as if its telemetry were not there, which tells a server and writes home.
 
     Where the caller's own code has imported it before, it is as it is.
     """
     telemetry = "openvino_telemetry"
-    if "openvino" in sys.modules or telemetry in sys.modules:
-        return import_module("openvino")
+    if name in sys.modules or telemetry in sys.modules:
+        return import_module(name)
     sys.modules[telemetry] = ModuleType(telemetry)
     try:
-        return import_module("openvino")
+        return import_module(name)
     finally:
         del sys.modules[telemetry]
 
@@ -172,7 +184,7 @@ def _compiled(encoder: nn.Module, shape: Shape, options: object) -> CompiledMode
     stored = _stored(path)
     if stored is not None:
         with suppress(RuntimeError, NotCompiledError):  # of another build of the same version; it is compiled anew
-            return _compared(core.import_model(stored, "CPU", _settings()), encoder, shape)
+            return _compared(core.import_model(stored, "CPU", settings()), encoder, shape)
     model = _compared(_converted(encoder, shape, core), encoder, shape)
     _keep(path, model)
     return model
@@ -186,7 +198,7 @@ def _compared(model: CompiledModel, encoder: nn.Module, shape: Shape) -> Compile
     """
     noise = torch.rand(NOISE, *shape, generator=torch.Generator().manual_seed(0)) * 4 - 2
     try:
-        found = _inferred(model.create_infer_request(), noise)
+        found = inferred(model.create_infer_request(), noise)
         with torch.inference_mode():
             off = difference(found, encoder(noise))
     except RuntimeError as error:
@@ -196,7 +208,8 @@ def _compared(model: CompiledModel, encoder: nn.Module, shape: Shape) -> Compile
     return model
 
 
-def _inferred(request: InferRequest, tiles: Tensor) -> Tensor:
+def inferred(request: InferRequest, tiles: Tensor) -> Tensor:
+    """Return the features (m, d) of tiles (m, c, h, w)."""
     found = request.infer([tiles.float().contiguous().numpy()], share_inputs=True)
     return torch.from_numpy(found[0].copy())
 
@@ -213,8 +226,9 @@ def unequal(off: float) -> str:
     return f"features of OpenVINO differ by {off:.1g} of the largest; {EQUAL:g} is allowed"
 
 
-def _settings() -> dict[str, str | int]:
-    """Return how a model computes; without them OpenVINO takes all cores, and bfloat16 where there is some."""
+def settings() -> dict[str, str | int]:
+    """Return how a model computes; what is quantised stays so. Without them OpenVINO takes all cores, and bfloat16
+    where there is some."""
     return {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
@@ -224,9 +238,21 @@ def _settings() -> dict[str, str | int]:
 
 
 def _converted(encoder: nn.Module, shape: Shape, core: Core) -> CompiledModel:
-    """Trace an encoder and compile it, for any number of tiles.
+    """Trace an encoder and compile it, for any number of tiles."""
+    model = traced(encoder, shape)
+    try:
+        return core.compile_model(model, "CPU", settings())
+    except RuntimeError as error:
+        raise NotCompiledError(f"OpenVINO cannot compile the encoder: {_first_line(error)}") from error
+
+
+def traced(encoder: nn.Module, shape: Shape) -> Model:
+    """Return an encoder as OpenVINO's own, for any number of tiles (c, h, w).
 
     The parts of OpenVINO are called one by one, because its `convert_model` reports each use to a server.
+
+    Raises:
+        NotCompiledError: OpenVINO cannot convert it.
     """
     openvino = without_telemetry()
     from openvino.frontend import FrontEndManager
@@ -236,10 +262,10 @@ def _converted(encoder: nn.Module, shape: Shape, core: Core) -> CompiledModel:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             front = FrontEndManager().load_by_framework("pytorch")
-            traced = TorchScriptPythonDecoder(encoder, example_input=torch.zeros(2, *shape))
-            model = front.convert(front.load(traced))
+            decoder = TorchScriptPythonDecoder(encoder, example_input=torch.zeros(2, *shape))
+            model = front.convert(front.load(decoder))
             model.reshape(openvino.PartialShape([-1, *shape]))
-            return core.compile_model(model, "CPU", _settings())
+            return model
     except Exception as error:  # tracing runs the encoder's own code, and the converter raises whatever it meets
         raise NotCompiledError(f"OpenVINO cannot convert the encoder: {_first_line(error)}") from error
 

@@ -29,6 +29,7 @@ from wsi_attention.inference.compiled import (
     unequal,
     write_kept,
 )
+from wsi_attention.inference.quantised import INT8, quantised
 from wsi_attention.methods.encoder_facts import SIDES
 from wsi_attention.nn.engines import Engine
 from wsi_attention.protocols import contract_of
@@ -60,13 +61,15 @@ class Trial:
 
 _TRIALS: WeakKeyDictionary[nn.Module, dict[str, Trial]] = WeakKeyDictionary()
 _ENGINES: WeakKeyDictionary[nn.Module, tuple[str, CompiledEncoder]] = WeakKeyDictionary()
+_INT8_ENGINES: WeakKeyDictionary[nn.Module, tuple[str, CompiledEncoder]] = WeakKeyDictionary()
 _LOCK = Lock()
 
 
 def used_on(classifier: Classifier, device: torch.device, wanted: Precision) -> tuple[Used, str]:
     """Return what a model computes in on a device, and why it is OpenVINO or why not; empty where nobody asked.
 
-    An encoder that OpenVINO cannot convert, or not equally, stays in torch, even where it was asked for.
+    An encoder that OpenVINO cannot convert, or not equally, stays in torch, even where it was asked for. "int8" is used
+    where it was asked for, and only from the model's own folder.
 
     Args:
         classifier: the model.
@@ -74,11 +77,14 @@ def used_on(classifier: Classifier, device: torch.device, wanted: Precision) -> 
         wanted: as in `predict`.
 
     Raises:
-        InputError: there is no such precision, or it cannot be had here.
+        InputError: there is no such precision, or it cannot be had here; the model has no int8 encoder.
     """
     used = precision_on(device, wanted)
     if wanted == "openvino" or used == "32":
         placed(classifier.model, device)  # as it computes: channels last, or torch would look slower than it is
+    if wanted == INT8:
+        placed(classifier.model, device)
+        return INT8, quantised(classifier).why
     if wanted == "openvino":
         trial = _convertible(classifier)
     elif wanted == "auto" and used == "32" and device.type == "cpu" and _may_try():
@@ -94,15 +100,16 @@ def used_by_all(classifier: Classifier, device: torch.device, wanted: Precision)
     Raises:
         InputError: there is no such precision, or it cannot be had here.
     """
-    return used_on(classifier, device, wanted)[0] if wanted == "openvino" else precision_on(device, wanted)
+    asked = wanted in ("openvino", INT8)
+    return used_on(classifier, device, wanted)[0] if asked else precision_on(device, wanted)
 
 
 def engine_for(classifier: Classifier, used: Used) -> Engine | None:
     """Return what computes the model's encoder; None for torch."""
     encoder = contract_of(classifier.model).encoder
-    if used != "openvino" or encoder is None:
+    if encoder is None or used not in ("openvino", INT8):
         return None
-    return _engine(classifier, encoder)
+    return _int8_engine(classifier, encoder) if used == INT8 else _engine(classifier, encoder)
 
 
 def facts_of(why: str) -> dict[str, object]:
@@ -117,7 +124,7 @@ def _may_try() -> bool:
 def _convertible(classifier: Classifier) -> Trial:
     """Return whether OpenVINO can do what was asked of it, with the features of torch."""
     encoder = contract_of(classifier.model).encoder
-    reason = _hindrance(classifier, encoder)
+    reason = hindrance(classifier, encoder)
     if reason or encoder is None:
         return Trial(False, reason)
     try:
@@ -130,7 +137,7 @@ def _convertible(classifier: Classifier) -> Trial:
 def _tried(classifier: Classifier) -> Trial:
     """Return what a trial finds, or found before: in this process, or on this machine."""
     encoder = contract_of(classifier.model).encoder
-    reason = _hindrance(classifier, encoder)
+    reason = hindrance(classifier, encoder)
     if reason or encoder is None:
         return Trial(False, reason)
     tiles = _tiles_for(classifier, TILES)
@@ -171,8 +178,8 @@ def _tiles_for(classifier: Classifier, count: int) -> Tensor:
     return tiles
 
 
-def _hindrance(classifier: Classifier, encoder: nn.Module | None) -> str:
-    """Return why OpenVINO is not even tried; empty if it is."""
+def hindrance(classifier: Classifier, encoder: nn.Module | None) -> str:
+    """Return why OpenVINO is not even tried for a model's tile encoder; empty if it is."""
     options = classifier.config["options"]
     if encoder is None or not any(name in options for name in SIDES):
         return "the model has no tile encoder"
@@ -215,6 +222,15 @@ def _engine(classifier: Classifier, encoder: nn.Module) -> CompiledEncoder:
     key, known = key_of(encoder, (), options), _ENGINES.get(encoder)
     if known is None or known[0] != key:
         known = _ENGINES[encoder] = (key, CompiledEncoder(encoder, options))
+    return known[1]
+
+
+def _int8_engine(classifier: Classifier, encoder: nn.Module) -> CompiledEncoder:
+    """Return what computes the encoder in int8 in this process; a new one where the model folder has another."""
+    found = quantised(classifier)
+    known = _INT8_ENGINES.get(encoder)
+    if known is None or known[0] != found.sha256:
+        known = _INT8_ENGINES[encoder] = (found.sha256, CompiledEncoder(encoder, compiling=found.compiled))
     return known[1]
 
 

@@ -20,18 +20,18 @@ def precision_of(classifier: Classifier, wanted: Precision) -> Precision:
 
     Args:
         classifier: the model.
-        wanted: "auto", "32", "bf16" or "openvino".
+        wanted: as in `predict`.
 
     Raises:
-        InputError: bfloat16 was asked for, and the encoder is one that is used in float32.
+        InputError: bfloat16 or int8 was asked for, and the encoder is one that is used in float32.
     """
     entry = published_in(classifier)
     if entry is None or entry.precision != EXACT or wanted == "openvino":
         return wanted
-    if wanted == "bf16":
+    if wanted in ("bf16", "int8"):
         raise InputError(
-            f"precision bf16 contradicts encoder {entry.name!r} of model {classifier.name}, which is used in float32;"
-            " give 32, or auto"
+            f"precision {wanted} contradicts encoder {entry.name!r} of model {classifier.name}, which is used in"
+            " float32; give 32, or auto"
         )
     return EXACT
 

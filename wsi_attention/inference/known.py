@@ -13,6 +13,7 @@ import torch
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.feature_store.kind import kind_of
 from wsi_attention.feature_store.store import FeatureStore, Told, open_store
+from wsi_attention.inference.quantised import named_with
 from wsi_attention.protocols import contract_of
 from wsi_attention.tiles.source import SlideSource
 
@@ -74,7 +75,7 @@ def known_to(
         source: of an open slide.
         store: None for none.
         classifier: whose encoder it is.
-        precision: "32" or "bf16".
+        precision: "32", "bf16", "openvino" or "int8".
         device: where it computes.
     """
     model = contract_of(classifier.model)
@@ -83,7 +84,7 @@ def known_to(
         yield
         return
     options = classifier.config.get("options") or {}
-    kind = kind_of(model.encoder, model.preprocess, options.get("encoder"), precision, device)
+    kind = kind_of(model.encoder, model.preprocess, options.get("encoder"), named_with(classifier, precision), device)
     with store.shelf(kind, identity) as shelf:
         source.memory = shelf
         try:

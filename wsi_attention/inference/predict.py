@@ -89,9 +89,10 @@ def predict(
         tissue: where to look; found on the overview where None.
         device: where the model computes, e.g. "cpu" or "cuda:1"; "auto" is the first GPU, else the CPU.
         batch: tiles read by one task.
-        precision: "32", "bf16" (autocast), "openvino" (float32, the tile encoder compiled for the CPU by OpenVINO), or
-            "auto": bf16 where the GPU or the processor multiplies in it; else openvino where it is installed, and a
-            trial found it faster and equal; else 32. A published encoder that is used in float32 is computed in it.
+        precision: "32", "bf16" (autocast), "openvino" (float32, the tile encoder compiled for the CPU by OpenVINO),
+            "int8" (the tile encoder that `wsi-attention quantise` has put into the model folder), or "auto": bf16 where
+            the GPU or the processor multiplies in it; else openvino where it is installed, and a trial found it faster
+            and equal; else 32. A published encoder that is used in float32 is computed in it.
         exact: reads every tile of the tissue, at its own place, instead of a sample, which takes minutes; nothing is
             then drawn, and the spread is None.
         tolerance: reads tiles until the spread, the standard error of the winning class's probability under the

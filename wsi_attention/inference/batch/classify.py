@@ -35,6 +35,7 @@ from wsi_attention.inference.certify import level_of
 from wsi_attention.inference.effort import USUAL, Effort
 from wsi_attention.inference.engine import used_on
 from wsi_attention.inference.predict import versions
+from wsi_attention.inference.quantised import settings_of
 from wsi_attention.inference.results.folder import TABLE, Results, open_results
 from wsi_attention.inference.results.mirror import workplace
 from wsi_attention.inference.results.page import PAGE, part_of, write_page
@@ -93,7 +94,7 @@ def classify(
         batch: tiles that one task reads.
         device: where the model computes; "auto" is the first GPU, else the CPU.
         gpus: several GPUs of this machine in place of `device`: "all", "0,1" or (0, 1); each does `workers` slides.
-        precision: "32", "bf16", "openvino" or "auto", as in `predict`.
+        precision: "32", "bf16", "openvino", "int8" or "auto", as in `predict`.
         limit: seconds a slide may take before it counts as failed.
         exact, tolerance, budget, unread, certify, snap: as in `predict`; results of different wishes do not lie in one
             folder.
@@ -404,6 +405,7 @@ def run_key(classifier: Classifier, precision: str, effort: Effort = USUAL, snap
     names = ("method", "options", "mpp", "mean", "std")
     settings: dict[str, object] = {name: classifier.config.get(name) for name in names}
     settings |= {"classes": list(classifier.classes), "precision": precision, "snap": snap, **effort.facts()}
+    settings |= settings_of(classifier, precision)
     settings |= {"purpose": classifier.purpose} if classifier.purpose else {}
     known = classifier.certainty
     settings |= {CERTAINTY: list(known.sentences), CERTAINTY_DIGEST: known.digest} if known.digest else {}
