@@ -12,12 +12,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "wsi_attention"
 
-BASE = {"defaults", "errors", "geometry", "json_values", "lazy", "once", "options", "plain_text"}
+BASE = {"defaults", "errors", "extras", "geometry", "json_values", "lazy", "once", "options", "plain_text"}
 BASE |= {"protocols", "registry", "safe_names", "structures", "timing"}
 MODELS = {"checkpoint", "devices", "files", "learnt_from", "model_card", "model_encoder"}
 ALLOWED = {
     "defaults": set(),
     "errors": set(),
+    "extras": set(),
     "lazy": set(),
     "plain_text": set(),
     "geometry": {"errors"},
@@ -31,7 +32,7 @@ ALLOWED = {
     "registry": {"structures", "geometry", "errors"},
     "config": {"errors", "options"},
     "csv_table": {"errors", "plain_text"},
-    "devices": {"errors"},
+    "devices": {"errors", "extras"},
     "files": {"errors"},
     "learnt_from": BASE,
     "certainty": BASE | {"statistics"},

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from wsi_attention.errors import InputError
+from wsi_attention.extras import how_to_install
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -111,9 +112,7 @@ def _check_openvino(device: torch.device, named: str) -> None:
     if device.type != "cpu":
         raise InputError(f"precision {named} computes on the CPU, and the device is {device}; give --device cpu, or 32")
     if not openvino_version():
-        raise InputError(
-            f"precision {named} needs the package openvino; install it with: pip install 'wsi-attention[openvino]'"
-        )
+        raise InputError(f"precision {named} needs the package openvino; {how_to_install('openvino')}")
 
 
 def autocast(device: torch.device, precision: Used) -> AbstractContextManager[object]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_attention.bags.rows import Rows
 from wsi_attention.errors import InputError, MissingExtraError, ResultsError
+from wsi_attention.extras import how_to_install
 
 if TYPE_CHECKING:
     import h5py
@@ -36,8 +37,7 @@ def library() -> ModuleType:
         import h5py
     except ImportError as error:
         raise MissingExtraError(
-            "feature files are HDF5, which needs the package h5py; install it with: pip install"
-            " 'wsi-attention[features]'"
+            f"feature files are HDF5, which needs the package h5py; {how_to_install('features')}"
         ) from error
     found: ModuleType = h5py
     return found

@@ -22,6 +22,7 @@ from wsi_attention.bags.bag import Bag
 from wsi_attention.bags.ours import ENCODER
 from wsi_attention.bags.rows import Rows
 from wsi_attention.errors import InputError, MissingExtraError
+from wsi_attention.extras import how_to_install
 
 if TYPE_CHECKING:
     import zarr
@@ -185,8 +186,8 @@ def _places(file: Path) -> tuple[NDArray[Any], NDArray[np.int64], int]:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError(
-            f"{file}: LazySlide keeps places of tiles in GeoParquet, which needs the package pyarrow; install it with:"
-            " pip install 'wsi-attention[lazyslide]'"
+            f"{file}: LazySlide keeps places of tiles in GeoParquet, which needs the package pyarrow; "
+            f"{how_to_install('lazyslide')}"
         ) from error
     with parquet.ParquetFile(file) as opened:
         if opened.metadata.num_rows > hdf5.MAX_TILES:

@@ -14,13 +14,13 @@ from wsi_attention.encoders.entry import Entry
 from wsi_attention.encoders.places import SUFFIX, WEIGHTS, hub_cache, on_this_machine, pickle_in, snapshot, weights_in
 from wsi_attention.encoders.published import PYPI, origin_of_entry, origin_of_repository
 from wsi_attention.errors import InputError, MissingExtraError
+from wsi_attention.extras import how_to_install
 from wsi_attention.json_values import parse
 
 CONFIG = "config.json"
 TIMEOUT = 20.0
 """Seconds that the hub may take to list a repository."""
 HUB = "https://huggingface.co"
-EXTRA = "install it with: pip install 'wsi-attention[encoders]'"
 
 
 def hub_config(repository: str) -> dict[str, object]:
@@ -149,7 +149,9 @@ def _hub(repository: str) -> tuple[ModuleType, tuple[type[Exception], ...]]:
     try:
         import huggingface_hub.errors
     except ImportError as error:
-        raise MissingExtraError(f"hub:{repository} needs the package huggingface_hub; {EXTRA}") from error
+        raise MissingExtraError(
+            f"hub:{repository} needs the package huggingface_hub; {how_to_install('encoders')}"
+        ) from error
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries are told once, by the error at their end
     module: ModuleType = huggingface_hub
     of_client = [kind for kind in huggingface_hub.errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"]

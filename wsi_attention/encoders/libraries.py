@@ -7,11 +7,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from wsi_attention.encoders.hub_files import EXTRA
 from wsi_attention.encoders.torchvision_guard import FAILURES, matching_pair, torchvision_problem, without_torchvision
 from wsi_attention.errors import InputError, MissingExtraError
-
-FOR_TRANSFORMERS = "install it with: pip install 'wsi-attention[transformers]'"
+from wsi_attention.extras import how_to_install
 
 
 def timm_package() -> ModuleType:
@@ -21,7 +19,7 @@ def timm_package() -> ModuleType:
         MissingExtraError: timm is not installed, or cannot be loaded.
     """
     if find_spec("timm") is None:
-        raise MissingExtraError(f"encoders of timm and the hub need the package timm; {EXTRA}")
+        raise MissingExtraError(f"encoders of timm and the hub need the package timm; {how_to_install('encoders')}")
     return _imported("timm")
 
 
@@ -44,7 +42,7 @@ def transformers_class(name: str) -> type:
         MissingExtraError: transformers is not installed, or cannot be loaded, or has no such class.
     """
     if find_spec("transformers") is None:
-        raise MissingExtraError(f"this encoder needs the package transformers; {FOR_TRANSFORMERS}")
+        raise MissingExtraError(f"this encoder needs the package transformers; {how_to_install('transformers')}")
     module = _imported("transformers")
     try:
         with without_torchvision():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wsi_attention.errors import MissingExtraError
 from wsi_attention.export.table import tile_values
+from wsi_attention.extras import how_to_install
 from wsi_attention.structures import Prediction
 
 if TYPE_CHECKING:
@@ -45,6 +46,4 @@ def tile_geoframe(prediction: Prediction) -> geopandas.GeoDataFrame:
 
 
 def _missing(method: str, package: str) -> MissingExtraError:
-    return MissingExtraError(
-        f"{method} needs the package {package}; install it with: pip install 'wsi-attention[{package}]'"
-    )
+    return MissingExtraError(f"{method} needs the package {package}; {how_to_install(package)}")

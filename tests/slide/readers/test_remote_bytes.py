@@ -212,7 +212,7 @@ def test_other_file_systems(tmp_path: Path) -> None:
     ("url", "error", "says"),
     [
         ("nothing://a/b.svs", SlideOpenError, "nothing"),
-        ("gdrive://a/b.svs", MissingExtraError, r"gdrive:// needs a package.*wsi-attention\[remote\]"),
+        ("gdrive://a/b.svs", MissingExtraError, r"gdrive:// needs a package .*\(Please install gdrive[^;]*\)$"),
     ],
 )
 def test_schemes_that_are_not_there(url: str, error: type[Exception], says: str) -> None:

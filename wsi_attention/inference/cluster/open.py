@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_attention.errors import ClusterError, InputError, MissingExtraError
+from wsi_attention.extras import how_to_install
 from wsi_attention.inference.cluster.runner import TIMEOUT, Cluster, local_workers
 
 if TYPE_CHECKING:
@@ -114,6 +115,4 @@ def _check_installed(package: str, extra: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(package) is None:
-        raise MissingExtraError(
-            f"this needs the package {package}; install it with: pip install 'wsi-attention[{extra}]'"
-        )
+        raise MissingExtraError(f"this needs the package {package}; {how_to_install(extra)}")

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from wsi_attention.errors import MissingExtraError, SlideOpenError, TileReadError, WsiAttentionError
+from wsi_attention.extras import how_to_install
 from wsi_attention.slide.failures import one_line
 from wsi_attention.slide.urls import masked
 
@@ -42,6 +43,8 @@ class Patience:
     rest: float = 30.0
 
 
+OF_EXTRA = ("http", "https", "s3", "s3a", "gs", "gcs")
+"""Schemes whose packages the extra `remote` brings; for others, fsspec's own message names the package."""
 PATIENCE = Patience()
 """In use for every URL that is opened from now on."""
 
@@ -72,14 +75,18 @@ def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> 
         system, path = core.url_to_fs(url, **options)
     except ImportError as error:
         raise MissingExtraError(
-            f"{masked(url)}: {scheme}:// needs a package that is not installed ({one_line(error)});"
-            " install it with: pip install 'wsi-attention[remote]'"
+            f"{masked(url)}: {scheme}:// needs a package that is not installed ({one_line(error)}){_remedy(scheme)}"
         ) from error
     except Exception as error:  # each package checks its options with errors of its own
         raise SlideOpenError(
             f"{masked(url)}: cannot be asked for ({masked(one_line(error))}); check the URL"
         ) from error
     return system, str(path)
+
+
+def _remedy(scheme: str) -> str:
+    """Return how to install what a scheme needs; nothing for a scheme that our extra does not bring."""
+    return f"; {how_to_install('remote')}" if scheme in OF_EXTRA else ""
 
 
 def _http_timeout(patience: Patience) -> ClientTimeout:
