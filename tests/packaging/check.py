@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,7 @@ IN_WHEEL = (
 IN_SDIST = ("pyproject.toml", "README.md", "LICENSE", "tox.ini", "docs/glossary.md", "sample_slides/sample_01.svs")
 IN_SDIST += ("tests/constraints.txt", "plugins/README.md", "Dockerfile")
 MOST_MB = {"whl": 8.0, "gz": 40.0}
-SLIDES = ("sample_01.svs", "sample_05.ome.zarr")
+SLIDES = sorted(path.name for path in (ROOT / "sample_slides").glob("sample_*"))
 
 
 def main() -> None:
@@ -80,7 +81,9 @@ def check_installed(python: str, wheel: Path, place: Path, options: list[str]) -
     """Install the wheel in a fresh environment and run the commands there, in a folder that holds slides alone."""
     run(python if Path(python).exists() else f"python{python}", "-m", "venv", str(place / "venv"))
     own = place / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    began = time.monotonic()
     run(str(own / "python"), "-m", "pip", "install", "-q", *options, str(wheel))
+    say(f"installed in {time.monotonic() - began:.0f} s")
     slides = place / "slides"
     slides.mkdir()
     for slide in SLIDES:
@@ -91,8 +94,10 @@ def check_installed(python: str, wheel: Path, place: Path, options: list[str]) -
     require(str(place / "venv") in where, f"the package comes from {where}")
     say(where.strip())
     say(run(str(own / "wsi-attention"), "doctor", folder=place))
+    began = time.monotonic()
     run(str(own / "wsi-attention"), "classify", "-i", "slides", "-o", "results", "-m", "demo", folder=place)
     table = (place / "results" / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    say(f"classified in {time.monotonic() - began:.1f} s")
     require(len(table) == 1 + len(SLIDES) and all(",done," in row for row in table[1:]), "\n".join(table))
     for row in table:
         say(row)
