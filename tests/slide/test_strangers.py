@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from wsi_attention.errors import SlideOpenError
+from wsi_attention.slide.agreement import OTHER_PICTURE, difference
 from wsi_attention.slide.description import describe
 from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.seen import Overview
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.strangers import leave_out_strangers
 from wsi_attention.slide.view import View
+from wsi_attention.testing.slide_levels import pyramid
 from wsi_attention.testing.slides import SlideSpec, paint_slide
 
 Pixels = np.ndarray
@@ -53,9 +55,9 @@ def sharpened(rgb: Pixels) -> Pixels:
     return np.clip(rgb + 1.5 * (rgb - blurred), 0, 255).astype(np.uint8)
 
 
-def compared(levels: list[Pixels]) -> Slide:
+def compared(levels: list[Pixels], seen_at: float | None = None) -> Slide:
     slide = open_slide(ArrayLevels(tuple(levels), tile_size=(256, 256)), mpp=0.5)
-    coarse = float(slide.level_downsamples[-1])
+    coarse = seen_at or float(slide.level_downsamples[-1])
     leave_out_strangers(slide, lambda: Overview(View(slide, coarse).read_whole(), coarse))
     return slide
 
@@ -87,6 +89,25 @@ def test_levels_of_the_slide_stay(how: str, step: int, finest: Pixels) -> None:
 def test_a_white_slide_keeps_its_levels() -> None:
     white = np.full((1200, 1600, 3), 243, np.uint8)
     assert compared([white, averaged(white, 4), np.full((75, 100, 3), 241, np.uint8)]).left_out == ()
+
+
+def test_a_place_that_shows_something_at_its_border_alone_decides_nothing(finest: Pixels) -> None:
+    """Its middle is what is looked for in the other picture: there JPEG has left no more than a faint shade."""
+    level = averaged(finest, 4)
+    tissue = [level[100:164, 150:214], level[150:214, 200:264]]
+    border = np.full_like(tissue[0], 243)
+    border[:, 57:] = 190
+    shaded = border.copy()
+    shaded[:, 32:57] = 242
+    assert difference([*((one, jpeg(one, 75)) for one in tissue), (shaded, border)]) is None
+    moved = [(one, np.roll(one, (4, 4), (0, 1))) for one in tissue]
+    assert difference([*moved, (shaded, border)]) == OTHER_PICTURE
+
+
+@pytest.mark.slow
+def test_a_pyramid_whose_corner_is_compared_keeps_its_levels() -> None:
+    levels = pyramid(paint_slide(SlideSpec((2400, 2000), seed=135, label="lesion"))[0], 4, smallest=150)
+    assert compared([jpeg(level, 75) for level in levels], seen_at=32.0).left_out == ()
 
 
 CHANGED: dict[str, tuple[Change, str]] = {

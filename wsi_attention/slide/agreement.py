@@ -83,9 +83,12 @@ def _swapped(pairs: Sequence[tuple[Floats, Floats]]) -> bool:
 
 
 def _elsewhere(pairs: Sequence[tuple[Floats, Floats]]) -> bool:
-    """Tell whether the patterns of brightness (h, w) are different ones, or lie at other places."""
+    """Tell whether the patterns of brightness (h, w) are different ones, or lie at other places.
+
+    A place whose middle shows nothing in both pictures decides nothing: what would be correlated is noise of JPEG.
+    """
     patterns = [(_smooth(one), _smooth(other)) for one, other in pairs]
-    patterns = [each for each in patterns if min(each[0].shape) >= LEAST and max(map(np.std, each)) > VARIED]
+    patterns = [each for each in patterns if min(each[0].shape) >= LEAST and max(map(_varies, each)) > VARIED]
     if not patterns or np.mean([next(_correlations(*each, range(1))) for each in patterns]) > SURE:
         return False
     here = float(np.mean([max(_correlations(*each, range(BORDER + 1))) for each in patterns]))
@@ -99,14 +102,28 @@ def _elsewhere(pairs: Sequence[tuple[Floats, Floats]]) -> bool:
 
 def _correlations(one: Floats, other: Floats, distances: range) -> Iterator[float]:
     """Correlate the middle of one pattern with the other, moved by 0, 1, … pixels along its longer side."""
-    h, w = one.shape
-    reach = min(REACH, h // 4, w // 4)
-    core = one[reach : h - reach, reach : w - reach]
+    reach, core = _reach(one), _middle(one)
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
             if max(abs(down), abs(right)) in distances:
                 top, left = reach + down, reach + right
                 yield _correlation(core, other[top : top + core.shape[0], left : left + core.shape[1]])
+
+
+def _reach(plane: Floats) -> int:
+    """Return the pixels by which the middle of a pattern can be moved within another one."""
+    h, w = plane.shape
+    return min(REACH, h // 4, w // 4)
+
+
+def _middle(plane: Floats) -> Floats:
+    """Return the part of a pattern (h, w) that is looked for in another one."""
+    (h, w), reach = plane.shape, _reach(plane)
+    return plane[reach : h - reach, reach : w - reach]
+
+
+def _varies(plane: Floats) -> float:
+    return float(_middle(plane).std())
 
 
 def _smooth(plane: Floats) -> Floats:
