@@ -20,6 +20,7 @@ CORE = {
     "torch", "typer", "zarr",
 }  # fmt: skip
 EXTRAS = {
+    "azure": {"adlfs"},
     "cluster": {"distributed"},
     "encoders": {"huggingface-hub", "timm"},
     "fast-zarr": {"tensorstore"},

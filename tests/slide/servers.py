@@ -23,6 +23,7 @@ class Manners:
     Attributes:
         ranges: whether it gives ranges at all.
         several: whether it gives several ranges by one request.
+        ends: whether it gives the last bytes of a file whose size is not named.
         latency: seconds before each answer.
         fails: number of requests that are answered as they should be; those after them get `status`.
         heals: number of requests that get `status`; those after them are answered.
@@ -34,6 +35,7 @@ class Manners:
 
     ranges: bool = True
     several: bool = True
+    ends: bool = True
     latency: float = 0.0
     fails: float = float("inf")
     heals: int = 0
@@ -139,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _ranges(self, size: int) -> list[tuple[int, int]] | None:
         text = self.headers.get("Range", "")
+        if end := re.fullmatch(r"bytes=-(\d+)", text):
+            return [(max(0, size - int(end[1])), size)] if self.server.server.manners.ends else None
         found = re.findall(r"(\d+)-(\d+)", text)
         if not text or (len(found) > 1 and not self.server.server.manners.several):
             return None

@@ -18,6 +18,7 @@ from wsi_attention.slide.slide import open_slide
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from servers import Manners, Server, serving
+from sparse_slides import write_zarr
 
 QUICK = remote_system.Patience(connect=1, silent=0.3, total=1.5, attempts=3, pause=0.02, rest=5)
 FILES = ["generic.tif", "pyramid.ome.tif", "pyramid.ome.zarr", "three.ome.zarr"]
@@ -107,6 +108,28 @@ def test_a_page_is_no_slide(server: Server, stored: Path) -> None:
     (stored / "page.svs").write_text("<!doctype html><title>Log in</title>")
     with pytest.raises(SlideOpenError, match=r"page\.svs: "):
         open_slide(server.url("page.svs"))
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_shards_of_a_server_that_gives_no_last_bytes(
+    ends: bool, tmp_path: Path, pyramid: tuple[np.ndarray, ...]
+) -> None:
+    """A shard's index is its end, asked for once; where the server sends the whole instead, the size is asked for."""
+    write_zarr(tmp_path / "a.ome.zarr", pyramid, lambda *_: False, shards=True)
+    with serving(tmp_path, Manners(ends=ends)) as server, open_slide(server.url("a.ome.zarr")) as slide:
+        for level in reversed(range(len(pyramid))):  # the last is a single shard
+            assert np.array_equal(slide.read((0, 0), level, slide.level_dimensions[level]), pyramid[level])
+        ends_asked = sum("bytes=-" in each for each in server.requests)
+        sizes_asked = sum(each.startswith("HEAD") and "/c/" in each for each in server.requests)
+    shards = len(list((tmp_path / "a.ome.zarr").glob("*/c/*/*/*")))
+    assert (ends_asked, sizes_asked) == ((shards, 0) if ends else (1, shards))
+
+
+def test_shards_of_a_server_that_gives_whole_files_only(tmp_path: Path, pyramid: tuple[np.ndarray, ...]) -> None:
+    write_zarr(tmp_path / "a.ome.zarr", pyramid, lambda *_: False, shards=True)
+    told = pytest.raises(TileReadError, match="the server gives whole files only, no ranges of bytes; download it")
+    with serving(tmp_path, Manners(ranges=False)) as server, open_slide(server.url("a.ome.zarr")) as slide, told:
+        slide.read((0, 0), 0, slide.dimensions)
 
 
 def test_zip_stores_are_refused(server: Server) -> None:

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from zarr.abc.store import RangeByteRequest, Store
+from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import FsspecStore, WrapperStore
 
 from wsi_attention.errors import SlideOpenError, TileReadError
 from wsi_attention.slide.readers.remote import system as remote_system
-from wsi_attention.slide.readers.remote.system import GIVEN_UP, file_system, persistently
+from wsi_attention.slide.readers.remote.system import AZURE, GIVEN_UP, file_system, persistently, scheme_of
 from wsi_attention.slide.urls import last_part, masked
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEPT = 2**25
-"""Bytes of whole chunks that are kept, so that neighbouring tiles fetch a chunk once."""
+"""Bytes of whole chunks and of indices of shards that are kept, so that neighbouring tiles fetch them once."""
 PIECE = 2**16
 """Bytes of an answer that are taken at once."""
 
@@ -40,6 +40,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
         self._patience = remote_system.PATIENCE
         self._kept: OrderedDict[str, Buffer | None] = OrderedDict()
         self._bytes = 0
+        self._gives_ends = scheme_of(url) not in AZURE  # it takes a part by its first byte only
         self.missing: set[str] = set()
 
     @classmethod
@@ -52,8 +53,8 @@ class RemoteStore(WrapperStore[FsspecStore]):
         """
         if last_part(url).lower().endswith((".zip", ".ozx")):
             raise SlideOpenError(f"{masked(url)}: a zip file at a URL cannot be read in pieces; download it first")
-        system, path = file_system(url.rstrip("/"), remote_system.PATIENCE, asynchronous=True)
-        if not system.async_impl:
+        system, path = file_system(url.rstrip("/"), remote_system.PATIENCE, asynchronous=scheme_of(url) not in AZURE)
+        if not (system.async_impl and system.asynchronous):
             from fsspec.implementations import asyn_wrapper
 
             system = cast(Any, asyn_wrapper).AsyncFileSystemWrapper(system, asynchronous=True)
@@ -70,14 +71,34 @@ class RemoteStore(WrapperStore[FsspecStore]):
         """
         if byte_range is None:
             return await self.get_at_most(key, prototype, sys.maxsize)
-        found = await self._persistently(lambda: self._store.get(key, prototype, byte_range))
+        if isinstance(byte_range, SuffixByteRequest) and (kept := _name_of_end(key, byte_range)) in self._kept:
+            self._kept.move_to_end(kept)
+            return self._kept[kept]
+        found = await self._persistently(lambda: self._part(key, prototype, byte_range))
         if found is None:
             self.missing.add(key)
-        elif isinstance(byte_range, RangeByteRequest) and found and len(found) != byte_range.end - byte_range.start:
+        elif _is_other_part(byte_range, len(found)):
             raise TileReadError(
                 f"{self.path}: the server gives whole files only, no ranges of bytes; download it first"
             )
+        if isinstance(byte_range, SuffixByteRequest):
+            self._keep(_name_of_end(key, byte_range), found)
         return found
+
+    async def _part(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest) -> Buffer | None:
+        """Return a part of the value of a key; where the server gives no last bytes, it is asked for the size first."""
+        if not isinstance(byte_range, SuffixByteRequest):
+            return await self._store.get(key, prototype, byte_range)
+        if self._gives_ends:
+            found = await self._store.get(key, prototype, byte_range)
+            if found is None or not _is_other_part(byte_range, len(found)):
+                return found
+            self._gives_ends = False
+        try:
+            size = await self._store.getsize(key)
+        except FileNotFoundError:
+            return None
+        return await self._store.get(key, prototype, RangeByteRequest(max(0, size - byte_range.suffix), size))
 
     async def get_at_most(self, key: str, prototype: BufferPrototype, most: int) -> Buffer | None:
         """Return the value of a key that may have so many bytes; None where there is none.
@@ -149,3 +170,15 @@ class RemoteStore(WrapperStore[FsspecStore]):
         self._kept.clear()
         self._bytes = 0
         self._store.close()
+
+
+def _name_of_end(key: str, asked: SuffixByteRequest) -> str:
+    """Return the name under which the end of a value is kept: a shard's index, which each of its chunks needs."""
+    return f"{key} -{asked.suffix}"
+
+
+def _is_other_part(asked: ByteRequest, count: int) -> bool:
+    """Tell from the number of bytes of an answer whether it is another part than the one asked for."""
+    if isinstance(asked, RangeByteRequest):
+        return 0 < count != asked.end - asked.start
+    return isinstance(asked, SuffixByteRequest) and count > asked.suffix

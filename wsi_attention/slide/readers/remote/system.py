@@ -43,8 +43,10 @@ class Patience:
     rest: float = 30.0
 
 
-OF_EXTRA = ("http", "https", "s3", "s3a", "gs", "gcs")
-"""Schemes whose packages the extra `remote` brings; for others, fsspec's own message names the package."""
+AZURE = ("abfs", "abfss", "az")
+"""Schemes of Azure."""
+EXTRAS = dict.fromkeys(("http", "https", "s3", "s3a", "gs", "gcs"), "remote") | dict.fromkeys(AZURE, "azure")
+"""The extra that brings a scheme's packages; for other schemes, fsspec's own message names the package."""
 PATIENCE = Patience()
 """In use for every URL that is opened from now on."""
 
@@ -67,7 +69,7 @@ def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> 
     """
     from fsspec import core
 
-    scheme = url.partition("://")[0].rpartition("::")[2]
+    scheme = scheme_of(url)
     options: dict[str, object] = {"asynchronous": True} if asynchronous else {}
     try:
         if scheme in ("http", "https"):
@@ -84,9 +86,14 @@ def file_system(url: str, patience: Patience, *, asynchronous: bool = False) -> 
     return system, str(path)
 
 
+def scheme_of(url: str) -> str:
+    """Return the scheme that a URL is asked by: "s3" for s3://…, "https" for zip::https://…."""
+    return url.partition("://")[0].rpartition("::")[2]
+
+
 def _remedy(scheme: str) -> str:
-    """Return how to install what a scheme needs; nothing for a scheme that our extra does not bring."""
-    return f"; {how_to_install('remote')}" if scheme in OF_EXTRA else ""
+    """Return how to install what a scheme needs; nothing for a scheme that none of our extras brings."""
+    return f"; {how_to_install(EXTRAS[scheme])}" if scheme in EXTRAS else ""
 
 
 def _http_timeout(patience: Patience) -> ClientTimeout:
@@ -158,13 +165,15 @@ def passing(error: BaseException) -> bool:
         return False
     if type(error).__name__ in _LASTING_NAMES:
         return False
-    status = getattr(error, "status", None)
+    status = _status(error)
     return status is None or status in _PASSING_STATUS
 
 
 def reason(error: BaseException) -> str:
     """Say what went wrong with a request, in a few words without secrets, and what to do about it."""
-    status = getattr(error, "status", None)
+    status = _status(error)
+    if isinstance(error, IsADirectoryError):
+        return "a folder on the server, not a file; check the URL"
     if isinstance(error, FileNotFoundError) or status == 404:
         return "there is no such file on the server; check the URL"
     if isinstance(error, PermissionError) or status in (401, 403):
@@ -173,9 +182,15 @@ def reason(error: BaseException) -> str:
         return "no credentials were found; set them up as the storage's own tools do, or FSSPEC_S3_ANON=true"
     if isinstance(error, TimeoutError):
         return "the server did not answer in time; try again later"
-    if status is not None:
-        return f"the server answers {status} ({getattr(error, 'message', '') or 'no reason given'}); try again later"
-    return masked(one_line(error)).rstrip(".") + "; try again later"
+    told = " ".join(str(getattr(error, "message", "")).split()) or "no reason given"
+    answer = f"the server answers {status} ({told})"
+    return f"{answer if status is not None else masked(one_line(error)).rstrip('.')}; try again later"
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the status of an HTTP answer that became an error; Azure's errors name it otherwise than aiohttp's."""
+    found = getattr(error, "status", None) or getattr(error, "status_code", None)
+    return found if isinstance(found, int) else None
 
 
 class _GivenUp:
