@@ -20,6 +20,8 @@ import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from long_description import absolute
+
 ROOT = Path(__file__).resolve().parents[2]
 IN_WHEEL = (
     "cli/app.py",
@@ -51,11 +53,26 @@ def main() -> None:
 
 
 def built(dist: Path) -> tuple[Path, Path]:
-    """Return the sdist and the wheel; where they are not there, they are built, the wheel from the sdist."""
+    """Return the sdist and the wheel; where they are not there, they are built, the wheel from the sdist.
+
+    With the repository's address in WSI_ATTENTION_REPOSITORY, links and pictures of the long description lead there.
+    """
     if not any(dist.glob("*.whl")):
-        run(sys.executable, "-m", "build", "--outdir", str(dist), str(ROOT))
+        repository = os.environ.get("WSI_ATTENTION_REPOSITORY", "")
+        with TemporaryDirectory() as folder:
+            source = copied(Path(folder), repository) if repository else ROOT
+            run(sys.executable, "-m", "build", "--outdir", str(dist), str(source))
     (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
     return sdist, wheel
+
+
+def copied(folder: Path, repository: str) -> Path:
+    """Return a copy of the checkout whose README.md is what an index of packages shows."""
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".tox", ".*_cache", "__pycache__", "dist"))
+    readme = source / "README.md"
+    readme.write_text(absolute(readme.read_text(encoding="utf-8"), repository), encoding="utf-8")
+    return source
 
 
 def check_names(sdist: Path, wheel: Path) -> None:
