@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 from npe2 import PluginManager, PluginManifest
 from wsi_attention_napari import levels as levels_module
+from wsi_attention_napari.heatmaps import heatmap_layers, heatmap_reader
 from wsi_attention_napari.layers import MOST, prediction_layers, slide_layer
 from wsi_attention_napari.levels import Level, levels_of
 from wsi_attention_napari.readers import results_reader, slide_reader
@@ -33,6 +35,7 @@ from wsi_attention_napari.widget import Classify, classified, stored
 from wsi_attention import Prediction, View, open_slide, predict
 from wsi_attention.checkpoint import load_model
 from wsi_attention.errors import InputError, ResultsError, SlideOpenError
+from wsi_attention.export.zarr import HeatmapPyramidExporter
 from wsi_attention.inference.batch.classify import classify
 from wsi_attention.structures import Glimpse, TileSet
 from wsi_attention.testing.exporters import EXAMPLES, example_prediction
@@ -119,6 +122,7 @@ def test_the_manifest_is_valid_and_known_to_napari() -> None:
     assert {one.command for one in manifest.contributions.readers} == {
         "napari-wsi-attention.slide",
         "napari-wsi-attention.results",
+        "napari-wsi-attention.heatmap",
     }
 
 
@@ -212,6 +216,43 @@ def test_results_are_read_by_slide(results: Path, sample_slide: Path) -> None:
     with pytest.raises(ValueError, match=r"results of 2 slides \(sample_01, sample_02\)"):
         results_reader(str(results))(str(results))
     assert slide_reader(str(results)) is None
+
+
+def test_a_heatmap_lies_on_the_slide(lesion: Prediction, tmp_path: Path) -> None:
+    """Its file counts in µm, the slide's layer in level-0 pixels; here both are the same place."""
+    folder = tmp_path / "a.ome.zarr"
+    HeatmapPyramidExporter()(lesion, folder)
+    heatmap, inspected = read_by_napari(folder)
+    [attention] = [one for one in shown(prediction_layers(lesion)) if isinstance(one, Image)]
+    assert np.array_equal(heatmap.data[0], attention.data.astype(np.float32), equal_nan=True)
+    assert heatmap.contrast_limits == pytest.approx(attention.contrast_limits)
+    for corner in ((0.0, 0.0), (-0.5, -0.5), (3.0, 7.0)):
+        assert heatmap.data_to_world(corner) == pytest.approx(attention.data_to_world(corner))
+        assert inspected.data_to_world(corner) == pytest.approx(attention.data_to_world(corner))
+    assert (heatmap.visible, inspected.visible) == (True, False)
+    assert heatmap.metadata["wsi_attention"]["label"] == lesion.shown_label
+    assert slide_reader(str(folder)) is None
+
+
+def test_other_pyramids_and_heatmaps_without_a_scale_are_left_to_others(lesion: Prediction, tmp_path: Path) -> None:
+    folder = tmp_path / "a.ome.zarr"
+    HeatmapPyramidExporter()(lesion, folder)
+    about = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    del about["attributes"]["wsi_attention"]["mpp"]
+    (folder / "zarr.json").write_text(json.dumps(about), encoding="utf-8")
+    assert heatmap_reader(str(folder)) is None
+    with pytest.raises(ValueError, match="no heatmap with the slide's µm per pixel; write it with: export"):
+        heatmap_layers(folder)
+    assert heatmap_reader(str(tmp_path)) is None
+
+
+def test_all_maps_of_a_model_are_layers(tmp_path: Path) -> None:
+    [kind] = [one for one in EXAMPLES if len(example_prediction(kind=one).maps) > 1][:1]
+    prediction = example_prediction(kind=kind)
+    HeatmapPyramidExporter()(prediction, tmp_path / "a.ome.zarr")
+    made = shown(heatmap_layers(tmp_path / "a.ome.zarr"))
+    assert len(made) == len(prediction.maps) + 1
+    assert [one.visible for one in made] == [True, *[False] * len(prediction.maps)]
 
 
 def test_what_is_not_ours_is_left_to_others(tmp_path: Path, results: Path) -> None:

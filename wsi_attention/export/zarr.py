@@ -52,7 +52,8 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
     """Return the group's attributes for a pyramid of `count` levels.
 
     A pixel's coordinate is its centre, as napari and the slide's own OME-Zarr have it: level-0 pixel 0 lies at 0 µm, so
-    a cell that starts at pixel s and is d pixels wide lies at (s + (d - 1) / 2) · mpp.
+    a cell that starts at pixel s and is d pixels wide lies at (s + (d - 1) / 2) · mpp. Our own attributes repeat mpp,
+    so that a program that counts in level-0 pixels can divide by it.
     """
     scales = [_placed(found.grid, prediction.mpp, 2**level) for level in range(count)]
     space = [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
@@ -67,6 +68,7 @@ def metadata(found: AttentionMap, prediction: Prediction, count: int) -> dict[st
     channels = [_channel(name, "FFFFFF", highest), _channel(INSPECTED, "00B4FF", 1.0)]
     about: dict[str, JSON] = {
         "label": prediction.shown_label,
+        "mpp": prediction.mpp,
         "unread_mass": prediction.unread_mass,
         "remarks": list(prediction.remarks),
     }

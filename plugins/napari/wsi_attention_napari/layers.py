@@ -50,7 +50,7 @@ def _map_layer(found: AttentionMap, name: str, prediction: Prediction) -> LayerD
         "name": name,
         "scale": (y, x),
         "translate": (top + y / 2 - CORNER, left + x / 2 - CORNER),
-        "colormap": _heat(),
+        "colormap": heat(),
         "opacity": 0.6,
         "interpolation2d": "nearest",
         "contrast_limits": (0.0, float(max(finite.max(initial=0.0), np.finfo(np.float32).tiny))),
@@ -59,7 +59,7 @@ def _map_layer(found: AttentionMap, name: str, prediction: Prediction) -> LayerD
     return found.values, how, "image"
 
 
-def _heat() -> Colormap:
+def heat() -> Colormap:
     """Inferno that lets the slide through where attention is low."""
     colours = np.array(ensure_colormap("inferno").colors, np.float64)
     colours[:, 3] = np.linspace(0.2, 1.0, len(colours))

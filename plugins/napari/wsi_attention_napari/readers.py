@@ -20,7 +20,7 @@ STATES = "states"
 
 def slide_reader(path: Paths) -> Read | None:
     """Read slides; other files and folders only where they open as a brightfield slide."""
-    one = _one(path)
+    one = one_path(path)
     if one is None or _results_of(one) is not None:
         return None
     if one.suffix.lower() not in SLIDES:
@@ -33,7 +33,7 @@ def slide_reader(path: Paths) -> Read | None:
 
 def results_reader(path: Paths) -> Read | None:
     """Read the result of one slide: its file in `states/`, or a results folder of one slide."""
-    one = _one(path)
+    one = one_path(path)
     return _read_results if one is not None and _results_of(one) is not None else None
 
 
@@ -64,12 +64,13 @@ def _results_of(path: Path) -> Path | None:
     return above[0].parent if above and path.suffix == ".json" else None
 
 
-def _one(path: Paths) -> Path | None:
+def one_path(path: Paths) -> Path | None:
+    """The path that napari gave; None where it gave several."""
     return Path(path) if isinstance(path, str) else Path(path[0]) if len(path) == 1 else None
 
 
 def _given(path: Paths) -> Path:
-    found = _one(path)
+    found = one_path(path)
     if found is None:
         raise ValueError(f"{len(path)} paths as one stack; open slides one by one")
     return found
