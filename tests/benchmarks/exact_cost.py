@@ -2,23 +2,29 @@
 
     python tests/benchmarks/exact_cost.py [--size 100000] [--tiles 256] [--encode 1024] [--repeats 3]
 
-ATS with a ResNet-18 and random weights on a generated slide (256-px JPEG tiles, 0.25 µm/px, 40 % tissue), every side
-in a process of its own that has classified a small slide before. "all tissue" reads and encodes every tile of the
-model's size and scale that lies on tissue, side by side, through the same reader and encoder; only --encode of them,
-evenly spread over the tissue, and that time is scaled to all (0 does all). The model's own exact sum (`--exact`) takes
-one tile from the middle of each of its cells of 128 µm, which is a quarter of that; its cost is scaled by their number.
-"alone" is what no order of work can avoid: reading the overview, decoding the sampled tiles, and the forward
-passes of the two networks, each by itself on the very same pixels; the sample also opens the file, finds the tissue,
-draws, and keeps count. Bytes are those that the process asked of files (rchar of /proc/self/io) and those that the disk
-delivered from a cold cache (read_bytes: whole pages, and what the system reads ahead), beside the bytes that the
-slide's counters claim, and the size of the file. "sampled" is the reader `auto`: OpenSlide has opened the small slide,
-to compare a tile with it, and not the large one of the same kind; "first of its kind" is `auto` where the small slide
-was read by name, so that the large one is compared; "openslide by name" reads everything through OpenSlide.
+ATS with a ResNet-18 and random weights on a generated slide (256-px JPEG tiles, 0.25 µm/px, 40 % tissue), every side in
+a process of its own that has classified a small slide before. "all tissue" reads and encodes every tile of the model's
+size and scale that lies on tissue, side by side, through the same reader and encoder; only --encode of them, evenly
+spread over the tissue, and that time is scaled to all (0 does all). The model's own exact sum (`--exact`) takes one
+tile from the middle of each of its cells of 128 µm, which is a quarter of that; its cost is scaled by their number.
+"alone" is what no order of work can avoid: reading the overview, decoding the sampled tiles, and the forward passes of
+the two networks, each by itself on the very same pixels; the sample also opens the file, finds the tissue, draws, and
+keeps count. Bytes are those that were read of the slide's own file, counted by strace in a run of its own (where there
+is no strace, all that the process asked of files: rchar of /proc/self/io, in which an excerpt that is compared in
+memory counts too); and those that the disk delivered from a cold cache (read_bytes: whole pages, and what the system
+reads ahead), beside the bytes that the slide's counters claim, and the size of the file. "sampled" is the reader
+`auto`: OpenSlide has opened the small slide, to compare a tile with it, and not the large one of the same kind; "first
+of its kind" is `auto` where the small slide was read by name, so that the large one is compared; "openslide by name"
+reads everything through OpenSlide.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
 import statistics
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -131,6 +137,42 @@ def cold(readers: tuple[str, str], path: str, model: str, first: str, most: int)
     return classified(path, model, reader=readers[0])
 
 
+ONE_SLIDE = "import sys; from one_slide import classified as c; c(*sys.argv[3:5], reader=sys.argv[1]); "
+ONE_SLIDE += "c(sys.argv[5], sys.argv[4], reader=sys.argv[2])"
+"""Classifies the small slide and the large one: their readers, the small slide, the model, the large slide."""
+CALL = re.compile(
+    r"^(\d+) +(?:p?read(?:64|v2?)?\(\d+<([^>]*)>.*?|<\.\.\. \w+ resumed>.*)(?: = (\d+)| <unfinished \.\.\.>)$"
+)
+
+
+def read_of(path: Path, model: str, first: str, readers: tuple[str, str]) -> int | None:
+    """Bytes that a process reads of the large slide's file when it classifies both; None where there is no strace."""
+    strace = shutil.which("strace")
+    if strace is None:
+        return None
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "calls"
+        calls = ["-f", "-y", "-qq", "-s", "0", "-e", "trace=read,pread64,readv,preadv,preadv2", "-o", str(log)]
+        side = [sys.executable, "-c", ONE_SLIDE, readers[1], readers[0], first, model, str(path)]
+        subprocess.run([strace, *calls, *side], check=True, cwd=Path(__file__).parent)
+        return bytes_in(log.read_text(encoding="utf-8", errors="replace").splitlines(), str(path.resolve()))
+
+
+def bytes_in(lines: list[str], path: str) -> int:
+    """Bytes that calls in strace's lines read of a file; a call that another thread interrupts has two lines."""
+    total, waiting = 0, dict[str, str]()
+    for line in lines:
+        if (call := CALL.match(line)) is None:
+            continue
+        thread, of, count = call.groups()
+        of = waiting.pop(thread, "") if of is None else of
+        if count is None:
+            waiting[thread] = of
+        elif of == path:
+            total += int(count)
+    return total
+
+
 def report(rounds: dict[str, list[dict[str, Any]]], file_bytes: int) -> None:
     """Print the sides, the ratios and the bytes."""
     for kind in ("seconds", "cpu_seconds"):
@@ -157,7 +199,8 @@ def report_bytes(name: str, one: dict[str, Any], file_bytes: int) -> None:
         f"bytes, {name}: {one['bytes_counted'] / 1e6:.2f} MB counted for tiles and overview"
         f" and {one['bytes_index'] / 1e6:.2f} in the index of a file of {file_bytes / 1e6:,.0f}"
     )
-    for what, kind in (("asked of files", "bytes_read"), ("from a cold disk", "bytes_storage")):
+    asked = ("read of the file", "bytes_file") if "bytes_file" in one else ("asked of files", "bytes_read")
+    for what, kind in (asked, ("from a cold disk", "bytes_storage")):
         print(
             f"  {what}: {one[kind] / 1e6:.2f} MB, {one[kind] / needed:.2f}x of these, target 1.15;"
             f" {one[kind] / file_bytes:.2%} of the file, target 1 %"
@@ -182,6 +225,9 @@ def main() -> None:
         for turn in range(options.repeats):
             for name in (*list(sides)[turn % len(sides) :], *list(sides)[: turn % len(sides)]):
                 rounds[name].append(in_own_process(sides[name], str(path), model, first, options.encode))
+        for name, readers in BY_READER.items():
+            counted = {} if (read := read_of(path, model, first, readers)) is None else {"bytes_file": read}
+            rounds[name][-1] |= counted
         size = path.stat().st_size
     report(rounds, size)
     save(options.json, options, {"file_bytes": size, "rounds": rounds}, began)

@@ -23,6 +23,7 @@ from wsi_attention.slide.resample import on_white
 from wsi_attention.slide.urls import is_url
 
 SAME = "a tiled TIFF; a tissue tile is the same in OpenSlide"
+IN_EXCERPT = "a tiled TIFF; a tissue tile is the same in OpenSlide, which was shown an excerpt of the file"
 SAME_KIND = "a tiled TIFF; a tissue tile of a slide of its kind is the same in OpenSlide"
 AT_URL = "a tiled TIFF at a URL"
 ALONE = "a tiled TIFF; OpenSlide does not tell its images apart"
@@ -68,7 +69,7 @@ def judge(path: str, series: Series = None) -> Verdict:
                 return Verdict(True, SAME_KIND)
             if _same_in_excerpt(path, ours, kind):
                 _PROVED.add(kind)
-                return Verdict(True, SAME)
+                return Verdict(True, IN_EXCERPT)
         foreign = _foreign(path)
         if foreign is None:
             return _compared(path, ours, series, kind)
