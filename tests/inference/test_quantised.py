@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -136,6 +137,7 @@ def test_a_model_is_quantised_with_tiles_of_slides(
     folder = quantise.quantise(saved, [path], tiles=10, told=lambda done, of: said.append((done, of)))
     made = quantised(saved)
     assert saved.folder is not None and folder == saved.folder / FOLDER
+    assert "openvino_telemetry" not in sys.modules  # nobody is told
     assert made.likeness > 0.98 and b"FakeQuantize" in made.model
     assert json.loads((folder / ABOUT).read_text())["slides"] == 1 and said == [(0, 1), (1, 1)]
     own = predict(path, saved, device="cpu", precision="int8"), predict(path, saved, device="cpu", precision="32")
