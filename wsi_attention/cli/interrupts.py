@@ -39,6 +39,16 @@ def noted() -> Iterator[list[int]]:
 
 
 @contextmanager
+def resumable() -> Iterator[None]:
+    """Say after Ctrl-C inside that nothing is lost; for commands that go on when they are started again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("what is finished is kept; the same command goes on from there", file=sys.stderr)
+        raise
+
+
+@contextmanager
 def _on_interrupt(handler: Callable[[int, object], None]) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():

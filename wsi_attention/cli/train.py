@@ -89,10 +89,10 @@ def train(
 
     Example: wsi-attention train -l labels.csv -i slides/ -o model/ --method ats
     """
-    from wsi_attention.cli.interrupts import starting
+    from wsi_attention.cli.interrupts import resumable, starting
 
     voice = voice_of(quiet, verbose)
-    with listening(voice) as listener:
+    with resumable(), listening(voice) as listener:
         listener.progress("loading", 0, 0)
         with starting():
             from wsi_attention.config import Recipe, as_recipe, changed, default_recipe
