@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wsi_attention.checkpoint import SHIPPED, Classifier, ClassifierLike, as_classifier
 from wsi_attention.devices import openvino_version, placed
 from wsi_attention.errors import InputError, ModelError
+from wsi_attention.extras import how_to_install
 from wsi_attention.feature_store.kind import weights_sha256
 from wsi_attention.files import results_errors, write_folder
 from wsi_attention.inference.compiled import NotCompiledError, Shape, inferred, traced, without_telemetry
@@ -91,7 +92,7 @@ def _each(slides: Sequence[str | Path], told: Callable[[int, int], None]) -> Ite
 
 def _check(model: Classifier, slides: Sequence[str | Path]) -> None:
     if not openvino_version() or not _nncf_version():
-        raise InputError("quantising needs the package nncf; install it with: pip install 'wsi-attention[int8]'")
+        raise InputError(f"quantising needs the package nncf; {how_to_install('int8')}")
     if model.folder is None or model.folder.is_relative_to(SHIPPED):
         raise InputError(f"model {model.name} has no folder of its own to write to; copy or save it, and give the copy")
     if reason := hindrance(model, contract_of(model.model).encoder):
