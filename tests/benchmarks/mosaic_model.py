@@ -1,6 +1,6 @@
 """The model of lymph-node mosaics, from the tiles to the folder that may be shipped.
 
-    python tests/benchmarks/mosaic_model.py all --work FOLDER [--recipe needle-ats] [--slides FOLDER --encoder FILE]
+    python tests/benchmarks/mosaic_model.py all --work FOLDER [--recipe needle-grow] [--slides FOLDER --encoder FILE]
 
 Makes training mosaics of PatchCamelyon tiles (`needle_slides.py`), teaches the tile encoder on tiles that are in none
 of them (`needle_encoder.py`), trains three models that differ by their seed with `wsi-attention train`, and classifies
@@ -217,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=("all", *STEPS))
     parser.add_argument("--work", type=Path, default=Path("mosaic-work"))
-    parser.add_argument("--recipe", default="needle-ats", help="shipped name, or a TOML file")
+    parser.add_argument("--recipe", default="needle-grow", help="shipped name, or a TOML file")
     parser.add_argument("--slides", type=Path, help="training mosaics [default: in --work]")
     parser.add_argument("--encoder", type=Path, help="encoder weights [default: in --work]")
     given = parser.parse_args()

@@ -35,6 +35,7 @@ def test_shipped_local_and_fetched_models_and_encoders(tmp_path: Path, monkeypat
     assert ran.exit_code == 0, ran.output
     shipped, here, away, encoders = ran.stdout.strip().split("\n\n")
     assert "demo" in shipped and "demonstration" in shipped
+    assert "lymph-node-mosaic" in shipped and "research example" in shipped
     head, *rows = here.splitlines()
     assert head == f"in {tmp_path / 'work'}:"
     assert [row.split()[0] for row in rows] == ["model", str(local), "cannot"]
