@@ -270,10 +270,10 @@ def test_links_and_folders_stop_nothing_and_are_not_followed(tmp_path: Path, mon
 
 
 def test_methods_that_look_inside_the_encoder_and_encoders_with_listeners_stay_in_torch(tiny: Classifier) -> None:
-    assert engine._hindrance(replace(tiny, config={**tiny.config, "method": "tnet"}), encoder_of(tiny))
-    assert not engine._hindrance(tiny, encoder_of(tiny))
+    assert engine.hindrance(replace(tiny, config={**tiny.config, "method": "tnet"}), encoder_of(tiny))
+    assert not engine.hindrance(tiny, encoder_of(tiny))
     handle = next(encoder_of(tiny).children()).register_forward_hook(lambda *given: None)
-    assert "listens" in engine._hindrance(tiny, encoder_of(tiny))
+    assert "listens" in engine.hindrance(tiny, encoder_of(tiny))
     handle.remove()
 
 

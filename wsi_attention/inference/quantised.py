@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from torch import nn
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER, MODEL, WEIGHTS, ABOUT = "int8", "encoder.xml", "encoder.bin", "about.json"
 """The folder inside the model folder, and its files: OpenVINO's own format, and what is known of it."""
-INT8 = "int8"
+INT8: Final = "int8"
 """The name of the precision."""
 
 

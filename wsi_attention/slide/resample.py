@@ -101,7 +101,7 @@ def _means_by_products(pixels: NDArray[np.uint8], down: Overlaps, across: Overla
     columns = _shares(*across, width, channels)
     rows = max(1, BAND_VALUES // flat.shape[1])
     for top in range(0, len(out), rows):
-        first, shares = (part[top : top + rows] for part in down)
+        first, shares = down[0][top : top + rows], down[1][top : top + rows]
         begin, end = int(first[0]), min(int(first[-1]) + shares.shape[1], height)
         band = _shares(first - begin, shares, end - begin) @ flat[begin:end].astype(np.float32)
         means = columns @ np.ascontiguousarray(band.T)

@@ -196,7 +196,8 @@ def _otsu(seen: _Seen, step: int = 1) -> np.floating:
 
     inky, colour = (seen.classes & CERTAIN) > 0, seen.colour[::step, ::step]
     some_ink = 0 < np.count_nonzero(inky) < LARGEST_OF_SLIDE * inky.size
-    return threshold_otsu(colour[~widened(inky, 2)[::step, ::step]] if some_ink else colour)
+    found: np.floating = threshold_otsu(colour[~widened(inky, 2)[::step, ::step]] if some_ink else colour)
+    return found
 
 
 def _staining(seen: _Seen, side: float, glass: Glass, otsu: np.floating) -> Staining:
