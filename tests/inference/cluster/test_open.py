@@ -31,7 +31,7 @@ from wsi_attention.inference.batch.wishes import Wishes
 from wsi_attention.inference.cluster import open as module
 from wsi_attention.inference.cluster import worker
 from wsi_attention.inference.cluster.open import open_cluster, quiet
-from wsi_attention.inference.cluster.runner import Cluster, _agreed
+from wsi_attention.inference.cluster.runner import Cluster, _agreed, _stop
 from wsi_attention.inference.cluster.worker import ModelSource, Survey, task_of
 
 pytest.importorskip("distributed")
@@ -260,3 +260,23 @@ def test_the_command_says_in_one_line_that_no_scheduler_is_there(
     warning, line = capsys.readouterr().err.splitlines()
     assert "demonstration model" in warning
     assert stopped.value.code == 2 and line.startswith("wsi-attention: error: no scheduler at tcp://127.0.0.1:9")
+
+
+def test_a_cluster_that_ends_too_slowly_does_not_spoil_a_finished_run() -> None:
+    """A scheduler of a machine that is very busy; distributed raises this error of its own."""
+
+    class Busy:
+        def __init__(self) -> None:
+            self.workers: dict[str, object] = {}
+            self.closed = False
+
+        def sync(self, work: Any) -> None:
+            asyncio.run(work())
+
+        def close(self, timeout: float) -> None:
+            self.closed = True
+            raise TimeoutError(f"timed out after {timeout:.0f} s.")
+
+    cluster = Busy()
+    _stop(cluster)  # type: ignore[arg-type]
+    assert cluster.closed
