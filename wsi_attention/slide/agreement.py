@@ -113,7 +113,7 @@ def _correlations(one: Floats, other: Floats, distances: range) -> Iterator[floa
 def _reach(plane: Floats) -> int:
     """Return the pixels by which the middle of a pattern can be moved within another one."""
     h, w = plane.shape
-    return min(REACH, h // 4, w // 4)
+    return int(min(REACH, h // 4, w // 4))
 
 
 def _middle(plane: Floats) -> Floats:
