@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, help="folder with the idx files of MNIST")
     parser.add_argument("--work", type=Path, default=Path("megapixel-work"))
     parser.add_argument("--recipe", default="grow-mnist", help="shipped name, or a TOML file")
-    parser.add_argument("--canvases", type=int, default=200_000, help="to learn from, in steps of 1,000")
+    parser.add_argument("--canvases", type=int, default=500_000, help="to learn from, in steps of 1,000")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--count", type=int, default=3000, help="test canvases")
     given = parser.parse_args()
