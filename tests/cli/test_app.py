@@ -9,6 +9,7 @@ import pytest
 from wsi_attention import __version__, cli
 from wsi_attention.cli import app as module
 from wsi_attention.cli.interrupts import resumable
+from wsi_attention.files import KEPT
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -54,7 +55,7 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_a_command_that_goes_on_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt), resumable():
         raise KeyboardInterrupt
-    assert capsys.readouterr().err == "what is finished is kept; the same command goes on from there\n"
+    assert capsys.readouterr().err == f"{KEPT}\n"
 
 
 def test_numbers_after_gpus_are_one_value() -> None:

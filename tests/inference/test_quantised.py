@@ -125,7 +125,7 @@ def test_it_computes_on_the_processor_alone(saved: Classifier, monkeypatch: pyte
     with pytest.raises(InputError, match="precision int8 computes on the CPU, and the device is cuda:1"):
         used_on(saved, torch.device("cuda:1"), "int8")
     monkeypatch.setattr(quantise, "openvino_version", lambda: "")
-    with pytest.raises(InputError, match=r"pip install 'wsi-attention\[int8\]'"):
+    with pytest.raises(InputError, match=r"pip install 'nncf>="):
         quantise.quantise(saved, ["x.tif"])
 
 

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from wsi_attention.files import KEPT
+
 STATUS = 130
 LINE = "wsi-attention: interrupted"
 CLEAN = "\r\x1b[2K\x1b[?25h"
@@ -44,7 +46,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("what is finished is kept; the same command goes on from there", file=sys.stderr)
+        print(KEPT, file=sys.stderr)
         raise
 
 
