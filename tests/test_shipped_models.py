@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -23,6 +25,13 @@ def test_it_is_small_and_says_what_it_is_for(name: str) -> None:
     assert sum(path.stat().st_size for path in (SHIPPED / name).iterdir()) <= MOST
     assert known.purpose in ("demonstration", "research example")
     assert known.purpose in card and "Not a medical device" in card
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_it_carries_no_path_of_the_machine_that_made_it(name: str) -> None:
+    for file in ("config.json", "README.md"):
+        text = (SHIPPED / name / file).read_text(encoding="utf-8")
+        assert not re.findall(r'"(?:/|~|[A-Za-z]:\\\\)[^"]*"', text), file
 
 
 @pytest.mark.parametrize("name", shipped_models())

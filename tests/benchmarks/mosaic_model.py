@@ -134,7 +134,8 @@ def ship(work: Work) -> None:
             f"AUROC {', '.join(f'{one:.3f}' for one in areas)} on fresh mosaics: below {WANTED}, not shipped"
         )
     known = load_model(work.model(best))
-    config = known.config
+    config: Any = dict(known.config)
+    config["recipe"] = config["recipe"] | {"encoder_start": work.encoder.name}  # where it lay is nobody's business
     card = ModelCard(
         config["method"],
         config["options"],
