@@ -11,6 +11,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -271,7 +272,8 @@ def test_a_cluster_that_ends_too_slowly_does_not_spoil_a_finished_run() -> None:
             self.closed = False
 
         def sync(self, work: Any) -> None:
-            asyncio.run(work())
+            with ThreadPoolExecutor(1) as loop:  # as distributed does; this thread may have a loop of its own
+                loop.submit(asyncio.run, work()).result()
 
         def close(self, timeout: float) -> None:
             self.closed = True
