@@ -15,6 +15,7 @@ from wsi_attention import cli
 from wsi_attention.certainty.calibration import Calibration
 from wsi_attention.certainty.fitted import Certainty
 from wsi_attention.checkpoint import Classifier, build_model
+from wsi_attention.devices import Precision
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.geojson import GeoJSONExporter
 from wsi_attention.export.record import from_record, to_record
@@ -33,11 +34,17 @@ def rows(results: Path) -> dict[str, dict[str, str]]:
         return {row["slide"]: row for row in csv.DictReader(file)}
 
 
-def test_a_certified_prediction_says_what_is_settled(tmp_path: Path, write_slide, tiny: Classifier) -> None:
+@pytest.mark.parametrize(
+    ("precision", "source"),
+    [("32", "the classifier within the encoder's range"), ("bf16", "the classifier's norm")],
+)
+def test_a_certified_prediction_says_what_is_settled(
+    precision: Precision, source: str, tmp_path: Path, write_slide, tiny: Classifier
+) -> None:
     slide = write_slide(tmp_path / "x.tif")
-    exact, usual = predict(slide, tiny, exact=True), predict(slide, tiny)
+    exact, usual = (predict(slide, tiny, exact=every, precision=precision) for every in (True, False))
     for certify in ("proof", 0.99):
-        prediction = predict(slide, tiny, certify=certify)
+        prediction = predict(slide, tiny, certify=certify, precision=precision)
         facts = prediction.provenance["certificate"]
         assert isinstance(facts, dict)
         assert prediction.certified == facts["certified"] in ("proof", "0.99")
@@ -49,12 +56,12 @@ def test_a_certified_prediction_says_what_is_settled(tmp_path: Path, write_slide
         assert 0 <= low <= high and high > 0
         assert low > 0 or prediction.certified == "0.99"  # the interval is of all pairs, more cautious than the label
         assert facts["score_of_a_tile"][0] < facts["score_of_a_tile"][1]
-        assert facts["score_from"] == "the classifier within the encoder's range"
+        assert facts["score_from"] == source
         (note,) = prediction.notes
         assert note.startswith(f"certified {'by proof' if prediction.certified == 'proof' else 'with confidence 0.99'}")
         assert f"after {facts['tiles']} tile" in note
         assert f"{facts['label']} leads {facts['against']} by {low:.3g} to {high:.3g}" in note
-        again = predict(slide, tiny, certify=certify, batch=3)
+        again = predict(slide, tiny, certify=certify, batch=3, precision=precision)
         assert (again.probabilities == prediction.probabilities).all()
         assert again.provenance["certificate"] == facts
         assert figures(prediction)["certified"] == prediction.certified
