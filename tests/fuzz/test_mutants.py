@@ -10,7 +10,7 @@ import pytest
 from campaign import Batch, run_batch
 
 
-@pytest.fixture(scope="module", params=[12, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[6, pytest.param(30, marks=pytest.mark.slow)])
 def batches(sound: Path, request: pytest.FixtureRequest) -> list[Batch]:
     """So many mutants in two runs of classify, side by side."""
     half = request.param // 2

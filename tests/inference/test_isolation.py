@@ -26,9 +26,9 @@ REASONS = {
     "segv": "its worker process crashed with SIGSEGV (Segmentation fault) in ",
     "exit": "a library ended its worker process with exit status 3, twice",
     "sysexit": "a library wanted to end the program (SystemExit(3))",
-    "hang": "not finished after 15 s",
-    "loop": "not finished after 15 s",
-    "hang_gil": "not finished after 15 s in ",
+    "hang": "not finished after 10 s",
+    "loop": "not finished after 10 s",
+    "hang_gil": "not finished after 10 s in ",
     "kill": "its worker process was killed (SIGKILL)",
 }
 """What the row of a slide says that ends its process in this way."""
@@ -80,7 +80,7 @@ def none_left(family: list[Any]) -> bool:
 
 
 def check_deaths(environment: dict[str, str], slides: Path, out: Path, model: Classifier, workers: int) -> None:
-    limit = "15" if any("hang" in path.name for path in slides.iterdir()) else "120"
+    limit = "10" if any("hang" in path.name for path in slides.iterdir()) else "120"
     ran = run(environment, slides, out, model, "--limit", limit, "-n", str(workers))
     assert ran.returncode == 1, ran.stderr
     table = rows(out)

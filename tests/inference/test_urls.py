@@ -96,7 +96,9 @@ def test_a_server_that_fails_takes_no_other_slide_with_it(
     assert time.monotonic() - started < 20
 
 
-@pytest.mark.parametrize("after", [1, 2, 4, 6, 7])
+@pytest.mark.parametrize(
+    "after", [1, 4, 7, pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
+)
 def test_a_server_that_fails_at_any_moment(after: int, server: Server, tmp_path: Path, tiny: Classifier) -> None:
     server.manners = Manners(fails=after)
     report = classify([server.url("0.tif")], tmp_path / "out", tiny, what=["tiles"])

@@ -25,8 +25,10 @@ print(os.getpgid(0) == os.getpid(), os.isatty(0), sys.flags.utf8_mode, sys.stdin
 WARM = [sys.executable, "-c", "import sys; print('torch' in sys.modules)"]
 
 
-@pytest.mark.parametrize("how", ["code", "script", "safe", "session"])
-@pytest.mark.parametrize("encoding", [None, "cp1252", "ascii:replace"])
+@pytest.mark.parametrize(
+    ("how", "encoding"),
+    [("code", None), ("script", "cp1252"), ("safe", "ascii:replace"), ("session", None)],
+)
 def test_all_that_a_program_can_see_is_as_in_a_new_interpreter(how: str, encoding: str | None, tmp_path: Path) -> None:
     code = STATE.replace("SID", str(os.getsid(0)))
     (tmp_path / "a.py").write_text(code)
