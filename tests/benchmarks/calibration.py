@@ -1,15 +1,14 @@
 """The calibration error on fresh slides of models that training has made wrong in different ways, before and after.
 
-    python tests/benchmarks/calibration.py [--work needle-work] [--seeds 3] [--fresh 1000] [--only usual] [--rule 200]
+    python tests/benchmarks/calibration.py [--work needle-work] [--seeds 3] [--fresh 3000] [--only usual] [--cohorts 25]
 
 Generates slides as the features of their tiles: with --work, those of real tissue that `needle.py remember` keeps, each
 slide 24 tiles of which a few show tumour; without it, tiles in numbers, of which the tumour's differ a little. Tiles of
 training slides are in no other slide. Trains attention MIL by the command `wsi-attention train --features`, which fits
-and keeps a calibration or leaves it out, and asks each model about fresh slides. A row a setting, means over the seeds:
-AUROC; ECE of the label in ten bins before, as people are shown it, and with every fit applied; the ECE that
-probabilities without any fault would have on so many slides; in how many seeds the error fell to a third; in how many
-nothing was applied. With --rule, the same on cohorts of log-odds that are right, too sure or shifted. Writes
-figures/calibration.json.
+a calibration, and asks each model about fresh slides. A row a setting, means over the seeds: AUROC; ECE of the label in
+ten bins before and as people are shown it; the ECE that probabilities without any fault would have on so many slides;
+log loss before and as shown; in how many seeds the error fell to a third. With --cohorts, the same on so many cohorts a
+kind of log-odds that are right, too sure or shifted. Writes figures/calibration.json.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from numpy.typing import NDArray
 from wsi_attention.bags import Bag, write_bag
 from wsi_attention.bags.source import BagSource, StoredTiles
 from wsi_attention.certainty.calibration import fit_calibration
-from wsi_attention.certainty.worth import fit_where_better
 from wsi_attention.checkpoint import Classifier, load_model
 from wsi_attention.statistics.curves import area_under_roc
 from wsi_attention.statistics.reliability import label_calibration_error
@@ -118,8 +116,8 @@ def classes(first: int, count: int, share: float) -> Labels:
     return np.random.default_rng([first, 7]).permutation(labels)
 
 
-def trained(folder: Path, setting: Setting, stock: Stock, seed: int) -> tuple[Classifier, list[Bag], Labels]:
-    """The model that the command has trained, its validation slides and their labels."""
+def trained(folder: Path, setting: Setting, stock: Stock, seed: int) -> Classifier:
+    """The model that the command has trained."""
     from typer.testing import CliRunner
 
     from wsi_attention.cli.app import app
@@ -127,14 +125,12 @@ def trained(folder: Path, setting: Setting, stock: Stock, seed: int) -> tuple[Cl
     first, rows = 10_000 * (seed + 1), ["slide,label,split"]
     truth = classes(first, setting.train, setting.share), classes(first + 1, setting.validation, setting.clinic)
     wrong = np.random.default_rng([first, 3]).random(setting.train) < setting.flipped
-    every: list[list[Bag]] = []
     for part, labels, told, own in (("train", truth[0], truth[0] ^ wrong, 0), ("val", truth[1], truth[1], 1)):
         start = first + 5_000 * own
         bags = [slide(stock.part(own), start + i, bool(one), setting.tumour) for i, one in enumerate(labels)]
         rows += [f"{bag.name},{CLASSES[one]},{part}" for bag, one in zip(bags, told, strict=True)]
         for bag in bags:
             write_bag(bag, folder / "features", "trident")
-        every.append(bags)
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     plain = [line for line in setting.recipe if "[" not in line and not line.startswith(("learning", "weight"))]
     rest = [line for line in setting.recipe if line not in plain]
@@ -147,7 +143,7 @@ def trained(folder: Path, setting: Setting, stock: Stock, seed: int) -> tuple[Cl
     ran = CliRunner().invoke(app, [*told, "--device", "cpu"])
     if ran.exit_code:
         raise SystemExit(ran.output)
-    return load_model(folder / "model"), every[1], truth[1]
+    return load_model(folder / "model")
 
 
 @torch.inference_mode()
@@ -180,21 +176,17 @@ def faultless(shares: Floats, draws: int = 200) -> float:
 def one_model(setting: Setting, stock: Stock, seed: int, fresh: int) -> dict[str, Any]:
     """Train, ask about fresh slides, compare."""
     with TemporaryDirectory() as place:
-        classifier, kept, known = trained(Path(place), setting, stock, seed)
+        classifier = trained(Path(place), setting, stock, seed)
     truth = classes(900_000, fresh, setting.clinic)
     bags = [slide(stock.part(1), 1_000_000 + i, bool(one), setting.tumour) for i, one in enumerate(truth)]
-    logits, fits = logits_of(classifier, bags), logits_of(classifier, kept)
-    applied = classifier.certainty.calibration
-    always, _ = fit_calibration(fits, known, [bag.name for bag in kept])
-    assert always is not None
-    plain = softmax(logits)
-    shown = plain if applied is None else applied.probabilities(logits)
+    logits, applied = logits_of(classifier, bags), classifier.certainty.calibration
+    assert applied is not None
+    plain, shown = softmax(logits), applied.probabilities(logits)
     return {
         "auroc": round(area_under_roc(logits[:, 1] - logits[:, 0], truth == 1), 4),
-        "applied": applied.kind if applied else "none",
+        "scale": round(applied.scale, 3),
         "before": figures_of(plain, truth),
         "shown": figures_of(shown, truth),
-        "always": figures_of(always.probabilities(logits), truth),
         "faultless": faultless(shown),
     }
 
@@ -206,22 +198,20 @@ def row_of(name: str, runs: Sequence[dict[str, Any]]) -> str:
         return f"{np.mean([run[key]['ece'] for run in runs]):.3f}"
 
     third = sum(run["shown"]["ece"] <= run["before"]["ece"] / 3 for run in runs)
-    none = sum(run["applied"] == "none" for run in runs)
     auroc, least = (np.mean([run[key] for run in runs]) for key in ("auroc", "faultless"))
-    losses = " / ".join(f"{np.mean([run[key]['loss'] for run in runs]):.3f}" for key in ("before", "shown", "always"))
-    told = [name, f"{auroc:.3f}", mean("before"), mean("shown"), mean("always"), f"{least:.3f}", losses]
-    return f"| {' | '.join(told)} | {third} of {len(runs)} | {none} of {len(runs)} |"
+    losses = " / ".join(f"{np.mean([run[key]['loss'] for run in runs]):.3f}" for key in ("before", "shown"))
+    told = [name, f"{auroc:.3f}", mean("before"), mean("shown"), f"{least:.3f}", losses]
+    return f"| {' | '.join(told)} | {third} of {len(runs)} |"
 
 
-HEAD = "| setting | AUROC | ECE before | shown | every fit | without fault | log loss (the same) | a third | left out |"
-RULES = {"right": (1.0, 0.0), "twice as sure": (2.0, 0.0), "four times": (4.0, 0.0), "shifted by 1.5": (1.0, 1.5)}
+HEAD = "| setting | AUROC | ECE before | shown | without fault | log loss before / shown | a third |"
+KINDS = {"right": (1.0, 0.0), "twice as sure": (2.0, 0.0), "four times": (4.0, 0.0), "shifted by 1.5": (1.0, 1.5)}
 
 
-def rule(kind: str, apart: float, patients: int, cohorts: int) -> dict[str, Any]:
-    """Mean log loss and ECE of fresh cohorts: as they are, with the rule, and with every fit."""
-    sure, shift = RULES[kind]
-    found: dict[str, list[tuple[float, float]]] = {"before": [], "rule": [], "always": []}
-    applied = 0
+def in_numbers(kind: str, apart: float, patients: int, cohorts: int) -> dict[str, Any]:
+    """Mean log loss and ECE of fresh cohorts, as they are and calibrated."""
+    sure, shift = KINDS[kind]
+    found: dict[str, list[tuple[float, float]]] = {"before": [], "shown": []}
 
     def drawn(random: np.random.Generator, n: int) -> tuple[Floats, Labels]:
         labels = np.arange(n) % 2
@@ -233,14 +223,12 @@ def rule(kind: str, apart: float, patients: int, cohorts: int) -> dict[str, Any]
         logits, labels = drawn(random, patients)
         fresh, truth = drawn(random, 3_000)
         names = [str(i) for i in range(patients)]
-        every, some = fit_calibration(logits, labels, names)[0], fit_where_better(logits, labels, names)[0]
-        applied += some is not None
-        for name, one in (("before", None), ("rule", some), ("always", every)):
+        for name, one in (("before", None), ("shown", fit_calibration(logits, labels, names)[0])):
             shares = softmax(fresh) if one is None else one.probabilities(fresh)
             figures = figures_of(shares, truth)
             found[name].append((figures["loss"], figures["ece"]))
     means = {name: [round(float(value), 4) for value in np.mean(values, axis=0)] for name, values in found.items()}
-    return {"cohort": kind, "apart": apart, "patients": patients, "applied": applied / cohorts, **means}
+    return {"cohort": kind, "apart": apart, "patients": patients, **means}
 
 
 def main() -> None:
@@ -248,26 +236,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, help="folder of the needle benchmark; tiles in numbers without it")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--fresh", type=int, default=1_000)
+    parser.add_argument("--fresh", type=int, default=3_000)
     parser.add_argument("--only", choices=list(SETTINGS), nargs="+", default=list(SETTINGS))
-    parser.add_argument("--rule", type=int, default=0, help="cohorts of each kind in numbers, for the rule alone [0]")
+    parser.add_argument("--cohorts", type=int, default=0, help="of each kind in numbers [0]")
     parser.add_argument("--figures", type=Path, default=Path(__file__).parent / "figures" / "calibration.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     stock, rows = stock_of(given.work), {}
-    print(f"{HEAD}\n{'|---' * 9}|", flush=True)
+    print(f"{HEAD}\n{'|---' * 7}|", flush=True)
     for name in given.only:
         runs = [one_model(SETTINGS[name], stock, seed, given.fresh) for seed in range(given.seeds)]
         print(name, json.dumps(runs), file=sys.stderr, flush=True)
         rows[name] = {"setting": asdict(SETTINGS[name]), "runs": runs}
         print(row_of(name, runs), flush=True)
-    rules = []
-    for patients in (24, 48, 100) if given.rule else ():
+    cohorts = []
+    for patients in (24, 48, 100) if given.cohorts else ():
         for apart in (0.6, 1.65):
-            for kind in RULES:
-                rules.append(rule(kind, apart, patients, given.rule))
-                print(json.dumps(rules[-1]), flush=True)
-    told = {"tiles": "needle" if given.work else "numbers", "fresh": given.fresh, "settings": rows, "rule": rules}
+            for kind in KINDS:
+                cohorts.append(in_numbers(kind, apart, patients, given.cohorts))
+                print(json.dumps(cohorts[-1]), flush=True)
+    told = {"tiles": "needle" if given.work else "numbers", "fresh": given.fresh, "settings": rows, "cohorts": cohorts}
     given.figures.write_text(json.dumps(told, indent=2) + "\n")
 
 

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_attention.certainty import Calibration, fit_calibration
+from wsi_attention.certainty import calibration as module
 from wsi_attention.errors import InputError, ModelError
 
 Arrays = tuple[NDArray[np.float64], NDArray[np.int64], list[str]]
@@ -45,20 +46,37 @@ def test_finds_the_planted_map(classes: int, kind: str, bias: tuple[float, ...])
     assert shifts.sum() == pytest.approx(0, abs=1e-12)
 
 
-def test_platt_is_scikit_learns_regression_on_platts_targets() -> None:
+def test_without_a_prior_platt_is_scikit_learns_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     linear = pytest.importorskip("sklearn.linear_model")
+    monkeypatch.setattr(module, "STRETCH", 1e9)
+    monkeypatch.setattr(module, "SHIFT", 1e9)
     logits, labels, patients = cohort(60, 0.5, (0.4, -0.4), seed=3)
     found, _ = fit_calibration(logits, labels, patients, "platt")
     assert found is not None
-    margin = logits[:, 1] - logits[:, 0]
-    positives = labels.sum()
-    share = {1: (positives + 1) / (positives + 2), 0: 1 / (len(labels) - positives + 2)}
-    soft = np.array([share[label] for label in labels.tolist()])
-    model = linear.LogisticRegression(C=1e12, tol=1e-10, max_iter=1_000)
-    weights = np.concatenate([soft, 1 - soft])
-    model.fit(np.concatenate([margin, margin])[:, None], np.repeat([1, 0], len(margin)), weights)
-    theirs = model.predict_proba(margin[:, None])[:, 1]
-    assert found.probabilities(logits)[:, 1] == pytest.approx(theirs, abs=1e-6)
+    margin = (logits[:, 1] - logits[:, 0])[:, None]
+    theirs = linear.LogisticRegression(C=1e12, tol=1e-10, max_iter=1_000).fit(margin, labels).predict_proba(margin)
+    assert found.probabilities(logits) == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.6])
+def test_with_it_no_map_nearby_is_better_by_loss_and_prior(scale: float) -> None:
+    logits, labels, patients = cohort(60, scale, (0.4, -0.4), seed=3)
+    found, _ = fit_calibration(logits, labels, patients, "platt")
+    assert found is not None and (found.scale > 1) == (scale > 1)
+
+    def cost(scale: float, odds: float) -> float:
+        said = Calibration("platt", scale, (-odds / 2, odds / 2)).probabilities(logits)[np.arange(60), labels]
+        return -math.fsum(np.log(said).tolist()) + max(0.0, scale - 1) ** 2 / (2 * 0.1**2) + odds**2 / 2
+
+    odds = found.bias[1] - found.bias[0]
+    nearby = [cost(found.scale + a, odds + b) for a in (-0.01, 0, 0.01) for b in (-0.01, 0, 0.01) if a or b]
+    assert min(nearby) > cost(found.scale, odds)
+
+
+def test_a_few_patients_whom_the_model_has_right_make_it_no_surer_and_many_do() -> None:
+    found = {n: fit_calibration(*cohort(n, 2.0, (0.0, 0.0), seed=2), "platt")[0] for n in (24, 6_000)}
+    assert found[24] is not None and found[6_000] is not None
+    assert found[24].scale < 1.2 and found[6_000].scale > 1.7
 
 
 def test_isotonic_is_scikit_learns_at_the_knots() -> None:
@@ -89,10 +107,10 @@ def test_an_overconfident_model_says_less_and_loses_less_on_fresh_slides(kind: s
 
 def test_separable_labels_end_at_no_certainty() -> None:
     logits = np.array([[-3.0, 3.0], [3.0, -3.0]] * 15)
-    for kind in ("temperature", "platt", "isotonic"):
+    for kind, said in (("temperature", 0.9975), ("platt", 0.9975), ("isotonic", 16 / 17)):  # Platt's target of 15
         found, _ = fit_calibration(logits, [1, 0] * 15, [f"p{i}" for i in range(30)], kind)
         assert found is not None
-        assert found.probabilities(logits)[0, 1] == pytest.approx(16 / 17, abs=1e-4)  # Platt's target of 15 patients
+        assert found.probabilities(logits)[0, 1] == pytest.approx(said, abs=1e-4)
 
 
 def test_a_patient_counts_once_however_many_slides() -> None:

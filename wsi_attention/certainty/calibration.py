@@ -1,9 +1,9 @@
 """Probabilities that mean what they say: temperature, Platt and isotonic scaling, fitted on slides with known labels.
 
 Guo et al., "On calibration of modern neural networks", 2017 (temperature and vector scaling); Platt, "Probabilistic
-outputs for support vector machines", 1999 (the affine map of log-odds, and targets that are never 0 or 1); Zadrozny and
-Elkan, "Transforming classifier scores into accurate multiclass probability estimates", 2002 (isotonic, one class
-against the rest). See docs/uncertainty.md.
+outputs for support vector machines", 1999 (the affine map of log-odds, and targets that are never 0 or 1, which here
+isotonic has); Zadrozny and Elkan, "Transforming classifier scores into accurate multiclass probability estimates", 2002
+(isotonic, one class against the rest). See docs/uncertainty.md, "Calibration".
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FITTED = ("temperature", "platt", "isotonic")
 PLATT_PATIENTS = 10
 """Patients that each class needs for "auto" to fit a bias too; with fewer, the bias would be guessed."""
-FLATTEST, STEEPEST = 0.01, 100.0
-"""How far a fit may shrink or stretch logits of unit size."""
+STRETCH, SHIFT = 0.1, 1.0
+"""Standard deviations of what is thought beforehand: of a factor above 1, and of a bias of log-odds around 0."""
+FLAT = 1e-6
+"""Logits of less size say nothing that a factor could bring out."""
 TINY = 1e-12
 LARGEST = 1e6
-"""No scale and no bias is larger; beyond it numbers would overflow, and no fit to real logits comes near it."""
+"""No scale and no bias of a model folder is larger; beyond it numbers would overflow, and no fit comes near it."""
 
 CALLED = {"temperature": "temperature scaling", "platt": "Platt scaling", "isotonic": "isotonic regression"}
 """What people read."""
@@ -166,8 +168,10 @@ def fit_calibration(
 ) -> tuple[Calibration | None, str]:
     """Fit a calibration on predictions with known labels.
 
-    Each patient counts as one, however many slides there are. Targets are Platt's: of N patients with a class, its own
-    probability is taken for (N + 1) / (N + K), K being the number of classes, so that no fit ends at 0 or 1.
+    Each patient counts as one, however many slides there are. The model is believed until its patients say otherwise: a
+    factor above 1 and a bias have a prior, so that few patients whom the model has all right make it no surer. Isotonic
+    has Platt's targets instead: of N patients with a class, its own probability is taken for (N + 1) / (N + K), K being
+    the number of classes, so that no curve ends at 0 or 1.
 
     Args:
         logits: (n, classes) of slides that trained nothing, such as validation slides or those of other folds.
@@ -194,28 +198,18 @@ def fit_calibration(
     if kind == "auto":
         counts = _counts(truth, patient_weights(patients), values.shape[1])
         kind = "platt" if counts.min() >= PLATT_PATIENTS - 1e-9 else "temperature"
-    found = fitted(values, truth, patients, kind)
-    return found, "" if found else "the model's logits hardly differ between slides"
-
-
-def fitted(
-    logits: NDArray[np.float64], labels: NDArray[np.int64], patients: Sequence[str], kind: str
-) -> Calibration | None:
-    """Return the best map of a kind, however few patients there are; None where its numbers would be endless.
-
-    Args:
-        logits: (n, classes), finite.
-        labels: (n,) class indices.
-        patients: (n,) whose slides they are.
-        kind: "temperature", "platt" or "isotonic".
-    """
-    weights = patient_weights(patients)
-    targets = _targets(labels, _counts(labels, weights, logits.shape[1]))
-    sizes = len(set(patients)), len(labels)
+    if _centred(values).std() < FLAT:
+        return None, "the model's logits hardly differ between slides"
+    weights, sizes = patient_weights(patients), (len(set(patients)), len(truth))
     if kind == "isotonic":
-        return Calibration("isotonic", 1.0, (), _isotonic(logits, targets, weights), *sizes)
-    scale, bias = _affine(logits, targets, weights, kind == "platt")
-    return None if max(scale, *map(abs, bias)) > LARGEST else Calibration(kind, scale, bias, (), *sizes)
+        targets = _targets(truth, _counts(truth, weights, values.shape[1]))
+        return Calibration("isotonic", 1.0, (), _isotonic(values, targets, weights), *sizes), ""
+    return Calibration(kind, *_affine(_centred(values), truth, weights, kind == "platt"), (), *sizes), ""
+
+
+def _centred(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return logits (n, classes) whose sum is 0 on each slide; their probabilities are the same."""
+    return np.asarray(logits - logits.mean(axis=1, keepdims=True), np.float64)
 
 
 def _counts(labels: NDArray[np.int64], weights: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
@@ -233,28 +227,35 @@ def _targets(truth: NDArray[np.int64], counts: NDArray[np.float64]) -> NDArray[n
 
 
 def _affine(
-    logits: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64], biased: bool
+    logits: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.float64], biased: bool
 ) -> tuple[float, tuple[float, ...]]:
-    """Return scale and bias that minimise the weighted cross-entropy; the problem is convex."""
+    """Return scale and bias of the lowest log loss and prior; the problem is convex.
+
+    Args:
+        logits: (n, classes), the sum of each slide 0.
+        labels: (n,) class indices.
+        weights: (n,), those of a patient have the sum 1.
+        biased: whether there is a bias.
+    """
     from scipy.optimize import minimize
 
-    centred = logits - logits.mean(axis=1, keepdims=True)
-    size = math.sqrt(float((centred**2).mean())) or 1.0
-    unit, classes, share = centred / size, logits.shape[1], weights / weights.sum()
+    rows, own = np.arange(len(labels)), np.eye(logits.shape[1])[labels]
 
     def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        logs = log_softmax(at[0] * unit + (at[1:] if biased else 0.0))
-        off = (np.exp(logs) - targets) * share[:, None]
-        slopes = [(off * unit).sum(), *(off.sum(axis=0) if biased else ())]
-        return float(-(share[:, None] * targets * logs).sum()), np.array(slopes)
+        more, bias = max(0.0, at[0] - 1.0) / STRETCH, at[1:] - at[1:].mean() if biased else at[1:]
+        logs = log_softmax(at[0] * logits + (bias if biased else 0.0))
+        off = weights[:, None] * (np.exp(logs) - own)
+        slopes = [(off * logits).sum() + more / STRETCH, *(off.sum(axis=0) + 2.0 * bias / SHIFT**2 if biased else ())]
+        value = more**2 / 2.0 + float((bias**2).sum()) / SHIFT**2 - float(weights @ logs[rows, labels])
+        return value / len(labels), np.array(slopes) / len(labels)
 
-    start = np.array([1.0, *([0.0] * classes if biased else ())])
-    limits = [(FLATTEST, STEEPEST), *([(None, None)] * classes if biased else ())]
+    start = np.array([1.0, *([0.0] * logits.shape[1] if biased else ())])
+    limits = [(TINY, None), *([(None, None)] * (len(start) - 1))]
     found = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=limits, options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000}
     ).x
-    bias = found[1:] - found[1:].mean() if biased else np.zeros(classes)
-    return float(found[0]) / size, tuple(float(one) for one in bias)
+    bias = found[1:] - found[1:].mean() if biased else np.zeros(logits.shape[1])
+    return float(found[0]), tuple(float(one) for one in bias)
 
 
 def _isotonic(

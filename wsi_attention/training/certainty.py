@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsi_attention.certainty.calibration import fit_calibration
 from wsi_attention.certainty.conformal import fit_conformal
 from wsi_attention.certainty.familiar import fit_familiar
 from wsi_attention.certainty.fitted import PARTS, Certainty
 from wsi_attention.certainty.logits import too_few
 from wsi_attention.certainty.traits import GROUPS, Traits, spaced
-from wsi_attention.certainty.worth import fit_where_better
 from wsi_attention.config import Recipe
 from wsi_attention.errors import SlideError
 from wsi_attention.inference.traits import traits_of
@@ -138,7 +138,7 @@ def fitted(
         recipe: says what to fit.
         classes: names in the order of the logits.
     """
-    calibration, plain = fit_where_better(logits, labels, patients, recipe.calibration)
+    calibration, plain = fit_calibration(logits, labels, patients, recipe.calibration)
     conformal, bare = None, "the recipe says conformal = 0"
     if recipe.conformal and UNDECIDED in classes:
         bare = f"a class is called {UNDECIDED!r}, as a withheld label would be"
