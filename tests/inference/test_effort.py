@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,16 @@ from wsi_attention.checkpoint import Classifier, build_model, with_draws
 from wsi_attention.errors import InputError, ModelError, ResultsError
 from wsi_attention.export.table import interval
 from wsi_attention.geometry import OVERVIEW_PIXELS
-from wsi_attention.inference.batch.classify import classify, run_key
+from wsi_attention.inference.batch.classify import classify as classify_apart
+from wsi_attention.inference.batch.classify import run_key
 from wsi_attention.inference.certify import NO_SET
 from wsi_attention.inference.effort import Effort
 from wsi_attention.inference.predict import OTHER_DRAWS, predict
 from wsi_attention.inference.results.state import RunKey, stored_predictions
 from wsi_attention.slide.slide import open_slide
+
+classify = partial(classify_apart, in_process=True)
+"""What is asked here is of results, however they come about: no process is needed."""
 
 
 def rows(results: Path) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import pytest
 from wsi_attention.checkpoint import Classifier
 from wsi_attention.errors import InputError, ResultsError
 from wsi_attention.export.geojson import GeoJSONExporter
-from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.classify import classify as classify_apart
 from wsi_attention.inference.batch.discovery import find_slides
 from wsi_attention.inference.batch.summary import Report, summary
 from wsi_attention.inference.results.export_again import export_again
 from wsi_attention.inference.results.folder import Results, open_results
 from wsi_attention.inference.results.packed_states import PackedStates
 from wsi_attention.inference.results.state import RunKey, SlideKey, State
+
+classify = partial(classify_apart, in_process=True)
+"""What is asked here is of results, however they come about: no process is needed."""
 
 
 def run(slides: Path, results: Path, classifier: Classifier, **more: Any) -> Report:

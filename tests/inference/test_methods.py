@@ -76,9 +76,9 @@ def test_exactly_where_the_method_can(method: str, tmp_path: Path, write_slide, 
         out = tmp_path / f"{len(wishes)}"
         if method not in ("ats", "grow", "zoom-in"):
             with pytest.raises(InputError, match=f"method '{method}' estimates no sum"):
-                classify([path], out, classifier, **wishes)  # type: ignore[arg-type]
+                classify([path], out, classifier, in_process=True, **wishes)  # type: ignore[arg-type]
             continue
-        report = classify([path], out, classifier, what=["geojson", "tiles"], **wishes)  # type: ignore[arg-type]
+        report = classify([path], out, classifier, what=["geojson", "tiles"], in_process=True, **wishes)  # type: ignore[arg-type]
         assert report.statuses == {"done": 1}, report.failures
         ((_, prediction),) = stored_predictions(out)
         assert (prediction.spread is None) == ("exact" in wishes)

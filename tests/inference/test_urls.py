@@ -45,7 +45,7 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 def test_the_same_results_as_from_the_files(server: Server, served: Path, tmp_path: Path, tiny: Classifier) -> None:
     urls = [server.url(f"{number}.tif") for number in range(2)]
     far = classify(urls, tmp_path / "far", tiny, what=["tiles"])
-    near = classify([served], tmp_path / "near", tiny, what=["tiles"])
+    near = classify([served], tmp_path / "near", tiny, what=["tiles"], in_process=True)
     assert far.statuses == near.statuses == {"done": 2}
     for name, row in rows(tmp_path / "far").items():
         here = rows(tmp_path / "near")[name]
@@ -63,7 +63,7 @@ def test_a_slide_that_was_replaced_at_its_url_is_done_again(
     import shutil
 
     def run() -> tuple[int, list[str]]:
-        report = classify([server.url("changing.tif")], tmp_path / "out", tiny, what=["tiles"])
+        report = classify([server.url("changing.tif")], tmp_path / "out", tiny, what=["tiles"], in_process=True)
         return report.kept, [why for _, why in report.again]
 
     path = served / "changing.tif"
@@ -96,12 +96,10 @@ def test_a_server_that_fails_takes_no_other_slide_with_it(
     assert time.monotonic() - started < 20
 
 
-@pytest.mark.parametrize(
-    "after", [1, 4, 7, pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("after", [1, 2, 4, 6, 7])
 def test_a_server_that_fails_at_any_moment(after: int, server: Server, tmp_path: Path, tiny: Classifier) -> None:
     server.manners = Manners(fails=after)
-    report = classify([server.url("0.tif")], tmp_path / "out", tiny, what=["tiles"])
+    report = classify([server.url("0.tif")], tmp_path / "out", tiny, what=["tiles"], in_process=True)
     (state,) = read_states(tmp_path / "out")
     assert state.status in ("done", "partial", "failed")
     assert "\n" not in state.reason

@@ -62,7 +62,8 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def run(slides: Path, results: Path, classifier: Classifier, **more: Any) -> Report:
-    return classify([slides], results, classifier, **{"what": WHAT, **more})
+    """In this process, which no test here is about, unless it is told otherwise."""
+    return classify([slides], results, classifier, **{"what": WHAT, "in_process": True, **more})
 
 
 @pytest.fixture
@@ -95,8 +96,8 @@ def test_a_folder_becomes_results(slides: Path, tmp_path: Path, tiny: Classifier
 
 def test_workers_and_order_change_nothing(slides: Path, tmp_path: Path, tiny: Classifier) -> None:
     run(slides, tmp_path / "one", tiny)
-    run(slides, tmp_path / "many", tiny, workers=3, batch=3)
-    run(slides, tmp_path / "here", tiny, workers=2, in_process=True)
+    run(slides, tmp_path / "many", tiny, workers=3, batch=3, in_process=False)
+    run(slides, tmp_path / "here", tiny, workers=2)
     with ThreadPoolExecutor(2) as pool:
         run(slides, tmp_path / "elsewhere", tiny, executor=ExecutorRunner(pool, 1))
     expected = contents(tmp_path / "one")
@@ -180,8 +181,8 @@ def test_exporters_that_cannot_be_used_are_one_clear_line(slides: Path, tmp_path
     ]
     for what, message in cases:
         with pytest.raises(InputError, match=message):
-            run(slides, tmp_path / "out", tiny, what=what)
-    assert run(slides, tmp_path / "here", tiny, what=[Hollow()], in_process=True).exit_status == 0
+            run(slides, tmp_path / "out", tiny, what=what, in_process=False)
+    assert run(slides, tmp_path / "here", tiny, what=[Hollow()]).exit_status == 0
     assert run(slides / "a.tif", tmp_path / "named", tiny, what="tiles").exit_status == 0
 
 
@@ -202,7 +203,7 @@ def test_one_slide_s_failure_touches_no_other(slides: Path, tmp_path: Path, tiny
     (slides / "broken.svs").write_bytes(b"not a slide")
     write_slide(slides / "silent.tif", mpp=None)
     write_slide(slides / "white.tif", tissue=False)
-    report = run(slides, tmp_path / "out", tiny, workers=2)
+    report = run(slides, tmp_path / "out", tiny, workers=2, in_process=False)
     assert report.exit_status == 1
     assert dict(report.statuses) == {"done": 3, "failed": 2, "no_tissue": 1}
     table = rows(tmp_path / "out")
@@ -264,7 +265,7 @@ def test_ctrl_c_leaves_a_folder_that_can_be_resumed(slides: Path, tmp_path: Path
         if done == 1:
             raise KeyboardInterrupt
 
-    report = run(slides, tmp_path / "out", tiny, watch=stop)
+    report = run(slides, tmp_path / "out", tiny, watch=stop, in_process=False)
     assert (report.interrupted, report.exit_status) == (True, 130)
     assert 1 <= report.statuses["done"] < 3
     assert len(rows(tmp_path / "out")) == report.statuses["done"]
@@ -286,7 +287,7 @@ def test_a_full_disk_stops_the_batch_and_keeps_what_is_finished(slides: Path, tm
             self.exporter(prediction, path)
 
     with pytest.raises(ResultsError, match="the disk is full; what is finished is kept"):
-        run(slides, tmp_path / "out", tiny, in_process=True, what=[Full(exporter_of(name)) for name in WHAT])
+        run(slides, tmp_path / "out", tiny, what=[Full(exporter_of(name)) for name in WHAT])
     finished = len(list((tmp_path / "out/states").rglob("*.json")))
     assert finished >= 1
     assert run(slides, tmp_path / "out", tiny).kept == finished

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,10 +21,13 @@ from wsi_attention.checkpoint import Classifier
 from wsi_attention.cli import main
 from wsi_attention.defaults import EXPORTS, PICTURES
 from wsi_attention.errors import MissingExtraError, ResultsError
-from wsi_attention.inference.batch.classify import classify
+from wsi_attention.inference.batch.classify import classify as classify_apart
 from wsi_attention.inference.batch.summary import summary
 from wsi_attention.inference.results.mirror import WORK_VARIABLE, Mirror
 from wsi_attention.slide.readers.remote import system as remote_system
+
+classify = partial(classify_apart, in_process=True)
+"""What is asked here is of results, however they come about: no process is needed."""
 
 QUICK = remote_system.Patience(connect=1, silent=1, total=4, attempts=2, pause=0.02, rest=5)
 
