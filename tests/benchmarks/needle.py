@@ -9,7 +9,8 @@ shipped recipe needle-<method>, baselines on what is remembered (`needle_baselin
 slides, and prints a table (`needle_report.py`). Each step is skipped where its result lies in the folder, and can be
 called alone: slides, encoder, remember, train ROW, measure ROW, report, curve.
 
-Test slides of the name "final" have a seed of their own and are for figures after the last choice: --sets final-0.01.
+Test slides of the names "final" and "fresh" have seeds of their own and are for figures after the last choice:
+--sets held-0.01 fresh-0.01.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ TESTS = {
     "valid": {"part": "train", "count": 100, "seed": 150_000},
     "test": {"part": "test", "count": 100, "seed": 200_000},
     "final": {"part": "test", "count": 100, "seed": 300_000},
+    "held": {"part": "held", "count": 100, "seed": 350_000},
+    "fresh": {"part": "fresh", "count": 200, "seed": 500_000},
 }
-"""For choices and thresholds, of the tiles of the training slides; for a look at other tiles; for the last figures."""
+"""For choices, of the tiles of the training slides; for a look at other tiles; for the last figures. "held" for a
+threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile."""
 SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
     f"{name}-{share:g}": given | {"fraction": (share,)} for name, given in TESTS.items() for share in FRACTIONS
 }
-MADE = [name for name in SETS if not name.startswith("final")]
+MADE = [name for name in SETS if name.startswith(("train", "valid", "test"))]
 ENCODERS = ("small", "lite0")
 SEEDS = (0, 1, 2)
 CURVES = ("exhaustive", "context", "colour", "random", "ats", "grow")

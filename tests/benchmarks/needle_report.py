@@ -3,8 +3,9 @@
 AUROC, sensitivity and hit are means over seeds. Intervals are 95 % and over slides, which all seeds share: of an AUROC
 the mean of the seeds' intervals, of shares the interval of slides with several looks each (`statistics.intervals`), of
 differences the bootstrap of slides, the same cohorts for both rows (`statistics.bootstrap`). A row calls tumour above
-the threshold that was chosen for each seed on the validation slides with 1 % tumour: the lowest one above which a fresh
-negative comes with a chance of at most 0.05, as in split conformal prediction.
+the threshold that was chosen for each seed on slides with 1 % tumour, those of "held" tiles where they were measured,
+else validation slides, whose tiles the model has learnt from: the lowest one above which a fresh negative comes with a
+chance of at most 0.05, as in split conformal prediction.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 SPECIFICITY, AT = 0.95, "0.01"
 """Wanted on validation slides of this fraction, where a row's threshold comes from."""
+KINDS = ("valid", "test", "final", "fresh")
+"""Of slides, the last figures last."""
 AGAINST = ("exhaustive", "context")
 HEADS = (
     *("row", "seeds", "AUROC 5 %", "1 % (95 %)", "0.5 %", "0.2 %", "1 %: minus exhaustive", "minus context"),
@@ -89,7 +92,7 @@ def looks(place: Place, row: str, name: str, seeds: Sequence[int]) -> Looks | No
 
 
 def _validated(found: Found) -> float:
-    valid = found.get(f"valid-{AT}")
+    valid = found.get(f"held-{AT}") or found.get(f"valid-{AT}")
     return math.nan if valid is None else threshold(np.array(valid["probability"]), np.array(valid["label"]) == 1)
 
 
@@ -139,7 +142,7 @@ def _mean(seen: Looks, key: str) -> float:
 
 
 def collected(place: Place, rows: Sequence[str], seeds: Sequence[int], kind: str) -> dict[str, dict[str, Found]]:
-    """Figures of every row that was measured, by fraction; `kind` is "valid", "test" or "final"."""
+    """Figures of every row that was measured, by fraction; `kind` is one of `KINDS`."""
     from needle import FRACTIONS
 
     found: dict[str, dict[str, Found]] = {}
@@ -155,11 +158,11 @@ def collected(place: Place, rows: Sequence[str], seeds: Sequence[int], kind: str
 
 def write_figures(place: Place, rows: Sequence[str], seeds: Sequence[int]) -> str:
     """Write the figures as JSON beside RESULTS.md, and return both tables of the last kind of slides measured."""
-    found = {kind: collected(place, rows, seeds, kind) for kind in ("valid", "test", "final")}
+    found = {kind: collected(place, rows, seeds, kind) for kind in KINDS}
     about = {"variant": place.variant, "encoder": place.encoder, "seeds": list(seeds), "machine": machine()}
     path = FIGURES / f"needle_{place.variant}_{place.encoder}.json"
     path.write_text(json.dumps(about | found, indent=1) + "\n", encoding="utf-8")
-    kind = next(kind for kind in ("final", "test", "valid") if found[kind])
+    kind = next(kind for kind in reversed(KINDS) if found[kind])
     return f"{kind} slides, {place.variant}, encoder {place.encoder}\n\n" + tables(place, found[kind])
 
 
