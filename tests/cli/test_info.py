@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,15 @@ def test_a_results_folder_tells_what_was_done(tmp_path: Path) -> None:
     assert rows["model"] == f"mine (weights {'ab' * 6})"
     assert (rows["slides"], rows["labels"], rows["exports"]) == ("3 done, 1 failed", "2 a, 1 b", "geojson")
     assert json.loads(run(tmp_path, "--json").stdout)["labels"] == {"a": 2, "b": 1}
+
+
+def test_a_shipped_model_is_known_by_its_name_and_a_file_of_that_name_is_not_it(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = dict(line.split(maxsplit=1) for line in run("demo").stdout.splitlines() if line)
+    assert (rows["method"], rows["purpose"]) == ("ats", "demonstration")
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(slide, tmp_path / "demo")
+    assert "method" not in run("demo", "--mpp", "0.25").stdout
+    ran = run("dmeo")
+    assert ran.exit_code == 1 and "dmeo: no such file or folder" in ran.output

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def info(
     slides: Annotated[
-        list[str], typer.Argument(help="Slides, URLs, folders of slides; or folders of models or results.")
+        list[str], typer.Argument(help="Slides, URLs, folders of slides; or models, folders of results.")
     ],
     reader: Annotated[str, typer.Option(help="Reader to use.")] = "auto",
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, if the file is wrong or silent.")] = None,
@@ -28,13 +28,13 @@ def info(
 ) -> None:
     """Show levels, µm/px and its source, bounds, all images of the file, the reader, and what is odd about a slide.
 
-    Of a folder of slides: a row for each; of a results folder: what was done; of a model folder: method, classes,
-    encoder with its licence.
+    Of a folder of slides: a row for each; of a results folder: what was done; of a model, by its folder or
+    the name of a shipped one: method, classes, encoder with its licence.
 
     Example: wsi-attention info slide.svs --tissue tissue.png
     """
     from wsi_attention.cli.info_folder import show_results, show_slides
-    from wsi_attention.cli.info_model import is_model, page
+    from wsi_attention.cli.info_model import model_at, page
     from wsi_attention.errors import InputError, SlideError
     from wsi_attention.inference.batch.discovery import holds_slides, is_results
     from wsi_attention.inference.batch.globs import expanded
@@ -52,8 +52,8 @@ def info(
 
     failed = False
     for path in paths:
-        if is_model(path):
-            typer.echo(page(path, as_json))
+        if model := model_at(path):
+            typer.echo(page(model, as_json))
         elif is_results(Path(path)):
             show_results(Path(path), as_json)
         elif holds_slides(path):

@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     from wsi_attention.model_card import ModelConfig
 
 
-def is_model(path: str) -> bool:
-    """Return whether a path is the folder of a model, or looks like one."""
-    return (Path(path) / "config.json").is_file()
+def model_at(path: str) -> str | None:
+    """Return the folder of the model that a path or the name of a shipped one stands for; None where it is neither."""
+    if (Path(path) / "config.json").is_file():
+        return path
+    if Path(path).exists() or Path(path).name != path:
+        return None
+    from wsi_attention.checkpoint import model_folder, shipped_models
+
+    return str(model_folder(path)) if path in shipped_models() else None
 
 
 def page(path: str, as_json: bool) -> str:
