@@ -27,6 +27,8 @@ BLOCK_PIXELS = 250_000
 """Pixels that go through a network at once in eval mode; activations take 100 to 200 bytes each."""
 
 Scores = tuple[Tensor, Tensor | None]
+Evidence = Callable[[Tensor], Tensor]
+"""Attention features (b, d, gh, gw) -> scores of each cell (b, m, gh, gw), cell by cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def look_over(
     preprocess: nn.Module,
     seen: tuple[Grid, float],
     tissue: Tensor,
-    evidence: nn.Module | None = None,
+    evidence: Evidence | None = None,
 ) -> Scores:
     """Return the logits (b, rows, cols) of all cells, and scores (b, classes, rows, cols) where `evidence` is given.
 
@@ -94,7 +96,7 @@ def look_over(
 
 
 def judge_cells(
-    source: TileSource, network: OverviewNet, preprocess: nn.Module, mpp: float, evidence: nn.Module | None = None
+    source: TileSource, network: OverviewNet, preprocess: nn.Module, mpp: float, evidence: Evidence | None = None
 ) -> tuple[Tensor, Tensor | None, Grid]:
     """Return what the overview shows of every cell, and the grid of cells.
 

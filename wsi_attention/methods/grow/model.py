@@ -27,6 +27,7 @@ from wsi_attention.methods.grow.bag import TileBag
 from wsi_attention.methods.grow.certifying import Wish, certify
 from wsi_attention.methods.grow.counting import Counts, attention_loss, counts, shares
 from wsi_attention.methods.grow.credit import brought
+from wsi_attention.methods.grow.foresight import at, blank, missed
 from wsi_attention.methods.grow.judge import TileGate, alone, held, in_context, said
 from wsi_attention.methods.grow.neighbours import next_cells
 from wsi_attention.methods.grow.options import LEFT_OUT, SHOWN, GrowingOptions, GrowMnistOptions, GrowOptions
@@ -59,17 +60,21 @@ LEAST_SAID = 1e-3
 
 
 class Seen(NamedTuple):
-    """What the overview shows: attention (b, K), its logits (b, K), the grid, class scores (b, classes) or None."""
+    """What the overview shows: attention (b, K), its logits (b, K), the grid, class scores (b, classes) or None, and
+    what it foresees of the tiles (b, d', K) or None."""
 
     attention: Tensor
     logits: Tensor
     grid: Grid
     overview_logits: Tensor | None
+    foreseen: Tensor | None
 
 
 class Judged(NamedTuple):
-    """What tiles say: what each is judged by (b, n, d), log ω (b, n), which are valid (b, n), what they stand for."""
+    """What tiles say: the feature of each (b, n, d'), what each is judged by (b, n, d), log ω (b, n), which are valid
+    (b, n), what they stand for."""
 
+    own: Tensor
     seen: Tensor
     log_gate: Tensor
     valid: Tensor
@@ -86,7 +91,8 @@ class GrowingAttention(nn.Module):
         classifier: (..., d) -> (..., classes), d the length of what tiles are judged by.
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
         options: all numbers.
-        evidence: attention features (b, d', gh, gw) -> class scores of each cell (b, classes, gh, gw).
+        evidence: attention features (b, a, gh, gw) -> class scores of each cell (b, classes, gh, gw).
+        foresight: the same -> what the feature of each cell's tile will be (b, d', gh, gw).
     """
 
     map_stride: int = 1
@@ -100,10 +106,12 @@ class GrowingAttention(nn.Module):
         preprocess: nn.Module,
         options: GrowingOptions,
         evidence: nn.Module | None = None,
+        foresight: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.attention, self.encoder, self.gate = attention, encoder, gate
-        self.classifier, self.preprocess, self.evidence = classifier, preprocess, evidence
+        self.classifier, self.preprocess, self.evidence, self.foresight = classifier, preprocess, evidence, foresight
+        self.trust = None if foresight is None else nn.Parameter(torch.ones(()))
         self.options, self.draws = options, options.draws
         self.tile_mpp, self.overview_mpp = options.tile_mpp, options.overview_mpp
         self.overview_pixels = options.overview_pixels
@@ -121,7 +129,8 @@ class GrowingAttention(nn.Module):
         Returns:
             logits (b, classes), one glimpse and one attention map an image, the spread, and as terms `attention`
             (b, K), `cells`, `coefficients`, `weights`, `chance`, `log_gate`, `valid` (b, n), `features` (b, n, d'),
-            `mean` (b, d), and `overview_logits` (b, classes), None without `evidence`.
+            `mean` (b, d), `foreseen` and `tiles` (b, n, d''), None without `foresight`, and `overview_logits`
+            (b, classes), None without `evidence`.
 
         Raises:
             NoTissueError: an image has no cell of tissue.
@@ -267,11 +276,35 @@ class GrowingAttention(nn.Module):
 
     def _begin(self, source: TileSource) -> tuple[Seen, TileBag]:
         """Return what the overview shows, and a bag without tiles."""
-        logits, scores, grid = judge_cells(source, self.attention, self.preprocess, self.overview_mpp, self.evidence)
+        show = self.evidence if self.foresight is None else self._shown
+        logits, scores, grid = judge_cells(source, self.attention, self.preprocess, self.overview_mpp, show)
+        foreseen = None
+        if scores is not None and self.foresight is not None:
+            scores, foreseen = self._parted(scores)
+            logits = logits + self._expected(foreseen, logits.isfinite(), grid.shape)
         attention = smoothed_softmax(logits, self.options.floor)
-        seen = Seen(attention, logits, grid, None if scores is None else attended(scores, attention))
+        overview_logits = None if scores is None else attended(scores, attention)
+        seen = Seen(attention, logits, grid, overview_logits, foreseen)
         encode = partial(encoded, source, preprocess=self.preprocess, encoder=self.encoder)
         return seen, TileBag(partial(self._tiles, source, grid), encode, max(PART, self.draws))
+
+    def _shown(self, features: Tensor) -> Tensor:
+        """Return what `evidence` and then `foresight` make of attention features, (b, classes + d', gh, gw)."""
+        return torch.cat([one(features) for one in (self.evidence, self.foresight) if one is not None], dim=1)
+
+    def _parted(self, shown: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the two parts of what `_shown` gave: (b, classes, gh, gw), None without `evidence`, and (b, d', K)."""
+        scores, foreseen = shown.split([shown.shape[1] - self.encoder.dim, self.encoder.dim], dim=1)
+        return scores if self.evidence is not None else None, foreseen.flatten(2)
+
+    def _expected(self, foreseen: Tensor, inside: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Return what the gate makes of tiles as they are foreseen, as logits (b, K); of no use outside the tissue."""
+        if self.gate is None or self.trust is None:
+            return torch.zeros_like(foreseen[:, 0])
+        with torch.no_grad():
+            cells = torch.arange(foreseen.shape[-1], device=foreseen.device).expand(len(foreseen), -1)
+            log_gate = self._log_gate(self._seen_by(foreseen.transpose(1, 2), cells, inside, shape, self.options.side))
+        return self.trust * log_gate
 
     def _draw(self, seen: Seen, attention: Tensor, n: int, generator: Generator | None) -> Spread:
         """Draw n cells of each image by attention (b, K)."""
@@ -318,7 +351,7 @@ class GrowingAttention(nn.Module):
             drawn = torch.zeros_like(seen.attention, dtype=torch.bool).scatter(1, draw.cells, True)
             chances = torch.ones_like(seen.attention, dtype=torch.float64).scatter(1, draw.cells, draw.chance.double())
             known, chance = ~drawn.gather(1, cells), chances.gather(1, cells)
-        return Judged(by, log_gate, valid, counts(at_cells, chance, known, real))
+        return Judged(features, by, log_gate, valid, counts(at_cells, chance, known, real))
 
     def _log_gate(self, by: Tensor) -> Tensor:
         """Return log ω (b, n) of tiles that are judged by (b, n, d), held where the options say so."""
@@ -361,6 +394,8 @@ class GrowingAttention(nn.Module):
                 "valid": valid,
                 "features": judged.seen,
                 "mean": mean,
+                "foreseen": None if seen.foreseen is None else at(seen.foreseen, cells),
+                "tiles": None if seen.foreseen is None else judged.own,
                 "overview_logits": seen.overview_logits,
             },
         )
@@ -375,6 +410,8 @@ class GrowingAttention(nn.Module):
         if options.learn_weight and self.gate is not None:
             learnt = attention_loss(at_cells, told["coefficients"], told["log_gate"].to(at_cells.device))
             total = total + options.learn_weight * learnt
+        if told["foreseen"] is not None:
+            total = total + options.foresee_weight * missed(told["foreseen"], told["tiles"], told["valid"])
         if options.gradient == LEFT_OUT and at_cells.requires_grad:
             learnt = (self._brought(told, target).to(at_cells.device) * at_cells.log()).sum(dim=-1).mean()
             total = total + learnt - learnt.detach()
@@ -406,7 +443,8 @@ def _grow(classes: int, options: GrowOptions) -> GrowingAttention:
     attention = TissueAttentionNet(options.channels, options.attention_widths, options.context, options.squares)
     gate, dim = _gate(classes, encoder.dim, options)
     classifier, evidence = ScaledLinear(dim, classes), nn.Conv2d(attention.dim, classes, 1)
-    return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence)
+    foresight = blank(attention.dim, encoder.dim) if options.foresee_weight else None
+    return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence, foresight)
 
 
 def _grow_mnist(classes: int, options: GrowMnistOptions) -> GrowingAttention:

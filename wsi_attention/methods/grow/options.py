@@ -101,6 +101,13 @@ class GrowingOptions(OverviewOptions):
         "to the gradient of the draw and to the loss on the overview",
         low=0.0,
     )
+    foresee_weight: float = option(
+        0.0,
+        "factor on the loss that makes the overview foresee what the tiles that were read show, so that attention "
+        "learns where stains are alike too; 0 leaves it out",
+        "docs/methods/grow.md §2.6",
+        low=0.0,
+    )
     entropy_weight: float = option(1e-4, "above 0 it pushes attention towards uniform", low=0.0)
     floor: float = option(
         1e-2,
