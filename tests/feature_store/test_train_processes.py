@@ -6,13 +6,14 @@ import csv
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import warm_python
 from safetensors.torch import load_file
 
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -20,6 +21,7 @@ from wsi_attention.testing.slides import SlideSpec, write_slide
 KILLS = int(os.environ.get("WSI_ATTENTION_TEST_KILLS", "1"))
 """How often a training is killed; `WSI_ATTENTION_TEST_KILLS=20` is what a release is tried with."""
 CLOSE = 1e-5
+MAIN = "from wsi_attention.cli import main; main()"
 RECIPE = """
 method = "ats"
 epochs = 4
@@ -43,24 +45,11 @@ draws = 6
 """
 
 
-def command_line(arguments: list[str], told: Path) -> None:
-    """Runs `wsi-attention` in this process; what it says goes to a file."""
-    from wsi_attention.cli import main
-
-    sys.argv = ["wsi-attention", *arguments]
-    with told.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    main()
-
-
 class Trainings:
-    """Starts trainings of one plan as processes; a server that has done the imports forks them."""
+    """Starts trainings of one plan as processes, which `warm_python` forks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(["wsi_attention.cli.train", "wsi_attention.training.run"])
         rows = ["slide,label"]
         for seed in range(4):
             label = ("benign", "lesion")[seed % 2]
@@ -70,20 +59,19 @@ class Trainings:
         (folder / "labels.csv").write_text("\n".join(rows) + "\n")
         (folder / "recipe.toml").write_text(RECIPE)
 
-    def start(self, name: str, store: str, gigabytes: float = 1.0) -> BaseProcess:
+    def start(self, name: str, store: str, gigabytes: float = 1.0) -> subprocess.Popen[bytes]:
         """Starts the training whose model folder has that name."""
         arguments = ["train", "-l", str(self.folder / "labels.csv"), "-i", str(self.folder / "slides")]
         arguments += ["--config", str(self.folder / "recipe.toml"), "-o", str(self.folder / name), "--device", "cpu"]
         arguments += ["--feature-store", str(self.folder / store), "--feature-store-gb", str(gigabytes)]
-        process = self._context.Process(target=command_line, args=(arguments, self.folder / f"{name}.txt"))
-        process.start()
-        return process
+        with (self.folder / f"{name}.txt").open("w") as said:
+            return warm_python.Popen([sys.executable, "-c", MAIN, *arguments], stdout=said, stderr=said)
 
-    def end(self, name: str, process: BaseProcess) -> str:
+    def end(self, name: str, process: subprocess.Popen[bytes]) -> str:
         """What a training has said that must succeed."""
-        process.join(120)
+        status = process.wait(120)
         said = (self.folder / f"{name}.txt").read_text()
-        assert process.exitcode == 0, said
+        assert status == 0, said
         return said
 
     def run(self, name: str, store: str, gigabytes: float = 1.0) -> str:
@@ -146,12 +134,12 @@ def test_killed_at_random_moments_it_ends_as_if_nobody_had(trainings: Trainings)
     while landed < KILLS:
         name, moment, tried = f"killed{tried}", rng.uniform(0, 4), tried + 1
         process = trainings.start(name, "killed-store")
-        while process.is_alive() and trainings.epochs(name) < int(moment):
+        while process.poll() is None and trainings.epochs(name) < int(moment):
             time.sleep(0.005)
-        process.join(moment % 1 * (1.0 if moment < 1 else 0.2))
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moment % 1 * (1.0 if moment < 1 else 0.2))
         process.kill()
-        process.join()
-        if process.exitcode != -signal.SIGKILL:  # it was faster
+        if process.wait() != -signal.SIGKILL:  # it was faster
             assert tried < 5 * KILLS
             continue
         landed += 1
@@ -163,7 +151,7 @@ def test_killed_at_random_moments_it_ends_as_if_nobody_had(trainings: Trainings)
 def test_two_at_once_share_a_store_and_end_as_each_alone(whole: Trainings) -> None:
     first = whole.start("first", "shared-store")
     while whole.epochs("first") == 0:
-        assert first.is_alive() or first.exitcode == 0, whole.end("first", first)
+        assert not first.poll(), whole.end("first", first)
         time.sleep(0.01)
     second = whole.start("second", "shared-store")
     kept_at_the_end = sum(whole.kept("whole-store").values())
