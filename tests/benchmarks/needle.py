@@ -217,10 +217,11 @@ def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
 
 
 def _recipe(place: Place, plan: Plan, folder: Path) -> Path:
-    """The shipped recipe beside the model, with the encoder of this place."""
+    """The shipped recipe beside the model, that of the variant where it has one, with the encoder of this place."""
     from wsi_attention.config import RECIPES
 
-    text = (RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8")
+    own = RECIPES / f"{plan.recipe}-{place.variant}.toml"
+    text = (own if own.is_file() else RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8")
     if plan.scratch:
         text = text.replace("encoder_frozen = true", "")
     elif place.encoder == "lite0" and "encoder = " in text:
