@@ -37,7 +37,7 @@ def draw(place: Place, rows: Sequence[str], slide: str | None = None) -> Path:
         0, _panel(path, "slide", f"tumour in {truth.tumour.sum()} of {truth.tissue.sum()} tiles", None, truth.tumour)
     )
     out = place.result("needle", 0).with_name("needle.png")
-    _sheet(panels).save(out, optimize=True)
+    _sheet(panels).quantize(256).save(out, optimize=True)
     return out
 
 
