@@ -74,7 +74,10 @@ def test_several_kinds_at_once(results: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--what", "svg"], "no exporter named 'svg'"),
+        (
+            ["--what", "svg"],
+            "no exporter named 'svg'; there are geojson, heatmap, heatmap-zarr, report, tiles, qupath-project",
+        ),
         (["--what", "tiles", "--gzip"], "--gzip compresses GeoJSON"),
         (["--qupath-bounds", "off"], "possible: auto, none"),
         (["--slide", "c"], "no prediction for c"),

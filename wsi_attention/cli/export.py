@@ -34,9 +34,12 @@ def export(
     from wsi_attention.export.geojson import GeoJSONExporter, bounds_of
     from wsi_attention.inference.results.export_again import export_again
     from wsi_attention.inference.results.mirror import check_folder
+    from wsi_attention.registry import EXPORTERS, names
 
     check_folder(results)
     chosen = kinds(what)
+    if unknown := [one for one in chosen if one not in (*names(EXPORTERS), PROJECT)]:
+        raise InputError(f"no exporter named {unknown[0]!r}; there are {', '.join((*names(EXPORTERS), PROJECT))}")
     if gzip and chosen != ["geojson"]:
         raise InputError(f"--gzip compresses GeoJSON, found --what {what}; give --what geojson, or leave --gzip out")
     geojson = GeoJSONExporter(bounds_of(qupath_bounds), gzip=gzip)
