@@ -8,7 +8,7 @@ from torch import Generator, nn
 from torch.nn.functional import avg_pool2d
 
 from wsi_attention.methods.grow.foresight import at, missed
-from wsi_attention.methods.grow.model import GrowingAttention, grow
+from wsi_attention.methods.grow.model import GrowingAttention, grow, grow_mnist
 from wsi_attention.structures import Output
 from wsi_attention.testing.models import ModelContract
 from wsi_attention.tiles.tensors import TensorSource
@@ -96,6 +96,22 @@ def test_at_first_it_changes_nothing() -> None:
     plain.load_state_dict({name: one for name, one in model.state_dict().items() if name in plain.state_dict()})
     assert torch.allclose(model(images()).logits, plain(images()).logits, atol=1e-5)
     assert plain.foresight is None and "foreseen" in plain(images()).terms
+
+
+@torch.no_grad()
+def test_holding_tiles_changes_no_attention() -> None:
+    model = seeing().eval()
+    before = model._begin(images())[0].attention
+    assert model.hold([1e-6, 1e-6])
+    assert torch.equal(model._begin(images())[0].attention, before)
+
+
+def test_every_builder_heeds_the_option_and_without_a_gate_it_is_the_loss_alone() -> None:
+    assert grow_mnist(4, foresee_weight=1.0).foresight is not None
+    bare = small(foresee_weight=1.0, pooling="attention")
+    assert bare.foresight is not None and bare.trust is None
+    told = bare.train()(images(), Generator().manual_seed(2)).terms
+    assert told["foreseen"].shape == told["tiles"].shape
 
 
 def test_without_the_overview_s_own_loss_it_is_there_alone() -> None:

@@ -92,7 +92,6 @@ class GrowingAttention(nn.Module):
         preprocess: (m, c, h, w) pixels of any dtype -> floats on the model's device.
         options: all numbers.
         evidence: attention features (b, a, gh, gw) -> class scores of each cell (b, classes, gh, gw).
-        foresight: the same -> what the feature of each cell's tile will be (b, d', gh, gw).
     """
 
     map_stride: int = 1
@@ -106,12 +105,12 @@ class GrowingAttention(nn.Module):
         preprocess: nn.Module,
         options: GrowingOptions,
         evidence: nn.Module | None = None,
-        foresight: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.attention, self.encoder, self.gate = attention, encoder, gate
-        self.classifier, self.preprocess, self.evidence, self.foresight = classifier, preprocess, evidence, foresight
-        self.trust = None if foresight is None else nn.Parameter(torch.ones(()))
+        self.classifier, self.preprocess, self.evidence = classifier, preprocess, evidence
+        self.foresight = blank(attention.dim, encoder.dim) if options.foresee_weight else None
+        self.trust = nn.Parameter(torch.ones(())) if self.foresight is not None and gate is not None else None
         self.options, self.draws = options, options.draws
         self.tile_mpp, self.overview_mpp = options.tile_mpp, options.overview_mpp
         self.overview_pixels = options.overview_pixels
@@ -303,7 +302,8 @@ class GrowingAttention(nn.Module):
             return torch.zeros_like(foreseen[:, 0])
         with torch.no_grad():
             cells = torch.arange(foreseen.shape[-1], device=foreseen.device).expand(len(foreseen), -1)
-            log_gate = self._log_gate(self._seen_by(foreseen.transpose(1, 2), cells, inside, shape, self.options.side))
+            by = self._seen_by(foreseen.transpose(1, 2), cells, inside, shape, self.options.side)
+            log_gate: Tensor = in_float32(self.gate, by).float()  # not held: holding tiles changes no attention
         return self.trust * log_gate
 
     def _draw(self, seen: Seen, attention: Tensor, n: int, generator: Generator | None) -> Spread:
@@ -443,8 +443,7 @@ def _grow(classes: int, options: GrowOptions) -> GrowingAttention:
     attention = TissueAttentionNet(options.channels, options.attention_widths, options.context, options.squares)
     gate, dim = _gate(classes, encoder.dim, options)
     classifier, evidence = ScaledLinear(dim, classes), nn.Conv2d(attention.dim, classes, 1)
-    foresight = blank(attention.dim, encoder.dim) if options.foresee_weight else None
-    return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence, foresight)
+    return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence)
 
 
 def _grow_mnist(classes: int, options: GrowMnistOptions) -> GrowingAttention:
