@@ -9,8 +9,8 @@ shipped recipe needle-<method>, baselines on what is remembered (`needle_baselin
 slides, and prints a table (`needle_report.py`). Each step is skipped where its result lies in the folder, and can be
 called alone: slides, encoder, remember, train ROW, measure ROW, report, curve.
 
-Test slides of the names "final" and "fresh" have seeds of their own and are for figures after the last choice:
---sets held-0.01 fresh-0.01.
+Test slides of the names "final", "fresh" and "last" have seeds of their own and are for figures after the last choice:
+--sets held-0.01 last-0.01.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ TESTS = {
     "final": {"part": "test", "count": 100, "seed": 300_000},
     "held": {"part": "held", "count": 100, "seed": 350_000},
     "fresh": {"part": "fresh", "count": 200, "seed": 500_000},
+    "last": {"part": "fresh", "count": 200, "seed": 700_000},
 }
 """For choices, of the tiles of the training slides; for a look at other tiles; for the last figures. "held" for a
-threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile."""
+threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. "last" are other
+slides of the tiles of "fresh", for what was chosen since those were looked at."""
 SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
     f"{name}-{share:g}": given | {"fraction": (share,)} for name, given in TESTS.items() for share in FRACTIONS
 }
@@ -57,11 +59,13 @@ class Place:
         work: the folder of the whole benchmark.
         variant: of the slides.
         encoder: of the tiles.
+        epochs: passes over the training slides in place of the recipes'; theirs where 0.
     """
 
     work: Path
     variant: str = VARIANTS[0]
     encoder: str = ENCODERS[0]
+    epochs: int = 0
 
     @property
     def weights(self) -> Path:
@@ -210,6 +214,7 @@ def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
     command += ["-l", str(slides / "labels.csv"), "-i", str(slides), "-o", str(folder), "--seed", str(seed)]
     if plan.recipe == "needle-oaa-plus":
         command += ["--maps", str(place.model("oaa", seed))]
+    command += ["--epochs", str(place.epochs)] * (place.epochs > 0)
     if not plan.scratch and "encoder = " in recipe.read_text(encoding="utf-8"):
         command += ["--encoder-start", str(place.weights)]
     with (folder.parent / f"{folder.name}.log").open("a") as log:
@@ -217,10 +222,11 @@ def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
 
 
 def _recipe(place: Place, plan: Plan, folder: Path) -> Path:
-    """The shipped recipe beside the model, that of the variant where it has one, with the encoder of this place."""
+    """The shipped recipe, with foresight where it is worth something and the encoder of this place, beside the model."""
     from wsi_attention.config import RECIPES
 
-    own = RECIPES / f"{plan.recipe}-{place.variant}.toml"
+    worth = place.variant == "matched" or place.encoder == "lite0"
+    own = RECIPES / f"{plan.recipe}{'-foresight' * worth}.toml"
     text = (own if own.is_file() else RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8")
     if plan.scratch:
         text = text.replace("encoder_frozen = true", "")
@@ -324,10 +330,11 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=MADE)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--epochs", type=int, default=0, help="in place of the recipes' [theirs]")
     given = parser.parse_args()
     from needle_curve import curve
 
-    place, rows = Place(given.work, given.variant, given.encoder), given.row or list(ROWS)
+    place, rows = Place(given.work, given.variant, given.encoder, given.epochs), given.row or list(ROWS)
     if given.step == "all":
         everything(place, rows, given.seeds, given.sets, given.processes)
     elif given.step == "slides":

@@ -19,6 +19,7 @@ from wsi_attention.encoders.encoder_weights import save_encoder
 from wsi_attention.encoders.libraries import timm_package
 from wsi_attention.encoders.origin import Origin
 from wsi_attention.errors import InputError, MissingExtraError, ModelError
+from wsi_attention.nn.attention_nets import OwnColours
 from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.nn.timm_encoder import timm_state
 from wsi_attention.testing.slides import SlideSpec, write_slide
@@ -78,6 +79,9 @@ def test_the_model_has_the_encoders_weights_and_colours_and_another_file_is_anot
     assert ran.exit_code == 0, ran.output
     config = json.loads((output / "config.json").read_text())
     assert (config["mean"], config["std"]) == (list(COLOURS["mean"]), list(COLOURS["std"]))
+    own = torch.tensor([config["options"][name] for name in ("overview_mean", "overview_std")])
+    assert own.shape == (2, 3) and (own[0] > 0.4).all() and (own[1] < 0.2).all()
+    assert isinstance(load_model(output).model.attention.colours, OwnColours)
     assert config["recipe"]["encoder_start"] == file
     weights = load_model(output).model.encoder.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in load_file(file).items())
@@ -136,6 +140,15 @@ def test_uni_by_hand_with_colours_missing_is_refused_with_the_lines_to_add(slide
     assert CliRunner().invoke(app, call).exit_code == 0
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert (config["mean"], config["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def test_colours_of_the_overview_in_the_recipe_are_kept(slides: Path, tmp_path: Path) -> None:
+    file = encoder_file(tmp_path / "e.safetensors", 0, **COLOURS)
+    stated = "overview_mean = [0.1, 0.2, 0.3]\noverview_std = [0.4, 0.5, 0.6]\n"
+    ran = CliRunner().invoke(app, arguments(slides, tmp_path / "model", SMALL + stated, "--encoder-start", file))
+    assert ran.exit_code == 0, ran.output
+    options = json.loads((tmp_path / "model" / "config.json").read_text())["options"]
+    assert (options["overview_mean"], options["overview_std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
 
 
 def test_colours_in_the_recipe_must_be_those_that_the_file_states(slides: Path, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ from wsi_attention.nn.encoders import MnistEncoder, StridedMnistEncoder, TileEnc
 from wsi_attention.nn.heads import GENTLE, ScaledLinear, attended, tile_evidence
 from wsi_attention.nn.ink_attention import InkAttentionNet
 from wsi_attention.nn.known_features import tile_encoder
-from wsi_attention.nn.preprocess import Normalise, PixelOptions, in_float32
+from wsi_attention.nn.overview_colours import OverviewPixelOptions
+from wsi_attention.nn.preprocess import Normalise, in_float32
 from wsi_attention.options import option, other_default
 from wsi_attention.protocols import Aim, TileSource
 from wsi_attention.structures import Output, TileSet
@@ -121,7 +122,7 @@ class SamplingOptions(OverviewOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtsOptions(SamplingOptions, PixelOptions):
+class AtsOptions(SamplingOptions, OverviewPixelOptions):
     """ATS for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile.
 
     The default estimator and gradient are a little biased, for less noise; exact on average is estimator "sequential"
@@ -429,7 +430,8 @@ class FallingAttentionSampling(FallingDraws, AttentionSampling):
 
 def _ats(classes: int, options: AtsOptions) -> AttentionSampling:
     encoder = tile_encoder(options.encoder, options.channels)
-    attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
+    shape = options.attention_widths, options.context
+    attention = TissueAttentionNet(options.channels, *shape, colours=options.colours())
     classifier, evidence = ScaledLinear(encoder.dim, classes), nn.Conv2d(attention.dim, classes, 1)
     return AttentionSampling(attention, encoder, classifier, options.preprocess(), options, evidence)
 

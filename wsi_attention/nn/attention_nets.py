@@ -10,6 +10,9 @@ from torch.nn import functional
 
 from wsi_attention.nn.blocks import ChannelNorm, OverviewNet
 
+Colours = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each channel."""
+
 
 class MnistAttentionNet(OverviewNet):
     """The paper's network for Megapixel MNIST: conv 8 tanh, conv 8 tanh, conv 1, all 3×3, one cell a pixel.
@@ -50,12 +53,19 @@ class TissueAttentionNet(OverviewNet):
         widths: channels after each stage; the stride is `squares` times 2 to the power of their number.
         context: side of the depthwise kernel over cells, odd.
         squares: side in pixels of the squares of the view whose mean and deviation the first stage sees; 1: pixels.
+        colours: brings pixels to the overview's own colours; None where they come so.
     """
 
     def __init__(
-        self, channels: int = 3, widths: Sequence[int] = (24, 48, 64), context: int = 7, squares: int = 1
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (24, 48, 64),
+        context: int = 7,
+        squares: int = 1,
+        colours: OwnColours | None = None,
     ) -> None:
         super().__init__()
+        self.colours = colours
         self.stride, self.dim = squares * 2 ** len(widths), widths[-1]
         self.reach = 1 + context // 2
         stages: list[nn.Module] = [] if squares == 1 else [Summary(squares)]
@@ -75,8 +85,34 @@ class TissueAttentionNet(OverviewNet):
 
         h and w are multiples of the stride.
         """
-        features: Tensor = self.context(self.trunk(view))
+        shown = view if self.colours is None else self.colours(view)
+        features: Tensor = self.context(self.trunk(shown))
         return self.score(features).squeeze(1), features
+
+
+class OwnColours(nn.Module):
+    """Brings pixels from the colours that the tile encoder expects to those of the overview; nothing in it is learnt.
+
+    A published encoder is given the colours that it was trained with, those of photographs for most; tissue then lies
+    far from 0 and differs little, and a small network that starts from nothing learns late to see it.
+
+    Args:
+        given: mean and deviation of each channel by which pixels come normalised.
+        own: those of the overview's tissue.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, given: Colours, own: Colours) -> None:
+        super().__init__()
+        mean, std, own_mean, own_std = (torch.tensor(one).view(-1, 1, 1) for one in (*given, *own))
+        self.register_buffer("scale", std / own_std, persistent=False)
+        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
+
+    def forward(self, view: Tensor) -> Tensor:
+        """Map (b, c, h, w) to the same pixels in other colours."""
+        return view * self.scale + self.shift
 
 
 class Summary(nn.Module):

@@ -16,7 +16,8 @@ from wsi_attention.defaults import FEATURE_STORE_GB
 from wsi_attention.devices import device_of, fabric_on, precision_on
 from wsi_attention.errors import InputError
 from wsi_attention.files import given_path, given_paths
-from wsi_attention.methods.method import build_model
+from wsi_attention.methods.method import Method, build_model, find_method
+from wsi_attention.nn.overview_colours import NAMES, OverviewPixelOptions
 from wsi_attention.protocols import contract_of
 from wsi_attention.slide.readers.remote.cache import by_default
 from wsi_attention.targets.find import aim
@@ -207,11 +208,21 @@ def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingSta
 
 
 def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, object]:
+    mpp, names = contract_of(model).overview_mpp, ("mean", "std")
+    told: dict[str, object] = {}
     if plan.recipe.statistics == "encoder":
-        return encoder_colours(model, plan.recipe.encoder_start, plan.recipe.model)
-    mpp = contract_of(model).overview_mpp
-    mean, std = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
-    return {"mean": list(mean), "std": list(std)}
+        told, names = encoder_colours(model, plan.recipe.encoder_start, plan.recipe.model), NAMES
+        if set(NAMES) & set(plan.recipe.model) or not _has_own_colours(plan):
+            return told
+    found = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
+    return told | {name: list(values) for name, values in zip(names, found, strict=True)}
+
+
+def _has_own_colours(plan: Plan) -> bool:
+    """Return whether the method's overview can have colours of its own, and there are slides to take them from."""
+    method = find_method(plan.recipe.method)
+    known = isinstance(method, Method) and issubclass(method.options, OverviewPixelOptions)
+    return known and not plan.images and not (plan.features and plan.features.alone)
 
 
 def _job(

@@ -440,7 +440,8 @@ class FallingGrowingAttention(FallingDraws, GrowingAttention):
 
 def _grow(classes: int, options: GrowOptions) -> GrowingAttention:
     encoder = tile_encoder(options.encoder, options.channels)
-    attention = TissueAttentionNet(options.channels, options.attention_widths, options.context, options.squares)
+    shape = options.attention_widths, options.context, options.squares
+    attention = TissueAttentionNet(options.channels, *shape, options.colours())
     gate, dim = _gate(classes, encoder.dim, options)
     classifier, evidence = ScaledLinear(dim, classes), nn.Conv2d(attention.dim, classes, 1)
     return GrowingAttention(attention, encoder, gate, classifier, options.preprocess(), options, evidence)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wsi_attention.errors import InputError
 from wsi_attention.methods.overview import OverviewOptions
 from wsi_attention.nn.encoders import TileEncoder
-from wsi_attention.nn.preprocess import PixelOptions
+from wsi_attention.nn.overview_colours import OverviewPixelOptions
 from wsi_attention.options import option, other_default
 
 SHOWN, ATTENTION = "shown", "attention"
@@ -124,7 +124,7 @@ class GrowingOptions(OverviewOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowOptions(GrowingOptions, PixelOptions):
+class GrowOptions(GrowingOptions, OverviewPixelOptions):
     """Growing attention for stained tissue: with the defaults one cell of attention is 128 µm, the side of one tile."""
 
     encoder: TileEncoder = option(TileEncoder(), "the network that turns a tile into a feature")

@@ -377,7 +377,8 @@ def _zoom_in(classes: int, options: ZoomInOptions) -> ZoomIn:
 
 
 def _attention(options: ZoomInOptions, side: int) -> PooledAttention:
-    return PooledAttention(TissueAttentionNet(options.channels, options.attention_widths, options.context), side)
+    shape = options.attention_widths, options.context
+    return PooledAttention(TissueAttentionNet(options.channels, *shape, colours=options.colours()), side)
 
 
 def _background(classes: int, given: int | None) -> int | None:

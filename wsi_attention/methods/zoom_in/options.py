@@ -11,7 +11,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.methods.overview import OverviewOptions
 from wsi_attention.methods.zoom_in.estimator import ESTIMATES, NOISE
 from wsi_attention.nn.encoders import TileEncoder
-from wsi_attention.nn.preprocess import PixelOptions
+from wsi_attention.nn.overview_colours import OverviewPixelOptions
 from wsi_attention.options import option
 
 INFERENCE = ("top", "sample", "as-released")
@@ -99,7 +99,7 @@ class ZoomOptions(OverviewOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoomInOptions(ZoomOptions, PixelOptions):
+class ZoomInOptions(ZoomOptions, OverviewPixelOptions):
     """Zoom-In for stained tissue: regions of 512 µm are seen at 4 µm/px, in them sub-tiles of 128 µm at 0.5 µm/px."""
 
     cells_um: tuple[float, ...] = option(

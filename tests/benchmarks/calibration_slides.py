@@ -1,0 +1,125 @@
+"""The calibration error on fresh generated slides, from their pixels: models by `train`, labels by `predict`.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/calibration_slides.py --work FOLDER [--fresh 600] [--seeds 0 1 2]
+
+Generates slides to train, to validate and for the last look, and trains by the command with the default recipe and with
+one that learns its slides by heart. Each model is asked about the fresh slides as `classify` asks it. Before
+calibration a probability is what the affine map is undone to. A row a recipe, means over the seeds, as in
+`calibration.py`; figures/calibration_slides.json. What lies in FOLDER is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from calibration import HEAD, Floats, Labels, faultless, figures_of, row_of, softmax
+from common import FIGURES
+from slide_sets import write_set
+
+from wsi_attention.checkpoint import load_model
+from wsi_attention.inference.predict import predict
+from wsi_attention.statistics.curves import area_under_roc
+from wsi_attention.testing.slides import CLASSES, SlideSpec
+
+SIZE, SCALE = 1600, 6.0
+PARTS = {"train": 60, "val": 40}
+RECIPES = {
+    "default": "",
+    "by heart": 'patience = 50\nbest = "auroc"\n[optimiser]\nlearning_rate = 1e-3\nweight_decay = 0.0',
+}
+"""What differs from the defaults of `train`."""
+
+
+def slide_set(folder: Path, first: int, count: int) -> list[tuple[str, int]]:
+    """Generated slides, every second with a lesion, and the class of each."""
+    specs = [
+        SlideSpec((SIZE, SIZE), seed=first + number, label=CLASSES[number % 2], lesion_scale=SCALE)
+        for number in range(count)
+    ]
+    named = [(f"slide_{first + number:07}.svs", spec) for number, spec in enumerate(specs)]
+    if not (folder / "labels.csv").is_file():
+        write_set(folder, named, 2)
+    return [(name, CLASSES.index(spec.label)) for name, spec in named]
+
+
+def trained(work: Path, recipe: str, seed: int) -> Path:
+    """The folder of a model that the command has trained on slides of its own."""
+    folder = work / f"{recipe.replace(' ', '-')}-{seed}"
+    if (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    rows, slides = ["slide,label,split"], work / f"slides-{seed}"
+    known = slide_set(slides, 10_000 * (seed + 1), sum(PARTS.values()))
+    for number, (name, label) in enumerate(known):
+        rows.append(f"{name},{CLASSES[label]},{'train' if number < PARTS['train'] else 'val'}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    (folder / "recipe.toml").write_text(f'method = "ats"\nseed = {seed}\n{RECIPES[recipe]}\n')
+    command = [sys.executable, "-m", "wsi_attention.cli", "train", "-l", str(folder / "labels.csv"), "-i", str(slides)]
+    command += ["-o", str(folder / "model"), "--config", str(folder / "recipe.toml"), "--device", "cpu"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder / "model"
+
+
+def shown_of(folder: Path, slides: Path, fresh: list[tuple[str, int]]) -> Floats:
+    """Calibrated probabilities (n, 2) of the fresh slides; kept beside the model."""
+    path = folder.parent / "fresh.csv"
+    if not path.is_file():
+        classifier = load_model(folder)
+        rows = [(name, *predict(slides / name, classifier, device="cpu").probabilities.tolist()) for name, _ in fresh]
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    with path.open(newline="") as file:
+        found = {name: (float(first), float(second)) for name, first, second in csv.reader(file)}
+    return np.array([found[name] for name, _ in fresh])
+
+
+def one_model(work: Path, recipe: str, seed: int, fresh: list[tuple[str, int]]) -> dict[str, Any]:
+    """Train, ask about fresh slides, compare."""
+    folder = trained(work, recipe, seed)
+    shown, truth = shown_of(folder, work / "fresh", fresh), np.array([label for _, label in fresh])
+    applied = load_model(folder).certainty.calibration
+    if applied is None or applied.affine is None:
+        raise SystemExit(f"{folder}: no affine calibration was fitted")
+    scale, bias = applied.affine
+    plain = softmax((np.log(shown.clip(1e-300)) - bias) / scale)
+    return _compared(plain, shown, truth, scale)
+
+
+def _compared(plain: Floats, shown: Floats, truth: Labels, scale: float) -> dict[str, Any]:
+    return {
+        "auroc": round(area_under_roc(shown[:, 1], truth == 1), 4),
+        "scale": round(scale, 3),
+        "before": figures_of(plain, truth),
+        "shown": figures_of(shown, truth),
+        "faultless": faultless(shown),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--fresh", type=int, default=600)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--figures", type=Path, default=FIGURES / "calibration_slides.json")
+    given = parser.parse_args()
+    fresh, rows = slide_set(given.work / "fresh", 900_000, given.fresh), {}
+    print(f"{HEAD}\n{'|---' * 7}|", flush=True)
+    for name in RECIPES:
+        runs = [one_model(given.work, name, seed, fresh) for seed in given.seeds]
+        print(json.dumps(runs), file=sys.stderr, flush=True)
+        rows[name] = {"recipe": RECIPES[name], "runs": runs}
+        print(row_of(name, runs), flush=True)
+    told = {"fresh": given.fresh, "size": SIZE, "lesion_scale": SCALE, "slides": PARTS, "recipes": rows}
+    given.figures.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
