@@ -7,7 +7,7 @@ import torch
 from torch import Generator, nn
 from torch.nn.functional import avg_pool2d
 
-from wsi_attention.methods.grow.foresight import at, missed
+from wsi_attention.methods.grow.foresight import at, gated, missed
 from wsi_attention.methods.grow.model import GrowingAttention, grow, grow_mnist
 from wsi_attention.structures import Output
 from wsi_attention.testing.models import ModelContract
@@ -30,14 +30,26 @@ def images() -> TensorSource:
 
 
 def test_the_loss_is_the_mean_squared_distance_of_tiles_that_were_read() -> None:
-    foreseen = torch.arange(12.0).view(1, 2, 6)
+    features = torch.arange(12.0).view(1, 2, 6)
     cells = torch.tensor([[5, 0, 3]])
-    found = at(foreseen, cells)
+    found = at(features, cells)
     assert found.tolist() == [[[5.0, 11.0], [0.0, 6.0], [3.0, 9.0]]]
     seen = torch.tensor([[[5.0, 10.0], [2.0, 6.0], [0.0, 0.0]]])
     valid = torch.tensor([[True, True, False]])
     assert float(missed(found, seen, valid)) == pytest.approx((1 + 4) / 2)
     assert float(missed(found, seen, torch.zeros_like(valid))) == 0
+
+
+@torch.no_grad()
+def test_parts_of_cells_are_gated_as_all_of_them_at_once() -> None:
+    model, noise = seeing(), Generator().manual_seed(5)
+    features, around = torch.randn(2, 3, 7, model.attention.dim, generator=noise)
+    found = gated(model.gate, model.foresight, features, around, part=2)  # type: ignore[arg-type]
+    own, beside = (model.foresight(one.transpose(1, 2).unsqueeze(-1)).squeeze(-1) for one in (features, around))
+    wanted = model.gate(torch.cat([own, beside], dim=1).transpose(1, 2) * 0.5**0.5)
+    torch.testing.assert_close(found, wanted)
+    alone = gated(lambda by: by.sum(dim=-1), model.foresight, features, None, part=3)  # type: ignore[arg-type]
+    torch.testing.assert_close(alone, own.sum(dim=1))
 
 
 class TestForesight(ModelContract):

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from wsi_attention.methods.grow.judge import beside
+
+CELLS = 65_536
+"""Cells whose foreseen features are in memory at once."""
 
 
 def blank(of: int, to: int) -> nn.Conv2d:
@@ -18,15 +27,49 @@ def blank(of: int, to: int) -> nn.Conv2d:
     return made
 
 
-def at(foreseen: Tensor, cells: Tensor) -> Tensor:
-    """Return what is foreseen of some cells, (b, n, d).
+def foreseen(foresight: nn.Conv2d, features: Tensor) -> Tensor:
+    """Return what is foreseen of cells, (b, n, d).
 
     Args:
-        foreseen: (b, d, K).
+        foresight: what `blank` made.
+        features: (b, n, a), attention's of these cells.
+    """
+    return linear(features, foresight.weight.flatten(1), foresight.bias)
+
+
+def at(features: Tensor, cells: Tensor) -> Tensor:
+    """Return the features of some cells, (b, n, a).
+
+    Args:
+        features: (b, a, K).
         cells: (b, n) numbers of cells.
     """
-    b, d, _ = foreseen.shape
-    return foreseen.gather(2, cells.to(foreseen.device).unsqueeze(1).expand(b, d, -1)).transpose(1, 2)
+    b, a, _ = features.shape
+    return features.gather(2, cells.to(features.device).unsqueeze(1).expand(b, a, -1)).transpose(1, 2)
+
+
+@torch.no_grad()
+def gated(
+    gate: Callable[[Tensor], Tensor], foresight: nn.Conv2d, features: Tensor, around: Tensor | None, part: int = CELLS
+) -> Tensor:
+    """Return log ω (b, K), what the gate makes of tiles as they are foreseen.
+
+    What is foreseen is affine in attention's features, so that its mean over a block is what their mean foresees: no
+    more than `part` cells have features as long as a tile's at a time.
+
+    Args:
+        gate: what tiles are judged by (..., d) -> log ω (...).
+        foresight: what `blank` made.
+        features: (b, K, a), attention's of all cells.
+        around: (b, K, a), their means over the block of each cell; None where a tile is judged by itself.
+        part: cells at a time.
+    """
+    found = []
+    for start in range(0, features.shape[1], part):
+        own = foreseen(foresight, features[:, start : start + part])
+        by = own if around is None else beside(own, foreseen(foresight, around[:, start : start + part]))
+        found.append(gate(by).float())
+    return torch.cat(found, dim=1)
 
 
 def missed(foreseen: Tensor, seen: Tensor, valid: Tensor) -> Tensor:

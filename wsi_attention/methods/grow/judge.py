@@ -58,7 +58,11 @@ def in_context(features: Tensor, cells: Tensor, valid: Tensor, shape: tuple[int,
         shape: (rows, cols) of the grid.
         side: of a block, odd.
     """
-    around = context(features, cells, valid, shape, side)
+    return beside(features, context(features, cells, valid, shape, side))
+
+
+def beside(features: Tensor, around: Tensor) -> Tensor:
+    """Return features (..., d) beside those of their surroundings (..., d), of length ≤ 1 together, (..., 2d)."""
     return torch.cat([features, around], dim=-1) * math.sqrt(0.5)
 
 

@@ -27,9 +27,9 @@ from wsi_attention.methods.grow.bag import TileBag
 from wsi_attention.methods.grow.certifying import Wish, certify
 from wsi_attention.methods.grow.counting import Counts, attention_loss, counts, shares
 from wsi_attention.methods.grow.credit import brought
-from wsi_attention.methods.grow.foresight import at, blank, missed
+from wsi_attention.methods.grow.foresight import at, blank, foreseen, gated, missed
 from wsi_attention.methods.grow.judge import TileGate, alone, held, in_context, said
-from wsi_attention.methods.grow.neighbours import next_cells
+from wsi_attention.methods.grow.neighbours import context, next_cells
 from wsi_attention.methods.grow.options import LEFT_OUT, SHOWN, GrowingOptions, GrowMnistOptions, GrowOptions
 from wsi_attention.methods.method import Method
 from wsi_attention.methods.outputs import glimpses, maps
@@ -61,13 +61,13 @@ LEAST_SAID = 1e-3
 
 class Seen(NamedTuple):
     """What the overview shows: attention (b, K), its logits (b, K), the grid, class scores (b, classes) or None, and
-    what it foresees of the tiles (b, d', K) or None."""
+    the features (b, a, K) from which it foresees tiles, or None."""
 
     attention: Tensor
     logits: Tensor
     grid: Grid
     overview_logits: Tensor | None
-    foreseen: Tensor | None
+    features: Tensor | None
 
 
 class Judged(NamedTuple):
@@ -277,34 +277,35 @@ class GrowingAttention(nn.Module):
         """Return what the overview shows, and a bag without tiles."""
         show = self.evidence if self.foresight is None else self._shown
         logits, scores, grid = judge_cells(source, self.attention, self.preprocess, self.overview_mpp, show)
-        foreseen = None
+        features = None
         if scores is not None and self.foresight is not None:
-            scores, foreseen = self._parted(scores)
-            logits = logits + self._expected(foreseen, logits.isfinite(), grid.shape)
+            scores, features = self._parted(scores)
+            logits = logits + self._expected(features, logits.isfinite(), grid.shape)
         attention = smoothed_softmax(logits, self.options.floor)
         overview_logits = None if scores is None else attended(scores, attention)
-        seen = Seen(attention, logits, grid, overview_logits, foreseen)
+        seen = Seen(attention, logits, grid, overview_logits, features)
         encode = partial(encoded, source, preprocess=self.preprocess, encoder=self.encoder)
         return seen, TileBag(partial(self._tiles, source, grid), encode, max(PART, self.draws))
 
     def _shown(self, features: Tensor) -> Tensor:
-        """Return what `evidence` and then `foresight` make of attention features, (b, classes + d', gh, gw)."""
-        return torch.cat([one(features) for one in (self.evidence, self.foresight) if one is not None], dim=1)
+        """Return what `evidence` makes of attention features, and these themselves, (b, classes + a, gh, gw)."""
+        return features if self.evidence is None else torch.cat([self.evidence(features), features], dim=1)
 
     def _parted(self, shown: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return the two parts of what `_shown` gave: (b, classes, gh, gw), None without `evidence`, and (b, d', K)."""
-        scores, foreseen = shown.split([shown.shape[1] - self.encoder.dim, self.encoder.dim], dim=1)
-        return scores if self.evidence is not None else None, foreseen.flatten(2)
+        """Return the two parts of what `_shown` gave: (b, classes, gh, gw), None without `evidence`, and (b, a, K)."""
+        scores, features = shown.split([shown.shape[1] - self.attention.dim, self.attention.dim], dim=1)
+        return scores if self.evidence is not None else None, features.flatten(2)
 
-    def _expected(self, foreseen: Tensor, inside: Tensor, shape: tuple[int, int]) -> Tensor:
+    def _expected(self, features: Tensor, inside: Tensor, shape: tuple[int, int]) -> Tensor:
         """Return what the gate makes of tiles as they are foreseen, as logits (b, K); of no use outside the tissue."""
-        if self.gate is None or self.trust is None:
-            return torch.zeros_like(foreseen[:, 0])
-        with torch.no_grad():
-            cells = torch.arange(foreseen.shape[-1], device=foreseen.device).expand(len(foreseen), -1)
-            by = self._seen_by(foreseen.transpose(1, 2), cells, inside, shape, self.options.side)
-            log_gate: Tensor = in_float32(self.gate, by).float()  # not held: holding tiles changes no attention
-        return self.trust * log_gate
+        if self.gate is None or self.trust is None or self.foresight is None:
+            return torch.zeros_like(features[:, 0])
+        seen, around = features.detach().transpose(1, 2), None
+        if self._seen_by is in_context:
+            cells = torch.arange(seen.shape[1], device=seen.device).expand(len(seen), -1)
+            around = context(seen, cells, inside, shape, self.options.side)
+        gate = partial(in_float32, self.gate)  # not held: holding tiles changes no attention
+        return self.trust * gated(gate, self.foresight, seen, around)
 
     def _draw(self, seen: Seen, attention: Tensor, n: int, generator: Generator | None) -> Spread:
         """Draw n cells of each image by attention (b, K)."""
@@ -394,11 +395,17 @@ class GrowingAttention(nn.Module):
                 "valid": valid,
                 "features": judged.seen,
                 "mean": mean,
-                "foreseen": None if seen.foreseen is None else at(seen.foreseen, cells),
-                "tiles": None if seen.foreseen is None else judged.own,
+                "foreseen": self._foreseen(seen, cells),
+                "tiles": None if seen.features is None else judged.own,
                 "overview_logits": seen.overview_logits,
             },
         )
+
+    def _foreseen(self, seen: Seen, cells: Tensor) -> Tensor | None:
+        """Return what the overview foresees of the tiles of cells (b, n), (b, n, d'); None without `foresight`."""
+        if seen.features is None or self.foresight is None:
+            return None
+        return in_float32(partial(foreseen, self.foresight), at(seen.features, cells))
 
     def loss(self, output: Output, target: Tensor) -> Tensor:
         """Return the loss of docs/methods/grow.md §4, a scalar; target (b,)."""
