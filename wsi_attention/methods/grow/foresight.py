@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from wsi_attention.methods.grow.judge import beside
 
-CELLS = 65_536
+CELLS = 8_192
 """Cells whose foreseen features are in memory at once."""
 
 
@@ -52,7 +52,7 @@ def at(features: Tensor, cells: Tensor) -> Tensor:
 def gated(
     gate: Callable[[Tensor], Tensor], foresight: nn.Conv2d, features: Tensor, around: Tensor | None, part: int = CELLS
 ) -> Tensor:
-    """Return log ω (b, K), what the gate makes of tiles as they are foreseen.
+    """Return log ω (b, n), what the gate makes of tiles as they are foreseen.
 
     What is foreseen is affine in attention's features, so that its mean over a block is what their mean foresees: no
     more than `part` cells have features as long as a tile's at a time.
@@ -60,8 +60,8 @@ def gated(
     Args:
         gate: what tiles are judged by (..., d) -> log ω (...).
         foresight: what `blank` made.
-        features: (b, K, a), attention's of all cells.
-        around: (b, K, a), their means over the block of each cell; None where a tile is judged by itself.
+        features: (b, n, a), attention's of n cells.
+        around: (b, n, a), their means over the block of each cell; None where a tile is judged by itself.
         part: cells at a time.
     """
     found = []

@@ -300,12 +300,14 @@ class GrowingAttention(nn.Module):
         """Return what the gate makes of tiles as they are foreseen, as logits (b, K); of no use outside the tissue."""
         if self.gate is None or self.trust is None or self.foresight is None:
             return torch.zeros_like(features[:, 0])
-        seen, around = features.detach().transpose(1, 2), None
+        places = inside.any(dim=0).nonzero().flatten()
+        cells, valid = places.expand(len(features), -1), inside[:, places]
+        seen, around = features.detach()[:, :, places].transpose(1, 2), None
         if self._seen_by is in_context:
-            cells = torch.arange(seen.shape[1], device=seen.device).expand(len(seen), -1)
-            around = context(seen, cells, inside, shape, self.options.side)
+            around = context(seen, cells, valid, shape, self.options.side)
         gate = partial(in_float32, self.gate)  # not held: holding tiles changes no attention
-        return self.trust * gated(gate, self.foresight, seen, around)
+        log_gate = gated(gate, self.foresight, seen, around)
+        return self.trust * torch.zeros_like(features[:, 0]).index_copy(1, places, log_gate)
 
     def _draw(self, seen: Seen, attention: Tensor, n: int, generator: Generator | None) -> Spread:
         """Draw n cells of each image by attention (b, K)."""
