@@ -1,6 +1,6 @@
 """The calibration error on fresh generated slides, from their pixels: models by `train`, labels by `predict`.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/calibration_slides.py --work FOLDER [--fresh 600] [--seeds 0 1 2]
+    python tests/benchmarks/calibration_slides.py --work FOLDER [--fresh 600] [--seeds 0 1 2] [--only default]
 
 Generates slides to train, to validate and for the last look, and trains by the command with the default recipe and with
 one that learns its slides by heart. Each model is asked about the fresh slides as `classify` asks it. Before
@@ -108,11 +108,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--fresh", type=int, default=600)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", choices=list(RECIPES), nargs="+", default=list(RECIPES))
     parser.add_argument("--figures", type=Path, default=FIGURES / "calibration_slides.json")
     given = parser.parse_args()
     fresh, rows = slide_set(given.work / "fresh", 900_000, given.fresh), {}
     print(f"{HEAD}\n{'|---' * 7}|", flush=True)
-    for name in RECIPES:
+    for name in given.only:
         runs = [one_model(given.work, name, seed, fresh) for seed in given.seeds]
         print(json.dumps(runs), file=sys.stderr, flush=True)
         rows[name] = {"recipe": RECIPES[name], "runs": runs}
