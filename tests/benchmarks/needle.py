@@ -222,7 +222,7 @@ def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
 
 
 def _recipe(place: Place, plan: Plan, folder: Path) -> Path:
-    """The shipped recipe, with foresight where it is worth something and the encoder of this place, beside the model."""
+    """The shipped recipe with the encoder of this place, and with foresight where that is worth something."""
     from wsi_attention.config import RECIPES
 
     worth = place.variant == "matched" or place.encoder == "lite0"
