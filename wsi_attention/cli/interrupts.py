@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from wsi_attention.files import KEPT
 
 STATUS = 130
 LINE = "wsi-attention: interrupted"
+AGAIN = 0.05
+"""Seconds after which a Ctrl-C that was swallowed is sent once more."""
 CLEAN = "\r\x1b[2K\x1b[?25h"
 """Clears the line of a progress bar, and shows the cursor that the bar had hidden."""
 
@@ -29,15 +32,31 @@ def starting() -> Iterator[None]:
 
 @contextmanager
 def noted() -> Iterator[list[int]]:
-    """Collect each Ctrl-C that comes inside; it raises `KeyboardInterrupt` as usual."""
+    """Collect each Ctrl-C that comes inside; it raises `KeyboardInterrupt` as usual.
+
+    Python swallows what is raised while an object is taken away, or in a callback of the garbage collector. A Ctrl-C
+    that comes just then is sent once more, a moment later.
+    """
     came: list[int] = []
 
     def note(number: int, frame: object) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
-    with _on_interrupt(note):
-        yield came
+    before = sys.unraisablehook
+
+    def swallowed(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            threading.Timer(AGAIN, _interrupt).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = swallowed
+    try:
+        with _on_interrupt(note):
+            yield came
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
@@ -48,6 +67,14 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         print(KEPT, file=sys.stderr)
         raise
+
+
+def _interrupt() -> None:
+    """Interrupt the main thread, from another one."""
+    if hasattr(signal, "pthread_kill") and (main := threading.main_thread().ident) is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 @contextmanager
