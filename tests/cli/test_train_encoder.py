@@ -19,8 +19,8 @@ from wsi_attention.encoders.encoder_weights import save_encoder
 from wsi_attention.encoders.libraries import timm_package
 from wsi_attention.encoders.origin import Origin
 from wsi_attention.errors import InputError, MissingExtraError, ModelError
-from wsi_attention.nn.attention_nets import OwnColours
 from wsi_attention.nn.encoders import TileEncoder
+from wsi_attention.nn.overview_colours import OwnColours
 from wsi_attention.nn.timm_encoder import timm_state
 from wsi_attention.testing.slides import SlideSpec, write_slide
 
@@ -149,6 +149,22 @@ def test_colours_of_the_overview_in_the_recipe_are_kept(slides: Path, tmp_path: 
     assert ran.exit_code == 0, ran.output
     options = json.loads((tmp_path / "model" / "config.json").read_text())["options"]
     assert (options["overview_mean"], options["overview_std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+
+
+def test_a_model_that_starts_from_another_sees_overviews_as_that_one_did(slides: Path, tmp_path: Path) -> None:
+    file = encoder_file(tmp_path / "e.safetensors", 0, **COLOURS)
+    stated = "overview_mean = [0.1, 0.2, 0.3]\noverview_std = [0.4, 0.5, 0.6]\n"
+    bare = "overview_mean = []\noverview_std = []\n"
+    for name, lines in (("own", stated), ("none", bare)):
+        first = arguments(slides, tmp_path / name, SMALL + lines, "--encoder-start", file)
+        assert CliRunner().invoke(app, first).exit_code == 0
+        further = tmp_path / f"after-{name}"
+        call = arguments(slides, further, SMALL, "--encoder-start", file, "--start", str(tmp_path / name))
+        ran = CliRunner().invoke(app, call)
+        assert ran.exit_code == 0, ran.output
+        before, after = (json.loads((one / "config.json").read_text())["options"] for one in (tmp_path / name, further))
+        assert before["overview_mean"] == ([0.1, 0.2, 0.3] if name == "own" else [])
+        assert all(after.get(one, []) == before[one] for one in ("overview_mean", "overview_std"))
 
 
 def test_colours_in_the_recipe_must_be_those_that_the_file_states(slides: Path, tmp_path: Path) -> None:

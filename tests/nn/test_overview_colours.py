@@ -8,7 +8,8 @@ from torch import Generator
 
 from wsi_attention.errors import InputError
 from wsi_attention.methods.method import build_model
-from wsi_attention.nn.attention_nets import OwnColours, TissueAttentionNet
+from wsi_attention.nn.attention_nets import TissueAttentionNet
+from wsi_attention.nn.overview_colours import OwnColours
 from wsi_attention.nn.preprocess import Normalise
 
 PHOTOGRAPHS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

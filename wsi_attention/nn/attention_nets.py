@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.nn.blocks import ChannelNorm, OverviewNet
-
-Colours = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation of each channel."""
+from wsi_attention.nn.overview_colours import OwnColours
 
 
 class MnistAttentionNet(OverviewNet):
@@ -88,31 +86,6 @@ class TissueAttentionNet(OverviewNet):
         shown = view if self.colours is None else self.colours(view)
         features: Tensor = self.context(self.trunk(shown))
         return self.score(features).squeeze(1), features
-
-
-class OwnColours(nn.Module):
-    """Brings pixels from the colours that the tile encoder expects to those of the overview; nothing in it is learnt.
-
-    A published encoder is given the colours that it was trained with, those of photographs for most; tissue then lies
-    far from 0 and differs little, and a small network that starts from nothing learns late to see it.
-
-    Args:
-        given: mean and deviation of each channel by which pixels come normalised.
-        own: those of the overview's tissue.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, given: Colours, own: Colours) -> None:
-        super().__init__()
-        mean, std, own_mean, own_std = (torch.tensor(one).view(-1, 1, 1) for one in (*given, *own))
-        self.register_buffer("scale", std / own_std, persistent=False)
-        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
-
-    def forward(self, view: Tensor) -> Tensor:
-        """Map (b, c, h, w) to the same pixels in other colours."""
-        return view * self.scale + self.shift
 
 
 class Summary(nn.Module):

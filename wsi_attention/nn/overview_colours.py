@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor, nn
+
 from wsi_attention.errors import InputError
-from wsi_attention.nn.attention_nets import OwnColours
 from wsi_attention.nn.preprocess import PixelOptions
 from wsi_attention.options import option
 
+Colours = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each channel."""
 NAMES = ("overview_mean", "overview_std")
+
+
+class OwnColours(nn.Module):
+    """Brings pixels from the colours that the tile encoder expects to those of the overview; nothing in it is learnt.
+
+    A published encoder is given the colours that it was trained with, those of photographs for most; tissue then lies
+    far from 0 and differs little, and a small network that starts from nothing learns late to see it.
+
+    Args:
+        given: mean and deviation of each channel by which pixels come normalised.
+        own: those of the overview's tissue.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, given: Colours, own: Colours) -> None:
+        super().__init__()
+        mean, std, own_mean, own_std = (torch.tensor(one).view(-1, 1, 1) for one in (*given, *own))
+        self.register_buffer("scale", std / own_std, persistent=False)
+        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
+
+    def forward(self, view: Tensor) -> Tensor:
+        """Map (b, c, h, w) to the same pixels in other colours."""
+        return view * self.scale + self.shift
 
 
 @dataclass(frozen=True, kw_only=True)

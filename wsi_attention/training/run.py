@@ -46,7 +46,14 @@ from wsi_attention.training.plan import (
     finished_before,
     make_plan,
 )
-from wsi_attention.training.start import encoder_colours, take_encoder, take_weights, tissue_colours, without_hub
+from wsi_attention.training.start import (
+    colours_of_start,
+    encoder_colours,
+    take_encoder,
+    take_weights,
+    tissue_colours,
+    without_hub,
+)
 from wsi_attention.training.state import (
     EpochRecord,
     TrainingState,
@@ -214,6 +221,8 @@ def _colours(plan: Plan, model: nn.Module, views: OverviewMemory) -> dict[str, o
         told, names = encoder_colours(model, plan.recipe.encoder_start, plan.recipe.model), NAMES
         if set(NAMES) & set(plan.recipe.model) or not _has_own_colours(plan):
             return told
+        if plan.recipe.start:
+            return told | colours_of_start(plan.recipe.start)
     found = tissue_colours(_examples(plan, plan.split.train, views, mpp), mpp)
     return told | {name: list(values) for name, values in zip(names, found, strict=True)}
 

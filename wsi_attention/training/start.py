@@ -22,6 +22,7 @@ from wsi_attention.geometry import Grid
 from wsi_attention.nn.encoders import bare
 from wsi_attention.nn.filling import fill
 from wsi_attention.nn.known_encoder import KnownEncoder
+from wsi_attention.nn.overview_colours import NAMES
 from wsi_attention.nn.timm_encoder import TimmEncoder
 from wsi_attention.options import numbers
 from wsi_attention.protocols import contract_of
@@ -113,6 +114,15 @@ def encoder_colours(model: nn.Module, start: str, stated: Mapping[str, object] =
         f"nothing says which colours the weights of {start or 'this encoder'} were trained with; add mean = [...] and "
         "std = [...] under [model], as their authors state them"
     )
+
+
+def colours_of_start(start: str) -> dict[str, object]:
+    """Return the colours in which an earlier model's network sees overviews, as options; none where it has none.
+
+    Its weights know no others.
+    """
+    options = load_model(start).config["options"]
+    return {name: options[name] for name in NAMES if options.get(name)}
 
 
 def without_hub(model: nn.Module, arguments: Mapping[str, object]) -> dict[str, object]:
