@@ -1,7 +1,7 @@
 """How well slides feed a GPU: images a second, and the share of the time in which it computes, by reader threads.
 
     python tests/gpu/feed.py [--encoders resnet50 vit-l] [--threads 1 4 16] [--seconds 15] [--json FILE]
-    python tests/gpu/feed.py --device cpu --encoders resnet50 --threads 1 2 --seconds 1 --batch 2 --size 4096
+    python tests/gpu/feed.py --device cpu --encoders resnet50 --threads 1 2 --seconds 1 --batch 2 --size 8192
 
 The second command tries the script without a GPU.
 
