@@ -1,15 +1,16 @@
 """What is worth knowing on a GPU, in one run of at most eight minutes: same answers as the CPU, tiles a second, memory.
 
-    python tests/gpu/check.py [--slides 10] [--size 40000] [--tiles 1024] [--json FILE]
+    python tests/gpu/check.py [--slides 32] [--size 40000] [--tiles 1024] [--json FILE]
     python tests/gpu/check.py --device cpu --slides 2 --size 8192 --tiles 16 --depth 2  # tries the script without a GPU
 
 1. The demo model on the sample slides: labels as on the CPU, probabilities within 1e-4 in float32; labels by default.
 2. Training on the sample slides: what it says on the GPU and on the CPU afterwards, and whether one that was stopped in
    its second epoch and taken up again ends with the same bytes.
-3. ATS with a ViT-L/16 (random weights) classifies generated slides, in float32 and in bfloat16: tiles a second, the
-   share of the time in which the GPU computes (CUDA events around the encoder; target 90 % in bfloat16), peak memory,
-   and what a slide's time goes to.
-4. Two slides side by side (`workers=2`) in bfloat16.
+3. ATS with a ViT-L/16 (random weights) classifies generated slides in this process, in float32 and in bfloat16, one and
+   two slides side by side: tiles a second, the share of the time in which the GPU computes (CUDA events around the
+   encoder), peak memory, and what a slide's time goes to.
+4. The same in processes side by side, as `classify` does it where nothing else is asked: tiles a second from the first
+   slides on, against what the GPU encodes where the tiles lie on it already (target 90 %).
 
 It needs this package alone; every number is printed with the name of the card.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import shutil
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -32,68 +33,21 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from common import large_slide, machine, table
+from vit_large import VitLarge, classifier_of, limit
 
 from wsi_attention import Classifier, classify, load_model, predict, train
-from wsi_attention.checkpoint import build_model, save_model
 from wsi_attention.config import as_recipe
-from wsi_attention.methods.ats import AtsOptions, AttentionSampling
-from wsi_attention.model_card import ModelCard
-from wsi_attention.nn.attention_nets import TissueAttentionNet
-from wsi_attention.nn.blocks import Encoder, UnitNorm
-from wsi_attention.nn.encoders import Frozen
-from wsi_attention.nn.heads import ScaledLinear
-from wsi_attention.nn.vit import VisionTransformer
 from wsi_attention.training.listener import Silent
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSE = 1e-4
-WIDTH, HEADS = 1024, 16
-
-
-class VitLarge(Encoder):
-    """ViT-L/16 at 224 px with random weights, timed on the GPU by events around each call."""
-
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        self.network, self.unit, self.dim = VisionTransformer(3, 16, (14, 14), WIDTH, depth, HEADS), UnitNorm(), WIDTH
-        self.spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    def forward(self, tiles: Tensor) -> Tensor:
-        """Map (m, 3, 224, 224) to (m, 1024)."""
-        if not tiles.is_cuda:
-            return self.unit(self.network(tiles))
-        span = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        span[0].record()
-        features: Tensor = self.unit(self.network(tiles))
-        span[1].record()
-        self.spans.append(span)
-        return features
-
-    def seconds(self) -> float:
-        """Seconds that the GPU computed since the last call."""
-        torch.cuda.synchronize()
-        spent = sum(begin.elapsed_time(end) for begin, end in self.spans) / 1000
-        self.spans.clear()
-        return spent
-
-
-def classifier_of(depth: int, tiles: int, folder: Path) -> tuple[Classifier, VitLarge]:
-    """ATS as it would be built for such an encoder; the model is in memory only."""
-    options = AtsOptions(tile_size=224, tile_mpp=0.5, draws=tiles)
-    arguments: dict[str, Any] = {"tile_size": 224, "tile_mpp": 0.5, "draws": tiles}
-    card = ModelCard(method="ats", classes=("benign", "lesion"), arguments=arguments)
-    save_model(folder, build_model("ats", 2, **arguments), card)
-    torch.manual_seed(0)
-    attention = TissueAttentionNet(options.channels, options.attention_widths, options.context)
-    encoder, head = VitLarge(depth), nn.Conv2d(attention.dim, 2, 1)
-    parts = attention, Frozen(encoder), ScaledLinear(WIDTH, 2), options.preprocess(), options, head
-    return replace(load_model(folder), model=AttentionSampling(*parts).eval(), folder=None), encoder
+FEW = 6
+"""Slides of a run in this process."""
 
 
 def same_answers(device: str) -> float:
@@ -107,7 +61,7 @@ def same_answers(device: str) -> float:
 
 
 def same_labels(device: str) -> bool:
-    """Whether the demo model says of the sample slides on the device, in the precision it takes there, what it should."""
+    """Whether the demo model says what it should of the samples on the device, in the precision it takes there."""
     samples = ROOT / "sample_slides"
     labels = csv.DictReader((samples / "labels.csv").read_text(encoding="utf-8").splitlines())
     return all(predict(samples / row["slide"], "demo", device=device).label == row["label"] for row in labels)
@@ -142,12 +96,12 @@ def trained(device: str, folder: Path) -> dict[str, Any]:
 
 
 def slides(folder: Path, count: int, size: int) -> Path:
-    """So many generated slides: two are painted, the others are copies under other names."""
+    """So many generated slides: two are painted, the others are the same under other names."""
     painted = [large_slide(folder, size, seed=seed) for seed in (1, 2)]
     given = folder / "slides"
     given.mkdir()
     for number in range(count):
-        shutil.copy(painted[number % 2], given / f"slide_{number:02d}.svs")
+        os.link(painted[number % 2], given / f"slide_{number:02d}.svs")
     return given
 
 
@@ -166,8 +120,9 @@ def counted(device: str) -> Iterator[dict[str, float]]:
 def batch(given: Path, out: Path, model: tuple[Classifier, VitLarge], asked: dict[str, Any]) -> dict[str, Any]:
     """One run over all slides."""
     classifier, encoder = model
+    few = sorted(given.iterdir())[:FEW]
     with counted(asked["device"]) as told:
-        report = classify([given], out, classifier, what=(), in_process=True, profile=True, **asked)
+        report = classify(few, out, classifier, what=(), in_process=True, profile=True, **asked)
     assert report.statuses["done"] == report.total, report.statuses
     rows = (out / "predictions.csv").read_text(encoding="utf-8").splitlines()
     column = rows[0].split(",").index("tiles_read")
@@ -177,6 +132,16 @@ def batch(given: Path, out: Path, model: tuple[Classifier, VitLarge], asked: dic
     print("\n".join(report.profile.lines()))
     figures = {"tiles": read, "tiles_per_second": read / told["seconds"], "busy": busy}
     return {**asked, **told, **figures, "profile": report.profile.facts()}
+
+
+def side_by_side(given: Path, out: Path, model: Classifier, tiles: int, asked: dict[str, Any]) -> dict[str, Any]:
+    """One run in processes; tiles a second between the first round of slides and the last slide."""
+    ended: list[float] = []
+    report = classify([given], out, model, what=(), watch=lambda *_: ended.append(time.perf_counter()), **asked)
+    assert report.statuses["done"] == report.total, report.statuses
+    first = min(2 * asked["workers"], report.total - 1)
+    rate = (report.total - first) * tiles / (ended[-1] - ended[first - 1])
+    return {**asked, "tiles_per_second": rate, "seconds": report.seconds}
 
 
 def main() -> int:
@@ -197,17 +162,26 @@ def main() -> int:
         print(", ".join(f"{name} {value:.2g}" for name, value in training.items()), flush=True)
         given, model = slides(place, asked.slides, asked.size), classifier_of(asked.depth, asked.tiles, place / "model")
         wanted = [("32", 1), ("bf16", 1), ("bf16", 2)]
-        runs = []
+        runs, apart = [], list[dict[str, Any]]()
         for number, (precision, workers) in enumerate([wanted[1], *wanted]):  # the first warms up and is not told
             run = {"device": asked.device, "precision": precision, "workers": workers}
             runs.append(batch(given, place / f"out-{number}", model, run))
             print(f"{precision}, {workers} side by side: {runs[-1]['seconds']:.1f} s", flush=True)
+        most = limit(model[1], asked.device) if card != "CPU" else float("nan")
+        for workers in asked.workers:
+            run = {"device": asked.device, "precision": "bf16", "workers": workers}
+            out = place / f"processes-{workers}"
+            found = side_by_side(given, out, model[0], asked.tiles, run) | {"limit": most}
+            told = f"{found['tiles_per_second']:.0f} tiles/s, {found['tiles_per_second'] / most:.0%} of {most:.0f}"
+            print(f"{workers} processes: {told}", flush=True)
+            apart.append(found)
     head = ("precision", "side by side", "tiles", "tiles/s", "GPU computes", "peak MB")
     told = [_row(run) for run in runs[1:]]
-    print(f"{card}: ATS with ViT-L/16, {asked.slides} slides of {asked.size}²\n{table(head, told)}")
+    print(f"{card}: ATS with ViT-L/16, slides of {asked.size}²\n{table(head, told)}")
     if asked.json:
-        found = {"card": card, "machine": machine(), "difference": difference, "training": training, "runs": runs}
-        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+        figures = {"card": card, "machine": machine(), "difference": difference, "training": training}
+        figures |= {"runs": runs, "processes": apart}
+        asked.json.write_text(json.dumps(figures, indent=1) + "\n")
     return int(difference > CLOSE or not alike or training["then on the CPU"] > CLOSE)
 
 
@@ -219,10 +193,11 @@ def _row(run: dict[str, Any]) -> list[str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--slides", type=int, default=10)
+    parser.add_argument("--slides", type=int, default=32)
     parser.add_argument("--size", type=int, default=40_000)
     parser.add_argument("--tiles", type=int, default=1024, help="read of each slide")
     parser.add_argument("--depth", type=int, default=24, help="blocks of the encoder; 24 is ViT-L")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4, 8], help="processes side by side")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

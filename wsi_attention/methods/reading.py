@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.nn.bags import encode
+from wsi_attention.nn.bags import MOST, computes_aside, encode
 from wsi_attention.protocols import Remembering, TileSource
 from wsi_attention.structures import TileBatch, TileSet
 
@@ -20,7 +21,7 @@ def encoded(
 
     A source is asked for known features where the encoder does not learn in this pass (`repeatable`) and the source is
     `Remembering`. Tiles that it does not know are then encoded in a smaller batch than without it, which may change the
-    last bits of their features (`nn.bags.in_chunks`).
+    last bits of their features (`nn.bags.in_chunks`). On a GPU tiles are read in parts, the next while it computes.
 
     Args:
         source: b images.
@@ -47,11 +48,31 @@ def repeatable(encoder: nn.Module) -> bool:
 def _read(
     source: TileSource, tiles: TileSet, preprocess: nn.Module, encoder: nn.Module, real: Tensor | None
 ) -> tuple[Tensor | None, Tensor]:
+    if real is None and len(tiles) > MOST and repeatable(encoder) and computes_aside(preprocess, encoder):
+        parts = [tiles.select(slice(first, first + MOST)) for first in range(0, len(tiles), MOST)]
+        return joined([_read_at_once(source, part, preprocess, encoder, None) for part in parts])
+    return _read_at_once(source, tiles, preprocess, encoder, real)
+
+
+def _read_at_once(
+    source: TileSource, tiles: TileSet, preprocess: nn.Module, encoder: nn.Module, real: Tensor | None
+) -> tuple[Tensor | None, Tensor]:
     batch = source.read(tiles)
     valid = batch.valid if real is None else batch.valid.to(real.device) & real
     if not bool(valid.any()):
         return None, valid
     return encode(TileBatch(batch.pixels, valid), preprocess, encoder), valid
+
+
+def joined(parts: Sequence[tuple[Tensor | None, Tensor]]) -> tuple[Tensor | None, Tensor]:
+    """Return what `encoded` found of parts as what it finds of all of them, in their order."""
+    valid = torch.cat([real for _, real in parts], dim=1)
+    known = next((features for features, _ in parts if features is not None), None)
+    if known is None:
+        return None, valid
+    width = known.shape[-1]
+    found = [known.new_zeros(*real.shape, width) if features is None else features for features, real in parts]
+    return torch.cat(found, dim=1), valid
 
 
 def _remembered(

@@ -13,7 +13,7 @@ from wsi_attention.attention.sampling import Draw, available, first_of
 from wsi_attention.attention.spread import jackknife_error, leave_one_out
 from wsi_attention.errors import InputError
 from wsi_attention.methods.outputs import require_tiles
-from wsi_attention.methods.reading import encoded
+from wsi_attention.methods.reading import encoded, joined
 from wsi_attention.nn.preprocess import in_float32
 from wsi_attention.protocols import Aim, Estimating, TileSource
 from wsi_attention.structures import TileSet
@@ -184,8 +184,7 @@ class Reading:
     ) -> None:
         self._source, self._tiles, self._part = source, tiles, part
         self._preprocess, self._encoder = preprocess, encoder
-        self._features: list[Tensor | None] = []
-        self._valid: list[Tensor] = []
+        self._found: list[tuple[Tensor | None, Tensor]] = []
         self._read = 0
 
     def first(self, n: int) -> tuple[Tensor, Tensor]:
@@ -199,18 +198,12 @@ class Reading:
         while self._read < n:
             end = min(n, self._read + self._part)
             part = self._tiles.select(slice(self._read, end))
-            features, valid = encoded(self._source, part, self._preprocess, self._encoder)
-            self._features.append(features)
-            self._valid.append(valid)
+            self._found.append(encoded(self._source, part, self._preprocess, self._encoder))
             self._read = end
-        valid = torch.cat(self._valid, dim=1)
+        features, valid = joined(self._found)
         require_tiles(valid)
-        known = next(one for one in self._features if one is not None)
-        parts = [
-            known.new_zeros(*real.shape, known.shape[-1]) if one is None else one
-            for one, real in zip(self._features, self._valid, strict=True)
-        ]
-        return torch.cat(parts, dim=1), valid.to(known.device)
+        assert features is not None
+        return features, valid.to(features.device)
 
 
 def read_until(

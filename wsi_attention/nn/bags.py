@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from threading import local
 from time import perf_counter
 
 import torch
@@ -142,12 +143,28 @@ def in_chunks(
     return torch.cat(done)
 
 
+class _Copies(local):
+    """A thread's streams that bring pixels to GPUs: the memory that a stream was given is used by no other."""
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def on(self, device: torch.device) -> torch.cuda.Stream:
+        """Return the stream to a GPU."""
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)
+        return self._streams[device]
+
+
+_COPIES = _Copies()
+
+
 def _brought(parts: tuple[Tensor, ...], device: torch.device | None) -> Iterator[Tensor]:
     """Yield the parts on the device; on a GPU, a part is copied while the network still computes on the one before."""
     if device is None or device.type != "cuda" or parts[0].is_cuda:
         yield from parts
         return
-    copies = torch.cuda.Stream(device)
+    copies = _COPIES.on(device)
     computes = torch.cuda.current_stream(device)
     for part in parts:
         with torch.cuda.stream(copies):
@@ -155,6 +172,12 @@ def _brought(parts: tuple[Tensor, ...], device: torch.device | None) -> Iterator
         computes.wait_stream(copies)
         moved.record_stream(computes)
         yield moved
+
+
+def computes_aside(*networks: nn.Module) -> bool:
+    """Return whether networks compute while this thread goes on: on a GPU, until somebody looks at the result."""
+    device = _device_of(*networks)
+    return device is not None and device.type == "cuda"
 
 
 def _wait(device: torch.device | None) -> None:

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 """Pixels as bytes, (h, w, 3) where nothing else is said."""
 
-BAND_VALUES = 250_000
-"""Values averaged at once: few enough for the processor's cache, and for memory."""
+BAND_VALUES = 1_000_000
+"""Values averaged at once: few enough for memory and the processor's cache, but a whole tile, for each step lets go of
+Python's lock, and threads that ask for it all the time wait for each other."""
 MOST_WHOLE = 16
 """Cells of at most so many pixels a side are summed as whole numbers of 16 bits."""
-MANY_VALUES = 1_000_000
-"""Values from which on means are sparse products: half the time, and not worth scipy's import for less."""
+MANY_VALUES = 200_000
+"""Values from which on means are sparse products, in a half to a quarter of the time and the steps."""
 
 
 def overlaps(start: float, step: float, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

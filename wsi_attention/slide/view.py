@@ -326,10 +326,20 @@ class View:
             part = where[begin : begin + together]
             stored = np.empty((len(part), shape[1], shape[0], 3), np.uint8)
             reasons += self.slide.read_regions(part, self._level, shape, stored)
+            if self._end_to_end(shape, starts, size):
+                below = size[0], len(part) * size[1]
+                means = area_mean(stored.reshape(-1, shape[0], 3), (0.0, 0.0), self._step, below)
+                out[begin : begin + len(part)] = means.reshape(-1, *out.shape[1:])
+                continue
             for i, pixels in enumerate(stored, begin):
                 if reasons[i] is None:
                     out[i] = self._resampled(pixels, (starts[i, 0], starts[i, 1]), size)
         return reasons
+
+    def _end_to_end(self, shape: tuple[int, int], starts: NDArray[np.float64], size: tuple[int, int]) -> bool:
+        """Tell whether regions that lie one under the other can be averaged as one: no cell ends within a pixel."""
+        cells = not self._is_stored and self._step.is_integer() and not starts.any()
+        return cells and shape == (self._step * size[0], self._step * size[1])
 
     @property
     def _is_stored(self) -> bool:

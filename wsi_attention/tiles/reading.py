@@ -25,6 +25,10 @@ from wsi_attention.tiles.cutting import batch_of, busy_batch, cut
 from wsi_attention.tiles.lending import Memory
 from wsi_attention.tiles.sharing import Shares, shares_of
 
+MOST_THREADS = 8
+"""On 16 cores eight threads read 10,600 tiles/s, four 8,700 and sixteen 9,000 (tests/benchmarks/RESULTS.md)."""
+LEAST_THREADS = 2
+"""One may decode while the other waits for the disk."""
 _IMPORTED_BY = os.getpid()
 Found = TypeVar("Found")
 
@@ -142,11 +146,23 @@ def _step(count: int, batch: int) -> int:
 
 
 def _threads() -> int:
-    """Return how many threads read: as many as dask is told, else as many as there are cores for this process."""
+    """Return how many threads read: as many as dask is told, else as many as there are cores for this process.
+
+    More than `MOST_THREADS` are slower, because they wait for Python's lock; processes side by side are not.
+    """
     from dask import config
     from dask.system import CPU_COUNT
 
-    return int(config.get("num_workers", None) or CPU_COUNT)
+    return int(config.get("num_workers", None) or min(CPU_COUNT, MOST_THREADS))
+
+
+def share_cores(processes: int) -> None:
+    """Let no more threads read in this process than its share of the cores, where dask is not told how many."""
+    from dask import config
+    from dask.system import CPU_COUNT
+
+    if not config.get("num_workers", None):
+        config.set(num_workers=min(CPU_COUNT, MOST_THREADS, max(LEAST_THREADS, CPU_COUNT // processes)))
 
 
 def _in_tasks(do: Callable[[NDArray[np.int64]], Found], parts: Sequence[NDArray[np.int64]]) -> list[Found]:

@@ -307,7 +307,8 @@ class SlideSource:
             return
         finest = min(self._views.read)
         there = np.flatnonzero(block.valid)
-        odd = there[strays(block.pixels[there], tiles.boxes[0, there], self._views.rgb(finest), finest)]
+        pixels = block.pixels if len(there) == len(block.pixels) else block.pixels[there]
+        odd = there[strays(pixels, tiles.boxes[0, there], self._views.rgb(finest), finest)]
         block.valid[odd], block.pixels[odd] = False, 0
         self.failures += [
             f"{self.slide.path}: the tile at ({x}, {y}) shows something else than the overview; its pixels are damaged"

@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Generic, TypeVar
 
 from wsi_attention.errors import SlideError
+from wsi_attention.inference.batch.step_threads import done_in_time
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ class TimeLimit:
     def run(self, step: Callable[[], T]) -> T:
         """Return the step's result, or raise the exception that it raised.
 
-        The step runs in a daemon thread, because nothing can stop a C library that loops; whatever it still does after
+        The step runs in another thread, because nothing can stop a C library that loops; whatever it still does after
         the limit must therefore be harmless (it may write temporary files, never a finished one).
 
         Raises:
@@ -44,11 +46,10 @@ class TimeLimit:
         """
         call = _Call(step)
         start = time.monotonic()
-        thread = threading.Thread(target=copy_context().run, args=(call,), daemon=True, name="slide")
-        thread.start()
-        thread.join(min(max(0.0, self.seconds - self.spent), threading.TIMEOUT_MAX))
+        seconds = min(max(0.0, self.seconds - self.spent), threading.TIMEOUT_MAX)
+        in_time = done_in_time(partial(copy_context().run, call), seconds)
         self.spent += time.monotonic() - start
-        if thread.is_alive():
+        if not in_time:
             self.left_behind = True
             raise TimeLimitError(f"{self.name}: not finished after {self.seconds:g} s; give it more with --limit")
         return call.result()

@@ -156,6 +156,7 @@ class Processes:
             device="",
             precision=precision,
             threads=torch.get_num_threads(),
+            processes=self._turns * len(self._devices),
             results=results,
         )
         if self._devices == ("cpu",) or (self._devices == ("auto",) and not torch.cuda.is_available()):

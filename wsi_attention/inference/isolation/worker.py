@@ -20,6 +20,7 @@ from wsi_attention.inference.batch.job import classify_slide
 from wsi_attention.inference.cluster.worker import ModelSource, Task, keep
 from wsi_attention.inference.engine import used_by_all
 from wsi_attention.inference.isolation.channel import Channel
+from wsi_attention.tiles.reading import share_cores
 
 LOGGER = "wsi_attention"
 """The log whose records a worker hands on to the process that started it."""
@@ -38,6 +39,7 @@ class Setup:
         device: as in `batch.classify`.
         precision: as in `batch.classify`.
         threads: torch's number of threads.
+        processes: how many compute side by side, of which each reads with its share of the cores.
         results: the results folder.
     """
 
@@ -49,6 +51,7 @@ class Setup:
     device: str
     precision: Precision
     threads: int
+    processes: int
     results: Path
 
 
@@ -163,6 +166,7 @@ def _set_up(setup: Setup, channel: Channel) -> Ready:
     log.addHandler(_Forward(channel))
     log.setLevel(logging.INFO)
     torch.set_num_threads(setup.threads)
+    share_cores(setup.processes)
     device = device_of(setup.device)
     if setup.handed is not None:
         keep(setup.model, setup.handed)
