@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from wsi_attention.methods import reading
 from wsi_attention.methods.reading import encoded, repeatable
 from wsi_attention.nn.bags import encode
 from wsi_attention.structures import TileBatch, TileSet
@@ -98,6 +99,27 @@ def test_nothing_valid_is_no_features() -> None:
     source = Knowing({key for row in Knowing().keys(TILES) for key in row})
     features, valid = encoded(source, TILES, PIXELS, nn.Flatten().eval())
     assert features is None and not bool(valid.any()) and not source.known
+
+
+@pytest.mark.parametrize("failing", [set(), {(0, 1), (0, 2), (0, 3)}, {(0, 4)}])
+def test_a_gpu_computes_while_the_next_part_is_read(
+    failing: set[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of parts are those of all tiles; a part of which no tile can be read is zeros."""
+    places = np.array([[(0, k) for k in range(8)]])
+    tiles, source = TileSet(places, (4, 4), 1.0), Knowing({(0, x, y) for x, y in failing})
+    source.inner = TensorSource(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    features, valid = encoded(source, tiles, PIXELS, nn.Flatten().eval())
+    assert source.requests == [8]
+    monkeypatch.setattr(reading, "computes_aside", lambda *_: True)
+    monkeypatch.setattr(reading, "MOST", 3)
+    source.known.clear()
+    in_parts, valid_in_parts = encoded(source, tiles, PIXELS, nn.Flatten().eval())
+    assert source.requests == [8, 3, 3, 2] and torch.equal(valid, valid_in_parts)
+    assert features is not None and in_parts is not None and torch.equal(features, in_parts)
+    learning = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+    encoded(source, tiles, PIXELS, learning)
+    assert source.requests[4:] == [8]
 
 
 @pytest.mark.parametrize("frozen", [True, False])

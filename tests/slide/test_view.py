@@ -107,6 +107,22 @@ def test_between_levels_the_finer_one_is_averaged_over_exact_squares(downsample:
     np.testing.assert_array_equal(view.read((17, 31), (20, 10)), area_mean(canvas, (17, 31), downsample, (20, 10)))
 
 
+@pytest.mark.parametrize("downsample", [2.0, 3.0, 20.0])
+def test_regions_whose_cells_end_with_pixels_are_averaged_as_one(
+    downsample: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once where all begin at whole pixels, and one after the other where one does not; pixels are the same."""
+    calls = []
+    monkeypatch.setattr(view_module, "area_mean", lambda *given: calls.append(given[3]) or area_mean(*given))
+    view, size = View(slide_of(noise(300, 320)), downsample), (7, 5)
+    places = np.array([(0, 0), (33, 41), (-9, 280), (310, 8)])
+    out = np.empty((4, 5, 7, 3), np.uint8)
+    assert view.read_many(places, size, out) == [None] * 4
+    assert calls == [(7, 20)]
+    for pixels, (x, y) in zip(out, places.tolist(), strict=True):
+        np.testing.assert_array_equal(pixels, view.read((x, y), size))
+
+
 def test_sub_pixel_places_on_a_coarse_level_are_weighed() -> None:
     ramp = np.broadcast_to((np.arange(100) * 2).astype(np.uint8)[None, :, None], (100, 100, 3)).copy()
     view = View(slide_of(np.zeros((400, 400, 3), np.uint8), ramp), 10.0)

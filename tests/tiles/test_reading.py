@@ -19,8 +19,9 @@ from wsi_attention.slide.readers.array import ArrayLevels
 from wsi_attention.slide.slide import Slide, open_slide
 from wsi_attention.slide.view import View
 from wsi_attention.structures import TileSet
+from wsi_attention.tiles import reading
 from wsi_attention.tiles.cutting import MAX_TASKS, batch_of
-from wsi_attention.tiles.reading import read_tiles
+from wsi_attention.tiles.reading import read_tiles, share_cores
 
 
 def noisy_slide() -> Slide:
@@ -173,3 +174,14 @@ def test_threads_are_as_many_as_dask_is_told(monkeypatch: pytest.MonkeyPatch) ->
     with dask.config.set(pool=ThreadPoolExecutor(1, thread_name_prefix="mine")):
         read_tiles(slide, tiles, 4)
     assert {name.rpartition("_")[0] for name in used} == {"tiles", "mine"}
+
+
+@pytest.mark.parametrize(("cores", "processes", "threads"), [(16, 1, 8), (16, 4, 4), (16, 16, 2), (2, 2, 2), (1, 1, 1)])
+def test_processes_share_the_cores(cores: int, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask.system.CPU_COUNT", cores)
+    with dask.config.set(num_workers=None):
+        share_cores(processes)
+        assert reading._threads() == threads
+    with dask.config.set(num_workers=5):
+        share_cores(processes)
+        assert reading._threads() == 5
