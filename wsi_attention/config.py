@@ -37,6 +37,12 @@ class Augmentation(Options):
         0.15, "largest relative change of each stain's strength (haematoxylin, eosin, DAB/residue)", low=0.0, high=0.9
     )
     brightness: float = option(0.05, "largest relative change of the light", low=0.0, high=0.9)
+    overview_stain: float = option(
+        0.0,
+        "like stain, but of the overview alone and beside it: a frozen encoder's features are kept all the same",
+        low=0.0,
+        high=0.9,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ shipped recipe needle-<method>, baselines on what is remembered (`needle_baselin
 slides, and prints a table (`needle_report.py`). Each step is skipped where its result lies in the folder, and can be
 called alone: slides, encoder, remember, train ROW, measure ROW, report, curve.
 
-Test slides of the names "final", "fresh" and "last" have seeds of their own and are for figures after the last choice:
---sets held-0.01 last-0.01.
+Test slides of the names "final", "fresh", "last" and "newest" have seeds of their own and are for figures after the
+last choice: --sets held-0.01 newest-0.01.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ TESTS = {
     "held": {"part": "held", "count": 100, "seed": 350_000},
     "fresh": {"part": "fresh", "count": 200, "seed": 500_000},
     "last": {"part": "fresh", "count": 200, "seed": 700_000},
+    "newest": {"part": "fresh", "count": 200, "seed": 900_000},
 }
 """For choices, of the tiles of the training slides; for a look at other tiles; for the last figures. "held" for a
-threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. "last" are other
-slides of the tiles of "fresh", for what was chosen since those were looked at."""
+threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. "last" and
+"newest" are other slides of the tiles of "fresh", each for what was chosen since the ones before were looked at."""
 SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
     f"{name}-{share:g}": given | {"fraction": (share,)} for name, given in TESTS.items() for share in FRACTIONS
 }
 MADE = [name for name in SETS if name.startswith(("train", "valid", "test"))]
+OTHER_STAINS = 0.3
+"""How far the stains of training overviews are made to vary, where those of slides do and attention sees pixels."""
 ENCODERS = ("small", "lite0")
 SEEDS = (0, 1, 2)
 CURVES = ("exhaustive", "context", "colour", "random", "ats", "grow")
@@ -222,12 +225,15 @@ def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
 
 
 def _recipe(place: Place, plan: Plan, folder: Path) -> Path:
-    """The shipped recipe with the encoder of this place, and with foresight where that is worth something."""
+    """The shipped recipe with the encoder of this place, with foresight where that is worth something, and then with
+    other stains in overviews where those of slides differ."""
     from wsi_attention.config import RECIPES
 
     worth = place.variant == "matched" or place.encoder == "lite0"
     own = RECIPES / f"{plan.recipe}{'-foresight' * worth}.toml"
     text = (own if own.is_file() else RECIPES / f"{plan.recipe}.toml").read_text(encoding="utf-8")
+    if worth and place.variant != "matched":
+        text = text.replace("\nstain = 0.0", f"\nstain = 0.0\noverview_stain = {OTHER_STAINS}")
     if plan.scratch:
         text = text.replace("encoder_frozen = true", "")
     elif place.encoder == "lite0" and "encoder = " in text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -116,6 +117,43 @@ def test_colours_change_the_same_in_overview_and_tiles_and_white_stays_white(can
     assert (tile[0, 1] == 255).all()
     assert not torch.equal(tile[0, 0, :, 0, 0], pixels[0, :, 0, 0])
     assert pixels[0, 0, 0, 0] == 180
+
+
+def test_the_overview_alone_may_change_and_tiles_stay_known(canvas_source: Any) -> None:
+    """Nothing else is drawn by it: symmetry and colours of everything are as without it."""
+    before = Augmentation(stain=0.2, brightness=0.1)
+    both = replace(before, overview_stain=0.3)
+    plain, more = (draw_change(one, torch.Generator().manual_seed(1)) for one in (before, both))
+    assert plain.colour is not None and more.colour is not None and plain.overview is None
+    assert plain.symmetry == more.symmetry and torch.equal(plain.colour.matrix, more.colour.matrix)
+    strengths = Augmentation(symmetry="none", stain=0.0, brightness=0.0, overview_stain=0.3)
+    change = draw_change(strengths, torch.Generator().manual_seed(1))
+    assert change.colour is None and change.overview is not None
+    source = canvas_source(canvas())
+    changed = AugmentedSource(source, change, 8.0)
+    assert torch.equal(changed.overview(8.0), change.overview(source.overview(8.0)))
+    assert not torch.equal(changed.overview(8.0), source.overview(8.0))
+    tiles = TileSet(np.array([[10, 20], [60, 40]]), (32, 32), 1.0)
+    assert torch.equal(changed.read(tiles).pixels, source.read(tiles).pixels)
+
+
+def test_tiles_are_known_where_the_overview_alone_changes() -> None:
+    class Knowing:
+        def __init__(self) -> None:
+            self.asked: list[TileSet] = []
+
+        def remembered(self, tiles: TileSet) -> None:
+            self.asked.append(tiles)
+
+        def remember(self, tiles: TileSet, features: torch.Tensor, valid: torch.Tensor) -> None: ...
+
+    source, knowing = SlideSource(open_slide(ArrayLevels([np.zeros((64, 64, 3), np.uint8)]), mpp=1.0)), Knowing()
+    source.memory = knowing  # type: ignore[assignment]
+    tiles, change = TileSet(np.array([[0, 0]]), (8, 8), 1.0), ColourChange(torch.eye(3), 1.0)
+    AugmentedSource(source, Change(Symmetry(), change), 8.0).remembered(tiles)
+    assert not knowing.asked
+    AugmentedSource(source, Change(Symmetry(), None, change), 8.0).remembered(tiles)
+    assert len(knowing.asked) == 1
 
 
 def test_stain_change_keeps_a_pure_stain_pure() -> None:

@@ -70,10 +70,17 @@ class ColourChange:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """How one training view of a slide differs from the slide."""
+    """How one training view of a slide differs from the slide.
+
+    Attributes:
+        symmetry: of everything.
+        colour: of everything.
+        overview: of the overview alone, after `colour`.
+    """
 
     symmetry: Symmetry
     colour: ColourChange | None
+    overview: ColourChange | None = None
 
 
 def draw_change(strengths: config.Augmentation, generator: Generator) -> Change:
@@ -81,12 +88,14 @@ def draw_change(strengths: config.Augmentation, generator: Generator) -> Change:
     bits, uniform = torch.randint(0, 2, (3,), generator=generator), torch.rand(4, generator=generator) * 2 - 1
     dihedral = strengths.symmetry == "dihedral"
     symmetry = Symmetry(*(bool(bit) for bit in bits)) if dihedral else Symmetry()
-    if not strengths.stain and not strengths.brightness:
-        return Change(symmetry, None)
-    stains = _stains()
-    scale = torch.diag(1 + strengths.stain * uniform[:3]).double()
-    matrix = (torch.linalg.inv(stains) @ scale @ stains).float()
-    return Change(symmetry, ColourChange(matrix, 1 + strengths.brightness * float(uniform[3])))
+    change = Change(symmetry, None)
+    if strengths.stain or strengths.brightness:
+        light = 1 + strengths.brightness * float(uniform[3])
+        change = replace(change, colour=ColourChange(_restained(1 + strengths.stain * uniform[:3]), light))
+    if strengths.overview_stain:
+        uniform = torch.rand(3, generator=generator) * 2 - 1
+        change = replace(change, overview=ColourChange(_restained(1 + strengths.overview_stain * uniform), 1.0))
+    return change
 
 
 class AugmentedSource:
@@ -131,7 +140,8 @@ class AugmentedSource:
 
     def overview(self, downsample: float) -> Tensor:
         """Return the overview (b, c, h, w) of the changed slide."""
-        swapped = Symmetry(swap=self._symmetry.swap).image(self._coloured(self._source.overview(downsample)))
+        pixels = _coloured(self._coloured(self._source.overview(downsample)), self._change.overview)
+        swapped = Symmetry(swap=self._symmetry.swap).image(pixels)
         width = round(self._lines[0] / downsample) if self._mirrored[0] else swapped.shape[-1]
         height = round(self._lines[1] / downsample) if self._mirrored[1] else swapped.shape[-2]
         return replace(self._symmetry, swap=False).image(_fitted(swapped, width, height))
@@ -195,8 +205,12 @@ class AugmentedSource:
         return TileSet(locations, self._symmetry.size(tiles.size), tiles.downsample)
 
     def _coloured(self, pixels: Tensor) -> Tensor:
-        usable = self._change.colour is not None and pixels.dtype == torch.uint8 and pixels.shape[-3] == 3
-        return self._change.colour(pixels) if usable and self._change.colour else pixels
+        return _coloured(pixels, self._change.colour)
+
+
+def _coloured(pixels: Tensor, change: ColourChange | None) -> Tensor:
+    usable = pixels.dtype == torch.uint8 and pixels.shape[-3] == 3
+    return change(pixels) if change is not None and usable else pixels
 
 
 def _memory_of(source: TileSource, change: Change) -> Remembering | None:
@@ -225,6 +239,13 @@ def _densities(device: torch.device) -> Tensor:
     values = torch.arange(256, device=device, dtype=torch.float64)
     white = 255 + OPTICAL_DENSITY_FLOOR
     return torch.log(white / (values + OPTICAL_DENSITY_FLOOR)).float()
+
+
+def _restained(strengths: Tensor) -> Tensor:
+    """Return what changes densities (n, 3) so that each stain is as strong as is said, (3, 3) float32."""
+    stains = _stains()
+    matrix: Tensor = torch.linalg.inv(stains) @ torch.diag(strengths).double() @ stains
+    return matrix.float()
 
 
 @cache

@@ -25,7 +25,7 @@ BESIDE = "features"
 """Name of the store's folder beside the model folder, where none is named."""
 COLOURS = (
     "augmentation changes the colours of training slides, so that features are kept of validation alone;"
-    " stain = 0 and brightness = 0 under [augmentation] keep them all"
+    " stain = 0 and brightness = 0 under [augmentation] keep them all, and overview_stain changes overviews alone"
 )
 LEARNS = "the encoder learns, so that its features are not kept; frozen = true under [model.encoder] leaves it as it is"
 
