@@ -188,12 +188,14 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(model: Any, slides: Slides, exact: bool = False) -> tuple[Judged, list[float]]:
+def judge(
+    model: Any, slides: Slides, exact: bool = False, source: type[Recalled] = Recalled
+) -> tuple[Judged, list[float]]:
     """What the model makes of a set, and its score of each slide."""
     scores, read, hits, found = [], [], [], []
     for i in range(len(slides)):
-        source = Recalled(slides, [i])
-        output: Output = model.exact(source) if exact else model(source)
+        shown = source(slides, [i])
+        output: Output = model.exact(shown) if exact else model(shown)
         scores.append(float(output.logits[0, 1] - output.logits[0, 0]))
         glimpse = output.glimpses[0][-1]
         read.append(len(glimpse.weights) / int(slides.tissue[i].sum()))

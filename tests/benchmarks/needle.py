@@ -300,7 +300,7 @@ def everything(place: Place, rows: list[str], seeds: list[int], names: list[str]
 
     def steps(job: tuple[str, int]) -> None:
         about = ["--work", str(place.work), "--variant", place.variant, "--encoder", place.encoder]
-        about += ["--seeds", str(job[1]), "--sets", *names]
+        about += ["--epochs", str(place.epochs), "--seeds", str(job[1]), "--sets", *names]
         for step in ("train", "measure"):
             command = [sys.executable, __file__, step, job[0], *about]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
