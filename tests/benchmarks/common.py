@@ -202,10 +202,17 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def _named(value: object) -> object:
+    """An option without the folders of this machine."""
+    if isinstance(value, list):
+        return [_named(one) for one in value]
+    return value.name if isinstance(value, Path) else value
+
+
 def save(path: Path, options: argparse.Namespace, figures: Mapping[str, Any], began: Mapping[str, Any]) -> None:
     """Write the raw figures with the options and the machine as it was at the beginning (`machine()`) and is now."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    asked = {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()}
+    asked = {name: _named(value) for name, value in vars(options).items()}
     load = round(os.getloadavg()[0], 2)
     content = {"machine": dict(began) | {"load_1_min_after": load}, "options": asked, "figures": figures}
     path.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")

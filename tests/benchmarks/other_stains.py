@@ -1,11 +1,11 @@
 """How trained needle models bear slides whose stains differ from those of training, as another laboratory's do.
 
-    python tests/benchmarks/other_stains.py plain=MODEL,MODEL,... varied=MODEL,... --work needle-work [--shifts 0 0.4]
+    python tests/benchmarks/other_stains.py --plain MODEL ... --varied MODEL ... --work needle-work [--shifts 0 0.2 0.4]
 
 Judges model folders of `needle.py train grow` on remembered slides (`needle_remembered.py`). The strength of each stain
 in a slide's overview is changed by up to the given share, other for each slide and the same for all models; tiles keep
 the features that they have, so that what is measured is attention. Prints AUROC, and the share of positives of which a
-tumour tile was read, means over the models of a name.
+tumour tile was read, means over the models of a kind.
 """
 
 from __future__ import annotations
@@ -56,10 +56,9 @@ def run(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         known = recall(folder / options.variant / "features", name, options.encoder)
         for share in options.shifts:
             slides = restained(known, share)
-            for group in options.models:
-                called, _, folders = group.partition("=")
-                for number, one in enumerate(folders.split(",")):
-                    found, _ = judge(load_model(Path(one)).model.eval(), slides, source=Restained)
+            for called, folders in (("plain", options.plain), ("varied", options.varied)):
+                for number, one in enumerate(folders):
+                    found, _ = judge(load_model(one).model.eval(), slides, source=Restained)
                     rows.append({"set": name, "shift": share, "models": called, "number": number, **found.__dict__})
     told = []
     for name, share, called in dict.fromkeys((row["set"], row["shift"], row["models"]) for row in rows):
@@ -73,7 +72,8 @@ def run(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = options_parser(__doc__, "other_stains", repeats=1)
-    parser.add_argument("models", nargs="+", help="NAME=MODEL,MODEL,...")
+    parser.add_argument("--plain", type=Path, nargs="+", help="models whose overviews were seen as they are")
+    parser.add_argument("--varied", type=Path, nargs="+", help="models of other stains in overviews")
     parser.add_argument("--work", type=Path, default=Path("needle-work"))
     parser.add_argument("--variant", default="stained")
     parser.add_argument("--encoder", default="lite0")

@@ -123,6 +123,20 @@ def test_regions_whose_cells_end_with_pixels_are_averaged_as_one(
         np.testing.assert_array_equal(pixels, view.read((x, y), size))
 
 
+def test_a_region_that_fails_stays_as_it_was_beside_those_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = slide_of(noise(64, 64))
+    read = Slide.read_regions
+
+    def failing(self: Slide, locations: np.ndarray, *rest: object) -> list[str | None]:
+        return ["torn", *read(self, locations, *rest)[1:]]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Slide, "read_regions", failing)
+    out = np.full((2, 8, 8, 3), 7, np.uint8)
+    assert View(slide, 2.0).read_many(np.array([(0, 0), (16, 0)]), (8, 8), out) == ["torn", None]
+    assert (out[0] == 7).all()
+    np.testing.assert_array_equal(out[1], View(slide, 2.0).read((16, 0), (8, 8)))
+
+
 def test_sub_pixel_places_on_a_coarse_level_are_weighed() -> None:
     ramp = np.broadcast_to((np.arange(100) * 2).astype(np.uint8)[None, :, None], (100, 100, 3)).copy()
     view = View(slide_of(np.zeros((400, 400, 3), np.uint8), ramp), 10.0)

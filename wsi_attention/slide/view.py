@@ -326,7 +326,7 @@ class View:
             part = where[begin : begin + together]
             stored = np.empty((len(part), shape[1], shape[0], 3), np.uint8)
             reasons += self.slide.read_regions(part, self._level, shape, stored)
-            if self._end_to_end(shape, starts, size):
+            if self._end_to_end(shape, starts, size) and not any(reasons[begin:]):
                 below = size[0], len(part) * size[1]
                 means = area_mean(stored.reshape(-1, shape[0], 3), (0.0, 0.0), self._step, below)
                 out[begin : begin + len(part)] = means.reshape(-1, *out.shape[1:])
