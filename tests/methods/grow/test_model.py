@@ -49,7 +49,7 @@ class TestMnist(ModelContract):
         return grow_mnist(4, tile_size=40, overview_mpp=4.0, gradient="leave-one-out")
 
 
-PARTS = [{"around": False}, {"growth": 0}, {"pooling": "attention"}, {"settled": 0.5}]
+PARTS = [{"around": False}, {"growth": 0}, {"pooling": "attention"}, {"settled": 0.5}, {"explore": 0.5}]
 
 
 @pytest.mark.parametrize("parts", [*PARTS, {"growth": 0, "around": False, "pooling": "attention"}])
@@ -108,6 +108,25 @@ def test_growing_reads_what_lies_around_bright_tiles() -> None:
     (glimpse,) = output.glimpses[0]
     assert glimpse.weights[np.isin(cells, list(bright))].sum() > 0.99
     assert not glimpse.drawn
+
+
+def met_and_read(model: GrowingAttention, image: Tensor, seed: int) -> tuple[bool, int]:
+    """Whether a draw of two met a bright tile, and how many of the nine were read in the end."""
+    cells = model(TensorSource(image), Generator().manual_seed(seed)).terms["cells"][0]
+    bright = torch.isin(cells, torch.tensor([12 * row + col for row in range(4, 7) for col in range(5, 8)]))
+    return bool(bright[:2].any()), int(bright.sum())
+
+
+def test_exploring_finds_bright_tiles_that_no_draw_has_met() -> None:
+    """A maximal set of cells, none in another's block, has one in every block: at most 36 of 12 × 12."""
+    exploring, image = lit(growth=12, rounds=5, explore=0.5)
+    staying, _ = lit(growth=12, rounds=5)
+    exploring.draws = staying.draws = 2
+    staying.load_state_dict(exploring.state_dict())
+    missed = [seed for seed in range(30) if not met_and_read(staying, image, seed)[0]]
+    assert len(missed) > 20
+    assert [met_and_read(staying, image, seed)[1] for seed in missed].count(0) > 0
+    assert [met_and_read(exploring, image, seed)[1] for seed in range(30)] == [9] * 30
 
 
 def test_growing_ends_where_a_round_tells_nothing() -> None:

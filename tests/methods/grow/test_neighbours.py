@@ -76,3 +76,56 @@ def test_images_grow_by_equally_many_tiles() -> None:
     attention[0], attention[1, :2] = 0.1, 0.1
     found = next_cells(torch.zeros(2, 1), torch.tensor([[0], [0]]), attention, SHAPE, 3, 5)
     assert found.tolist() == [[1], [1]]
+
+
+def far(one: int, cells: list[int], side: int) -> bool:
+    return not any(near(one, cell, side) for cell in cells)
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_growing_goes_where_nothing_was_read_before_it_goes_around_tiles_that_tell_less(side: int) -> None:
+    attention = torch.rand(1, 30, generator=Generator().manual_seed(4)) + 0.01
+    cells, telling = torch.tensor([[14]]), torch.tensor([[-6.0]])
+    found = next_cells(telling, cells, attention, SHAPE, side, 100, explore=0.5)[0].tolist()
+    explored = [cell for cell in found if far(cell, [14], side)]
+    assert found[: len(explored)] == explored, "attention varies by a factor of 100, the gate by 200"
+    assert explored[0] == max(
+        (cell for cell in range(30) if far(cell, [14], side)), key=lambda cell: float(attention[0, cell])
+    )
+    assert all(far(one, [other], side) for one, other in itertools.combinations(explored, 2))
+    telling = torch.zeros(1, 1)
+    around = [cell for cell in range(30) if cell != 14 and near(cell, 14, side)]
+    assert sorted(next_cells(telling, cells, attention, SHAPE, side, len(around), explore=1e-9)[0].tolist()) == around
+
+
+def test_rounds_of_exploring_leave_no_cell_of_tissue_far_from_all_tiles() -> None:
+    attention = torch.full((1, 30), 0.1)
+    attention[0, 11] = 0.0
+    read = [14]
+    while True:
+        told = torch.full((1, len(read)), -torch.inf)
+        found = next_cells(told, torch.tensor([read]), attention, SHAPE, 3, 4, explore=0.5)[0].tolist()
+        if not found:
+            break
+        assert all(far(cell, read, 3) for cell in found)
+        read += found
+    assert not [cell for cell in range(30) if cell != 11 and far(cell, read, 3)]
+    assert 11 not in read and len(read) <= 9
+
+
+def test_images_side_by_side_explore_as_they_do_alone() -> None:
+    attention = torch.zeros(2, 30)
+    attention[0], attention[1, [0, 2, 29]] = torch.rand(30, generator=Generator().manual_seed(7)) + 0.01, 0.1
+    cells, telling = torch.tensor([[14], [29]]), torch.full((2, 1), -torch.inf)
+    together = next_cells(telling, cells, attention, SHAPE, 3, 5, explore=0.5)
+    assert together.shape == (2, 2), "the second has two cells far from what was read"
+    for b in range(2):
+        alone = next_cells(telling[b : b + 1], cells[b : b + 1], attention[b : b + 1], SHAPE, 3, 5, explore=0.5)
+        assert together[b].tolist() == alone[0, :2].tolist()
+
+
+def test_where_nothing_is_to_be_explored_growing_stays_around_tiles() -> None:
+    attention = torch.rand(2, 30, generator=Generator().manual_seed(5)) + 0.01
+    cells, telling = some(4), torch.rand(2, 4, generator=Generator().manual_seed(6)).log()
+    for row, read in zip(next_cells(telling, cells, attention, SHAPE, 3, 30), cells, strict=True):
+        assert not [cell for cell in row.tolist() if far(cell, read.tolist(), 3)]

@@ -317,7 +317,7 @@ class GrowingAttention(nn.Module):
         return Spread(draw.cells, inclusion(attention.gather(1, draw.cells), draw.threshold))
 
     def _grow(self, seen: Seen, bag: TileBag, draw: Spread, budget: int) -> None:
-        """Read up to so many tiles around the most telling ones, in rounds."""
+        """Read up to so many tiles in rounds, around the most telling ones and, with `explore`, far from all."""
         for _ in range(self.options.rounds if self.options.side > 1 else 0):
             if not (most := min(self.options.growth, budget)):
                 return
@@ -332,8 +332,8 @@ class GrowingAttention(nn.Module):
         """Return the unread cells to read next, (b, most) or fewer."""
         judged = self._judge(seen, bag, draw)
         telling = judged.log_gate.masked_fill(~judged.valid.to(judged.log_gate.device), -torch.inf)
-        at = telling.to(seen.attention.device)
-        return next_cells(at, bag.cells, seen.attention, seen.grid.shape, self.options.side, most)
+        at, options = telling.to(seen.attention.device), self.options
+        return next_cells(at, bag.cells, seen.attention, seen.grid.shape, options.side, most, options.explore)
 
     @torch.no_grad()
     def _told(self, seen: Seen, bag: TileBag, draw: Spread, last: int) -> bool:

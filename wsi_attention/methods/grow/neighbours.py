@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -47,12 +49,19 @@ def context(features: Tensor, cells: Tensor, valid: Tensor, shape: tuple[int, in
 
 
 def next_cells(
-    telling: Tensor, cells: Tensor, attention: Tensor, shape: tuple[int, int], side: int, most: int
+    telling: Tensor,
+    cells: Tensor,
+    attention: Tensor,
+    shape: tuple[int, int],
+    side: int,
+    most: int,
+    explore: float = 0.0,
 ) -> Tensor:
     """Return the unread cells with the largest weight to be expected, (b, m), the largest first.
 
     What an unread tile will show is not known, so that it is taken to tell as much as the most telling tile whose block
-    it lies in: its weight is expected to be its own attention times that tile's gate.
+    it lies in: its weight is expected to be its own attention times that tile's gate. Where no tile of its block was
+    read, that gate is `explore`, and of such cells no two are returned that lie in one another's block.
 
     Args:
         telling: (b, n) log ω of each tile that was read, -inf where one tells nothing.
@@ -61,10 +70,34 @@ def next_cells(
         shape: (rows, cols) of the grid, K = rows · cols.
         side: of a block, odd.
         most: m at most; fewer where some image has fewer such cells.
+        explore: 0 to 1; with 0 only cells around tiles that were read are returned.
     """
     log_a = attention.detach().log()
     gates = torch.full_like(log_a, -torch.inf).scatter(1, cells, telling.detach().to(log_a))
-    near = functional.max_pool2d(gates.view(-1, 1, *shape), side, 1, side // 2).flatten(1)
-    expected = (near + log_a).scatter(1, cells, -torch.inf)
+    expected = _best_around(gates, shape, side) + log_a
+    if explore:
+        far = _best_around(torch.zeros_like(log_a).scatter(1, cells, 1.0), shape, side) == 0
+        hoped = (log_a + math.log(explore)).where(far, -torch.inf)
+        expected = torch.where(far, _apart(hoped, shape, side, most), expected)
+    expected = expected.scatter(1, cells, -torch.inf)
     m = min(most, int((expected > -torch.inf).sum(dim=-1).min()))
     return expected.sort(dim=-1, descending=True, stable=True).indices[:, :m]
+
+
+def _best_around(values: Tensor, shape: tuple[int, int], side: int) -> Tensor:
+    """Return the largest value of each cell's block, (b, K)."""
+    return functional.max_pool2d(values.view(-1, 1, *shape), side, 1, side // 2).flatten(1)
+
+
+def _apart(values: Tensor, shape: tuple[int, int], side: int, most: int) -> Tensor:
+    """Keep the largest values (b, K), so many at most, no two in one another's block; all others become -inf."""
+    left = functional.pad(values, (0, 1), value=-torch.inf)  # `blocks` calls what is beyond the grid K
+    kept = torch.full_like(values, -torch.inf)
+    for _ in range(most):
+        cell = left.argmax(dim=1, keepdim=True)
+        best = left.gather(1, cell)
+        if not (best > -torch.inf).any():
+            break
+        kept.scatter_reduce_(1, cell, best, "amax")
+        left.scatter_(1, blocks(cell, shape, side).flatten(1), -torch.inf)
+    return kept

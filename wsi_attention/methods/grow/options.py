@@ -51,6 +51,14 @@ class GrowingOptions(OverviewOptions):
         low=0,
         high=100,
     )
+    explore: float = option(
+        0.0,
+        "the gate that an unread tile is expected to have where no tile of its block was read: growing goes there, by "
+        "attention, rather than around tiles that tell less; 0 grows around tiles that were read, and nowhere else",
+        "docs/methods/grow.md §2.3",
+        low=0.0,
+        high=1.0,
+    )
     settled: float = option(
         0.0,
         "growing ends after a round whose tiles have less than this share of the weight; 0 lets all rounds happen",
