@@ -27,8 +27,8 @@ from wsi_attention.config import Augmentation
 from wsi_attention.training.augment import draw_change
 
 
-class Restained(Recalled):
-    """Remembered slides whose overviews are pixels, already in other stains."""
+class InPixels(Recalled):
+    """Remembered slides whose overviews are pixels, as slides show them."""
 
     def __init__(self, slides: Slides, index: Sequence[int], turn: int = 0) -> None:
         super().__init__(slides, index, turn)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             slides = restained(known, share)
             for called, folders in (("plain", options.plain), ("varied", options.varied)):
                 for number, one in enumerate(folders):
-                    found, _ = judge(load_model(one).model.eval(), slides, source=Restained)
+                    found, _ = judge(load_model(one).model.eval(), slides, source=InPixels)
                     rows.append({"set": name, "shift": share, "models": called, "number": number, **found.__dict__})
     told = []
     for name, share, called in dict.fromkeys((row["set"], row["shift"], row["models"]) for row in rows):

@@ -127,6 +127,8 @@ def test_exploring_finds_bright_tiles_that_no_draw_has_met() -> None:
     assert len(missed) > 20
     assert [met_and_read(staying, image, seed)[1] for seed in missed].count(0) > 0
     assert [met_and_read(exploring, image, seed)[1] for seed in range(30)] == [9] * 30
+    in_training = [met_and_read(one.train(), image, seed) for one in (exploring, staying) for seed in range(30)]
+    assert in_training[:30] == in_training[30:], "training does not explore"
 
 
 def test_growing_ends_where_a_round_tells_nothing() -> None:
