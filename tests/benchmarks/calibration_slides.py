@@ -6,6 +6,10 @@ Generates slides to train, to validate and for the last look, and trains by the 
 shipped demo model, for a few passes and until every slide is known by heart. Each model is asked about the fresh
 slides as `classify` asks it. Before calibration a probability is what the affine map is undone to. A row a recipe,
 means over the seeds, as in `calibration.py`; figures/calibration_slides.json. What lies in FOLDER is not made again.
+
+A second table says what so many patients can tell at all. Log-odds of these models lie close to two values. Whoever
+sees n of the fresh slides and gives each side of zero the share of tumours that it had among them is wrong by so much
+on average, judged by the share among all fresh slides: an error of chance that no map of these values escapes.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any
 import numpy as np
 from calibration import HEAD, Floats, Labels, faultless, figures_of, row_of, softmax
 from common import FIGURES
+from numpy.typing import NDArray
 from slide_sets import write_set
 
 from wsi_attention.checkpoint import load_model
@@ -30,6 +35,7 @@ from wsi_attention.testing.slides import CLASSES, SlideSpec
 
 SIZE, SCALE = 1600, 6.0
 PARTS = {"train": 60, "val": 40}
+SEEN = (40, 100, 240, 1000)
 BASE = """
 method = "ats"
 start = "demo"
@@ -117,7 +123,25 @@ def _compared(plain: Floats, shown: Floats, truth: Labels, scale: float) -> dict
         "before": figures_of(plain, truth),
         "shown": figures_of(shown, truth),
         "faultless": faultless(shown),
+        "can be told": {n: told_by(n, plain[:, 1] > 0.5, truth) for n in SEEN},
     }
+
+
+def told_by(n: int, called: NDArray[np.bool_], truth: Labels, times: int = 2000) -> float:
+    """The mean error of the two shares of tumours, below and above 0, that n slides show; simulated `times` times.
+
+    Args:
+        n: slides that are seen, drawn from as many as there could be.
+        called: (slides,) whether each is called tumour.
+        truth: (slides,) 1 for tumour.
+        times: cohorts.
+    """
+    noise, above = np.random.default_rng(0), called.mean()
+    rates = np.array([truth[~called].mean(), truth[called].mean()])
+    counts = noise.binomial(n, above, times)
+    sides = np.stack([n - counts, counts])
+    found = noise.binomial(sides, rates[:, None]) / np.maximum(sides, 1)
+    return round(float(np.average(np.abs(found - rates[:, None]).mean(1), weights=[1 - above, above])), 4)
 
 
 def main() -> None:
@@ -136,6 +160,10 @@ def main() -> None:
         print(json.dumps(runs), file=sys.stderr, flush=True)
         rows[name] = {"recipe": RECIPES[name], "runs": runs}
         print(row_of(name, runs), flush=True)
+    print(f"\n| recipe | {' | '.join(f'{n} patients' for n in SEEN)} |\n{'|---' * (1 + len(SEEN))}|")
+    for name, row in rows.items():
+        means = [np.mean([run["can be told"][n] for run in row["runs"]]) for n in SEEN]
+        print(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
     told = {"fresh": given.fresh, "size": SIZE, "lesion_scale": SCALE, "slides": PARTS, "recipes": rows}
     given.figures.write_text(json.dumps(told, indent=2) + "\n")
 
