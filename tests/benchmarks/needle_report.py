@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SPECIFICITY, AT = 0.95, "0.01"
 """Wanted on validation slides of this fraction, where a row's threshold comes from."""
-KINDS = ("valid", "test", "final", "fresh", "last", "newest", "unseen")
+KINDS = ("valid", "test", "final", "fresh", "last", "newest", "unseen", "sealed")
 """Of slides, the last figures last."""
 AGAINST = ("exhaustive", "context")
 HEADS = (

@@ -49,7 +49,7 @@ class TestMnist(ModelContract):
         return grow_mnist(4, tile_size=40, overview_mpp=4.0, gradient="leave-one-out")
 
 
-PARTS = [{"around": False}, {"growth": 0}, {"pooling": "attention"}, {"settled": 0.5}, {"explore": 0.5}]
+PARTS = [{"around": False}, {"growth": 0}, {"pooling": "attention"}, {"settled": 0.5}, {"explore": 5.0}]
 
 
 @pytest.mark.parametrize("parts", [*PARTS, {"growth": 0, "around": False, "pooling": "attention"}])
@@ -119,7 +119,7 @@ def met_and_read(model: GrowingAttention, image: Tensor, seed: int) -> tuple[boo
 
 def test_exploring_finds_bright_tiles_that_no_draw_has_met() -> None:
     """A maximal set of cells, none in another's block, has one in every block: at most 36 of 12 × 12."""
-    exploring, image = lit(growth=12, rounds=5, explore=0.5)
+    exploring, image = lit(growth=12, rounds=5, explore=5.0)
     staying, _ = lit(growth=12, rounds=5)
     exploring.draws = staying.draws = 2
     staying.load_state_dict(exploring.state_dict())

@@ -86,16 +86,32 @@ def far(one: int, cells: list[int], side: int) -> bool:
 def test_growing_goes_where_nothing_was_read_before_it_goes_around_tiles_that_tell_less(side: int) -> None:
     attention = torch.rand(1, 30, generator=Generator().manual_seed(4)) + 0.01
     cells, telling = torch.tensor([[14]]), torch.tensor([[-6.0]])
-    found = next_cells(telling, cells, attention, SHAPE, side, 100, explore=0.5)[0].tolist()
+    found = next_cells(telling, cells, attention, SHAPE, side, 100, explore=1e3)[0].tolist()
     explored = [cell for cell in found if far(cell, [14], side)]
-    assert found[: len(explored)] == explored, "attention varies by a factor of 100, the gate by 200"
+    assert found[: len(explored)] == explored, "attention varies by a factor of 100, the gate by 400"
     assert explored[0] == max(
         (cell for cell in range(30) if far(cell, [14], side)), key=lambda cell: float(attention[0, cell])
     )
     assert all(far(one, [other], side) for one, other in itertools.combinations(explored, 2))
-    telling = torch.zeros(1, 1)
-    around = [cell for cell in range(30) if cell != 14 and near(cell, 14, side)]
-    assert sorted(next_cells(telling, cells, attention, SHAPE, side, len(around), explore=1e-9)[0].tolist()) == around
+
+
+def test_growing_goes_around_a_tile_that_tells_more_than_is_hoped_for_elsewhere() -> None:
+    attention = torch.rand(1, 30, generator=Generator().manual_seed(4)) + 0.01
+    cells, telling = torch.tensor([[14, 0, 29]]), torch.tensor([[0.0, -20.0, -21.0]])
+    around = [cell for cell in range(30) if cell != 14 and near(cell, 14, 3)]
+    found = next_cells(telling, cells, attention, SHAPE, 3, 100, explore=5.0)[0].tolist()
+    assert sorted(found[:8]) == around
+    assert far(found[8], [14, 0, 29], 3), "e^-20 times 5 is more than e^-20"
+
+
+def test_what_is_hoped_for_is_a_multiple_of_the_median_gate() -> None:
+    """Cells 3 and 27 lie far from all tiles, 15 beside the one that tells the most."""
+    attention = torch.full((1, 30), 1e-9)
+    attention[0, [3, 27, 15]] = torch.tensor([0.2, 0.1, 0.4])
+    cells, telling = torch.tensor([[14, 0, 12]]), torch.tensor([[0.1, 0.02, 0.01]]).log()
+    order = {4.0: [15, 3, 27], 10.5: [3, 15, 27], 25.0: [3, 27, 15]}  # times 0.02, against 0.1 · 0.4; at most 1
+    for explore, expected in order.items():
+        assert next_cells(telling, cells, attention, SHAPE, 3, 3, explore)[0].tolist() == expected
 
 
 def test_rounds_of_exploring_leave_no_cell_of_tissue_far_from_all_tiles() -> None:
@@ -104,7 +120,7 @@ def test_rounds_of_exploring_leave_no_cell_of_tissue_far_from_all_tiles() -> Non
     read = [14]
     while True:
         told = torch.full((1, len(read)), -torch.inf)
-        found = next_cells(told, torch.tensor([read]), attention, SHAPE, 3, 4, explore=0.5)[0].tolist()
+        found = next_cells(told, torch.tensor([read]), attention, SHAPE, 3, 4, explore=5.0)[0].tolist()
         if not found:
             break
         assert all(far(cell, read, 3) for cell in found)
@@ -117,10 +133,10 @@ def test_images_side_by_side_explore_as_they_do_alone() -> None:
     attention = torch.zeros(2, 30)
     attention[0], attention[1, [0, 2, 29]] = torch.rand(30, generator=Generator().manual_seed(7)) + 0.01, 0.1
     cells, telling = torch.tensor([[14], [29]]), torch.full((2, 1), -torch.inf)
-    together = next_cells(telling, cells, attention, SHAPE, 3, 5, explore=0.5)
+    together = next_cells(telling, cells, attention, SHAPE, 3, 5, explore=5.0)
     assert together.shape == (2, 2), "the second has two cells far from what was read"
     for b in range(2):
-        alone = next_cells(telling[b : b + 1], cells[b : b + 1], attention[b : b + 1], SHAPE, 3, 5, explore=0.5)
+        alone = next_cells(telling[b : b + 1], cells[b : b + 1], attention[b : b + 1], SHAPE, 3, 5, explore=5.0)
         assert together[b].tolist() == alone[0, :2].tolist()
 
 

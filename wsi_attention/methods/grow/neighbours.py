@@ -61,7 +61,8 @@ def next_cells(
 
     What an unread tile will show is not known, so that it is taken to tell as much as the most telling tile whose block
     it lies in: its weight is expected to be its own attention times that tile's gate. Where no tile of its block was
-    read, that gate is `explore`, and of such cells no two are returned that lie in one another's block.
+    read, that gate is `explore` times the median gate of all tiles that were read, 1 at most, and of such cells no two
+    are returned that lie in one another's block.
 
     Args:
         telling: (b, n) log ω of each tile that was read, -inf where one tells nothing.
@@ -70,18 +71,24 @@ def next_cells(
         shape: (rows, cols) of the grid, K = rows · cols.
         side: of a block, odd.
         most: m at most; fewer where some image has fewer such cells.
-        explore: 0 to 1; with 0 only cells around tiles that were read are returned.
+        explore: the factor; with 0 only cells around tiles that were read are returned.
     """
     log_a = attention.detach().log()
     gates = torch.full_like(log_a, -torch.inf).scatter(1, cells, telling.detach().to(log_a))
     expected = _best_around(gates, shape, side) + log_a
     if explore:
         far = _best_around(torch.zeros_like(log_a).scatter(1, cells, 1.0), shape, side) == 0
-        hoped = (log_a + math.log(explore)).where(far, -torch.inf)
+        hoped = (log_a + _hope(telling.detach().to(log_a), explore)).where(far, -torch.inf)
         expected = torch.where(far, _apart(hoped, shape, side, most), expected)
     expected = expected.scatter(1, cells, -torch.inf)
     m = min(most, int((expected > -torch.inf).sum(dim=-1).min()))
     return expected.sort(dim=-1, descending=True, stable=True).indices[:, :m]
+
+
+def _hope(telling: Tensor, explore: float) -> Tensor:
+    """Return log (`explore` · the median gate), (b, 1), 0 at most; 0 where no tile tells anything."""
+    median = telling.where(telling > -torch.inf, torch.nan).nanmedian(dim=1, keepdim=True).values
+    return (median + math.log(explore)).nan_to_num(0.0).clamp(max=0.0)
 
 
 def _best_around(values: Tensor, shape: tuple[int, int], side: int) -> Tensor:

@@ -53,12 +53,12 @@ class GrowingOptions(OverviewOptions):
     )
     explore: float = option(
         0.0,
-        "the gate that an unread tile is expected to have where no tile of its block was read: growing goes there, by "
-        "attention, rather than around tiles that tell less; 0 grows around tiles that were read, and nowhere else, as "
-        "all training does",
+        "where no tile of its block was read, an unread tile is expected to have this many times the median gate of "
+        "the tiles that were: growing goes there, by attention, rather than around tiles that tell less; 0 grows "
+        "around tiles that were read, and nowhere else, as all training does",
         "docs/methods/grow.md §2.3",
         low=0.0,
-        high=1.0,
+        high=1e6,
     )
     settled: float = option(
         0.0,
