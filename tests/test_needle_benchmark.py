@@ -63,8 +63,16 @@ def test_a_mean_around_a_cell_counts_cells_that_are_there() -> None:
 def test_a_threshold_keeps_the_wanted_share_of_negatives() -> None:
     probability = np.array([0.1, 0.2, 0.3, 0.6, 0.4, 0.9])
     label = np.array([False, False, False, False, True, True])
-    assert threshold(probability, label, 0.6) == pytest.approx(0.35)
     assert threshold(probability, label, 1.0) == pytest.approx(0.75)
+    assert threshold(probability, ~label, 0.6) == pytest.approx(0.95), "no threshold keeps both"
+
+
+def test_a_threshold_is_in_the_middle_of_those_that_keep_both() -> None:
+    probability = np.array([0.1, 0.2, 0.5, 0.9, 0.99])
+    label = np.array([False, False, False, True, True])
+    assert threshold(probability, label, 0.75, 0.3) == pytest.approx(1 / (1 + 99**-0.5)), "0 and log 99"
+    assert threshold(probability, label, 0.75, 0.6) == pytest.approx(0.75), "0 and log 9"
+    assert threshold(1 - probability, ~label, 0.6, 0.75) == pytest.approx(0.25), "the other way round"
 
 
 @pytest.mark.parametrize("wanted", [0.8, 0.95])

@@ -1,6 +1,6 @@
 """What growing finds once it also goes where nothing was read (`explore`, docs/methods/grow.md §2.3).
 
-    python tests/benchmarks/exploring.py --models MODEL ... --work needle-work [--explore 0 0.0025 0.005 0.01]
+    python tests/benchmarks/exploring.py --models MODEL ... --work needle-work [--explore 0 2 5 10]
 
 Judges model folders of `needle.py train grow` on remembered slides (`needle_remembered.py`) as they are but for
 `explore`; all read the same number of tiles. Prints AUROC, the share of positives of which a tumour tile was read, and
@@ -53,5 +53,5 @@ if __name__ == "__main__":
     parser.add_argument("--variant", default="stained")
     parser.add_argument("--encoder", default="lite0")
     parser.add_argument("--sets", nargs="+", default=["fresh-0.01", "last-0.01", "newest-0.01"])
-    parser.add_argument("--explore", nargs="+", type=float, default=[0.0, 0.0025, 0.005, 0.01])
+    parser.add_argument("--explore", nargs="+", type=float, default=[0.0, 2.0, 5.0, 10.0])
     run_and_save(parser, run)

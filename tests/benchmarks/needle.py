@@ -43,8 +43,8 @@ TESTS = {
     "sealed": {"part": "fresh", "count": 200, "seed": 1_300_000},
 }
 """For choices, of the tiles of the training slides; for a look at other tiles; for the last figures. "held" for a
-threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. The
-three after it are other slides of the tiles of "fresh", each for what was chosen since the ones before were looked at."""
+threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. The four after it
+are other slides of the tiles of "fresh", each for what was chosen since the ones before were looked at."""
 SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
     f"{name}-{share:g}": given | {"fraction": (share,)} for name, given in TESTS.items() for share in FRACTIONS
 }

@@ -4,8 +4,8 @@ AUROC, sensitivity and hit are means over seeds. Intervals are 95 % and over sli
 the mean of the seeds' intervals, of shares the interval of slides with several looks each (`statistics.intervals`), of
 differences the bootstrap of slides, the same cohorts for both rows (`statistics.bootstrap`). A row calls tumour above
 the threshold that was chosen for each seed on slides with 1 % tumour, those of "held" tiles where they were measured,
-else validation slides, whose tiles the model has learnt from: the lowest one above which a fresh negative comes with a
-chance of at most 0.05, as in split conformal prediction.
+else validation slides, whose tiles the model has learnt from: the middle of those above which a fresh negative comes
+with a chance of at most 0.05 and a fresh positive with one of at least 0.9, as in split conformal prediction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from wsi_attention.statistics.intervals import auroc_interval, proportion_interv
 if TYPE_CHECKING:
     from needle import Place
 
-SPECIFICITY, AT = 0.95, "0.01"
+SPECIFICITY, SENSITIVITY, AT = 0.95, 0.9, "0.01"
 """Wanted on validation slides of this fraction, where a row's threshold comes from."""
 KINDS = ("valid", "test", "final", "fresh", "last", "newest", "unseen", "sealed")
 """Of slides, the last figures last."""
@@ -62,21 +62,37 @@ class Looks:
         return [np.stack([1 - one, one], axis=-1) for one in self.probability]
 
 
-def threshold(probability: NDArray[np.float64], label: NDArray[np.bool_], specificity: float = SPECIFICITY) -> float:
-    """The middle between the highest negative that may be called positive no more and the next one above it.
+def threshold(
+    probability: NDArray[np.float64],
+    label: NDArray[np.bool_],
+    specificity: float = SPECIFICITY,
+    sensitivity: float = SENSITIVITY,
+) -> float:
+    """The middle, in log-odds, of the thresholds that keep both; the lowest that keeps the specificity if none does.
 
     A fresh negative is above the k-th of n with a chance of 1 − k / (n + 1), so that k is (n + 1)·specificity, rounded
-    up: with the k-th of n itself the specificity of fresh slides would be too low on average.
+    up: with the k-th of n itself the specificity of fresh slides would be too low on average. So for positives. Between
+    both ends all thresholds are as good on these slides, and the middle bears the most where others differ from them.
 
     Args:
         probability: (n,) of validation slides.
         label: (n,), whether each is positive.
         specificity: wanted.
+        sensitivity: wanted.
     """
-    negatives = np.sort(probability[~label])
-    index = min(math.ceil(specificity * (len(negatives) + 1) - 1e-9), len(negatives)) - 1
-    above = probability[probability > negatives[index]]
-    return float((negatives[index] + (above.min() if len(above) else 1.0)) / 2)
+    low = _kept(probability[~label], specificity)
+    high = -_kept(-probability[label], sensitivity)
+    if high <= low:
+        above = probability[probability > low]
+        return float((low + (above.min() if len(above) else 1.0)) / 2)
+    ends = np.clip([low, high], 1e-12, 1 - 1e-12)
+    return float(1 / (1 + np.exp(-np.mean(np.log(ends / (1 - ends))))))
+
+
+def _kept(values: NDArray[np.float64], share: float) -> float:
+    """The lowest of some values above which a fresh one comes with a chance of 1 − share at most."""
+    index = min(math.ceil(share * (len(values) + 1) - 1e-9), len(values)) - 1
+    return float(np.sort(values)[index])
 
 
 def looks(place: Place, row: str, name: str, seeds: Sequence[int]) -> Looks | None:
