@@ -101,9 +101,10 @@ class Recipe(Options):
     )
     best: str = option(
         "auroc",
-        "what tells the best epoch: the highest validation AUROC, or the lowest validation loss, which changes less by "
-        "chance where few slides are kept for validation",
-        choices=("auroc", "loss"),
+        "what tells the best epoch: the highest validation AUROC, the lowest validation loss, which changes less by "
+        "chance where few slides are kept for validation, or last: the last one whatever validation says, for a "
+        "schedule that ends at 0",
+        choices=("auroc", "loss", "last"),
     )
     batch: int = option(4, "slides whose gradients are averaged into one step", low=1, high=100_000)
     precision: str = option(

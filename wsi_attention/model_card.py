@@ -113,7 +113,7 @@ def readme(card: ModelCard, config: ModelConfig, quantity: str = "", encoder: Se
         f"## {_heading(card)}\n" + "\n".join(f"{i}. {_class(name, card)}" for i, name in enumerate(card.classes, 1)),
         f"## Target\n\n```json\n{_json(card.target)}\n```" if card.target else "",
         "## Probabilities\n" + "\n".join(f"* {line}" for line in card.certainty.sentences),
-        _metrics(card.metrics),
+        _metrics(card.metrics, card.recipe.get("best")),
         "## Training\n" + _command(card.command),
         f"Data fingerprint: `{card.data_fingerprint or 'not given'}`  \nWeights sha256: `{config['weights_sha256']}`",
         f"Recipe:\n\n```json\n{_json(card.recipe)}\n```",
@@ -137,12 +137,12 @@ def _command(command: str) -> str:
     return f"```bash\n{command}\n```" if command else "The command was not recorded."
 
 
-def _metrics(metrics: Mapping[str, object]) -> str:
+def _metrics(metrics: Mapping[str, object], best: object) -> str:
     if not metrics:
         return "## Metrics\nNone were recorded."
     chosen = "\n\nValidation slides chose the epoch too: judge the model by slides that it has not seen."
     rows = [f"| {name} | {_value(value)} |" for name, value in metrics.items()]
-    note = chosen if any(name.startswith("validation") for name in metrics) else ""
+    note = chosen if best != "last" and any(name.startswith("validation") for name in metrics) else ""
     return "## Metrics\n| metric | value |\n|---|---|\n" + "\n".join(rows) + note
 
 

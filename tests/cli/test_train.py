@@ -113,7 +113,7 @@ def test_slides_that_trained_the_model_do_not_judge_it_in_silence(
     assert (rows.count("this slide trained the model"), rows.count("helped to choose the model")) == (4, 2)
     said = CliRunner().invoke(app, ["evaluate", "-p", str(tmp_path), "-l", str(slide_set / "labels.csv")]).output
     assert "4 of these 6 slides trained this model" in said
-    assert "2 of these 6 slides chose the epoch of this model" in said
+    assert "2 of these 6 slides validated this model" in said
     assert "benign (specificity)" in said
 
 
@@ -146,6 +146,16 @@ def test_the_card_says_how_sure_its_figures_are(trained: Path) -> None:
     page = (trained / "README.md").read_text()
     assert "1. benign (nothing found)" in page
     assert "Validation slides chose the epoch too" in page
+
+
+def test_where_the_last_epoch_is_kept_nothing_says_that_slides_chose_it(slide_set: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "last.toml"
+    recipe.write_text('best = "last"\n' + RECIPE)
+    said = run(slide_set, tmp_path / "model", "--config", str(recipe))
+    epochs = load_model(tmp_path / "model").config["metrics"]
+    assert epochs["best epoch"] == epochs["epochs"] > 1
+    assert f"the last of {epochs['epochs']} epochs: validation" in said
+    assert "chose the epoch" not in said + (tmp_path / "model/README.md").read_text()
 
 
 def test_killed_and_resumed_is_the_undisturbed_run(slide_set: Path, trained: Path, tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ def test_the_loss_alone_may_decide() -> None:
     assert not better(replace(base, val_loss=math.nan), base, "loss")
 
 
+def test_the_last_epoch_may_be_kept_whatever_validation_says() -> None:
+    base = EpochRecord(1, 1e-3, 1.0, 0.5, 0.9, 1.0, 1.0, 4, 0)
+    assert better(replace(base, val_auroc=0.1, val_loss=9.0), base, "last")
+    assert better(replace(base, val_auroc=math.nan, val_loss=math.nan), base, "last")
+
+
 def test_the_rate_rises_and_falls() -> None:
     recipe = Recipe(epochs=10, optimiser=Optimiser(learning_rate=1.0, warmup_epochs=2.0))
     rates = [learning_rate(recipe, progress) for progress in (1, 2, 6, 10)]

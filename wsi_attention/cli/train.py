@@ -19,6 +19,7 @@ from wsi_attention.defaults import FEATURE_STORE_GB
 from wsi_attention.plain_text import visible
 
 if TYPE_CHECKING:
+    from wsi_attention.config import Recipe
     from wsi_attention.training.listener import Listener
     from wsi_attention.training.run import TrainingResult
 
@@ -122,17 +123,17 @@ def train(
             listener=listener,
         )
     if result.reports and voice is not Voice.QUIET:
-        say(*_page(result, recipe.bag))
+        say(*_page(result, recipe))
 
 
-def _page(result: TrainingResult, bag: str) -> list[str]:
-    """Return how good the best epoch is, where the learning curve lies, and what to type next."""
+def _page(result: TrainingResult, recipe: Recipe) -> list[str]:
+    """Return how good the epoch is that was kept, where the learning curve lies, and what to type next."""
     output, best = result.folder, result.best
     lines = []
     if result.finished_before:
         lines.append(f"{output}: finished already after {result.epochs} epochs; --overwrite begins anew")
     judged = f"{best.val_slides} slides of {best.val_patients} patients"
-    judged = judged if bag == "slide" else f"{best.val_patients} patients"
+    judged = judged if recipe.bag == "slide" else f"{best.val_patients} patients"
     figures = ", ".join(
         f"{one.name} {one.value:.3f} (95 % {one.interval[0]:.3f} to {one.interval[1]:.3f})" for one in best.figures
     )
@@ -140,10 +141,10 @@ def _page(result: TrainingResult, bag: str) -> list[str]:
         f"AUROC {best.val_auroc:.3f} (95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy "
         f"{best.val_accuracy:.3f} (95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f})"
     )
-    lines.append(
-        f"{output}: best of {result.epochs} epochs is {best.epoch}: validation {figures} on {judged}, which chose "
-        f"the epoch too; {len(result.failed)} slides left out"
-    )
+    kept, chose = f"best of {result.epochs} epochs is {best.epoch}", ", which chose the epoch too"
+    if recipe.best == "last":
+        kept, chose = f"the last of {result.epochs} epochs", ""
+    lines.append(f"{output}: {kept}: validation {figures} on {judged}{chose}; {len(result.failed)} slides left out")
     curve = output / "training" / "learning_curve.svg"
     lines += [f"learning curve  {curve}"] if curve.is_file() else []
     command = ["wsi-attention", "classify", "-i", "new_slides/", "-o", "results/", "-m", str(output)]

@@ -294,10 +294,13 @@ def finished(state: TrainingState, recipe: Recipe) -> bool:
 
 
 def better(new: EpochRecord, old: EpochRecord, best: str = "auroc") -> bool:
-    """Return True for a higher validation AUROC, or an equal one (or none) with a lower loss; or by that loss alone.
+    """Return True for a higher validation AUROC, or an equal one (or none) with a lower loss; by that loss alone; or
+    always, where the last epoch is wanted.
 
     For another target its own first figure stands for the AUROC (`statistics.figures.Judgement`).
     """
+    if best == "last":
+        return True
     if best == "loss":
         return new.val_loss < old.val_loss
     first, second = (LOWEST if math.isnan(record.merit) else record.merit for record in (new, old))
