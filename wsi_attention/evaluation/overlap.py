@@ -56,7 +56,7 @@ class Overlap:
         """Sentences for the reader; one where there is nothing to warn of."""
         whats = (
             (self.trained, "trained this model"),
-            (self.chosen, "validated this model, which chooses its epoch and calibrates it"),
+            (self.chosen, "validated this model (its epoch and its calibration may rest on them)"),
             (self.named, "are called as slides that this model was trained with"),
             (self.related, "are of patients whose other slides this model was trained with"),
         )

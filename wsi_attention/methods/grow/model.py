@@ -332,8 +332,9 @@ class GrowingAttention(nn.Module):
         """Return the unread cells to read next, (b, most) or fewer."""
         judged = self._judge(seen, bag, draw)
         telling = judged.log_gate.masked_fill(~judged.valid.to(judged.log_gate.device), -torch.inf)
-        at, explore = telling.to(seen.attention.device), 0.0 if self.training else self.options.explore
-        return next_cells(at, bag.cells, seen.attention, seen.grid.shape, self.options.side, most, explore)
+        telling = telling.to(seen.attention.device)
+        explore = 0.0 if self.training else self.options.explore
+        return next_cells(telling, bag.cells, seen.attention, seen.grid.shape, self.options.side, most, explore)
 
     @torch.no_grad()
     def _told(self, seen: Seen, bag: TileBag, draw: Spread, last: int) -> bool:
