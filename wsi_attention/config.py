@@ -103,7 +103,7 @@ class Recipe(Options):
         "auroc",
         "what tells the best epoch: the highest validation AUROC, the lowest validation loss, which changes less by "
         "chance where few slides are kept for validation, or last: the last one whatever validation says, for a "
-        "schedule that ends at 0",
+        "schedule that ends at 0; training does not stop early then",
         choices=("auroc", "loss", "last"),
     )
     batch: int = option(4, "slides whose gradients are averaged into one step", low=1, high=100_000)

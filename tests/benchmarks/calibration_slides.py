@@ -1,6 +1,6 @@
 """The calibration error on fresh generated slides, from their pixels: models by `train`, labels by `predict`.
 
-    python tests/benchmarks/calibration_slides.py --work FOLDER [--fresh 600] [--seeds 0 1 2] [--only usual]
+    python tests/benchmarks/calibration_slides.py --work FOLDER [--known 40] [--fresh 600] [--seeds 0 1] [--only RECIPE]
 
 Generates slides to train, to validate and for the last look, and trains by the command, from the weights of the
 shipped demo model, for a few passes and until every slide is known by heart. Each model is asked about the fresh
@@ -36,7 +36,8 @@ from wsi_attention.statistics.curves import area_under_roc
 from wsi_attention.testing.slides import CLASSES, SlideSpec
 
 SIZE, SCALE = 1600, 6.0
-PARTS = {"train": 60, "val": 40}
+TRAINED = 60
+"""Slides that a model is trained on; others validate and calibrate it."""
 SEEN = (40, 100, 240, 1000)
 BASE = """
 method = "ats"
@@ -75,15 +76,14 @@ def slide_set(folder: Path, first: int, count: int) -> list[tuple[str, int]]:
     return [(name, CLASSES.index(spec.label)) for name, spec in named]
 
 
-def trained(work: Path, recipe: str, seed: int) -> Path:
-    """The folder of a model that the command has trained on slides of its own."""
+def trained(work: Path, recipe: str, seed: int, known: int) -> Path:
+    """The folder of a model that the command has trained on slides of its own; `known` more calibrate it."""
     folder = work / f"{recipe.replace(' ', '-')}-{seed}"
     if (folder / "model" / "config.json").is_file():
         return folder / "model"
     rows, slides = ["slide,label,split"], work / f"slides-{seed}"
-    known = slide_set(slides, 10_000 * (seed + 1), sum(PARTS.values()))
-    for number, (name, label) in enumerate(known):
-        rows.append(f"{name},{CLASSES[label]},{'train' if number < PARTS['train'] else 'val'}")
+    for number, (name, label) in enumerate(slide_set(slides, 10_000 * (seed + 1), TRAINED + known)):
+        rows.append(f"{name},{CLASSES[label]},{'train' if number < TRAINED else 'val'}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     (folder / "recipe.toml").write_text(f"seed = {seed}\n{RECIPES[recipe][0]}{BASE}{RECIPES[recipe][1]}\n")
@@ -106,9 +106,9 @@ def shown_of(folder: Path, slides: Path, fresh: list[tuple[str, int]]) -> Floats
     return np.array([found[name] for name, _ in fresh])
 
 
-def one_model(work: Path, recipe: str, seed: int, fresh: list[tuple[str, int]]) -> dict[str, Any]:
+def one_model(work: Path, recipe: str, seed: int, known: int, fresh: list[tuple[str, int]]) -> dict[str, Any]:
     """Train, ask about fresh slides, compare."""
-    folder = trained(work, recipe, seed)
+    folder = trained(work, recipe, seed, known)
     shown, truth = shown_of(folder, work / "fresh", fresh), np.array([label for _, label in fresh])
     applied = load_model(folder).certainty.calibration
     if applied is None or applied.affine is None:
@@ -162,6 +162,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--known", type=int, default=40, help="slides that calibrate [40]")
     parser.add_argument("--fresh", type=int, default=600)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", choices=list(RECIPES), nargs="+", default=list(RECIPES))
@@ -170,7 +171,7 @@ def main() -> None:
     fresh, rows = slide_set(given.work / "fresh", 900_000, given.fresh), {}
     print(f"{HEAD}\n{'|---' * 7}|", flush=True)
     for name in given.only:
-        runs = [one_model(given.work, name, seed, fresh) for seed in given.seeds]
+        runs = [one_model(given.work, name, seed, given.known, fresh) for seed in given.seeds]
         print(json.dumps(runs), file=sys.stderr, flush=True)
         rows[name] = {"recipe": RECIPES[name], "runs": runs}
         print(row_of(name, runs), flush=True)
@@ -180,7 +181,8 @@ def main() -> None:
         means = [np.mean([run["can be told"][n] for run in row["runs"]]) for n in SEEN]
         means.append(np.mean([run["afterwards"] for run in row["runs"]]))
         print(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
-    told = {"fresh": given.fresh, "size": SIZE, "lesion_scale": SCALE, "slides": PARTS, "recipes": rows}
+    slides = {"train": TRAINED, "val": given.known}
+    told = {"fresh": given.fresh, "size": SIZE, "lesion_scale": SCALE, "slides": slides, "recipes": rows}
     given.figures.write_text(json.dumps(told, indent=2) + "\n")
 
 

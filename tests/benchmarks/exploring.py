@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from common import options_parser, run_and_save, table
-from grow_ablations import judge
+from grow_ablations import InPixels, judge
 from needle_remembered import recall
-from other_stains import InPixels
 
 from wsi_attention import load_model
 

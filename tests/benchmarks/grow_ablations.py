@@ -131,6 +131,14 @@ class Recalled:
         """All is remembered already."""
 
 
+class InPixels(Recalled):
+    """Remembered slides whose overviews are pixels, as slides show them."""
+
+    def __init__(self, slides: Slides, index: Sequence[int], turn: int = 0) -> None:
+        super().__init__(slides, index, turn)
+        self._view = self._view.to(torch.uint8)
+
+
 def coarse(folder: Path, name: str, encoder: str) -> Slides:
     """A remembered set whose overview holds mean and deviation of each colour over COARSE² pixels, in [0, 1].
 

@@ -11,7 +11,6 @@ tumour tile was read, means over the models of a kind.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from common import options_parser, run_and_save, table
-from grow_ablations import Recalled, judge
+from grow_ablations import InPixels, judge
 from needle_remembered import Slides, recall
 
 from wsi_attention import load_model
 from wsi_attention.config import Augmentation
 from wsi_attention.training.augment import draw_change
-
-
-class InPixels(Recalled):
-    """Remembered slides whose overviews are pixels, as slides show them."""
-
-    def __init__(self, slides: Slides, index: Sequence[int], turn: int = 0) -> None:
-        super().__init__(slides, index, turn)
-        self._view = self._view.to(torch.uint8)
 
 
 def restained(slides: Slides, share: float) -> Slides:

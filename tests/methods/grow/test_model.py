@@ -182,7 +182,14 @@ def test_a_failed_tile_is_no_part_of_its_neighbours_context() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "why"), [({"side": 4}, "side 4: a block has a middle"), ({"pooling": "x"}, "pooling")]
+    ("wrong", "why"),
+    [
+        ({"side": 4}, "side 4: a block has a middle"),
+        ({"pooling": "x"}, "pooling"),
+        ({"explore": 5.0, "growth": 0}, "explore 5 beside growth 0"),
+        ({"explore": 5.0, "rounds": 0}, "explore 5 beside .* rounds 0"),
+        ({"explore": 5.0, "side": 1}, "explore 5 beside .* side 1"),
+    ],
 )
 def test_wrong_options_are_told(wrong: dict[str, object], why: str) -> None:
     with pytest.raises(InputError, match=why):

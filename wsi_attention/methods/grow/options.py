@@ -130,6 +130,9 @@ class GrowingOptions(OverviewOptions):
         """Raise InputError where options do not go together."""
         if self.side % 2 == 0:
             raise InputError(f"side {self.side}: a block has a middle, so that its side is odd; take {self.side + 1}")
+        if self.explore and (self.side == 1 or not self.growth * self.rounds):
+            found = f"explore {self.explore:g} beside growth {self.growth}, rounds {self.rounds}, side {self.side}"
+            raise InputError(f"{found}: exploring is a part of growing; take explore = 0, or let tiles grow (side 3)")
 
 
 @dataclass(frozen=True, kw_only=True)
