@@ -9,8 +9,8 @@ shipped recipe needle-<method>, baselines on what is remembered (`needle_baselin
 slides, and prints a table (`needle_report.py`). Each step is skipped where its result lies in the folder, and can be
 called alone: slides, encoder, remember, train ROW, measure ROW, report, curve.
 
-Test slides of the names "final", "fresh", "last", "newest", "unseen" and "sealed" have seeds of their own and are
-for figures after the last choice: --sets held-0.01 sealed-0.01.
+Test slides of the names from "final" on (`TESTS`) have seeds of their own and are for figures after the last choice:
+--sets held-0.01 closing-0.01.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ TESTS = {
     "newest": {"part": "fresh", "count": 200, "seed": 900_000},
     "unseen": {"part": "fresh", "count": 200, "seed": 1_100_000},
     "sealed": {"part": "fresh", "count": 200, "seed": 1_300_000},
+    "closing": {"part": "fresh", "count": 200, "seed": 1_500_000},
 }
 """For choices, of the tiles of the training slides; for a look at other tiles; for the last figures. "held" for a
-threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. The four after it
+threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. The five after it
 are other slides of the tiles of "fresh", each for what was chosen since the ones before were looked at."""
 SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
     f"{name}-{share:g}": given | {"fraction": (share,)} for name, given in TESTS.items() for share in FRACTIONS
