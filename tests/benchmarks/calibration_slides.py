@@ -4,8 +4,8 @@
 
 Generates slides to train, to validate and for the last look, and trains by the command, from the weights of the
 shipped demo model, for a few passes and until every slide is known by heart. Each model is asked about the fresh
-slides as `classify` asks it. Before calibration a probability is what the affine map is undone to. A row a recipe,
-means over the seeds, as in `calibration.py`; figures/calibration_slides.json. What lies in FOLDER is not made again.
+slides as `classify` asks it. A row a recipe, means over the seeds, as in `calibration.py`;
+figures/calibration_slides.json. What lies in FOLDER is not made again.
 
 A second table says what so many patients can tell at all. Log-odds of these models lie close to two values. Whoever
 sees n of the fresh slides and gives each side of zero the share of tumours that it had among them is wrong by so much
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibration import HEAD, Floats, Labels, faultless, figures_of, row_of, softmax
+from calibration import HEAD, Floats, Labels, faultless, figures_of, row_of
 from common import FIGURES
 from numpy.typing import NDArray
 from slide_sets import write_set
@@ -33,6 +33,7 @@ from wsi_attention.certainty.calibration import fit_calibration
 from wsi_attention.checkpoint import load_model
 from wsi_attention.inference.predict import predict
 from wsi_attention.statistics.curves import area_under_roc
+from wsi_attention.structures import Prediction
 from wsi_attention.testing.slides import CLASSES, SlideSpec
 
 SIZE, SCALE = 1600, 6.0
@@ -93,35 +94,35 @@ def trained(work: Path, recipe: str, seed: int, known: int) -> Path:
     return folder / "model"
 
 
-def shown_of(folder: Path, slides: Path, fresh: list[tuple[str, int]]) -> Floats:
-    """Calibrated probabilities (n, 2) of the fresh slides; kept beside the model."""
+def said_of(folder: Path, slides: Path, fresh: list[tuple[str, int]]) -> tuple[Floats, Floats]:
+    """Probabilities (n, 2) of the fresh slides before calibration and after; kept beside the model."""
     path = folder.parent / "fresh.csv"
     if not path.is_file():
         classifier = load_model(folder)
-        rows = [(name, *predict(slides / name, classifier, device="cpu").probabilities.tolist()) for name, _ in fresh]
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
+            csv.writer(file).writerows((name, *_both(predict(slides / name, classifier))) for name, _ in fresh)
     with path.open(newline="") as file:
-        found = {name: (float(first), float(second)) for name, first, second in csv.reader(file)}
-    return np.array([found[name] for name, _ in fresh])
+        found = {name: np.array(numbers, float).reshape(2, 2) for name, *numbers in csv.reader(file)}
+    plain, shown = np.stack([found[name] for name, _ in fresh], axis=1)
+    return plain, shown
+
+
+def _both(prediction: Prediction) -> tuple[float, ...]:
+    before: Any = prediction.provenance["uncalibrated"]
+    return (*before["probabilities"], *prediction.probabilities.tolist())
 
 
 def one_model(work: Path, recipe: str, seed: int, known: int, fresh: list[tuple[str, int]]) -> dict[str, Any]:
     """Train, ask about fresh slides, compare."""
     folder = trained(work, recipe, seed, known)
-    shown, truth = shown_of(folder, work / "fresh", fresh), np.array([label for _, label in fresh])
+    (plain, shown), truth = said_of(folder, work / "fresh", fresh), np.array([label for _, label in fresh])
     applied = load_model(folder).certainty.calibration
-    if applied is None or applied.affine is None:
-        raise SystemExit(f"{folder}: no affine calibration was fitted")
-    scale, bias = applied.affine
-    plain = softmax((np.log(shown.clip(1e-300)) - bias) / scale)
-    return _compared(plain, shown, truth, scale)
-
-
-def _compared(plain: Floats, shown: Floats, truth: Labels, scale: float) -> dict[str, Any]:
+    if applied is None:
+        raise SystemExit(f"{folder}: no calibration was fitted")
     return {
-        "auroc": round(area_under_roc(shown[:, 1], truth == 1), 4),
-        "scale": round(scale, 3),
+        "auroc": round(area_under_roc(plain[:, 1], truth == 1), 4),
+        "calibration": applied.kind,
+        "scale": round(applied.scale, 3),
         "before": figures_of(plain, truth),
         "shown": figures_of(shown, truth),
         "faultless": faultless(shown),
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(RECIPES), nargs="+", default=list(RECIPES))
     parser.add_argument("--figures", type=Path, default=FIGURES / "calibration_slides.json")
     given = parser.parse_args()
-    fresh, rows = slide_set(given.work / "fresh", 900_000, given.fresh), {}
+    fresh, rows = slide_set(given.work / "fresh", 900_000, given.fresh), dict[str, Any]()
     print(f"{HEAD}\n{'|---' * 7}|", flush=True)
     for name in given.only:
         runs = [one_model(given.work, name, seed, given.known, fresh) for seed in given.seeds]

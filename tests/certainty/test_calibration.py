@@ -79,15 +79,68 @@ def test_a_few_patients_whom_the_model_has_right_make_it_no_surer_and_many_do() 
     assert found[24].scale < 1.2 and found[6_000].scale > 1.7
 
 
-def test_isotonic_is_scikit_learns_at_the_knots() -> None:
+def test_isotonic_has_scikit_learns_levels_each_at_its_middle() -> None:
     isotonic = pytest.importorskip("sklearn.isotonic")
     logits, labels, patients = cohort(80, 0.5, (0.0, 0.0), seed=4)
-    found, _ = fit_calibration(logits, labels, patients, "isotonic")
+    odds = np.round(logits[:, 1] - logits[:, 0], 1)  # some are equal
+    found, _ = fit_calibration(np.stack([0 * odds, odds], 1), labels, patients, "isotonic")
     assert found is not None and found.affine is None
     positives = labels.sum()
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
-    theirs = isotonic.IsotonicRegression().fit(logits[:, 1] - logits[:, 0], targets)
-    assert found.probabilities(logits)[:, 1] == pytest.approx(theirs.predict(logits[:, 1] - logits[:, 0]), abs=1e-9)
+    levels = isotonic.IsotonicRegression().fit(odds, targets).predict(odds)
+    middles = [odds[np.isclose(levels, one)].mean() for one in found.curves[0][1]]
+    assert found.curves[0][0] == pytest.approx(middles) and len(middles) == len(np.unique(levels.round(9)))
+
+
+def saturated(n: int, seed: int = 0) -> Arrays:
+    """A model whose log-odds never pass 4, however sure it could be."""
+    logits, labels, patients = cohort(n, 1.0, (0.0, 0.0), seed=seed, flat=2.5)
+    odds = 4 * np.tanh(logits[:, 1] - logits[:, 0])
+    return np.stack([0 * odds, odds], 1), labels, patients
+
+
+def test_auto_bends_the_map_where_many_patients_say_so() -> None:
+    for cohorts, n, kind in ((saturated, 600, "isotonic"), (saturated, 150, "platt")):
+        found, _ = fit_calibration(*cohorts(n))
+        assert found is not None and found.kind == kind
+    bent, straight = (fit_calibration(*saturated(600), kind)[0] for kind in ("isotonic", "platt"))
+    assert bent is not None and straight is not None
+    logits, labels, _ = saturated(5_000, seed=1)
+    assert log_loss(bent.probabilities(logits), labels) < log_loss(straight.probabilities(logits), labels) - 0.01
+
+
+def test_auto_leaves_it_straight_where_it_is_and_does_not_depend_on_the_order() -> None:
+    kinds = [found.kind for i in range(20) if (found := fit_calibration(*cohort(400, 0.5, (0.3, -0.3), seed=i))[0])]
+    assert len(kinds) == 20 and kinds.count("platt") >= 18
+    logits, labels, patients = saturated(300, seed=7)
+    turn = np.random.default_rng(1).permutation(300)
+    one, other = (
+        fit_calibration(logits, labels, patients)[0],
+        fit_calibration(logits[turn], labels[turn], [patients[i] for i in turn])[0],
+    )
+    assert one is not None and other is not None and one.kind == other.kind
+    assert one.probabilities(logits) == pytest.approx(other.probabilities(logits), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration("platt", 0.5, (0.2, -0.2)),
+        Calibration("isotonic", curves=(((-1.0, 0.5, 2.0), (0.2, 0.4, 0.9)),)),
+        Calibration("isotonic", curves=(((-1.0, 0.0, 1.0, 2.0), (0.2, 0.5, 0.5, 0.9)),)),
+    ],
+)
+def test_the_label_is_that_of_the_deciding_logits(calibration: Calibration) -> None:
+    logits = np.random.default_rng(3).normal(0, 2, (2_000, 2))
+    assert calibration.deciding is not None
+    scale, bias = calibration.deciding
+    assert np.array_equal((scale * logits + bias).argmax(1), calibration.probabilities(logits).argmax(1))
+
+
+def test_no_logits_decide_where_one_class_always_wins_or_there_are_three() -> None:
+    low, curve = ((-1.0, 1.0), (0.1, 0.4)), ((-1.0, 1.0), (0.2, 0.9))
+    for curves in ((low,), (((-1.0, 1.0), (0.6, 0.9)),), (curve, curve, curve)):
+        assert Calibration("isotonic", curves=curves).deciding is None
 
 
 @pytest.mark.parametrize("kind", ["temperature", "platt", "isotonic"])

@@ -158,19 +158,23 @@ def test_the_label_is_that_after_calibration(tmp_path: Path, write_slide, tiny: 
     slide = write_slide(tmp_path / "x.tif")
     exact = predict(slide, tiny, exact=True)
     first, second = (float(one) for one in np.log(exact.probabilities))
-    turned = Calibration("platt", 0.5, (second - first, first - second))  # the other class leads after it
-    calibrated = replace(tiny, certainty=Certainty(calibration=turned))
-    prediction = predict(slide, calibrated, certify=True)
-    assert prediction.certified == "proof"
-    facts = prediction.provenance["certificate"]
-    assert isinstance(facts, dict)
-    assert prediction.label == facts["label"] == predict(slide, calibrated, exact=True).label != exact.label
-    lead = 1.5 * abs(second - first)
-    assert facts["lead"][0] - 1e-4 <= lead <= facts["lead"][1] + 1e-4
+    odds = second - first
+    for turned, lead in (  # the other class leads after each
+        (Calibration("platt", 0.5, (odds, -odds)), 1.5 * abs(odds)),
+        (Calibration("isotonic", curves=(((2 * odds - 1, 2 * odds + 1), (0.2, 0.8)),)), abs(odds)),
+    ):
+        calibrated = replace(tiny, certainty=Certainty(calibration=turned))
+        prediction = predict(slide, calibrated, certify=True)
+        assert prediction.certified == "proof"
+        facts = prediction.provenance["certificate"]
+        assert isinstance(facts, dict)
+        assert prediction.label == facts["label"] == predict(slide, calibrated, exact=True).label
+        assert (prediction.label != exact.label) == (turned.kind == "platt" or odds > 0)
+        assert facts["lead"][0] - 1e-4 <= lead <= facts["lead"][1] + 1e-4
 
 
 def test_labels_that_are_of_no_sum_say_so(tiny: Classifier) -> None:
-    curves = (((-1.0, 1.0), (0.2, 0.9)),)
+    curves = (((-1.0, 1.0), (0.2, 0.4)),)
     isotonic = replace(tiny, certainty=Certainty(calibration=Calibration("isotonic", 1.0, (), curves)))
     survival = replace(tiny, config={**tiny.config, "target": {"kind": "survival"}})
     for model, text in (

@@ -3,7 +3,8 @@
 Guo et al., "On calibration of modern neural networks", 2017 (temperature and vector scaling); Platt, "Probabilistic
 outputs for support vector machines", 1999 (the affine map of log-odds, and targets that are never 0 or 1, which here
 isotonic has); Zadrozny and Elkan, "Transforming classifier scores into accurate multiclass probability estimates", 2002
-(isotonic, one class against the rest). See docs/uncertainty.md, "Calibration".
+(isotonic, one class against the rest); Oron and Flournoy, "Centered isotonic regression", 2017 (its curve without
+steps). See docs/uncertainty.md, "Calibration".
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FITTED = ("temperature", "platt", "isotonic")
 PLATT_PATIENTS = 10
 """Patients that each class needs for "auto" to fit a bias too; with fewer, the bias would be guessed."""
+ISOTONIC_PATIENTS, FOLDS = 200, 10
+"""Patients that "auto" needs to try isotonic too, and into how many parts it then divides them to choose."""
 STRETCH, SHIFT = 0.1, 1.0
 """Standard deviations of what is thought beforehand: of a factor above 1, and of a bias of log-odds around 0."""
 FLAT = 1e-6
@@ -38,6 +41,8 @@ CALLED = {"temperature": "temperature scaling", "platt": "Platt scaling", "isoto
 
 Curve: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Log-odds in ascending order, and the calibrated probability at each; straight between them, constant beyond."""
+Fit: TypeAlias = tuple[float, tuple[float, ...], tuple[Curve, ...]]
+"""Scale, bias and curves of a `Calibration`."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,23 @@ class Calibration:
     def affine(self) -> tuple[float, NDArray[np.float64]] | None:
         """(scale, bias (classes,)) of the calibrated logits scale·z + bias; None where the map is not affine."""
         return None if self.curves else (self.scale, np.array(self.bias, np.float64))
+
+    @property
+    def deciding(self) -> tuple[float, NDArray[np.float64]] | None:
+        """(scale, bias (classes,)) of logits scale·z + bias whose highest is the label; None where none are known.
+
+        A rising curve of two classes calls the second one above the log-odds c where it passes 1/2, as the logits
+        z + (c/2, -c/2) do.
+        """
+        if not self.curves:
+            return self.affine
+        (odds, shares), *others = self.curves
+        above = int(np.searchsorted(shares, 0.5, side="right"))
+        if others or not 0 < above < len(shares):
+            return None
+        part = (0.5 - shares[above - 1]) / (shares[above] - shares[above - 1])
+        crossing = odds[above - 1] + part * (odds[above] - odds[above - 1])
+        return 1.0, np.array([crossing, -crossing]) / 2
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Return calibrated probabilities (..., classes) of logits (..., classes), sum 1.
@@ -178,7 +200,8 @@ def fit_calibration(
         labels: (n,) class indices.
         patients: (n,) whose slides they are.
         kind: "temperature", "platt", "isotonic"; "auto" is platt where each class has `PLATT_PATIENTS` patients, else
-            temperature; "none" fits nothing.
+            temperature, and isotonic where there are `ISOTONIC_PATIENTS` and the log loss of patients that it was
+            not fitted on is lower by more than a standard error; "none" fits nothing.
 
     Returns:
         The calibration and ""; or None and why there is none.
@@ -195,16 +218,41 @@ def fit_calibration(
         return None, reason
     if len(set(truth.tolist())) < 2:
         return None, "all slides that were kept for it have the same label"
-    if kind == "auto":
-        counts = _counts(truth, patient_weights(patients), values.shape[1])
-        kind = "platt" if counts.min() >= PLATT_PATIENTS - 1e-9 else "temperature"
     if _centred(values).std() < FLAT:
         return None, "the model's logits hardly differ between slides"
-    weights, sizes = patient_weights(patients), (len(set(patients)), len(truth))
-    if kind == "isotonic":
-        targets = _targets(truth, _counts(truth, weights, values.shape[1]))
-        return Calibration("isotonic", 1.0, (), _isotonic(values, targets, weights), *sizes), ""
-    return Calibration(kind, *_affine(_centred(values), truth, weights, kind == "platt"), (), *sizes), ""
+    weights = patient_weights(patients)
+    kind = _chosen(values, truth, weights, patients) if kind == "auto" else kind
+    return Calibration(kind, *_fit(values, truth, weights, kind), len(set(patients)), len(truth)), ""
+
+
+def _chosen(
+    logits: NDArray[np.float64], truth: NDArray[np.int64], weights: NDArray[np.float64], patients: Sequence[str]
+) -> str:
+    """Return what "auto" fits; by chance that is the same each time, and whatever the order of the slides."""
+    if _counts(truth, weights, logits.shape[1]).min() < PLATT_PATIENTS - 1e-9:
+        return "temperature"
+    names = sorted(set(patients))
+    if len(names) < ISOTONIC_PATIENTS:
+        return "platt"
+    part = dict(zip(names, np.random.default_rng(0).permutation(len(names)) % FOLDS, strict=True))
+    own, losses = (
+        np.array([part[one] for one in patients]),
+        {kind: np.empty(len(truth)) for kind in ("platt", "isotonic")},
+    )
+    for rest, kept in ((own != fold, own == fold) for fold in range(FOLDS)):
+        for kind, loss in losses.items():
+            fit = Calibration(kind, *_fit(logits[rest], truth[rest], weights[rest], kind))
+            loss[kept] = -np.log(fit.probabilities(logits[kept])[range(kept.sum()), truth[kept]])
+    inverse = np.unique(patients, return_inverse=True)[1]
+    gain = np.bincount(inverse, weights * (losses["platt"] - losses["isotonic"]))
+    return "isotonic" if gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)) else "platt"
+
+
+def _fit(logits: NDArray[np.float64], truth: NDArray[np.int64], weights: NDArray[np.float64], kind: str) -> Fit:
+    if kind != "isotonic":
+        return (*_affine(_centred(logits), truth, weights, kind == "platt"), ())
+    targets = _targets(truth, _counts(truth, weights, logits.shape[1]))
+    return 1.0, (), _isotonic(logits, targets, weights)
 
 
 def _centred(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -266,15 +314,15 @@ def _isotonic(
 
 
 def _steps(odds: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64]) -> Curve:
-    """Return the best rising curve; equal log-odds are joined first, and each block keeps its two ends."""
+    """Return the best rising curve, joined at the middle of each level instead of its ends, so that it has no steps."""
     from scipy.optimize import isotonic_regression
 
     at, inverse = np.unique(odds, return_inverse=True)
     total = np.bincount(inverse, weights)
-    means = np.bincount(inverse, weights * targets) / total
-    fitted = isotonic_regression(means, weights=total)
-    ends = sorted({*fitted.blocks[:-1].tolist(), *(fitted.blocks[1:] - 1).tolist()})
-    return tuple(at[ends].tolist()), tuple(fitted.x[ends].tolist())
+    fitted = isotonic_regression(np.bincount(inverse, weights * targets) / total, weights=total)
+    first = fitted.blocks[:-1]
+    middles = np.add.reduceat(at * total, first) / np.add.reduceat(total, first)
+    return tuple(middles.tolist()), tuple(fitted.x[first].tolist())
 
 
 def _on_curves(curves: tuple[Curve, ...], odds: NDArray[np.float64]) -> NDArray[np.float64]:

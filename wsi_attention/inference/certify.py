@@ -71,7 +71,7 @@ def _no_sum(classifier: Classifier) -> str:
     calibration = classifier.certainty.calibration
     if dict(classifier.config).get("target") is not None:
         return "predicts something else than one label of several"
-    if calibration is not None and calibration.affine is None:
+    if calibration is not None and calibration.deciding is None:
         return "has isotonic calibration, whose label is not that of logits scaled and shifted"
     return ""
 
@@ -79,9 +79,9 @@ def _no_sum(classifier: Classifier) -> str:
 def calibration_of(classifier: Classifier) -> tuple[Sequence[float], Sequence[float]] | None:
     """Return factor and shift of each class's logit, after which the label is read off; None for the logits."""
     calibration = classifier.certainty.calibration
-    if calibration is None or calibration.affine is None:
+    if calibration is None or (deciding := calibration.deciding) is None:
         return None
-    scale, bias = calibration.affine
+    scale, bias = deciding
     return [scale] * len(bias), bias.tolist()
 
 
