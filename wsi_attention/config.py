@@ -131,8 +131,8 @@ class Recipe(Options):
     calibration: str = option(
         "auto",
         "how probabilities are calibrated at the end, on the validation slides of 20 patients or more: platt is a "
-        "factor and a bias for each class, temperature a factor alone; auto is platt where each class has 10 patients. "
-        "What is fitted is left out where it lowers no cross-validated log loss",
+        "factor and a bias for each class, temperature a factor alone; auto is platt where each class has 10 patients, "
+        "and isotonic where 100 patients or more show that it is better",
         choices=("auto", "temperature", "platt", "isotonic", "none"),
     )
     conformal: float = option(

@@ -8,7 +8,7 @@ training slides are in no other slide. Trains attention MIL by the command `wsi-
 a calibration, and asks each model about fresh slides. A row a setting, means over the seeds: AUROC; ECE of the label in
 ten bins before and as people are shown it; the ECE that probabilities without any fault would have on so many slides;
 log loss before and as shown; in how many seeds the error fell to a third. With --cohorts, the same on so many cohorts a
-kind of log-odds that are right, too sure or shifted. Writes figures/calibration.json.
+kind of log-odds that are right, too sure, shifted or saturated. Writes figures/calibration.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -205,17 +205,23 @@ def row_of(name: str, runs: Sequence[dict[str, Any]]) -> str:
 
 
 HEAD = "| setting | AUROC | ECE before | shown | without fault | log loss before / shown | a third |"
-KINDS = {"right": (1.0, 0.0), "twice as sure": (2.0, 0.0), "four times": (4.0, 0.0), "shifted by 1.5": (1.0, 1.5)}
+KINDS: dict[str, Callable[[Floats], Floats]] = {
+    "right": lambda odds: odds,
+    "twice as sure": lambda odds: 2 * odds,
+    "four times": lambda odds: 4 * odds,
+    "shifted by 1.5": lambda odds: odds + 1.5,
+    "saturated": lambda odds: 4 * np.tanh(odds),
+}
+"""What a model makes of the right log-odds."""
 
 
 def in_numbers(kind: str, apart: float, patients: int, cohorts: int) -> dict[str, Any]:
-    """Mean log loss and ECE of fresh cohorts, as they are and calibrated."""
-    sure, shift = KINDS[kind]
-    found: dict[str, list[tuple[float, float]]] = {"before": [], "shown": []}
+    """Mean log loss and ECE of fresh cohorts, as they are, calibrated by each map, and as "auto" chooses ("shown")."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("before", "platt", "isotonic", "shown")}
 
     def drawn(random: np.random.Generator, n: int) -> tuple[Floats, Labels]:
         labels = np.arange(n) % 2
-        odds = sure * 2 * apart * (random.normal(0, 1, n) + apart * (2 * labels - 1)) + shift
+        odds = KINDS[kind](2 * apart * (random.normal(0, 1, n) + apart * (2 * labels - 1)))
         return np.stack([-odds / 2, odds / 2], 1), labels
 
     for seed in range(cohorts):
@@ -223,7 +229,9 @@ def in_numbers(kind: str, apart: float, patients: int, cohorts: int) -> dict[str
         logits, labels = drawn(random, patients)
         fresh, truth = drawn(random, 3_000)
         names = [str(i) for i in range(patients)]
-        for name, one in (("before", None), ("shown", fit_calibration(logits, labels, names)[0])):
+        for name in found:
+            fit = {"before": "none", "shown": "auto"}.get(name, name)
+            one = fit_calibration(logits, labels, names, fit)[0]
             shares = softmax(fresh) if one is None else one.probabilities(fresh)
             figures = figures_of(shares, truth)
             found[name].append((figures["loss"], figures["ece"]))
@@ -237,7 +245,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the needle benchmark; tiles in numbers without it")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fresh", type=int, default=3_000)
-    parser.add_argument("--only", choices=list(SETTINGS), nargs="+", default=list(SETTINGS))
+    parser.add_argument("--only", choices=list(SETTINGS), nargs="*", default=list(SETTINGS))
     parser.add_argument("--cohorts", type=int, default=0, help="of each kind in numbers [0]")
     parser.add_argument("--figures", type=Path, default=Path(__file__).parent / "figures" / "calibration.json")
     given = parser.parse_args()
@@ -250,7 +258,7 @@ def main() -> None:
         rows[name] = {"setting": asdict(SETTINGS[name]), "runs": runs}
         print(row_of(name, runs), flush=True)
     cohorts = []
-    for patients in (24, 48, 100) if given.cohorts else ():
+    for patients in (24, 48, 100, 300) if given.cohorts else ():
         for apart in (0.6, 1.65):
             for kind in KINDS:
                 cohorts.append(in_numbers(kind, apart, patients, given.cohorts))

@@ -26,8 +26,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FITTED = ("temperature", "platt", "isotonic")
 PLATT_PATIENTS = 10
 """Patients that each class needs for "auto" to fit a bias too; with fewer, the bias would be guessed."""
-ISOTONIC_PATIENTS, FOLDS = 200, 10
-"""Patients that "auto" needs to try isotonic too, and into how many parts it then divides them to choose."""
+ISOTONIC_PATIENTS, FOLDS, MARGIN = 100, 10, 0.5
+"""Patients that "auto" needs to try isotonic too, into how many parts it then divides them to choose, and by how many
+standard errors of the difference its log loss must be lower."""
 STRETCH, SHIFT = 0.1, 1.0
 """Standard deviations of what is thought beforehand: of a factor above 1, and of a bias of log-odds around 0."""
 FLAT = 1e-6
@@ -201,7 +202,7 @@ def fit_calibration(
         patients: (n,) whose slides they are.
         kind: "temperature", "platt", "isotonic"; "auto" is platt where each class has `PLATT_PATIENTS` patients, else
             temperature, and isotonic where there are `ISOTONIC_PATIENTS` and the log loss of patients that it was
-            not fitted on is lower by more than a standard error; "none" fits nothing.
+            not fitted on is lower by more than `MARGIN`; "none" fits nothing.
 
     Returns:
         The calibration and ""; or None and why there is none.
@@ -245,7 +246,7 @@ def _chosen(
             loss[kept] = -np.log(fit.probabilities(logits[kept])[range(kept.sum()), truth[kept]])
     inverse = np.unique(patients, return_inverse=True)[1]
     gain = np.bincount(inverse, weights * (losses["platt"] - losses["isotonic"]))
-    return "isotonic" if gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)) else "platt"
+    return "isotonic" if gain.mean() > MARGIN * gain.std(ddof=1) / math.sqrt(len(gain)) else "platt"
 
 
 def _fit(logits: NDArray[np.float64], truth: NDArray[np.int64], weights: NDArray[np.float64], kind: str) -> Fit:
