@@ -276,6 +276,7 @@ STEPS = {"kind": "isotonic", "curves": [[[0.0, 1.0], [0.2, 0.8]]], "patients": 2
         STEPS | {"curves": [[[0.0, 1.0], [0.0, 0.8]]]},
         STEPS | {"curves": [[[0.0], [0.2, 0.8]]]},
         STEPS | {"curves": [3]},
+        STEPS | {"curves": [[[-1e308, 1e308], [0.2, 0.8]]]},
     ],
 )
 def test_damaged_entries_are_refused(broken: object) -> None:

@@ -35,7 +35,8 @@ FLAT = 1e-6
 """Logits of less size say nothing that a factor could bring out."""
 TINY = 1e-12
 LARGEST = 1e6
-"""No scale and no bias of a model folder is larger; beyond it numbers would overflow, and no fit comes near it."""
+"""No scale, no bias and no log-odds of a curve in a model folder are larger; beyond it numbers would overflow, and no
+fit comes near it."""
 
 CALLED = {"temperature": "temperature scaling", "platt": "Platt scaling", "isotonic": "isotonic regression"}
 """What people read."""
@@ -318,7 +319,7 @@ def _steps(odds: NDArray[np.float64], targets: NDArray[np.float64], weights: NDA
     """Return the best rising curve, joined at the middle of each level instead of its ends, so that it has no steps."""
     from scipy.optimize import isotonic_regression
 
-    at, inverse = np.unique(odds, return_inverse=True)
+    at, inverse = np.unique(odds.clip(-LARGEST, LARGEST), return_inverse=True)
     total = np.bincount(inverse, weights)
     fitted = isotonic_regression(np.bincount(inverse, weights * targets) / total, weights=total)
     first = fitted.blocks[:-1]
@@ -340,6 +341,8 @@ def _curve(found: object) -> Curve:
     odds, shares = (tuple(numbers(one, "curves")) for one in found)
     if not odds or len(odds) != len(shares) or list(odds) != sorted(odds) or list(shares) != sorted(shares):
         raise ValueError("'curves' must be two lists of numbers of equal length, each rising")
+    if max(map(abs, odds)) > LARGEST:
+        raise ValueError(f"no log-odds of 'curves' may be larger than {LARGEST:g}")
     if not 0 < shares[0] <= shares[-1] < 1:
         raise ValueError("'curves' must hold probabilities between 0 and 1")
     return odds, shares
