@@ -26,18 +26,6 @@ class Optimiser(Options):
     )
     schedule: str = option("cosine", "cosine falls to 0 at the last step", choices=("cosine", "constant"))
     warmup_epochs: float = option(1.0, "epochs over which the rate rises linearly from 0", low=0.0, high=10_000.0)
-    average: float = option(
-        0.0,
-        "share of the epochs, the last ones, whose weights are averaged: what is validated after each of them, and "
-        "kept, is their mean so far; 0 keeps weights as they are",
-        "Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, UAI 2018",
-        low=0.0,
-        high=1.0,
-    )
-
-    def averaged(self, epoch: int, epochs: int) -> int:
-        """Return of how many epochs the weights are averaged after an epoch, numbered from 1; 0 where of none."""
-        return max(0, epoch - epochs + round(self.average * epochs))
 
 
 @dataclass(frozen=True, kw_only=True)

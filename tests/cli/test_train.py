@@ -158,15 +158,6 @@ def test_where_the_last_epoch_is_kept_nothing_says_that_slides_chose_it(slide_se
     assert "chose the epoch" not in said + (tmp_path / "model/README.md").read_text()
 
 
-def test_where_weights_are_averaged_it_is_said_of_which_epochs(slide_set: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "mean.toml"
-    recipe.write_text('best = "last"\n' + RECIPE + "average = 0.67\n")
-    said = run(slide_set, tmp_path / "model", "--config", str(recipe))
-    assert "the last of 3 epochs, the mean of the weights of epochs 2 to 3: validation" in said
-    assert load_model(tmp_path / "model").config["metrics"]["epochs averaged"] == 2
-    assert "epochs averaged" in (tmp_path / "model/README.md").read_text()
-
-
 def test_killed_and_resumed_is_the_undisturbed_run(slide_set: Path, trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     code = "from wsi_attention.cli import main; main()"

@@ -117,7 +117,7 @@ def job(train: tuple[Example, ...], validation: tuple[Example, ...], recipe: Rec
 
 
 def same(a: TrainingState, b: TrainingState) -> bool:
-    groups = [(a.weights, b.weights), (a.best, b.best), (a.optimiser, b.optimiser), (a.mean, b.mean)]
+    groups = [(a.weights, b.weights), (a.best, b.best), (a.optimiser, b.optimiser)]
     return a.history == b.history and all(
         x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in groups
     )
@@ -149,46 +149,22 @@ def test_what_a_phase_freezes_stays_and_the_last_epoch_is_kept(spotted_examples:
     assert moved == {"phase", *(name for name in first if name.startswith("class_maps."))}
 
 
-def test_the_mean_of_the_last_epochs_is_judged_and_kept_and_training_goes_on_from_its_own(
-    spotted_examples: Examples,
-) -> None:
-    """Of five epochs the last three; validation of the mean is validation of a model that has the mean's weights."""
-    train, validation = spotted_examples(6, 0), spotted_examples(4, 50)
-    recipe, runs = replace(RECIPE, epochs=5, best="last"), []
-    for share in (0.0, 0.6):
-        saved: list[TrainingState] = []
-        own = replace(recipe, optimiser=replace(recipe.optimiser, average=share))
-        fit(fabric_on("cpu", 1, "32"), model := small_model(), job(train, validation, own, saved=saved), start(model))
-        runs.append(saved)
-    plain, averaging = runs
-    assert all(torch.equal(plain[4].weights[name], value) for name, value in averaging[4].weights.items())
-    assert plain[2].history == averaging[2].history and not plain[4].mean and not averaging[2].mean
-    for name, value in averaging[4].best.items():
-        mean = torch.stack([state.weights[name].double() for state in plain[2:]]).mean(0)
-        assert torch.allclose(value.double(), mean, rtol=1e-5, atol=1e-7)
-    still = replace(recipe, epochs=6, optimiser=Optimiser(learning_rate=1e-9, weight_decay=0.0))
-    again = replace(averaging[4], weights=averaging[4].best, optimiser={})
-    looked = fit(fabric_on("cpu", 1, "32"), small_model(), job(train, validation, still), again)
-    assert looked.history[5].val_loss == pytest.approx(averaging[4].history[4].val_loss, rel=1e-4)
-    assert averaging[4].history[4].val_loss != pytest.approx(plain[4].history[4].val_loss, rel=1e-4)
-
-
 @pytest.mark.parametrize("build", [small_model, Darkest, two_phases])
-@pytest.mark.parametrize(("after", "average"), [(1, 0.0), (2, 0.0), (2, 1.0)])
+@pytest.mark.parametrize("after", [1, 2])
 def test_a_resumed_run_is_the_undisturbed_run(
-    spotted_examples: Examples, tmp_path: Path, build: Callable[[], nn.Module], after: int, average: float
+    spotted_examples: Examples, tmp_path: Path, build: Callable[[], nn.Module], after: int
 ) -> None:
     train, validation = spotted_examples(6, 0), spotted_examples(4, 50)
     saved: list[TrainingState] = []
-    first, recipe = start(build()), replace(RECIPE, optimiser=replace(RECIPE.optimiser, average=average))
-    whole = fit(fabric_on("cpu", 1, "32"), build(), job(train, validation, recipe, saved=saved), first)
+    first = start(build())
+    whole = fit(fabric_on("cpu", 1, "32"), build(), job(train, validation, saved=saved), first)
     save_state(tmp_path, saved[after - 1])
     torch.manual_seed(99)
     kept = load_state(tmp_path)
     assert kept is not None and kept.epoch == after
-    resumed = fit(fabric_on("cpu", 1, "32"), build(), job(train, validation, recipe), kept)
+    resumed = fit(fabric_on("cpu", 1, "32"), build(), job(train, validation), kept)
     assert same(whole, resumed)
-    other = job(train, validation, replace(recipe, seed=2))
+    other = job(train, validation, replace(RECIPE, seed=2))
     assert not same(whole, fit(fabric_on("cpu", 1, "32"), build(), other, first))
 
 

@@ -42,11 +42,6 @@ def test_the_rate_rises_and_falls() -> None:
     assert learning_rate(steady, 9) == 1.0
 
 
-@pytest.mark.parametrize(("share", "counts"), [(0.0, [0, 0, 0, 0]), (0.5, [0, 0, 1, 2]), (1.0, [1, 2, 3, 4])])
-def test_the_last_epochs_are_averaged(share: float, counts: list[int]) -> None:
-    assert [Optimiser(average=share).averaged(epoch, 4) for epoch in (1, 2, 3, 4)] == counts
-
-
 @pytest.mark.parametrize(("epochs", "best", "ends"), [(0, 0, False), (3, 1, False), (4, 1, True), (10, 10, True)])
 def test_it_ends_with_the_epochs_or_the_patience(epochs: int, best: int, ends: bool) -> None:
     record = EpochRecord(1, 1e-3, 1.0, 0.5, 0.9, 1.0, 1.0, 4, 0)

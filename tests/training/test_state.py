@@ -19,7 +19,6 @@ from wsi_attention.training.state import (
     STATE,
     EpochRecord,
     TrainingState,
-    averaged,
     load_state,
     optimiser_tensors,
     plan_of,
@@ -56,23 +55,6 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert torch.equal(back.optimiser["0.step"], torch.tensor(3.0))
     assert back.history[0].train_loss == 0.5 and math.isnan(back.history[0].val_auroc)
     assert sorted(path.name for path in tmp_path.iterdir()) == [METRICS, STATE]
-
-
-def test_a_mean_of_weights_comes_back_and_is_what_was_best_where_its_epoch_was(tmp_path: Path) -> None:
-    mean = {"a.weight": torch.full((2, 3), 0.5)}
-    save_state(tmp_path, replace(state(best_epoch=2), best=mean, mean=mean))
-    back = load_state(tmp_path)
-    assert back is not None
-    assert torch.equal(back.mean["a.weight"], mean["a.weight"]) and torch.equal(back.best["a.weight"], mean["a.weight"])
-    assert torch.equal(back.weights["a.weight"], torch.ones(2, 3))
-
-
-def test_state_dicts_are_averaged_and_counts_are_the_last_ones() -> None:
-    several = [{"a": torch.tensor([float(i), 1.0]), "count": torch.tensor(i)} for i in (3, 5, 10)]
-    mean = several[0]
-    for n, one in enumerate(several[1:], start=2):
-        mean = averaged(mean, one, n)
-    assert torch.allclose(mean["a"], torch.tensor([6.0, 1.0])) and int(mean["count"]) == 10
 
 
 def test_figures_of_another_target_come_back_and_have_columns(tmp_path: Path) -> None:

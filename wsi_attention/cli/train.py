@@ -141,23 +141,14 @@ def _page(result: TrainingResult, recipe: Recipe) -> list[str]:
         f"AUROC {best.val_auroc:.3f} (95 % {best.val_auroc_low:.3f} to {best.val_auroc_high:.3f}), accuracy "
         f"{best.val_accuracy:.3f} (95 % {best.val_accuracy_low:.3f} to {best.val_accuracy_high:.3f})"
     )
-    kept, chose = _kept(result, recipe)
+    kept, chose = f"best of {result.epochs} epochs is {best.epoch}", ", which chose the epoch too"
+    if recipe.best == "last":
+        kept, chose = f"the last of {result.epochs} epochs", ""
     lines.append(f"{output}: {kept}: validation {figures} on {judged}{chose}; {len(result.failed)} slides left out")
     curve = output / "training" / "learning_curve.svg"
     lines += [f"learning curve  {curve}"] if curve.is_file() else []
     command = ["wsi-attention", "classify", "-i", "new_slides/", "-o", "results/", "-m", str(output)]
     return [*lines, f"next: {shlex.join(command)}"]
-
-
-def _kept(result: TrainingResult, recipe: Recipe) -> tuple[str, str]:
-    """Return whose weights were kept, and what the validation slides had to do with it."""
-    last, every = result.best.epoch, result.epochs
-    kept, chose = f"best of {every} epochs is {last}", ", which chose the epoch too"
-    if recipe.best == "last":
-        kept, chose = f"the last of {every} epochs", ""
-    n = recipe.optimiser.averaged(last, recipe.epochs)
-    mean = f", the mean of the weights of epochs {last - n + 1} to {last}" if n > 1 else ""
-    return kept + mean, chose
 
 
 @contextmanager

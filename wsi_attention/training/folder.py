@@ -128,14 +128,12 @@ def _metrics(plan: Plan, state: TrainingState, end: Finished) -> dict[str, objec
 
 
 def _counts(plan: Plan, usable: Sequence[LabelRow], state: TrainingState, end: Finished) -> dict[str, object]:
-    averaged = plan.recipe.optimiser.averaged(end.best.epoch, plan.recipe.epochs)
     return {
         "validation slides": len(usable),
         "validation patients": len({row.patient for row in usable}),
         f"training {plan.recipe.bag}s": end.best.slides,
         "slides left out": len(end.failed),
         "best epoch": end.best.epoch,
-        **({"epochs averaged": averaged} if averaged > 1 else {}),
         "epochs": end.epochs,
         "precision": state.precision,
     }

@@ -22,8 +22,6 @@ from wsi_attention.config import Recipe
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.plain_text import lasting
 from wsi_attention.protocols import EpochAware, LabelAware, TileSource, contract_of
-from wsi_attention.statistics.figures import Figure, Judgement
-from wsi_attention.statistics.metrics import Scores
 from wsi_attention.structures import Output
 from wsi_attention.targets.target import Target
 from wsi_attention.training.accumulation import Accumulation
@@ -37,7 +35,6 @@ from wsi_attention.training.processes import agreed, gathered, share_buffers, su
 from wsi_attention.training.state import (
     EpochRecord,
     TrainingState,
-    averaged,
     copied,
     optimiser_tensors,
     recorded,
@@ -132,27 +129,9 @@ def _epoch(fabric: Fabric, model: nn.Module, optimiser: AdamW, job: Job, state: 
     number = state.epoch + 1
     lesson, train = job.of_epoch(number, state.failed)
     loss, failed = _train(fabric, model, optimiser, lesson, train, number)
-    weights = {name: copied(value) for name, value in model.state_dict().items()}
-    n = job.recipe.optimiser.averaged(number, job.recipe.epochs)
-    mean = averaged(state.judged, weights, n) if n > 1 else {}
-    state = replace(state, weights=weights, mean=mean, optimiser=optimiser_tensors(optimiser))
-    model.load_state_dict(dict(state.judged))
-    scores, parts, failed = _judged(fabric, model, job, state, {**state.failed, **failed})
-    model.load_state_dict(weights)
-    record = recorded(number, optimiser.param_groups[0]["lr"], loss, scores, len(train), len(failed))
-    state = replace(state, history=(*state.history, replace(record, parts=parts)), failed=failed)
-    latest = state.best_epoch == 0 or (isinstance(model, EpochAware) and model.last_is_best)
-    if latest or better(record, state.history[state.best_epoch - 1], job.recipe.best):
-        state = replace(state, best=state.judged, best_epoch=number)
-    return state
-
-
-def _judged(
-    fabric: Fabric, model: nn.Module, job: Job, state: TrainingState, failed: Mapping[str, str]
-) -> tuple[Scores | Judgement, tuple[Figure, ...], dict[str, str]]:
-    """Return what validation makes of the model and of its parts, and all images that failed, with why."""
+    failed = {**state.failed, **failed}
     judges = [example for example in job.validation if example.name not in failed]
-    stage = f"validation {state.epoch + 1}"
+    stage = f"validation {number}"
     numbers, lost = validate(
         fabric,
         model,
@@ -161,12 +140,25 @@ def _judged(
         lambda done: job.listener.progress(stage, done, len(judges)),
         job.target,
     )
-    failed = {**failed, **lost}
+    failed |= lost
     _report_failures(job, state.failed, failed)
     names = part_names(model)
     whole, parts = apart(numbers, len(names))
     scores = scores_of(whole, judges, job.class_weights, job.target)
-    return scores, part_figures(names, parts, judges, job.class_weights, job.target), failed
+    record = recorded(number, optimiser.param_groups[0]["lr"], loss, scores, len(train), len(failed))
+    record = replace(record, parts=part_figures(names, parts, judges, job.class_weights, job.target))
+    weights = {name: copied(value) for name, value in model.state_dict().items()}
+    state = replace(
+        state,
+        weights=weights,
+        optimiser=optimiser_tensors(optimiser),
+        history=(*state.history, record),
+        failed=failed,
+    )
+    latest = state.best_epoch == 0 or (isinstance(model, EpochAware) and model.last_is_best)
+    if latest or better(record, state.history[state.best_epoch - 1], job.recipe.best):
+        state = replace(state, best=weights, best_epoch=number)
+    return state
 
 
 def _train(

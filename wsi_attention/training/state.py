@@ -127,13 +127,12 @@ class TrainingState:
         plan: digests of what decides the run, by name; another plan is another run.
         precision: "32" or "bf16", as resolved when the run began.
         weights: the model's state dict.
-        best: the state dict of the best epoch so far, of the mean where there was one.
+        best: the state dict of the best epoch so far.
         best_epoch: which one that was; 0 before the first.
         optimiser: tensors of the optimiser's state, named "<parameter>.<quantity>".
         history: a record for each finished epoch.
         failed: slide name -> why it is left out.
         arguments: what the model was built with.
-        mean: the state dict of the mean over the last epochs (`Optimiser.average`); empty where that is `weights`.
     """
 
     plan: Mapping[str, str]
@@ -145,17 +144,11 @@ class TrainingState:
     history: tuple[EpochRecord, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, object] = field(default_factory=dict)
-    mean: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
         """Epochs finished."""
         return len(self.history)
-
-    @property
-    def judged(self) -> Mapping[str, Tensor]:
-        """The state dict that validation looks at."""
-        return self.mean or self.weights
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -166,7 +159,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     """
     from safetensors.torch import save
 
-    groups = {"weights": state.weights, "mean": state.mean, "optimiser": state.optimiser}
+    groups = {"weights": state.weights, "optimiser": state.optimiser}
     groups |= {} if state.best_epoch == state.epoch else {"best": state.best}
     tensors = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
     facts = {
@@ -207,9 +200,9 @@ def load_state(folder: Path) -> TrainingState | None:
             )
         del facts["format"]
         history = tuple(EpochRecord.from_dict(record) for record in facts.pop("history"))
-        groups = {key: _group(tensors, key) for key in ("weights", "mean", "best", "optimiser")}
+        groups = {key: _group(tensors, key) for key in ("weights", "best", "optimiser")}
         state = TrainingState(**facts, history=history, **groups)  # type: ignore[arg-type]
-        return replace(state, best=state.judged) if state.best_epoch == state.epoch else state
+        return replace(state, best=state.weights) if state.best_epoch == state.epoch else state
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -245,14 +238,6 @@ def restore_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> No
 def copied(tensor: Tensor) -> Tensor:
     """Return a copy of the values in memory of their own, on the CPU."""
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def averaged(before: Mapping[str, Tensor], weights: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-    """Return the mean of n state dicts, given that of the first n - 1 and the last; counts are the last one's."""
-    return {
-        name: before[name].lerp(value, 1 / n) if value.is_floating_point() else value.clone()
-        for name, value in weights.items()
-    }
 
 
 def seed_of(*parts: object) -> int:
