@@ -85,9 +85,9 @@ class Row:
     def calibration(self) -> tuple[list[float], list[float]] | None:
         """Factors and shifts of the logits, as `certified` takes them."""
         found = self.certainty.calibration
-        if found is None or found.affine is None:
+        if found is None or (deciding := found.deciding) is None:
             return None
-        scale, bias = found.affine
+        scale, bias = deciding
         return [scale] * len(bias), bias.tolist()
 
     def logits(self, slides: Slides, exact: bool = False) -> NDArray[np.float64]:
