@@ -79,6 +79,20 @@ def test_other_stain_is_told_in_the_notes(
     assert "unlike the slides of the training by its colours" in pale.notes[-1]
 
 
+@pytest.mark.parametrize("effort", [{"certify": "proof"}, {"exact": True}, {"tolerance": 0.2}])
+def test_another_effort_is_compared_by_an_ordinary_look(
+    tiny: Classifier, write_slide: Callable[..., Path], tmp_path: Path, seen: list[Traits], effort: dict[str, Any]
+) -> None:
+    path = write_slide(tmp_path / "a.tiff", seed=1)
+    knowing = replace(tiny, certainty=Certainty(familiar=like({"detail": np.zeros(4), "features": np.zeros(8)})))
+    plain, other = look(path, knowing, snap=False), look(path, knowing, snap=False, **effort)
+    assert len(other.glimpses[-1].weights) != len(plain.glimpses[-1].weights)
+    assert other.unlike == plain.unlike
+    for name in ("detail", "features"):
+        np.testing.assert_array_equal(seen[0][name], seen[1][name])
+    assert np.array_equal(other.probabilities, look(path, tiny, snap=False, **effort).probabilities)
+
+
 def test_a_store_of_features_changes_nothing(
     tiny: Classifier, write_slide: Callable[..., Path], tmp_path: Path, seen: list[Traits]
 ) -> None:

@@ -31,6 +31,7 @@ from wsi_attention.inference.predict import (
     seed_of,
     shown_of,
     unread_of,
+    usual_look,
     versions,
 )
 from wsi_attention.inference.stored_features import expected_of
@@ -162,6 +163,7 @@ def look_alone(
     with torch.inference_mode(), autocast(where, used):
         chance, label = torch.Generator().manual_seed(seed), calibration_of(classifier)
         output = looked(effort, model, source, chance, (source.failures,), label)
+        usual = usual_look(effort, classifier, model, source, seed, (source.failures,)) or output
     shown = shown_of(classifier, output.logits[0], opened.path)
     judged = judged_of(output, classifier, shown)
     unread = None if output.unread_mass is None else number_of(output.unread_mass)
@@ -203,7 +205,7 @@ def look_alone(
         called=shown.label,
         shortfalls=unread_of(opened.path, source.failures, output.glimpses[0]),
     )
-    return compared(found, classifier, source, output)
+    return compared(found, classifier, source, usual)
 
 
 def _provenance(opened: OpenBag, classifier: Classifier, seed: int, precision: str) -> dict[str, object]:

@@ -41,7 +41,7 @@ from wsi_attention.inference.stored_features import beside, expected_of
 from wsi_attention.inference.traits import traits_of
 from wsi_attention.methods.ensemble import disagreement, members_facts
 from wsi_attention.nn.engines import computing_with
-from wsi_attention.protocols import TileSource, contract_of
+from wsi_attention.protocols import Estimating, TileSource, contract_of
 from wsi_attention.slide.given import SlideLike, as_slide
 from wsi_attention.slide.slide import Slide
 from wsi_attention.structures import Glimpse, Output, Prediction, TissueMask
@@ -203,6 +203,7 @@ def look(
         kinds = (source.failures, *([known.failures] if known else []))
         chance, label = torch.Generator().manual_seed(seed), calibration_of(classifier)
         output = looked(effort, model, known or source, chance, kinds, label)
+        usual = usual_look(effort, classifier, model, known or source, seed, kinds) or output
     glimpses = output.glimpses[0]
     shown = shown_of(classifier, output.logits[0], slide.path)
     judged = judged_of(output, classifier, shown)
@@ -247,7 +248,36 @@ def look(
         called=shown.label,
         shortfalls=(*source.shortfalls, *unread_of(slide.path, failures, glimpses)),
     )
-    return compared(found, classifier, known if isinstance(known, SideBySide) else source, output)
+    return compared(found, classifier, known if isinstance(known, SideBySide) else source, usual)
+
+
+def usual_look(
+    effort: Effort,
+    classifier: Classifier,
+    model: Any,
+    source: TileSource,
+    seed: int,
+    failures: Sequence[Sequence[str]],
+) -> Output | None:
+    """Return the look of an ordinary prediction, where a slide is to be compared and the effort was another one.
+
+    What slides of the training look like is known of such looks: one tile that settles a certificate says little of a
+    slide's focus. None too where the model reads every tile at any effort, or where an ordinary look could read none.
+
+    Args:
+        effort: that was made.
+        classifier: whose folder may know what slides look like.
+        model: its model, in eval mode, on its device.
+        source: one image.
+        seed: of the slide's draws.
+        failures: as in `looked`.
+    """
+    if classifier.certainty.familiar is None or not effort.facts() or not isinstance(model, Estimating):
+        return None
+    try:
+        return looked(USUAL, model, source, torch.Generator().manual_seed(seed), failures)
+    except TileReadError:
+        return None
 
 
 def looked(
@@ -366,7 +396,7 @@ def compared(prediction: Prediction, classifier: Classifier, source: TileSource,
         prediction: as it is without.
         classifier: whose it is.
         source: what it looked at, with its pixels.
-        output: of the look.
+        output: of an ordinary look.
     """
     familiar = classifier.certainty.familiar
     known = None if familiar is None else familiar.distance(traits_of(classifier.model, source, output))
