@@ -246,6 +246,7 @@ def repeated(row: Row, slides: Slides, runs: int) -> list[dict[str, Any]]:
         for label, own in found.items():
             rows.append({"level": name, "exact": CLASSES[label], **summary(own)})
             rows[-1]["turns"] = median(list(every.turns), every.label == label)
+        rows.append({"level": name, "exact": "any", **summary([*found[0], *found[1]])})
     return rows
 
 
