@@ -203,7 +203,7 @@ def fit_calibration(
         patients: (n,) whose slides they are.
         kind: "temperature", "platt", "isotonic"; "auto" is platt where each class has `PLATT_PATIENTS` patients, else
             temperature, and isotonic where there are `ISOTONIC_PATIENTS` and the log loss of patients that it was
-            not fitted on is lower by more than `MARGIN`; "none" fits nothing.
+            not fitted on is lower by more than `MARGIN` standard errors; "none" fits nothing.
 
     Returns:
         The calibration and ""; or None and why there is none.
@@ -237,10 +237,8 @@ def _chosen(
     if len(names) < ISOTONIC_PATIENTS:
         return "platt"
     part = dict(zip(names, np.random.default_rng(0).permutation(len(names)) % FOLDS, strict=True))
-    own, losses = (
-        np.array([part[one] for one in patients]),
-        {kind: np.empty(len(truth)) for kind in ("platt", "isotonic")},
-    )
+    own = np.array([part[one] for one in patients])
+    losses = {kind: np.empty(len(truth)) for kind in ("platt", "isotonic")}
     for rest, kept in ((own != fold, own == fold) for fold in range(FOLDS)):
         for kind, loss in losses.items():
             fit = Calibration(kind, *_fit(logits[rest], truth[rest], weights[rest], kind))
