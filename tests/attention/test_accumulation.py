@@ -10,6 +10,7 @@ from torch import nn
 
 from wsi_attention.attention import accumulation as acc
 from wsi_attention.attention.cam import attention_maps
+from wsi_attention.attention.turns import oriented, restored
 
 
 def random_maps(count: int, shape: tuple[int, ...] = (2, 3, 4, 5)) -> list[torch.Tensor]:
@@ -122,15 +123,9 @@ def test_augmented_maps_accumulate_in_the_images_own_frame(turn: int) -> None:
     network = nn.Conv2d(3, 3, 1, bias=False)
     network.weight.data = kernel
     pixels = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(2))
-    turned = attention_maps(network(acc.oriented(pixels, turn)))
-    memory = acc.accumulate_maximum(acc.empty_maps((2, 3, 6, 4)), acc.restored(turned, turn), always())
+    turned = attention_maps(network(oriented(pixels, turn)))
+    memory = acc.accumulate_maximum(acc.empty_maps((2, 3, 6, 4)), restored(turned, turn), always())
     torch.testing.assert_close(memory.values, attention_maps(network(pixels)))
-
-
-def test_the_eight_turns_differ() -> None:
-    grid = torch.arange(9).reshape(3, 3)
-    seen = {tuple(acc.oriented(grid, turn).flatten().tolist()) for turn in range(8)}
-    assert len(seen) == 8
 
 
 def test_glimpses_become_coverage() -> None:

@@ -10,7 +10,7 @@ slides, and prints a table (`needle_report.py`). Each step is skipped where its 
 called alone: slides, encoder, remember, train ROW, measure ROW, report, curve.
 
 Test slides of the names from "final" on (`TESTS`) have seeds of their own and are for figures after the last choice:
---sets held-0.01 closing-0.01.
+--sets held-0.01 turned-0.01.
 """
 
 from __future__ import annotations
@@ -42,14 +42,17 @@ TESTS = {
     "unseen": {"part": "fresh", "count": 200, "seed": 1_100_000},
     "sealed": {"part": "fresh", "count": 200, "seed": 1_300_000},
     "closing": {"part": "fresh", "count": 200, "seed": 1_500_000},
+    "turned": {"part": "fresh", "count": 200, "seed": 1_700_000},
 }
 """For choices, of the tiles of the training slides; for a look at other tiles; for the last figures. "held" for a
-threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. The five after it
+threshold on tiles that nothing has learnt, and "fresh" for the last figures beside it, share no tile. The six after it
 are other slides of the tiles of "fresh", each for what was chosen since the ones before were looked at."""
 SETS: dict[str, dict[str, Any]] = {"train": TRAINING} | {
     f"{name}-{share:g}": given | {"fraction": (share,)} for name, given in TESTS.items() for share in FRACTIONS
 }
 MADE = [name for name in SETS if name.startswith(("train", "valid", "test"))]
+TURNS = 8
+"""In how many turns prediction encodes a tile, where stains are alike and the encoder is a good one."""
 OTHER_STAINS = 0.3
 """How far the stains of training overviews are made to vary, where those of slides do and attention sees pixels."""
 ENCODERS = ("small", "lite0")
@@ -243,6 +246,8 @@ def _recipe(place: Place, plan: Plan, folder: Path) -> Path:
         lines = [line for line in text.splitlines() if not line.startswith(("encoder_widths", "features ="))]
         text = "\n".join(lines).replace('encoder = "small"', 'encoder = "efficientnet-lite0"')
         text = text.replace('statistics = "builder"', 'statistics = "encoder"')
+        if worth and place.variant == "matched":
+            text = text.replace("encoder_frozen = true", f"encoder_frozen = true\nencoder_turns = {TURNS}")
     path = folder.with_name(f"{folder.name}.toml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

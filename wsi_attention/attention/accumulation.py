@@ -88,7 +88,7 @@ def accumulate_maximum(memory: Memory, maps: Tensor, accepted: Tensor) -> Memory
 
     Args:
         memory: memory of maps (b, k, h, w).
-        maps: (b, k, h, w) in [0, 1], from `cam.attention_maps`, with augmentation undone (`restored`).
+        maps: (b, k, h, w) in [0, 1], from `cam.attention_maps`, with augmentation undone (`turns.restored`).
         accepted: (b, k) bool.
     """
     higher = torch.maximum(memory.values, maps.detach())
@@ -152,23 +152,6 @@ def coarser(memory: Memory, shape: tuple[int, int], factor: int) -> Memory:
     visits = functional.pad(memory.updates.reshape(-1, *shape), padding)
     visits = visits.reshape(-1, values.shape[1], factor, values.shape[2], factor).sum(dim=(2, 4))
     return Memory(values.flatten(1), visits.flatten(1))
-
-
-def oriented(pixels: Tensor, turn: int) -> Tensor:
-    """Return pixels under one of the eight flips and quarter turns of a square; `turn` 0 changes nothing.
-
-    Args:
-        pixels: (..., h, w).
-        turn: 0 to 7; from 4 on flipped left to right first, then turned by turn % 4 quarters.
-    """
-    flipped = pixels.flip(-1) if turn >= 4 else pixels
-    return flipped.rot90(turn % 4, (-2, -1))
-
-
-def restored(maps: Tensor, turn: int) -> Tensor:
-    """Return the maps of an augmented image in the frame of the image: the inverse of `oriented`."""
-    turned = maps.rot90(-(turn % 4), (-2, -1))
-    return turned.flip(-1) if turn >= 4 else turned
 
 
 def to_bytes(values: Tensor) -> Tensor:

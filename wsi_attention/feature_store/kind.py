@@ -13,12 +13,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.nn.encoders import bare
+from wsi_attention.nn.encoders import bare, innermost, turns_of
+from wsi_attention.nn.turned import ALL, ONE
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 """Where an object lies in memory, which the text of a module may tell: another in each process."""
-WITHOUT_EFFECT = ("frozen",)
-"""Options of an encoder that change nothing of what it says."""
+WITHOUT_EFFECT = ("frozen", "turns")
+"""Options of an encoder that change nothing of what its network says; in how many turns it sees a tile, layers tell."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,12 @@ class Kind:
     Attributes:
         key: sha256 (hex) over all that the features depend on besides the tile.
         about: the same for people, as plain JSON values.
+        any_turn: whether a tile has the same feature however it is turned and mirrored.
     """
 
     key: str
     about: Mapping[str, object] = field(default_factory=dict, compare=False)
+    any_turn: bool = field(default=False, compare=False)
 
 
 def kind_of(
@@ -49,7 +52,8 @@ def kind_of(
         precision: such as "32" or "bf16".
         device: where it computes; processors of one kind differ in the last bits at most.
     """
-    encoder = bare(encoder)
+    turns = turns_of(encoder)
+    encoder = innermost(encoder) if turns == ONE else bare(encoder)
     about: dict[str, object] = {
         "encoder_sha256": weights_sha256(encoder),
         "preprocess": {name: value.flatten().tolist() for name, value in preprocess.state_dict().items()},
@@ -57,9 +61,11 @@ def kind_of(
         "precision": precision,
         "device": torch.device(device).type,
     }
+    if turns > ONE:
+        about["turns"] = turns
     layers = [ADDRESS.sub("", repr(module)) for module in (encoder, preprocess)]
     text = json.dumps([about, layers], sort_keys=True, default=str)
-    return Kind(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(), about)
+    return Kind(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(), about, turns == ALL)
 
 
 def with_effect(options: object) -> object:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_attention.feature_store.kind import Kind
 from wsi_attention.feature_store.shards import SUFFIX, DamagedError, Place, Shard, new_name, read_shard
 from wsi_attention.structures import TileSet
 
@@ -31,7 +32,7 @@ class Shelf:
 
     Args:
         folder: takes the files.
-        kind: `Kind.key`.
+        kind: of the features.
         slide: the slide's identity.
         write: (path, shard) -> whether it was written.
         damaged: is told of each file that cannot be used, and why.
@@ -44,12 +45,13 @@ class Shelf:
     def __init__(
         self,
         folder: Path,
-        kind: str,
+        kind: Kind,
         slide: str,
         write: Callable[[Path, Shard], bool],
         damaged: Callable[[Path, str], None],
     ) -> None:
-        self.folder, self._kind, self._slide = folder, kind, slide
+        self.folder, self._kind, self._slide = folder, kind.key, slide
+        self._any_turn = kind.any_turn
         self._write, self._damaged = write, damaged
         self.known = self.unknown = 0
         self._rows: dict[Place, NDArray[Any]] = {}
@@ -74,7 +76,7 @@ class Shelf:
 
     def turned(self, turn: int) -> Turned:
         """Return what is known of the same tiles seen turned; see `protocols.RememberingTurned`."""
-        return Turned(self, turn)
+        return Turned(self, 0 if self._any_turn else turn)
 
     def recall(self, tiles: TileSet, turn: int) -> tuple[Tensor, Tensor] | None:
         """Do as `remembered`, for tiles that are turned before they are encoded."""

@@ -152,7 +152,7 @@ class FeatureStore:
             key = kind.key, slide
             if key not in self._shelves:
                 folder = self.folder / kind.key[:24] / slide_folder(slide)
-                self._shelves[key] = Shelf(folder, kind.key, slide, self._writer(kind), self._damaged)
+                self._shelves[key] = Shelf(folder, kind, slide, self._writer(kind), self._damaged)
             self._shelves.move_to_end(key)
             while len(self._shelves) > 1 and sum(one.bytes for one in self._shelves.values()) > MEMORY:
                 self._shelves.popitem(last=False)

@@ -19,7 +19,7 @@ from wsi_attention.errors import InputError, MissingMppError
 from wsi_attention.feature_store.kind import weights_sha256
 from wsi_attention.inference.batch.discovery import SlideFile
 from wsi_attention.inference.batch.matching import SlideNames
-from wsi_attention.nn.encoders import bare
+from wsi_attention.nn.encoders import bare, turns_of
 from wsi_attention.nn.known_features import PREFIX, can_read
 from wsi_attention.protocols import contract_of
 from wsi_attention.slide import own_files
@@ -95,12 +95,14 @@ def expected_of(model: nn.Module, options: Mapping[str, object], name: str) -> E
 def digest_of(encoder: nn.Module, preprocess: nn.Module) -> str:
     """Return the sha256 of an encoder's weights and of the colours it normalises by; empty where it has no weights.
 
-    The same encoder with the same colours has the same digest in every model, frozen or not.
+    The same encoder with the same colours and turns has the same digest in every model, frozen or not.
     """
     network = bare(encoder)
     if not network.state_dict():
         return ""
-    return hashlib.sha256(f"{weights_sha256(network)} {weights_sha256(preprocess)}".encode()).hexdigest()
+    parts = [weights_sha256(network), weights_sha256(preprocess)]
+    parts += [str(turns)] if (turns := turns_of(encoder)) > 1 else []
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def encoder_name(classifier: ClassifierLike) -> str:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from wsi_attention.errors import InputError
-from wsi_attention.nn.encoders import Frozen
+from wsi_attention.nn.encoders import Frozen, turns_of
 from wsi_attention.protocols import AttentionModel, Estimating, TileSource, contract_of
 from wsi_attention.structures import AttentionMap, Glimpse, Output, TileSet
 
@@ -125,10 +125,12 @@ def ensemble_of(members: Sequence[nn.Module], shared: bool | None = None) -> Ens
 
 
 def same_encoder(members: Sequence[nn.Module]) -> bool:
-    """Return whether all members have one frozen encoder, with the same weights and the same colours before it."""
+    """Return whether all members have one frozen encoder: the same weights, turns and colours before it."""
     contracts = [contract_of(member) for member in members]
     return all(_is_frozen(one) for one in contracts) and all(
-        _same(_of(one.encoder), _of(contracts[0].encoder)) and _same(_of(one.preprocess), _of(contracts[0].preprocess))
+        turns_of(one.encoder) == turns_of(contracts[0].encoder)
+        and _same(_of(one.encoder), _of(contracts[0].encoder))
+        and _same(_of(one.preprocess), _of(contracts[0].preprocess))
         for one in contracts[1:]
     )
 

@@ -18,6 +18,7 @@ from wsi_attention.options import Option, Options, listed, numbers, parse, plain
 O = TypeVar("O", bound=Options)  # noqa: E741
 MOST_CLASSES = 10_000
 FLAT = {"encoder_widths": "widths", "features": "features", "pool": "pool", "encoder_frozen": "frozen"}
+FLAT |= {"encoder_turns": "turns"}
 """Options of the tile encoder under the names that they have beside `encoder` instead of in its table."""
 
 

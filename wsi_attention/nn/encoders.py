@@ -18,6 +18,7 @@ from wsi_attention.nn.known_encoder import known_encoder
 from wsi_attention.nn.resnet import ResNet18
 from wsi_attention.nn.timm_encoder import is_timm, timm_encoder
 from wsi_attention.nn.transparent import hide_wrapper
+from wsi_attention.nn.turned import ALL, ONE, TURNS, MeanOfTurns
 from wsi_attention.nn.vit import VisionTransformer
 from wsi_attention.options import Options, option
 
@@ -171,6 +172,19 @@ class TileEncoder(Options):
     features: int = option(128, 'length of the feature of "small" and "vit"', low=1, high=65_536)
     pool: str = option("mean+max", 'how "small" pools its last map', choices=tuple(POOLS))
     frozen: bool = option(False, "true: training leaves the weights as they are; they come from elsewhere then")
+    turns: int = option(
+        ONE,
+        "in how many turns prediction encodes each tile; its feature is their mean. 1: as it is, 4: its quarter turns, "
+        "8: mirrored too. Steadier features for as many times the computing, and no more reading",
+        "docs/how-to/encoders.md",
+        low=ONE,
+        high=ALL,
+    )
+
+    def check(self) -> None:
+        """Raise InputError where the turns are no whole set."""
+        if self.turns not in TURNS:
+            raise InputError(f"turns {self.turns}: a tile is encoded in {', '.join(map(str, TURNS))} turns; take one")
 
     @classmethod
     def named(cls, name: str) -> TileEncoder:
@@ -185,6 +199,7 @@ class TileEncoder(Options):
             MissingExtraError: the name needs a package that is not installed.
         """
         network = self._network(channels)
+        network = network if self.turns == ONE else MeanOfTurns(network, self.turns)
         return Frozen(network) if self.frozen else network
 
     def _network(self, channels: int) -> Encoder:
@@ -207,8 +222,20 @@ class TileEncoder(Options):
 
 
 def bare(encoder: nn.Module) -> nn.Module:
-    """Return the encoder itself, out of `Frozen` where it is in it."""
+    """Return what computes the features: the encoder, out of `Frozen` where it is in it."""
     return encoder.network if isinstance(encoder, Frozen) else encoder
+
+
+def innermost(encoder: nn.Module) -> nn.Module:
+    """Return the network whose weights these are, out of what this package puts around it."""
+    network = bare(encoder)
+    return network.network if isinstance(network, MeanOfTurns) else network
+
+
+def turns_of(encoder: nn.Module | None) -> int:
+    """Return in how many turns an encoder sees each tile."""
+    network = None if encoder is None else bare(encoder)
+    return network.turns if isinstance(network, MeanOfTurns) else ONE
 
 
 class VitEncoder(Encoder):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wsi_attention.encoders.encoder_weights import fill_encoder
 from wsi_attention.errors import InputError
-from wsi_attention.nn.encoders import bare
+from wsi_attention.nn.encoders import innermost
 from wsi_attention.nn.timm_encoder import TimmEncoder
 
 
@@ -26,7 +26,7 @@ def fill(encoder: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     try:
         fill_encoder(encoder, weights, where)
     except InputError as misfit:
-        network = bare(encoder)
+        network = innermost(encoder)
         if not isinstance(network, TimmEncoder):
             raise
         try:

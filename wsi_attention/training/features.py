@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,11 +73,11 @@ class Kept:
 
     Attributes:
         store: keeps them.
-        kind: of features.
+        kind: returns the kind of features that the encoder gives now: in training it sees tiles in one turn.
     """
 
     store: FeatureStore
-    kind: Kind
+    kind: Callable[[], Kind]
     _identities: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
@@ -88,7 +89,7 @@ class Kept:
         if not identity:
             yield None
             return
-        with self.store.shelf(self.kind, identity) as shelf:
+        with self.store.shelf(self.kind(), identity) as shelf:
             yield shelf
 
 
@@ -126,5 +127,4 @@ def kept_features(
     if recipe.augmentation.stain or recipe.augmentation.brightness:
         listener.line(f"note: {COLOURS}")
     options = encoder_options(recipe.method, arguments)
-    kind = kind_of(encoder, contract_of(model).preprocess, options, precision, device)
-    return Kept(store, kind)
+    return Kept(store, partial(kind_of, encoder, contract_of(model).preprocess, options, precision, device))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from wsi_attention.errors import InputError
 from wsi_attention.files import given_path, given_paths
 from wsi_attention.methods.method import Method, build_model, find_method
 from wsi_attention.nn.overview_colours import NAMES, OverviewPixelOptions
+from wsi_attention.nn.turned import one_turn
 from wsi_attention.protocols import contract_of
 from wsi_attention.slide.readers.remote.cache import by_default
 from wsi_attention.targets.find import aim
@@ -62,6 +64,9 @@ from wsi_attention.training.state import (
     save_state,
     seed_of,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def train(
         job = _job(plan, open_all, folder / FOLDER, listener, accumulation, guide)
         if fabric.is_global_zero:
             write_split(folder / FOLDER, plan.split)
-        first, state = state.epoch, fit(fabric, model, job, state)
+        first, state = state.epoch, _learnt(fabric, model, job, state, stored)
         end = Finished(state.history[state.best_epoch - 1], state.epoch, state.failed)
         model.load_state_dict(dict(state.best))
         learnt, kept = (usable(part, state.failed) for part in (job.train, job.validation))
@@ -195,6 +200,12 @@ def train(
         return TrainingResult(
             folder, end.best, end.epochs, end.epochs - first, False, end.failed, fabric.is_global_zero
         )
+
+
+def _learnt(fabric: Fabric, model: nn.Module, job: Job, state: TrainingState, stored: Stored | None) -> TrainingState:
+    """Return what training makes of a state; tiles are seen in one turn, unless files have their features."""
+    with one_turn(model) if stored is None else nullcontext():
+        return fit(fabric, model, job, state)
 
 
 def _new_state(plan: Plan, precision: str, views: OverviewMemory) -> TrainingState:

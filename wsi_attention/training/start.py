@@ -19,7 +19,7 @@ from wsi_attention.encoders.local_files import colours_beside, is_encoder_folder
 from wsi_attention.encoders.places import SUFFIX
 from wsi_attention.errors import InputError, SlideError
 from wsi_attention.geometry import Grid
-from wsi_attention.nn.encoders import bare
+from wsi_attention.nn.encoders import innermost
 from wsi_attention.nn.filling import fill
 from wsi_attention.nn.known_encoder import KnownEncoder
 from wsi_attention.nn.overview_colours import NAMES
@@ -95,7 +95,7 @@ def encoder_colours(model: nn.Module, start: str, stated: Mapping[str, object] =
     Raises:
         InputError: neither the weights nor the options say, or they contradict each other.
     """
-    encoder = bare(encoder_of(model, "this method"))
+    encoder = innermost(encoder_of(model, "this method"))
     own = start in ("", PRETRAINED) or isinstance(encoder, KnownEncoder)
     said: nn.Module | EncoderWeights = encoder if own else encoder_weights(encoder, start)
     given = {name: list(getattr(said, name, ())) for name in ("mean", "std")}
@@ -128,7 +128,7 @@ def colours_of_start(start: str) -> dict[str, object]:
 def without_hub(model: nn.Module, arguments: Mapping[str, object]) -> dict[str, object]:
     """Return a method's options with an encoder's name that builds it again without the hub."""
     encoder = contract_of(model).encoder
-    found = None if encoder is None else bare(encoder)
+    found = None if encoder is None else innermost(encoder)
     if not isinstance(found, TimmEncoder | KnownEncoder):
         return dict(arguments)
     given = arguments.get("encoder")
@@ -166,7 +166,7 @@ def encoder_fingerprint(start: str) -> str:
 
 
 def _published(encoder: nn.Module) -> TimmEncoder | KnownEncoder:
-    encoder = bare(encoder)
+    encoder = innermost(encoder)
     if not isinstance(encoder, TimmEncoder | KnownEncoder):
         raise InputError(
             f"{PRETRAINED!r} weights exist for encoders of timm or the hub and for published ones only; give a "
