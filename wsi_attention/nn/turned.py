@@ -36,7 +36,8 @@ class MeanOfTurns(Encoder):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Map (m, c, h, w) to (m, dim), rows of length 1."""
-        features: Tensor = self.unit(sum(self.network(oriented(tiles, turn)) for turn in range(self.turns)))
+        each = [self.network(oriented(tiles, turn)) for turn in range(self.turns)]
+        features: Tensor = self.unit(sum(each)) if len(each) > 1 else each[0]
         return features
 
     def directions(self) -> Tensor | None:
