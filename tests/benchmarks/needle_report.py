@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SPECIFICITY, SENSITIVITY, AT = 0.95, 0.9, "0.01"
 """Wanted on validation slides of this fraction, where a row's threshold comes from."""
-KINDS = ("valid", "test", "final", "fresh", "last", "newest", "unseen", "sealed", "closing")
+KINDS = ("valid", "test", "final", "fresh", "last", "newest", "unseen", "sealed", "closing", "turned")
 """Of slides, the last figures last."""
 AGAINST = ("exhaustive", "context")
 HEADS = (

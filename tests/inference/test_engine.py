@@ -23,6 +23,7 @@ from wsi_attention.inference.batch.classify import classify, run_key
 from wsi_attention.inference.compiled import CompiledEncoder, cache_folder, key_of
 from wsi_attention.inference.engine import Trial, engine_for, used_on
 from wsi_attention.inference.predict import predict
+from wsi_attention.nn.encoders import TileEncoder
 from wsi_attention.protocols import contract_of
 
 CPU = torch.device("cpu")
@@ -287,3 +288,14 @@ def test_what_a_compiled_encoder_depends_on(tiny: Classifier) -> None:
     with torch.no_grad():
         next(encoder.parameters()).add_(1)
     assert key_of(encoder, (3, 32, 32)) != before
+
+
+def test_an_encoder_of_several_turns_is_compiled_with_all_of_them() -> None:
+    made = [TileEncoder(widths=(8, 8), features=8, frozen=True, turns=turns).build().eval() for turns in (1, 8)]
+    made[1].load_state_dict(made[0].state_dict())
+    tiles = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        one, eight = (compiled.CompiledEncoder(encoder)(encoder, tiles) for encoder in made)
+        torch.testing.assert_close(eight, made[1](tiles))
+    assert float((one - eight).abs().max()) > 1e-3
+    assert key_of(made[0], (3, 32, 32)) != key_of(made[1], (3, 32, 32))

@@ -420,6 +420,7 @@ def test_a_diverged_location_module_is_not_followed() -> None:
         ({"pooling": "max"}, "pooling is 'max'"),
         ({"encoder": "vgg"}, "encoder 'vgg'"),
         ({"map_layer": "stage7"}, "no layer 'stage7'"),
+        ({"encoder_turns": 8}, "location module looks inside the encoder"),
         ({"overlap": 0.3}, "at least 1, not 3 · 0.3"),
         ({"grid": 1, "overlap": 1.0}, "grid is 1; it must lie between 2"),
         ({"attended": ()}, "attended is empty"),

@@ -197,6 +197,11 @@ class TNetOptions(PixelOptions):
             )
         if not self.attended:
             raise InputError("attended is empty; give the regions of one level at least, such as [4]")
+        if self.trunk == "encoder" and self.encoder.turns > 1:
+            raise InputError(
+                f"encoder.turns {self.encoder.turns}: the location module looks inside the encoder, which must see a "
+                'view in one turn; take turns = 1, or trunk = "tissue"'
+            )
         if self.trunk == "encoder" and self.overview_weight:
             raise InputError('overview_weight needs trunk = "tissue"; give both, or leave it out')
         if self.answer == "levels" and not self.overview_weight:
