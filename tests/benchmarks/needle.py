@@ -232,7 +232,7 @@ def _train_method(place: Place, plan: Plan, folder: Path, seed: int) -> None:
 
 def _recipe(place: Place, plan: Plan, folder: Path) -> Path:
     """The shipped recipe with the encoder of this place, with foresight where that is worth something, and then with
-    other stains in overviews where those of slides differ."""
+    other stains in overviews where those of slides differ, with tiles in several turns where they are alike."""
     from wsi_attention.config import RECIPES
 
     worth = place.variant == "matched" or place.encoder == "lite0"
