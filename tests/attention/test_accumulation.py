@@ -6,11 +6,8 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
 
 from wsi_attention.attention import accumulation as acc
-from wsi_attention.attention.cam import attention_maps
-from wsi_attention.attention.turns import oriented, restored
 
 
 def random_maps(count: int, shape: tuple[int, ...] = (2, 3, 4, 5)) -> list[torch.Tensor]:
@@ -115,17 +112,6 @@ def test_warm_up_writes_nothing_and_the_last_epoch_leaves_no_gap() -> None:
     assert torch.equal(acc.acceptance(accepted, labels, none, epoch=1, epochs=3), accepted)
     assert torch.equal(acc.acceptance(accepted, labels, none, epoch=2, epochs=3), labels)
     assert torch.equal(acc.acceptance(accepted, labels, some, epoch=2, epochs=3), accepted)
-
-
-@pytest.mark.parametrize("turn", range(8))
-def test_augmented_maps_accumulate_in_the_images_own_frame(turn: int) -> None:
-    kernel = torch.randn(3, 3, 1, 1, generator=torch.Generator().manual_seed(1))
-    network = nn.Conv2d(3, 3, 1, bias=False)
-    network.weight.data = kernel
-    pixels = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(2))
-    turned = attention_maps(network(oriented(pixels, turn)))
-    memory = acc.accumulate_maximum(acc.empty_maps((2, 3, 6, 4)), restored(turned, turn), always())
-    torch.testing.assert_close(memory.values, attention_maps(network(pixels)))
 
 
 def test_glimpses_become_coverage() -> None:

@@ -14,10 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from common import options_parser, run_and_save, table
-from grow_ablations import InPixels, judge
+from common import options_parser, run_and_save
+from grow_ablations import InPixels, judge, told
 from needle_remembered import recall
 
 from wsi_attention import load_model
@@ -35,13 +34,7 @@ def run(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
                 model.options = replace(model.options, explore=explore)
                 found, _ = judge(model, slides, source=InPixels)
                 rows.append({"set": name, "model": number, "explore": explore, **found.__dict__})
-    told = []
-    for explore in options.explore:
-        own = [row for row in rows if row["explore"] == explore]
-        auroc = [row["auroc"] for row in own]
-        span = f"{np.mean(auroc):.4f} ({min(auroc):.3f} to {max(auroc):.3f})"
-        told.append((f"{explore:g}", span, *(f"{np.mean([row[one] for row in own]):.3f}" for one in ("found", "hit"))))
-    print(table(("explore", "AUROC", "found", "heaviest on tumour"), told))
+    print(told(rows, "explore"))
     return rows
 
 

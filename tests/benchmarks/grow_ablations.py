@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import table as common_table
 from needle_remembered import CELLS, SIDE, Slides, recall
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
@@ -213,6 +214,18 @@ def judge(
             found.append(bool(tumour.any()))
     auroc = area_under_roc(np.array(scores), slides.label == 1)
     return Judged(auroc, float(np.mean(read)), float(np.mean(hits)), float(np.mean(found))), scores
+
+
+def told(rows: Sequence[dict[str, Any]], by: str) -> str:
+    """A table of what `judge` said of several models and sets, a row for each value of `by`; range in brackets."""
+    lines = []
+    for value in dict.fromkeys(row[by] for row in rows):
+        own = [row for row in rows if row[by] == value]
+        auroc = [row["auroc"] for row in own]
+        span = f"{np.mean(auroc):.4f} ({min(auroc):.3f} to {max(auroc):.3f})"
+        shares = (f"{np.mean([row[one] for row in own]):.3f}" for one in ("found", "hit"))
+        lines.append((f"{value:g}", span, *shares))
+    return common_table((by, "AUROC of slides", "found", "heaviest on tumour"), lines)
 
 
 def trained(folder: Path, row: str, seed: int, given: argparse.Namespace) -> Any:

@@ -107,6 +107,19 @@ def recall(folder: Path, name: str, encoder: str = "small") -> Slides:
     return Slides(tuple(json.loads(about["names"])), **arrays, features=features)
 
 
+def in_turns(features: NDArray[np.float16], turns: int) -> NDArray[np.float16]:
+    """Features (tiles, 8, d) of each turn of a tile as an encoder that sees 1, 4 or 8 turns of it has them.
+
+    Every second of the eight turns is mirrored, so that 4 are those that are mirrored as the turn itself is.
+    """
+    if turns == 1:
+        return features
+    apart = TURNS // turns
+    whole = np.stack([features[:, first::apart].astype(np.float32).mean(axis=1) for first in range(apart)], axis=1)
+    whole /= np.linalg.norm(whole, axis=-1, keepdims=True)
+    return np.tile(whole, (1, turns, 1)).astype(np.float16)
+
+
 def remember_tiles(path: Path, tiles: Tiles, encode: Encode) -> None:
     """Encode every turn of every tile as it comes out of a slide, and write the features."""
     found = np.stack([_encoded(tiles, turn, encode) for turn in range(TURNS)], axis=1)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from needle import VARIANTS, Place
-from needle_remembered import Slides, recall
+from needle_remembered import Slides, in_turns, recall
 from needle_slides import CELLS, turned
 from needle_tiles import SIDE
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def fill_store(place: Place, name: str = "train") -> None:
     store = open_store(folder, GIGABYTES, print)
     assert store is not None
     slides = recall(place.features, name, place.encoder)
-    means = replace(slides, features=_means(slides.features))
+    means = replace(slides, features=in_turns(slides.features, ALL))
     for i, slide_name in enumerate(slides.names):
         with open_slide(str(place.slides(name) / f"{slide_name}.tiff")) as slide:
             identity = slide.identity
@@ -60,13 +60,6 @@ def fill_store(place: Place, name: str = "train") -> None:
                     tiles, features = turned_features(known, i, symmetry)
                     shelf.keep(tiles, features, torch.ones(features.shape[:2], dtype=torch.bool), symmetry.turn)
     done.write_text(json.dumps(list(slides.names)))
-
-
-def _means(features: NDArray[np.float16]) -> NDArray[np.float16]:
-    """The mean over all turns as the feature of each turn, (tiles, 8, d), of length 1."""
-    whole = features.astype(np.float32).mean(axis=1, keepdims=True)
-    whole /= np.linalg.norm(whole, axis=-1, keepdims=True)
-    return np.broadcast_to(whole, features.shape).astype(np.float16)
 
 
 def kind_of_lite0(place: Place, turns: int) -> Kind:

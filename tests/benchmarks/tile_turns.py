@@ -17,35 +17,24 @@ from typing import Any
 import numpy as np
 import torch
 from common import options_parser, run_and_save, table
-from grow_ablations import InPixels, judge
-from needle_remembered import recall
-from numpy.typing import NDArray
+from grow_ablations import InPixels, judge, told
+from needle_remembered import in_turns, recall
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 
 from wsi_attention import load_model
 from wsi_attention.statistics.curves import area_under_roc
 
-TURNS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
-"""Of the eight that are remembered, `needle_slides.turned` says which: the even ones are not mirrored."""
-
-
-def seen(features: NDArray[np.float16], turns: int) -> NDArray[np.float32]:
-    """Features (tiles, 8, d), in each turn, as prediction sees them in so many."""
-    if turns == 1:
-        return features.astype(np.float32)
-    halves = [features[:, [(turn + first) % 8 for turn in TURNS[turns]]].astype(np.float32).mean(1) for first in (0, 1)]
-    halves = [half / np.linalg.norm(half, axis=-1, keepdims=True) for half in halves]
-    return np.stack(halves * 4, axis=1)
+TURNS = (1, 4, 8)
 
 
 def of_tiles(folder: Path, encoder: str) -> list[dict[str, Any]]:
     """AUROC of the linear classifier by number of turns."""
     fitted, other = (load_file(folder / f"tiles-{part}-{encoder}.safetensors") for part in ("train", "test"))
-    told = LogisticRegression(max_iter=500).fit(fitted["features"][:, 0].astype(np.float32), fitted["labels"])
+    fit = LogisticRegression(max_iter=500).fit(fitted["features"][:, 0].astype(np.float32), fitted["labels"])
     tumour, rows = other["labels"] == 1, []
     for turns in TURNS:
-        scores = told.decision_function(seen(other["features"], turns)[:, 0])
+        scores = fit.decision_function(in_turns(other["features"], turns)[:, 0])
         alone = np.mean(scores[tumour] > np.quantile(scores[~tumour], 0.98))
         rows.append({"turns": turns, "auroc": area_under_roc(scores, tumour), "stand out": float(alone)})
     return rows
@@ -57,7 +46,7 @@ def of_slides(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     for name in options.sets if options.models else ():
         slides = recall(folder, name, options.encoder)
         for turns in options.turns:
-            shown = replace(slides, features=seen(slides.features, turns).astype(np.float16))
+            shown = replace(slides, features=in_turns(slides.features, turns))
             for number, one in enumerate(options.models):
                 found, _ = judge(load_model(one).model.eval(), shown, source=InPixels)
                 rows.append({"set": name, "model": number, "turns": turns, **found.__dict__})
@@ -71,14 +60,8 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     tiles, slides = of_tiles(folder, options.encoder), of_slides(options, folder)
     cells = [(str(row["turns"]), f"{row['auroc']:.4f}", f"{row['stand out']:.3f}") for row in tiles]
     print(table(("turns", "AUROC of tiles", "tumour above 98 % of the others"), cells))
-    told = []
-    for turns in options.turns if slides else ():
-        own = [row for row in slides if row["turns"] == turns]
-        auroc = [row["auroc"] for row in own]
-        span = f"{np.mean(auroc):.4f} ({min(auroc):.3f} to {max(auroc):.3f})"
-        told.append((str(turns), span, *(f"{np.mean([row[one] for row in own]):.3f}" for one in ("found", "hit"))))
-    if told:
-        print(table(("turns", "AUROC of slides", "found", "heaviest on tumour"), told))
+    if slides:
+        print(told(slides, "turns"))
     return [*tiles, *slides]
 
 
@@ -89,5 +72,5 @@ if __name__ == "__main__":
     parser.add_argument("--variant", default="matched")
     parser.add_argument("--encoder", default="lite0")
     parser.add_argument("--sets", nargs="+", default=["unseen-0.01", "sealed-0.01", "closing-0.01"])
-    parser.add_argument("--turns", nargs="+", type=int, default=[1, 8], choices=list(TURNS))
+    parser.add_argument("--turns", nargs="+", type=int, default=[1, 8], choices=TURNS)
     run_and_save(parser, run)

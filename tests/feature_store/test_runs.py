@@ -306,3 +306,27 @@ def test_a_training_goes_on_without_a_store_it_cannot_use(
     _, lines = trained(slides, tmp_path / "full", feature_store=tmp_path / "f")
     assert sum("the disk is full" in line for line in lines.lines) == 1
     assert not list((tmp_path / "f").rglob("*.zarr.zip"))
+
+
+def turns_kept(store: Path) -> list[int]:
+    return sorted(json.loads(path.read_text()).get("turns", 1) for path in store.glob("*/about.json"))
+
+
+def test_training_sees_a_tile_in_one_turn_and_prediction_in_all(slides: Path, tmp_path: Path) -> None:
+    made = []
+    for turns in (1, 8):
+        recipe = parse_recipe({**RECIPE, "model": {**RECIPE["model"], "encoder_turns": turns}}, "recipe")
+        folder = tmp_path / f"model-{turns}"
+        train(slides / "labels.csv", slides, folder, recipe, device="cpu", feature_store=tmp_path / "learnt")
+        made.append(load_model(folder))
+    one, eight = (load_file(tmp_path / f"model-{turns}" / "model.safetensors") for turns in (1, 8))
+    assert one.keys() == eight.keys() and all(torch.equal(one[name], eight[name]) for name in one)
+    assert turns_kept(tmp_path / "learnt") == [1]
+    kept: dict[str, Any] = {"device": "cpu", "feature_store": tmp_path / "seen"}
+    found = [predict(slides / "s1.svs", model, **kept) for model in made]
+    assert found[0].counters.tiles == found[1].counters.tiles > 0
+    assert abs(found[0].probabilities - found[1].probabilities).max() > 1e-6
+    assert turns_kept(tmp_path / "seen") == [1, 8]
+    anew()
+    again = predict(slides / "s1.svs", made[1], **kept)
+    assert again.counters.tiles == 0 and again.probabilities.tobytes() == found[1].probabilities.tobytes()

@@ -196,6 +196,18 @@ def test_a_method_that_encodes_no_single_tiles_refuses_features(
             looked(place, small_model(method), features=file)
 
 
+def test_an_encoder_of_several_turns_takes_no_features_of_one(place: Path, bag: Bag, tmp_path: Path) -> None:
+    turned = model(tmp_path / "model", "mil", encoder={**TILES["encoder"], "turns": 8})
+    for number, said in enumerate((bag.encoder, "uni_v1", "")):
+        file = write_features(replace(bag, encoder=said), tmp_path / str(number), "trident")
+        with pytest.raises(InputError, match=r"features of encoder .*, the model's is .* in 8 turns"):
+            looked(place, turned, features=file)
+    own = write_features(bag_of(place / "slides" / "a.svs", turned, "a"), tmp_path / "own", "trident")
+    stored, pixels = looked(place, turned, features=own), looked(place, turned)
+    assert stored.counters.tiles == 0 < pixels.counters.tiles
+    np.testing.assert_allclose(stored.probabilities, pixels.probabilities, atol=1e-5, rtol=0)
+
+
 def test_encoders_have_several_names() -> None:
     uni = Expected("uni2-h", "", 1536, 256, 0.5)
     assert same_encoder("uni_v2", uni) and same_encoder("UNI2-h", uni) and same_encoder("", uni)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wsi_attention.attention.turns import oriented
 from wsi_attention.errors import InputError
 from wsi_attention.feature_store.kind import Kind, kind_of
 from wsi_attention.feature_store.store import open_store
@@ -16,7 +15,7 @@ from wsi_attention.methods.ensemble import same_encoder
 from wsi_attention.methods.grow.model import grow
 from wsi_attention.nn.encoders import TileEncoder, innermost, turns_of
 from wsi_attention.nn.preprocess import Normalise
-from wsi_attention.nn.turned import one_turn
+from wsi_attention.nn.turned import one_turn, oriented
 from wsi_attention.structures import TileSet
 
 SMALL = {"widths": (8, 16), "features": 12}
@@ -29,6 +28,12 @@ def tiles(width: int = 40, height: int = 40) -> Tensor:
 def encoder(turns: int, frozen: bool = True, name: str = "small") -> nn.Module:
     torch.manual_seed(1)
     return TileEncoder(name=name, frozen=frozen, turns=turns, **SMALL).build().eval()  # type: ignore[arg-type]
+
+
+def test_the_eight_turns_differ() -> None:
+    grid = torch.arange(9).reshape(3, 3)
+    seen = [tuple(oriented(grid, turn).flatten().tolist()) for turn in range(8)]
+    assert len(set(seen)) == 8 and seen[0] == tuple(range(9))
 
 
 def test_the_feature_is_the_mean_over_the_turns() -> None:

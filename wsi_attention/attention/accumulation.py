@@ -88,7 +88,7 @@ def accumulate_maximum(memory: Memory, maps: Tensor, accepted: Tensor) -> Memory
 
     Args:
         memory: memory of maps (b, k, h, w).
-        maps: (b, k, h, w) in [0, 1], from `cam.attention_maps`, with augmentation undone (`turns.restored`).
+        maps: (b, k, h, w) in [0, 1], from `cam.attention_maps`, with augmentation undone.
         accepted: (b, k) bool.
     """
     higher = torch.maximum(memory.values, maps.detach())

@@ -89,7 +89,8 @@ def expected_of(model: nn.Module, options: Mapping[str, object], name: str) -> E
     size, mpp = options["tile_size"], options["tile_mpp"]
     assert isinstance(dim, int) and isinstance(size, int) and isinstance(mpp, int | float)
     digest = digest_of(encoder, contract.preprocess)
-    return Expected(called, digest, dim, size, float(mpp), on_a_grid=channels_of(options) != PIXEL_CHANNELS)
+    on_a_grid, turns = channels_of(options) != PIXEL_CHANNELS, turns_of(encoder)
+    return Expected(called, digest, dim, size, float(mpp), on_a_grid, turns)
 
 
 def digest_of(encoder: nn.Module, preprocess: nn.Module) -> str:

@@ -7,13 +7,17 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from wsi_attention.attention.turns import oriented
 from wsi_attention.nn.blocks import Encoder, UnitNorm
 from wsi_attention.nn.transparent import hide_wrapper
 
 ONE, QUARTERS, ALL = 1, 4, 8
 TURNS = (ONE, QUARTERS, ALL)
 """Each tile as it is; in its quarter turns; mirrored too."""
+
+
+def oriented(tiles: Tensor, turn: int) -> Tensor:
+    """Return tiles (..., h, w) turned by turn % 4 quarters, from `turn` 4 on mirrored first; 0 changes nothing."""
+    return (tiles.flip(-1) if turn >= QUARTERS else tiles).rot90(turn % QUARTERS, (-2, -1))
 
 
 class MeanOfTurns(Encoder):
